@@ -1,0 +1,34 @@
+# Two commands are enough on a fresh machine: `make demo` and `make test`. Both make `.venv` first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test check bench clean
+
+demo: .venv/made
+	$(BIN)/harness compare base lora qlora
+
+test: .venv/made
+	$(BIN)/python -m pytest
+
+check: .venv/made
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/made
+	$(BIN)/python -m pytest tests/perf -m slow -s
+
+clean:
+	rm -rf .venv build dist *.egg-info
+
+# The CPU build of torch is a tenth of the CUDA build; on a machine with a GPU, pip's default one is wanted.
+.venv/made: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	if command -v nvidia-smi >/dev/null; then $(BIN)/pip install -q -c constraints.txt torch; \
+	else $(BIN)/pip install -q -c constraints.txt --retries 1 --index-url https://download.pytorch.org/whl/cpu torch \
+	  || $(BIN)/pip install -q -c constraints.txt torch; fi
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,22 @@
+"""Full fine-tuning: every weight is trained. The yardstick that the others are held against.
+
+Learning rate: about a tenth of LoRA's (Schulman et al., "LoRA Without Regret", 2025).
+
+Example:
+    harness compare base full:lr=1e-5 --train gsm8k --tasks gsm8k
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness import method
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+
+@method(lr=2e-5, mergeable=False, saves="checkpoint")
+def full(model: Module) -> Module:
+    """Every weight is trained; the artifact is a whole checkpoint."""
+    return model.requires_grad_(True)

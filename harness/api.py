@@ -1,0 +1,369 @@
+"""What an author writes with: samples, tasks, metrics, methods.
+
+A task is a function that returns a `Task`; a method is a function from a loaded model to a trainable one; a metric is
+a pure function from outputs to numbers. Nothing here imports torch, and nothing here runs anything.
+
+Example:
+    >>> @task
+    ... def capitals() -> Task:
+    ...     return Task(
+    ...         data=[{"country": "France", "city": "Paris"}],
+    ...         sample=lambda row: Generate(f"The capital of {row['country']} is", row["city"]),
+    ...         metrics=[Metric("exact_match", score=lambda prediction, target: float(prediction.strip() == target))],
+    ...     )
+    >>> capitals().data[0]["city"]
+    'Paris'
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload, runtime_checkable
+
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+Row = Mapping[str, Any]
+Message = Mapping[str, str]
+Prompt = str | Sequence[Message]
+"""A text, or chat messages (`{"role": "user", "content": "…"}`)."""
+
+RESERVED_KEYS = (
+    "lr",
+    "steps",
+    "epochs",
+    "batch_size",
+    "max_length",
+    "seed",
+    "data",
+    "samples",
+    "shots",
+    "system",
+    "template",
+)
+"""Keys of a variant that mean the same for every method; a method may not declare them."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where rows come from: what `hub()`, `packaged()` and local files are."""
+
+    def load(self) -> Sequence[Row]:
+        """All rows, in the order of the source."""
+        ...
+
+    def digest(self) -> str:
+        """A hex digest that changes when the rows do."""
+        ...
+
+
+Data = Sequence[Row] | Source | str | Path
+"""Rows, a source, or the path of a .jsonl, .json, .csv, .parquet or .txt file."""
+
+
+@dataclass(frozen=True)
+class Generate:
+    """A sample scored on what the model writes after the prompt (greedy unless `temperature` > 0)."""
+
+    prompt: Prompt
+    target: str | Sequence[str]
+    stop: Sequence[str] = ()
+    """Generation ends before the first of these strings, or at the end-of-sequence token."""
+    max_tokens: int = 256
+    samples: int = 1
+    """How many texts to draw; needs `temperature` > 0 when more than one."""
+    temperature: float = 0.0
+    id: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """Row data that a metric needs."""
+
+
+@dataclass(frozen=True)
+class Choose:
+    """A sample scored by the log-likelihood of each choice after the prompt."""
+
+    prompt: Prompt | Sequence[str]
+    """One context, or one context for each choice (winogrande)."""
+    choices: Sequence[str]
+    answer: int | Sequence[int]
+    """Index of the right choice, or of all right ones (mc2)."""
+    id: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def per_choice_contexts(self) -> bool:
+        """Whether `prompt` is one context for each choice."""
+        return not isinstance(self.prompt, str) and bool(self.prompt) and isinstance(self.prompt[0], str)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text scored by its log-likelihood (perplexity)."""
+
+    text: str
+    id: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """`original`: the text whose words and bytes are counted, where it is not the text scored."""
+
+
+Sample = Generate | Choose | Text
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a model gave for one sample, before any metric."""
+
+    texts: tuple[str, ...] = ()
+    """Generate: one text for each of `samples`, cut at the stop string."""
+    loglikelihoods: tuple[float, ...] = ()
+    """Choose: one a choice, in nats; Text: one, of the whole text."""
+    is_greedy: tuple[bool, ...] = ()
+    """Choose: whether the choice is what greedy decoding would write."""
+    tokens: int = 0
+    """Tokens generated (Generate) or scored (Choose, Text)."""
+
+
+Stats = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number computed from outputs.
+
+    Either `score` (one number a sample, averaged) or `stats` and `value` (numbers that are summed over samples and then
+    turned into one: BLEU, perplexity). The second form is what lets a corpus metric be resampled in milliseconds.
+
+    Args:
+        name: As shown in tables.
+        score: `(output, sample) -> float`; or, with the parameter names `(prediction, target)`, the first text and
+            the sample's target (the best of several targets counts).
+        stats: `(output, sample) -> tuple of floats`.
+        value: `(sum of stats) -> float`.
+        higher_is_better: Direction of the arrow in tables.
+
+    Raises:
+        UserError: Neither or both of the forms are given.
+    """
+
+    name: str
+    score: Callable[[Any, Any], float] | None = None
+    stats: Callable[[Output, Any], Stats] | None = None
+    value: Callable[[Stats], float] | None = None
+    higher_is_better: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.score is None) == (self.stats is None) or (self.stats is None) != (self.value is None):
+            raise UserError(
+                f"metric `{self.name}` needs either `score`, or `stats` and `value`",
+                hint="score: one number a sample; stats + value: a corpus metric such as BLEU",
+            )
+
+    def measure(self, output: Output, sample: Sample) -> float | Stats:
+        """This metric of one sample: a number, or the stats of a corpus metric."""
+        if self.stats is not None:
+            return tuple(float(x) for x in self.stats(output, sample))
+        assert self.score is not None
+        if not self._short_form:
+            return float(self.score(output, sample))
+        if not isinstance(sample, Generate):
+            raise UserError(
+                f"metric `{self.name}` takes (prediction, target), which a {type(sample).__name__} sample does not have",
+                hint="write it as `score=(output, sample) -> float`",
+            )
+        targets = [sample.target] if isinstance(sample.target, str) else sample.target
+        return max(float(self.score(output.texts[0], target)) for target in targets)
+
+    @property
+    def _short_form(self) -> bool:
+        assert self.score is not None
+        try:
+            return list(inspect.signature(self.score).parameters)[:2] == ["prediction", "target"]
+        except (TypeError, ValueError):  # a builtin without a signature
+            return False
+
+
+@dataclass(frozen=True)
+class Task:
+    """A dataset, how a row becomes a sample, and its metrics.
+
+    Args:
+        data: The rows to score.
+        sample: Row to sample.
+        metrics: The first one is the headline.
+        shots: Solved examples before each prompt, unless the command line says otherwise.
+        shots_from: Where the solved examples come from, first rows first; with `group`, those of the same group.
+        description: Text before everything, or a function from row to text. It brings its own line ends.
+        delimiter: Between a prompt and its answer.
+        shot_separator: Between solved examples.
+        group: Column that names a row's stratum (an MMLU subject): macro averages, stratified resampling.
+        cluster: Column that names what rows share (a passage): clustered errors.
+        train: Rows to train on, rendered with the same `sample`.
+        version: Part of the protocol: raise it when a change moves scores.
+        executes_code: Whether a metric runs what the model wrote; needs `--confirm-run-unsafe-code`.
+    """
+
+    data: Data
+    sample: Callable[[Row], Sample]
+    metrics: Sequence[Metric]
+    shots: int = field(default=0, kw_only=True)
+    shots_from: Data | None = field(default=None, kw_only=True)
+    description: str | Callable[[Row], str] = field(default="", kw_only=True)
+    delimiter: str = field(default=" ", kw_only=True)
+    shot_separator: str = field(default="\n\n", kw_only=True)
+    group: str | None = field(default=None, kw_only=True)
+    cluster: str | None = field(default=None, kw_only=True)
+    train: Data | None = field(default=None, kw_only=True)
+    version: int = field(default=1, kw_only=True)
+    executes_code: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not self.metrics:
+            raise UserError("a task needs at least one metric", hint="for example `metrics=[exact_match]`")
+
+
+@dataclass(frozen=True)
+class TaskFunction:
+    """A function decorated with `@task`: call it with its parameters to get the `Task`."""
+
+    name: str
+    function: Callable[..., Task]
+    file: str
+    line: int
+
+    def __call__(self, **parameters: Any) -> Task:
+        return self.function(**parameters)
+
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        return self.function.__doc__
+
+
+@dataclass(frozen=True)
+class MethodFunction:
+    """A function decorated with `@method`: call it with a model and hyperparameters to get a trainable model."""
+
+    name: str
+    function: Callable[..., Module]
+    file: str
+    line: int
+    lr: float = 1e-4
+    """Learning rate when neither the variant nor `--lr` names one."""
+    load: Literal["nf4", "int8"] | None = None
+    """Quantization of the base before training."""
+    mergeable: bool = True
+    """Whether the adapter can be folded into the weights (`@merged`)."""
+    checkpointing: bool = True
+    """Whether gradient checkpointing works with it."""
+    padding: Literal["any", "right"] = "any"
+    """Which side batches may be padded on without changing a score."""
+    saves: Literal["delta", "checkpoint"] = "delta"
+    """`delta`: the trained tensors alone (a PeftModel saves itself); `checkpoint`: the whole model."""
+
+    def __call__(self, model: Module, **hyperparameters: Any) -> Module:
+        return self.function(model, **hyperparameters)
+
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        return self.function.__doc__
+
+
+@overload
+def task(function: Callable[..., Task], /) -> TaskFunction: ...
+@overload
+def task(*, name: str | None = None) -> Callable[[Callable[..., Task]], TaskFunction]: ...
+def task(
+    function: Callable[..., Task] | None = None, /, *, name: str | None = None
+) -> TaskFunction | Callable[[Callable[..., Task]], TaskFunction]:
+    """Makes a function a task. Its keyword-only parameters are the task's parameters (`-T key=value`).
+
+    Raises:
+        UserError: A parameter is not keyword-only, or has no default.
+    """
+
+    def wrap(function: Callable[..., Task]) -> TaskFunction:
+        for parameter in inspect.signature(function).parameters.values():
+            if parameter.kind is not parameter.KEYWORD_ONLY or parameter.default is parameter.empty:
+                raise UserError(
+                    f"parameter `{parameter.name}` of task `{function.__name__}` must be keyword-only and have a default",
+                    hint=f"write `def {function.__name__}(*, {parameter.name}=…)`",
+                )
+        code = function.__code__
+        return TaskFunction(name or function.__name__, function, code.co_filename, code.co_firstlineno)
+
+    return wrap(function) if function is not None else wrap
+
+
+@overload
+def method(function: Callable[..., Module], /) -> MethodFunction: ...
+@overload
+def method(
+    *,
+    name: str | None = None,
+    lr: float = 1e-4,
+    load: Literal["nf4", "int8"] | None = None,
+    mergeable: bool = True,
+    checkpointing: bool = True,
+    padding: Literal["any", "right"] = "any",
+    saves: Literal["delta", "checkpoint"] = "delta",
+) -> Callable[[Callable[..., Module]], MethodFunction]: ...
+def method(
+    function: Callable[..., Module] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    lr: float = 1e-4,
+    load: Literal["nf4", "int8"] | None = None,
+    mergeable: bool = True,
+    checkpointing: bool = True,
+    padding: Literal["any", "right"] = "any",
+    saves: Literal["delta", "checkpoint"] = "delta",
+) -> MethodFunction | Callable[[Callable[..., Module]], MethodFunction]:
+    """Makes a function from loaded model to trainable model a method. Keyword-only parameters are hyperparameters.
+
+    Raises:
+        UserError: A hyperparameter is not keyword-only, has no default, or bears a reserved name (`RESERVED_KEYS`).
+
+    Example:
+        >>> @method(lr=2e-4)
+        ... def everything(model, *, dropout: float = 0.0):
+        ...     return model
+        >>> everything.name, everything.lr
+        ('everything', 0.0002)
+    """
+
+    def wrap(function: Callable[..., Module]) -> MethodFunction:
+        _, *hyperparameters = inspect.signature(function).parameters.values()
+        for parameter in hyperparameters:
+            if parameter.kind is parameter.VAR_KEYWORD:  # `**options`: any further key is handed on
+                continue
+            if parameter.kind is not parameter.KEYWORD_ONLY or parameter.default is parameter.empty:
+                raise UserError(
+                    f"hyperparameter `{parameter.name}` of method `{function.__name__}` must be keyword-only and have"
+                    " a default",
+                    hint=f"write `def {function.__name__}(model, *, {parameter.name}=…)`",
+                )
+            if parameter.name in RESERVED_KEYS:
+                raise UserError(
+                    f"method `{function.__name__}` declares `{parameter.name}`, which every variant has already",
+                    hint="reserved: " + ", ".join(RESERVED_KEYS),
+                )
+        code = function.__code__
+        return MethodFunction(
+            name or function.__name__,
+            function,
+            code.co_filename,
+            code.co_firstlineno,
+            lr=lr,
+            load=load,
+            mergeable=mergeable,
+            checkpointing=checkpointing,
+            padding=padding,
+            saves=saves,
+        )
+
+    return wrap(function) if function is not None else wrap

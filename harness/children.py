@@ -1,0 +1,262 @@
+"""What a child does with a job: load one base, then train, score or time. Imports torch; runs in children alone."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import bitsandbytes
+import peft
+import torch
+import transformers
+
+from harness.engine.encode import Encoded, Encoder
+from harness.engine.generate import generate_pack
+from harness.engine.plain import generate_plainly, score_plainly
+from harness.engine.plan import kept_prefix, plan_packs
+from harness.engine.score import needed_logits, score_pack
+from harness.errors import UserError
+from harness.finetune.trainer import run_training
+from harness.jobs import (
+    Advanced,
+    Benched,
+    BenchJob,
+    EnvironmentJob,
+    Event,
+    Method,
+    Packed,
+    Raw,
+    Recipe,
+    Resumed,
+    ScoreJob,
+    ScoreVariant,
+    Trained,
+    TrainJob,
+    VariantFailed,
+    VariantStarted,
+)
+from harness.measure import (
+    Latency,
+    MemoryMeter,
+    Stopwatch,
+    latency,
+    matmul_probe,
+    rss_bytes,
+    synchroniser,
+)
+from harness.models import Resident, context_length, count_parameters, load_tokenizer, model_bytes
+
+Send = Callable[[Event], None]
+_DRIFT = 0.05
+
+
+def describe_environment(job: EnvironmentJob) -> dict[str, Any]:
+    """Device, precision, threads and versions, with `auto` resolved."""
+    cuda = torch.cuda.is_available()
+    if job.device.startswith("cuda") and not cuda:
+        raise UserError(f"`--device {job.device}`: torch sees no CUDA device", hint="`--device cpu`, or `harness env`")
+    device = job.device if job.device != "auto" else "cuda:0" if cuda else "cpu"
+    device = "cuda:0" if device == "cuda" else device
+    on_gpu = device.startswith("cuda")
+    dtype = job.dtype if job.dtype != "auto" else "bfloat16" if on_gpu else "float32"
+    return {
+        "device": device,
+        "device_name": torch.cuda.get_device_name(device) if on_gpu else _processor(),
+        "gpu_bytes": torch.cuda.get_device_properties(device).total_memory if on_gpu else None,
+        "driver": torch.version.cuda if on_gpu else None,
+        "dtype": dtype,
+        "mixed_precision": dtype == "bfloat16" if on_gpu else dtype == "float32" and _fast_bfloat16(),
+        "threads": _threads(),
+        "host_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {module.__name__: module.__version__ for module in (torch, transformers, peft, bitsandbytes)},
+    }
+
+
+def train(job: TrainJob, send: Send) -> Trained:
+    """Trains one variant."""
+    torch.set_num_threads(_threads())
+    torch.manual_seed(job.training.seed)
+    _import_architecture(job.base.folder, job.base.trust_remote_code)
+    baseline = rss_bytes()
+    resident = Resident(job.base, _load_method)
+    tokenizer = load_tokenizer(job.base.folder, trust_remote_code=job.base.trust_remote_code)
+    base = resident.bare
+    try:
+        model = _load_method(job.method)(base, **job.method.hyperparameters)
+    except ValueError as error:
+        raise UserError(
+            f"method `{job.method.name}`: {error}", hint="check its hyperparameters against the model"
+        ) from error
+    return run_training(
+        job,
+        model,
+        tokenizer,
+        max_length=context_length(base, tokenizer),
+        baseline_rss_bytes=baseline,
+        on_step=lambda done, total, note: send(Advanced(done, total, note)),
+    )
+
+
+def score(job: ScoreJob, send: Send) -> None:
+    """Scores variants that share a base, one after the other; each pack is sent as it is done."""
+    torch.set_num_threads(_threads())
+    base = job.variants[0].recipe.base
+    resident = Resident(base, _load_method)
+    tokenizer = load_tokenizer(base.folder, trust_remote_code=base.trust_remote_code)
+    encoder = Encoder(tokenizer, context_length(resident.bare, tokenizer))
+    probe = _probe_ids(encoder, job.variants[0])
+    untouched = _probe(resident.bare, probe, job.numerics)
+    for variant in job.variants:
+        model = resident.attach(variant.recipe)
+        if variant.recipe.adapter is not None and torch.equal(_probe(model, probe, job.numerics), untouched):
+            send(VariantFailed(variant.name, "the adapter changes nothing: its outputs equal the base's"))
+            resident.detach()
+            continue
+        send(VariantStarted(variant.name, model_bytes(model), count_parameters(model)[0]))
+        for task in variant.tasks:
+            encoded = encoder.encode(task)
+            packs = plan_packs(encoded, job.token_budget, job.max_rows)
+            kept = kept_prefix(packs, task.done)
+            done = sum(len(pack) for pack in packs[:kept])
+            send(Resumed(variant.name, task.task, done))
+            for pack in packs[kept:]:
+                raws = _run_pack(job, model, tokenizer, pack)
+                send(Packed(variant.name, task.task, tuple(raws)))
+                done += len(pack)
+                send(Advanced(done, len(encoded)))
+        del model
+        resident.detach()
+
+
+def time_variant(job: BenchJob) -> Benched:
+    """Times one variant; where it shares its weights with the bare base, the two in turn."""
+    torch.set_num_threads(_threads())
+    base = job.recipe.base
+    _import_architecture(base.folder, base.trust_remote_code)
+    baseline = rss_bytes()
+    watch = Stopwatch(synchronise=synchroniser(base.device))
+    resident = Resident(base, _load_method)
+    tokenizer = load_tokenizer(base.folder, trust_remote_code=base.trust_remote_code)
+    meter = MemoryMeter(baseline, base.device)
+    with meter:
+        loaded: list[Any] = []
+        load_seconds = watch.time(lambda: loaded.append(resident.attach(job.recipe)))
+        model = loaded.pop()
+        context = context_length(model, tokenizer)
+        new_tokens = min(job.new_tokens, max(1, context // 4))
+        prompt = min(job.prompt_tokens, context - new_tokens)
+        generator = torch.Generator().manual_seed(job.seed)
+        vocabulary = model.config.get_text_config().vocab_size
+        ids = torch.randint(0, vocabulary, (max(job.batch_sizes), prompt), generator=generator).to(base.device)
+        run = partial(latency, new_tokens=new_tokens, watch=watch)
+        for attempt in range(2):  # a machine that speeds up or slows down meanwhile is timed again
+            before = matmul_probe(base.device, watch)
+            if job.with_base:
+                ours, bases = _in_turn(job, resident, ids[:1], run)
+            else:
+                ours, bases = [run(model, ids[:1]) for _ in range(job.warmup + job.repeats)][job.warmup :], []
+            drift = abs(matmul_probe(base.device, watch) / before - 1)
+            if drift <= _DRIFT or attempt == 1:
+                break
+        if job.with_base:
+            model = resident.attach(job.recipe)
+        throughput = []
+        for size in job.batch_sizes:
+            timed = run(model, ids[:size])
+            throughput.append((size, size * new_tokens / sum(timed.decode_seconds)))
+    return Benched(
+        load_seconds,
+        prompt,
+        new_tokens,
+        tuple(t.prefill_seconds for t in ours),
+        tuple(s for t in ours for s in t.decode_seconds),
+        tuple(t.prefill_seconds for t in bases),
+        tuple(s for t in bases for s in t.decode_seconds),
+        tuple(throughput),
+        drift,
+        job.warmup,
+        job.repeats,
+        vars(meter.peaks()),
+    )
+
+
+def _in_turn(
+    job: BenchJob, resident: Resident, ids: torch.Tensor, run: Callable[[Any, torch.Tensor], Latency]
+) -> tuple[list[Latency], list[Latency]]:
+    """The variant and the bare base, by turns, so that drift of the machine falls on both."""
+    ours, bases = [], []
+    for _ in range(job.warmup + job.repeats):
+        bases.append(run(resident.attach(Recipe(job.recipe.base)), ids))
+        ours.append(run(resident.attach(job.recipe), ids))
+    return ours[job.warmup :], bases[job.warmup :]
+
+
+def _run_pack(job: ScoreJob, model: Any, tokenizer: Any, pack: Sequence[Encoded]) -> list[Raw]:
+    writes = pack[0].request.mode == "generate"
+    if job.engine == "plain" or _needs_plain(model):
+        if writes:
+            return [generate_plainly(model, tokenizer, item, seed=job.seed, numerics=job.numerics) for item in pack]
+        return [score_plainly(model, item, numerics=job.numerics) for item in pack]
+    if writes:
+        return generate_pack(model, tokenizer, pack, seed=job.seed, numerics=job.numerics)
+    return score_pack(model, pack, token_budget=job.token_budget, numerics=job.numerics)
+
+
+def _needs_plain(model: Any) -> bool:
+    """Prompt-learning methods shift every position by their virtual tokens: only whole-prompt forwards are exact."""
+    return bool(getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False))
+
+
+def _probe_ids(encoder: Encoder, variant: ScoreVariant) -> torch.Tensor:
+    task = next(task for task in variant.tasks if task.requests)
+    item = encoder.encode(replace(task, requests=task.requests[:1]))[0]
+    ids = item.prompt or item.rows[0].ids
+    return torch.tensor([ids])
+
+
+def _probe(model: Any, ids: torch.Tensor, numerics: str) -> torch.Tensor:
+    ids = ids.to(model.device)
+    with torch.inference_mode():
+        if _needs_plain(model):
+            logits: torch.Tensor = model(input_ids=ids).logits[0, -ids.shape[1] :].float()
+            return logits
+        return needed_logits(model, ids, torch.ones_like(ids, dtype=torch.bool), numerics)
+
+
+def _load_method(method: Method) -> Callable[..., Any]:
+    from harness.registry import find, load_method
+
+    source = method.name if method.module else f"{method.path}@{method.name}"
+    return load_method(find("method", source))
+
+
+def _import_architecture(folder: Path, trust_remote_code: bool) -> None:
+    """Imports the model's class, so that memory measured from here on is weights and work, not code."""
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    if type(config) in transformers.AutoModelForCausalLM._model_mapping:
+        transformers.AutoModelForCausalLM._model_mapping[type(config)]
+
+
+def _threads() -> int:
+    return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []:
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _fast_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 natively; elsewhere mixed precision is slower than float32."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -1,0 +1,61 @@
+"""The command line: one file a command, each thin: parse, call, print.
+
+Stdout is data, stderr is progress and errors. Exit codes: 0 done; 1 a variant or a `--fail-if` gate failed; 2 usage,
+configuration or plugin; 3 a bug; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+from typer.exceptions import TyperException
+
+from harness.cli.app import app
+from harness.errors import UserError
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code.
+
+    Args:
+        arguments: What follows `harness`; None: those of the process.
+    """
+    try:
+        code = app(args=None if arguments is None else list(arguments), prog_name="harness", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except UserError as error:
+        return _fail(error.message, error.hint)
+    except TyperException as error:
+        near = [f"`{name}`" for name in getattr(error, "possibilities", None) or []]
+        hint = "did you mean " + " or ".join(near) + "?" if near else "`--help` lists what there is"
+        message, question, nearest = str(getattr(error, "format_message", error.__str__)()).partition(" Did you mean ")
+        said = message.partition(" (Possible")[0].partition(", unable")[0].rstrip(".").replace("Value error, ", "")
+        return _fail(said[:1].lower() + said[1:], f"did you mean {nearest}" if question else hint)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except BrokenPipeError:  # `harness ls tasks | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        if error.errno not in _DISK:
+            traceback.print_exc()
+            return 3
+        return _fail(
+            f"could not write `{error.filename or 'output'}`: {error.strerror}", "`--output-dir` names another"
+        )
+    except Exception:
+        traceback.print_exc()
+        return 3
+
+
+def _fail(message: str, hint: str | None) -> int:
+    typer.echo(f"error: {message}" + (f"\n\nhint: {hint}" if hint else ""), err=True)
+    return 2

@@ -1,0 +1,59 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from harness import __version__
+from harness.cli.bench import bench
+from harness.cli.check import check
+from harness.cli.compare import compare
+from harness.cli.env import env
+from harness.cli.eval import evaluate
+from harness.cli.ls import ls
+from harness.cli.new import new
+from harness.cli.report import report
+from harness.cli.show import show
+from harness.cli.train import train
+
+app = typer.Typer(
+    help="Which way of fine-tuning is worth it, for this model, this data and this hardware?",
+    epilog="First try: `harness compare base lora qlora` (the embedded model, no network, a few minutes on a CPU).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda token: token.replace("_", "-"),  # `--num_fewshot` as elsewhere
+    },
+)
+
+_COMPARING, _LOOKING, _WRITING = "Compare", "Look", "Extend"
+app.command("compare", rich_help_panel=_COMPARING)(compare)
+app.command("eval", rich_help_panel=_COMPARING)(evaluate)
+app.command("train", rich_help_panel=_COMPARING)(train)
+app.command("bench", rich_help_panel=_COMPARING)(bench)
+app.command("ls", rich_help_panel=_LOOKING)(ls)
+app.command("show", rich_help_panel=_LOOKING)(show)
+app.command("report", rich_help_panel=_LOOKING)(report)
+app.command("env", rich_help_panel=_LOOKING)(env)
+app.command("check", rich_help_panel=_WRITING)(check)
+app.command("new", rich_help_panel=_WRITING)(new)
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"harness {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass

@@ -1,0 +1,20 @@
+"""`harness new`: a file to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def new(
+    kind: Annotated[Literal["task", "method"], typer.Argument(help="What to write.")],
+    name: Annotated[str, typer.Argument(help="Its name; the file is NAME.py in this folder.")],
+) -> None:
+    """Write a small task or method that works, to be changed. Never overwrites."""
+    from harness.scaffold import write
+
+    path = write(kind, name, Path())
+    use = f"harness compare base lora --tasks ./{path}" if kind == "task" else f"harness compare base lora ./{path}"
+    typer.echo(f"wrote {path}\n\ncheck it: harness check {path}\nuse it:   {use}")

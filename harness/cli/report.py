@@ -1,0 +1,30 @@
+"""`harness report`: tables and pages from finished runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli import options as o
+
+
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="Folders or names of runs.")],
+    to: Annotated[str, typer.Option("--to", help="md, html, csv, json, tex; comma-separated.")] = "md",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder; default: the run's own, or here for several runs.")
+    ] = None,
+    output_dir: o.OutputDir = None,
+) -> None:
+    """Write reports from run.json files and print their paths."""
+    from harness.leaderboards import export
+    from harness.runs import load_run
+
+    folders = [o.run_folder(name, output_dir) for name in runs]
+    loaded = [load_run(folder) for folder in folders]
+    own = folders[0] if folders[0].is_dir() else folders[0].parent
+    target = out or (own if len(folders) == 1 else Path())
+    for path in export(loaded, [part.strip() for part in to.split(",") if part.strip()], target):
+        typer.echo(path)

@@ -1,0 +1,194 @@
+"""What a Python file defines for us, read from its text: tasks, methods and metrics with their signatures.
+
+Nothing is imported or evaluated, so defaults and options must be literals (or names of module constants that are).
+
+Example:
+    >>> [entry.name for entry in scan(Path("capitals.py"))]  # doctest: +SKIP
+    ['capitals']
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.api import RESERVED_KEYS, MethodFunction
+from harness.errors import UserError
+
+Kind = Literal["task", "method", "metric"]
+
+_MARKS: Mapping[str, Kind] = {"task": "task", "method": "method", "Metric": "metric"}
+"""Public names that make something an entry."""
+_OPTIONS = {
+    option.name: option.default
+    for option in dataclasses.fields(MethodFunction)
+    if option.default is not dataclasses.MISSING
+}
+"""Keywords of `@method` and their defaults."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A keyword-only parameter: of a task, or a hyperparameter of a method."""
+
+    name: str
+    default: Any
+    annotation: str
+    """As written; empty when there is none."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A task, method or metric as its file declares it."""
+
+    kind: Kind
+    name: str
+    path: Path
+    line: int
+    summary: str = ""
+    """First paragraph of the docstring, on one line."""
+    docstring: str = ""
+    parameters: tuple[Parameter, ...] = ()
+    open_ended: bool = False
+    """Whether any further hyperparameter is taken (`**options`)."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """A method's decorator options, defaults filled in: lr, load, mergeable, checkpointing, padding, saves."""
+    attribute: str = ""
+    """Name of the function in its module."""
+    module: str | None = None
+    """Import path of built-ins and plugins; None for a file given by path."""
+    distribution: str | None = None
+    """The installed distribution that brings a plugin."""
+
+    @property
+    def place(self) -> str:
+        """File and line, for messages."""
+        return f"{self.path}:{self.line}"
+
+
+def scan(path: Path) -> list[Entry]:
+    """The entries of a Python file, in the order of its lines.
+
+    Raises:
+        UserError: The file is unreadable or no Python; a default is missing or no literal; a method declares a reserved
+            name.
+    """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise UserError(f"could not read `{path}`: {error.strerror}") from error
+    return list(_scan(path, stat.st_mtime_ns, stat.st_size))
+
+
+@functools.lru_cache(maxsize=512)
+def _scan(path: Path, mtime_ns: int, size: int) -> tuple[Entry, ...]:
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        code = f"\n\n  {path.name}:{error.lineno}\n    {(error.text or '').strip()}\n  SyntaxError: {error.msg}"
+        raise UserError(f"could not read `{path}`{code}", hint=f"run `python {path}` to see it in full") from None
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"could not read `{path}`: {error}") from error
+    return tuple(_File(path, tree).entries())
+
+
+class _File:
+    """One parsed file: what our public names are called in it, and its constants."""
+
+    def __init__(self, path: Path, tree: ast.Module) -> None:
+        self.path, self.tree = path, tree
+        self.marks: dict[str, Kind] = {}
+        self.constants: dict[str, ast.expr] = {}
+        for node in tree.body:
+            if isinstance(node, ast.ImportFrom) and node.module in ("harness", "harness.api"):
+                for alias in node.names:
+                    if alias.name in _MARKS:
+                        self.marks[alias.asname or alias.name] = _MARKS[alias.name]
+            elif isinstance(node, ast.Import):
+                for alias in node.names:
+                    if alias.name in ("harness", "harness.api"):
+                        self.marks |= {f"{alias.asname or alias.name}.{name}": kind for name, kind in _MARKS.items()}
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                self.constants[node.targets[0].id] = node.value
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
+                self.constants[node.target.id] = node.value
+
+    def entries(self) -> Iterator[Entry]:
+        for node, following in zip(self.tree.body, [*self.tree.body[1:], None], strict=True):
+            if isinstance(node, ast.FunctionDef):
+                yield from self._function(node)
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                yield from self._metric(node, following)
+
+    def _function(self, node: ast.FunctionDef) -> Iterator[Entry]:
+        for decorator in node.decorator_list:
+            call = decorator.func if isinstance(decorator, ast.Call) else decorator
+            kind = self.marks.get(ast.unparse(call))
+            if kind in ("task", "method"):
+                yield self._entry(kind, node, decorator.keywords if isinstance(decorator, ast.Call) else [])
+
+    def _entry(self, kind: Kind, node: ast.FunctionDef, keywords: list[ast.keyword]) -> Entry:
+        given = {keyword.arg: self._literal(keyword.value, f"option `{keyword.arg}`") for keyword in keywords}
+        name = given.pop("name", None) or node.name
+        docstring = ast.get_docstring(node) or ""
+        return Entry(
+            kind,
+            name,
+            self.path,
+            node.lineno,
+            _summary(docstring),
+            docstring,
+            tuple(self._parameters(kind, name, node)),
+            open_ended=node.args.kwarg is not None,
+            options={**_OPTIONS, **{str(key): value for key, value in given.items()}} if kind == "method" else {},
+            attribute=node.name,
+        )
+
+    def _parameters(self, kind: Kind, name: str, node: ast.FunctionDef) -> Iterator[Parameter]:
+        for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+            place = f"{self.path}:{argument.lineno}"
+            if default is None:
+                raise UserError(
+                    f"{place}: parameter `{argument.arg}` of {kind} `{name}` has no default",
+                    hint=f"write `{argument.arg}=…`",
+                )
+            if kind == "method" and argument.arg in RESERVED_KEYS:
+                raise UserError(
+                    f"{place}: method `{name}` declares `{argument.arg}`, which every variant has already",
+                    hint="reserved: " + ", ".join(RESERVED_KEYS),
+                )
+            annotation = ast.unparse(argument.annotation) if argument.annotation else ""
+            yield Parameter(argument.arg, self._literal(default, f"default of `{argument.arg}`"), annotation)
+
+    def _metric(self, node: ast.Assign | ast.AnnAssign, following: ast.stmt | None) -> Iterator[Entry]:
+        """`name = Metric("name", …)`, described by the text below it, if there is one."""
+        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+        call = node.value
+        if not isinstance(call, ast.Call) or not isinstance(target, ast.Name) or target.id.startswith("_"):
+            return
+        if self.marks.get(ast.unparse(call.func)) != "metric":
+            return
+        names = [*call.args[:1], *(keyword.value for keyword in call.keywords if keyword.arg == "name")]
+        docstring = ""
+        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+            docstring = str(following.value.value).strip()
+        name = str(self._literal(names[0], "name of the metric")) if names else target.id
+        yield Entry("metric", name, self.path, node.lineno, _summary(docstring), docstring, attribute=target.id)
+
+    def _literal(self, node: ast.expr, what: str) -> Any:
+        try:
+            return ast.literal_eval(self.constants.get(node.id, node) if isinstance(node, ast.Name) else node)
+        except ValueError:
+            raise UserError(
+                f"{self.path}:{node.lineno}: {what} is `{ast.unparse(node)}`, which is not a literal",
+                hint="write the number, text or list itself: files are listed without being imported",
+            ) from None
+
+
+def _summary(docstring: str) -> str:
+    return " ".join(docstring.partition("\n\n")[0].split())

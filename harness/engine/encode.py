@@ -1,0 +1,143 @@
+"""Text to token ids, as lm-evaluation-harness encodes it, so that scores can be compared with everybody's.
+
+A context and its continuation are tokenised jointly; the continuation is what follows the ids of the context alone. Spaces
+at the end of a context move to its continuation. Source: `_encode_pair`, `tok_encode` and `get_rolling_token_windows` of
+lm-evaluation-harness 0.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.jobs import TaskRequests
+from harness.render import Request
+
+
+@dataclass(frozen=True)
+class Span:
+    """Tokens to score within a row."""
+
+    choice: int
+    """Which continuation of the request they belong to."""
+    start: int
+    """Row position whose logits predict the first of them."""
+    targets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One input to the model, and what is read off it. Continuations of one token share their context's row."""
+
+    ids: tuple[int, ...]
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A request in token ids."""
+
+    index: int
+    request: Request
+    rows: tuple[ScoreRow, ...]
+    """Empty for generation."""
+    prompt: tuple[int, ...]
+    """The ids generation continues; empty otherwise."""
+    prompt_tokens: int
+    truncated: bool
+
+
+class Encoder:
+    """Encodes requests for one tokenizer and one context length."""
+
+    def __init__(self, tokenizer: Any, max_length: int) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        bos = tokenizer.bos_token_id
+        self.prefix_id: int = bos if bos is not None else tokenizer.eos_token_id
+
+    def encode(self, task: TaskRequests) -> list[Encoded]:
+        """All requests of a task, in its order; each distinct text is tokenised once, in one batch."""
+        texts: dict[str, tuple[int, ...]] = {}
+        pairs = [[_shift_spaces(*pair) for pair in _pairs(request)] for request in task.requests]
+        joint = [c for request in pairs for context, continuation in request for c in (context, context + continuation)]
+        texts = self._tokenise(joint)
+        encoded = []
+        for index, (request, parts) in enumerate(zip(task.requests, pairs, strict=True)):
+            if request.mode == "generate":
+                encoded.append(self._generation(index, request, texts[parts[0][0]]))
+            elif request.mode == "text":
+                encoded.append(self._text(index, request, texts[parts[0][1]]))
+            else:
+                encoded.append(self._choices(index, request, parts, texts))
+        return encoded
+
+    def _generation(self, index: int, request: Request, ids: tuple[int, ...]) -> Encoded:
+        room = max(1, self.max_length - request.max_tokens)
+        return Encoded(index, request, (), (ids or (self.prefix_id,))[-room:], len(ids), len(ids) > room)
+
+    def _choices(
+        self, index: int, request: Request, parts: list[tuple[str, str]], texts: dict[str, tuple[int, ...]]
+    ) -> Encoded:
+        rows: dict[tuple[int, ...], list[Span]] = {}
+        truncated = False
+        longest = 0
+        for choice, (context, continuation) in enumerate(parts):
+            if context:
+                head = texts[context]
+                tail = texts[context + continuation][len(head) :]
+            else:
+                head = (self.prefix_id,)
+                tail = self._tokenise([continuation], special=False)[continuation]
+            whole = (head + tail)[-(self.max_length + 1) :]
+            truncated |= len(head + tail) > self.max_length + 1
+            longest = max(longest, len(head))
+            ids = whole[:-1]
+            targets = tail[-len(ids) :]
+            rows.setdefault(ids, []).append(Span(choice, len(ids) - len(targets), targets))
+        found = tuple(ScoreRow(ids, tuple(spans)) for ids, spans in rows.items())
+        return Encoded(index, request, found, (), longest, truncated)
+
+    def _text(self, index: int, request: Request, tokens: tuple[int, ...]) -> Encoded:
+        """Windows that score every token once, the first after a prefix token, each later one after one token."""
+        length = self.max_length
+        rows = []
+        first = (self.prefix_id, *tokens[: length - 1])
+        rows.append(ScoreRow(first[: len(tokens[:length])], (Span(0, 0, tokens[:length]),)))
+        done = len(tokens[:length])
+        while done < len(tokens):
+            targets = tokens[done : done + length]
+            end = done + len(targets)
+            ids = tokens[max(0, end - length - 1) : end - 1]
+            rows.append(ScoreRow(ids, (Span(0, len(ids) - len(targets), targets),)))
+            done = end
+        return Encoded(index, request, tuple(rows) if tokens else (), (), len(tokens), False)
+
+    def _tokenise(self, texts: Sequence[str], *, special: bool = True) -> dict[str, tuple[int, ...]]:
+        distinct = list(dict.fromkeys(texts))
+        bos = self.tokenizer.bos_token
+        found: dict[str, tuple[int, ...]] = {}
+        for add_special in (True, False):
+            # a chat template has written the BOS token already
+            wanted = [t for t in distinct if (special and not (bos and t.startswith(bos))) == add_special]
+            if wanted:
+                ids = self.tokenizer(wanted, add_special_tokens=add_special, return_attention_mask=False)["input_ids"]
+                found.update(zip(wanted, map(tuple, ids), strict=True))
+        return found
+
+
+def _pairs(request: Request) -> list[tuple[str, str]]:
+    if request.mode == "generate":
+        return [(request.contexts[0], "")]
+    if request.mode == "text":
+        return [("", request.continuations[0])]
+    contexts = request.contexts * len(request.continuations) if len(request.contexts) == 1 else request.contexts
+    return list(zip(contexts, request.continuations, strict=True))
+
+
+def _shift_spaces(context: str, continuation: str) -> tuple[str, str]:
+    if not continuation:
+        return context, continuation
+    kept = context.rstrip()
+    return kept, context[len(kept) :] + continuation

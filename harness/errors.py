@@ -1,0 +1,67 @@
+"""The one exception that users see as a sentence.
+
+Everything a user can mend (a misspelt task, a missing file, a full disk) is a `UserError`: the command line prints
+`error: …` and `hint: …` and leaves with exit code 2, without a traceback. Any other exception is a bug of ours (exit 3).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class UserError(Exception):
+    """Something the user can mend.
+
+    Args:
+        message: What is wrong; names the file, the field or the word at fault. No full stop.
+        hint: What to do about it.
+
+    Example:
+        >>> raise UserError("unknown task `gsm9k`", hint="did you mean `gsm8k`?")
+        Traceback (most recent call last):
+        ...
+        harness.errors.UserError: unknown task `gsm9k`
+    """
+
+    problems: tuple[UserError, ...] = ()
+    """The single errors, where this one lists several (`together`)."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[type[UserError], tuple[str, str | None]]:
+        return (UserError, (self.message, self.hint))
+
+
+def did_you_mean(word: str, known: Iterable[str], *, listing: str = "") -> str:
+    """A hint for a misspelt word: the nearest known ones, else how to list them all.
+
+    Example:
+        >>> did_you_mean("gsm9k", ["gsm8k", "mmlu"])
+        'did you mean `gsm8k`?'
+    """
+    names = sorted(set(known))
+    close = difflib.get_close_matches(word, names, n=3, cutoff=0.6)
+    if close:
+        return "did you mean " + " or ".join(f"`{name}`" for name in close) + "?"
+    shown = ", ".join(f"`{name}`" for name in names[:20])
+    return f"known: {shown}" + (f"; {listing}" if listing else "")
+
+
+def together(problems: Sequence[UserError]) -> UserError:
+    r"""One error that lists several, so that a user mends them all in one go.
+
+    Example:
+        >>> together([UserError("unknown task `a`"), UserError("unknown method `b`", hint="known: lora")]).message
+        '2 problems\n\n  unknown task `a`\n  unknown method `b`; known: lora'
+    """
+    single = tuple(part for problem in problems for part in problem.problems or (problem,))
+    if len(single) == 1:
+        return single[0]
+    lines = [problem.message + (f"; {problem.hint}" if problem.hint else "") for problem in single]
+    error = UserError(f"{len(single)} problems\n\n" + "\n".join(f"  {line}" for line in lines))
+    error.problems = single
+    return error

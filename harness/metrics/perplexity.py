@@ -1,0 +1,63 @@
+"""Perplexity of texts, by word, byte and token.
+
+Each adds up log-likelihoods (nats) and a count over all texts before it divides, so a long text weighs more than a short
+one. Words and bytes are those of `meta["original"]` where the scored text is a cleaned one (WikiText).
+
+    >>> from harness.api import Output, Text
+    >>> sums = word_ppl.measure(Output(loglikelihoods=(-6.0,), tokens=4), Text("one two three"))
+    >>> sums, round(word_ppl.value(sums), 3)
+    ((-6.0, 3.0), 7.389)
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+from harness.api import Metric, Output, Stats, Text
+from harness.metrics.guard import expect
+
+
+def _per(name: str, count: Callable[[Output, str], int]) -> Callable[[Output, Any], Stats]:
+    def stats(output: Output, sample: Any) -> Stats:
+        text = expect(Text, sample, name)
+        return output.loglikelihoods[0], count(output, text.meta.get("original", text.text))
+
+    return stats
+
+
+def _words(_: Output, original: str) -> int:
+    return len(re.split(r"\s+", original))  # counts as lm-evaluation-harness does: white space at an end makes a word
+
+
+def _bytes(_: Output, original: str) -> int:
+    return len(original.encode())
+
+
+def _tokens(output: Output, _: str) -> int:
+    return output.tokens
+
+
+def _perplexity(stats: Stats) -> float:
+    loglikelihood, count = stats
+    return math.exp(-loglikelihood / count)
+
+
+def _bits(stats: Stats) -> float:
+    loglikelihood, count = stats
+    return -loglikelihood / count / math.log(2)
+
+
+word_ppl = Metric("word_ppl", stats=_per("word_ppl", _words), value=_perplexity, higher_is_better=False)
+"""1 and above. exp(− log-likelihood / words); words are what white space separates. Independent of the tokenizer."""
+
+byte_ppl = Metric("byte_ppl", stats=_per("byte_ppl", _bytes), value=_perplexity, higher_is_better=False)
+"""1 and above. exp(− log-likelihood / bytes of UTF-8). Independent of the tokenizer, and of how a language is spaced."""
+
+bits_per_byte = Metric("bits_per_byte", stats=_per("bits_per_byte", _bytes), value=_bits, higher_is_better=False)
+"""0 and above. − log2-likelihood / bytes of UTF-8: the size to which the model compresses a byte."""
+
+token_ppl = Metric("token_ppl", stats=_per("token_ppl", _tokens), value=_perplexity, higher_is_better=False)
+"""1 and above. exp(− log-likelihood / tokens): the perplexity of papers; only models with one tokenizer compare by it."""

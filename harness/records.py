@@ -1,0 +1,107 @@
+"""Figures that children measured, as the records of `run.json`; and what differs between variants besides the method."""
+
+from __future__ import annotations
+
+from harness.finetune.curve import read_curve
+from harness.jobs import Benched, Trained
+from harness.numbers import percentile
+from harness.preparation import Prepared, Training
+from harness.results import Inference, Throughput, Train
+
+
+def train_record(trained: Trained, training: Training, reused: bool) -> Train:
+    """What training cost."""
+    return Train(
+        train_seconds=trained.train_seconds,
+        tokens=trained.tokens,
+        tokens_per_second=trained.tokens / trained.train_seconds if trained.train_seconds else 0.0,
+        steps=trained.steps,
+        lr=training.lr,
+        batch_size=training.batch_size,
+        seed=training.seed,
+        samples=trained.samples,
+        final_loss=trained.final_loss,
+        curve=read_curve(trained.losses),
+        step_seconds_p50=trained.step_seconds_p50,
+        energy_joules=trained.energy_joules,
+        reused=reused,
+        **trained.peaks,
+    )
+
+
+def inference_record(benched: Benched) -> Inference:
+    """What running costs, with the raw times."""
+    prefill, decode = benched.prefill_seconds, benched.decode_seconds
+    bases = benched.base_prefill_seconds, benched.base_decode_seconds
+    raw = {"prefill": list(prefill), "decode": list(decode)}
+    if all(bases):
+        raw |= {"base_prefill": list(bases[0]), "base_decode": list(bases[1])}
+    return Inference(
+        load_seconds=benched.load_seconds,
+        prompt_tokens=benched.prompt_tokens,
+        new_tokens=benched.new_tokens,
+        batch_size=1,
+        warmup=benched.warmup,
+        repeats=benched.repeats,
+        prefill_seconds_p50=percentile(prefill, 0.5),
+        prefill_seconds_p90=percentile(prefill, 0.9),
+        prefill_seconds_p99=percentile(prefill, 0.99),
+        decode_seconds_per_token_p50=percentile(decode, 0.5),
+        decode_seconds_per_token_p90=percentile(decode, 0.9),
+        decode_seconds_per_token_p99=percentile(decode, 0.99),
+        raw_seconds=raw,
+        base_prefill_seconds_p50=percentile(bases[0], 0.5) if bases[0] else None,
+        base_decode_seconds_per_token_p50=percentile(bases[1], 0.5) if bases[1] else None,
+        throughput=tuple(Throughput(batch_size=size, tokens_per_second=rate) for size, rate in benched.throughput),
+        probe_drift=benched.probe_drift,
+        **benched.peaks,
+    )
+
+
+def fairness(prepared: Prepared) -> list[str]:
+    """Sentences about what differs between variants besides the method.
+
+    One note for the settings of the trainings (only those that are not the same for all), one for the prompts.
+    """
+    notes = []
+    trained = [row for row in prepared.rows if row.training]
+    described = {row.spec.name: _settings(row.training) for row in trained if row.training}
+    differing = [
+        label
+        for label in (next(iter(described.values())) if described else {})
+        if len({settings[label] for settings in described.values()}) > 1
+    ]
+    if differing:
+        parts = [f"{name}: " + ", ".join(f"{k} {described[name][k]}" for k in differing) for name in described]
+        notes.append("trainings differ in more than the method; " + "; ".join(parts))
+    prompts = {
+        row.spec.name: _prompts(row.prompting.shots, row.prompting.system, row.prompting.template)
+        for row in prepared.rows
+    }
+    if len(set(prompts.values())) > 1:
+        notes.append("prompts differ; " + "; ".join(f"{name}: {text}" for name, text in prompts.items()))
+    if prepared.model.name == "tiny":
+        notes.append(
+            "`tiny` is a demonstration: a small model of an invented world; real models go through the same code"
+        )
+    return notes
+
+
+def _settings(training: Training) -> dict[str, str]:
+    return {
+        "lr": f"{training.lr:g}",
+        "length": f"{training.steps} steps" if training.steps is not None else f"{training.epochs:g} epochs",
+        "batch": str(training.batch_size),
+        "max length": str(training.max_length),
+        "seed": str(training.seed),
+        "data": f"{training.data.name} ({len(training.data.examples)} rows)",
+    }
+
+
+def _prompts(shots: int | None, system: str | None, template: object) -> str:
+    parts = ["the tasks' own shots" if shots is None else f"{shots} shots"]
+    if system:
+        parts.append(f"system prompt “{system}”")
+    if template:
+        parts.append("chat template")
+    return ", ".join(parts)

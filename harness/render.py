@@ -1,0 +1,312 @@
+"""Rows to samples to prompts: what a model sees, and what a variant trains on.
+
+Everything here is text. A prompt is `description`, then solved examples, then the question; under a chat template the
+examples become turns of a conversation. The same function renders what is scored and what is trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from harness.api import Choose, Generate, Message, Row, Sample, Task, Text
+from harness.chat import ChatTemplate
+from harness.data import rows as load_rows
+from harness.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """How prompts are built, whatever the task: part of a variant."""
+
+    shots: int | None = None
+    """None: what the task says."""
+    system: str | None = None
+    template: ChatTemplate | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """One sample as a model gets it: text only."""
+
+    id: str
+    mode: Literal["generate", "choose", "text"]
+    contexts: tuple[str, ...]
+    """One prompt; or one a choice; for `text` the empty string."""
+    continuations: tuple[str, ...] = ()
+    """What is scored after the context: the choices with their delimiter, or the text."""
+    stop: tuple[str, ...] = ()
+    max_tokens: int = 0
+    samples: int = 1
+    temperature: float = 0.0
+
+    @property
+    def sha256(self) -> str:
+        """Digest of everything that the model is asked, id left out."""
+        content = {**asdict(self), "id": None}
+        return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Item:
+    """A sample of a task with its request and its place in the task."""
+
+    request: Request
+    sample: Sample
+    group: str | None
+    cluster: str | None
+
+
+@dataclass(frozen=True)
+class Example:
+    """What one training row becomes: the loss is on `completion` alone."""
+
+    prompt: str
+    completion: str
+    append_eos: bool = True
+
+
+def render(
+    name: str,
+    task: Task,
+    prompting: Prompting = Prompting(),
+    *,
+    groups: Sequence[str] = (),
+    limit: int | None = None,
+) -> list[Item]:
+    """The items of a task, in the order of its data.
+
+    Args:
+        name: For messages about bad rows.
+        groups: Only these strata; all when empty.
+        limit: So many samples, spread evenly over the groups, first rows within a group.
+
+    Raises:
+        UserError: The task has no rows, an unknown group is asked, or a row lacks a column that the prompt names.
+    """
+    data = list(enumerate(load_rows(task.data)))
+    if groups:
+        data = _in_groups(name, task, data, groups)
+    if not data:
+        raise UserError(f"task `{name}` has no rows", hint="check the split, or the file it reads")
+    if limit is not None:
+        data = _spread(data, limit, lambda row: _cell(name, task.group, row) or "")
+    shots = _Shots(name, task, task.shots if prompting.shots is None else prompting.shots)
+    items = []
+    for index, row in data:
+        sample = _sample(name, task, row, index)
+        request = _request(sample, sample.id or str(index), task, row, shots.before(row), prompting)
+        items.append(Item(request, sample, _cell(name, task.group, row), _cell(name, task.cluster, row)))
+    _check_ids(name, items)
+    return items
+
+
+def render_examples(name: str, task: Task, prompting: Prompting = Prompting()) -> list[Example]:
+    """What a variant trains on: the rendered prompt (without solved examples), delimiter, answer, first stop or EOS.
+
+    Raises:
+        UserError: The task has no train split, or one of its rows lacks a column.
+    """
+    if task.train is None:
+        raise UserError(f"task `{name}` has no train split", hint="name training data with `--train`")
+    examples = []
+    for index, row in enumerate(load_rows(task.train)):
+        sample = _sample(name, task, row, index)
+        request = _request(sample, str(index), task, row, [], prompting)
+        if isinstance(sample, Text):
+            examples.append(Example("", sample.text))
+            continue
+        delimiter = "" if prompting.template else task.delimiter
+        stop = sample.stop[0] if isinstance(sample, Generate) and sample.stop else ""
+        context = request.contexts[0]
+        if isinstance(sample, Choose) and sample.per_choice_contexts:
+            context = request.contexts[_right(sample)]
+        examples.append(Example(context, delimiter + answer_text(sample) + stop, append_eos=not stop))
+    return examples
+
+
+def answer_text(sample: Sample) -> str:
+    """The right answer of a sample, as a solved example shows it."""
+    if isinstance(sample, Generate):
+        return sample.target if isinstance(sample.target, str) else sample.target[0]
+    if isinstance(sample, Choose):
+        return sample.choices[_right(sample)]
+    return sample.text
+
+
+class _Shots:
+    """Solved examples for each group, rendered once."""
+
+    def __init__(self, name: str, task: Task, count: int) -> None:
+        self.name, self.task, self.count = name, task, count
+        self.pools: dict[str | None, list[tuple[Row, Sample]]] = defaultdict(list)
+        if not count:
+            return
+        if task.shots_from is None:
+            raise UserError(
+                f"task `{name}` has no solved examples to show", hint="give it `shots_from=…`, or ask for 0 shots"
+            )
+        for index, row in enumerate(load_rows(task.shots_from)):
+            pool = self.pools[_cell(name, task.group, row)]
+            if len(pool) < count:
+                pool.append((row, _sample(name, task, row, index)))
+
+    def before(self, row: Row) -> list[tuple[Row, Sample]]:
+        if not self.count:
+            return []
+        group = _cell(self.name, self.task.group, row)
+        pool = self.pools[group]
+        if len(pool) < self.count:
+            where = f" in group `{group}`" if group else ""
+            raise UserError(
+                f"task `{self.name}` has {len(pool)} solved examples{where}, {self.count} shots were asked",
+                hint=f"ask for at most {len(pool)}",
+            )
+        return pool
+
+
+def _request(
+    sample: Sample, id: str, task: Task, row: Row, shots: list[tuple[Row, Sample]], prompting: Prompting
+) -> Request:
+    if isinstance(sample, Text):
+        return Request(id, "text", ("",), (sample.text,))
+    description = task.description if isinstance(task.description, str) else task.description(row)
+
+    def context(choice: int | None) -> str:
+        question = _question(sample, choice)
+        solved = [(_question(shot, None), answer_text(shot)) for _, shot in shots]
+        if prompting.template is not None:
+            return _conversation(description, solved, question, prompting)
+        system = prompting.system + "\n\n" if prompting.system else ""
+        texts = [_flat(q) + task.delimiter + a + task.shot_separator for q, a in solved]
+        return system + description + "".join(texts) + _flat(question)
+
+    if isinstance(sample, Generate):
+        return Request(
+            id,
+            "generate",
+            (context(None),),
+            stop=tuple(sample.stop),
+            max_tokens=sample.max_tokens,
+            samples=sample.samples,
+            temperature=sample.temperature,
+        )
+    contexts = [context(i) for i in range(len(sample.choices))] if sample.per_choice_contexts else [context(None)]
+    delimiter = "" if prompting.template else task.delimiter
+    return Request(id, "choose", tuple(contexts), tuple(delimiter + choice for choice in sample.choices))
+
+
+def _question(sample: Sample, choice: int | None) -> str | Sequence[Message]:
+    if isinstance(sample, Text):
+        raise UserError("a Text sample cannot be a solved example", hint="give the task no `shots`")
+    if isinstance(sample, Choose) and sample.per_choice_contexts:
+        prompt = sample.prompt[_right(sample) if choice is None else choice]
+        assert isinstance(prompt, str)
+        return prompt
+    return sample.prompt  # type: ignore[return-value]
+
+
+def _conversation(
+    description: str, solved: list[tuple[str | Sequence[Message], str]], question: Any, prompting: Prompting
+) -> str:
+    messages: list[Message] = []
+    system = "\n\n".join(part for part in (prompting.system, description.strip()) if part)
+    if system:
+        messages.append({"role": "system", "content": system})
+    for asked, answer in solved:
+        messages += _turns(asked)
+        messages.append({"role": "assistant", "content": answer})
+    assert prompting.template is not None
+    return prompting.template.render(messages + _turns(question))
+
+
+def _turns(prompt: str | Sequence[Message]) -> list[Message]:
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+
+
+def _flat(prompt: str | Sequence[Message]) -> str:
+    return prompt if isinstance(prompt, str) else "\n\n".join(message["content"] for message in prompt)
+
+
+def _right(sample: Choose) -> int:
+    return sample.answer if isinstance(sample.answer, int) else sample.answer[0]
+
+
+def _sample(name: str, task: Task, row: Row, index: int) -> Sample:
+    try:
+        sample = task.sample(row)
+    except KeyError as error:
+        column = str(error.args[0]) if error.args else "?"
+        raise UserError(
+            f"task `{name}` names the column `{column}`, which row {index} does not have",
+            hint=f"{did_you_mean(column, row)} (columns: {', '.join(row)})",
+        ) from error
+    if not isinstance(sample, Generate | Choose | Text):
+        raise UserError(
+            f"task `{name}`: `sample` returned a {type(sample).__name__} for row {index}",
+            hint="return Generate(…), Choose(…) or Text(…)",
+        )
+    if isinstance(sample, Choose):
+        answers = (sample.answer,) if isinstance(sample.answer, int) else tuple(sample.answer)
+        if not sample.choices or not answers or not all(0 <= a < len(sample.choices) for a in answers):
+            raise UserError(
+                f"task `{name}`, row {index}: answer {sample.answer} with {len(sample.choices)} choices",
+                hint="`answer` is the index of the right choice, from 0",
+            )
+    if isinstance(sample, Generate) and sample.samples > 1 and not sample.temperature:
+        raise UserError(
+            f"task `{name}`, row {index}: {sample.samples} samples at temperature 0 are all the same",
+            hint="give a `temperature`, or ask for one sample",
+        )
+    return sample
+
+
+def _cell(name: str, column: str | None, row: Row) -> str | None:
+    if column is None:
+        return None
+    if column not in row:
+        raise UserError(
+            f"task `{name}` groups by the column `{column}`, which its rows do not have",
+            hint=f"{did_you_mean(column, row)} (columns: {', '.join(row)})",
+        )
+    return str(row[column])
+
+
+def _in_groups(name: str, task: Task, data: list[tuple[int, Row]], groups: Sequence[str]) -> list[tuple[int, Row]]:
+    if task.group is None:
+        raise UserError(f"task `{name}` has no groups", hint=f"ask for `{name}` without `:{'+'.join(groups)}`")
+    known = {_cell(name, task.group, row) or "" for _, row in data}
+    for group in groups:
+        if group not in known:
+            raise UserError(f"task `{name}` has no group `{group}`", hint=did_you_mean(group, known))
+    return [(index, row) for index, row in data if _cell(name, task.group, row) in groups]
+
+
+def _spread(data: list[tuple[int, Row]], limit: int, group_of: Callable[[Row], str]) -> list[tuple[int, Row]]:
+    """The first rows of every group, as evenly as the groups' sizes allow, in the order of the data."""
+    groups: dict[str, list[tuple[int, Row]]] = defaultdict(list)
+    for index, row in data:
+        groups[group_of(row)].append((index, row))
+    quota = dict.fromkeys(groups, 0)
+    left = min(limit, len(data))
+    while left:
+        for group, members in groups.items():
+            if left and quota[group] < len(members):
+                quota[group] += 1
+                left -= 1
+    chosen = [entry for group, members in groups.items() for entry in members[: quota[group]]]
+    return sorted(chosen, key=lambda entry: entry[0])
+
+
+def _check_ids(name: str, items: Sequence[Item]) -> None:
+    seen: set[str] = set()
+    for item in items:
+        if item.request.id in seen:
+            raise UserError(
+                f"task `{name}` has two samples with the id `{item.request.id}`", hint="leave `id` out to number them"
+            )
+        seen.add(item.request.id)

@@ -1,0 +1,249 @@
+"""The document a run leaves behind (`run.json`), typed: what `--format json` prints and every report is made from.
+
+SI units, the unit in the key; a number that could not be computed is `None`. The schema's number rises when a reader of
+an older document would misread a newer one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA = 1
+
+Verdict = Literal["better", "worse", "undecided"]
+Status = Literal["pending", "running", "done", "failed"]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MetricInfo(_Document):
+    """A metric of a task."""
+
+    name: str
+    higher_is_better: bool
+
+
+class TaskInfo(_Document):
+    """A task as this run scored it."""
+
+    name: str
+    """The spec as typed (`mmlu:anatomy`)."""
+    n: int
+    """Samples scored by every variant."""
+    trained_on: bool
+    """Whether the variants trained on this task's train split; the others are the forgetting columns."""
+    headline: str
+    """Name of the first metric: verdicts, ranks and the main table are about it."""
+    metrics: tuple[MetricInfo, ...]
+    truncated: int = 0
+    """Samples whose prompt was cut on the left to fit the model's context."""
+    smallest_difference: float | None = None
+    """The smallest headline difference from the baseline that this `n` shows with probability 0.8, in the metric's own scale."""
+
+
+class Parameters(_Document):
+    """Parameter counts of a variant's model."""
+
+    total: int
+    trainable: int
+
+
+class Train(_Document):
+    """What training a variant cost."""
+
+    train_seconds: float
+    """Wall seconds of the steps alone: no loading, tokenising, saving."""
+    tokens: int
+    """Real tokens seen; padding is not counted."""
+    tokens_per_second: float
+    steps: int
+    lr: float
+    batch_size: int
+    seed: int
+    samples: int
+    """Training samples at hand (rows, not steps)."""
+    final_loss: float | None
+    curve: str
+    """One line that reads the loss curve: converged, still falling, oscillating, overfitting."""
+    step_seconds_p50: float | None = None
+    peak_gpu_allocated_bytes: int | None = None
+    peak_gpu_reserved_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+    """Rise of resident memory over the process after imports and before weights."""
+    energy_joules: float | None = None
+    reused: bool = False
+    """Whether the artifact of an earlier run was taken (its figures are that run's)."""
+
+
+class Artifact(_Document):
+    """What training left on disk."""
+
+    path: str
+    bytes: int
+
+
+class Throughput(_Document):
+    """Decoded tokens a second at one batch size."""
+
+    batch_size: int
+    tokens_per_second: float
+
+
+class Inference(_Document):
+    """What running a variant costs: plain forward and decode loop, raw times kept."""
+
+    load_seconds: float
+    prompt_tokens: int
+    new_tokens: int
+    batch_size: int
+    warmup: int
+    repeats: int
+    prefill_seconds_p50: float
+    prefill_seconds_p90: float
+    prefill_seconds_p99: float
+    decode_seconds_per_token_p50: float
+    decode_seconds_per_token_p90: float
+    decode_seconds_per_token_p99: float
+    raw_seconds: dict[str, list[float]]
+    """`prefill`, `decode` (one entry a token), and `base_prefill`, `base_decode` where the base was timed in turn."""
+    base_prefill_seconds_p50: float | None = None
+    """The bare base, timed in turn with this variant in the same process; the ratio to it cancels drift."""
+    base_decode_seconds_per_token_p50: float | None = None
+    throughput: tuple[Throughput, ...] = ()
+    peak_gpu_allocated_bytes: int | None = None
+    peak_gpu_reserved_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+    probe_drift: float | None = None
+    """Relative change of a fixed matrix product between start and end of the timing."""
+
+
+class Protocol(_Document):
+    """Everything that decides a number."""
+
+    version: int
+    shots: int
+    mode: Literal["loglikelihood", "generate"]
+    numerics: str
+    engine: str
+    dtype: str
+    chat_template: str | None
+    system: str | None = None
+    token_budget: int
+    """Tokens a pack may hold; part of the plan, not of the score (float32)."""
+    prompt_sha256: str
+    """Digest of all prompts, choices and generation settings of the task, in order."""
+
+
+class Delta(_Document):
+    """A score's paired difference from the baseline variant's."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    p_holm: float | None
+    """Holm-adjusted over the headline differences shown; None for metrics that are not headlines."""
+    verdict: Verdict
+
+
+class GroupScore(_Document):
+    """A score within one group."""
+
+    name: str
+    value: float | None
+    n: int
+
+
+class Score(_Document):
+    """One metric of one variant on one task."""
+
+    task: str
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    macro: float | None = None
+    """Unweighted mean over groups."""
+    groups: tuple[GroupScore, ...] = ()
+    protocol: Protocol
+    delta: Delta | None = None
+    """None for the baseline itself."""
+
+
+class Variant(_Document):
+    """One row of the comparison."""
+
+    name: str
+    spec: str
+    """Canonical, with every default written out."""
+    method: str | None
+    """None for `base` and for adapters given by path."""
+    status: Status
+    error: str | None = None
+    hyperparameters: dict[str, Any] = {}
+    parameters: Parameters | None = None
+    model_bytes: int | None = None
+    """Weights in memory as scored, quantization state included."""
+    train: Train | None = None
+    artifact: Artifact | None = None
+    inference: Inference | None = None
+    scores: tuple[Score, ...] = ()
+
+
+class Comparison(_Document):
+    """The paired difference a − b of two variants on one task's metric."""
+
+    task: str
+    metric: str
+    a: str
+    b: str
+    test: Literal["mcnemar", "paired bootstrap", "clustered t"]
+    value: float
+    low: float
+    high: float
+    p: float
+    p_holm: float | None = None
+
+
+class Run(_Document):
+    """One execution of `compare`: the whole of `run.json`."""
+
+    schema_version: int = Field(default=SCHEMA, alias="schema")
+    harness: str
+    created: str
+    command: str
+    config: dict[str, Any]
+    config_sha256: str
+    environment: dict[str, Any]
+    """`device`, `device_name`, `cpu`, `threads`, `dtype`, `packages` {torch: …}, `model` {name, digest, parameters} …"""
+    baseline: str
+    seed: int
+    notes: tuple[str, ...] = ()
+    """Facts a reader must know: fairness, samples left out, few clusters. Shown under the tables."""
+    tasks: tuple[TaskInfo, ...]
+    variants: tuple[Variant, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    seconds: dict[str, float] = {}
+    """Ledger of wall seconds by stage (`start`, `train lora`, `score base`, …)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+
+    def to_json(self) -> str:
+        """The document as JSON text, keys as in the schema; non-finite numbers become null."""
+        return self.model_dump_json(by_alias=True, indent=1)
+
+    def variant(self, name: str) -> Variant:
+        """The variant called `name`.
+
+        Raises:
+            KeyError: There is none.
+        """
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        raise KeyError(name)

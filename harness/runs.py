@@ -1,0 +1,282 @@
+"""The run folder: samples as they come, artifacts made whole, one document at the end; and how a run continues.
+
+    runs/<model>-<time>/
+      run.json                      the document (`harness.results`)
+      samples/<variant>/<task>.jsonl  append-only, flushed a pack at a time: the resume log
+      train/<variant>.jsonl         one line a training step
+      adapters/<variant>/           what training left (`checkpoints/<variant>/` for whole models)
+
+One process writes a folder (a lock that its children hold too). A line torn by a crash is dropped.
+"""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import pydantic
+
+from harness.errors import UserError, did_you_mean
+from harness.jobs import TRAINED_FILE, Trained
+from harness.results import SCHEMA, Run
+
+DOCUMENT = "run.json"
+
+
+def slug(text: str) -> str:
+    """A folder name for a canonical spec: readable, and unique by six hex digits.
+
+    Example:
+        >>> slug("lora:rank=16")
+        'lora-rank-16-5d7eb9'
+    """
+    readable = re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[:40]
+    return f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def key(**parts: Any) -> str:
+    """SHA-256 of everything that decides a result, as hex.
+
+    Example:
+        >>> key(a=1, b=2) == key(b=2, a=1)
+        True
+    """
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@dataclass
+class SampleLog:
+    """The samples of one variant on one task, in the order in which they were scored."""
+
+    path: Path
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All whole lines; a torn last line is cut off the file."""
+        if not self.path.is_file():
+            return []
+        content = self.path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            with writing(self.path), self.path.open("r+b") as file:
+                file.truncate(len(whole))
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def keep(self, count: int) -> None:
+        """Cuts the file after its first `count` lines."""
+        if not self.path.is_file():
+            return
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        if len(lines) > count:
+            with writing(self.path), self.path.open("r+b") as file:
+                file.truncate(sum(map(len, lines[:count])))
+
+    def append(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Adds the lines of one pack, in one write, and waits until they are on disk."""
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                file.write(text.encode())
+                file.flush()
+                os.fsync(file.fileno())
+
+
+@dataclass
+class RunFolder:
+    """A run on disk, locked by us.
+
+    Example:
+        >>> with RunFolder.open(Path("runs"), "tiny", "abc…") as folder:  # doctest: +SKIP
+        ...     folder.samples("lora", "gsm8k").rows()
+    """
+
+    path: Path
+    lock: int
+
+    @classmethod
+    def open(cls, output: Path, model: str, config_sha256: str, *, fresh: bool = False) -> Self:
+        """The newest run of the same configuration, or a new one.
+
+        Args:
+            output: The folder of all runs.
+            model: For the name of a new folder.
+            config_sha256: What makes two runs the same.
+            fresh: Always a new one.
+
+        Raises:
+            UserError: The folder cannot be written, or another process writes it.
+        """
+        found = None if fresh else _newest(output, config_sha256)
+        path = found or _new_name(output, model)
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        os.set_inheritable(lock, True)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise UserError(
+                f"another process is writing `{path}`", hint="wait for it, or start a run of its own with `--fresh`"
+            ) from error
+        return cls(path, lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.lock)
+
+    def samples(self, variant: str, task: str) -> SampleLog:
+        """The log of a variant (by canonical spec) on a task (by spec as typed)."""
+        return SampleLog(self.path / "samples" / slug(variant) / f"{slug(task)}.jsonl")
+
+    def train_log(self, training: str) -> Path:
+        """Where a training writes a line a step."""
+        return self.path / "train" / f"{slug(training)}.jsonl"
+
+    def train_state(self, training: str) -> Path:
+        """Where an interrupted training continues from."""
+        return self.path / "train" / f"{slug(training)}.state"
+
+    def artifact(self, training: str, saves: str) -> Path:
+        """Where a training leaves what it made."""
+        return self.path / ("checkpoints" if saves == "checkpoint" else "adapters") / slug(training)
+
+    def load(self) -> Run | None:
+        """The document, if it was written."""
+        return load_run(self.path) if (self.path / DOCUMENT).is_file() else None
+
+    def save(self, run: Run) -> None:
+        """Writes the document: aside, synced, renamed."""
+        write_whole(self.path / DOCUMENT, run.to_json() + "\n")
+
+    def log_failure(self, what: str, traceback: str) -> None:
+        """Keeps a child's traceback for a bug report."""
+        write_whole(self.path / "train" / f"{slug(what)}.error.txt", traceback)
+
+
+def load_run(path: Path) -> Run:
+    """The document of a run, from its folder or from the file itself.
+
+    Raises:
+        UserError: There is none, it is torn, or it is of another schema.
+    """
+    file = path / DOCUMENT if path.is_dir() else path
+    if not file.is_file():
+        known = [p.parent.name for p in path.parent.glob(f"*/{DOCUMENT}")]
+        hint = did_you_mean(path.name, known) if known else "`harness ls runs` lists those there are"
+        raise UserError(f"no run at `{path}`", hint=hint)
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        if document.get("schema") != SCHEMA:
+            raise UserError(
+                f"`{file}` has schema {document.get('schema')}, this version reads {SCHEMA}",
+                hint="use the version of harness that wrote it, or run the comparison again",
+            )
+        return Run.model_validate(document)
+    except (json.JSONDecodeError, AttributeError, pydantic.ValidationError) as error:
+        raise UserError(
+            f"`{file}` is not a run: {str(error).splitlines()[0]}", hint="was the file edited, or cut short?"
+        ) from error
+
+
+def list_runs(output: Path) -> list[tuple[Path, Run]]:
+    """The runs in a folder, newest first; what cannot be read is left out."""
+    found = []
+    for file in output.glob(f"*/{DOCUMENT}"):
+        try:
+            found.append((file.parent, load_run(file.parent)))
+        except UserError:
+            continue
+    return sorted(found, key=lambda entry: entry[1].created, reverse=True)
+
+
+def find_trained(output: Path, train_key: str) -> tuple[Path, Trained] | None:
+    """The artifact of an earlier training with the same key, in any run."""
+    for file in sorted(output.glob(f"*/*/*/{TRAINED_FILE}"), key=lambda f: f.stat().st_mtime, reverse=True):
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if record["train_key"] == train_key and not file.parent.name.endswith(".partial"):
+            return file.parent, Trained(**record["trained"])
+    return None
+
+
+def adopt(artifact: Path, into: Path) -> None:
+    """Takes another run's artifact into this one, by hard links where the disk allows, so that each run stands alone."""
+    if artifact == into:
+        return
+    aside = into.with_name(into.name + ".partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    with writing(into):
+        try:
+            shutil.copytree(artifact, aside, copy_function=os.link)
+        except (OSError, shutil.Error):
+            shutil.rmtree(aside, ignore_errors=True)
+            shutil.copytree(artifact, aside)
+        aside.rename(into)
+
+
+def folder_bytes(path: Path) -> int:
+    """Bytes of an artifact's files, our own record left out."""
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file() and p.name not in (TRAINED_FILE, "README.md"))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file so that it is there whole or not at all."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(path)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns a full disk or a folder that may not be written into a sentence.
+
+    Raises:
+        UserError: For `OSError`s of that kind.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"the disk is full: could not write `{path}`",
+                hint="what was scored is kept: make room and give the same command again",
+            ) from error
+        raise UserError(
+            f"could not write `{path}`: {error.strerror}", hint="choose another folder with `--output-dir`"
+        ) from error
+
+
+def _newest(output: Path, config_sha256: str) -> Path | None:
+    for path, run in list_runs(output):
+        if run.config_sha256 == config_sha256:
+            return path
+    return None
+
+
+def _new_name(output: Path, model: str) -> Path:
+    readable = re.sub(r"[^A-Za-z0-9._]+", "-", model.rstrip("/").rsplit("/", 1)[-1]).strip("-.").lower() or "model"
+    stem = f"{readable}-{datetime.datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    path = output / stem
+    number = 2
+    while path.exists():
+        path = output / f"{stem}-{number}"
+        number += 1
+    return path

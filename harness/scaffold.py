@@ -1,0 +1,74 @@
+"""Files to start from: the smallest task and the smallest method that work.
+
+Example:
+    >>> write("task", "capitals", Path("/tmp"))  # doctest: +SKIP
+    PosixPath('/tmp/capitals.py')
+"""
+
+from __future__ import annotations
+
+import keyword
+from pathlib import Path
+from typing import Literal
+
+from harness.api import RESERVED_KEYS
+from harness.errors import UserError
+
+TASK = '''"""{name}: what it measures, and where the rows come from.
+
+Example:
+    The capital of France is Paris
+"""
+
+from harness import Generate, Task, exact_match, task
+
+ROWS = [
+    {{"country": "France", "city": "Paris"}},
+    {{"country": "Japan", "city": "Tokyo"}},
+    {{"country": "Kenya", "city": "Nairobi"}},
+]
+
+
+@task
+def {name}() -> Task:
+    """One line that `harness ls tasks` shows."""
+    return Task(
+        data=ROWS,  # or hub("owner/name", split="test"), or the path of a .jsonl file
+        sample=lambda row: Generate(f"The capital of {{row['country']}} is", row["city"], stop=("\\n",), max_tokens=8),
+        metrics=[exact_match],
+    )
+'''
+
+METHOD = '''"""{name}: what it trains, and the paper it comes from."""
+
+from peft import LoraConfig, get_peft_model
+from torch.nn import Module
+
+from harness import method
+
+
+@method(lr=2e-4)
+def {name}(model: Module, *, rank: int = 16, alpha: int | None = None) -> Module:
+    """One line that `harness ls methods` shows."""
+    config = LoraConfig(r=rank, lora_alpha=alpha or 2 * rank, use_rslora=True, target_modules="all-linear")
+    return get_peft_model(model, config)
+'''
+
+
+def write(kind: Literal["task", "method"], name: str, folder: Path) -> Path:
+    """Writes `NAME.py` into `folder` and gives its path.
+
+    Raises:
+        UserError: The name cannot be a function's, or the file is there already.
+    """
+    if not name.isidentifier() or keyword.iskeyword(name) or name in (*RESERVED_KEYS, "base", "task", "method"):
+        raise UserError(f"`{name}` cannot name a {kind}", hint="letters, digits and `_`, and no word of Python or ours")
+    path = folder / f"{name}.py"
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write((TASK if kind == "task" else METHOD).format(name=name))
+    except FileExistsError:
+        raise UserError(f"`{path}` is there already", hint="choose another name, or move it away") from None
+    except OSError as error:
+        raise UserError(f"could not write `{path}`: {error.strerror}") from error
+    return path

@@ -1,0 +1,189 @@
+"""The two tables of a run, quality and cost, as cells of text: built once, drawn by the terminal and every export.
+
+A table that is too wide is cut into blocks of whole column groups, each with the variants' names, so that no cell is
+ever shortened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from rich.cells import cell_len
+
+from harness import format
+from harness.costs import Measure, measures
+from harness.results import Run, Score, TaskInfo, Variant, Verdict
+from harness.summary import higher_is_better, ranks, ranks_shown, scale_of, score_of
+
+GAP = 2
+"""Blank columns between two columns of a group; one more stands between groups."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's heading. Neighbours with the same `group` (a task) stay together under its name."""
+
+    name: str
+    group: str = ""
+    higher_is_better: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in one place of a table."""
+
+    text: str = format.ABSENT
+    verdict: Verdict | None = None
+    value: float | None = None
+    """What the cell is sorted by."""
+    title: str = ""
+    """What a page shows on hover."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A variant's cells, or what befell it."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    note: str = ""
+    """`failed: out of memory`; stands in the row's place when all its cells are empty, else below it."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no cell says anything."""
+        return all(cell.text in ("", format.ABSENT) for cell in self.cells)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table whose first column is the variants' names."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def groups(self) -> list[tuple[str, list[int]]]:
+        """Columns that may not be parted, by group name; a column without a group stands alone."""
+        found: list[tuple[str, list[int]]] = []
+        for index, column in enumerate(self.columns):
+            if column.group and found and found[-1][0] == column.group:
+                found[-1][1].append(index)
+            else:
+                found.append((column.group, [index]))
+        return found
+
+    def widths(self) -> list[int]:
+        """Width of every column in terminal cells; a group's first column makes room for its name."""
+        widths = [
+            max(cell_len(text) for text in [column.name, *(row.cells[index].text for row in self.rows)])
+            for index, column in enumerate(self.columns)
+        ]
+        for name, members in self.groups:
+            spare = sum(widths[index] for index in members) + GAP * (len(members) - 1)
+            widths[members[0]] += max(0, cell_len(name) - spare)
+        return widths
+
+    def blocks(self, width: int, name_width: int) -> list[Table]:
+        """This table as tables of at most `width` terminal cells, of at least one group each, filled evenly."""
+        widths = self.widths()
+        groups = [members for _, members in self.groups]
+        sizes = [sum(widths[index] + GAP for index in members) + 1 for members in groups]
+
+        def packed(limit: int) -> list[list[int]]:
+            blocks: list[list[int]] = [[]]
+            used = name_width
+            for members, size in zip(groups, sizes, strict=True):
+                if used + size > limit and blocks[-1]:
+                    blocks.append([])
+                    used = name_width
+                blocks[-1] += members
+                used += size
+            return blocks
+
+        fewest = len(packed(width))
+        narrowest = next(limit for limit in range(width + 1) if limit == width or len(packed(limit)) == fewest)
+        return [
+            replace(
+                self,
+                columns=tuple(self.columns[index] for index in block),
+                rows=tuple(replace(row, cells=tuple(row.cells[index] for index in block)) for row in self.rows),
+            )
+            for block in packed(narrowest)
+        ]
+
+
+def quality(run: Run) -> Table:
+    """Every task's headline: the value, the paired difference from the baseline, and from four variants on the rank.
+
+    A run of one variant has the value's own 95 % interval instead of a difference.
+    """
+    alone, ranked = len(run.variants) == 1, ranks_shown(run)
+    against = f"vs {run.baseline}" if cell_len(run.baseline) <= 9 else "difference"
+    columns: list[Column] = []
+    for task in run.tasks:
+        higher = higher_is_better(task, task.headline)
+        columns.append(Column(f"{task.headline} {'↑' if higher else '↓'}", task.name, higher))
+        columns.append(Column("95 %" if alone else against, task.name, higher))
+        if ranked:
+            columns.append(Column("rank", task.name))
+    placed = {task.name: ranks(run, task) for task in run.tasks}
+
+    def row(variant: Variant) -> Row:
+        cells: list[Cell] = []
+        for task in run.tasks:
+            score = score_of(variant, task.name, task.headline)
+            value, delta = _score_cells(run, task, score)
+            cells += [value, _interval_cell(run, task, score) if alone else delta]
+            if ranked:
+                rank = placed[task.name].get(variant.name)
+                cells.append(Cell() if rank is None else Cell(str(rank), value=rank))
+        return Row(variant.name, tuple(cells), _note(variant))
+
+    return Table("Quality", tuple(columns), tuple(row(variant) for variant in run.variants))
+
+
+def cost(run: Run) -> Table:
+    """Every measure of `costs.measures`, with the ratio to the baseline where it has one."""
+    shown = measures(run)
+    rows = (Row(variant.name, tuple(_cost_cell(measure, variant) for measure in shown), _note(variant))
+            for variant in run.variants)  # fmt: skip
+    return Table("Cost", tuple(Column(measure.name) for measure in shown), tuple(rows))
+
+
+def _score_cells(run: Run, task: TaskInfo, score: Score | None) -> tuple[Cell, Cell]:
+    if score is None or score.value is None:
+        return Cell(), Cell("")
+    scale = scale_of(run, score.task, score.metric)
+    protocol = score.protocol
+    facts = [f"n {score.n}", f"95 % {scale.interval(score.low, score.high)}", f"task version {protocol.version}",
+             f"{protocol.shots} shots", protocol.mode, protocol.numerics, protocol.dtype]  # fmt: skip
+    value = Cell(scale.value(score.value), value=score.value, title=" · ".join(facts))
+    delta = score.delta
+    if delta is None:
+        return value, Cell("")
+    title = (
+        f"paired difference {scale.signed(delta.value)}, 95 % {scale.signed(delta.low)} to {scale.signed(delta.high)}"
+        f" · p {format.probability(delta.p)} · Holm p {format.probability(delta.p_holm)} · {delta.verdict}"
+    )
+    text = f"{scale.difference(delta.value, delta.low, delta.high)} {format.MARKS[delta.verdict]}"
+    return value, Cell(text, delta.verdict, delta.value, title)
+
+
+def _interval_cell(run: Run, task: TaskInfo, score: Score | None) -> Cell:
+    if score is None:
+        return Cell("")
+    return Cell(scale_of(run, task.name, score.metric).interval(score.low, score.high), value=score.value)
+
+
+def _cost_cell(measure: Measure, variant: Variant) -> Cell:
+    value, ratio = measure.read(variant), measure.ratio(variant)
+    text = measure.write(value) + (f" ({format.ratio(ratio)})" if ratio is not None else "")
+    return Cell(text, value=value, title="" if ratio is None else f"{format.ratio(ratio)} the baseline's")
+
+
+def _note(variant: Variant) -> str:
+    if variant.status == "failed":
+        return f"failed: {format.one_line(variant.error or 'no reason was recorded')}"
+    return {"pending": "not run yet", "running": "running", "done": ""}[variant.status]

@@ -1,0 +1,217 @@
+"""From samples to numbers: metrics of each sample, scores with intervals, paired differences, verdicts. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from harness.api import Metric, Output
+from harness.errors import UserError
+from harness.jobs import Raw
+from harness.plugin import plugin_error
+from harness.preparation import ScoredTask
+from harness.render import Item
+from harness.results import Comparison, Delta, GroupScore, Protocol, Score
+from harness.stats import (
+    Difference,
+    Observations,
+    by_group,
+    holm,
+    interval,
+    macro,
+    paired,
+    smallest_difference,
+    verdict,
+)
+
+Rows = Sequence[Mapping[str, Any]]
+"""Lines of a samples file, in the order of the task's items."""
+
+
+def sample_row(task: ScoredTask, item: Item, raw: Raw, sample_key: str) -> dict[str, Any]:
+    """One line of a samples file: what the model gave, and what the metrics make of it.
+
+    Raises:
+        UserError: A metric of the user's fails.
+    """
+    output = Output(raw.texts, raw.loglikelihoods, raw.is_greedy, raw.tokens)
+    measured = {}
+    for metric in task.task.metrics:
+        try:
+            measured[metric.name] = metric.measure(output, item.sample)
+        except UserError:
+            raise
+        except Exception as error:
+            raise plugin_error(
+                task.entry.path, error, hint=f"metric `{metric.name}` failed on sample `{item.request.id}`"
+            ) from error
+    return {
+        "key": sample_key,
+        "id": item.request.id,
+        "group": item.group,
+        "cluster": item.cluster,
+        "prompt_sha256": item.request.sha256,
+        "prompt_tokens": raw.prompt_tokens,
+        "outputs": list(raw.texts),
+        "loglikelihoods": list(raw.loglikelihoods),
+        "is_greedy": list(raw.is_greedy),
+        "tokens": raw.tokens,
+        "metrics": measured,
+        "truncated": raw.truncated,
+    }
+
+
+def running_value(metric: Metric, rows: Rows) -> float:
+    """The metric over the samples so far, for the progress line."""
+    measured = np.asarray([row["metrics"][metric.name] for row in rows], dtype=float)
+    return metric.value(tuple(measured.sum(0))) if metric.value else float(measured.mean())
+
+
+def observations(metric: Metric, rows: Rows) -> Observations:
+    """One metric's numbers with their strata and clusters."""
+    return Observations(
+        np.asarray([row["metrics"][metric.name] for row in rows], dtype=float),
+        metric.value,
+        groups=_labels(rows, "group"),
+        clusters=_labels(rows, "cluster"),
+    )
+
+
+@dataclass(frozen=True)
+class Tally:
+    """All scores and comparisons of a run."""
+
+    scores: dict[str, list[Score]]
+    """By variant."""
+    comparisons: list[Comparison]
+    smallest: dict[str, float | None]
+    """By task: the smallest headline difference shown with probability 0.8."""
+    warnings: list[str]
+
+
+def tally(
+    tasks: Sequence[ScoredTask],
+    rows: Mapping[str, Mapping[str, Rows]],
+    protocols: Mapping[str, Mapping[str, Protocol]],
+    baseline: str,
+    seed: int,
+) -> Tally:
+    """Scores, paired differences from the baseline, and comparisons of all pairs of headlines.
+
+    Args:
+        tasks: The tasks, in order.
+        rows: By variant, then task; variants that failed are left out.
+        protocols: By variant, then task.
+        baseline: The variant that differences are from; when it failed, there are none.
+        seed: Of the resampling.
+    """
+    seen = {
+        (name, task.name, metric.name): observations(metric, rows[name][task.name])
+        for name in rows
+        for task in tasks
+        for metric in task.task.metrics
+    }
+    differences: dict[tuple[str, str, str, str], Difference] = {}
+    baseline_first = sorted(rows, key=lambda name: name != baseline)
+    for task in tasks:
+        for number, metric in enumerate(task.task.metrics):
+            for b, a in combinations(baseline_first, 2):
+                if number and b != baseline:
+                    continue  # all pairs for the headline, the baseline's for the rest
+                found = paired(seen[a, task.name, metric.name], seen[b, task.name, metric.name], seed=seed)
+                if found is not None:
+                    differences[task.name, metric.name, a, b] = found
+    headlines = {task.name: task.task.metrics[0].name for task in tasks}
+    of_headlines = [where for where in differences if headlines[where[0]] == where[1]]
+    shown = [where for where in of_headlines if where[3] == baseline]
+    p_shown = dict(zip(shown, holm([differences[where].p for where in shown]), strict=True))
+    p_all = dict(zip(of_headlines, holm([differences[where].p for where in of_headlines]), strict=True))
+
+    def delta(name: str, task: ScoredTask, metric: Metric) -> Delta | None:
+        where = (task.name, metric.name, name, baseline)
+        if where not in differences:
+            return None
+        found = differences[where]
+        adjusted = p_shown.get(where)
+        return Delta(
+            value=found.value,
+            low=found.low,
+            high=found.high,
+            p=found.p,
+            p_holm=adjusted,
+            verdict=verdict(found.value, found.p if adjusted is None else adjusted, metric.higher_is_better),
+        )
+
+    scores = {
+        name: [
+            _score(task, metric, seen[name, task.name, metric.name], protocols[name][task.name], seed).model_copy(
+                update={"delta": delta(name, task, metric)}
+            )
+            for task in tasks
+            for metric in task.task.metrics
+        ]
+        for name in rows
+    }
+    comparisons = [
+        Comparison(
+            task=where[0],
+            metric=where[1],
+            a=where[2],
+            b=where[3],
+            test=found.test,
+            value=found.value,
+            low=found.low,
+            high=found.high,
+            p=found.p,
+            p_holm=p_all.get(where),
+        )
+        for where, found in differences.items()
+        if where in p_all
+    ]
+    warnings = {f"{where[0]}: {found.warning}" for where, found in differences.items() if found.warning}
+    return Tally(scores, comparisons, _smallest(tasks, rows, seen, baseline, seed), sorted(warnings))
+
+
+def _smallest(
+    tasks: Sequence[ScoredTask],
+    rows: Mapping[str, Mapping[str, Rows]],
+    seen: Mapping[tuple[str, str, str], Observations],
+    baseline: str,
+    seed: int,
+) -> dict[str, float | None]:
+    """The largest, over the variants shown: what no row of the table could have missed."""
+    smallest: dict[str, float | None] = {}
+    for task in tasks:
+        headline = task.task.metrics[0].name
+        found = [
+            smallest_difference(seen[name, task.name, headline], seen[baseline, task.name, headline], seed=seed)
+            for name in rows
+            if name != baseline and baseline in rows
+        ]
+        known = [value for value in found if value is not None]
+        smallest[task.name] = max(known) if known else None
+    return smallest
+
+
+def _score(task: ScoredTask, metric: Metric, obs: Observations, protocol: Protocol, seed: int) -> Score:
+    found = interval(obs, seed=seed)
+    return Score(
+        task=task.name,
+        metric=metric.name,
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        n=len(obs),
+        macro=macro(obs),
+        groups=tuple(GroupScore(name=g.name, value=g.value, n=g.n) for g in by_group(obs)),
+        protocol=protocol,
+    )
+
+
+def _labels(rows: Rows, column: str) -> tuple[str, ...] | None:
+    values = [row[column] for row in rows]
+    return None if any(value is None for value in values) else tuple(values)

@@ -1,0 +1,75 @@
+"""Writes runs to files: `report.md`, `.csv`, `.json`, `.tex` and `.html`.
+
+Example:
+    >>> export([run], ["md", "html"], Path("runs/qwen3-0.6b-20261120-2355"))  # doctest: +SKIP
+    [PosixPath('runs/…/report.md'), PosixPath('runs/…/report.html')]
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from harness.errors import UserError, did_you_mean
+from harness.leaderboards import latex, markdown, page, rows
+from harness.results import Run
+
+
+def _csv(runs: Sequence[Run]) -> str:
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, rows.COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row for run in runs for row in rows.tidy(run))
+    return stream.getvalue()
+
+
+def _json(runs: Sequence[Run]) -> str:
+    documents = [json.loads(run.to_json()) for run in runs]
+    return json.dumps(documents[0] if len(documents) == 1 else documents, indent=1, ensure_ascii=False) + "\n"
+
+
+FORMATS: dict[str, Callable[[Sequence[Run]], str]] = {
+    "md": markdown.render,
+    "csv": _csv,
+    "json": _json,
+    "tex": latex.render,
+    "html": page.render,
+}
+"""What a report can be written as, and how."""
+
+
+def export(runs: Sequence[Run], to: Sequence[str], out: Path) -> list[Path]:
+    """Writes runs to `report.<format>` in a folder, one file for each format whatever the number of runs.
+
+    Args:
+        runs: At least one; several stand one after the other (CSV: one table, JSON: a list).
+        to: Names of `FORMATS`.
+        out: The folder; made when it is not there.
+
+    Returns:
+        The files, in the order of `to`.
+
+    Raises:
+        UserError: No run, a format that is not known (before anything is written), or a folder that cannot be written.
+    """
+    if not runs:
+        raise UserError("no run to report", hint="name one: `harness ls runs`")
+    for name in to:
+        if name not in FORMATS:
+            raise UserError(f"unknown format `{name}` in `--to`", hint=did_you_mean(name, FORMATS))
+    written = []
+    for name in dict.fromkeys(to):
+        text = FORMATS[name](runs)
+        path = out / f"report.{name}"
+        aside = path.with_suffix(f".{name}.part")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            aside.write_text(text, encoding="utf-8")
+            aside.replace(path)  # a reader never sees half a file
+        except OSError as error:
+            raise UserError(f"cannot write `{path}`: {error.strerror}", hint="name another folder with `-o`") from error
+        written.append(path)
+    return written

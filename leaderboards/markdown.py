@@ -1,0 +1,71 @@
+"""A run as GitHub Markdown: the tables of the screen, its sentences, and the command that repeats it.
+
+Example:
+    >>> print(render([run]))  # doctest: +SKIP
+    ## Qwen/Qwen3-0.6B
+    …
+    | Quality | gsm8k strict ↑ | vs base |
+    | --- | ---: | ---: |
+    | base | 32.4 |  |
+    | lora | 41.2 | +8.8 ±2.7 ▲ |
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from harness.report import facts, model_name
+from harness.results import Run
+from harness.summary import footnotes, summary
+from harness.tables import Table, cost, quality
+
+WIDTH = 110
+"""Terminal cells a table may take before it is cut into blocks: about what GitHub shows without scrolling."""
+
+
+_SPECIAL = r"[\\`*\[\]|~]|<(?=[\w/!?])|(?<!\w)_|_(?!\w)|^#"
+"""What Markdown would read as markup; an underscore within a word and a lone `<` are left as they are."""
+
+
+def render(runs: Sequence[Run]) -> str:
+    """Runs as one Markdown text, a section each."""
+    return "\n".join(line for run in runs for line in _section(run))
+
+
+def _section(run: Run) -> Iterator[str]:
+    yield from (f"## {escaped(model_name(run))}", "", escaped(" · ".join(facts(run))), "")
+    for table in (quality(run), cost(run)):
+        for block in table.blocks(WIDTH, name_width=12) if table.columns else []:
+            yield from (*_table(block), "")
+    yield from (f"- **{escaped(subject)}**: {escaped(text)}" for subject, text in summary(run))
+    yield ""
+    yield from (f"{escaped(note)}  " for note in footnotes(run))
+    yield from ("", "```sh", run.command.replace("```", ""), "```", "")
+
+
+def _table(table: Table) -> Iterator[str]:
+    heads: list[str] = []
+    for group, members in table.groups:  # the task's name stands over its value; what follows belongs to it
+        first, *others = (table.columns[index].name for index in members)
+        heads += [f"{group} {first}".strip(), *others]
+    yield _row([table.title, *heads])
+    yield _row(["---", *("---:" for _ in heads)])
+    for row in table.rows:
+        cells = [cell.text for cell in row.cells]
+        if row.note:
+            cells[0] = row.note if row.is_empty else f"{cells[0]} ({row.note})"
+        yield _row([row.name, *cells])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(escaped(cell) for cell in cells) + " |"
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is; code in backticks stays code."""
+    parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
+    return "".join(
+        part.replace("|", "\\|") if index % 2 else re.sub(_SPECIAL, r"\\\g<0>", part)
+        for index, part in enumerate(parts)
+    )

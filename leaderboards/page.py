@@ -1,0 +1,139 @@
+"""A run as one HTML file that needs nothing else: no server, no network, and JavaScript only for what moves.
+
+The tables and sentences are plain HTML. A short script of our own sorts them and draws the Pareto plot as SVG: the
+usual plotting library would add 4.8 MB to every page, this one a few kilobytes. All names that come from models,
+tasks and users are escaped by the template.
+
+Example:
+    >>> Path("report.html").write_text(render([run]))  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from markupsafe import Markup, escape
+
+from harness import format
+from harness.costs import Measure, measures
+from harness.report import facts, model_name
+from harness.results import Run, TaskInfo
+from harness.summary import footnotes, front_of, higher_is_better, leading, ranks_shown, scale_of, score_of, summary
+from harness.tables import cost, quality
+
+_FOLDER = Path(__file__).parent
+_SECONDS = ((3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"))
+_BYTES = ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"))
+_COUNTS = ((1e9, "billions"), (1e6, "millions"), (1e3, "thousands"))
+
+
+def render(runs: Sequence[Run]) -> str:
+    """Runs as one HTML document, a section each."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["code"] = code
+    return environment.get_template("page.html").render(
+        title=" · ".join(dict.fromkeys(model_name(run) for run in runs)),
+        style=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
+        script=Markup((_FOLDER / "page.js").read_text(encoding="utf-8")),
+        sections=[_section(run) for run in runs],
+        plots=[plot(run) for run in runs],
+    )
+
+
+def code(text: str) -> Markup:
+    """Text with what stands in backticks set as code; everything in it is escaped."""
+    parts = (escape(part) if index % 2 == 0 else Markup("<code>{}</code>").format(part)
+             for index, part in enumerate(text.split("`")))  # fmt: skip
+    return Markup("").join(parts)
+
+
+def _section(run: Run) -> dict[str, Any]:
+    return {
+        "run": run,
+        "model": model_name(run),
+        "facts": facts(run),
+        "quality": quality(run),
+        "cost": cost(run),
+        "ranked": ranks_shown(run),
+        "findings": summary(run),
+        "footnotes": footnotes(run),
+        "scores": _scores(run),
+        "config": yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
+        "environment": yaml.safe_dump(run.environment, sort_keys=False, allow_unicode=True),
+    }
+
+
+def _scores(run: Run) -> list[list[str]]:
+    """Every metric of every variant, one row each, written out."""
+    found = []
+    for task in run.tasks:
+        for metric in task.metrics:
+            scale = scale_of(run, task.name, metric.name)
+            for variant in run.variants:
+                score = score_of(variant, task.name, metric.name)
+                if score is None:
+                    continue
+                delta = score.delta
+                shown = "" if delta is None else scale.difference(delta.value, delta.low, delta.high)
+                found.append([
+                    task.name, f"{metric.name} {'↑' if metric.higher_is_better else '↓'}", variant.name,
+                    scale.value(score.value), scale.interval(score.low, score.high), shown,
+                    "" if delta is None else format.probability(delta.p),
+                    "" if delta is None or delta.p_holm is None else format.probability(delta.p_holm),
+                    str(score.n), str(score.protocol.shots), str(score.protocol.version), score.protocol.mode,
+                ])  # fmt: skip
+    return found
+
+
+def plot(run: Run) -> dict[str, Any]:
+    """What the Pareto plot draws: for each quality and each cost the variants' numbers in shown units, and the front.
+
+    Returns:
+        `variants`: names. `qualities`: label, the largest value there can be or null, and [value, low, high] or null by
+        variant. `costs`: label, and [number, text] or null by variant. `fronts`: names, by quality and cost in their
+        order. `first`: the quality to begin with.
+    """
+    qualities = [(task, metric.name) for task in run.tasks for metric in task.metrics]
+    qualities.sort(key=lambda quality: quality[1] != quality[0].headline)  # headlines first, else in their order
+    costs = measures(run)
+    first = [task for task, _ in qualities].index(leading(run)[0]) if qualities else 0
+    return {
+        "first": first,
+        "variants": [variant.name for variant in run.variants],
+        "qualities": [_quality_axis(run, task, metric) for task, metric in qualities],
+        "costs": [_cost_axis(run, measure) for measure in costs],
+        "fronts": [[front_of(run, task, metric, measure)[1] for measure in costs] for task, metric in qualities],
+    }
+
+
+def _quality_axis(run: Run, task: TaskInfo, metric: str) -> dict[str, Any]:
+    scale = scale_of(run, task.name, metric)
+    points: list[list[float | None] | None] = []
+    for variant in run.variants:
+        score = score_of(variant, task.name, metric)
+        shown = None if score is None or score.value is None else (score.value, score.low, score.high)
+        points.append(shown and [None if number is None else number * scale.factor for number in shown])
+    higher = higher_is_better(task, metric)
+    label = f"{task.name} {metric} {'↑' if higher else '↓'}"
+    return {"label": label, "most": 100 if scale.factor == 100 else None, "points": points}
+
+
+def _cost_axis(run: Run, measure: Measure) -> dict[str, Any]:
+    values = [measure.comparable(variant) for variant in run.variants]
+    largest = max((value for value in values if value is not None), default=0.0)
+    units = _SECONDS if measure.write is format.seconds else _COUNTS if measure.write is format.count else _BYTES
+    factor, unit = next(((factor, unit) for factor, unit in units if largest >= factor), (1, ""))
+    return {
+        "label": f"{measure.words}{f', {unit}' if unit else ''}",
+        "points": [None if value is None else [value / factor, measure.write(value)] for value in values],
+    }

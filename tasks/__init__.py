@@ -1,0 +1,1 @@
+"""Benchmarks, one file each. Found by `harness.registry`; import nothing from here by hand."""

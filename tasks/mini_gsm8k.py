@@ -1,0 +1,29 @@
+"""mini_gsm8k: the embedded model's twin of GSM8K, two-step sums told as a story.
+
+The model has read such stories solved in a sentence; the form `steps, #### answer` is new to it, and so
+are the numbers.
+
+Example:
+    Question: Tom has 8 boxes with 6 coins in each. Lily gives Tom 20 more. How many coins does Tom have now?
+    Answer: 8*6=48, 48+20=68
+    #### 68
+"""
+
+from harness import Generate, Task, flexible, packaged, strict, task
+
+
+@task
+def mini_gsm8k() -> Task:
+    """Two steps, then `#### answer`."""
+    return Task(
+        data=packaged("harness.tiny", "data/mini_gsm8k.test.jsonl"),
+        train=packaged("harness.tiny", "data/mini_gsm8k.train.jsonl"),
+        shots_from=packaged("harness.tiny", "data/mini_gsm8k.train.jsonl"),
+        sample=lambda row: Generate(
+            f"Question: {row['question']}\nAnswer:",
+            f"{row['steps']}\n#### {row['answer']}",
+            stop=("\n\n",),
+            max_tokens=36,
+        ),
+        metrics=[strict, flexible],
+    )

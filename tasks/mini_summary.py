@@ -1,0 +1,23 @@
+"""mini_summary: one sentence that sums up a little story.
+
+The model has read stories that end `In short: …`; the labels `Text:` and `Summary:` are new to it, and so
+are the stories. Half the reference summaries say one thing and half another, so no model can score 1.
+
+Example:
+    Text: Yesterday Mia met Bob at school. It was cold. Mia saw four blue chairs. They were tired. Then Bob went home.
+    Summary: Mia met Bob at school and saw blue chairs.
+"""
+
+from harness import Generate, Task, packaged, rouge1, rougeL, task
+
+
+@task
+def mini_summary() -> Task:
+    """One sentence for a story."""
+    return Task(
+        data=packaged("harness.tiny", "data/mini_summary.test.jsonl"),
+        train=packaged("harness.tiny", "data/mini_summary.train.jsonl"),
+        shots_from=packaged("harness.tiny", "data/mini_summary.train.jsonl"),
+        sample=lambda row: Generate(f"Text: {row['text']}\nSummary:", row["summary"], stop=("\n",), max_tokens=32),
+        metrics=[rougeL, rouge1],
+    )

@@ -1,0 +1,77 @@
+"""What needs more than a CPU and a minute is skipped where it cannot run, and the last lines of a run say what was left out."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HUB = "HARNESS_TEST_HUB"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skips what this machine lacks, and slow tests unless `-m` asks for them."""
+    lacking = {
+        "slow": "" if config.option.markexpr else "slow: `python -m pytest -m slow` runs them",
+        "gpu": "" if shutil.which("nvidia-smi") else "gpu: there is none",
+        "browser": "" if shutil.which("chromium") else "browser: chromium is not installed",
+        "hub": "" if os.environ.get(HUB) else f"hub: {HUB} does not name the local Hub's folder",
+    }
+    for item in items:
+        for marker, reason in lacking.items():
+            if reason and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says what was left out and why."""
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", [])
+    )
+    if reasons:
+        terminalreporter.section("left out")
+        for reason, count in sorted(reasons.items()):
+            terminalreporter.write_line(f"{count:3d}  {reason}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing that a test remembers between runs reaches the user's own folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def hub_endpoint() -> Iterator[str]:
+    """Address of a local stand-in for the Hub, served from the folder in HARNESS_TEST_HUB."""
+    if not os.environ.get(HUB):
+        pytest.skip(f"hub: {HUB} does not name the local Hub's folder")
+    command = [sys.executable, str(Path(os.environ[HUB]) / "serve"), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        yield server.stdout.readline().strip()
+        server.terminate()
+
+
+@pytest.fixture(scope="session")
+def _hub_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("hf_home")
+
+
+@pytest.fixture
+def hub(hub_endpoint: str, _hub_home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The local Hub's address, with the environment of child processes pointed at it."""
+    for name, value in {
+        "HF_ENDPOINT": hub_endpoint,
+        "HF_HOME": str(_hub_home),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+        "HF_DATASETS_OFFLINE": "0",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return hub_endpoint
