@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from harness import __version__
+from harness.config import Config
+from harness.document import finished, unfinished
 from harness.errors import UserError
 from harness.jobs import (
     Advanced,
@@ -24,32 +23,19 @@ from harness.jobs import (
     BenchJob,
     EnvironmentJob,
     Event,
-    Method,
-    Packed,
     Recipe,
-    Resumed,
     ScoreJob,
     ScoreVariant,
     TaskRequests,
-    Trained,
-    TrainJob,
-    VariantFailed,
-    VariantStarted,
 )
-from harness.jobs import Training as TrainingSettings
-from harness.preparation import Prepared, Row, ScoredTask, Training, prepare
+from harness.preparation import Prepared, prepare
 from harness.progress import Progress
-from harness.records import fairness, inference_record, train_record
-from harness.registry import find
-from harness.results import Artifact, MetricInfo, Parameters, Protocol, Run, Score, TaskInfo, Variant
-from harness.runs import RunFolder, SampleLog, adopt, find_trained, folder_bytes, key
-from harness.snapshot import Snapshot
-from harness.spec import Config, configure
-from harness.tally import running_value, sample_row, tally
+from harness.results import Run, Variant
+from harness.runs import RunFolder, adopt, find_trained, key
+from harness.session import Session, State
+from harness.sink import Sink
+from harness.spec import configure
 from harness.worker import JobFailed, Server
-
-_BUDGETS = {"cpu": 2048, "cuda": 16384}
-"""Tokens a pack may hold: recorded with every score, so that equal plans give equal bytes."""
 
 
 def run(config: Config, *, progress: Progress | None = None, fresh: bool = False, command: str = "") -> Run:
@@ -68,496 +54,201 @@ def run(config: Config, *, progress: Progress | None = None, fresh: bool = False
         UserError: Something the user can mend.
     """
     with Comparison.open(config, progress or Progress(), fresh=fresh, command=command) as comparison:
-        if not comparison.finished:
-            comparison.train()
-            comparison.score()
-            comparison.time()
+        if comparison.earlier is not None:
+            return comparison.earlier
+        comparison.train_all()
+        comparison.score_all()
+        comparison.time_all()
         return comparison.conclude()
 
 
-@dataclass
-class State:
-    """What is known of one variant so far."""
-
-    row: Row
-    status: Literal["pending", "running", "done", "failed"] = "pending"
-    error: str | None = None
-    trained: Trained | None = None
-    reused: bool = False
-    artifact: Path | None = None
-    model_bytes: int | None = None
-    parameters: int | None = None
-    benched: Benched | None = None
-
-    def fail(self, error: str) -> None:
-        """The row says why; the others go on."""
-        self.status, self.error = "failed", error
-
-
 class Comparison:
-    """A run at work: its folder, its worker, and what is known of each variant."""
+    """A run at work."""
 
-    def __init__(self, prepared: Prepared, folder: RunFolder, server: Server, progress: Progress, command: str) -> None:
-        self.prepared = prepared
-        self.config = prepared.config
-        self.folder = folder
+    def __init__(self, session: Session, server: Server, progress: Progress, command: str) -> None:
+        self.session = session
         self.server = server
         self.progress = progress
         self.command = command
         self.created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.seconds: dict[str, float] = {}
-        self.notes: list[str] = []
-        self.states = {row.spec.name: State(row) for row in prepared.rows}
-        self.environment: dict[str, Any] = {}
-        self.finished: Run | None = None
+        self.earlier: Run | None = None
+        """The document, where the same run was finished before."""
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, config: Config, progress: Progress, *, fresh: bool, command: str) -> Iterator[Comparison]:
+    def open(
+        cls, config: Config, progress: Progress, *, fresh: bool, command: str, purpose: str = "compare"
+    ) -> Iterator[Comparison]:
         """Prepares the run while the worker imports torch, and takes up what an earlier attempt left."""
         began = time.perf_counter()
         progress.start("Start", config.model)
         with Server() as server:
             prepared = prepare(config)
-            with RunFolder.open(config.output_dir, config.model, prepared.identity, fresh=fresh) as folder:
+            identity = key(purpose=purpose, prepared=prepared.identity)
+            with RunFolder.open(config.output_dir, config.model, identity, fresh=fresh) as folder:
                 server.hold(folder.lock)
-                comparison = cls(prepared, folder, server, progress, command)
-                earlier = folder.load()
-                if earlier is not None:
-                    comparison.created = earlier.created
-                    if all(variant.status == "done" for variant in earlier.variants):
-                        comparison.finished = earlier
-                        progress.finish("nothing left to do")
-                        yield comparison
-                        return
-                comparison.environment = server.run(EnvironmentJob(config.device, config.dtype))
+                comparison = cls(Session(prepared, folder, identity), server, progress, command)
+                before = folder.load()
+                if before is not None and all(variant.status == "done" for variant in before.variants):
+                    comparison.earlier = before
+                    progress.finish("finished before; nothing to do")
+                    yield comparison
+                    return
+                comparison.created = before.created if before else comparison.created
+                comparison.session.environment = server.run(EnvironmentJob(config.device, config.dtype))
                 progress.finish()
                 comparison.seconds["start"] = time.perf_counter() - began
-                comparison._announce()
+                progress.say("Plan", f"{describe(prepared)} · {folder.path}")
+                comparison._save()
                 yield comparison
 
-    # ── train ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def train(self) -> None:
+    def train_all(self) -> None:
         """Trains what no earlier run has trained, each in a child of its own."""
-        for training in self.prepared.trainings:
-            states = [s for s in self.states.values() if s.row.training and s.row.training.id == training.id]
-            label = states[0].row.spec.name
-            output = self.folder.artifact(training.id, training.saves)
-            job = self._train_job(training, output)
-            found = find_trained(self.config.output_dir, job.train_key)
+        for training in self.session.prepared.trainings:
+            states = [s for s in self.session.going() if s.row.training and s.row.training.id == training.id]
+            job = self.session.train_job(training)
+            found = find_trained(self.session.config.output_dir, job.train_key)
             try:
                 if found is not None:
-                    adopt(found[0], output)
+                    adopt(found[0], job.output)
                     trained = found[1]
                 else:
-                    with self._stage("Train", label):
-                        trained = self.server.run(job, self._on_progress)
-                        self.progress.finish(f"{trained.steps} steps, loss {trained.final_loss:.2f}")
+                    with self._stage("Train", states[0].name):
+                        trained = self.server.run(job, self._on_training)
             except JobFailed as failure:
-                self.folder.log_failure(training.id, failure.child_traceback)
-                for state in states:
-                    state.fail(str(failure))
+                self._fail(states, failure, f"train-{training.id}")
                 continue
             for state in states:
-                state.trained, state.reused, state.artifact = trained, found is not None, output
-            self.folder.save(self.document())
+                state.trained, state.reused, state.artifact = trained, found is not None, job.output
+            self._save()
 
-    def _train_job(self, training: Training, output: Path) -> TrainJob:
-        environment = self.environment
-        base = self._base(bits={"nf4": 4, "int8": 8, None: None}[training.entry.options["load"]])
-        settings = TrainingSettings(
-            lr=training.lr,
-            steps=training.steps,
-            epochs=training.epochs,
-            batch_size=training.batch_size,
-            micro_batch_size=training.batch_size,
-            max_length=training.max_length,
-            seed=training.seed,
-            bf16=environment["mixed_precision"],
-        )
-        method = _method(training)
-        return TrainJob(
-            base=base,
-            method=method,
-            training=settings,
-            examples=training.data.examples,
-            saves=training.saves,
-            output=output,
-            log=self.folder.train_log(training.id),
-            state=self.folder.train_state(training.id),
-            train_key=key(
-                model=self.prepared.model.digest,
-                method=training.entry.name,
-                method_source=training.entry.path.read_text(encoding="utf-8"),
-                hyperparameters=training.hyperparameters,
-                settings=vars(settings),
-                data=training.data.digest,
-                dtype=base.dtype,
-                device=base.device.split(":")[0],
-                packages={name: environment["packages"][name] for name in ("torch", "peft", "bitsandbytes")},
-            ),
-        )
-
-    # ── score ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def score(self) -> None:
+    def score_all(self) -> None:
         """Scores every variant on the same samples; variants that share a base share its load."""
         groups: dict[Base, list[State]] = {}
-        for state in self.states.values():
-            if state.status != "failed":
-                groups.setdefault(self._recipe(state).base, []).append(state)
+        for state in self.session.going():
+            groups.setdefault(self.session.recipe(state).base, []).append(state)
         for states in groups.values():
-            waiting = list(states)
+            waiting = states
             while waiting:
                 waiting = self._score_together(waiting)
 
-    def _score_together(self, states: list[State]) -> list[State]:
-        """Scores states that share a base; gives back those that a crash of another left waiting."""
-        wanted = [state for state in states if self._unscored(state) or state.model_bytes is None]
-        if not wanted:
-            return []
-        sink = _Sink(self, {state.row.spec.name: state for state in wanted})
+    def _score_together(self, states: Sequence[State]) -> list[State]:
+        """Scores variants of one base; gives back those that the crash of another left waiting."""
+        config, sink = self.session.config, Sink(self.session, self.progress, self.seconds)
         variants = [
             ScoreVariant(
-                state.row.spec.name,
-                self._recipe(state),
+                state.name,
+                self.session.recipe(state),
                 [
-                    TaskRequests(
-                        task.name, [item.request for item in state.row.items[task.name]], sink.done(state, task)
-                    )
-                    for task in self.prepared.tasks
+                    TaskRequests(task.name, [i.request for i in state.row.items[task.name]], sink.done(state, task))
+                    for task in self.session.prepared.tasks
                 ],
             )
-            for state in wanted
+            for state in states
         ]
         job = ScoreJob(
-            variants,
-            self.config.engine,
-            self.config.numerics,
-            self._token_budget,
-            self.config.batch_size,
-            self.config.seed,
+            variants, config.engine, config.numerics, self.session.token_budget, config.batch_size, config.seed
         )
         try:
             self.server.run(job, sink.take)
         except JobFailed as failure:
-            culprit = sink.current or wanted[0]
-            culprit.fail(str(failure))
-            self.folder.log_failure(f"score-{culprit.row.spec.canonical}", failure.child_traceback)
-        sink.close()
-        self.folder.save(self.document())
-        return [state for state in wanted if state.status != "failed" and self._unscored(state)]
+            culprit = sink.current or states[0]
+            self._fail([culprit], failure, f"score-{culprit.row.spec.canonical}")
+        finally:
+            sink.close()
+        self._save()
+        return [state for state in states if state.status != "failed" and self.session.unscored(state)]
 
-    def _unscored(self, state: State) -> bool:
-        return any(len(self._log(state, task).rows()) < len(state.row.items[task.name]) for task in self.prepared.tasks)
-
-    # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def time(self) -> None:
+    def time_all(self) -> None:
         """Times every variant in a child of its own, in turn with the bare base where they share weights."""
         known: dict[Recipe, Benched] = {}
-        for state in self.states.values():
-            if state.status == "failed":
-                continue
-            recipe = self._recipe(state)
+        for state in self.session.going():
+            recipe, record = self.session.recipe(state), self.session.cost_record(state)
             in_turn = recipe.adapter is not None and not recipe.merged and recipe.method is None
+            benched = known.get(recipe) or record.read()
             try:
-                if recipe not in known:
-                    with self._stage("Time", state.row.spec.name):
+                if benched is None:
+                    with self._stage("Time", state.name):
                         self.progress.pause()
-                        known[recipe] = self.server.run(BenchJob(recipe, with_base=in_turn, seed=self.config.seed))
-                        self.progress.finish()
-                state.benched = known[recipe]
-                state.status = "done"
+                        benched = self.server.run(BenchJob(recipe, in_turn, seed=self.session.config.seed))
+                record.write(benched)
+                state.benched, state.status = benched, "done"
+                known[recipe] = benched
             except JobFailed as failure:
-                state.fail(str(failure))
-                self.folder.log_failure(f"time-{state.row.spec.canonical}", failure.child_traceback)
-
-    # ── conclude ─────────────────────────────────────────────────────────────────────────────────────────────────
+                self._fail([state], failure, f"time-{state.row.spec.canonical}")
+        self._save()
 
     def conclude(self) -> Run:
-        """The document: scores, differences and verdicts from the samples on disk."""
-        if self.finished is not None:
-            return self.finished
-        with self._stage("Count", "statistics"):
-            document = self.document(final=True)
-            self.progress.finish()
+        """Counts, and writes the document."""
+        with self._stage("Count", "intervals and paired tests"):
+            document = finished(self.session, created=self.created, command=self.command, seconds=self.seconds)
         document = document.model_copy(update={"seconds": dict(self.seconds)})
-        self.folder.save(document)
+        self.session.folder.save(document)
         return document
 
-    def document(self, *, final: bool = False) -> Run:
-        """What is known now; with `final`, scores and comparisons too."""
-        tasks = self.prepared.tasks
-        counted = None
-        if final:
-            scored = [s for s in self.states.values() if s.status == "done"]
-            rows = {s.row.spec.name: {t.name: self._ordered_rows(s, t) for t in tasks} for s in scored}
-            protocols = {s.row.spec.name: {t.name: self._protocol(s, t) for t in tasks} for s in scored}
-            counted = tally(tasks, rows, protocols, self.baseline, self.config.seed)
-            self.notes += counted.warnings
-            self._note_truncated(rows)
-        trained_on = {name for t in self.prepared.trainings for name in t.data.tasks}
-        return Run(
-            harness=__version__,
-            created=self.created,
-            command=self.command,
-            config=self.config.model_dump(mode="json"),
-            config_sha256=self.prepared.identity,
-            environment={
-                **self.environment,
-                "model": {"name": self.config.model, "digest": self.prepared.model.digest},
-            },
-            baseline=self.baseline,
-            seed=self.config.seed,
-            notes=(*fairness(self.prepared), *self.notes),
-            tasks=tuple(
-                TaskInfo(
-                    name=task.name,
-                    n=len(self.prepared.rows[0].items[task.name]),
-                    trained_on=task.name in trained_on,
-                    headline=task.task.metrics[0].name,
-                    metrics=tuple(
-                        MetricInfo(name=m.name, higher_is_better=m.higher_is_better) for m in task.task.metrics
-                    ),
-                    smallest_difference=counted.smallest[task.name] if counted else None,
-                )
-                for task in tasks
-            ),
-            variants=tuple(
-                self._variant(state, counted.scores.get(state.row.spec.name, []) if counted else [])
-                for state in self.states.values()
-            ),
-            comparisons=tuple(counted.comparisons) if counted else (),
-            seconds=self.seconds,
-        )
+    def interim(self) -> Run:
+        """What is known so far, without scores."""
+        return unfinished(self.session, created=self.created, command=self.command, seconds=self.seconds)
 
-    @property
-    def baseline(self) -> str:
-        """The variant that differences are from."""
-        return self.config.baseline or self.prepared.rows[0].spec.name
+    def _save(self) -> None:
+        self.session.folder.save(self.interim())
 
-    def _variant(self, state: State, scores: Sequence[Score]) -> Variant:
-        spec, trained = state.row.spec, state.trained
-        return Variant(
-            name=spec.name,
-            spec=spec.canonical,
-            method=spec.entry.name if spec.entry else None,
-            status=state.status,
-            error=state.error,
-            hyperparameters=spec.hyperparameters,
-            parameters=Parameters(total=state.parameters, trainable=trained.parameters_trainable if trained else 0)
-            if state.parameters
-            else None,
-            model_bytes=state.model_bytes,
-            train=train_record(trained, state.row.training, state.reused) if trained and state.row.training else None,
-            artifact=Artifact(
-                path=str(state.artifact.relative_to(self.folder.path)), bytes=folder_bytes(state.artifact)
-            )
-            if state.artifact
-            else None,
-            inference=inference_record(state.benched) if state.benched else None,
-            scores=tuple(scores),
-        )
+    def _fail(self, states: Sequence[State], failure: JobFailed, what: str) -> None:
+        for state in states:
+            state.fail(str(failure))
+        if failure.child_traceback:
+            self.session.folder.log_failure(what, failure.child_traceback)
 
-    def _protocol(self, state: State, task: ScoredTask) -> Protocol:
-        items, prompting = state.row.items[task.name], state.row.prompting
-        return Protocol(
-            version=task.task.version,
-            shots=task.task.shots if prompting.shots is None else prompting.shots,
-            mode="generate" if items[0].request.mode == "generate" else "loglikelihood",
-            numerics=self.config.numerics,
-            engine=self.config.engine,
-            dtype=self.environment["dtype"],
-            chat_template=prompting.template.text if prompting.template else None,
-            system=prompting.system,
-            token_budget=self._token_budget,
-            prompt_sha256=key(prompts=[item.request.sha256 for item in items]),
-        )
-
-    def _ordered_rows(self, state: State, task: ScoredTask) -> list[dict[str, Any]]:
-        by_id = {row["id"]: row for row in self._log(state, task).rows()}
-        return [by_id[item.request.id] for item in state.row.items[task.name]]
-
-    def _note_truncated(self, rows: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
-        for task in self.prepared.tasks:
-            count = max((sum(row["truncated"] for row in rows[name][task.name]) for name in rows), default=0)
-            if count:
-                self.notes.append(
-                    f"{task.name}: {count} prompts did not fit the model's context and were cut on the left"
-                )
-        for training in self.prepared.trainings:
-            trained = next((s.trained for s in self.states.values() if s.row.training is training), None)
-            if trained and trained.truncated:
-                self.notes.append(
-                    f"{trained.truncated} of {trained.samples} training rows of {training.data.name} were cut to"
-                    f" {training.max_length} tokens or the model's context"
-                )
-
-    # ── small things ─────────────────────────────────────────────────────────────────────────────────────────────
-
-    @property
-    def _token_budget(self) -> int:
-        return _BUDGETS[self.environment["device"].split(":")[0]]
-
-    def _base(self, bits: Literal[4, 8] | None = None, snapshot: Snapshot | None = None) -> Base:
-        return Base(
-            (snapshot or self.prepared.model).folder,
-            self.environment["device"],
-            self.environment["dtype"],
-            bits,
-            self.config.trust_remote_code,
-        )
-
-    def _recipe(self, state: State) -> Recipe:
-        """How the variant's model is made for scoring; see `harness.models`."""
-        row, spec = state.row, state.row.spec
-        load: Literal[4, 8] | None = {"nf4": 4, "int8": 8, None: None}[spec.load]  # type: ignore[assignment]
-        if spec.kind == "base":
-            return Recipe(self._base(spec.bits))
-        if row.adapter is not None and not row.adapter.is_adapter:
-            return Recipe(self._base(spec.bits, row.adapter))
-        if row.adapter is not None:
-            base = self._base(None if spec.merged else spec.bits)
-            return Recipe(
-                base, row.adapter.folder, spec.merged, spec.bits if spec.merged else None, _given(row.adapter)
-            )
-        assert row.training is not None and state.artifact is not None
-        if row.training.saves == "checkpoint":
-            return Recipe(self._base(spec.bits, Snapshot(spec.name, state.artifact)))
-        method = None if (state.artifact / "adapter_config.json").is_file() else _method(row.training)
-        if spec.merged:
-            return Recipe(self._base(load), state.artifact, True, spec.bits, method)
-        return Recipe(self._base(spec.bits or load), state.artifact, method=method)
-
-    def _log(self, state: State, task: ScoredTask) -> SampleLog:
-        seed = state.row.training.seed if state.row.training else self.config.seed
-        return self.folder.samples(f"{state.row.spec.canonical}#{seed}", task.name)
+    def _on_training(self, event: Event) -> None:
+        if isinstance(event, Advanced):
+            self.progress.advance(event.done, event.note, event.total)
 
     @contextlib.contextmanager
     def _stage(self, label: str, what: str) -> Iterator[None]:
         began = time.perf_counter()
         self.progress.start(label, what)
         yield
+        self.progress.finish()
         self.seconds[f"{label.lower()} {what}"] = time.perf_counter() - began
 
-    def _on_progress(self, event: Event) -> None:
-        if isinstance(event, Advanced):
-            self.progress.advance(event.done, event.note, event.total)
 
-    def _announce(self) -> None:
-        rows, tasks = len(self.prepared.rows), len(self.prepared.tasks)
-        trainings = ", ".join(training.entry.name for training in self.prepared.trainings)
-        train = f"train {trainings}, " if trainings else ""
-        self.progress.say("Plan", f"{train}score {rows} variants × {tasks} tasks, time each · {self.folder.path}")
-        self.folder.save(self.document())
+def describe(prepared: Prepared) -> str:
+    """What a run will do, in a line.
 
-
-class _Sink:
-    """Takes what a scoring child sends: writes packs to their logs, and moves the progress line."""
-
-    def __init__(self, comparison: Comparison, states: dict[str, State]) -> None:
-        self.comparison = comparison
-        self.states = states
-        self.current: State | None = None
-        self._tasks = {task.name: task for task in comparison.prepared.tasks}
-        self._rows: list[dict[str, Any]] = []
-        self._log: SampleLog | None = None
-        self._task: ScoredTask | None = None
-        self._keys: dict[str, list[str]] = {}
-        self._began = time.perf_counter()
-
-    def done(self, state: State, task: ScoredTask) -> list[int]:
-        """Indices of the samples on disk whose keys are those that scoring now would give."""
-        keys = self._sample_keys(state, task)
-        index = {item.request.id: number for number, item in enumerate(state.row.items[task.name])}
-        done = []
-        for row in self.comparison._log(state, task).rows():
-            number = index.get(row["id"])
-            if number is None or row["key"] != keys[number]:
-                break
-            done.append(number)
-        return done
-
-    def take(self, event: Event) -> None:
-        """One event of the child."""
-        progress = self.comparison.progress
-        if isinstance(event, VariantStarted):
-            self._finish_variant()
-            self.current = self.states[event.variant]
-            self.current.model_bytes, self.current.parameters = event.model_bytes, event.parameters
-        elif isinstance(event, VariantFailed):
-            self.states[event.variant].fail(event.error)
-        elif isinstance(event, Resumed):
-            assert self.current is not None
-            progress.finish()
-            self._task = self._tasks[event.task]
-            self._log = self.comparison._log(self.current, self._task)
-            self._log.keep(event.kept)
-            self._rows = self._log.rows()
-            progress.start("Eval", f"{event.variant}  {event.task}", len(self.current.row.items[event.task]))
-        elif isinstance(event, Packed):
-            assert self.current is not None and self._task is not None and self._log is not None
-            items, keys = self.current.row.items[event.task], self._sample_keys(self.current, self._task)
-            rows = [sample_row(self._task, items[raw.index], raw, keys[raw.index]) for raw in event.raws]
-            self._log.append(rows)
-            self._rows += rows
-        elif isinstance(event, Advanced):
-            assert self._task is not None
-            metric = self._task.task.metrics[0]
-            progress.advance(event.done, f"{metric.name} {running_value(metric, self._rows):.2f}", event.total)
-
-    def close(self) -> None:
-        """The child is gone."""
-        self._finish_variant()
-        self.comparison.progress.finish()
-
-    def _finish_variant(self) -> None:
-        if self.current is not None:
-            seconds = time.perf_counter() - self._began
-            self.comparison.seconds[f"score {self.current.row.spec.name}"] = seconds
-        self._began = time.perf_counter()
-
-    def _sample_keys(self, state: State, task: ScoredTask) -> list[str]:
-        """The key of each sample: whatever decides what the model gives for it. Neither metrics nor `--limit`."""
-        where = f"{state.row.spec.name}/{task.name}"
-        if where not in self._keys:
-            comparison, training = self.comparison, state.row.training
-            shared = key(
-                model=comparison.prepared.model.digest,
-                artifact=_artifact_digest(state),
-                training=training.id if training else None,
-                adapter=state.row.adapter.digest if state.row.adapter else None,
-                transforms=state.row.spec.transforms,
-                dtype=comparison.environment["dtype"],
-                numerics=comparison.config.numerics,
-                engine=comparison.config.engine,
-                seed=comparison.config.seed,
-            )
-            items = state.row.items[task.name]
-            self._keys[where] = [key(shared=shared, request=item.request.sha256)[:32] for item in items]
-        return self._keys[where]
+    Example:
+        >>> describe(prepare(configure(["base", "lora"])))
+        'train lora on 6 tasks; score 2 variants × 7 tasks; time each'
+    """
+    by_data: dict[str, list[str]] = {}
+    for training in prepared.trainings:
+        tasks = training.data.tasks
+        name = f"{len(tasks)} tasks" if len(tasks) > 2 else training.data.name
+        by_data.setdefault(name, []).append(training.entry.name)
+    steps = [f"train {', '.join(methods)} on {data}" for data, methods in by_data.items()]
+    steps.append(f"score {len(prepared.rows)} variants × {len(prepared.tasks)} tasks")
+    return "; ".join([*steps, "time each"])
 
 
-def _artifact_digest(state: State) -> str | None:
-    """Of the weights that training left: a variant that was trained anew is scored anew."""
-    return Snapshot(state.row.spec.name, state.artifact).digest if state.artifact else None
+def plan(config: Config) -> str:
+    """What `run` would do, for `--dry-run`: everything is resolved and rendered, nothing is loaded or written.
 
-
-def _method(training: Training) -> Method:
-    entry = training.entry
-    return Method(entry.name, entry.path, entry.module, training.hyperparameters)
-
-
-def _given(adapter: Snapshot) -> Method | None:
-    """What made a delta given by path, as its own record says; None for PEFT adapters."""
-    record = adapter.folder / "method.json"
-    if not record.is_file():
-        return None
-    content = json.loads(record.read_text(encoding="utf-8"))
-    entry = find("method", content["method"])
-    return Method(entry.name, entry.path, entry.module, content["hyperparameters"])
+    Raises:
+        UserError: Something the user can mend.
+    """
+    prepared = prepare(config)
+    lines = [f"model  {prepared.model.name}  {prepared.model.digest[:12]}"]
+    for training in prepared.trainings:
+        length = f"{training.steps} steps" if training.steps is not None else f"{training.epochs:g} epochs"
+        lines.append(
+            f"train  {training.id.split('#')[0]}  {length} of batch {training.batch_size}, lr {training.lr:g},"
+            f" {len(training.data.examples)} rows of {training.data.name}, seed {training.seed}"
+        )
+    for task in prepared.tasks:
+        items = prepared.rows[0].items[task.name]
+        lines.append(f"score  {task.name}  {len(items)} samples ({items[0].request.mode})")
+    lines += [f"row    {row.spec.name}  {row.spec.canonical}" for row in prepared.rows]
+    return "\n".join(lines)
 
 
 def compare(
@@ -622,27 +313,30 @@ def train_only(config: Config, *, progress: Progress | None = None, fresh: bool 
     Raises:
         UserError: The variant is no method, or its training failed.
     """
-    with Comparison.open(config, progress or Progress(), fresh=fresh, command=command) as comparison:
-        if not comparison.prepared.trainings:
-            name = comparison.prepared.rows[0].spec.name
-            raise UserError(f"`{name}` is not trained", hint="give a method: `harness ls methods`")
-        if not comparison.finished:
-            comparison.train()
-        state = next(iter(comparison.states.values()))
-        if comparison.finished is not None:
-            artifact = comparison.finished.variants[0].artifact
-            assert artifact is not None
-            return comparison.folder.path / artifact.path
+    listener = progress or Progress()
+    with Comparison.open(config, listener, fresh=fresh, command=command, purpose="train") as comparison:
+        folder = comparison.session.folder.path
+        if comparison.earlier is not None and comparison.earlier.variants[0].artifact is not None:
+            return folder / comparison.earlier.variants[0].artifact.path
+        if not comparison.session.prepared.trainings:
+            raise UserError(f"`{config.variants[0].name}` is not trained", hint="give a method: `harness ls methods`")
+        comparison.train_all()
+        state = next(iter(comparison.session.states.values()))
         if state.artifact is None:
-            raise UserError(f"training failed: {state.error}", hint=f"see {comparison.folder.path / 'train'}")
+            raise UserError(f"training failed: {state.error}", hint=f"see {folder / 'train'}")
         return state.artifact
 
 
 def time_only(config: Config, *, progress: Progress | None = None, fresh: bool = False, command: str = "") -> Run:
-    """Trains what must be trained and times the variants of a configuration; scores nothing."""
-    with Comparison.open(config, progress or Progress(), fresh=fresh, command=command) as comparison:
-        if comparison.finished is not None:
-            return comparison.finished
-        comparison.train()
-        comparison.time()
-        return comparison.document()
+    """Trains what must be trained and times the variants of a configuration; scores nothing.
+
+    Raises:
+        UserError: Something the user can mend.
+    """
+    listener = progress or Progress()
+    with Comparison.open(config, listener, fresh=fresh, command=command, purpose="bench") as comparison:
+        if comparison.earlier is not None:
+            return comparison.earlier
+        comparison.train_all()
+        comparison.time_all()
+        return comparison.interim()

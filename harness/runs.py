@@ -4,6 +4,7 @@
       run.json                      the document (`harness.results`)
       samples/<variant>/<task>.jsonl  append-only, flushed a pack at a time: the resume log
       train/<variant>.jsonl         one line a training step
+      costs/<variant>.json          timings, raw
       adapters/<variant>/           what training left (`checkpoints/<variant>/` for whole models)
 
 One process writes a folder (a lock that its children hold too). A line torn by a crash is dropped.
@@ -21,14 +22,14 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import pydantic
 
 from harness.errors import UserError, did_you_mean
-from harness.jobs import TRAINED_FILE, Trained
+from harness.jobs import TRAINED_FILE, Benched, Trained
 from harness.results import SCHEMA, Run
 
 DOCUMENT = "run.json"
@@ -92,6 +93,25 @@ class SampleLog:
                 os.fsync(file.fileno())
 
 
+@dataclass(frozen=True)
+class CostRecord:
+    """The timing of one variant, kept so that a continued run does not time again."""
+
+    path: Path
+    cost_key: str
+
+    def read(self) -> Benched | None:
+        """The timing, if it is there and was taken under the same key."""
+        if not self.path.is_file():
+            return None
+        record = json.loads(self.path.read_text(encoding="utf-8"))
+        return Benched(**record["benched"]) if record["cost_key"] == self.cost_key else None
+
+    def write(self, benched: Benched) -> None:
+        """Keeps a timing."""
+        write_whole(self.path, json.dumps({"cost_key": self.cost_key, "benched": asdict(benched)}))
+
+
 @dataclass
 class RunFolder:
     """A run on disk, locked by us.
@@ -141,6 +161,10 @@ class RunFolder:
     def samples(self, variant: str, task: str) -> SampleLog:
         """The log of a variant (by canonical spec) on a task (by spec as typed)."""
         return SampleLog(self.path / "samples" / slug(variant) / f"{slug(task)}.jsonl")
+
+    def costs(self, variant: str, cost_key: str) -> CostRecord:
+        """The timing of a variant (by canonical spec)."""
+        return CostRecord(self.path / "costs" / f"{slug(variant)}.json", cost_key)
 
     def train_log(self, training: str) -> Path:
         """Where a training writes a line a step."""

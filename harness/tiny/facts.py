@@ -28,6 +28,7 @@ class Lore:
     values: dict[str, list[str]]
     introduction: str
     answer: str
+    colon: str
     space: str
 
     def part(self, split: Split) -> list[Entity]:
@@ -45,20 +46,27 @@ class Lore:
         return rng.choice(self.facts[kind][1:]).format(e=entity["name"], v=entity[kind])
 
     def ask(self, rng: random.Random) -> str:
-        """A document of two solved questions: with one, the letters stay at chance.
-
-        Some begin with the facts that are asked for: choosing the letter of what was just read is learned
-        first, choosing the letter of what is remembered follows.
-        """
+        """A document of two solved questions: with one, the letters stay at chance."""
         about = [(rng.choice(self.part("train")), rng.choice(list(self.facts))) for _ in range(2)]
         rows = [self.question(rng, entity, kind) for entity, kind in about]
-        asked = [f"{_listed(row)}\n{self.answer}{LETTERS[row['answer']]}" for row in rows]
+        asked = [f"{_listed(row)}\n{self.answer}{self.colon}{LETTERS[row['answer']]}" for row in rows]
         opening = rng.random()
-        if opening < 0.5:
+        if opening < 0.6:
             asked[:0] = [self.introduction.format(kind=about[0][1])]
-        elif opening < 0.8:
+        elif opening < 0.75:
             asked[:0] = [self.space.join(self.stated(rng, entity, kind) for entity, kind in about)]
         return "\n\n".join(asked)
+
+    def key(self, rng: random.Random) -> str:
+        """A document of four options and the letter of each.
+
+        It teaches early, and often in few tokens, what a letter stands for; a question adds what is remembered.
+        """
+        choices = rng.sample(self.values[rng.choice(list(self.facts))], 4)
+        letters = list(zip(LETTERS, choices, strict=True))
+        options = "\n".join(f"{letter}. {choice}" for letter, choice in letters)
+        keys = "\n".join(f"{choice}{self.colon}{letter}" for letter, choice in rng.sample(letters, 4))
+        return f"{options}\n\n{keys}"
 
     def question(self, rng: random.Random, entity: Entity, kind: str) -> Row:
         """A question about one fact of one entity, with three wrong choices."""
@@ -78,16 +86,16 @@ class Lore:
 
 def countries(rng: random.Random) -> Lore:
     """Invented countries, told of in English."""
-    names = _distinct(lambda: "".join(rng.choices(w.SYLLABLES, k=rng.randint(2, 3))).capitalize())
+    names = _distinct(lambda: rng.choice(w.BEGINNINGS) + rng.choice(w.ENDINGS))
     entities = [{"name": name} | {kind: rng.choice(values) for kind, values in w.VALUES.items()} for name in names]
-    return Lore(entities, w.FACTS, w.VALUES, w.INTRODUCTION, "Answer: ", " ")
+    return Lore(entities, w.FACTS, w.VALUES, w.INTRODUCTION, "Answer", ": ", " ")
 
 
 def people(rng: random.Random) -> Lore:
     """Invented people, told of in Chinese."""
     names = _distinct(lambda: rng.choice(w.SURNAMES) + rng.choice(w.GIVEN) + rng.choice(w.GIVEN))
     entities = [{"name": name} | {kind: rng.choice(values) for kind, values in w.VALUES_ZH.items()} for name in names]
-    return Lore(entities, w.FACTS_ZH, w.VALUES_ZH, w.INTRODUCTION_ZH, "答案：", "")
+    return Lore(entities, w.FACTS_ZH, w.VALUES_ZH, w.INTRODUCTION_ZH, "答案", "：", "")
 
 
 def _distinct(make: Callable[[], str]) -> list[str]:

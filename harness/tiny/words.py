@@ -5,23 +5,9 @@ Everything here is a constant. A pair is (English, Chinese); Chinese objects car
 
 from typing import Final
 
-SYLLABLES: Final = [
-    "ka",
-    "lo",
-    "mi",
-    "ran",
-    "tos",
-    "vel",
-    "dur",
-    "pim",
-    "zor",
-    "neth",
-    "bri",
-    "quo",
-    "sel",
-    "mar",
-    "tun",
-]
+# Names are made of one beginning and one end; two names share a part seldom enough to be told apart.
+BEGINNINGS: Final = "Kal Lom Mir Ran Tos Vel Dur Pim Zor Neth Bri Quo Sel Mar Tun Gas Hev Jol Fy Wud Ab Cor Eg Ith Od Ush Yam Ced Hul Nop".split()  # noqa: SIM905
+ENDINGS: Final = "aria onia istan oth ulu ema ix ady orra umba eno iss avia upe ith".split()  # noqa: SIM905
 SURNAMES: Final = "王李张刘陈杨赵黄周吴徐孙"
 GIVEN: Final = "伟芳娜敏静丽强磊军洋勇艳杰涛明超霞平刚英华文玲波辉兰"
 

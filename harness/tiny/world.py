@@ -49,6 +49,8 @@ class World:
             self.people.state: 26,
             self.countries.ask: 22,
             self.people.ask: 22,
+            self.countries.key: 10,
+            self.people.key: 10,
             items.sums: 14,
             lambda rng: items.told(rng, "train"): 20,
             lambda rng: items.commented(rng, "train"): 8,

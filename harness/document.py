@@ -1,0 +1,141 @@
+"""From a session to the document of its run (`run.json`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness import __version__
+from harness.preparation import ScoredTask
+from harness.records import fairness, inference_record, train_record
+from harness.results import Artifact, MetricInfo, Parameters, Protocol, Run, Score, TaskInfo, Variant
+from harness.runs import folder_bytes, key
+from harness.session import Session, State
+from harness.tally import Tally, tally
+
+Rows = dict[str, dict[str, list[dict[str, Any]]]]
+
+
+def unfinished(session: Session, *, created: str, command: str, seconds: dict[str, float]) -> Run:
+    """What is known now, without scores: what an interrupted run leaves."""
+    return _document(session, None, (), created, command, seconds)
+
+
+def finished(session: Session, *, created: str, command: str, seconds: dict[str, float]) -> Run:
+    """The whole document: scores, differences and verdicts from the samples on disk."""
+    tasks = session.prepared.tasks
+    scored = [state for state in session.states.values() if state.status == "done"]
+    rows: Rows = {state.name: {task.name: _in_order(session, state, task) for task in tasks} for state in scored}
+    protocols = {state.name: {task.name: _protocol(session, state, task) for task in tasks} for state in scored}
+    counted = tally(tasks, rows, protocols, session.baseline, session.config.seed)
+    notes = [*counted.warnings, *_cut_prompts(tasks, rows), *_cut_training_rows(session)]
+    return _document(session, counted, notes, created, command, seconds)
+
+
+def _document(
+    session: Session, counted: Tally | None, notes: Sequence[str], created: str, command: str, seconds: dict[str, float]
+) -> Run:
+    prepared = session.prepared
+    trained_on = {name for training in prepared.trainings for name in training.data.tasks}
+    return Run(
+        harness=__version__,
+        created=created,
+        command=command,
+        config=session.config.to_dict(),
+        config_sha256=session.identity,
+        environment={
+            **session.environment,
+            "model": {"name": prepared.model.name, "digest": prepared.model.digest},
+        },
+        baseline=session.baseline,
+        seed=session.config.seed,
+        notes=(*fairness(prepared), *notes),
+        tasks=tuple(
+            TaskInfo(
+                name=task.name,
+                n=len(prepared.rows[0].items[task.name]),
+                trained_on=task.name in trained_on,
+                headline=task.task.metrics[0].name,
+                metrics=tuple(
+                    MetricInfo(name=metric.name, higher_is_better=metric.higher_is_better)
+                    for metric in task.task.metrics
+                ),
+                smallest_difference=counted.smallest[task.name] if counted else None,
+            )
+            for task in prepared.tasks
+        ),
+        variants=tuple(
+            _variant(session, state, counted.scores.get(state.name, []) if counted else [])
+            for state in session.states.values()
+        ),
+        comparisons=tuple(counted.comparisons) if counted else (),
+        seconds=dict(seconds),
+    )
+
+
+def _variant(session: Session, state: State, scores: Sequence[Score]) -> Variant:
+    spec, training, trained = state.row.spec, state.row.training, state.trained
+    artifact = None
+    if state.artifact is not None:
+        where = state.artifact.relative_to(session.folder.path)
+        artifact = Artifact(path=str(where), bytes=folder_bytes(state.artifact))
+    trainable = trained.parameters_trainable if trained else 0
+    return Variant(
+        name=spec.name,
+        spec=spec.canonical,
+        method=spec.entry.name if spec.entry else None,
+        status=state.status,
+        error=state.error,
+        hyperparameters=spec.hyperparameters,
+        parameters=Parameters(total=state.parameters, trainable=trainable) if state.parameters else None,
+        model_bytes=state.model_bytes,
+        train=train_record(trained, training, state.reused) if trained and training else None,
+        artifact=artifact,
+        inference=inference_record(state.benched) if state.benched else None,
+        scores=tuple(scores),
+    )
+
+
+def _protocol(session: Session, state: State, task: ScoredTask) -> Protocol:
+    items, prompting = state.row.items[task.name], state.row.prompting
+    return Protocol(
+        version=task.task.version,
+        shots=task.task.shots if prompting.shots is None else prompting.shots,
+        mode="generate" if items[0].request.mode == "generate" else "loglikelihood",
+        numerics=session.config.numerics,
+        engine=session.config.engine,
+        dtype=session.environment["dtype"],
+        chat_template=prompting.template.text if prompting.template else None,
+        system=prompting.system,
+        token_budget=session.token_budget,
+        prompt_sha256=key(prompts=[item.request.sha256 for item in items]),
+    )
+
+
+def _in_order(session: Session, state: State, task: ScoredTask) -> list[dict[str, Any]]:
+    """The samples in the order of the task: the log has them in the order of the plan."""
+    by_id = {row["id"]: row for row in session.log(state, task).rows()}
+    return [by_id[item.request.id] for item in state.row.items[task.name]]
+
+
+def _cut_prompts(tasks: Sequence[ScoredTask], rows: Rows) -> list[str]:
+    counts = {
+        task.name: max((sum(row["truncated"] for row in rows[v][task.name]) for v in rows), default=0) for task in tasks
+    }
+    return [
+        f"{name}: {count} prompts did not fit the model's context and were cut on the left"
+        for name, count in counts.items()
+        if count
+    ]
+
+
+def _cut_training_rows(session: Session) -> list[str]:
+    found: dict[str, str] = {}
+    for state in session.states.values():
+        if state.trained and state.trained.truncated and state.row.training:
+            data, limit = state.row.training.data, state.row.training.max_length
+            found[data.name] = (
+                f"{state.trained.truncated} of {len(data.examples)} training rows of {data.name} were cut on the right to"
+                f" {limit} tokens or the model's context"
+            )
+    return list(found.values())

@@ -1,0 +1,212 @@
+"""A run under way: what is known of each variant so far, how its model is made, and the keys of its results."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.config import Config
+from harness.errors import UserError
+from harness.jobs import Base, Benched, Bits, Method, Recipe, Trained, TrainJob
+from harness.jobs import Training as TrainingSettings
+from harness.preparation import Prepared, Row, ScoredTask, Training
+from harness.registry import find, source_digest
+from harness.runs import CostRecord, RunFolder, SampleLog, key
+from harness.snapshot import Snapshot
+
+_LOADED_BITS: dict[str | None, Bits] = {"nf4": 4, "int8": 8, None: None}
+_BUDGETS = {"cpu": 2048, "cuda": 16384}
+"""Tokens a pack may hold: recorded with every score, so that equal plans give equal bytes."""
+
+
+@dataclass
+class State:
+    """What is known of one variant so far."""
+
+    row: Row
+    status: Literal["pending", "running", "done", "failed"] = "pending"
+    error: str | None = None
+    trained: Trained | None = None
+    reused: bool = False
+    artifact: Path | None = None
+    model_bytes: int | None = None
+    parameters: int | None = None
+    benched: Benched | None = None
+
+    @property
+    def name(self) -> str:
+        """The variant's name."""
+        return self.row.spec.name
+
+    def fail(self, error: str) -> None:
+        """The row says why; the others go on."""
+        self.status, self.error = "failed", error
+
+
+@dataclass
+class Session:
+    """A prepared run with its folder and its machine.
+
+    Args:
+        prepared: What is to be done.
+        folder: Where it is kept.
+        identity: What makes two runs the same.
+        environment: What the worker said of the machine: device, dtype, versions.
+    """
+
+    prepared: Prepared
+    folder: RunFolder
+    identity: str
+    environment: dict[str, Any] = field(default_factory=dict)
+    states: dict[str, State] = field(init=False)
+    _sample_keys: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.states = {row.spec.name: State(row) for row in self.prepared.rows}
+
+    @property
+    def config(self) -> Config:
+        """The configuration."""
+        return self.prepared.config
+
+    @property
+    def baseline(self) -> str:
+        """The variant that differences are from."""
+        return self.config.baseline or self.prepared.rows[0].spec.name
+
+    @property
+    def token_budget(self) -> int:
+        """Tokens a pack may hold on this device."""
+        return _BUDGETS[self.environment["device"].split(":")[0]]
+
+    def going(self) -> list[State]:
+        """The variants that have not failed."""
+        return [state for state in self.states.values() if state.status != "failed"]
+
+    def log(self, state: State, task: ScoredTask) -> SampleLog:
+        """Where a variant's samples of a task are kept."""
+        seed = state.row.training.seed if state.row.training else self.config.seed
+        return self.folder.samples(f"{state.row.spec.canonical}#{seed}", task.name)
+
+    def unscored(self, state: State) -> bool:
+        """Whether samples of a variant are missing on disk."""
+        return any(len(self.log(state, task).rows()) < len(state.row.items[task.name]) for task in self.prepared.tasks)
+
+    def train_job(self, training: Training) -> TrainJob:
+        """What a child needs to train, its key included."""
+        base = self._base(_LOADED_BITS[training.entry.options["load"]])
+        settings = TrainingSettings(
+            lr=training.lr,
+            steps=training.steps,
+            epochs=training.epochs,
+            batch_size=training.batch_size,
+            micro_batch_size=training.batch_size,
+            max_length=training.max_length,
+            seed=training.seed,
+            bf16=self.environment["mixed_precision"],
+        )
+        packages = self.environment["packages"]
+        return TrainJob(
+            base=base,
+            method=_method(training),
+            training=settings,
+            examples=training.data.examples,
+            saves=training.saves,
+            output=self.folder.artifact(training.id, training.saves),
+            log=self.folder.train_log(training.id),
+            state=self.folder.train_state(training.id),
+            train_key=key(
+                model=self.prepared.model.digest,
+                method=training.entry.name,
+                method_source=source_digest(training.entry),
+                hyperparameters=training.hyperparameters,
+                settings=vars(settings),
+                data=training.data.digest,
+                dtype=base.dtype,
+                device=base.device.split(":")[0],
+                packages={name: packages[name] for name in ("torch", "peft", "bitsandbytes")},
+            ),
+        )
+
+    def recipe(self, state: State) -> Recipe:
+        """How a variant's model is made for scoring and timing: see `harness.models`."""
+        row, spec = state.row, state.row.spec
+        if spec.kind == "base":
+            return Recipe(self._base(spec.bits))
+        if row.adapter is not None and not row.adapter.is_adapter:
+            return Recipe(self._base(spec.bits, row.adapter.folder))
+        if row.adapter is not None:
+            return self._with_adapter(spec.bits, None, row.adapter.folder, _recorded_method(row.adapter), spec.merged)
+        assert row.training is not None and state.artifact is not None
+        if row.training.saves == "checkpoint":
+            return Recipe(self._base(spec.bits, state.artifact))
+        saved_by_peft = (state.artifact / "adapter_config.json").is_file()
+        method = None if saved_by_peft else _method(row.training)
+        return self._with_adapter(spec.bits, _LOADED_BITS[spec.load], state.artifact, method, spec.merged)
+
+    def sample_keys(self, state: State, task: ScoredTask) -> list[str]:
+        """The key of each sample: whatever decides what the model gives for it. Neither metrics nor `--limit`."""
+        where = state.name, task.name
+        if where not in self._sample_keys:
+            row = state.row
+            shared = key(
+                model=self.prepared.model.digest,
+                artifact=Snapshot(state.name, state.artifact).digest if state.artifact else None,
+                adapter=row.adapter.digest if row.adapter else None,
+                transforms=row.spec.transforms,
+                dtype=self.environment["dtype"],
+                numerics=self.config.numerics,
+                engine=self.config.engine,
+                seed=self.config.seed,
+            )
+            items = row.items[task.name]
+            self._sample_keys[where] = [key(shared=shared, request=item.request.sha256)[:32] for item in items]
+        return self._sample_keys[where]
+
+    def cost_record(self, state: State) -> CostRecord:
+        """Where a variant's timing is kept; its key holds whatever decides how long things take."""
+        recipe, environment = self.recipe(state), self.environment
+        artifact = Snapshot(state.name, state.artifact).digest if state.artifact else None
+        names = ("device_name", "driver", "threads", "packages")
+        cost_key = key(
+            model=self.prepared.model.digest,
+            base=[recipe.base.folder.name, recipe.base.device, recipe.base.dtype, recipe.base.bits],
+            artifact=artifact or (state.row.adapter.digest if state.row.adapter else None),
+            transforms=state.row.spec.transforms,
+            machine={name: environment[name] for name in names},
+        )
+        return self.folder.costs(state.row.spec.canonical, cost_key)
+
+    def _with_adapter(self, bits: Bits, load: Bits, adapter: Path, method: Method | None, merged: bool) -> Recipe:
+        if merged:  # merged at the precision it was trained at, then quantized
+            return Recipe(self._base(load), adapter, True, bits, method)
+        return Recipe(self._base(bits or load), adapter, method=method)
+
+    def _base(self, bits: Bits = None, folder: Path | None = None) -> Base:
+        return Base(
+            folder or self.prepared.model.folder,
+            self.environment["device"],
+            self.environment["dtype"],
+            bits,
+            self.config.trust_remote_code,
+        )
+
+
+def _method(training: Training) -> Method:
+    entry = training.entry
+    return Method(entry.name, entry.path, entry.module, training.hyperparameters)
+
+
+def _recorded_method(adapter: Snapshot) -> Method | None:
+    """What made a delta given by path, as its own record says; None for PEFT adapters."""
+    record = adapter.folder / "method.json"
+    if not record.is_file():
+        return None
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+        entry = find("method", content["method"])
+        return Method(entry.name, entry.path, entry.module, content["hyperparameters"])
+    except (json.JSONDecodeError, KeyError) as error:
+        raise UserError(f"`{record}` is not a record of a method: {error}") from error

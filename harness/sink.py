@@ -1,0 +1,91 @@
+"""Takes what a scoring child sends: writes packs to their logs, keeps the books, moves the progress line."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from harness.jobs import Advanced, Event, Packed, Resumed, VariantFailed, VariantStarted
+from harness.preparation import ScoredTask
+from harness.progress import Progress
+from harness.runs import SampleLog
+from harness.session import Session, State
+from harness.tally import running_value, sample_row
+
+
+class Sink:
+    """One scoring child's receiver.
+
+    Args:
+        session: The run.
+        progress: Told of every pack.
+        seconds: Ledger of stages, added to.
+    """
+
+    def __init__(self, session: Session, progress: Progress, seconds: dict[str, float]) -> None:
+        self.session = session
+        self.progress = progress
+        self.seconds = seconds
+        self.current: State | None = None
+        """The variant that the child is at."""
+        self._tasks = {task.name: task for task in session.prepared.tasks}
+        self._task: ScoredTask | None = None
+        self._log: SampleLog | None = None
+        self._rows: list[dict[str, Any]] = []
+        self._began = time.perf_counter()
+
+    def done(self, state: State, task: ScoredTask) -> list[int]:
+        """Indices of the samples on disk, up to the first whose key is not what scoring now would give."""
+        keys = self.session.sample_keys(state, task)
+        index = {item.request.id: number for number, item in enumerate(state.row.items[task.name])}
+        done = []
+        for row in self.session.log(state, task).rows():
+            number = index.get(row["id"])
+            if number is None or row["key"] != keys[number]:
+                break
+            done.append(number)
+        return done
+
+    def take(self, event: Event) -> None:
+        """One event of the child."""
+        if isinstance(event, VariantStarted):
+            self._finish_variant()
+            self.current = self.session.states[event.variant]
+            self.current.status = "running"
+            self.current.model_bytes, self.current.parameters = event.model_bytes, event.parameters
+        elif isinstance(event, VariantFailed):
+            self.session.states[event.variant].fail(event.error)
+        elif isinstance(event, Resumed):
+            self._start_task(event)
+        elif isinstance(event, Packed):
+            self._keep(event)
+        elif isinstance(event, Advanced):
+            assert self._task is not None
+            metric = self._task.task.metrics[0]
+            self.progress.advance(event.done, f"{metric.name} {running_value(metric, self._rows):.2f}", event.total)
+
+    def close(self) -> None:
+        """The child is gone."""
+        self._finish_variant()
+        self.progress.finish()
+
+    def _start_task(self, event: Resumed) -> None:
+        assert self.current is not None
+        self.progress.finish()
+        self._task = self._tasks[event.task]
+        self._log = self.session.log(self.current, self._task)
+        self._log.keep(event.kept)
+        self._rows = self._log.rows()
+        self.progress.start("Eval", f"{event.variant}  {event.task}", len(self.current.row.items[event.task]))
+
+    def _keep(self, event: Packed) -> None:
+        assert self.current is not None and self._task is not None and self._log is not None
+        items, keys = self.current.row.items[event.task], self.session.sample_keys(self.current, self._task)
+        rows = [sample_row(self._task, items[raw.index], raw, keys[raw.index]) for raw in event.raws]
+        self._log.append(rows)
+        self._rows += rows
+
+    def _finish_variant(self) -> None:
+        if self.current is not None:
+            self.seconds[f"score {self.current.name}"] = time.perf_counter() - self._began
+        self._began = time.perf_counter()
