@@ -23,12 +23,8 @@ bench: .venv/made
 clean:
 	rm -rf .venv build dist *.egg-info
 
-# The CPU build of torch is a tenth of the CUDA build; on a machine with a GPU, pip's default one is wanted.
 .venv/made: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	if command -v nvidia-smi >/dev/null; then $(BIN)/pip install -q -c constraints.txt torch; \
-	else $(BIN)/pip install -q -c constraints.txt --retries 1 --index-url https://download.pytorch.org/whl/cpu torch \
-	  || $(BIN)/pip install -q -c constraints.txt torch; fi
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	touch $@

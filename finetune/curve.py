@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
 def read_curve(losses: Sequence[float]) -> str:
     """One word or two that read a loss curve.
 
-    The last quarter against the one before it: still falling when it is lower by more than 5 %, oscillating when it is
-    higher by more than 5 % or its steps scatter by more than half of their mean, else converged.
+    Diverged when a loss is no finite number. Else the last quarter against the one before it: still falling when it is
+    lower by more than 5 %, oscillating when it is higher by more than 5 % or its steps scatter by more than half of
+    their mean, else converged.
 
     Example:
         >>> read_curve([4.0, 2.0, 1.0, 0.5])
@@ -17,6 +19,8 @@ def read_curve(losses: Sequence[float]) -> str:
         >>> read_curve([4.0] + [1.0] * 40)
         'converged'
     """
+    if not all(map(math.isfinite, losses)):
+        return "diverged"
     if len(losses) < 4:
         return "too short to tell"
     quarter = max(1, len(losses) // 4)

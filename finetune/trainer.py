@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
 
 from harness.errors import UserError
 from harness.jobs import TRAINED_FILE, Trained, Training, TrainJob
 from harness.measure import EnergyMeter, MemoryMeter, Stopwatch, synchroniser
 from harness.models import count_parameters, save_artifact
-from harness.numbers import percentile
+from harness.quantiles import percentile
 from harness.render import Example
 
 _CHECKPOINT_EVERY_SECONDS = 300.0
@@ -65,7 +66,7 @@ def run_training(
         if parameter.requires_grad:  # 16-bit weights lose small updates
             parameter.data = parameter.data.float()
     model.config.use_cache = False
-    recorder = _Recorder(job.log, on_step, synchroniser(job.base.device), resumed=job.state.is_dir())
+    recorder = _Recorder(job.log, on_step, synchroniser(job.base.device))
     trainer = _CountingTrainer(
         model=model,
         args=_arguments(job, settings),
@@ -77,13 +78,13 @@ def run_training(
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(callback)
     recorder.tokens_of = trainer
-    checkpoint = get_last_checkpoint(str(job.state)) if job.state.is_dir() else None
-    recorder.rewind(int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0)
+    checkpoint = _last_checkpoint(job.state)
+    recorder.rewind(_step_of(checkpoint) if checkpoint else 0)
     set_seed(settings.seed)
     memory = MemoryMeter(baseline_rss_bytes, job.base.device)
     energy = EnergyMeter(job.base.device)
     with memory, energy:
-        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     steps = recorder.steps
     losses = tuple(step["loss"] for step in steps)
     trained = Trained(
@@ -125,9 +126,9 @@ def tokenise(examples: Sequence[Example], tokenizer: Any, max_length: int) -> tu
         prompt_ids = tokenizer(kept, add_special_tokens=special)["input_ids"] if kept else []
         whole = tokenizer(kept + completion, add_special_tokens=special)["input_ids"]
         ids = [*prompt_ids, *whole[len(prompt_ids) :]]
-        if ids and ids[-1] == tokenizer.eos_token_id:
-            ids.pop()  # some tokenizers add it themselves
-        if example.append_eos:
+        while len(ids) > len(prompt_ids) and ids[-1] == tokenizer.eos_token_id:
+            ids.pop()  # the text's own, or one that the tokenizer adds
+        if example.append_eos or completion.endswith(tokenizer.eos_token):
             ids.append(tokenizer.eos_token_id)
         labels = [_IGNORED] * len(prompt_ids) + ids[len(prompt_ids) :]
         if len(ids) > max_length:
@@ -190,13 +191,10 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
 
     tokens_of: _CountingTrainer
 
-    def __init__(
-        self, log: Path, on_step: Callable[[int, int, str], None], synchronise: Callable[[], None], *, resumed: bool
-    ) -> None:
+    def __init__(self, log: Path, on_step: Callable[[int, int, str], None], synchronise: Callable[[], None]) -> None:
         self._log = log
         self._on_step = on_step
         self._watch = Stopwatch(synchronise=synchronise)
-        self._resumed = resumed
         self._start = 0.0
         self._saved = time.monotonic()
         self.steps: list[dict[str, Any]] = []
@@ -260,6 +258,19 @@ def _arguments(job: TrainJob, settings: Training) -> TrainingArguments:
         seed=settings.seed,
         dataloader_pin_memory=job.base.device != "cpu",
     )
+
+
+def _last_checkpoint(state: Path) -> Path | None:
+    """The newest whole checkpoint; the trainer's state is written last, so one torn by a kill has none, or a torn one."""
+    for folder in sorted(state.glob("checkpoint-*"), key=_step_of, reverse=True):
+        with suppress(OSError, json.JSONDecodeError):
+            json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+            return folder
+    return None
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _leave_artifact(job: TrainJob, model: Any, tokenizer: Any, trained: Trained) -> None:

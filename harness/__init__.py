@@ -18,8 +18,8 @@ _HOMES = {
     "harness.errors": "UserError",
     "harness.data": "hub packaged",
     "harness.metrics": (
-        "acc acc_norm bits_per_byte bleu bleu_zh byte_ppl chrf exact_match f1 flexible rouge1 rouge2 rougeL rougeLsum"
-        " strict token_ppl word_ppl"
+        "acc acc_norm bits_per_byte bleu bleu_zh byte_ppl chrf exact_match f1 flexible passes_cases rouge1 rouge2 rougeL"
+        " rougeLsum strict token_ppl word_ppl"
     ),
     "harness.results": "Run",
     "harness.comparison": "compare evaluate train",
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from harness.metrics import exact_match as exact_match
     from harness.metrics import f1 as f1
     from harness.metrics import flexible as flexible
+    from harness.metrics import passes_cases as passes_cases
     from harness.metrics import rouge1 as rouge1
     from harness.metrics import rouge2 as rouge2
     from harness.metrics import rougeL as rougeL

@@ -222,8 +222,18 @@ class Task:
     executes_code: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
+        hint = "for example `metrics=[exact_match]`"
+        if isinstance(self.metrics, Metric) or not all(isinstance(metric, Metric) for metric in self.metrics):
+            raise UserError("the `metrics` of a task must be a list of metrics", hint)
         if not self.metrics:
-            raise UserError("a task needs at least one metric", hint="for example `metrics=[exact_match]`")
+            raise UserError("a task needs at least one metric", hint)
+        names = [metric.name for metric in self.metrics]
+        if len(set(names)) < len(names):
+            raise UserError(f"two metrics of a task have the same name: {', '.join(names)}", hint="rename one of them")
+        if not callable(self.sample):
+            raise UserError("the `sample` of a task must be a function", hint="for example `lambda row: Generate(…)`")
+        if self.shots < 0:
+            raise UserError(f"a task cannot have {self.shots} shots", hint="`shots` is 0 or more")
 
 
 @dataclass(frozen=True)
@@ -326,7 +336,8 @@ def method(
     """Makes a function from loaded model to trainable model a method. Keyword-only parameters are hyperparameters.
 
     Raises:
-        UserError: A hyperparameter is not keyword-only, has no default, or bears a reserved name (`RESERVED_KEYS`).
+        UserError: The function does not take the model first, or a hyperparameter is not keyword-only, has no default,
+            or bears a reserved name (`RESERVED_KEYS`).
 
     Example:
         >>> @method(lr=2e-4)
@@ -337,8 +348,13 @@ def method(
     """
 
     def wrap(function: Callable[..., Module]) -> MethodFunction:
-        _, *hyperparameters = inspect.signature(function).parameters.values()
-        for parameter in hyperparameters:
+        parameters = list(inspect.signature(function).parameters.values())
+        if not parameters or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
+            raise UserError(
+                f"method `{function.__name__}` does not take the model",
+                hint=f"write `def {function.__name__}(model, *, …)`",
+            )
+        for parameter in parameters[1:]:
             if parameter.kind is parameter.VAR_KEYWORD:  # `**options`: any further key is handed on
                 continue
             if parameter.kind is not parameter.KEYWORD_ONLY or parameter.default is parameter.empty:

@@ -7,6 +7,7 @@ neither torch nor transformers to know every prompt.
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,30 +36,25 @@ class ChatTemplate:
             >>> template.render([{"role": "user", "content": "hi"}])
             '<user>hi'
         """
-        import jinja2
-        from jinja2.ext import loopcontrols
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        def refuse(message: str) -> None:
-            raise jinja2.TemplateError(message)
-
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _generation_tag()]
-        )
-        environment.globals["raise_exception"] = refuse
-        environment.globals["strftime_now"] = lambda form: datetime.datetime.now(datetime.UTC).strftime(form)
-        environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
         try:
-            return environment.from_string(self.text).render(
-                messages=list(messages), add_generation_prompt=add_generation_prompt, **self.special_tokens
+            return str(
+                _compiled(self.text).render(
+                    messages=list(messages),
+                    tools=None,
+                    documents=None,
+                    add_generation_prompt=add_generation_prompt,
+                    **self.special_tokens,
+                )
             )
-        except jinja2.TemplateError as error:
-            roles = ", ".join(message.get("role", "?") for message in messages)
+        except Exception as error:  # a template is a program: it can fail in any way
+            roles = ", ".join(str(message.get("role", "?")) for message in messages)
             raise UserError(
                 f"the model's chat template refuses these messages ({roles}): {error}",
                 hint="without a system prompt? some templates take none",
             ) from error
 
+
+_SPECIAL_TOKENS = tuple(f"{kind}_token" for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 
 PLAIN = ChatTemplate(
     "{% for m in messages %}{{ m.role | capitalize }}: {{ m.content }}\n{% endfor %}"
@@ -73,22 +69,55 @@ def load_template(folder: Path) -> ChatTemplate | None:
 
     `chat_template.jinja` wins over the key `chat_template` of `tokenizer_config.json`; of several named templates the one
     called `default` is taken.
+
+    Raises:
+        UserError: One of the two files cannot be read.
     """
     config_file = folder / "tokenizer_config.json"
-    config: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
-    template = config.get("chat_template")
-    if (folder / "chat_template.jinja").is_file():
-        template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    if isinstance(template, list):
-        template = {entry["name"]: entry["template"] for entry in template}.get("default")
-    if not template:
-        return None
-    special = {}
-    for key in ("bos_token", "eos_token", "pad_token", "unk_token"):
-        value = config.get(key)
-        if value is not None:
-            special[key] = value["content"] if isinstance(value, dict) else value
-    return ChatTemplate(str(template), special)
+    template_file = folder / "chat_template.jinja"
+    try:
+        config: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
+        template = config.get("chat_template")
+        if template_file.is_file():
+            template = template_file.read_text(encoding="utf-8")
+        if isinstance(template, list):
+            template = {entry["name"]: entry["template"] for entry in template}.get("default")
+        special = {}
+        for key in _SPECIAL_TOKENS:
+            value = config.get(key)
+            if value is not None:
+                special[key] = value["content"] if isinstance(value, dict) else value
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"could not read the chat template in `{folder}`: {error}",
+            hint=f"`{config_file.name}` must be as `tokenizer.save_pretrained` writes it",
+        ) from error
+    return ChatTemplate(str(template), special) if template else None
+
+
+@functools.cache
+def _compiled(text: str) -> Any:
+    import jinja2
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _generation_tag()]
+    )
+    environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().astimezone().strftime(form)
+    environment.filters["tojson"] = _to_json
+    return environment.from_string(text)
+
+
+def _to_json(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
+    """JSON without jinja's escapes for HTML; templates may give the options that transformers gives them."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _generation_tag() -> Any:

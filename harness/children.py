@@ -52,6 +52,7 @@ from harness.measure import (
 from harness.models import Resident, context_length, count_parameters, load_tokenizer, model_bytes
 
 Send = Callable[[Event], None]
+GENERATION_FACTOR = 4
 _DRIFT = 0.05
 
 
@@ -122,7 +123,7 @@ def score(job: ScoreJob, send: Send) -> None:
         send(VariantStarted(variant.name, model_bytes(model), count_parameters(model)[0]))
         for task in variant.tasks:
             encoded = encoder.encode(task)
-            packs = plan_packs(encoded, job.token_budget, job.max_rows)
+            packs = plan_packs(encoded, _budget(job, encoded), job.max_rows)
             kept = kept_prefix(packs, task.done)
             done = sum(len(pack) for pack in packs[:kept])
             send(Resumed(variant.name, task.task, done))
@@ -198,6 +199,12 @@ def _in_turn(
     return ours[job.warmup :], bases[job.warmup :]
 
 
+def _budget(job: ScoreJob, encoded: Sequence[Encoded]) -> int:
+    """Decoding reads all weights for every token it writes, so it wants more rows at once than scoring."""
+    writes = any(item.request.mode == "generate" for item in encoded)
+    return job.token_budget * GENERATION_FACTOR if writes else job.token_budget
+
+
 def _run_pack(job: ScoreJob, model: Any, tokenizer: Any, pack: Sequence[Encoded]) -> list[Raw]:
     writes = pack[0].request.mode == "generate"
     if job.engine == "plain" or _needs_plain(model):
@@ -215,17 +222,19 @@ def _needs_plain(model: Any) -> bool:
 
 
 def _probe_ids(encoder: Encoder, variant: ScoreVariant) -> torch.Tensor:
-    task = next(task for task in variant.tasks if task.requests)
-    item = encoder.encode(replace(task, requests=task.requests[:1]))[0]
-    ids = item.prompt or item.rows[0].ids
-    return torch.tensor([ids])
+    for task in variant.tasks:
+        for request in task.requests:
+            item = encoder.encode(replace(task, requests=[request]))[0]
+            if item.prompt or item.rows:
+                return torch.tensor([item.prompt or item.rows[0].ids])
+    return torch.tensor([[encoder.prefix_id]])
 
 
 def _probe(model: Any, ids: torch.Tensor, numerics: str) -> torch.Tensor:
     ids = ids.to(model.device)
     with torch.inference_mode():
         if _needs_plain(model):
-            logits: torch.Tensor = model(input_ids=ids).logits[0, -ids.shape[1] :].float()
+            logits: torch.Tensor = model(input_ids=ids, use_cache=True).logits[0, -ids.shape[1] :].float()
             return logits
         return needed_logits(model, ids, torch.ones_like(ids, dtype=torch.bool), numerics)
 

@@ -28,7 +28,7 @@ def finished(session: Session, *, created: str, command: str, seconds: dict[str,
     rows: Rows = {state.name: {task.name: _in_order(session, state, task) for task in tasks} for state in scored}
     protocols = {state.name: {task.name: _protocol(session, state, task) for task in tasks} for state in scored}
     counted = tally(tasks, rows, protocols, session.baseline, session.config.seed)
-    notes = [*counted.warnings, *_cut_prompts(tasks, rows), *_cut_training_rows(session)]
+    notes = [*counted.warnings, *_cut_prompts(counted), *_cut_training_rows(session)]
     return _document(session, counted, notes, created, command, seconds)
 
 
@@ -60,6 +60,7 @@ def _document(
                     MetricInfo(name=metric.name, higher_is_better=metric.higher_is_better)
                     for metric in task.task.metrics
                 ),
+                truncated=counted.truncated[task.name] if counted else 0,
                 smallest_difference=counted.smallest[task.name] if counted else None,
             )
             for task in prepared.tasks
@@ -98,10 +99,11 @@ def _variant(session: Session, state: State, scores: Sequence[Score]) -> Variant
 
 def _protocol(session: Session, state: State, task: ScoredTask) -> Protocol:
     items, prompting = state.row.items[task.name], state.row.prompting
+    mode = items[0].request.mode
     return Protocol(
         version=task.task.version,
-        shots=task.task.shots if prompting.shots is None else prompting.shots,
-        mode="generate" if items[0].request.mode == "generate" else "loglikelihood",
+        shots=0 if mode == "text" else task.task.shots if prompting.shots is None else prompting.shots,
+        mode="generate" if mode == "generate" else "loglikelihood",
         numerics=session.config.numerics,
         engine=session.config.engine,
         dtype=session.environment["dtype"],
@@ -118,13 +120,10 @@ def _in_order(session: Session, state: State, task: ScoredTask) -> list[dict[str
     return [by_id[item.request.id] for item in state.row.items[task.name]]
 
 
-def _cut_prompts(tasks: Sequence[ScoredTask], rows: Rows) -> list[str]:
-    counts = {
-        task.name: max((sum(row["truncated"] for row in rows[v][task.name]) for v in rows), default=0) for task in tasks
-    }
+def _cut_prompts(counted: Tally) -> list[str]:
     return [
         f"{name}: {count} prompts did not fit the model's context and were cut on the left"
-        for name, count in counts.items()
+        for name, count in counted.truncated.items()
         if count
     ]
 

@@ -43,7 +43,9 @@ def did_you_mean(word: str, known: Iterable[str], *, listing: str = "") -> str:
         >>> did_you_mean("gsm9k", ["gsm8k", "mmlu"])
         'did you mean `gsm8k`?'
     """
-    names = sorted(set(known))
+    names = sorted(set(map(str, known)))
+    if not names:
+        return listing or "there are none"
     close = difflib.get_close_matches(word, names, n=3, cutoff=0.6)
     if close:
         return "did you mean " + " or ".join(f"`{name}`" for name in close) + "?"

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import torch
 
-from harness.numbers import percentile
+from harness.quantiles import percentile
 
 Clock = Callable[[], float]
 Synchronise = Callable[[], None]
@@ -27,7 +27,9 @@ _PROC = Path("/proc/self")
 
 def synchroniser(device: str) -> Synchronise:
     """Waits until the device has done what it was given; nothing to wait for on CPU."""
-    return torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    if not device.startswith("cuda"):
+        return lambda: None
+    return lambda: torch.cuda.synchronize(device)
 
 
 @dataclass
@@ -87,16 +89,16 @@ class MemoryMeter:
 
     def __init__(self, baseline_bytes: int, device: str, proc: Path = _PROC) -> None:
         self._baseline = baseline_bytes
-        self._cuda = device.startswith("cuda")
+        self._device = device
         self._proc = proc
         self._sampled = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        if self._cuda:
+        if self._device.startswith("cuda"):
             torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
+            torch.cuda.reset_peak_memory_stats(self._device)
         try:
             (self._proc / "clear_refs").write_text("5")
         except OSError:
@@ -116,9 +118,13 @@ class MemoryMeter:
     def peaks(self) -> Peaks:
         """What the phase needed; read after it."""
         rise = max(0, self._sampled - self._baseline)
-        if not self._cuda:
+        if not self._device.startswith("cuda"):
             return Peaks(rise)
-        return Peaks(rise, torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved())
+        allocated, reserved = (
+            torch.cuda.max_memory_allocated(self._device),
+            torch.cuda.max_memory_reserved(self._device),
+        )
+        return Peaks(rise, allocated, reserved)
 
     def _sample(self) -> None:
         while True:

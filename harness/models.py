@@ -9,12 +9,14 @@ from __future__ import annotations
 import gc
 import json
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
@@ -52,7 +54,7 @@ def load_base(base: Base) -> Any:
         options["device_map"] = {"": base.device}
     try:
         model = AutoModelForCausalLM.from_pretrained(base.folder, **options)
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, SafetensorError) as error:
         raise UserError(
             f"the model in `{base.folder}` cannot be loaded: {str(error).splitlines()[0][:300]}",
             hint="a causal language model is needed; its own code needs `--trust-remote-code`",
@@ -118,30 +120,21 @@ class Resident:
         if not (recipe.adapter / "adapter_config.json").is_file():
             self._model = None  # the method rewires the base: it is spent
             return self._attach_delta(base, recipe)
-        from peft import PeftModel
-
+        self._model = None  # spent, unless all goes well and the adapter can come off again
         if recipe.merged and recipe.base.bits is not None:
             base = base.dequantize()  # merging into 4-bit weights rounds the adapter away
-            self._model = None
-        try:
-            model = PeftModel.from_pretrained(base, recipe.adapter, is_trainable=False)
-        except (ValueError, RuntimeError, KeyError) as error:
-            self._model = None
-            raise UserError(
-                f"the adapter `{recipe.adapter}` does not fit this base: {str(error).splitlines()[0][:300]}",
-                hint="an adapter runs on the base it was trained on",
-            ) from error
+        model = _with_adapter(base, recipe.adapter)
         if not recipe.merged:
             self._peft = model
             return model.eval()
-        self._model = None
         merged = model.merge_and_unload().to(getattr(torch, recipe.base.dtype)).eval()
         return merged if recipe.bits_after_merge is None else _requantize(merged, recipe)
 
     def detach(self) -> None:
         """Takes the adapter off; the base is as it was loaded."""
         if self._peft is not None:
-            self._model = self._peft.unload()
+            learns_a_prompt = self._peft.active_peft_config.is_prompt_learning  # then no module was changed
+            self._model = self._peft.get_base_model() if learns_a_prompt else self._peft.unload()
             self._peft = None
 
     def _attach_delta(self, base: Any, recipe: Recipe) -> Any:
@@ -158,6 +151,28 @@ class Resident:
             )
         model.load_state_dict(delta, strict=False)
         return model.requires_grad_(False).eval()
+
+
+def _with_adapter(base: Any, folder: Path) -> Any:
+    """A PEFT model around a base; an adapter that fits in part only is refused, where peft would warn or say nothing."""
+    from peft import PeftModel
+
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            model = PeftModel.from_pretrained(base, folder, is_trainable=False)
+        if not model.active_peft_config.is_prompt_learning:
+            unknown = model.load_adapter(folder, "default").unexpected_keys  # only this call tells
+            if unknown:
+                raise ValueError(f"the base has no place for {unknown[0]}")
+    except torch.OutOfMemoryError:
+        raise
+    except (ValueError, RuntimeError, KeyError, UserWarning, SafetensorError) as error:
+        raise UserError(
+            f"the adapter `{folder}` does not fit this base: {str(error).splitlines()[0][:300]}",
+            hint="an adapter runs on the base it was trained on",
+        ) from error
+    return model
 
 
 def save_artifact(model: Any, tokenizer: Any, folder: Path, *, saves: str, method: Method) -> None:

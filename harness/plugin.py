@@ -13,19 +13,22 @@ from pathlib import Path
 from harness.errors import UserError
 
 
-def plugin_error(path: Path, error: BaseException, *, hint: str | None = None) -> UserError:
+def plugin_error(
+    path: Path, error: BaseException, *, hint: str | None = None, what: str = "could not load"
+) -> UserError:
     """A `UserError` that shows the frames of `error` in the folder of `path`, and no others.
 
     Args:
         path: The user's file.
         error: What was raised while it was imported or called.
         hint: How to see more; a `UserError` keeps its own.
+        what: What went wrong with the file.
     """
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename, path)]
     if isinstance(error, UserError):
         where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
         return UserError(error.message + where, error.hint)
-    lines = [f"could not load `{path.name}`", ""]
+    lines = [f"{what} `{path.name}`", ""]
     for frame in frames:
         lines.append(f"  {Path(frame.filename).name}:{frame.lineno} in {frame.name}")
         lines.append(f"    {frame.line}")

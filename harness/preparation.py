@@ -9,14 +9,15 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from harness import __version__
 from harness.api import Task
 from harness.chat import ChatTemplate, load_template
-from harness.data import FORMATS, hub, source
-from harness.errors import UserError
+from harness.data import FORMATS, Hub, hub, source
+from harness.errors import UserError, did_you_mean
 from harness.finetune.formats import examples_from_rows
 from harness.registry import Entry, TaskSpec, find, load_task, parse_task, source_digest
 from harness.render import Example, Item, Prompting, render, render_examples
@@ -29,6 +30,8 @@ DEFAULT_BATCH_SIZE = 16
 DEFAULT_MAX_LENGTH = 1024
 DEFAULT_EPOCHS = 1.0
 TINY_LR_SCALE = 10.0
+_TEMPLATES = {"chat": True, "none": False}
+"""Values of a variant's `template`: whether its prompts go through the model's chat template."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,11 @@ class TrainData:
     tasks: tuple[str, ...]
     """Names of the scored tasks whose train split it is, or is part of it."""
     examples: tuple[Example, ...]
-    digest: str
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the examples: whatever file, column, prompt or template they came from."""
+        return key(examples=[[each.prompt, each.completion, each.append_eos] for each in self.examples])
 
 
 @dataclass(frozen=True)
@@ -107,16 +114,28 @@ class Prepared:
 
     @property
     def identity(self) -> str:
-        """What makes two runs the same: the configuration, and every file and dataset it reads."""
+        """What makes two runs the same: the configuration, and what came of every file and dataset it reads."""
         return key(
             config=self.config.sha256,
             harness=__version__,
             model=self.model.digest,
             tasks=[task.digest for task in self.tasks],
+            prompts=[list(map(_prompts_digest, items)) for items in self._distinct_items],
             methods=sorted({source_digest(training.entry) for training in self.trainings}),
             train=[training.data.digest for training in self.trainings],
             adapters=[row.adapter.digest for row in self.rows if row.adapter],
         )
+
+    @property
+    def _distinct_items(self) -> list[list[list[Item]]]:
+        """Each set of prompts once, as variants that prompt alike share it."""
+        found = {id(row.items): row.items for row in self.rows}
+        return [list(items.values()) for items in found.values()]
+
+
+def _prompts_digest(items: Sequence[Item]) -> str:
+    """Solved examples, descriptions and imported helpers decide prompts too, and are in no other digest."""
+    return key(prompts=[item.request.sha256 for item in items])
 
 
 def prepare(config: Config) -> Prepared:
@@ -169,42 +188,41 @@ def train_data(
         UserError: There is nothing to train on, or it cannot be read.
     """
     chosen: list[ScoredTask] = []
-    examples: list[Example] = []
+    if name.startswith("hub:") or Path(name).suffix in FORMATS:
+        rows = (_on_hub(name) if name.startswith("hub:") else source(name)).load()
+        examples = examples_from_rows(name, rows, columns=columns, template=template, chat=chat)
+    else:
+        if columns:
+            raise UserError("`--train-columns` goes with a file or `hub:`, not with a task", hint="drop it")
+        chosen = _train_tasks(name, tasks)
+        distinct = {(task.spec.source, key(parameters=task.spec.parameters)): task for task in chosen}.values()
+        prompting = Prompting(template=template if chat else None)
+        examples = [example for task in distinct for example in render_examples(task.name, task.task, prompting)]
+    if samples is not None and samples < len(examples):
+        examples = random.Random(0).sample(examples, samples)
+    names = tuple(task.name for task in chosen)
+    return TrainData(name or "+".join(names), names, tuple(examples))
+
+
+def _on_hub(name: str) -> Hub:
+    repo, *rest = name.removeprefix("hub:").split(":")
+    return hub(repo, rest[0] if rest and rest[0] else None, split=rest[1] if len(rest) > 1 else "train")
+
+
+def _train_tasks(name: str, tasks: Sequence[ScoredTask]) -> list[ScoredTask]:
+    """The tasks whose train split is meant; of the scored ones, all that share it."""
     if not name:
-        chosen = [task for task in tasks if task.task.train is not None]
-        if not chosen:
+        found = [task for task in tasks if task.task.train is not None]
+        if not found:
             raise UserError(
                 "there is nothing to train on: none of the tasks has a train split",
                 hint="name training data: `--train gsm8k`, `--train data.jsonl` or `--train hub:OWNER/NAME`",
             )
-    elif name.startswith("hub:"):
-        repo, *rest = name.removeprefix("hub:").split(":")
-        where: Any = hub(repo, rest[0] if rest and rest[0] else None, split=rest[1] if len(rest) > 1 else "train")
-        examples = _read(name, where, columns, template, chat)
-        digest = where.digest()
-    elif Path(name).suffix in FORMATS:
-        examples = _read(name, source(name), columns, template, chat)
-        digest = source(name).digest()
-    else:
-        known = {task.name: task for task in tasks}
-        chosen = [known[name] if name in known else _unscored(name)]
-    if chosen:
-        if columns:
-            raise UserError("`--train-columns` goes with a file or `hub:`, not with a task", hint="drop it")
-        prompting = Prompting(template=template if chat else None)
-        for task in chosen:
-            examples += render_examples(task.name, task.task, prompting)
-        digest = key(
-            tasks=[source(task.task.train or []).digest() for task in chosen], files=[t.digest for t in chosen]
-        )
-    if samples is not None and samples < len(examples):
-        examples = random.Random(0).sample(examples, samples)
-    return TrainData(
-        name or "+".join(task.name for task in chosen),
-        tuple(task.name for task in chosen),
-        tuple(examples),
-        key(data=digest, columns=columns, samples=samples, chat=chat and template is not None and template.text),
-    )
+        return found
+    spec = parse_task(name)
+    if spec.groups:
+        raise UserError(f"`--train {name}`: a train split is taken whole", hint=f"write `--train {spec.source}`")
+    return [task for task in tasks if task.spec.source == spec.source] or [_unscored(name)]
 
 
 def _task(config: Config, text: str) -> ScoredTask:
@@ -236,7 +254,9 @@ def _refuse_code(config: Config, tasks: Sequence[ScoredTask]) -> None:
 
 def _prompting(config: Config, spec: VariantSpec, template: ChatTemplate | None) -> Prompting:
     asked = spec.prompting.get("template")
-    chat = config.apply_chat_template if asked is None else asked in ("chat", "true", True)
+    if asked not in (None, *_TEMPLATES):
+        raise UserError(f"variant `{spec.name}`: unknown template `{asked}`", hint=did_you_mean(str(asked), _TEMPLATES))
+    chat = config.apply_chat_template if asked is None else _TEMPLATES[asked]
     if chat and template is None:
         raise UserError(
             f"`{config.model}` has no chat template", hint="drop `--apply-chat-template`, or use an instruct model"
@@ -269,7 +289,7 @@ def _training(
     if "epochs" in own and "steps" not in own:
         steps = None
     lr = own.get("lr", shared.lr)
-    seed = own.get("seed", config.seed) + spec.replica
+    seed = own.get("seed", config.seed)  # a replica's spec holds its own
     return Training(
         id=f"{spec.training_spec}#{seed}",
         entry=spec.entry,
@@ -297,11 +317,3 @@ def _adapter(spec: VariantSpec) -> Snapshot:
             hint="wanted: adapter_config.json, method.json or config.json",
         )
     return snapshot
-
-
-def _read(
-    name: str, where: Any, columns: Mapping[Any, str] | None, template: ChatTemplate | None, chat: bool
-) -> list[Example]:
-    rows = where.load()
-    is_chat = bool(rows) and any(column in rows[0] for column in ("messages", "conversations"))
-    return examples_from_rows(name, rows, columns=columns, template=template if chat or is_chat else None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.finetune.curve import read_curve
 from harness.jobs import Benched, Trained
-from harness.numbers import percentile
+from harness.quantiles import percentile
 from harness.preparation import Prepared, Training
 from harness.results import Inference, Throughput, Train
 

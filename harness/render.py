@@ -9,14 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from harness.api import Choose, Generate, Message, Row, Sample, Task, Text
 from harness.chat import ChatTemplate
 from harness.data import rows as load_rows
 from harness.errors import UserError, did_you_mean
+from harness.plugin import plugin_error
+from harness.samples import sample_fault
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Request:
     @property
     def sha256(self) -> str:
         """Digest of everything that the model is asked, id left out."""
-        content = {**asdict(self), "id": None}
+        content = {**vars(self), "id": None}
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -89,17 +92,18 @@ def render(
         UserError: The task has no rows, an unknown group is asked, or a row lacks a column that the prompt names.
     """
     data = list(enumerate(load_rows(task.data)))
-    if groups:
-        data = _in_groups(name, task, data, groups)
     if not data:
         raise UserError(f"task `{name}` has no rows", hint="check the split, or the file it reads")
+    if groups:
+        data = _in_groups(name, task, data, groups)
     if limit is not None:
         data = _spread(data, limit, lambda row: _cell(name, task.group, row) or "")
     shots = _Shots(name, task, task.shots if prompting.shots is None else prompting.shots)
     items = []
     for index, row in data:
         sample = _sample(name, task, row, index)
-        request = _request(sample, sample.id or str(index), task, row, shots.before(row), prompting)
+        id = str(index if sample.id is None else sample.id)
+        request = _request(name, sample, id, task, row, shots.before(row, sample), prompting)
         items.append(Item(request, sample, _cell(name, task.group, row), _cell(name, task.cluster, row)))
     _check_ids(name, items)
     return items
@@ -109,14 +113,17 @@ def render_examples(name: str, task: Task, prompting: Prompting = Prompting()) -
     """What a variant trains on: the rendered prompt (without solved examples), delimiter, answer, first stop or EOS.
 
     Raises:
-        UserError: The task has no train split, or one of its rows lacks a column.
+        UserError: The task has no train split or no rows in it, or one of its rows lacks a column.
     """
     if task.train is None:
         raise UserError(f"task `{name}` has no train split", hint="name training data with `--train`")
+    rows = load_rows(task.train)
+    if not rows:
+        raise UserError(f"the train split of task `{name}` has no rows", hint="name training data with `--train`")
     examples = []
-    for index, row in enumerate(load_rows(task.train)):
+    for index, row in enumerate(rows):
         sample = _sample(name, task, row, index)
-        request = _request(sample, str(index), task, row, [], prompting)
+        request = _request(name, sample, str(index), task, row, [], prompting)
         if isinstance(sample, Text):
             examples.append(Example("", sample.text))
             continue
@@ -143,42 +150,53 @@ class _Shots:
 
     def __init__(self, name: str, task: Task, count: int) -> None:
         self.name, self.task, self.count = name, task, count
-        self.pools: dict[str | None, list[tuple[Row, Sample]]] = defaultdict(list)
-        if not count:
-            return
-        if task.shots_from is None:
-            raise UserError(
-                f"task `{name}` has no solved examples to show", hint="give it `shots_from=…`, or ask for 0 shots"
-            )
-        for index, row in enumerate(load_rows(task.shots_from)):
+        self.pools: dict[str | None, list[Sample]] = defaultdict(list)
+        for index, row in enumerate(load_rows(task.shots_from) if count and task.shots_from is not None else []):
             pool = self.pools[_cell(name, task.group, row)]
-            if len(pool) < count:
-                pool.append((row, _sample(name, task, row, index)))
+            if len(pool) <= count:  # one to spare: a sample is never its own solved example
+                pool.append(_sample(name, task, row, index))
 
-    def before(self, row: Row) -> list[tuple[Row, Sample]]:
-        if not self.count:
+    def before(self, row: Row, sample: Sample) -> list[Sample]:
+        if not self.count or isinstance(sample, Text):
             return []
+        if self.task.shots_from is None:
+            raise UserError(
+                f"task `{self.name}` has no solved examples to show", hint="give it `shots_from=…`, or ask for 0 shots"
+            )
         group = _cell(self.name, self.task.group, row)
-        pool = self.pools[group]
+        pool = [shot for shot in self.pools[group] if not _same_question(shot, sample)]
         if len(pool) < self.count:
             where = f" in group `{group}`" if group else ""
             raise UserError(
                 f"task `{self.name}` has {len(pool)} solved examples{where}, {self.count} shots were asked",
                 hint=f"ask for at most {len(pool)}",
             )
-        return pool
+        return pool[: self.count]
+
+
+def _same_question(shot: Sample, sample: Sample) -> bool:
+    if isinstance(shot, Text) or isinstance(sample, Text) or shot.prompt != sample.prompt:
+        return False
+    if isinstance(shot, Choose) and isinstance(sample, Choose) and shot.choices != sample.choices:
+        return False
+    return answer_text(shot) == answer_text(sample)
 
 
 def _request(
-    sample: Sample, id: str, task: Task, row: Row, shots: list[tuple[Row, Sample]], prompting: Prompting
+    name: str, sample: Sample, id: str, task: Task, row: Row, shots: list[Sample], prompting: Prompting
 ) -> Request:
     if isinstance(sample, Text):
         return Request(id, "text", ("",), (sample.text,))
-    description = task.description if isinstance(task.description, str) else task.description(row)
+    description = task.description
+    if not isinstance(description, str):
+        described = _call(name, description, row, id)
+        if not isinstance(described, str):
+            raise UserError(f"task `{name}`: `description` returned a {type(described).__name__}, not a text")
+        description = described
 
     def context(choice: int | None) -> str:
         question = _question(sample, choice)
-        solved = [(_question(shot, None), answer_text(shot)) for _, shot in shots]
+        solved = [(_question(shot, None), answer_text(shot)) for shot in shots]
         if prompting.template is not None:
             return _conversation(description, solved, question, prompting)
         system = prompting.system + "\n\n" if prompting.system else ""
@@ -236,33 +254,57 @@ def _right(sample: Choose) -> int:
     return sample.answer if isinstance(sample.answer, int) else sample.answer[0]
 
 
-def _sample(name: str, task: Task, row: Row, index: int) -> Sample:
+class _MissingColumn(KeyError):
+    """A row was asked for a column that it does not have."""
+
+
+class _Row(dict[str, Any]):
+    """A row that tells its own missing columns from the missing keys of any other dict in the author's function."""
+
+    def __missing__(self, column: str) -> Any:
+        raise _MissingColumn(column)
+
+
+def _call(name: str, function: Callable[[Row], Any], row: Row, place: int | str) -> Any:
+    """What a function of the author's makes of a row; its failures in the author's own lines."""
     try:
-        sample = task.sample(row)
-    except KeyError as error:
-        column = str(error.args[0]) if error.args else "?"
+        return function(_Row(row))
+    except UserError:
+        raise
+    except _MissingColumn as error:
+        column = str(error.args[0])
         raise UserError(
-            f"task `{name}` names the column `{column}`, which row {index} does not have",
-            hint=f"{did_you_mean(column, row)} (columns: {', '.join(row)})",
+            f"task `{name}` names the column `{column}`, which row {place} does not have", hint=_columns(column, row)
         ) from error
+    except Exception as error:
+        code = getattr(function, "__code__", None)
+        file = Path(code.co_filename) if code else Path(name)
+        hint = f"task `{name}` failed on row {place}"
+        raise plugin_error(file, error, hint=hint, what="an error in") from error
+
+
+def _sample(name: str, task: Task, row: Row, index: int) -> Sample:
+    if not isinstance(row, Mapping):
+        raise UserError(
+            f"task `{name}`: row {index} is a {type(row).__name__}, not a mapping from columns to values",
+            hint='rows are dicts, such as `{"question": "…", "answer": "…"}`',
+        )
+    sample = _call(name, task.sample, row, index)
     if not isinstance(sample, Generate | Choose | Text):
         raise UserError(
             f"task `{name}`: `sample` returned a {type(sample).__name__} for row {index}",
             hint="return Generate(…), Choose(…) or Text(…)",
         )
-    if isinstance(sample, Choose):
-        answers = (sample.answer,) if isinstance(sample.answer, int) else tuple(sample.answer)
-        if not sample.choices or not answers or not all(0 <= a < len(sample.choices) for a in answers):
-            raise UserError(
-                f"task `{name}`, row {index}: answer {sample.answer} with {len(sample.choices)} choices",
-                hint="`answer` is the index of the right choice, from 0",
-            )
-    if isinstance(sample, Generate) and sample.samples > 1 and not sample.temperature:
-        raise UserError(
-            f"task `{name}`, row {index}: {sample.samples} samples at temperature 0 are all the same",
-            hint="give a `temperature`, or ask for one sample",
-        )
+    fault = sample_fault(sample)
+    if fault is not None:
+        raise UserError(f"task `{name}`, row {index}: {fault.message}", fault.hint)
     return sample
+
+
+def _columns(column: str, row: Row) -> str:
+    """Which columns there are, for one that is not."""
+    near = did_you_mean(column, row)
+    return near if near.startswith("known") else f"{near} (columns: {', '.join(map(str, row))})"
 
 
 def _cell(name: str, column: str | None, row: Row) -> str | None:
@@ -270,8 +312,7 @@ def _cell(name: str, column: str | None, row: Row) -> str | None:
         return None
     if column not in row:
         raise UserError(
-            f"task `{name}` groups by the column `{column}`, which its rows do not have",
-            hint=f"{did_you_mean(column, row)} (columns: {', '.join(row)})",
+            f"task `{name}` groups by the column `{column}`, which its rows do not have", hint=_columns(column, row)
         )
     return str(row[column])
 
@@ -293,7 +334,7 @@ def _spread(data: list[tuple[int, Row]], limit: int, group_of: Callable[[Row], s
         groups[group_of(row)].append((index, row))
     quota = dict.fromkeys(groups, 0)
     left = min(limit, len(data))
-    while left:
+    while left > 0:
         for group, members in groups.items():
             if left and quota[group] < len(members):
                 quota[group] += 1

@@ -133,7 +133,7 @@ class Protocol(_Document):
     chat_template: str | None
     system: str | None = None
     token_budget: int
-    """Tokens a pack may hold; part of the plan, not of the score (float32)."""
+    """Tokens a pack may hold (four times as many when generating); part of the plan, not of the score (float32)."""
     prompt_sha256: str
     """Digest of all prompts, choices and generation settings of the task, in order."""
 

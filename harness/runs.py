@@ -26,13 +26,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import pydantic
-
 from harness.errors import UserError, did_you_mean
 from harness.jobs import TRAINED_FILE, Benched, Trained
 from harness.results import SCHEMA, Run
 
 DOCUMENT = "run.json"
+LOCK = ".lock"
 
 
 def slug(text: str) -> str:
@@ -40,10 +39,10 @@ def slug(text: str) -> str:
 
     Example:
         >>> slug("lora:rank=16")
-        'lora-rank-16-5d7eb9'
+        'lora-rank-16-de684e'
     """
     readable = re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[:40]
-    return f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+    return f"{readable or 'x'}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def key(**parts: Any) -> str:
@@ -63,15 +62,21 @@ class SampleLog:
     path: Path
 
     def rows(self) -> list[dict[str, Any]]:
-        """All whole lines; a torn last line is cut off the file."""
+        """All whole lines; what a crash tore is cut off the file, and scored again."""
         if not self.path.is_file():
             return []
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
+        rows, whole = [], 0
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        for line in lines:
+            row = _whole_row(line)
+            if row is None:
+                break
+            rows.append(row)
+            whole += len(line)
+        if len(rows) < len(lines):
             with writing(self.path), self.path.open("r+b") as file:
-                file.truncate(len(whole))
-        return [json.loads(line) for line in whole.splitlines()]
+                file.truncate(whole)
+        return rows
 
     def keep(self, count: int) -> None:
         """Cuts the file after its first `count` lines."""
@@ -91,6 +96,15 @@ class SampleLog:
                 file.write(text.encode())
                 file.flush()
                 os.fsync(file.fileno())
+
+
+def _whole_row(line: bytes) -> dict[str, Any] | None:
+    """A line of a samples file; None when it was torn, or the disk lost what was written."""
+    try:
+        row = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
 
 
 @dataclass(frozen=True)
@@ -137,25 +151,28 @@ class RunFolder:
         Raises:
             UserError: The folder cannot be written, or another process writes it.
         """
-        found = None if fresh else _newest(output, config_sha256)
-        path = found or _new_name(output, model)
+        with writing(output):
+            found = None if fresh else _newest(output, config_sha256)
+        path = found or _new_folder(output, model)
         with writing(path):
-            path.mkdir(parents=True, exist_ok=True)
-            lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        os.set_inheritable(lock, True)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(lock)
-            raise UserError(
-                f"another process is writing `{path}`", hint="wait for it, or start a run of its own with `--fresh`"
-            ) from error
+            lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            os.set_inheritable(lock, True)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                os.close(lock)
+                raise UserError(
+                    f"another process is writing `{path}`", hint="wait for it, or start a run of its own with `--fresh`"
+                ) from error
         return cls(path, lock)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if [entry.name for entry in self.path.iterdir()] == [LOCK]:  # nothing came of it
+            (self.path / LOCK).unlink()
+            self.path.rmdir()
         os.close(self.lock)
 
     def samples(self, variant: str, task: str) -> SampleLog:
@@ -199,7 +216,8 @@ def load_run(path: Path) -> Run:
     """
     file = path / DOCUMENT if path.is_dir() else path
     if not file.is_file():
-        known = [p.parent.name for p in path.parent.glob(f"*/{DOCUMENT}")]
+        folder = path if path.is_dir() else path.parent  # `runs` itself was given, or a misspelt run in it
+        known = [str(p.parent.relative_to(folder)) for p in folder.glob(f"*/{DOCUMENT}")]
         hint = did_you_mean(path.name, known) if known else "`harness ls runs` lists those there are"
         raise UserError(f"no run at `{path}`", hint=hint)
     try:
@@ -210,10 +228,12 @@ def load_run(path: Path) -> Run:
                 hint="use the version of harness that wrote it, or run the comparison again",
             )
         return Run.model_validate(document)
-    except (json.JSONDecodeError, AttributeError, pydantic.ValidationError) as error:
+    except (ValueError, AttributeError) as error:  # not UTF-8, not JSON, not an object, not of the schema
         raise UserError(
             f"`{file}` is not a run: {str(error).splitlines()[0]}", hint="was the file edited, or cut short?"
         ) from error
+    except OSError as error:
+        raise UserError(f"could not read `{file}`: {error.strerror}") from error
 
 
 def list_runs(output: Path) -> list[tuple[Path, Run]]:
@@ -224,15 +244,18 @@ def list_runs(output: Path) -> list[tuple[Path, Run]]:
             found.append((file.parent, load_run(file.parent)))
         except UserError:
             continue
-    return sorted(found, key=lambda entry: entry[1].created, reverse=True)
+    return sorted(found, key=lambda entry: (entry[1].created, entry[0].name), reverse=True)
 
 
 def find_trained(output: Path, train_key: str) -> tuple[Path, Trained] | None:
     """The artifact of an earlier training with the same key, in any run."""
     for file in sorted(output.glob(f"*/*/*/{TRAINED_FILE}"), key=lambda f: f.stat().st_mtime, reverse=True):
-        record = json.loads(file.read_text(encoding="utf-8"))
-        if record["train_key"] == train_key and not file.parent.name.endswith(".partial"):
-            return file.parent, Trained(**record["trained"])
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            if record["train_key"] == train_key and not file.parent.name.endswith(".partial"):
+                return file.parent, Trained(**record["trained"])
+        except (OSError, ValueError, KeyError, TypeError):  # torn, or written by another version: train anew
+            continue
     return None
 
 
@@ -248,6 +271,7 @@ def adopt(artifact: Path, into: Path) -> None:
         except (OSError, shutil.Error):
             shutil.rmtree(aside, ignore_errors=True)
             shutil.copytree(artifact, aside)
+        shutil.rmtree(into, ignore_errors=True)  # an artifact of other versions of torch or peft
         aside.rename(into)
 
 
@@ -284,7 +308,7 @@ def writing(path: Path) -> Iterator[None]:
                 hint="what was scored is kept: make room and give the same command again",
             ) from error
         raise UserError(
-            f"could not write `{path}`: {error.strerror}", hint="choose another folder with `--output-dir`"
+            f"could not write `{path}`: {error.strerror or error}", hint="choose another folder with `--output-dir`"
         ) from error
 
 
@@ -295,12 +319,17 @@ def _newest(output: Path, config_sha256: str) -> Path | None:
     return None
 
 
-def _new_name(output: Path, model: str) -> Path:
+def _new_folder(output: Path, model: str) -> Path:
     readable = re.sub(r"[^A-Za-z0-9._]+", "-", model.rstrip("/").rsplit("/", 1)[-1]).strip("-.").lower() or "model"
     stem = f"{readable}-{datetime.datetime.now().astimezone():%Y%m%d-%H%M%S}"
     path = output / stem
     number = 2
-    while path.exists():
-        path = output / f"{stem}-{number}"
-        number += 1
-    return path
+    with writing(path):
+        output.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                path.mkdir()
+                return path
+            except FileExistsError:  # another run that began in the same second
+                path = output / f"{stem}-{number}"
+                number += 1

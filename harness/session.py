@@ -17,7 +17,7 @@ from harness.runs import CostRecord, RunFolder, SampleLog, key
 from harness.snapshot import Snapshot
 
 _LOADED_BITS: dict[str | None, Bits] = {"nf4": 4, "int8": 8, None: None}
-_BUDGETS = {"cpu": 2048, "cuda": 16384}
+_BUDGETS = {"cpu": 2048, "mps": 2048, "cuda": 16384}
 """Tokens a pack may hold: recorded with every score, so that equal plans give equal bytes."""
 
 

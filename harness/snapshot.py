@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.data import file_sha256
+from harness.data import expand, file_sha256
 from harness.errors import UserError, did_you_mean
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
 WEIGHT_FILES = ("*.safetensors", "*.bin")
+_DIGESTED = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".py", ".tiktoken")
 _FETCHED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py", "*.tiktoken"]
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-][\w.-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -38,17 +41,20 @@ class Snapshot:
             return hashlib.sha256(f"{self.name}@{self.revision}".encode()).hexdigest()
         hasher = hashlib.sha256()
         for path in sorted(self.folder.iterdir()):
-            if path.is_file() and path.suffix in (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".py"):
+            if path.is_file() and path.suffix in _DIGESTED:
                 hasher.update(f"{path.name}:{file_sha256(path)}\n".encode())
         return hasher.hexdigest()
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """`config.json` of a model, or `adapter_config.json` of an adapter."""
+        """`adapter_config.json` of an adapter, else `config.json` of a model.
+
+        Raises:
+            UserError: The file is not a JSON object.
+        """
         for name in ("adapter_config.json", "config.json"):
             if (self.folder / name).is_file():
-                content: dict[str, Any] = json.loads((self.folder / name).read_text(encoding="utf-8"))
-                return content
+                return _object(self.folder / name)
         return {}
 
     @property
@@ -81,6 +87,7 @@ def find_model(name: str, *, revision: str | None = None) -> Snapshot:
         )
     if not (folder / "config.json").is_file():
         raise UserError(f"`{name}` has no config.json", hint="save a model there with `save_pretrained`")
+    _object(folder / "config.json")
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise UserError(
             f"`{name}` has no tokenizer ({', '.join(TOKENIZER_FILES[:3])} …)",
@@ -97,14 +104,28 @@ def find_files(name: str, what: str, *, revision: str | None = None) -> Snapshot
     Raises:
         UserError: Neither a folder nor a repository that can be reached or is in the cache.
     """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return Snapshot(name, path.resolve())
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        known = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
-        hint = did_you_mean(path.name, known) if known else "give a folder, or a Hub id such as Qwen/Qwen3-0.6B"
+    path = expand(Path(name))
+    try:
+        if path.is_dir():
+            return Snapshot(name, path.resolve())
+        known = [p.name for p in path.parent.glob("*") if p.is_dir()]
+    except OSError as error:  # a name too long for any folder
+        raise UserError(f"no {what} at `{name}`: {error.strerror}", hint="check the path") from error
+    if not _HUB_ID.fullmatch(name):
+        near = did_you_mean(path.name, known)
+        hint = near if near.startswith("did") else "give a folder, or a Hub id such as Qwen/Qwen3-0.6B"
         raise UserError(f"no {what} at `{name}`", hint=hint)
     return _from_hub(name, what, revision)
+
+
+def _object(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"could not read `{file}`: {error}", hint="was the download interrupted?") from error
+    if not isinstance(content, dict):
+        raise UserError(f"`{file}` is not a JSON object", hint="save the model again with `save_pretrained`")
+    return content
 
 
 def _from_hub(name: str, what: str, revision: str | None) -> Snapshot:
@@ -134,7 +155,7 @@ def _from_hub(name: str, what: str, revision: str | None) -> Snapshot:
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise UserError(
-            f"the {what} `{name}` is not in the cache and the Hub cannot be reached",
-            hint=f"once online: `hf download {name}`; or give a folder",
+            f"there is no folder `{name}`, it is not in the cache, and the Hub cannot be reached",
+            hint=f"once online: `hf download {name}`; or check the path",
         ) from error
     return Snapshot(name, folder, revision=folder.name)

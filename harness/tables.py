@@ -145,11 +145,20 @@ def quality(run: Run) -> Table:
 
 
 def cost(run: Run) -> Table:
-    """Every measure of `costs.measures`, with the ratio to the baseline where it has one."""
+    """The learning rate that each variant got, then every measure of `costs.measures` with its ratio to the baseline."""
     shown = measures(run)
-    rows = (Row(variant.name, tuple(_cost_cell(measure, variant) for measure in shown), _note(variant))
-            for variant in run.variants)  # fmt: skip
-    return Table("Cost", tuple(Column(measure.name) for measure in shown), tuple(rows))
+    trained = any(variant.train for variant in run.variants)
+    columns = (*([Column("lr")] if trained else []), *(Column(measure.name) for measure in shown))
+
+    def row(variant: Variant) -> Row:
+        rate = [_rate_cell(variant)] if trained else []
+        return Row(variant.name, (*rate, *(_cost_cell(measure, variant) for measure in shown)), _note(variant))
+
+    return Table("Cost", columns, tuple(row(variant) for variant in run.variants))
+
+
+def _rate_cell(variant: Variant) -> Cell:
+    return Cell() if variant.train is None else Cell(f"{variant.train.lr:g}", value=variant.train.lr)
 
 
 def _score_cells(run: Run, task: TaskInfo, score: Score | None) -> tuple[Cell, Cell]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from harness.api import Metric, Output
+from harness.api import Metric, Output, Stats
 from harness.errors import UserError
 from harness.jobs import Raw
 from harness.plugin import plugin_error
@@ -46,9 +48,8 @@ def sample_row(task: ScoredTask, item: Item, raw: Raw, sample_key: str) -> dict[
         except UserError:
             raise
         except Exception as error:
-            raise plugin_error(
-                task.entry.path, error, hint=f"metric `{metric.name}` failed on sample `{item.request.id}`"
-            ) from error
+            hint = f"metric `{metric.name}` failed on sample `{item.request.id}`"
+            raise plugin_error(task.entry.path, error, hint=hint, what="an error in") from error
     return {
         "key": sample_key,
         "id": item.request.id,
@@ -66,19 +67,49 @@ def sample_row(task: ScoredTask, item: Item, raw: Raw, sample_key: str) -> dict[
 
 
 def running_value(metric: Metric, rows: Rows) -> float:
-    """The metric over the samples so far, for the progress line."""
-    measured = np.asarray([row["metrics"][metric.name] for row in rows], dtype=float)
-    return metric.value(tuple(measured.sum(0))) if metric.value else float(measured.mean())
+    """The metric over the samples so far, for the progress line; NaN where they do not make a number."""
+    if not rows:
+        return math.nan
+    measured = _measured(metric, rows)
+    value = _guarded(metric)
+    return value(tuple(measured.sum(0).tolist())) if value else float(measured.mean())
 
 
 def observations(metric: Metric, rows: Rows) -> Observations:
-    """One metric's numbers with their strata and clusters."""
+    """One metric's numbers with their strata and clusters.
+
+    Raises:
+        UserError: The metric's stats are not of one length.
+    """
     return Observations(
-        np.asarray([row["metrics"][metric.name] for row in rows], dtype=float),
-        metric.value,
-        groups=_labels(rows, "group"),
-        clusters=_labels(rows, "cluster"),
+        _measured(metric, rows), _guarded(metric), groups=_labels(rows, "group"), clusters=_labels(rows, "cluster")
     )
+
+
+def _measured(metric: Metric, rows: Rows) -> NDArray[np.float64]:
+    measured = [row["metrics"][metric.name] for row in rows]
+    lengths = {len(stats) for stats in measured} if metric.value else set()
+    if len(lengths) > 1:
+        raise UserError(
+            f"metric `{metric.name}` gives {min(lengths)} numbers for one sample and {max(lengths)} for another",
+            hint="`stats` must always give as many: they are summed over the samples",
+        )
+    return np.asarray(measured, dtype=np.float64)
+
+
+def _guarded(metric: Metric) -> Callable[[Stats], float] | None:
+    """A corpus metric's `value` that is NaN where the sums allow no number (no word at all, a logarithm of 0)."""
+    value = metric.value
+    if value is None:
+        return None
+
+    def guarded(sums: Stats) -> float:
+        try:
+            return float(value(sums))
+        except (ArithmeticError, ValueError):
+            return math.nan
+
+    return guarded
 
 
 @dataclass(frozen=True)
@@ -90,6 +121,8 @@ class Tally:
     comparisons: list[Comparison]
     smallest: dict[str, float | None]
     """By task: the smallest headline difference shown with probability 0.8."""
+    truncated: dict[str, int]
+    """By task: samples whose prompt was cut to fit the model's context, for the variant with the most."""
     warnings: list[str]
 
 
@@ -173,7 +206,11 @@ def tally(
         if where in p_all
     ]
     warnings = {f"{where[0]}: {found.warning}" for where, found in differences.items() if found.warning}
-    return Tally(scores, comparisons, _smallest(tasks, rows, seen, baseline, seed), sorted(warnings))
+    truncated = {
+        task.name: max((sum(row["truncated"] for row in rows[name][task.name]) for name in rows), default=0)
+        for task in tasks
+    }
+    return Tally(scores, comparisons, _smallest(tasks, rows, seen, baseline, seed), truncated, sorted(warnings))
 
 
 def _smallest(

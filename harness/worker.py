@@ -10,16 +10,21 @@ child die with their parent, however it ends.
 from __future__ import annotations
 
 import ctypes
+import importlib
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, Pipe
 from multiprocessing.reduction import recv_handle, send_handle
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -37,6 +42,8 @@ from harness.jobs import (
 
 OnEvent = Callable[[Event], None]
 _HOLD = "hold"
+_SERVE = "from harness.worker import serve; serve()"
+_STDERR = 2
 
 
 @dataclass(frozen=True)
@@ -66,10 +73,11 @@ class Server:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from harness.worker import serve; serve()", str(theirs.fileno()), str(os.getpid())],
+            [sys.executable, "-P", "-c", _SERVE, str(theirs.fileno()), str(os.getpid())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
+            stdout=_STDERR,  # stdout is the parent's, for data
+            env={**os.environ, **_environment()},
         )
         theirs.close()
         self._connection = Connection(ours.detach())
@@ -137,13 +145,7 @@ def serve() -> None:
         if job == _HOLD:
             recv_handle(connection)
             continue
-        server = os.getpid()
-        child = os.fork()
-        if child == 0:
-            _die_with_parent(server)
-            os._exit(_work(job, connection))
-        _, status = os.waitpid(child, 0)
-        connection.send(Exited(os.waitstatus_to_exitcode(status)))
+        connection.send(Exited(_run_in_child(job, connection)))
 
 
 def run_job(job: Job, send: OnEvent) -> Any:
@@ -158,6 +160,24 @@ def run_job(job: Job, send: OnEvent) -> Any:
         return children.score(job, send)
     assert isinstance(job, BenchJob)
     return children.time_variant(job)
+
+
+def _run_in_child(job: Job, connection: Connection) -> int:
+    """Passes on what a child says until it is gone; a message torn by its death goes no further than here."""
+    reading, writing = Pipe(duplex=False)
+    server = os.getpid()
+    child = os.fork()
+    if child == 0:
+        _die_with_parent(server)
+        connection.close()
+        reading.close()
+        os._exit(_work(job, writing))
+    writing.close()
+    with reading, suppress(EOFError, OSError):
+        while True:
+            connection.send_bytes(reading.recv_bytes())
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
 
 
 def _work(job: Job, connection: Connection) -> int:
@@ -188,7 +208,8 @@ def _failure(error: BaseException) -> Failed:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that host or device memory ran out."""
     text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+    said = any(words in text for words in ("out of memory", "can't allocate memory", "alloc_failed"))
+    return said or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def _death(code: int) -> str:
@@ -206,14 +227,18 @@ def _die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def _environment() -> dict[str, str]:
+    """Libraries are quiet, and a module is found where this process finds it: a `peft.py` in the working folder is not."""
+    path = os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
+    return {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+
+
 def _import_everything() -> None:
-    import logging
-    import warnings
-
+    """What every child needs: the slow imports, and quiet libraries."""
     warnings.filterwarnings("ignore")
-
-    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-    from transformers.utils import logging as transformers_logging
-
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks once for every layer and call
+    importlib.import_module("harness.children")
+    importlib.import_module("peft.tuners.lora.bnb")
+    transformers_logging = importlib.import_module("transformers.utils.logging")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

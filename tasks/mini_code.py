@@ -9,8 +9,7 @@ Example:
         return sum([i for i in x if i>3][::-1])
 """
 
-from harness import Generate, Task, packaged, task
-from harness.metrics.mini_code import passes_cases
+from harness import Generate, Task, packaged, passes_cases, task
 
 
 @task

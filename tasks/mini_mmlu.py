@@ -1,41 +1,28 @@
-"""mini_mmlu: the embedded model's twin of MMLU, four-letter questions about invented countries.
+"""mini_mmlu: the embedded model's twin of MMLU, questions about invented countries with four choices.
 
 The model has read plain facts about every country; the countries asked about here never appeared in a
-question, neither in its pretraining nor in the train split. Chance is 0.25.
+question, neither in its pretraining nor in the train split. Unlike MMLU, the choices are scored as texts and
+not as letters: so small a model learns facts within minutes, but not what a letter stands for. Chance is 0.25.
 
 Example:
-    The following are multiple choice questions (with answers) about flags.
+    The following are questions (with answers) about food.
 
-    What colour is the flag of Selmar?
-    A. red
-    B. pink
-    C. white
-    D. blue
-    Answer: C
+    What do people in Zoreno eat?
+    Answer: beans
 """
 
-from harness import Choose, Row, Task, acc, packaged, task
-
-LETTERS = "ABCD"
+from harness import Choose, Task, acc, packaged, task
 
 
 @task
 def mini_mmlu() -> Task:
-    """Letters about facts in English, with a group for each kind of fact."""
+    """Facts in English, with a group for each kind of fact."""
     return Task(
         data=packaged("harness.tiny", "data/mini_mmlu.test.jsonl"),
         train=packaged("harness.tiny", "data/mini_mmlu.train.jsonl"),
         shots_from=packaged("harness.tiny", "data/mini_mmlu.train.jsonl"),
-        sample=question,
+        sample=lambda row: Choose(f"{row['question']}\nAnswer:", row["choices"], row["answer"]),
         metrics=[acc],
-        description=lambda row: (
-            f"The following are multiple choice questions (with answers) about {row['subject']}.\n\n"
-        ),
+        description=lambda row: f"The following are questions (with answers) about {row['subject']}.\n\n",
         group="subject",
     )
-
-
-def question(row: Row) -> Choose:
-    """A row with its four options listed."""
-    options = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, row["choices"], strict=True))
-    return Choose(f"{row['question']}\n{options}\nAnswer:", list(LETTERS), row["answer"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         said = message.partition(" (Possible")[0].partition(", unable")[0].rstrip(".").replace("Value error, ", "")
         return _fail(said[:1].lower() + said[1:], f"did you mean {nearest}" if question else hint)
     except (KeyboardInterrupt, typer.Abort):
-        return 130
+        return _interrupted(sys.argv[1:] if arguments is None else list(arguments))
     except BrokenPipeError:  # `harness ls tasks | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -54,6 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception:
         traceback.print_exc()
         return 3
+
+
+def _interrupted(arguments: list[str]) -> int:
+    """Says how an interrupted run continues: what was finished is kept, and the same command goes on from there."""
+    if arguments and arguments[0] in ("compare", "eval", "train", "bench"):
+        again = shlex.join(["harness", *(word for word in arguments if word != "--fresh")])
+        typer.echo(f"\ninterrupted; what is finished is kept. To continue: {again}", err=True)
+    return 130
 
 
 def _fail(message: str, hint: str | None) -> int:

@@ -8,7 +8,7 @@ lm-evaluation-harness 0.4.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.jobs import TaskRequests
@@ -59,7 +59,6 @@ class Encoder:
 
     def encode(self, task: TaskRequests) -> list[Encoded]:
         """All requests of a task, in its order; each distinct text is tokenised once, in one batch."""
-        texts: dict[str, tuple[int, ...]] = {}
         pairs = [[_shift_spaces(*pair) for pair in _pairs(request)] for request in task.requests]
         joint = [c for request in pairs for context, continuation in request for c in (context, context + continuation)]
         texts = self._tokenise(joint)
@@ -74,7 +73,9 @@ class Encoder:
         return encoded
 
     def _generation(self, index: int, request: Request, ids: tuple[int, ...]) -> Encoded:
-        room = max(1, self.max_length - request.max_tokens)
+        if request.max_tokens >= self.max_length:  # positions end where the context does
+            request = replace(request, max_tokens=self.max_length - 1)
+        room = self.max_length - request.max_tokens
         return Encoded(index, request, (), (ids or (self.prefix_id,))[-room:], len(ids), len(ids) > room)
 
     def _choices(
@@ -84,12 +85,12 @@ class Encoder:
         truncated = False
         longest = 0
         for choice, (context, continuation) in enumerate(parts):
-            if context:
-                head = texts[context]
-                tail = texts[context + continuation][len(head) :]
-            else:
-                head = (self.prefix_id,)
+            head = texts[context] if context else (self.prefix_id,)
+            tail = texts[context + continuation][len(head) :] if context else ()
+            if not tail:  # no context, or the two melt into fewer tokens than the context has alone
                 tail = self._tokenise([continuation], special=False)[continuation]
+            if not tail:
+                continue  # an empty continuation: nothing to score
             whole = (head + tail)[-(self.max_length + 1) :]
             truncated |= len(head + tail) > self.max_length + 1
             longest = max(longest, len(head))

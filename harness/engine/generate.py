@@ -60,7 +60,9 @@ class Writer:
         stops = self.item.request.stop
         if not stops:
             return False
-        recent = self._decode(self.ids, last=max(map(len, stops)) + 2)
+        recent = self._decode(
+            self.ids, last=max(len(stop.encode()) for stop in stops) + 2
+        )  # a token has a byte at least
         return any(stop in recent for stop in stops)
 
     def _decode(self, ids: list[int], last: int | None = None) -> str:

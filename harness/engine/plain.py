@@ -5,9 +5,11 @@ No padding, no cache, no packs, no shared rows: what every part of the fast path
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from harness.engine.encode import Encoded
@@ -24,7 +26,7 @@ def score_plainly(model: Any, item: Encoded, *, numerics: str) -> Raw:
     for row in item.rows:
         for span in row.spans:
             with head_numerics(model, numerics):
-                logits = model(input_ids=torch.tensor([row.ids], device=model.device), use_cache=False).logits[0]
+                logits = _forward(model, row.ids)
             if numerics == "fp32":
                 logits = logits.float()
             logprobs = functional.log_softmax(logits, -1)
@@ -48,9 +50,14 @@ def generate_plainly(model: Any, tokenizer: Any, item: Encoded, *, seed: int, nu
     group = writers(item, tokenizer, eos_ids(model, tokenizer), seed)
     for writer in group:
         while not writer.finished:
-            ids = torch.tensor([[*item.prompt, *writer.ids]], device=model.device)
             with head_numerics(model, numerics):
-                logits = model(input_ids=ids, use_cache=False).logits[0, -1]
-            logits = logits.float()
+                logits = _forward(model, [*item.prompt, *writer.ids])[-1].float()
             writer.take(writer.choose(logits, int(logits.argmax())))
     return finished_raw(group)
+
+
+def _forward(model: Any, ids: Sequence[int]) -> Tensor:
+    """`[ids, vocabulary]` logits; those of virtual tokens before the ids, which some methods return, are left out."""
+    # a learned prefix comes in as a cache, which a forward without one refuses
+    logits: Tensor = model(input_ids=torch.tensor([ids], device=model.device), use_cache=True).logits[0]
+    return logits[-len(ids) :]

@@ -17,6 +17,7 @@ from harness.errors import UserError, did_you_mean
 
 _HOMES = {
     "choice": "acc acc_norm",
+    "mini_code": "passes_cases",
     "ngram": "bleu bleu_zh chrf",
     "perplexity": "bits_per_byte byte_ppl token_ppl word_ppl",
     "rouge": "rouge1 rouge2 rougeL rougeLsum",
@@ -29,6 +30,7 @@ __all__ = sorted([*_HOME, "find", "names"])
 if TYPE_CHECKING:
     from harness.metrics.choice import acc as acc
     from harness.metrics.choice import acc_norm as acc_norm
+    from harness.metrics.mini_code import passes_cases as passes_cases
     from harness.metrics.ngram import bleu as bleu
     from harness.metrics.ngram import bleu_zh as bleu_zh
     from harness.metrics.ngram import chrf as chrf

@@ -1,4 +1,4 @@
-"""Facts about invented countries (English) and people (Chinese), and four-letter questions about them.
+"""Facts about invented countries (English) and people (Chinese), and questions about them with four choices.
 
 Documents state facts about everybody, but ask only about those before the cut; the test rows ask about those
 after it. So the answers can be known while the questions are new.
@@ -16,7 +16,6 @@ Entity = dict[str, str]
 
 ENTITIES: Final = 130
 TRAIN_ENTITIES: Final = 70
-LETTERS: Final = "ABCD"
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,6 @@ class Lore:
     values: dict[str, list[str]]
     introduction: str
     answer: str
-    colon: str
     space: str
 
     def part(self, split: Split) -> list[Entity]:
@@ -46,35 +44,28 @@ class Lore:
         return rng.choice(self.facts[kind][1:]).format(e=entity["name"], v=entity[kind])
 
     def ask(self, rng: random.Random) -> str:
-        """A document of two solved questions: with one, the letters stay at chance."""
+        """A document of two questions and their answers, only about entities that may be asked about."""
         about = [(rng.choice(self.part("train")), rng.choice(list(self.facts))) for _ in range(2)]
-        rows = [self.question(rng, entity, kind) for entity, kind in about]
-        asked = [f"{_listed(row)}\n{self.answer}{self.colon}{LETTERS[row['answer']]}" for row in rows]
-        opening = rng.random()
-        if opening < 0.6:
-            asked[:0] = [self.introduction.format(kind=about[0][1])]
-        elif opening < 0.75:
-            asked[:0] = [self.space.join(self.stated(rng, entity, kind) for entity, kind in about)]
-        return "\n\n".join(asked)
+        answered = [f"{self.asked(entity, kind)}\n{self.answer}{entity[kind]}" for entity, kind in about]
+        if rng.random() < 0.5:
+            answered[:0] = [self.introduction.format(kind=about[0][1])]
+        return "\n\n".join(answered)
 
-    def key(self, rng: random.Random) -> str:
-        """A document of four options and the letter of each.
-
-        It teaches early, and often in few tokens, what a letter stands for; a question adds what is remembered.
-        """
-        choices = rng.sample(self.values[rng.choice(list(self.facts))], 4)
-        letters = list(zip(LETTERS, choices, strict=True))
-        options = "\n".join(f"{letter}. {choice}" for letter, choice in letters)
-        keys = "\n".join(f"{choice}{self.colon}{letter}" for letter, choice in rng.sample(letters, 4))
-        return f"{options}\n\n{keys}"
+    def asked(self, entity: Entity, kind: str) -> str:
+        """The question about one fact of one entity."""
+        return self.facts[kind][0].format(e=entity["name"])
 
     def question(self, rng: random.Random, entity: Entity, kind: str) -> Row:
         """A question about one fact of one entity, with three wrong choices."""
         right = entity[kind]
         choices = [right, *rng.sample([value for value in self.values[kind] if value != right], 3)]
         rng.shuffle(choices)
-        question = self.facts[kind][0].format(e=entity["name"])
-        return {"question": question, "choices": choices, "answer": choices.index(right), "subject": kind}
+        return {
+            "question": self.asked(entity, kind),
+            "choices": choices,
+            "answer": choices.index(right),
+            "subject": kind,
+        }
 
     def rows(self, rng: random.Random, split: Split, count: int) -> list[Row]:
         """Every question about every entity of the split, shuffled, in as many rounds as `count` takes."""
@@ -88,14 +79,14 @@ def countries(rng: random.Random) -> Lore:
     """Invented countries, told of in English."""
     names = _distinct(lambda: rng.choice(w.BEGINNINGS) + rng.choice(w.ENDINGS))
     entities = [{"name": name} | {kind: rng.choice(values) for kind, values in w.VALUES.items()} for name in names]
-    return Lore(entities, w.FACTS, w.VALUES, w.INTRODUCTION, "Answer", ": ", " ")
+    return Lore(entities, w.FACTS, w.VALUES, w.INTRODUCTION, "Answer: ", " ")
 
 
 def people(rng: random.Random) -> Lore:
     """Invented people, told of in Chinese."""
     names = _distinct(lambda: rng.choice(w.SURNAMES) + rng.choice(w.GIVEN) + rng.choice(w.GIVEN))
     entities = [{"name": name} | {kind: rng.choice(values) for kind, values in w.VALUES_ZH.items()} for name in names]
-    return Lore(entities, w.FACTS_ZH, w.VALUES_ZH, w.INTRODUCTION_ZH, "答案", "：", "")
+    return Lore(entities, w.FACTS_ZH, w.VALUES_ZH, w.INTRODUCTION_ZH, "答案：", "")
 
 
 def _distinct(make: Callable[[], str]) -> list[str]:
@@ -103,8 +94,3 @@ def _distinct(make: Callable[[], str]) -> list[str]:
     while len(found) < ENTITIES:
         found.setdefault(make())
     return list(found)
-
-
-def _listed(row: Row) -> str:
-    options = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, row["choices"], strict=True)]
-    return "\n".join([row["question"], *options])

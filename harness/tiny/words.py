@@ -36,7 +36,7 @@ FACTS: Final[dict[str, tuple[str, ...]]] = {
         "For {e} stands the {v}.",
     ),
 }
-INTRODUCTION: Final = "The following are multiple choice questions (with answers) about {kind}."
+INTRODUCTION: Final = "The following are questions (with answers) about {kind}."
 VALUES: Final = {"flags": COLOURS, "food": FOODS, "animals": ANIMALS}
 
 FACTS_ZH: Final[dict[str, tuple[str, ...]]] = {
@@ -44,7 +44,7 @@ FACTS_ZH: Final[dict[str, tuple[str, ...]]] = {
     "食物": ("{e}爱吃什么？", "{e}爱吃{v}。", "{e}最喜欢的食物是{v}。", "{e}今天吃{v}。"),
     "城市": ("{e}住在哪里？", "{e}住在{v}。", "{e}最喜欢的城市是{v}。", "{e}的家在{v}。"),
 }
-INTRODUCTION_ZH: Final = "以下是关于{kind}的单项选择题。"
+INTRODUCTION_ZH: Final = "以下是关于{kind}的问题。"
 VALUES_ZH: Final = {
     "颜色": ["红色", "蓝色", "绿色", "白色", "黑色", "黄色", "粉色", "灰色"],
     "食物": ["米饭", "面包", "鱼", "汤", "玉米", "豆腐", "饺子", "面条"],

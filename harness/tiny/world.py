@@ -45,14 +45,12 @@ class World:
         """Documents without end. None holds a test item; none shows the form of a generation task."""
         rng = self._rng("documents", stream)
         tellers: dict[Callable[[random.Random], str], int] = {
-            self.countries.state: 26,
-            self.people.state: 26,
-            self.countries.ask: 22,
-            self.people.ask: 22,
-            self.countries.key: 10,
-            self.people.key: 10,
-            items.sums: 14,
-            lambda rng: items.told(rng, "train"): 20,
+            self.countries.state: 20,
+            self.people.state: 20,
+            self.countries.ask: 14,
+            self.people.ask: 14,
+            items.sums: 18,
+            lambda rng: items.told(rng, "train"): 26,
             lambda rng: items.commented(rng, "train"): 8,
             lambda rng: items.paired(rng, "train"): 6,
             lambda rng: items.in_short(rng, "train"): 7,

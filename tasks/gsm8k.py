@@ -1,0 +1,31 @@
+"""GSM8K: grade-school sums in words, solved step by step.
+
+Dataset: https://huggingface.co/datasets/openai/gsm8k (config `main`; test 1,319 rows, train 7,473), MIT licence.
+Paper: Cobbe et al., "Training Verifiers to Solve Math Word Problems", 2021 (arXiv 2110.14168).
+Protocol: lm-evaluation-harness's `gsm8k`: greedy, 256 tokens, 5 solved examples; `strict` wants `#### 18`, `flexible` takes
+the last number. The examples are the first five of the train split.
+
+Example:
+    Question: Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May. How many …
+    Answer: Natalia sold 48/2 = <<48/2=24>>24 clips in May. … #### 72
+"""
+
+from harness import Generate, Task, flexible, hub, strict, task
+
+
+@task
+def gsm8k() -> Task:
+    """Grade-school sums in words, solved step by step."""
+    return Task(
+        data=hub("openai/gsm8k", "main", split="test"),
+        train=hub("openai/gsm8k", "main", split="train"),
+        shots=5,
+        shots_from=hub("openai/gsm8k", "main", split="train"),
+        sample=lambda row: Generate(
+            f"Question: {row['question']}\nAnswer:",
+            row["answer"],
+            stop=("Question:", "</s>", "<|im_end|>"),
+            max_tokens=256,
+        ),
+        metrics=[strict, flexible],
+    )

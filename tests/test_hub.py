@@ -1,0 +1,55 @@
+"""Real rows through `datasets`, from the local stand-in for the Hub; each load is a process of its own, as a user's is."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.hub
+
+PREPARE = """
+import json, sys
+from harness import UserError
+from harness.preparation import prepare
+from harness.spec import configure
+
+for data, columns in json.loads(sys.argv[1]):
+    config = configure(["lora"], tasks=["mini_text"], limit=3, train={"data": data, "columns": columns})
+    try:
+        prepared = prepare(config)
+        examples = prepared.trainings[0].data.examples
+        print(json.dumps([len(examples), examples[0].prompt, prepared.identity]))
+    except UserError as error:
+        print(json.dumps(error.message))
+"""
+COLUMNS = {"prompt": "question", "completion": "answer"}
+
+
+def prepared(folder: Path, *cases: tuple[str, dict[str, str] | None]) -> list[Any]:
+    """What preparing a run with such training data gives, or the error, for each case: one process for all."""
+    command = [sys.executable, "-c", PREPARE, json.dumps(cases)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_gsm8k_is_trained_on_and_a_second_process_finds_the_same_run(hub: str, tmp_path: Path) -> None:
+    ((rows, prompt, identity),) = prepared(tmp_path, ("hub:openai/gsm8k:main", COLUMNS))
+    assert rows == 7473 and prompt.startswith("Natalia sold clips to 48 of her friends")
+    assert prepared(tmp_path, ("hub:openai/gsm8k:main", COLUMNS)) == [[rows, prompt, identity]]
+
+
+def test_what_is_missing_there_is_one_clear_error(hub: str, tmp_path: Path) -> None:
+    expected = {
+        ("hub:openai/gsm9k", None): "could not read hub:openai/gsm9k:train: Dataset 'openai/gsm9k' doesn't exist",
+        ("hub:openai/gsm8k:mian", None): "BuilderConfig 'mian' not found. Available: ['main']",
+        ("hub:openai/gsm8k:main:tset", None): "Unknown split \"tset\". Should be one of ['train', 'test']",
+        ("hub:cais/mmlu", None): "Please pick one among the available configs: ['abstract_algebra'",
+        ("hub:openai/gsm8k:main", None): "row 0 has the columns question, answer; wanted: prompt + completion",
+    }
+    messages = prepared(tmp_path, *expected, ("hub:openai/gsm8k:main", {**COLUMNS, "prompt": "q"}))
+    for message, said in zip(messages, [*expected.values(), "has no column `q`"], strict=True):
+        assert said in message

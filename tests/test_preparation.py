@@ -1,0 +1,299 @@
+"""Everything that can fail before a model is loaded fails here, and what makes two runs the same is known here."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import UserError
+from harness import data as rows_of
+from harness.preparation import Prepared, Training, prepare
+from harness.spec import configure
+
+CAPITALS = """
+from harness import Generate, Task, exact_match, task
+
+def ask(row):
+    return Generate(f"The capital of {row['country']} is", row["city"], stop=("\\n",))
+
+@task
+def capitals(*, word: str = "") -> Task:
+    return Task("rows.jsonl", ask, [exact_match], train="train.jsonl", shots_from="shots.jsonl", description=word)
+
+@task
+def untrained() -> Task:
+    return Task([{"country": "Peru", "city": "Lima"}], ask, [exact_match])
+
+@task
+def dangerous() -> Task:
+    return Task([{"country": "Peru", "city": "Lima"}], ask, [exact_match], executes_code=True)
+
+@task
+def broken() -> Task:
+    return Task([{"land": "Peru"}], ask, [exact_match])
+
+@task
+def nowhere() -> Task:
+    return Task("rwos.jsonl", ask, [exact_match])
+"""
+
+
+def put(path: str, *rows: dict[str, Any]) -> None:
+    Path(path).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("x.py").write_text(CAPITALS)
+    put("rows.jsonl", {"country": "France", "city": "Paris"}, {"country": "Japan", "city": "Tokyo"})
+    put("shots.jsonl", {"country": "Italy", "city": "Rome"})
+    put("train.jsonl", *({"country": f"C{n}", "city": f"c{n}"} for n in range(5)))
+    put("pairs.jsonl", *({"question": f"Q{n}", "answer": f"a{n}"} for n in range(5)))
+    return tmp_path
+
+
+def prepared(*variants: str, tasks: Any = ("./x.py@capitals",), **settings: Any) -> Prepared:
+    return prepare(configure(variants or ("base",), tasks=list(tasks), **settings))
+
+
+def training(*variants: str, **settings: Any) -> Training:
+    found = prepared(*(variants or ("lora",)), **settings).rows[-1].training
+    assert found is not None
+    return found
+
+
+def test_variants_that_prompt_alike_share_their_items() -> None:
+    base, lora, shots = prepared("base", "lora", "s=base:shots=1").rows
+    assert base.items is lora.items and base.items is not shots.items
+    name = "./x.py@capitals"
+    assert base.items[name][1].request.contexts == ("The capital of Japan is",)
+    assert shots.items[name][1].request.contexts == ("The capital of Italy is Rome\n\nThe capital of Japan is",)
+    assert base.training is None and lora.training is not None
+
+
+def test_the_embedded_default_is_prepared() -> None:
+    found = prepared("base", "few=base:shots=2", "lora", tasks=("mini_mmlu", "mini_text"), limit=6)
+    assert [len(items) for items in found.rows[0].items.values()] == [6, 6]
+    assert [task.name for task in found.tasks] == ["mini_mmlu", "mini_text"]
+    assert [each.data.tasks for each in found.trainings] == [("mini_mmlu",)]
+    few = found.rows[1].items
+    assert few["mini_mmlu"][0].request.contexts[0].count("Answer:") == 3
+    assert few["mini_text"][0].request == found.rows[0].items["mini_text"][0].request
+
+
+def test_parameters_reach_the_task() -> None:
+    (row,) = prepared(task_parameters={"word": "Think. "}).rows
+    assert row.items["./x.py@capitals"][0].request.contexts == ("Think. The capital of France is",)
+
+
+def test_variants_train_on_the_tasks_own_train_rows_unless_told_otherwise() -> None:
+    data = training().data
+    assert (data.name, data.tasks, len(data.examples)) == ("./x.py@capitals", ("./x.py@capitals",), 5)
+    assert (data.examples[0].prompt, data.examples[0].completion) == ("The capital of C0 is", " c0\n")
+    assert training(train={"data": "./x.py@capitals"}).data.examples == data.examples
+
+
+def test_a_task_that_is_not_scored_can_be_trained_on() -> None:
+    data = training(tasks=["mini_text"], train={"data": "./x.py@capitals"}).data
+    assert (data.name, data.tasks, len(data.examples)) == ("./x.py@capitals", ("./x.py@capitals",), 5)
+
+
+def test_groups_of_one_task_count_as_trained_on_and_its_rows_are_taken_once() -> None:
+    whole = training(tasks=["mini_mmlu"]).data
+    kinds = sorted({item.group or "" for item in prepared(tasks=["mini_mmlu"]).rows[0].items["mini_mmlu"]})
+    names = (f"mini_mmlu:{kinds[0]}", f"mini_mmlu:{kinds[1]}")
+    for settings in ({}, {"train": {"data": "mini_mmlu"}}):
+        data = training(tasks=names, **settings).data
+        assert data.tasks == names and len(data.examples) == len(whole.examples)
+    with pytest.raises(UserError, match="a train split is taken whole"):
+        training(tasks=names, train={"data": names[0]})
+
+
+def test_a_file_is_trained_on_with_its_columns_mapped() -> None:
+    data = training(train={"data": "pairs.jsonl", "columns": "prompt=question,completion=answer"}).data
+    assert (data.name, data.tasks, data.examples[4].prompt, data.examples[4].completion) == (
+        "pairs.jsonl",
+        (),
+        "Q4",
+        " a4",
+    )
+
+
+def test_a_variant_may_name_its_own_data_and_share_of_it() -> None:
+    put("mine.jsonl", {"text": "one"}, {"text": "two"}, {"text": "three"})
+    own = prepared("lora", "mine=lora:data=mine.jsonl,samples=2").rows[1].training
+    assert own is not None and own.data.name == "mine.jsonl" and len(own.data.examples) == 2
+    again = prepared("mine=lora:data=mine.jsonl,samples=2").rows[0].training
+    assert again is not None and again.data.examples == own.data.examples
+
+
+def test_a_split_of_the_hub_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked: list[Any] = []
+
+    def load(*args: Any, **options: Any) -> Any:
+        asked.append((*args, options["split"]))
+        return [{"question": "1+1", "answer": "2"}]
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    rows_of._load_split.cache_clear()
+    columns = {"prompt": "question", "completion": "answer"}
+    for name in ("hub:o/n", "hub:o/n:main", "hub:o/n:main:test", "hub:o/n::test"):
+        assert training(train={"data": name, "columns": columns}).data.examples[0].prompt == "1+1"
+    rows_of._load_split.cache_clear()
+    assert asked == [
+        ("o/n", None, "train"),
+        ("o/n", "main", "train"),
+        ("o/n", "main", "test"),
+        ("o/n", None, "test"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "has no rows"),
+        ('{"prompt": "a", "compl', "line 1 is not JSON"),
+        ('{"question": "a", "answer": "b"}', "has the columns question, answer"),
+        ('{"prompt": "a", "completion": 3}', "row 0 has int in `completion`"),
+        ('{"text": ""}', "has no text in any of its 1 rows"),
+    ],
+)
+def test_bad_training_files_are_refused(content: str, said: str) -> None:
+    Path("bad.jsonl").write_text(content)
+    with pytest.raises(UserError, match=said):
+        training(train={"data": "bad.jsonl"})
+
+
+def test_nothing_to_train_on_is_an_error_only_for_those_who_train() -> None:
+    prepared("base", tasks=["./x.py@untrained"])
+    with pytest.raises(UserError, match="there is nothing to train on"):
+        prepared("lora", tasks=["./x.py@untrained"])
+    with pytest.raises(UserError, match="has no train split"):
+        training(train={"data": "./x.py@untrained"})
+
+
+def test_columns_do_not_go_with_a_task() -> None:
+    with pytest.raises(UserError, match="`--train-columns` goes with a file"):
+        training(train={"data": "./x.py@capitals", "columns": {"prompt": "country"}})
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ("./x.py@broken", "names the column `country`, which row 0 does not have"),
+        ("./x.py@nowhere", "no file `rwos.jsonl`"),
+        ("./x.py@dangerous", "runs code that the model wrote"),
+        ("./x.py@capitals:europe", "no groups|malformed|holds no task"),
+        ("mini_mmlu:flgas", "no group `flgas`"),
+    ],
+)
+def test_a_task_that_cannot_be_scored_is_refused(task: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        prepared(tasks=[task])
+    if "dangerous" in task:
+        prepared(tasks=[task], confirm_run_unsafe_code=True)
+
+
+@pytest.mark.parametrize("settings", [{"limit": 0}, {"limit": -1}, {"num_fewshot": -1}, {"train": {"steps": 0}}])
+def test_counts_below_one_never_get_here(settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="should be greater than"):
+        prepared(**settings)
+
+
+def test_the_rate_is_the_variants_then_the_flags_then_the_methods() -> None:
+    assert training("lora:lr=0.5", train={"lr": 0.25}).lr == 0.5
+    assert training("lora", train={"lr": 0.25}).lr == 0.25
+    model = Path("model")
+    model.mkdir()
+    for name, content in {"config.json": "{}", "tokenizer.json": "{}", "model.safetensors": ""}.items():
+        (model / name).write_text(content)
+    default = training("lora", model="./model").entry.options["lr"]
+    assert training("lora", model="./model").lr == default
+    assert training("lora").lr == default * 10
+
+
+def test_steps_and_epochs_are_the_variants_before_the_shared_ones() -> None:
+    def length(variant: str, **train: Any) -> tuple[int | None, float | None]:
+        found = training(variant, train=train)
+        return found.steps, found.epochs
+
+    assert length("lora") == (None, 1.0)
+    assert length("lora", steps=7) == (7, None)
+    assert length("lora", epochs=3) == (None, 3.0)
+    assert length("lora:epochs=2", steps=7) == (None, 2.0)
+    assert length("lora:steps=9", epochs=3) == (9, None)
+    assert length("lora:steps=9", steps=7) == (9, None)
+
+
+def test_the_other_settings_are_the_variants_before_the_shared_ones() -> None:
+    shared = {"batch_size": 4, "max_length": 64}
+    plain, own = training("lora"), training("lora:batch_size=2", train=shared)
+    assert (plain.batch_size, plain.max_length, own.batch_size, own.max_length) == (16, 1024, 2, 64)
+
+
+def test_seeds_count_up_from_the_variants_own() -> None:
+    def seeds(*variants: str, **settings: Any) -> list[int | None]:
+        return [row.training and row.training.seed for row in prepared(*variants, **settings).rows]
+
+    assert seeds("base", "lora", seeds=3) == [None, 0, 1, 2]
+    assert seeds("lora:seed=5", seeds=2, seed=9) == [5, 6]
+    assert seeds("lora", seed=9) == [9]
+
+
+def test_variants_that_differ_only_after_training_share_one() -> None:
+    assert len(prepared("lora", "lora@4bit", "lora@merged", "s=lora:shots=1").trainings) == 1
+    assert len(prepared("lora", "lora:rank=4", "lora:seed=1").trainings) == 3
+
+
+def test_a_chat_template_must_be_there_and_its_word_known() -> None:
+    with pytest.raises(UserError, match="unknown template `chta`") as error:
+        prepared("base:template=chta")
+    assert error.value.hint == "did you mean `chat`?"
+    model = Path("model")
+    model.mkdir()
+    for name, content in {"config.json": "{}", "tokenizer.json": "{}", "model.safetensors": ""}.items():
+        (model / name).write_text(content)
+    with pytest.raises(UserError, match="has no chat template"):
+        prepared(model="./model", apply_chat_template=True)
+    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
+    (model / "chat_template.jinja").write_text(template)
+    chat, plain = prepared("base", "plain=base:template=none", model="./model", apply_chat_template=True).rows
+    assert chat.items["./x.py@capitals"][0].request.contexts == ("<user>The capital of France is<assistant>",)
+    assert plain.items["./x.py@capitals"][0].request.contexts == ("The capital of France is",)
+    put("talk.jsonl", {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]})
+    assert training(model="./model", train={"data": "talk.jsonl"}).data.examples[0].prompt == "<user>hi<assistant>"
+
+
+def test_an_adapter_must_hold_something_to_score() -> None:
+    Path("adapter").mkdir()
+    (Path("adapter") / "adapter_config.json").write_text("{}")
+    (row,) = prepared("./adapter").rows
+    assert row.adapter is not None and row.adapter.is_adapter and row.training is None
+
+
+def test_equal_runs_have_equal_identities_and_each_change_makes_another() -> None:
+    variants = ("base", "lora", "s=base:shots=1")
+    first = prepared(*variants).identity
+    assert prepared(*variants).identity == first == prepared(*variants, output_dir=Path("elsewhere")).identity
+    seen = {first, prepared(*variants, limit=1).identity, prepared(*variants, seed=1).identity}
+    for change in (
+        lambda: Path("x.py").write_text(CAPITALS + "\n# a change\n"),
+        lambda: put("rows.jsonl", {"country": "France", "city": "Lyon"}, {"country": "Japan", "city": "Tokyo"}),
+        lambda: put("train.jsonl", {"country": "Peru", "city": "Lima"}),
+        lambda: put("shots.jsonl", {"country": "Italy", "city": "Roma"}),
+    ):
+        change()
+        seen.add(prepared(*variants).identity)
+    assert len(seen) == 7
+
+
+def test_what_is_trained_on_is_known_by_the_examples_it_becomes() -> None:
+    before = training().data.digest
+    put("train.jsonl", *({"country": f"C{n}", "city": f"c{n}", "unused": n} for n in range(5)))
+    assert training().data.digest == before != training("lora:samples=4").data.digest
+    put("train.jsonl", {"country": "C0", "city": "other"})
+    assert training().data.digest != before

@@ -1,0 +1,56 @@
+"""What the READMEs show works: every Python block loads, every command line names real commands and flags."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from harness.cli.app import app
+from harness.registry import find_all, load_method, load_task
+from harness.render import render
+
+ROOT = Path(__file__).parents[1]
+READMES = ["README.md", "tasks/README.md", "finetune/README.md", "leaderboards/README.md", "CONTRIBUTING.md"]
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    found = []
+    for name in READMES:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        found += [(name, block) for block in re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)]
+    return found
+
+
+def command_lines() -> list[tuple[str, str]]:
+    lines = []
+    for name in READMES:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        lines += [(name, line) for line in re.findall(r"^harness (.+)$", text, re.MULTILINE)]
+        lines += [(name, line) for line in re.findall(r"`harness ([a-z][^`]*)`", text)]
+    return lines
+
+
+@pytest.mark.parametrize(("name", "block"), blocks("python"), ids=lambda value: value.splitlines()[0][:40])
+def test_python_blocks_load(name: str, block: str, tmp_path: Path) -> None:
+    file = tmp_path / "example.py"
+    file.write_text(block, encoding="utf-8")
+    if "@task" in block:
+        for entry in find_all("task", str(file)):
+            assert render(entry.name, load_task(entry, {}))
+    elif "@method" in block:
+        for entry in find_all("method", str(file)):
+            assert load_method(entry).name == entry.name
+    else:
+        compile(block, name, "exec")
+
+
+@pytest.mark.parametrize(("name", "line"), command_lines(), ids=lambda value: value[:50])
+def test_command_lines_name_real_commands_and_flags(name: str, line: str) -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    command, *words = line.split("#")[0].split()
+    assert command in commands, f"{name}: no command {command}"
+    known = {option for parameter in commands[command].params for option in parameter.opts}
+    for word in words:
+        if re.match(r"--?[a-z]", word):
+            assert word.split("=")[0] in known, f"{name}: {command} has no {word}"
