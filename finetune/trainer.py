@@ -135,7 +135,7 @@ def tokenise(examples: Sequence[Example], tokenizer: Any, max_length: int) -> tu
             truncated += 1
             ids, labels = ids[:max_length], labels[:max_length]
         if any(label != _IGNORED for label in labels[1:]):
-            rows.append({"input_ids": ids, "labels": labels, "length": len(ids)})
+            rows.append({"input_ids": ids, "labels": labels})
     if not rows:
         raise UserError(
             f"none of the {len(examples)} training rows has an answer within {max_length} tokens",
@@ -242,8 +242,7 @@ def _arguments(job: TrainJob, settings: Training) -> TrainingArguments:
         lr_scheduler_type="cosine",
         warmup_steps=settings.warmup,
         optim="adamw_torch",
-        train_sampling_strategy="group_by_length",
-        length_column_name="length",
+        train_sampling_strategy="random",  # by length, each batch of a mix would be of one task
         remove_unused_columns=False,
         bf16=settings.bf16,
         use_cpu=job.base.device == "cpu",

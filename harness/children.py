@@ -71,7 +71,7 @@ def describe_environment(job: EnvironmentJob) -> dict[str, Any]:
         "gpu_bytes": torch.cuda.get_device_properties(device).total_memory if on_gpu else None,
         "driver": torch.version.cuda if on_gpu else None,
         "dtype": dtype,
-        "mixed_precision": dtype == "bfloat16" if on_gpu else dtype == "float32" and _fast_bfloat16(),
+        "mixed_precision": dtype == "bfloat16" or (not on_gpu and dtype == "float32" and _fast_bfloat16()),
         "threads": _threads(),
         "host_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": platform.platform(),

@@ -29,7 +29,8 @@ from harness.variants import VariantSpec
 DEFAULT_BATCH_SIZE = 16
 DEFAULT_MAX_LENGTH = 1024
 DEFAULT_EPOCHS = 1.0
-TINY_LR_SCALE = 10.0
+TINY_LR_SCALE, TINY_STEPS = 10.0, 150
+"""The embedded model takes larger rates than models of a billion parameters; its demonstration is to end in minutes."""
 _TEMPLATES = {"chat": True, "none": False}
 """Values of a variant's `template`: whether its prompts go through the model's chat template."""
 
@@ -288,25 +289,22 @@ def _training(
     steps, epochs = own.get("steps", shared.steps), own.get("epochs", shared.epochs)
     if "epochs" in own and "steps" not in own:
         steps = None
+    if steps is None and epochs is None:
+        steps, epochs = (TINY_STEPS, None) if config.model == "tiny" else (None, DEFAULT_EPOCHS)
     lr = own.get("lr", shared.lr)
-    seed = own.get("seed", config.seed)  # a replica's spec holds its own
+    scale = TINY_LR_SCALE if config.model == "tiny" else 1.0
     return Training(
-        id=f"{spec.training_spec}#{seed}",
+        id=f"{spec.training_spec}#{own.get('seed', config.seed)}",  # a replica's spec holds its own seed
         entry=spec.entry,
         hyperparameters=spec.hyperparameters,
-        lr=lr if lr is not None else spec.entry.options["lr"] * _lr_scale(config.model),
+        lr=lr if lr is not None else spec.entry.options["lr"] * scale,
         steps=steps,
-        epochs=None if steps is not None else epochs if epochs is not None else DEFAULT_EPOCHS,
+        epochs=None if steps is not None else epochs,
         batch_size=own.get("batch_size", shared.batch_size) or DEFAULT_BATCH_SIZE,
         max_length=own.get("max_length", shared.max_length) or DEFAULT_MAX_LENGTH,
-        seed=seed,
+        seed=own.get("seed", config.seed),
         data=read[name, samples],
     )
-
-
-def _lr_scale(model: str) -> float:
-    """Methods' default rates are for models of a billion parameters; the embedded one takes larger ones."""
-    return TINY_LR_SCALE if model == "tiny" else 1.0
 
 
 def _adapter(spec: VariantSpec) -> Snapshot:

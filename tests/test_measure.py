@@ -1,6 +1,5 @@
 """Clocks, meters and probes against fakes whose answer is known."""
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -70,7 +69,7 @@ def proc(tmp_path: Path) -> Path:
 def write_status(proc: Path, **kilobytes: int) -> None:
     lines = [f"Vm{key.upper()}:\t{value:8d} kB\n" for key, value in kilobytes.items()]
     (proc / "new").write_text("Name:\tpython\n" + "".join(lines))
-    os.replace(proc / "new", proc / "status")
+    (proc / "new").replace(proc / "status")
 
 
 def test_the_peak_is_the_kernels_high_water_mark_above_the_baseline(proc: Path) -> None:

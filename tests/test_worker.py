@@ -1,5 +1,6 @@
 """The server and its children as real processes: what comes back, what is survived, and who dies with whom."""
 
+import fcntl
 import json
 import os
 import pickle
@@ -138,6 +139,7 @@ def test_what_is_asked_of_the_machine_comes_back(server: Server) -> None:
     assert told["dtype"] == "float32"
     assert set(told["packages"]) == {"torch", "transformers", "peft", "bitsandbytes"}
     json.dumps(told)
+    assert server.run(EnvironmentJob("cpu", "bfloat16"))["mixed_precision"], "what is trained is kept in float32"
 
 
 def test_events_come_back_in_order_and_then_the_result(server: Server, root: Path) -> None:
@@ -213,6 +215,15 @@ def test_what_a_user_can_mend_comes_back_as_such(server: Server, root: Path) -> 
 )
 def test_out_of_memory_is_told_from_other_errors(error: BaseException, is_memory: bool) -> None:
     assert is_out_of_memory(error) is is_memory
+
+
+def test_a_lock_that_the_server_holds_outlives_the_parents_own_descriptor(server: Server, tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        server.hold(file.fileno())
+        server.run(EnvironmentJob("cpu", "auto"))
+    with (tmp_path / "lock").open("w") as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 # Parents of other kinds
