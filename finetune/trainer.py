@@ -7,6 +7,7 @@ An interrupted training continues from its last checkpoint and gives the same we
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
@@ -67,13 +68,19 @@ def run_training(
             parameter.data = parameter.data.float()
     model.config.use_cache = False
     recorder = _Recorder(job.log, on_step, synchroniser(job.base.device))
-    trainer = _CountingTrainer(
-        model=model,
-        args=_arguments(job, settings),
-        train_dataset=_Rows(rows),
-        data_collator=_Padding(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0),
-        callbacks=[recorder],
-    )
+    try:
+        trainer = _CountingTrainer(
+            model=model,
+            args=_arguments(job, settings, len(rows)),
+            train_dataset=_Rows(rows),
+            data_collator=_Padding(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0),
+            callbacks=[recorder],
+        )
+    except ValueError as error:  # a quantized base without an adapter beside it, say
+        raise UserError(
+            f"method `{job.method.name}` cannot be trained: {str(error).splitlines()[0][:300]}",
+            hint="on a quantized base only added parameters can be trained",
+        ) from error
     for callback in list(trainer.callback_handler.callbacks):
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(callback)
@@ -229,8 +236,9 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         self._on_step(state.global_step, state.max_steps, f"loss {logs['loss']:.2f}")
 
 
-def _arguments(job: TrainJob, settings: Training) -> TrainingArguments:
-    return TrainingArguments(
+def _arguments(job: TrainJob, settings: Training, rows: int) -> TrainingArguments:
+    steps = settings.steps or math.ceil((settings.epochs or 1.0) * math.ceil(rows / settings.batch_size))
+    arguments = TrainingArguments(
         output_dir=str(job.state),
         per_device_train_batch_size=settings.micro_batch_size,
         gradient_accumulation_steps=max(1, settings.batch_size // settings.micro_batch_size),
@@ -240,7 +248,7 @@ def _arguments(job: TrainJob, settings: Training) -> TrainingArguments:
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.clip,
         lr_scheduler_type="cosine",
-        warmup_steps=settings.warmup,
+        warmup_steps=int(settings.warmup * steps),  # a share would be rounded up: a first step at rate 0
         optim="adamw_torch",
         train_sampling_strategy="random",  # by length, each batch of a mix would be of one task
         remove_unused_columns=False,
@@ -257,6 +265,8 @@ def _arguments(job: TrainJob, settings: Training) -> TrainingArguments:
         seed=settings.seed,
         dataloader_pin_memory=job.base.device != "cpu",
     )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # one process, one device: no DataParallel over all that are visible
+    return arguments
 
 
 def _last_checkpoint(state: Path) -> Path | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from harness.finetune.curve import read_curve
 from harness.jobs import Benched, Trained
-from harness.quantiles import percentile
 from harness.preparation import Prepared, Training
+from harness.quantiles import percentile
 from harness.results import Inference, Throughput, Train
 
 

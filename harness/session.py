@@ -153,7 +153,8 @@ class Session:
             row = state.row
             shared = key(
                 model=self.prepared.model.digest,
-                artifact=Snapshot(state.name, state.artifact).digest if state.artifact else None,
+                training=row.training.id if row.training else None,
+                artifact=Snapshot(state.name, state.artifact).weights_digest if state.artifact else None,
                 adapter=row.adapter.digest if row.adapter else None,
                 transforms=row.spec.transforms,
                 dtype=self.environment["dtype"],
@@ -168,7 +169,7 @@ class Session:
     def cost_record(self, state: State) -> CostRecord:
         """Where a variant's timing is kept; its key holds whatever decides how long things take."""
         recipe, environment = self.recipe(state), self.environment
-        artifact = Snapshot(state.name, state.artifact).digest if state.artifact else None
+        artifact = Snapshot(state.name, state.artifact).weights_digest if state.artifact else None
         names = ("device_name", "driver", "threads", "packages")
         cost_key = key(
             model=self.prepared.model.digest,

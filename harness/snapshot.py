@@ -46,6 +46,12 @@ class Snapshot:
         return hasher.hexdigest()
 
     @cached_property
+    def weights_digest(self) -> str:
+        """A hash over the weights alone: what a training made, however long it took."""
+        files = sorted(path for pattern in WEIGHT_FILES for path in self.folder.glob(pattern))
+        return hashlib.sha256("".join(f"{path.name}:{file_sha256(path)}\n" for path in files).encode()).hexdigest()
+
+    @cached_property
     def config(self) -> dict[str, Any]:
         """`adapter_config.json` of an adapter, else `config.json` of a model.
 

@@ -67,12 +67,21 @@ def difference(run: Run, task: TaskInfo, a: str, b: str) -> Difference | None:
 
 
 def leading(run: Run) -> list[TaskInfo]:
-    """The task that stands for quality where there is room for one: the first that was trained on, else the first.
+    """The task that stands for quality where there is room for one.
+
+    Of those trained on, the first where a variant was shown to differ; else the first of them; else the first task.
 
     Returns:
         One task, or none when the run has none.
     """
-    return [task for task in run.tasks if task.trained_on][:1] or list(run.tasks[:1])
+    trained_on = [task for task in run.tasks if task.trained_on]
+    telling = {
+        score.task
+        for variant in run.variants
+        for score in variant.scores
+        if score.delta is not None and score.delta.p_holm is not None and score.delta.verdict != "undecided"
+    }
+    return [task for task in trained_on if task.name in telling][:1] or trained_on[:1] or list(run.tasks[:1])
 
 
 def ranks(run: Run, task: TaskInfo) -> dict[str, int]:

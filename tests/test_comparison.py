@@ -238,7 +238,7 @@ def test_a_method_that_trains_nothing_is_the_users_to_mend(tmp_path: Path) -> No
     assert "nothing to train" in done.stderr and "hint:" in done.stderr and "Traceback" not in done.stderr
 
 
-CUSTOM = '''
+CUSTOM = """
 from harness import Generate, Task, exact_match, task
 
 @task
@@ -249,7 +249,7 @@ def capitals() -> Task:
         metrics=[exact_match],
         train=[{"country": "Spain", "city": "Madrid"}] * 8,
     )
-'''
+"""
 
 
 def test_from_python_the_same_things_happen_without_a_main_guard(tmp_path: Path) -> None:

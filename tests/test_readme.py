@@ -1,14 +1,19 @@
 """What the READMEs show works: every Python block loads, every command line names real commands and flags."""
 
+import io
 import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.main import get_command
 
 from harness.cli.app import app
 from harness.registry import find_all, load_method, load_task
 from harness.render import render
+from harness.report import print_run
+from harness.results import Run
+from harness.runs import load_run
 
 ROOT = Path(__file__).parents[1]
 READMES = ["README.md", "tasks/README.md", "finetune/README.md", "leaderboards/README.md", "CONTRIBUTING.md"]
@@ -54,3 +59,28 @@ def test_command_lines_name_real_commands_and_flags(name: str, line: str) -> Non
     for word in words:
         if re.match(r"--?[a-z]", word):
             assert word.split("=")[0] in known, f"{name}: {command} has no {word}"
+
+
+def test_the_screen_in_the_readme_is_that_of_the_published_run() -> None:
+    """The numbers shown are computed: from the run kept in leaderboards/results."""
+    run = load_run(ROOT / "leaderboards" / "results" / "tiny" / "run.json")
+    assert shown(run) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_published_run_is_the_default_one_and_tells_variants_apart() -> None:
+    run = load_run(ROOT / "leaderboards" / "results" / "tiny" / "run.json")
+    assert [variant.name for variant in run.variants] == ["base", "lora", "qlora"]
+    verdicts = [
+        score.delta.verdict for score in run.variant("lora").scores if score.delta and score.delta.p_holm is not None
+    ]
+    assert verdicts.count("better") >= 4 and verdicts.count("worse") >= 1
+    chance = {"mini_mmlu": 0.25, "mini_ceval": 0.25}
+    for score in run.variant("base").scores:
+        if score.task in chance:
+            assert score.low is not None and score.low > chance[score.task]
+
+
+def shown(run: Run) -> str:
+    console = Console(file=io.StringIO(), width=100, no_color=True)
+    print_run(run, console=console)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().strip().splitlines())  # type: ignore[attr-defined]

@@ -29,7 +29,7 @@ def test_real_questions_are_trained_on_and_scored(hub: str, tmp_path: Path) -> N
     data = ["--train", "hub:openai/gsm8k:main", "--train-columns", "prompt=question,completion=answer"]
     run = compare(tmp_path, "base", "lora", *data, "--tasks", "mmlu", "--limit", "8", "--steps", "2")
     lora = run.variant("lora")
-    assert lora.status == "done" and lora.train is not None and lora.train.samples == 7473
+    assert lora.status == "done" and lora.train is not None and 7400 < lora.train.samples <= 7473
     assert len(lora.scores[0].groups) == 8
 
 

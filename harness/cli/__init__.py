@@ -19,6 +19,7 @@ from typer.exceptions import TyperException
 from harness.cli.app import app
 from harness.errors import UserError
 
+_INTERRUPTED = 130
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(args=None if arguments is None else list(arguments), prog_name="harness", standalone_mode=False)
         sys.stdout.flush()
+        if code == _INTERRUPTED:  # typer has caught the Ctrl-C
+            return _interrupted(sys.argv[1:] if arguments is None else list(arguments))
         return code if isinstance(code, int) else 0
     except UserError as error:
         return _fail(error.message, error.hint)
@@ -62,7 +65,7 @@ def _interrupted(arguments: list[str]) -> int:
     if arguments and arguments[0] in ("compare", "eval", "train", "bench"):
         again = shlex.join(["harness", *(word for word in arguments if word != "--fresh")])
         typer.echo(f"\ninterrupted; what is finished is kept. To continue: {again}", err=True)
-    return 130
+    return _INTERRUPTED
 
 
 def _fail(message: str, hint: str | None) -> int:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from harness.api import Generate, Metric, Output
+from harness.errors import UserError
+from harness.metrics.guard import expect
 
 MAX_LENGTH: Final = 200
 MAX_STEPS: Final = 2000
@@ -111,7 +113,14 @@ class Evaluator:
 
 
 def _score(output: Output, sample: Generate) -> float:
-    return float(passes(output.texts[0], sample.meta["cases"]))
+    cases = expect(Generate, sample, "passes_cases").meta.get("cases")
+    if not cases:
+        raise UserError(
+            "metric `passes_cases` needs `meta` with `cases`, which a sample does not have",
+            hint='for example `meta={"cases": [[[3, 1, 2], [1, 2, 3]]]}`: pairs of a list and what is wanted of it',
+        )
+    return float(passes(output.texts[0], cases))
 
 
 passes_cases = Metric("passes_cases", score=_score)
+"""Whether the one line written gives the wanted value on every list of `meta["cases"]`. 0–1."""
