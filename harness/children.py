@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -38,6 +39,7 @@ from harness.jobs import (
     Trained,
     TrainJob,
     VariantFailed,
+    VariantLoading,
     VariantStarted,
 )
 from harness.measure import (
@@ -69,7 +71,7 @@ def describe_environment(job: EnvironmentJob) -> dict[str, Any]:
         "device": device,
         "device_name": torch.cuda.get_device_name(device) if on_gpu else _processor(),
         "gpu_bytes": torch.cuda.get_device_properties(device).total_memory if on_gpu else None,
-        "driver": torch.version.cuda if on_gpu else None,
+        "driver": _driver() if on_gpu else None,
         "dtype": dtype,
         "mixed_precision": dtype == "bfloat16" or (not on_gpu and dtype == "float32" and _fast_bfloat16()),
         "threads": _threads(),
@@ -115,6 +117,7 @@ def score(job: ScoreJob, send: Send) -> None:
     probe = _probe_ids(encoder, job.variants[0])
     untouched = _probe(resident.bare, probe, job.numerics)
     for variant in job.variants:
+        send(VariantLoading(variant.name))
         model = resident.attach(variant.recipe)
         if variant.recipe.adapter is not None and torch.equal(_probe(model, probe, job.numerics), untouched):
             send(VariantFailed(variant.name, "the adapter changes nothing: its outputs equal the base's"))
@@ -170,7 +173,7 @@ def time_variant(job: BenchJob) -> Benched:
             model = resident.attach(job.recipe)
         throughput = []
         for size in job.batch_sizes:
-            timed = run(model, ids[:size])
+            _, timed = run(model, ids[:size]), run(model, ids[:size])  # the first one warms up
             throughput.append((size, size * new_tokens / sum(timed.decode_seconds)))
     return Benched(
         load_seconds,
@@ -255,6 +258,12 @@ def _import_architecture(folder: Path, trust_remote_code: bool) -> None:
 
 def _threads() -> int:
     return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+
+
+def _driver() -> str | None:
+    version = Path("/proc/driver/nvidia/version")
+    found = re.search(r"Kernel Module\D*([\d.]+)", version.read_text()) if version.is_file() else None
+    return found[1] if found else None
 
 
 def _processor() -> str:

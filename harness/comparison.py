@@ -165,7 +165,8 @@ class Comparison:
         known: dict[Recipe, Benched] = {}
         for state in self.session.going():
             recipe, record = self.session.recipe(state), self.session.cost_record(state)
-            in_turn = recipe.adapter is not None and not recipe.merged and recipe.method is None
+            on_bare_base = recipe.base.bits is None and recipe.method is None and not recipe.merged
+            in_turn = recipe.adapter is not None and on_bare_base
             benched = known.get(recipe) or record.read()
             try:
                 if benched is None:

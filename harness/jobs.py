@@ -187,8 +187,15 @@ class Advanced:
 
 
 @dataclass(frozen=True)
+class VariantLoading:
+    """A scoring child takes up a variant: what goes wrong from here on is that variant's."""
+
+    variant: str
+
+
+@dataclass(frozen=True)
 class VariantStarted:
-    """A scoring child took up a variant: its size in memory, and parameter counts."""
+    """The variant's model is there: its size in memory, and its parameters."""
 
     variant: str
     model_bytes: int
@@ -221,7 +228,7 @@ class Failed:
     """Whether it is a mistake that the user can mend: it stops the run instead of failing a row."""
 
 
-Event = Packed | Resumed | Advanced | VariantStarted | VariantFailed | Done | Failed
+Event = Packed | Resumed | Advanced | VariantLoading | VariantStarted | VariantFailed | Done | Failed
 Job = EnvironmentJob | TrainJob | ScoreJob | BenchJob
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from harness.jobs import Advanced, Event, Packed, Resumed, VariantFailed, VariantStarted
+from harness.jobs import Advanced, Event, Packed, Resumed, VariantFailed, VariantLoading, VariantStarted
 from harness.preparation import ScoredTask
 from harness.progress import Progress
 from harness.runs import SampleLog
@@ -48,10 +48,12 @@ class Sink:
 
     def take(self, event: Event) -> None:
         """One event of the child."""
-        if isinstance(event, VariantStarted):
+        if isinstance(event, VariantLoading):
             self._finish_variant()
             self.current = self.session.states[event.variant]
             self.current.status = "running"
+        elif isinstance(event, VariantStarted):
+            assert self.current is not None
             self.current.model_bytes, self.current.parameters = event.model_bytes, event.parameters
         elif isinstance(event, VariantFailed):
             self.session.states[event.variant].fail(event.error)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -127,9 +128,9 @@ def test_a_killed_run_continues_to_the_same_bytes(tmp_path: Path, folder: Path, 
     assert samples(continued) == samples(undisturbed)
 
 
-def kill_after(folder: Path, seconds: float, whole_group: bool) -> None:
+def kill_after(folder: Path, seconds: float, whole_group: bool, *asked: str) -> None:
     """Starts the comparison and kills it, with or without its group; nothing of it may stay."""
-    command = [sys.executable, "-m", "harness", "compare", "base", "lora", "qlora", *SHORT]
+    command = [sys.executable, "-m", "harness", "compare", *(asked or ("base", "lora", "qlora", *SHORT))]
     process = subprocess.Popen(command, cwd=folder, start_new_session=True, stdout=-3, stderr=-3)
     time.sleep(seconds)
     if whole_group:
@@ -156,18 +157,23 @@ def left_in_session(session: int) -> list[int]:
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path, folder: Path, run: Run) -> None:
-    import random
-
-    undisturbed = next(p for p in (folder / "runs").iterdir() if load_run(p).config_sha256 == run.config_sha256)
+def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
+    asked = ["base", "lora", "--tasks", "mini_mmlu,mini_gsm8k", "--limit", "24", "--steps", "4"]
+    began = time.monotonic()
+    whole = Run.model_validate(json.loads(harness(tmp_path, "compare", *asked, "--format", "json").stdout))
+    undisturbed, seconds = next((tmp_path / "runs").iterdir()), time.monotonic() - began
     moments = random.Random(0)
     for attempt in range(20):
         own = tmp_path / str(attempt)
         own.mkdir()
-        kill_after(own, moments.uniform(1, 30), whole_group=attempt % 2 == 0)
-        finished = harness(own, "compare", "base", "lora", "qlora", *SHORT, "--format", "json")
-        assert scores(Run.model_validate(json.loads(finished.stdout))) == scores(run)
+        moment = moments.uniform(0, seconds)
+        kill_after(own, moment, attempt % 2 == 0, *asked)
+        finished = harness(own, "compare", *asked, "--format", "json")
+        assert scores(Run.model_validate(json.loads(finished.stdout))) == scores(whole)
         assert samples(next((own / "runs").iterdir())) == samples(undisturbed)
+        print(
+            f"killed {'the group' if attempt % 2 == 0 else 'the parent'} after {moment:.1f} s: same samples and scores"
+        )
 
 
 def test_ctrl_c_leaves_with_130_and_the_command_that_continues(tmp_path: Path) -> None:
@@ -214,6 +220,18 @@ def crashing(model):
     os.kill(os.getpid(), signal.SIGKILL)
 
 @method
+def late(model):
+    """Trains, and ends its process when it is loaded again."""
+    import os, pathlib, signal
+    trained = pathlib.Path(__file__).with_name("trained")
+    if trained.exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    trained.touch()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("norm" in name)
+    return model
+
+@method
 def idle(model):
     """Trains nothing."""
     return model
@@ -222,11 +240,11 @@ def idle(model):
 
 def test_a_variant_out_of_memory_fails_alone_and_the_exit_code_is_one(tmp_path: Path) -> None:
     (tmp_path / "methods.py").write_text(METHODS)
-    variants = ["base", "a=./methods.py@hungry", "b=./methods.py@crashing"]
+    variants = ["base", *(f"{name}=./methods.py@{name}" for name in ("hungry", "crashing", "late"))]
     done = harness(tmp_path, "compare", *variants, *SHORT, "--format", "json")
     assert done.returncode == 1, done.stderr
     found = Run.model_validate(json.loads(done.stdout))
-    assert [variant.status for variant in found.variants] == ["done", "failed", "failed"]
+    assert [variant.status for variant in found.variants] == ["done", "failed", "failed", "failed"]
     assert all("out of memory" in str(variant.error) for variant in found.variants[1:])
     assert found.variants[0].scores
 

@@ -27,6 +27,7 @@ from harness.jobs import (
     ScoreVariant,
     Training,
     TrainJob,
+    VariantLoading,
     VariantStarted,
 )
 from harness.render import Example
@@ -145,7 +146,7 @@ def test_what_is_asked_of_the_machine_comes_back(server: Server) -> None:
 def test_events_come_back_in_order_and_then_the_result(server: Server, root: Path) -> None:
     events: list[Any] = []
     assert server.run(scoring_of(root), events.append) is None
-    assert [type(event) for event in events] == [VariantStarted, Resumed, Packed, Advanced]
+    assert [type(event) for event in events] == [VariantLoading, VariantStarted, Resumed, Packed, Advanced]
     assert all(value < 0 for value in events[2].raws[0].loglikelihoods)
 
 
