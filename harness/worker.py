@@ -195,6 +195,10 @@ def _failure(error: BaseException) -> Failed:
     text = "".join(traceback.format_exception(error))
     if isinstance(error, UserError):
         return Failed(error.message, error.hint, text, is_users=True)
+    if "no space left" in str(error).lower():  # libraries wrap it in errors of their own
+        return Failed(
+            "the disk is full", "what is finished is kept: make room, and give the same command again", text, True
+        )
     if is_out_of_memory(error):
         return Failed("out of memory", None, text, is_users=False)
     return Failed(
