@@ -170,7 +170,8 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
         kill_after(own, moment, attempt % 2 == 0, *asked)
         finished = harness(own, "compare", *asked, "--format", "json")
         assert scores(Run.model_validate(json.loads(finished.stdout))) == scores(whole)
-        assert samples(next((own / "runs").iterdir())) == samples(undisturbed)
+        (continued,) = (own / "runs").glob("*/run.json")  # a kill at once may leave a folder with nothing in it
+        assert samples(continued.parent) == samples(undisturbed)
         print(
             f"killed {'the group' if attempt % 2 == 0 else 'the parent'} after {moment:.1f} s: same samples and scores"
         )
