@@ -535,5 +535,5 @@ def test_a_continued_job_sends_what_was_missing_and_the_same_numbers(folder: Pat
     rest = replace(whole, done=done)
     children.score(replace(job, variants=[replace(job.variants[0], tasks=[rest])]), again.append)
     kept = 2 if len(packs[1]) == 1 else 1
-    assert again[1] == Resumed("base", "toy", sum(map(len, packs[:kept])))
+    assert again[2] == Resumed("base", "toy", sum(map(len, packs[:kept])))
     assert [event.raws for event in again if isinstance(event, Packed)] == packs[kept:]

@@ -147,7 +147,7 @@ def test_events_come_back_in_order_and_then_the_result(server: Server, root: Pat
     events: list[Any] = []
     assert server.run(scoring_of(root), events.append) is None
     assert [type(event) for event in events] == [VariantLoading, VariantStarted, Resumed, Packed, Advanced]
-    assert all(value < 0 for value in events[2].raws[0].loglikelihoods)
+    assert all(value < 0 for value in events[3].raws[0].loglikelihoods)
 
 
 def test_a_training_comes_back_and_leaves_its_artifact(server: Server, root: Path) -> None:
