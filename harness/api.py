@@ -21,9 +21,9 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, overload, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, overload, runtime_checkable
 
-from harness.errors import UserError
+from harness.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 Message = Mapping[str, str]
 Prompt = str | Sequence[Message]
-"""A text, or chat messages (`{"role": "user", "content": "…"}`)."""
+"""A text, or chat messages (`{"role": "user", "content": "…"}`). A last message of the assistant's is continued."""
+
+ShotsOrder = Literal["first", "seeded", "lm-eval", "lm-eval-spare"]
+"""Which solved examples a sample gets: the pool's first; drawn for each sample by itself; or drawn as
+lm-evaluation-harness draws them, one generator going through the rows in order (`-spare`: where its examples come from the
+split that it scores, one more is drawn and the sample itself dropped)."""
 
 RESERVED_KEYS = (
     "lr",
@@ -78,6 +83,8 @@ class Generate:
     samples: int = 1
     """How many texts to draw; needs `temperature` > 0 when more than one."""
     temperature: float = 0.0
+    top_p: float = 1.0
+    """Draws come from the likeliest tokens that hold this share of the probability."""
     id: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
     """Row data that a metric needs."""
@@ -106,6 +113,12 @@ class Text:
     """A text scored by its log-likelihood (perplexity)."""
 
     text: str
+    window: int | None = None
+    """Tokens that the model sees at a time; None: its whole context."""
+    stride: int | None = None
+    """None: every token is scored once, the first after a prefix token and each window's first after one token
+    (lm-evaluation-harness). A number: windows start so many tokens apart, each scores what no window before it did, and the
+    first token of the text is not scored (what papers report)."""
     id: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
     """`original`: the text whose words and bytes are counted, where it is not the text scored."""
@@ -133,10 +146,13 @@ Stats = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Metric:
-    """A number computed from outputs.
+    """A number computed from outputs, in one of three forms.
 
-    Either `score` (one number a sample, averaged) or `stats` and `value` (numbers that are summed over samples and then
-    turned into one: BLEU, perplexity). The second form is what lets a corpus metric be resampled in milliseconds.
+    - `score`: one number a sample, averaged.
+    - `stats` and `value`: numbers that are summed over samples and then turned into one (BLEU, perplexity). This is what
+      lets a corpus metric be resampled in milliseconds.
+    - `gather` and `whole`: whatever is wanted of each sample, and a number of all of that together, where sums do not
+      tell (AUC, diversity). Its interval comes from leaving out parts of the set.
 
     Args:
         name: As shown in tables.
@@ -144,27 +160,34 @@ class Metric:
             the sample's target (the best of several targets counts).
         stats: `(output, sample) -> tuple of floats`.
         value: `(sum of stats) -> float`.
+        gather: `(output, sample) -> anything that JSON can hold`.
+        whole: `(list of what was gathered) -> float`.
         higher_is_better: Direction of the arrow in tables.
 
     Raises:
-        UserError: Neither or both of the forms are given.
+        UserError: None of the forms is given, or more than one.
     """
 
     name: str
     score: Callable[[Any, Any], float] | None = None
     stats: Callable[[Output, Any], Stats] | None = None
     value: Callable[[Stats], float] | None = None
+    gather: Callable[[Output, Any], Any] | None = None
+    whole: Callable[[Sequence[Any]], float] | None = None
     higher_is_better: bool = True
 
     def __post_init__(self) -> None:
-        if (self.score is None) == (self.stats is None) or (self.stats is None) != (self.value is None):
+        given = [part is not None for part in (self.score, self.stats, self.value, self.gather, self.whole)]
+        if given not in ([1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 1]):
             raise UserError(
-                f"metric `{self.name}` needs either `score`, or `stats` and `value`",
-                hint="score: one number a sample; stats + value: a corpus metric such as BLEU",
+                f"metric `{self.name}` needs either `score`, or `stats` and `value`, or `gather` and `whole`",
+                hint="score: one number a sample; stats + value: sums, such as BLEU; gather + whole: all at once, such as AUC",
             )
 
-    def measure(self, output: Output, sample: Sample) -> float | Stats:
-        """This metric of one sample: a number, or the stats of a corpus metric."""
+    def measure(self, output: Output, sample: Sample) -> Any:
+        """This metric of one sample: a number, the stats of a corpus metric, or what is gathered for the whole."""
+        if self.gather is not None:
+            return self.gather(output, sample)
         if self.stats is not None:
             return tuple(float(x) for x in self.stats(output, sample))
         assert self.score is not None
@@ -194,9 +217,10 @@ class Task:
     Args:
         data: The rows to score.
         sample: Row to sample.
-        metrics: The first one is the headline.
+        metrics: Metrics, or names of metrics. The first one is the headline.
         shots: Solved examples before each prompt, unless the command line says otherwise.
-        shots_from: Where the solved examples come from, first rows first; with `group`, those of the same group.
+        shots_from: Where the solved examples come from; with `group`, those of the same group.
+        shots_order: Which of them a sample gets.
         description: Text before everything, or a function from row to text. It brings its own line ends.
         delimiter: Between a prompt and its answer.
         shot_separator: Between solved examples.
@@ -209,9 +233,10 @@ class Task:
 
     data: Data
     sample: Callable[[Row], Sample]
-    metrics: Sequence[Metric]
+    metrics: Sequence[Metric | str]
     shots: int = field(default=0, kw_only=True)
     shots_from: Data | None = field(default=None, kw_only=True)
+    shots_order: ShotsOrder = field(default="first", kw_only=True)
     description: str | Callable[[Row], str] = field(default="", kw_only=True)
     delimiter: str = field(default=" ", kw_only=True)
     shot_separator: str = field(default="\n\n", kw_only=True)
@@ -223,17 +248,22 @@ class Task:
 
     def __post_init__(self) -> None:
         hint = "for example `metrics=[exact_match]`"
-        if isinstance(self.metrics, Metric) or not all(isinstance(metric, Metric) for metric in self.metrics):
+        if isinstance(self.metrics, Metric | str) or not all(isinstance(each, Metric | str) for each in self.metrics):
             raise UserError("the `metrics` of a task must be a list of metrics", hint)
         if not self.metrics:
             raise UserError("a task needs at least one metric", hint)
-        names = [metric.name for metric in self.metrics]
+        names = [metric if isinstance(metric, str) else metric.name for metric in self.metrics]
         if len(set(names)) < len(names):
             raise UserError(f"two metrics of a task have the same name: {', '.join(names)}", hint="rename one of them")
         if not callable(self.sample):
             raise UserError("the `sample` of a task must be a function", hint="for example `lambda row: Generate(…)`")
         if self.shots < 0:
             raise UserError(f"a task cannot have {self.shots} shots", hint="`shots` is 0 or more")
+        if self.shots_order not in get_args(ShotsOrder):
+            raise UserError(
+                f"unknown order of shots `{self.shots_order}`",
+                hint=did_you_mean(self.shots_order, get_args(ShotsOrder)),
+            )
 
 
 @dataclass(frozen=True)

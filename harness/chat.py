@@ -28,6 +28,8 @@ class ChatTemplate:
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
         """The text of `messages`, ready for the assistant's turn when `add_generation_prompt`.
 
+        A last message of the assistant's is left open, to be continued, where the turn would have been asked for.
+
         Raises:
             UserError: The template refuses the messages (some refuse a system turn).
 
@@ -36,13 +38,14 @@ class ChatTemplate:
             >>> template.render([{"role": "user", "content": "hi"}])
             '<user>hi'
         """
+        is_open = add_generation_prompt and bool(messages) and messages[-1].get("role") == "assistant"
         try:
-            return str(
+            text = str(
                 _compiled(self.text).render(
                     messages=list(messages),
                     tools=None,
                     documents=None,
-                    add_generation_prompt=add_generation_prompt,
+                    add_generation_prompt=add_generation_prompt and not is_open,
                     **self.special_tokens,
                 )
             )
@@ -52,6 +55,14 @@ class ChatTemplate:
                 f"the model's chat template refuses these messages ({roles}): {error}",
                 hint="without a system prompt? some templates take none",
             ) from error
+        return _left_open(text, messages[-1]["content"]) if is_open else text
+
+
+def _left_open(text: str, content: str) -> str:
+    """The text up to the end of its last message; templates that strip a message lose its white space there too."""
+    start = text.rindex(content.strip())
+    whole = text[start:].startswith(content.lstrip())
+    return text[: start + len(content.lstrip() if whole else content.strip())]
 
 
 _SPECIAL_TOKENS = tuple(f"{kind}_token" for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))

@@ -55,10 +55,9 @@ def _document(
                 name=task.name,
                 n=len(prepared.rows[0].items[task.name]),
                 trained_on=task.name in trained_on,
-                headline=task.task.metrics[0].name,
+                headline=task.metrics[0].name,
                 metrics=tuple(
-                    MetricInfo(name=metric.name, higher_is_better=metric.higher_is_better)
-                    for metric in task.task.metrics
+                    MetricInfo(name=metric.name, higher_is_better=metric.higher_is_better) for metric in task.metrics
                 ),
                 truncated=counted.truncated[task.name] if counted else 0,
                 smallest_difference=counted.smallest[task.name] if counted else None,

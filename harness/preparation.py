@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from harness import __version__
-from harness.api import Task
+from harness.api import Metric, Task
 from harness.chat import ChatTemplate, load_template
 from harness.data import FORMATS, Hub, hub, source
 from harness.errors import UserError, did_you_mean
 from harness.finetune.formats import examples_from_rows
-from harness.registry import Entry, TaskSpec, find, load_task, parse_task, source_digest
+from harness.registry import Entry, TaskSpec, find, load_task, parse_task, source_digest, task_metrics
 from harness.render import Example, Item, Prompting, render, render_examples
 from harness.runs import key
 from harness.snapshot import Snapshot, find_files, find_model
@@ -44,6 +44,8 @@ class ScoredTask:
     spec: TaskSpec
     entry: Entry
     task: Task
+    metrics: tuple[Metric, ...]
+    """Those that the task names, found."""
     digest: str
     """Of the task's file and rows: what decides its samples."""
 
@@ -231,7 +233,7 @@ def _task(config: Config, text: str) -> ScoredTask:
     entry = find("task", spec.source)
     task = load_task(entry, spec.parameters)
     digest = key(file=source_digest(entry), parameters=spec.parameters, data=source(task.data).digest())
-    return ScoredTask(text, spec, entry, task, digest)
+    return ScoredTask(text, spec, entry, task, task_metrics(task), digest)
 
 
 def _unscored(name: str) -> ScoredTask:
@@ -241,7 +243,8 @@ def _unscored(name: str) -> ScoredTask:
         raise UserError(
             f"`--train {name}`: {error.message}", hint=f"{error.hint}; a file ends in {' '.join(FORMATS)}"
         ) from error
-    return ScoredTask(name, TaskSpec(name, name), entry, load_task(entry, {}), source_digest(entry))
+    task = load_task(entry, {})
+    return ScoredTask(name, TaskSpec(name, name), entry, task, task_metrics(task), source_digest(entry))
 
 
 def _refuse_code(config: Config, tasks: Sequence[ScoredTask]) -> None:

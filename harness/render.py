@@ -11,15 +11,14 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from harness.api import Choose, Generate, Message, Row, Sample, Task, Text
 from harness.chat import ChatTemplate
 from harness.data import rows as load_rows
 from harness.errors import UserError, did_you_mean
-from harness.plugin import plugin_error
-from harness.samples import sample_fault
+from harness.samples import answer_text, call_on, cell_of, right_of, sample_of
+from harness.shots import Shots
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,9 @@ class Request:
     max_tokens: int = 0
     samples: int = 1
     temperature: float = 0.0
+    top_p: float = 1.0
+    window: int | None = None
+    stride: int | None = None
 
     @property
     def sha256(self) -> str:
@@ -91,20 +93,19 @@ def render(
     Raises:
         UserError: The task has no rows, an unknown group is asked, or a row lacks a column that the prompt names.
     """
-    data = list(enumerate(load_rows(task.data)))
-    if not data:
+    everything = list(enumerate(load_rows(task.data)))
+    if not everything:
         raise UserError(f"task `{name}` has no rows", hint="check the split, or the file it reads")
-    if groups:
-        data = _in_groups(name, task, data, groups)
+    data = _in_groups(name, task, everything, groups) if groups else everything
     if limit is not None:
-        data = _spread(data, limit, lambda row: _cell(name, task.group, row) or "")
-    shots = _Shots(name, task, task.shots if prompting.shots is None else prompting.shots)
+        data = _spread(data, limit, lambda row: cell_of(name, task.group, row) or "")
+    shots = Shots(name, task, task.shots if prompting.shots is None else prompting.shots, everything)
     items = []
     for index, row in data:
-        sample = _sample(name, task, row, index)
+        sample = sample_of(name, task, row, index)
         id = str(index if sample.id is None else sample.id)
-        request = _request(name, sample, id, task, row, shots.before(row, sample), prompting)
-        items.append(Item(request, sample, _cell(name, task.group, row), _cell(name, task.cluster, row)))
+        request = _request(name, sample, id, task, row, shots.before(index, row, sample), prompting)
+        items.append(Item(request, sample, cell_of(name, task.group, row), cell_of(name, task.cluster, row)))
     _check_ids(name, items)
     return items
 
@@ -122,74 +123,28 @@ def render_examples(name: str, task: Task, prompting: Prompting = Prompting()) -
         raise UserError(f"the train split of task `{name}` has no rows", hint="name training data with `--train`")
     examples = []
     for index, row in enumerate(rows):
-        sample = _sample(name, task, row, index)
+        sample = sample_of(name, task, row, index)
         request = _request(name, sample, str(index), task, row, [], prompting)
         if isinstance(sample, Text):
             examples.append(Example("", sample.text))
             continue
-        delimiter = "" if prompting.template else task.delimiter
+        delimiter = _delimiter(task, sample, prompting)
         stop = sample.stop[0] if isinstance(sample, Generate) and sample.stop else ""
         context = request.contexts[0]
         if isinstance(sample, Choose) and sample.per_choice_contexts:
-            context = request.contexts[_right(sample)]
+            context = request.contexts[right_of(sample)]
         examples.append(Example(context, delimiter + answer_text(sample) + stop, append_eos=not stop))
     return examples
-
-
-def answer_text(sample: Sample) -> str:
-    """The right answer of a sample, as a solved example shows it."""
-    if isinstance(sample, Generate):
-        return sample.target if isinstance(sample.target, str) else sample.target[0]
-    if isinstance(sample, Choose):
-        return sample.choices[_right(sample)]
-    return sample.text
-
-
-class _Shots:
-    """Solved examples for each group, rendered once."""
-
-    def __init__(self, name: str, task: Task, count: int) -> None:
-        self.name, self.task, self.count = name, task, count
-        self.pools: dict[str | None, list[Sample]] = defaultdict(list)
-        for index, row in enumerate(load_rows(task.shots_from) if count and task.shots_from is not None else []):
-            pool = self.pools[_cell(name, task.group, row)]
-            if len(pool) <= count:  # one to spare: a sample is never its own solved example
-                pool.append(_sample(name, task, row, index))
-
-    def before(self, row: Row, sample: Sample) -> list[Sample]:
-        if not self.count or isinstance(sample, Text):
-            return []
-        if self.task.shots_from is None:
-            raise UserError(
-                f"task `{self.name}` has no solved examples to show", hint="give it `shots_from=…`, or ask for 0 shots"
-            )
-        group = _cell(self.name, self.task.group, row)
-        pool = [shot for shot in self.pools[group] if not _same_question(shot, sample)]
-        if len(pool) < self.count:
-            where = f" in group `{group}`" if group else ""
-            raise UserError(
-                f"task `{self.name}` has {len(pool)} solved examples{where}, {self.count} shots were asked",
-                hint=f"ask for at most {len(pool)}",
-            )
-        return pool[: self.count]
-
-
-def _same_question(shot: Sample, sample: Sample) -> bool:
-    if isinstance(shot, Text) or isinstance(sample, Text) or shot.prompt != sample.prompt:
-        return False
-    if isinstance(shot, Choose) and isinstance(sample, Choose) and shot.choices != sample.choices:
-        return False
-    return answer_text(shot) == answer_text(sample)
 
 
 def _request(
     name: str, sample: Sample, id: str, task: Task, row: Row, shots: list[Sample], prompting: Prompting
 ) -> Request:
     if isinstance(sample, Text):
-        return Request(id, "text", ("",), (sample.text,))
+        return Request(id, "text", ("",), (sample.text,), window=sample.window, stride=sample.stride)
     description = task.description
     if not isinstance(description, str):
-        described = _call(name, description, row, id)
+        described = call_on(name, description, row, id)
         if not isinstance(described, str):
             raise UserError(f"task `{name}`: `description` returned a {type(described).__name__}, not a text")
         description = described
@@ -212,17 +167,27 @@ def _request(
             max_tokens=sample.max_tokens,
             samples=sample.samples,
             temperature=sample.temperature,
+            top_p=sample.top_p,
         )
     contexts = [context(i) for i in range(len(sample.choices))] if sample.per_choice_contexts else [context(None)]
-    delimiter = "" if prompting.template else task.delimiter
+    delimiter = _delimiter(task, sample, prompting)
     return Request(id, "choose", tuple(contexts), tuple(delimiter + choice for choice in sample.choices))
+
+
+def _delimiter(task: Task, sample: Generate | Choose, prompting: Prompting) -> str:
+    """What stands between prompt and answer; a chat template has written it, unless it leaves a turn open."""
+    if prompting.template is None:
+        return task.delimiter
+    last = None if isinstance(sample.prompt, str) else sample.prompt[-1]
+    begun = last["content"] if isinstance(last, Mapping) and last["role"] == "assistant" else ""
+    return task.delimiter if begun and not begun[-1].isspace() else ""
 
 
 def _question(sample: Sample, choice: int | None) -> str | Sequence[Message]:
     if isinstance(sample, Text):
         raise UserError("a Text sample cannot be a solved example", hint="give the task no `shots`")
     if isinstance(sample, Choose) and sample.per_choice_contexts:
-        prompt = sample.prompt[_right(sample) if choice is None else choice]
+        prompt = sample.prompt[right_of(sample) if choice is None else choice]
         assert isinstance(prompt, str)
         return prompt
     return sample.prompt  # type: ignore[return-value]
@@ -247,84 +212,25 @@ def _turns(prompt: str | Sequence[Message]) -> list[Message]:
 
 
 def _flat(prompt: str | Sequence[Message]) -> str:
-    return prompt if isinstance(prompt, str) else "\n\n".join(message["content"] for message in prompt)
-
-
-def _right(sample: Choose) -> int:
-    return sample.answer if isinstance(sample.answer, int) else sample.answer[0]
-
-
-class _MissingColumn(KeyError):
-    """A row was asked for a column that it does not have."""
-
-
-class _Row(dict[str, Any]):
-    """A row that tells its own missing columns from the missing keys of any other dict in the author's function."""
-
-    def __missing__(self, column: str) -> Any:
-        raise _MissingColumn(column)
-
-
-def _call(name: str, function: Callable[[Row], Any], row: Row, place: int | str) -> Any:
-    """What a function of the author's makes of a row; its failures in the author's own lines."""
-    try:
-        return function(_Row(row))
-    except UserError:
-        raise
-    except _MissingColumn as error:
-        column = str(error.args[0])
-        raise UserError(
-            f"task `{name}` names the column `{column}`, which row {place} does not have", hint=_columns(column, row)
-        ) from error
-    except Exception as error:
-        code = getattr(function, "__code__", None)
-        file = Path(code.co_filename) if code else Path(name)
-        hint = f"task `{name}` failed on row {place}"
-        raise plugin_error(file, error, hint=hint, what="an error in") from error
-
-
-def _sample(name: str, task: Task, row: Row, index: int) -> Sample:
-    if not isinstance(row, Mapping):
-        raise UserError(
-            f"task `{name}`: row {index} is a {type(row).__name__}, not a mapping from columns to values",
-            hint='rows are dicts, such as `{"question": "…", "answer": "…"}`',
-        )
-    sample = _call(name, task.sample, row, index)
-    if not isinstance(sample, Generate | Choose | Text):
-        raise UserError(
-            f"task `{name}`: `sample` returned a {type(sample).__name__} for row {index}",
-            hint="return Generate(…), Choose(…) or Text(…)",
-        )
-    fault = sample_fault(sample)
-    if fault is not None:
-        raise UserError(f"task `{name}`, row {index}: {fault.message}", fault.hint)
-    return sample
-
-
-def _columns(column: str, row: Row) -> str:
-    """Which columns there are, for one that is not."""
-    near = did_you_mean(column, row)
-    return near if near.startswith("known") else f"{near} (columns: {', '.join(map(str, row))})"
-
-
-def _cell(name: str, column: str | None, row: Row) -> str | None:
-    if column is None:
-        return None
-    if column not in row:
-        raise UserError(
-            f"task `{name}` groups by the column `{column}`, which its rows do not have", hint=_columns(column, row)
-        )
-    return str(row[column])
+    """Messages as one text; an answer that the last one begins follows its question at once."""
+    if isinstance(prompt, str):
+        return prompt
+    *before, last = [message["content"] for message in prompt]
+    if not before or prompt[-1]["role"] != "assistant":
+        return "\n\n".join([*before, last])
+    asked = "\n\n".join(before)
+    apart = asked[-1:].isspace() or last[:1].isspace()
+    return asked + ("" if apart else " ") + last
 
 
 def _in_groups(name: str, task: Task, data: list[tuple[int, Row]], groups: Sequence[str]) -> list[tuple[int, Row]]:
     if task.group is None:
         raise UserError(f"task `{name}` has no groups", hint=f"ask for `{name}` without `:{'+'.join(groups)}`")
-    known = {_cell(name, task.group, row) or "" for _, row in data}
+    known = {cell_of(name, task.group, row) or "" for _, row in data}
     for group in groups:
         if group not in known:
             raise UserError(f"task `{name}` has no group `{group}`", hint=did_you_mean(group, known))
-    return [(index, row) for index, row in data if _cell(name, task.group, row) in groups]
+    return [(index, row) for index, row in data if cell_of(name, task.group, row) in groups]
 
 
 def _spread(data: list[tuple[int, Row]], limit: int, group_of: Callable[[Row], str]) -> list[tuple[int, Row]]:

@@ -1,4 +1,4 @@
-"""What can be wrong with a sample that an author's function made: said before a model is loaded.
+"""Rows to samples, by the author's function; what can be wrong with either is said before a model is loaded.
 
 Example:
     >>> sample_fault(Choose("2 + 2 =", ["3", "4"], answer=2)).message
@@ -7,18 +7,125 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from harness.api import Choose, Generate, Sample, Text
-from harness.errors import UserError
+from harness.api import Choose, Generate, Row, Sample, Task, Text
+from harness.errors import UserError, did_you_mean
+from harness.plugin import plugin_error
+
+
+class _MissingColumn(KeyError):
+    """A row was asked for a column that it does not have."""
+
+
+class _Row(dict[str, Any]):
+    """A row that tells its own missing columns from the missing keys of any other dict in the author's function."""
+
+    def __missing__(self, column: str) -> Any:
+        raise _MissingColumn(column)
+
+
+def call_on(name: str, function: Callable[[Row], Any], row: Row, place: int | str) -> Any:
+    """What a function of the author's makes of a row; its failures in the author's own lines."""
+    try:
+        return function(_Row(row))
+    except UserError:
+        raise
+    except _MissingColumn as error:
+        column = str(error.args[0])
+        raise UserError(
+            f"task `{name}` names the column `{column}`, which row {place} does not have", hint=_columns(column, row)
+        ) from error
+    except Exception as error:
+        code = getattr(function, "__code__", None)
+        file = Path(code.co_filename) if code else Path(name)
+        hint = f"task `{name}` failed on row {place}"
+        raise plugin_error(file, error, hint=hint, what="an error in") from error
+
+
+def sample_of(name: str, task: Task, row: Row, index: int) -> Sample:
+    """The sample that a task makes of a row.
+
+    Args:
+        name: The task's, for messages.
+        task: The task.
+        row: The row.
+        index: Its place in the data, from 0.
+
+    Raises:
+        UserError: The row is none, the function fails, or what it returns cannot be scored.
+    """
+    if not isinstance(row, Mapping):
+        raise UserError(
+            f"task `{name}`: row {index} is a {type(row).__name__}, not a mapping from columns to values",
+            hint='rows are dicts, such as `{"question": "…", "answer": "…"}`',
+        )
+    sample = call_on(name, task.sample, row, index)
+    if not isinstance(sample, Generate | Choose | Text):
+        raise UserError(
+            f"task `{name}`: `sample` returned a {type(sample).__name__} for row {index}",
+            hint="return Generate(…), Choose(…) or Text(…)",
+        )
+    fault = sample_fault(sample)
+    if fault is not None:
+        raise UserError(f"task `{name}`, row {index}: {fault.message}", fault.hint)
+    return sample
+
+
+def _columns(column: str, row: Row) -> str:
+    """Which columns there are, for one that is not."""
+    near = did_you_mean(column, row)
+    return near if near.startswith("known") else f"{near} (columns: {', '.join(map(str, row))})"
+
+
+def cell_of(name: str, column: str | None, row: Row) -> str | None:
+    """What a row has in the column that names its group or cluster.
+
+    Raises:
+        UserError: It has no such column.
+    """
+    if column is None:
+        return None
+    if column not in row:
+        raise UserError(
+            f"task `{name}` groups by the column `{column}`, which its rows do not have", hint=_columns(column, row)
+        )
+    return str(row[column])
+
+
+def answer_text(sample: Sample) -> str:
+    """The right answer of a sample, as a solved example shows it."""
+    if isinstance(sample, Generate):
+        return sample.target if isinstance(sample.target, str) else sample.target[0]
+    if isinstance(sample, Choose):
+        return sample.choices[right_of(sample)]
+    return sample.text
+
+
+def right_of(sample: Choose) -> int:
+    """Index of the right choice, or of the first right one."""
+    return sample.answer if isinstance(sample.answer, int) else sample.answer[0]
 
 
 def sample_fault(sample: Sample) -> UserError | None:
     """The first thing that is wrong with a sample, without its place; None when it can be scored."""
     if isinstance(sample, Text):
-        return None if isinstance(sample.text, str) else _not_text("`text`", sample.text)
+        return _text_fault(sample)
     return _generate_fault(sample) if isinstance(sample, Generate) else _choose_fault(sample)
+
+
+def _text_fault(sample: Text) -> UserError | None:
+    if not isinstance(sample.text, str):
+        return _not_text("`text`", sample.text)
+    window, stride = sample.window, sample.stride
+    if (window is not None and window < 2) or (stride is not None and not 0 < stride <= (window or stride)):
+        return UserError(
+            f"window={window}, stride={stride}",
+            hint="a window holds 2 tokens or more, and a stride is no longer than it",
+        )
+    return None
 
 
 def _generate_fault(sample: Generate) -> UserError | None:
@@ -30,10 +137,11 @@ def _generate_fault(sample: Generate) -> UserError | None:
             return _not_text("`target`", target)
     if isinstance(sample.stop, str) or not all(isinstance(stop, str) and stop for stop in sample.stop):
         return UserError(f"`stop` is {sample.stop!r}, not a tuple of texts", hint='for example `stop=("\\n",)`')
-    if sample.max_tokens < 1 or sample.samples < 1 or sample.temperature < 0:
+    if sample.max_tokens < 1 or sample.samples < 1 or sample.temperature < 0 or not 0 < sample.top_p <= 1:
         return UserError(
-            f"max_tokens={sample.max_tokens}, samples={sample.samples}, temperature={sample.temperature}",
-            hint="the first two are at least 1, the temperature at least 0",
+            f"max_tokens={sample.max_tokens}, samples={sample.samples}, temperature={sample.temperature},"
+            f" top_p={sample.top_p}",
+            hint="the first two are at least 1, the temperature at least 0, top_p above 0 and at most 1",
         )
     if sample.samples > 1 and not sample.temperature:
         return UserError(

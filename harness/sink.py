@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from harness.jobs import Advanced, Event, Packed, Resumed, VariantFailed, VariantLoading, VariantStarted
+from harness.jobs import Advanced, Event, Packed, Raw, Resumed, VariantFailed, VariantLoading, VariantStarted
 from harness.preparation import ScoredTask
 from harness.progress import Progress
 from harness.runs import SampleLog
@@ -32,6 +34,7 @@ class Sink:
         self._task: ScoredTask | None = None
         self._log: SampleLog | None = None
         self._rows: list[dict[str, Any]] = []
+        self._threads = ThreadPoolExecutor(os.cpu_count())
         self._began = time.perf_counter()
 
     def done(self, state: State, task: ScoredTask) -> list[int]:
@@ -63,11 +66,12 @@ class Sink:
             self._keep(event)
         elif isinstance(event, Advanced):
             assert self._task is not None
-            metric = self._task.task.metrics[0]
+            metric = self._task.metrics[0]
             self.progress.advance(event.done, f"{metric.name} {running_value(metric, self._rows):.2f}", event.total)
 
     def close(self) -> None:
         """The child is gone."""
+        self._threads.shutdown()
         self._finish_variant()
         self.progress.finish()
 
@@ -83,7 +87,13 @@ class Sink:
     def _keep(self, event: Packed) -> None:
         assert self.current is not None and self._task is not None and self._log is not None
         items, keys = self.current.row.items[event.task], self.session.sample_keys(self.current, self._task)
-        rows = [sample_row(self._task, items[raw.index], raw, keys[raw.index]) for raw in event.raws]
+        task = self._task
+
+        def measured(raw: Raw) -> dict[str, Any]:
+            return sample_row(task, items[raw.index], raw, keys[raw.index])
+
+        # what a model wrote runs in processes of its own, which are waited for side by side
+        rows = list((self._threads.map if task.task.executes_code else map)(measured, event.raws))
         self._log.append(rows)
         self._rows += rows
 

@@ -42,7 +42,7 @@ def sample_row(task: ScoredTask, item: Item, raw: Raw, sample_key: str) -> dict[
     """
     output = Output(raw.texts, raw.loglikelihoods, raw.is_greedy, raw.tokens)
     measured = {}
-    for metric in task.task.metrics:
+    for metric in task.metrics:
         try:
             measured[metric.name] = metric.measure(output, item.sample)
         except UserError:
@@ -146,19 +146,19 @@ def tally(
         (name, task.name, metric.name): observations(metric, rows[name][task.name])
         for name in rows
         for task in tasks
-        for metric in task.task.metrics
+        for metric in task.metrics
     }
     differences: dict[tuple[str, str, str, str], Difference] = {}
     baseline_first = sorted(rows, key=lambda name: name != baseline)
     for task in tasks:
-        for number, metric in enumerate(task.task.metrics):
+        for number, metric in enumerate(task.metrics):
             for b, a in combinations(baseline_first, 2):
                 if number and b != baseline:
                     continue  # all pairs for the headline, the baseline's for the rest
                 found = paired(seen[a, task.name, metric.name], seen[b, task.name, metric.name], seed=seed)
                 if found is not None:
                     differences[task.name, metric.name, a, b] = found
-    headlines = {task.name: task.task.metrics[0].name for task in tasks}
+    headlines = {task.name: task.metrics[0].name for task in tasks}
     of_headlines = [where for where in differences if headlines[where[0]] == where[1]]
     shown = [where for where in of_headlines if where[3] == baseline]
     p_shown = dict(zip(shown, holm([differences[where].p for where in shown]), strict=True))
@@ -185,7 +185,7 @@ def tally(
                 update={"delta": delta(name, task, metric)}
             )
             for task in tasks
-            for metric in task.task.metrics
+            for metric in task.metrics
         ]
         for name in rows
     }
@@ -223,7 +223,7 @@ def _smallest(
     """The largest, over the variants shown: what no row of the table could have missed."""
     smallest: dict[str, float | None] = {}
     for task in tasks:
-        headline = task.task.metrics[0].name
+        headline = task.metrics[0].name
         found = [
             smallest_difference(seen[name, task.name, headline], seen[baseline, task.name, headline], seed=seed)
             for name in rows

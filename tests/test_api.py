@@ -77,7 +77,8 @@ def test_a_method_may_take_any_further_key() -> None:
     [
         ({"metrics": []}, "at least one metric"),
         ({"metrics": exact_match}, "must be a list of metrics"),
-        ({"metrics": ["exact_match"]}, "must be a list of metrics"),
+        ({"metrics": [1]}, "must be a list of metrics"),
+        ({"metrics": "exact_match"}, "must be a list of metrics"),
         ({"metrics": [exact_match, exact_match]}, "same name: exact_match, exact_match"),
         ({"sample": "row"}, "must be a function"),
         ({"shots": -1}, "-1 shots"),

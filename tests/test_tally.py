@@ -9,7 +9,7 @@ from harness import Choose, Generate, Metric, Output, Task, UserError
 from harness.declarations import Entry
 from harness.jobs import Raw
 from harness.preparation import ScoredTask
-from harness.registry import TaskSpec
+from harness.registry import TaskSpec, task_metrics
 from harness.render import Item, render
 from harness.results import Protocol
 from harness.stats import holm
@@ -33,7 +33,9 @@ PROTOCOL = Protocol(
 
 def scored(name: str, *metrics: Metric, path: str = "x.py") -> ScoredTask:
     task = Task([{}], lambda row: Generate("q", "a"), metrics)
-    return ScoredTask(name, TaskSpec(name, name), Entry("task", name, Path(path), 1), task, "digest")
+    return ScoredTask(
+        name, TaskSpec(name, name), Entry("task", name, Path(path), 1), task, task_metrics(task), "digest"
+    )
 
 
 def lines(metric: str, values: list[Any], *, groups: str = "", cut: int = 0, **others: Any) -> list[dict[str, Any]]:

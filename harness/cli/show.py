@@ -68,7 +68,8 @@ def _entry(what: str) -> str:
 def _sample(what: str, index: int, shots: int | None, given: dict[str, dict[str, str]]) -> str:
     """The prompt of one sample as a model without a chat template gets it, and what would be right."""
     from harness.registry import find, load_task, parse_task
-    from harness.render import Prompting, answer_text, render
+    from harness.render import Prompting, render
+    from harness.samples import answer_text
 
     spec = parse_task(what, given.get("task_parameters"))
     items = render(what, load_task(find("task", spec.source), spec.parameters), Prompting(shots), groups=spec.groups)

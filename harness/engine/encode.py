@@ -7,7 +7,7 @@ lm-evaluation-harness 0.4.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -101,19 +101,10 @@ class Encoder:
         return Encoded(index, request, found, (), longest, truncated)
 
     def _text(self, index: int, request: Request, tokens: tuple[int, ...]) -> Encoded:
-        """Windows that score every token once, the first after a prefix token, each later one after one token."""
-        length = self.max_length
-        rows = []
-        first = (self.prefix_id, *tokens[: length - 1])
-        rows.append(ScoreRow(first[: len(tokens[:length])], (Span(0, 0, tokens[:length]),)))
-        done = len(tokens[:length])
-        while done < len(tokens):
-            targets = tokens[done : done + length]
-            end = done + len(targets)
-            ids = tokens[max(0, end - length - 1) : end - 1]
-            rows.append(ScoreRow(ids, (Span(0, len(ids) - len(targets), targets),)))
-            done = end
-        return Encoded(index, request, tuple(rows) if tokens else (), (), len(tokens), False)
+        length = min(request.window or self.max_length, self.max_length)
+        stride = request.stride
+        rows = _rolling(self.prefix_id, tokens, length) if stride is None else _strided(tokens, length, stride)
+        return Encoded(index, request, tuple(rows), (), len(tokens), False)
 
     def _tokenise(self, texts: Sequence[str], *, special: bool = True) -> dict[str, tuple[int, ...]]:
         distinct = list(dict.fromkeys(texts))
@@ -126,6 +117,30 @@ class Encoder:
                 ids = self.tokenizer(wanted, add_special_tokens=add_special, return_attention_mask=False)["input_ids"]
                 found.update(zip(wanted, map(tuple, ids), strict=True))
         return found
+
+
+def _rolling(prefix_id: int, tokens: tuple[int, ...], length: int) -> Iterator[ScoreRow]:
+    """Windows that score every token once, the first after a prefix token, each later one after one token."""
+    done = 0
+    while done < len(tokens):
+        targets = tokens[done : done + length]
+        end = done + len(targets)
+        ids = (prefix_id, *tokens[: end - 1]) if done == 0 else tokens[max(0, end - length - 1) : end - 1]
+        yield ScoreRow(ids, (Span(0, len(ids) - len(targets), targets),))
+        done = end
+
+
+def _strided(tokens: tuple[int, ...], length: int, stride: int) -> Iterator[ScoreRow]:
+    """Windows that start `stride` apart, each scoring what none before it did; nothing is scored without a token before it."""
+    done = 0
+    for start in range(0, len(tokens), min(stride, length)):
+        end = min(start + length, len(tokens))
+        first = max(done, start + 1)
+        if first < end:
+            yield ScoreRow(tokens[start : end - 1], (Span(0, first - start - 1, tokens[first:end]),))
+        done = end
+        if end == len(tokens):
+            return
 
 
 def _pairs(request: Request) -> list[tuple[str, str]]:

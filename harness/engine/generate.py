@@ -37,7 +37,11 @@ class Writer:
         """The next token from `[vocabulary]` float32 logits: the best one, or a seeded draw."""
         if self.generator is None:
             return best
-        weights = torch.softmax(logits.double().cpu() / self.item.request.temperature, -1).cumsum(-1)
+        request = self.item.request
+        chances = torch.softmax(logits.double().cpu() / request.temperature, -1)
+        if request.top_p < 1:
+            chances = _nucleus(chances, request.top_p)
+        weights = chances.cumsum(-1)
         point = torch.rand((), generator=self.generator, dtype=torch.float64) * weights[-1]
         return min(int(torch.searchsorted(weights, point, right=True)), logits.shape[-1] - 1)
 
@@ -71,6 +75,16 @@ class Writer:
         head = self.tokenizer.decode(before, skip_special_tokens=True)
         whole: str = self.tokenizer.decode([*before, *ids[start:]], skip_special_tokens=True)
         return whole[len(head) :] if whole.startswith(head) else self.tokenizer.decode(ids[start:])
+
+
+def _nucleus(chances: Tensor, top_p: float) -> Tensor:
+    """`[vocabulary]` probabilities with those zeroed that the likeliest tokens, `top_p` together, do without.
+
+    Source: Holtzman et al., "The Curious Case of Neural Text Degeneration" (ICLR 2020).
+    """
+    ordered, order = chances.sort(descending=True, stable=True)
+    before = ordered.cumsum(-1) - ordered
+    return torch.zeros_like(chances).scatter(0, order, ordered.where(before < top_p, torch.zeros_like(ordered)))
 
 
 def writers(item: Encoded, tokenizer: Any, eos: frozenset[int], seed: int) -> list[Writer]:
