@@ -82,6 +82,7 @@ def test_a_method_may_take_any_further_key() -> None:
         ({"metrics": [exact_match, exact_match]}, "same name: exact_match, exact_match"),
         ({"sample": "row"}, "must be a function"),
         ({"shots": -1}, "-1 shots"),
+        ({"shots_order": "last"}, "unknown order of shots `last`"),
     ],
 )
 def test_a_malformed_task_says_what_is_wrong(fields: dict[str, Any], said: str) -> None:
@@ -93,6 +94,17 @@ def test_a_metric_is_a_score_or_stats_with_a_value() -> None:
     for wrong in ({}, {"score": len, "stats": len, "value": len}, {"stats": len}, {"score": len, "value": len}):
         with pytest.raises(UserError, match="metric `m` needs either"):
             Metric("m", **wrong)  # type: ignore[arg-type]
+
+
+def test_a_metric_of_the_whole_gathers_anything() -> None:
+    distinct = Metric(
+        "d", gather=lambda output, sample: output.texts[0], whole=lambda texts: len(set(texts)) / len(texts)
+    )
+    assert distinct.measure(Output(texts=("a b",)), Generate("", "")) == "a b"
+    assert distinct.whole is not None and distinct.whole(["a", "a", "b", "c"]) == 0.75
+    for parts in ({"gather": len}, {"whole": len}, {"gather": len, "whole": len, "score": len}):
+        with pytest.raises(UserError, match="needs either"):
+            Metric("d", **parts)  # type: ignore[arg-type]
 
 
 def test_the_short_form_takes_the_best_of_several_targets() -> None:

@@ -69,6 +69,26 @@ def test_a_template_that_fails_is_a_user_error_with_the_roles(template: str, sai
     assert "(system, user, assistant, user)" in error.value.message
 
 
+@pytest.mark.parametrize(
+    ("template", "content", "said"),
+    [
+        (
+            "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}",
+            " It is ",
+            "<user>is?</s><assistant> It is ",
+        ),
+        (
+            "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}</s>{% endfor %}",
+            " is ",
+            "<user>is?</s><assistant>is",
+        ),
+    ],
+)
+def test_a_turn_of_the_assistants_is_left_open(template: str, content: str, said: str) -> None:
+    messages = [{"role": "user", "content": "is?"}, {"role": "assistant", "content": content}]
+    assert ChatTemplate(template, {}).render(messages) == said
+
+
 def test_plain_messages_read_as_a_dialogue() -> None:
     assert PLAIN.render(TURNS[1:]) == "Assistant: yes\nUser: sure?\nAssistant:"
 

@@ -209,6 +209,36 @@ def test_rolling_windows_give_every_token_the_context_that_the_rule_says(length:
     assert max(len(row.ids) for row in item.rows) <= length
 
 
+@pytest.mark.parametrize(("window", "stride"), [(8, 3), (8, 8), (40, 1), (2, 2), (None, 5), (500, 16)])
+def test_strided_windows_score_what_transformers_recipe_scores(window: int | None, stride: int) -> None:
+    content = tiny.words(40, 4)
+    tokens = tiny.tiny_tokenizer()(content)["input_ids"]
+    (item,) = encoder(30).encode(tiny.task(replace(tiny.text(content), window=window, stride=stride)))
+    scored = [
+        (row.ids[: span.start + offset + 1], target)
+        for row in item.rows
+        for span in row.spans
+        for offset, target in enumerate(span.targets)
+    ]
+    length, expected, done = min(window or 30, 30), [], 0
+    for start in range(0, len(tokens), min(stride, length)):
+        end = min(start + length, len(tokens))
+        fresh = end - done  # the labels that are not masked; the window's first token has nothing before it
+        expected += [(tuple(tokens[start:at]), tokens[at]) for at in range(max(end - fresh, start + 1), end)]
+        done = end
+        if end == len(tokens):
+            break
+    assert scored == expected
+    assert max(len(row.ids) for row in item.rows) < length, "the last token is predicted, not read"
+
+
+def test_a_strided_text_of_one_token_has_nothing_to_score(llama: Any) -> None:
+    content = tiny.tiny_tokenizer().decode(tiny.tiny_tokenizer()("hello")["input_ids"][:1])
+    (item,) = encoder(30).encode(tiny.task(replace(tiny.text(content), stride=5)))
+    (raw,) = score_pack(llama, [item, *encoded(TEXTS)][:1], numerics="fp32", token_budget=99)
+    assert (raw.loglikelihoods, raw.tokens) == ((0.0,), 0)
+
+
 def test_a_prompt_is_cut_on_the_left_to_leave_room_for_what_is_written() -> None:
     ids = tiny.tiny_tokenizer()(tiny.words(60))["input_ids"]
     (item,) = encoded([tiny.generate(tiny.words(60), max_tokens=12)], context=30)
@@ -388,6 +418,15 @@ def test_a_stop_string_of_many_bytes_ends_a_text_at_its_last_token() -> None:
     one.take(ids[end - 1])
     assert one.finished
     assert one.text() == "答案是四。"
+
+
+def test_draws_stay_within_the_nucleus_and_keep_its_proportions() -> None:
+    chances = torch.tensor([0.05, 0.5, 0.3, 0.15])
+    (item,) = encoded([tiny.generate("hello", temperature=1.0, top_p=0.75)])
+    drawing = Writer(item, 0, tiny.tiny_tokenizer(), frozenset(), torch.Generator().manual_seed(0))
+    drawn = [drawing.choose(chances.log(), 1) for _ in range(2000)]
+    assert set(drawn) == {1, 2}, "the smallest set that holds 0.75: 0.5 and 0.3"
+    assert drawn.count(1) / 2000 == pytest.approx(0.5 / 0.8, abs=0.04)
 
 
 def test_eos_ends_a_text_and_is_not_part_of_it() -> None:

@@ -126,6 +126,17 @@ def test_a_prompt_of_messages_is_kept_under_a_template_and_flattened_without() -
     assert contexts(task, CHAT) == ["<user>hi<assistant>yo<user>?<assistant>"]
 
 
+def test_an_answer_that_is_begun_is_left_open() -> None:
+    def begun(row: Mapping[str, Any]) -> Generate:
+        asked = {"role": "user", "content": f"{row['q']}?"}
+        return Generate([asked, {"role": "assistant", "content": "It is"}], row["a"])
+
+    assert contexts(a_task(sample=begun))[0] == "1+1? It is"
+    assert contexts(a_task(sample=begun), CHAT)[0] == "<user>1+1?<assistant>It is"
+    (example, *_) = render_examples("t", a_task(sample=begun, train=ROWS), CHAT)
+    assert (example.prompt, example.completion) == ("<user>1+1?<assistant>It is", " 2")
+
+
 def test_solved_conversations_precede_the_question() -> None:
     task = a_task(
         [{"q": "now"}],
