@@ -1,0 +1,79 @@
+r"""Whether what a model wrote works: pass@k, by running it under guard.
+
+A sample says in its `meta` what stands around the text: the program is `meta["before"] + text + meta["after"]`, and it is
+right when it comes to its end. `before` may be left out. The same program is run once, whichever metrics ask.
+
+    >>> pass_at(10).name
+    'pass@10'
+    >>> sample = Generate("def f():", " return 7", meta={"before": "def f():", "after": "\nassert f() == 7"})
+    >>> pass_at(1).measure(Output(texts=(" return 3 + 4",)), sample)
+    1.0
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+
+from harness.api import Generate, Metric, Output
+from harness.errors import UserError
+from harness.guard import run_program
+from harness.metrics.kinds import expect
+
+
+@functools.cache
+def pass_at(k: int) -> Metric:
+    """pass@k: how likely one of k texts is to work, from n ≥ k texts of which c do. 0–1.
+
+    The unbiased estimate `1 − C(n−c, k) / C(n, k)` of Chen et al., "Evaluating Large Language Models Trained on Code", 2021
+    (arXiv 2107.03374).
+
+    Raises:
+        UserError: k is less than 1; on measuring: a sample has fewer than k texts, or no tests.
+
+    Example:
+        >>> pass_at(1).higher_is_better
+        True
+    """
+    if k < 1:
+        raise UserError(f"there is no pass@{k}", hint="k is 1 or more: `pass@1`, `pass@10`")
+    return Metric(f"pass@{k}", score=_score(k))
+
+
+def estimate(texts: int, correct: int, k: int) -> float:
+    """The share of all draws of k texts that hold a correct one.
+
+    Raises:
+        UserError: k is more than there are texts.
+
+    Example:
+        >>> estimate(5, 2, 2)  # 1 − 3/10
+        0.7
+    """
+    if not 1 <= k <= texts:
+        raise UserError(
+            f"pass@{k} needs at least {k} texts a sample, and there are {texts}",
+            hint=f"ask the task for `samples={k}` or more (with a temperature), or for a smaller k",
+        )
+    return 1 - math.comb(texts - correct, k) / math.comb(texts, k)
+
+
+def _score(k: int) -> Callable[[Output, Generate], float]:
+    def score(output: Output, sample: Generate) -> float:
+        meta = expect(Generate, sample, f"pass@{k}").meta
+        if not isinstance(meta.get("after"), str) or not isinstance(meta.get("before", ""), str):
+            raise UserError(
+                f"metric `pass@{k}` needs `meta` with the text `after`, which a sample does not have",
+                hint='for example `meta={"before": prompt, "after": "\\n" + tests}`: what stands around the text to be run',
+            )
+        estimate(len(output.texts), 0, k)  # too few texts are said before anything is run
+        before, after = meta.get("before", ""), meta["after"]
+        return estimate(len(output.texts), sum(_works(before + text + after) for text in output.texts), k)
+
+    return score
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _works(program: str) -> bool:
+    return run_program(program).passed
