@@ -14,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.data import expand, file_sha256
 from harness.errors import UserError, did_you_mean
+from harness.files import expand, file_sha256
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
 WEIGHT_FILES = ("*.safetensors", "*.bin")

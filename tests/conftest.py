@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 HUB = "HARNESS_TEST_HUB"
+MADE_UP_HUB = Path(__file__).parent / "hub"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skips what this machine lacks, and slow tests unless `-m` asks for them."""
+    """Skips what this machine lacks, and slow or parity tests unless `-m` asks for them."""
     lacking = {
         "slow": "" if config.option.markexpr else "slow: `python -m pytest -m slow` runs them",
+        "parity": "" if "parity" in config.option.markexpr else "parity: `make parity` runs them",
         "gpu": "" if shutil.which("nvidia-smi") else "gpu: there is none",
         "browser": "" if shutil.which("chromium") else "browser: chromium is not installed",
         "hub": "" if os.environ.get(HUB) else f"hub: {HUB} does not name the local Hub's folder",
@@ -74,4 +76,12 @@ def hub(hub_endpoint: str, _hub_home: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "HF_DATASETS_OFFLINE": "0",
     }.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.delenv("HARNESS_DATA", raising=False)
     return hub_endpoint
+
+
+@pytest.fixture
+def made_up_hub(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of made-up rows in Hub layout, read in place of the Hub."""
+    monkeypatch.setenv("HARNESS_DATA", str(MADE_UP_HUB))
+    return MADE_UP_HUB

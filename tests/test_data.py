@@ -1,14 +1,15 @@
 """Rows come from lists, files and the Hub; what cannot be read is said with file and line."""
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import UserError, hub, packaged
-from harness import data as rows_of
-from harness.data import file_sha256, rows, source
+from harness import UserError, hub, packaged, splits
+from harness.data import provenance, rows, source
+from harness.files import file_sha256
 
 ROWS = [{"q": "1 + 1", "a": "2"}, {"q": "Straße 数学", "a": "é"}]
 
@@ -74,6 +75,8 @@ def test_a_csv_field_may_hold_line_ends_and_whole_documents(tmp_path: Path) -> N
         ("x.csv", "q,a\n1,2\n3\n", "line 3 has more or fewer fields"),
         ("x.csv", "q,a\n1,2,3\n", "line 2 has more or fewer fields"),
         ("x.csv", 'q,a\n1,"2', "could not read"),
+        ("x.csv", "q,q\n1,2\n", "has the column `q` twice"),
+        ("x.csv", "", "has no rows"),
         ("x.jsonl", b'{"a": "\xe9"}', "is not UTF-8"),
         ("x.json", b'[{"a": "\xff"}]', "is not UTF-8"),
         ("x.txt", b"caf\xe9", "is not UTF-8"),
@@ -165,7 +168,8 @@ def broken_hub(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     broken = Broken()
     monkeypatch.setattr(datasets, "load_dataset", broken.load)
-    rows_of._load_split.cache_clear()
+    monkeypatch.setattr(splits, "_reachable", lambda: True)
+    splits._load_split.cache_clear()
     return broken
 
 
@@ -182,6 +186,13 @@ def broken_hub(monkeypatch: pytest.MonkeyPatch) -> Any:
         (ValueError("Unknown split \"test\". Should be one of ['train']."), r"\['train'\]", "splits listed above"),
         (ConnectionError("Couldn't reach 'o/n' on the Hub (LocalEntryNotFoundError)"), "reach", "offline?"),
         (PermissionError("401 Client Error"), "401", "ask for access on"),
+        (
+            FileNotFoundError("Dataset 'o/n' is a gated dataset on the Hub. You must be authenticated to access it."),
+            "gated",
+            "https://huggingface.co/datasets/o/n, then `hf auth login` or set HF_TOKEN",
+        ),
+        (RuntimeError("Server error '503 Service Unavailable' for url"), "503", "try again"),
+        (OSError(28, "No space left on device"), "No space", "HF_HOME"),
         (ValueError("Repo id must use alphanumeric chars: 'o n'"), "Repo id", "check the owner and the name"),
         (RuntimeError(), "RuntimeError", "or give a local file"),
     ],
@@ -203,7 +214,7 @@ def test_a_split_is_read_once_and_a_failure_is_tried_again(monkeypatch: pytest.M
     calls: list[Any] = []
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **_: calls.append(args) or ROWS)
     assert hub("o/n").load() is hub("o/n").load() and len(calls) == 1
-    rows_of._load_split.cache_clear()
+    splits._load_split.cache_clear()
 
 
 def test_the_first_and_the_second_digest_of_a_split_are_equal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -219,6 +230,110 @@ def test_the_first_and_the_second_digest_of_a_split_are_equal(monkeypatch: pytes
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(datasets, "load_dataset", load)
-    rows_of._load_split.cache_clear()
+    splits._load_split.cache_clear()
     assert hub("o/n").digest() == hub("o/n").digest() != hub("o/n", split="test").digest()
-    rows_of._load_split.cache_clear()
+    splits._load_split.cache_clear()
+
+
+def test_a_folder_is_its_files_one_after_another(tmp_path: Path) -> None:
+    written(tmp_path / "b.jsonl", '{"a": 2}\n{"a": 3}')
+    written(tmp_path / "a.jsonl", '{"a": 1}')
+    written(tmp_path / "notes.md", "not data")
+    assert [row["a"] for row in rows(str(tmp_path))] == [1, 2, 3]
+    before = source(tmp_path).digest()
+    (tmp_path / "b.jsonl").rename(tmp_path / "0.jsonl")
+    assert source(tmp_path).digest() != before and rows(tmp_path)[0] == {"a": 2}
+    written(tmp_path / "c.csv", "a\n4\n")
+    with pytest.raises(UserError, match=r"several formats: .csv .jsonl"):
+        rows(tmp_path)
+
+
+def test_a_folder_without_data_says_what_was_wanted(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no data file") as error:
+        rows(tmp_path)
+    assert error.value.hint is not None and ".jsonl" in error.value.hint
+    (tmp_path / "main").mkdir()
+    with pytest.raises(UserError) as error:
+        rows(tmp_path)
+    assert error.value.hint is not None and f'hub("{tmp_path}"' in error.value.hint
+
+
+def test_a_parquet_file_gives_rows_by_place_and_by_slice(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    wanted = [{"n": n, "nested": {"labels": [n, 0]}, "gap": None if n % 2 else "x"} for n in range(2500)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(wanted), tmp_path / "x.parquet")
+    found = rows(tmp_path / "x.parquet")
+    assert list(found) == wanted and found[-1] == wanted[-1] and list(found[3:5]) == wanted[3:5]
+    with pytest.raises(IndexError):
+        found[2500]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("hub:o/n", hub("o/n")),
+        ("hub:o/n:main", hub("o/n", "main")),
+        ("hub:o/n:main:test", hub("o/n", "main", split="test")),
+        ("hub:o/n::test", hub("o/n", split="test")),
+        ("hub:o/n:a+b:test@v1.0", hub("o/n", ["a", "b"], split="test", revision="v1.0")),
+        ("hub:o/n@0123", hub("o/n", revision="0123")),
+    ],
+)
+def test_a_split_may_be_written_as_text_and_reads_back(text: str, wanted: splits.Hub) -> None:
+    assert source(text) == wanted
+    assert source(str(wanted)) == wanted
+
+
+@pytest.mark.parametrize("text", ["hub:", "hub::main", "hub:o/n:a:b:c", "hub:o/n@", "hub:o/n@v1:main"])
+def test_a_malformed_split_shows_the_form(text: str) -> None:
+    with pytest.raises(UserError, match="malformed dataset") as error:
+        source(text)
+    assert error.value.hint is not None and "OWNER/NAME" in error.value.hint
+
+
+def test_an_empty_list_of_configurations_is_refused() -> None:
+    with pytest.raises(UserError, match="list of configurations is empty"):
+        hub("o/n", [])
+
+
+def test_several_configurations_are_told_apart_by_a_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(splits, "_reachable", lambda: True)
+    monkeypatch.setattr(datasets, "load_dataset", lambda repo, name, **_: [{"q": f"{name} 1"}, {"q": f"{name} 2"}])
+    both = hub("o/several", ["b", "a"], split="test")
+    assert [(row["config"], row["q"]) for row in both.load()] == [
+        ("b", "b 1"),
+        ("b", "b 2"),
+        ("a", "a 1"),
+        ("a", "a 2"),
+    ]
+    assert both.digest() != hub("o/several", ["a", "b"], split="test").digest()
+
+
+def test_a_hub_out_of_reach_is_said_in_seconds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import datasets
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    began = time.perf_counter()
+    with pytest.raises(UserError, match="Couldn't reach 'o/far'") as error:
+        hub("o/far", "main", split="test").load()
+    assert time.perf_counter() - began < 5
+    assert error.value.hint is not None and "harness data fetch hub:o/far:main:test --to DIR" in error.value.hint
+    assert not constants.HF_HUB_OFFLINE and not datasets.config.HF_HUB_OFFLINE
+
+
+def test_a_commit_is_its_own_revision() -> None:
+    sha = "0123456789" * 4
+    assert hub("o/n", revision=sha).commit == sha
+    assert hub("o/n", revision="no-such-branch").commit is None
+
+
+def test_what_was_read_is_recorded_with_its_content(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.jsonl", '{"a": 1}')
+    assert provenance(path) == f"x.jsonl@sha256:{file_sha256(path)}"
+    assert provenance([{"a": 1}]) is None

@@ -44,7 +44,7 @@ def test_gsm8k_is_trained_on_and_a_second_process_finds_the_same_run(hub: str, t
 
 def test_what_is_missing_there_is_one_clear_error(hub: str, tmp_path: Path) -> None:
     expected = {
-        ("hub:openai/gsm9k", None): "could not read hub:openai/gsm9k:train: Dataset 'openai/gsm9k' doesn't exist",
+        ("hub:openai/gsm9k", None): "could not read hub:openai/gsm9k::train: Dataset 'openai/gsm9k' doesn't exist",
         ("hub:openai/gsm8k:mian", None): "BuilderConfig 'mian' not found. Available: ['main']",
         ("hub:openai/gsm8k:main:tset", None): "Unknown split \"tset\". Should be one of ['train', 'test']",
         ("hub:cais/mmlu", None): "Please pick one among the available configs: ['abstract_algebra'",

@@ -10,6 +10,7 @@ from harness import __version__
 from harness.cli.bench import bench
 from harness.cli.check import check
 from harness.cli.compare import compare
+from harness.cli.data import app as data
 from harness.cli.env import env
 from harness.cli.eval import evaluate
 from harness.cli.ls import ls
@@ -40,6 +41,7 @@ app.command("ls", rich_help_panel=_LOOKING)(ls)
 app.command("show", rich_help_panel=_LOOKING)(show)
 app.command("report", rich_help_panel=_LOOKING)(report)
 app.command("env", rich_help_panel=_LOOKING)(env)
+app.add_typer(data, name="data", rich_help_panel=_LOOKING)
 app.command("check", rich_help_panel=_WRITING)(check)
 app.command("new", rich_help_panel=_WRITING)(new)
 
