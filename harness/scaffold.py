@@ -14,13 +14,17 @@ from typing import Literal
 from harness.api import RESERVED_KEYS
 from harness.errors import UserError
 
-TASK = '''"""{name}: what it measures, and where the rows come from.
+TASK = '''"""{name}: what it measures.
+
+Dataset: where the rows come from (how many), MIT licence.
+Paper: who made it.
+Protocol: the prompt, the solved examples, and how an answer is judged.
 
 Example:
     The capital of France is Paris
 """
 
-from harness import Generate, Task, exact_match, task
+from harness import {imports}
 
 ROWS = [
     {{"country": "France", "city": "Paris"}},
@@ -33,11 +37,33 @@ ROWS = [
 def {name}() -> Task:
     """One line that `harness ls tasks` shows."""
     return Task(
-        data=ROWS,  # or hub("owner/name", split="test"), or the path of a .jsonl file
-        sample=lambda row: Generate(f"The capital of {{row['country']}} is", row["city"], stop=("\\n",), max_tokens=8),
-        metrics=[exact_match],
+        data=ROWS,  # or hub("owner/name", split="test"), or the path of a .jsonl, .csv or .parquet file
+        sample={sample},
+        metrics=[{metric}],
     )
 '''
+
+Kind = Literal["generate", "choose", "text"]
+
+_PROMPT = """f"The capital of {row['country']} is"""
+KINDS: dict[Kind, dict[str, str]] = {
+    "generate": {
+        "imports": "Generate, Task, exact_match, task",
+        "sample": f"""lambda row: Generate({_PROMPT}", row["city"], stop=("\\n",), max_tokens=8)""",
+        "metric": "exact_match",
+    },
+    "choose": {
+        "imports": "Choose, Task, acc, task",
+        "sample": f"""lambda row: Choose({_PROMPT}", [each["city"] for each in ROWS], ROWS.index(row))""",
+        "metric": "acc",
+    },
+    "text": {
+        "imports": "Task, Text, byte_ppl, task",
+        "sample": f"""lambda row: Text({_PROMPT} {{row['city']}}.")""",
+        "metric": "byte_ppl",
+    },
+}
+"""The three types of sample: what the model writes, which choice it finds likeliest, how likely it finds a text."""
 
 METHOD = '''"""{name}: what it trains, and the paper it comes from."""
 
@@ -55,8 +81,14 @@ def {name}(model: Module, *, rank: int = 16, alpha: int | None = None) -> Module
 '''
 
 
-def write(kind: Literal["task", "method"], name: str, folder: Path) -> Path:
+def write(kind: Literal["task", "method"], name: str, folder: Path, sample: Kind = "generate") -> Path:
     """Writes `NAME.py` into `folder` and gives its path.
+
+    Args:
+        kind: What to write.
+        name: Of the function and the file.
+        folder: Where to.
+        sample: What a task's samples are.
 
     Raises:
         UserError: The name cannot be a function's, or the file is there already.
@@ -66,7 +98,7 @@ def write(kind: Literal["task", "method"], name: str, folder: Path) -> Path:
     path = folder / f"{name}.py"
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write((TASK if kind == "task" else METHOD).format(name=name))
+            file.write(TASK.format(name=name, **KINDS[sample]) if kind == "task" else METHOD.format(name=name))
     except FileExistsError:
         raise UserError(f"`{path}` is there already", hint="choose another name, or move it away") from None
     except OSError as error:

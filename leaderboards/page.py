@@ -20,6 +20,7 @@ from markupsafe import Markup, escape
 
 from harness import format
 from harness.costs import Measure, measures
+from harness.heatmap import grids
 from harness.report import facts, model_name
 from harness.results import Run, TaskInfo
 from harness.summary import footnotes, front_of, higher_is_better, leading, ranks_shown, scale_of, score_of, summary
@@ -64,6 +65,7 @@ def _section(run: Run) -> dict[str, Any]:
         "facts": facts(run),
         "quality": quality(run),
         "cost": cost(run),
+        "grids": grids(run),
         "ranked": ranks_shown(run),
         "findings": summary(run),
         "footnotes": footnotes(run),

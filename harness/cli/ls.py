@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -22,28 +24,52 @@ def ls(
     if form == "json":
         typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
-    width = max((len(row["name"]) for row in rows), default=0)
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-    for row in rows:
-        line = f"{row['name']:<{width}}  {row['summary']}".rstrip()
-        typer.echo(line[: columns - 1] + "…" if columns and len(line) > columns else line)
+    columns = ("name", "headline", "shots", "summary") if what == "tasks" else ("name", "summary")
+    for line in _table(rows, columns, _width()):
+        typer.echo(line)
     if not rows:
         typer.echo(f"no {what} here", err=True)
 
 
-def _entries(what: Literal["tasks", "methods", "metrics"]) -> list[dict[str, str]]:
+def _width() -> int | None:
+    """Terminal cells a line may take; None in a pipe or file, where whole lines are wanted."""
+    asked = os.environ.get("COLUMNS", "")
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() or asked.isdigit() else None
+
+
+def _table(rows: Sequence[dict[str, Any]], columns: Sequence[str], width: int | None) -> list[str]:
+    """Rows in columns, the last one cut to the terminal; more than two columns have a head."""
+    from rich.cells import cell_len, set_cell_size
+
+    cells = [[str(row[column]) for column in columns] for row in rows]
+    if len(columns) > 2 and cells:
+        cells.insert(0, [{"name": "task", "summary": "what it measures"}.get(column, column) for column in columns])
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for row in cells:
+        padded = [
+            " " * (size - cell_len(text)) + text if text.isdigit() else set_cell_size(text, size)
+            for text, size in zip(row, widths, strict=True)
+        ]
+        line = "  ".join(padded).rstrip()
+        lines.append(set_cell_size(line, width - 1).rstrip() + "…" if width and cell_len(line) > width else line)
+    return lines
+
+
+def _entries(what: Literal["tasks", "methods", "metrics"]) -> list[dict[str, Any]]:
     from harness import registry
+    from harness.taskdoc import facts
 
     kinds: dict[str, registry.Kind] = {"tasks": "task", "methods": "method", "metrics": "metric"}
     for name, problem in registry.broken_plugins(kinds[what]).items():
         typer.echo(f"left out `{name}`: {problem}", err=True)
-    return [
-        {"name": entry.name, "summary": entry.summary, "file": str(entry.path)}
-        for entry in registry.list_entries(kinds[what])
-    ]
+    entries = registry.list_entries(kinds[what])
+    if what == "tasks":
+        return [{**known, "headline": (known["metrics"] or ["?"])[0]} for known in map(facts, entries)]
+    return [{"name": entry.name, "summary": entry.summary, "file": str(entry.path)} for entry in entries]
 
 
-def _runs(output_dir: o.OutputDir) -> list[dict[str, str]]:
+def _runs(output_dir: o.OutputDir) -> list[dict[str, Any]]:
     from pathlib import Path
 
     from harness.runs import list_runs

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli import options as o
 from harness.errors import UserError
 
+if TYPE_CHECKING:
+    from harness.promptview import View
+
 
 def show(
     what: Annotated[str, typer.Argument(metavar="RUN|TASK|METHOD", help="Folder or name of a run, a task, a method.")],
-    sample: Annotated[int | None, typer.Option(help="Print this sample's exact prompt, from 0.")] = None,
+    sample: Annotated[
+        int | None, typer.Option("--sample", help="Print this sample's exact prompt and its tokens, from 0.")
+    ] = None,
+    model: o.Model = None,
     num_fewshot: o.NumFewshot = None,
+    apply_chat_template: o.ChatTemplate = False,
     task_parameters: o.TaskParameters = None,
+    trust_remote_code: o.TrustRemoteCode = False,
     output_dir: o.OutputDir = None,
     form: o.Format = "human",
 ) -> None:
     """Print a run again, describe a task or method, or show what a model is asked."""
     if sample is not None:
-        typer.echo(_sample(what, sample, num_fewshot, o.settings({"task_parameters": task_parameters})))
+        given = o.settings({"task_parameters": task_parameters})
+        found = _view(what, sample, model or "tiny", num_fewshot, apply_chat_template, given, trust_remote_code)
+        typer.echo(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) if form == "json" else str(found))
         return
     folder = o.run_folder(what, output_dir)
     if (folder / "run.json").exists() or folder.suffix == ".json":
         _print_run(folder, form)
     else:
-        typer.echo(_entry(what))
+        typer.echo(_entry(what, form))
 
 
 def _print_run(folder: Path, form: str) -> None:
@@ -42,9 +53,10 @@ def _print_run(folder: Path, form: str) -> None:
     print_run(run, folder=folder if folder.is_dir() else folder.parent)
 
 
-def _entry(what: str) -> str:
+def _entry(what: str, form: str) -> str:
     """A task's or method's place, description and parameters."""
     from harness.registry import find, parse_task
+    from harness.taskdoc import facts
     from harness.values import show as written
 
     try:
@@ -54,7 +66,15 @@ def _entry(what: str) -> str:
             entry = find("method", what)
         except UserError:
             raise UserError(f"no run, task or method `{what}`", problem.hint) from None
+    known = facts(entry) if entry.kind == "task" else {}
+    if form == "json":
+        options = {"hyperparameters": {each.name: each.default for each in entry.parameters}, **entry.options}
+        method = {"name": entry.name, "summary": entry.summary, "file": str(entry.path), **options}
+        return json.dumps(known or method, indent=1, ensure_ascii=False)
     lines = [f"{entry.kind} {entry.name}   {entry.place}", "", entry.docstring or "(no description)"]
+    shown = ("dataset", "paper", "protocol", "chance", "shots")
+    lines += [""] * bool(known) + [f"{name:<9} {known[name]}" for name in shown if known.get(name, "") != ""]
+    lines += [f"metrics   {', '.join(known['metrics'])}"] if known.get("metrics") else []
     if entry.parameters:
         lines += ["", "parameters" if entry.kind == "task" else "hyperparameters"]
     for parameter in entry.parameters:
@@ -62,31 +82,36 @@ def _entry(what: str) -> str:
         lines.append(f"  {parameter.name}={default}" + (f"   {parameter.annotation}" if parameter.annotation else ""))
     if entry.kind == "method":
         lines += ["", "  ".join(f"{key}={written(value)}" for key, value in entry.options.items())]
+    if known.get("example"):
+        lines += ["", "example", *(f"  {line}".rstrip() for line in known["example"].splitlines())]
     return "\n".join(lines)
 
 
-def _sample(what: str, index: int, shots: int | None, given: dict[str, dict[str, str]]) -> str:
-    """The prompt of one sample as a model without a chat template gets it, and what would be right."""
+def _view(
+    what: str,
+    index: int,
+    model: str,
+    shots: int | None,
+    chat: bool,
+    given: dict[str, dict[str, str]],
+    trust_remote_code: bool,
+) -> View:
+    """One sample of a task as a model gets it."""
+    from harness.chat import load_template
+    from harness.promptview import view
     from harness.registry import find, load_task, parse_task
     from harness.render import Prompting, render
-    from harness.samples import answer_text
+    from harness.snapshot import find_model
 
+    snapshot = find_model(model)
+    template = load_template(snapshot.folder) if chat else None
+    if chat and template is None:
+        raise UserError(
+            f"`{model}` has no chat template", hint="drop `--apply-chat-template`, or name an instruct model"
+        )
     spec = parse_task(what, given.get("task_parameters"))
-    items = render(what, load_task(find("task", spec.source), spec.parameters), Prompting(shots), groups=spec.groups)
+    task = load_task(find("task", spec.source), spec.parameters)
+    items = render(what, task, Prompting(shots, template=template), groups=spec.groups)
     if not 0 <= index < len(items):
         raise UserError(f"task `{what}` has no sample {index}", hint=f"it has {len(items)}, from 0")
-    request, sample = items[index].request, items[index].sample
-    parts = [f"── {request.mode} {request.id}"]
-    for context in request.contexts:
-        if request.mode != "text":
-            parts += ["── prompt", context]
-    if request.mode == "generate":
-        parts += [
-            f"── stop {list(request.stop)}, at most {request.max_tokens} tokens",
-            "── target",
-            answer_text(sample),
-        ]
-    else:
-        parts += ["── scored", *(repr(text) for text in request.continuations)]
-        parts += ["── right", repr(answer_text(sample))] if request.mode == "choose" else []
-    return "\n".join(parts)
+    return view(what, items[index], snapshot, trust_remote_code=trust_remote_code)

@@ -1,0 +1,1 @@
+"""What a third-party package looks like."""
