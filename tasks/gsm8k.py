@@ -2,8 +2,8 @@
 
 Dataset: https://huggingface.co/datasets/openai/gsm8k (config `main`; test 1,319 rows, train 7,473), MIT licence.
 Paper: Cobbe et al., "Training Verifiers to Solve Math Word Problems", 2021 (arXiv 2110.14168).
-Protocol: lm-evaluation-harness's `gsm8k`: greedy, 256 tokens, 5 solved examples; `strict` wants `#### 18`, `flexible` takes
-the last number. The examples are the first five of the train split.
+Protocol: lm-evaluation-harness's `gsm8k`: greedy, 256 tokens, 5 solved examples drawn from the train split as it draws
+them; `strict` wants `#### 18`, `flexible` takes the last number.
 
 Example:
     Question: Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May. How many …
@@ -21,6 +21,7 @@ def gsm8k() -> Task:
         train=hub("openai/gsm8k", "main", split="train"),
         shots=5,
         shots_from=hub("openai/gsm8k", "main", split="train"),
+        shots_order="lm-eval",
         sample=lambda row: Generate(
             f"Question: {row['question']}\nAnswer:",
             row["answer"],
@@ -28,4 +29,5 @@ def gsm8k() -> Task:
             max_tokens=256,
         ),
         metrics=[strict, flexible],
+        version=2,  # 1 took the first five rows as solved examples
     )

@@ -4,6 +4,9 @@ Dataset: https://huggingface.co/datasets/cais/mmlu (config `all`; test 14,042 ro
 Paper: Hendrycks et al., "Measuring Massive Multitask Language Understanding", 2021 (arXiv 2009.03300).
 Protocol: lm-evaluation-harness's `mmlu`: log-likelihood of ` A` … ` D`, no solved examples unless `-f 5` asks for the
 subject's five; the score is over questions (micro), the unweighted mean over subjects stands beside it (macro).
+`mmlu_stem`, `mmlu_humanities`, `mmlu_social_sciences` and `mmlu_other` are its four categories, `mmlu:virology+anatomy`
+single subjects.
+Chance: 0.25.
 
 Example:
     The following are multiple choice questions (with answers) about abstract algebra.
@@ -16,20 +19,45 @@ Example:
     Answer: B
 """
 
-from harness import Choose, Row, Task, acc, hub, task
+from collections.abc import Sequence
+
+from harness import Choose, Row, Task, acc, hub, label, task
+
+CATEGORIES = {
+    "stem": (
+        "abstract_algebra anatomy astronomy college_biology college_chemistry college_computer_science"
+        " college_mathematics college_physics computer_security conceptual_physics electrical_engineering"
+        " elementary_mathematics high_school_biology high_school_chemistry high_school_computer_science"
+        " high_school_mathematics high_school_physics high_school_statistics machine_learning"
+    ),
+    "humanities": (
+        "formal_logic high_school_european_history high_school_us_history high_school_world_history international_law"
+        " jurisprudence logical_fallacies moral_disputes moral_scenarios philosophy prehistory professional_law"
+        " world_religions"
+    ),
+    "social_sciences": (
+        "econometrics high_school_geography high_school_government_and_politics high_school_macroeconomics"
+        " high_school_microeconomics high_school_psychology human_sexuality professional_psychology public_relations"
+        " security_studies sociology us_foreign_policy"
+    ),
+    "other": (
+        "business_ethics clinical_knowledge college_medicine global_facts human_aging management marketing"
+        " medical_genetics miscellaneous nutrition professional_accounting professional_medicine virology"
+    ),
+}
+"""Subjects by category, as in lm-evaluation-harness; the paper counts anatomy among the others."""
 
 
 def _question(row: Row) -> Choose:
     lines = [f"{letter}. {choice}" for letter, choice in zip("ABCD", row["choices"], strict=True)]
-    return Choose("\n".join([row["question"].strip(), *lines, "Answer:"]), "ABCD", row["answer"])
+    prompt = "\n".join([row["question"].strip(), *lines, "Answer:"])
+    return Choose(prompt, "ABCD", label(row, "answer", "0123"))
 
 
-@task
-def mmlu() -> Task:
-    """Four-letter multiple choice over 57 subjects."""
+def _over(configs: str | Sequence[str]) -> Task:
     return Task(
-        data=hub("cais/mmlu", "all", split="test"),
-        shots_from=hub("cais/mmlu", "all", split="dev"),
+        data=hub("cais/mmlu", configs, split="test"),
+        shots_from=hub("cais/mmlu", configs, split="dev"),
         description=lambda row: (
             f"The following are multiple choice questions (with answers) about {row['subject'].replace('_', ' ')}.\n\n"
         ),
@@ -37,3 +65,33 @@ def mmlu() -> Task:
         sample=_question,
         metrics=[acc],
     )
+
+
+@task
+def mmlu() -> Task:
+    """Four-letter multiple choice over 57 subjects."""
+    return _over("all")
+
+
+@task
+def mmlu_stem() -> Task:
+    """The 19 subjects of MMLU in science, technology, engineering and mathematics."""
+    return _over(CATEGORIES["stem"].split())
+
+
+@task
+def mmlu_humanities() -> Task:
+    """The 13 subjects of MMLU in history, law, philosophy and religion."""
+    return _over(CATEGORIES["humanities"].split())
+
+
+@task
+def mmlu_social_sciences() -> Task:
+    """The 12 subjects of MMLU in economics, politics, psychology and society."""
+    return _over(CATEGORIES["social_sciences"].split())
+
+
+@task
+def mmlu_other() -> Task:
+    """The 13 subjects of MMLU in business, health and everything else."""
+    return _over(CATEGORIES["other"].split())

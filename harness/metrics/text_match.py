@@ -10,37 +10,128 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
-from harness.api import Metric
+from harness.api import Generate, Metric, Output
+from harness.errors import UserError, did_you_mean
 from harness.metrics.cjk import has_cjk, space_out
+from harness.metrics.kinds import expect
 
-_STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
-_FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
-_IGNORED = tuple(re.compile(pattern) for pattern in (",", r"\$", r"(?s).*#### ", r"\.$"))  # in this order
+_GSM8K_IGNORED = (",", r"\$", r"(?s).*#### ", r"\.$")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
+_BRACKETED = re.compile(r"\([A-Z]\)")
+
+
+def matching(
+    pattern: str | None = None,
+    *,
+    take: Literal["first", "last"] = "first",
+    ignore: Sequence[str] = (),
+    case: bool = False,
+    punctuation: bool = True,
+) -> Callable[[str, str], float]:
+    r"""A score for a `Metric`: what a pattern finds in the text equals the target.
+
+    It is lm-evaluation-harness's `regex` filter and its `exact_match`, with the same order of clean-ups: first `ignore`,
+    then case, then punctuation, in the text found and in the target alike. A text without a match scores 0.
+
+    Args:
+        pattern: A regular expression. Its first group that is not empty counts, the whole match where it has no group; without
+            a pattern the whole text counts, white space at both ends apart.
+        take: Which match counts.
+        ignore: Regular expressions whose matches are removed, one after the other.
+        case: Whether case matters.
+        punctuation: Whether ASCII punctuation matters.
+
+    Raises:
+        UserError: A pattern is not a regular expression, or `take` is another word.
+
+    Example:
+        >>> sure = Metric("sure", score=matching(r"surely (\w+)", take="last"))
+        >>> sure.measure(Output(texts=("Surely not; surely YES",)), Generate("…", "yes"))
+        1.0
+    """
+    if take not in ("first", "last"):
+        raise UserError(f"`matching` takes no `{take}` match", hint=did_you_mean(take, ("first", "last")))
+    finder = None if pattern is None else _compiled(pattern)
+    ignored = [_compiled(each) for each in ignore]
+
+    def normal(text: str) -> str:
+        for each in ignored:
+            text = each.sub("", text)
+        text = text if case else text.lower()
+        return text if punctuation else text.translate(_PUNCTUATION)
+
+    def score(prediction: str, target: str) -> float:
+        found = prediction.strip() if finder is None else _found(finder, prediction, take)
+        return float(found is not None and normal(found) == normal(target))
+
+    return score
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"`{pattern}` is not a regular expression: {error}", hint="write it as r'…'") from error
+
+
+def _found(finder: re.Pattern[str], text: str, take: str) -> str | None:
+    matches = list(finder.finditer(text))
+    if not matches:
+        return None
+    match = matches[0 if take == "first" else -1]
+    if finder.groups == 0:
+        return match[0].strip()
+    if finder.groups == 1:
+        return (match[1] or "").strip()
+    return next((group.strip() for group in match.groups() if group), None)
 
 
 def _exact_match(prediction: str, target: str) -> float:
     return float(prediction.strip() == target.strip())
 
 
-def _strict(prediction: str, target: str) -> float:
-    found = _STRICT.search(prediction)
-    return float(found is not None and _number(found[1].strip()) == _number(target))
+def _choice_letter(output: Output, sample: Any) -> float:
+    choices = expect(Generate, sample, "choice_letter").meta.get("choices")
+    if not choices:
+        raise UserError(
+            "metric `choice_letter` needs `meta` with `choices`, which a sample does not have",
+            hint='for example `Generate(prompt, "(B)", meta={"choices": ["Rome", "Paris"]})`',
+        )
+    targets = [sample.target] if isinstance(sample.target, str) else sample.target
+    return float(_bare(_letter(output.texts[0], choices)) in map(_bare, targets))
 
 
-def _flexible(prediction: str, target: str) -> float:
-    found = [first or second for first, second in _FLEXIBLE.findall(prediction)]
-    return float(bool(found) and _number(found[-1].strip()) == _number(target))
+def _letter(text: str, choices: Sequence[str]) -> str:
+    """The last `(B)` of the text; else the last choice that it spells out; else the last letter after a colon."""
+    if bracketed := _BRACKETED.findall(text):
+        return str(bracketed[-1])
+    letters = [chr(ord("A") + index) for index in range(len(choices))]
+    letter_of = {_plain(choice.strip()): f"({letter})" for choice, letter in zip(choices, letters, strict=True)}
+    longest_first = sorted(letter_of, key=len, reverse=True)  # or `Guilty` would be found in `Guilty of both`
+    spelt = re.findall("|".join(map(re.escape, longest_first)), _plain(text))
+    if spelt and (last := spelt[-1].strip()):
+        return str(letter_of.get(last, last))
+    after_colon = re.findall(rf":\s*({'|'.join(map(re.escape, letters))})", text)
+    return str(after_colon[-1]) if after_colon else ""
 
 
-def _number(text: str) -> str:
-    """GSM8K's normalisation: what follows `#### `, without thousands commas, dollar signs and a last full stop."""
-    for pattern in _IGNORED:
-        text = pattern.sub("", text)
-    return text.lower()
+def _plain(text: str) -> str:
+    """Lower case, without the punctuation of any script."""
+    return "".join(char for char in text.lower() if not unicodedata.category(char).startswith("P"))
+
+
+def _bare(text: str) -> str:
+    return text.lower().translate(_PUNCTUATION)
+
+
+def _em(prediction: str, target: str) -> float:
+    return float(_words(prediction) == _words(target))
 
 
 def _f1(prediction: str, target: str) -> float:
@@ -62,12 +153,20 @@ def _words(text: str) -> list[str]:
 exact_match = Metric("exact_match", score=_exact_match)
 """0–1. The text equals the target, white space at both ends apart; of several targets, any."""
 
-strict = Metric("strict", score=_strict)
+strict = Metric("strict", score=matching(r"#### (\-?[0-9\.\,]+)", ignore=_GSM8K_IGNORED))
 """0–1. GSM8K, `strict-match` of lm-evaluation-harness: the first `#### number` of the text is the target's number."""
 
-flexible = Metric("flexible", score=_flexible)
+flexible = Metric("flexible", score=matching(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", take="last", ignore=_GSM8K_IGNORED))
 """0–1. GSM8K, `flexible-extract` of lm-evaluation-harness: the last number of the text is the target's number. A lone run of
 two dots or dollar signs counts as a number there, and so it does here."""
+
+choice_letter = Metric("choice_letter", score=_choice_letter)
+"""0–1. A free answer to a question with lettered choices ends on the right one: GPQA's `flexible-extract` of
+lm-evaluation-harness. Needs `meta["choices"]`, and a target such as `(B)`."""
+
+em = Metric("em", score=_em)
+"""0–1. Text and target have the same words in the same order, as SQuAD compares them: lower case, without ASCII punctuation
+and articles. Of several targets, any."""
 
 f1 = Metric("f1", score=_f1)
 """0–1. Overlap of the words of text and target, as SQuAD counts it (Rajpurkar et al., EMNLP 2016): lower case, without
