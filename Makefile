@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench parity clean
 
 demo: .venv/made
 	$(BIN)/harness compare base lora qlora
@@ -19,6 +19,10 @@ check: .venv/made
 
 bench: .venv/made
 	$(BIN)/python -m pytest tests/perf -m slow -s
+
+parity: .venv/made
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,parity]'
+	$(BIN)/python -m pytest tests/parity -m parity -s
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -16,11 +16,18 @@ _HOMES = {
         "Choose Data Generate Message MethodFunction Metric Output Row Sample Source Task TaskFunction Text method task"
     ),
     "harness.errors": "UserError",
-    "harness.data": "hub packaged",
+    "harness.data": "hub packaged rows",
+    "harness.labels": "label",
     "harness.metrics": (
-        "acc acc_norm bits_per_byte bleu bleu_zh byte_ppl chrf exact_match f1 flexible passes_cases rouge1 rouge2 rougeL"
-        " rougeLsum strict token_ppl word_ppl"
+        "acc acc_bytes acc_norm auc bits_per_byte bleu bleu_char bleu_ja bleu_ko bleu_zh byte_ppl choice_letter chrf"
+        " consistency distinct_1 distinct_2 distinct_3 em exact_match f1 flexible inst_loose inst_strict macro_f1"
+        " macro_precision macro_recall mae mc2 mcc meteor meteor_no_synonyms mse parsed passes_cases pearson"
+        " prompt_loose prompt_strict rmse rouge1 rouge2 rougeL rougeLsum self_bleu strict ter token_ppl word_ppl"
     ),
+    "harness.metrics.entailment": "entailment_by",
+    "harness.metrics.labels": "label_metrics",
+    "harness.metrics.ngram": "bleu_for",
+    "harness.metrics.text_match": "matching",
     "harness.results": "Run",
     "harness.comparison": "compare evaluate train",
 }
@@ -49,25 +56,60 @@ if TYPE_CHECKING:
     from harness.comparison import train as train
     from harness.data import hub as hub
     from harness.data import packaged as packaged
+    from harness.data import rows as rows
     from harness.errors import UserError as UserError
+    from harness.labels import label as label
     from harness.metrics import acc as acc
+    from harness.metrics import acc_bytes as acc_bytes
     from harness.metrics import acc_norm as acc_norm
+    from harness.metrics import auc as auc
     from harness.metrics import bits_per_byte as bits_per_byte
     from harness.metrics import bleu as bleu
+    from harness.metrics import bleu_char as bleu_char
+    from harness.metrics import bleu_ja as bleu_ja
+    from harness.metrics import bleu_ko as bleu_ko
     from harness.metrics import bleu_zh as bleu_zh
     from harness.metrics import byte_ppl as byte_ppl
+    from harness.metrics import choice_letter as choice_letter
     from harness.metrics import chrf as chrf
+    from harness.metrics import consistency as consistency
+    from harness.metrics import distinct_1 as distinct_1
+    from harness.metrics import distinct_2 as distinct_2
+    from harness.metrics import distinct_3 as distinct_3
+    from harness.metrics import em as em
     from harness.metrics import exact_match as exact_match
     from harness.metrics import f1 as f1
     from harness.metrics import flexible as flexible
+    from harness.metrics import inst_loose as inst_loose
+    from harness.metrics import inst_strict as inst_strict
+    from harness.metrics import macro_f1 as macro_f1
+    from harness.metrics import macro_precision as macro_precision
+    from harness.metrics import macro_recall as macro_recall
+    from harness.metrics import mae as mae
+    from harness.metrics import mc2 as mc2
+    from harness.metrics import mcc as mcc
+    from harness.metrics import meteor as meteor
+    from harness.metrics import meteor_no_synonyms as meteor_no_synonyms
+    from harness.metrics import mse as mse
+    from harness.metrics import parsed as parsed
     from harness.metrics import passes_cases as passes_cases
+    from harness.metrics import pearson as pearson
+    from harness.metrics import prompt_loose as prompt_loose
+    from harness.metrics import prompt_strict as prompt_strict
+    from harness.metrics import rmse as rmse
     from harness.metrics import rouge1 as rouge1
     from harness.metrics import rouge2 as rouge2
     from harness.metrics import rougeL as rougeL
     from harness.metrics import rougeLsum as rougeLsum
+    from harness.metrics import self_bleu as self_bleu
     from harness.metrics import strict as strict
+    from harness.metrics import ter as ter
     from harness.metrics import token_ppl as token_ppl
     from harness.metrics import word_ppl as word_ppl
+    from harness.metrics.entailment import entailment_by as entailment_by
+    from harness.metrics.labels import label_metrics as label_metrics
+    from harness.metrics.ngram import bleu_for as bleu_for
+    from harness.metrics.text_match import matching as matching
     from harness.results import Run as Run
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from harness.config import Config
 from harness.document import finished, unfinished
 from harness.errors import UserError
+from harness.guard import protections
 from harness.jobs import (
     Advanced,
     Base,
@@ -30,6 +31,7 @@ from harness.jobs import (
 )
 from harness.preparation import Prepared, prepare
 from harness.progress import Progress
+from harness.records import overlap_summary
 from harness.results import Run, Variant
 from harness.runs import RunFolder, adopt, find_trained, key
 from harness.session import Session, State
@@ -96,10 +98,15 @@ class Comparison:
                     yield comparison
                     return
                 comparison.created = before.created if before else comparison.created
+                overlaps = comparison.session.overlaps  # while the worker imports torch
                 comparison.session.environment = server.run(EnvironmentJob(config.device, config.dtype))
+                if any(task.task.executes_code for task in prepared.tasks):
+                    comparison.session.environment["guard"] = protections()
                 progress.finish()
                 comparison.seconds["start"] = time.perf_counter() - began
                 progress.say("Plan", f"{describe(prepared)} · {folder.path}")
+                if overlaps:
+                    progress.say("Overlap", overlap_summary(overlaps))
                 comparison._save()
                 yield comparison
 

@@ -85,16 +85,37 @@ def scan(path: Path) -> list[Entry]:
     return list(_scan(path, stat.st_mtime_ns, stat.st_size))
 
 
+def maker_entry(path: Path, function: str, name: str) -> Entry:
+    """The entry of a family of metrics: a function that makes one of them, under the name that stands for them all.
+
+    Args:
+        path: The function's file.
+        function: Its name there.
+        name: Of the family: `pass@K`.
+
+    Raises:
+        UserError: The file is unreadable, or has no such function.
+    """
+    for node in _parse(path).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            docstring = ast.get_docstring(node) or ""
+            return Entry("metric", name, path, node.lineno, _summary(docstring), docstring, attribute=function)
+    raise UserError(f"`{path}` defines no `{function}`, which makes the metrics `{name}`")
+
+
 @functools.lru_cache(maxsize=512)
 def _scan(path: Path, mtime_ns: int, size: int) -> tuple[Entry, ...]:
+    return tuple(_File(path, _parse(path)).entries())
+
+
+def _parse(path: Path) -> ast.Module:
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        return ast.parse(path.read_text(encoding="utf-8"))
     except SyntaxError as error:
         code = f"\n\n  {path.name}:{error.lineno}\n    {(error.text or '').strip()}\n  SyntaxError: {error.msg}"
         raise UserError(f"could not read `{path}`{code}", hint=f"run `python {path}` to see it in full") from None
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"could not read `{path}`: {error}") from error
-    return tuple(_File(path, tree).entries())
 
 
 class _File:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness import __version__
+from harness.metrics.ngram import signatures
 from harness.preparation import ScoredTask
 from harness.records import fairness, inference_record, train_record
 from harness.results import Artifact, MetricInfo, Parameters, Protocol, Run, Score, TaskInfo, Variant
@@ -60,6 +61,7 @@ def _document(
                     MetricInfo(name=metric.name, higher_is_better=metric.higher_is_better) for metric in task.metrics
                 ),
                 truncated=counted.truncated[task.name] if counted else 0,
+                data=task.data,
                 smallest_difference=counted.smallest[task.name] if counted else None,
             )
             for task in prepared.tasks
@@ -69,6 +71,7 @@ def _document(
             for state in session.states.values()
         ),
         comparisons=tuple(counted.comparisons) if counted else (),
+        overlaps=session.overlaps,
         seconds=dict(seconds),
     )
 
@@ -110,6 +113,7 @@ def _protocol(session: Session, state: State, task: ScoredTask) -> Protocol:
         system=prompting.system,
         token_budget=session.token_budget,
         prompt_sha256=key(prompts=[item.request.sha256 for item in items]),
+        signatures=signatures(task.metrics, [item.sample for item in items]),
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from harness import __version__
 from harness.api import Metric, Task
 from harness.chat import ChatTemplate, load_template
-from harness.data import FORMATS, Hub, hub, source
+from harness.data import FORMATS, provenance, source
 from harness.errors import UserError, did_you_mean
 from harness.finetune.formats import examples_from_rows
 from harness.registry import Entry, TaskSpec, find, load_task, parse_task, source_digest, task_metrics
@@ -48,6 +48,8 @@ class ScoredTask:
     """Those that the task names, found."""
     digest: str
     """Of the task's file and rows: what decides its samples."""
+    data: str | None = None
+    """Where its rows come from and which content they had."""
 
 
 @dataclass(frozen=True)
@@ -191,8 +193,8 @@ def train_data(
         UserError: There is nothing to train on, or it cannot be read.
     """
     chosen: list[ScoredTask] = []
-    if name.startswith("hub:") or Path(name).suffix in FORMATS:
-        rows = (_on_hub(name) if name.startswith("hub:") else source(name)).load()
+    if name.startswith("hub:") or Path(name).suffix in FORMATS or ("/" in name and Path(name).is_dir()):
+        rows = source(name).load()
         examples = examples_from_rows(name, rows, columns=columns, template=template, chat=chat)
     else:
         if columns:
@@ -205,11 +207,6 @@ def train_data(
         examples = random.Random(0).sample(examples, samples)
     names = tuple(task.name for task in chosen)
     return TrainData(name or "+".join(names), names, tuple(examples))
-
-
-def _on_hub(name: str) -> Hub:
-    repo, *rest = name.removeprefix("hub:").split(":")
-    return hub(repo, rest[0] if rest and rest[0] else None, split=rest[1] if len(rest) > 1 else "train")
 
 
 def _train_tasks(name: str, tasks: Sequence[ScoredTask]) -> list[ScoredTask]:
@@ -233,7 +230,8 @@ def _task(config: Config, text: str) -> ScoredTask:
     entry = find("task", spec.source)
     task = load_task(entry, spec.parameters)
     digest = key(file=source_digest(entry), parameters=spec.parameters, data=source(task.data).digest())
-    return ScoredTask(text, spec, entry, task, task_metrics(task), digest)
+    metrics = task_metrics(task, entry.path.parent)
+    return ScoredTask(text, spec, entry, task, metrics, digest, provenance(task.data))
 
 
 def _unscored(name: str) -> ScoredTask:
@@ -244,7 +242,9 @@ def _unscored(name: str) -> ScoredTask:
             f"`--train {name}`: {error.message}", hint=f"{error.hint}; a file ends in {' '.join(FORMATS)}"
         ) from error
     task = load_task(entry, {})
-    return ScoredTask(name, TaskSpec(name, name), entry, task, task_metrics(task), source_digest(entry))
+    return ScoredTask(
+        name, TaskSpec(name, name), entry, task, task_metrics(task, entry.path.parent), source_digest(entry)
+    )
 
 
 def _refuse_code(config: Config, tasks: Sequence[ScoredTask]) -> None:

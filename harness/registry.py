@@ -20,6 +20,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,11 +28,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from harness.api import MethodFunction, Task, TaskFunction
+from harness import metrics
+from harness.api import MethodFunction, Metric, Task, TaskFunction
 from harness.declarations import Entry as Entry
 from harness.declarations import Kind as Kind
 from harness.declarations import Parameter as Parameter
-from harness.declarations import scan
+from harness.declarations import maker_entry, scan
 from harness.errors import UserError, did_you_mean
 from harness.plugin import plugin_error
 from harness.values import read, unquote
@@ -187,6 +189,48 @@ def load_method(entry: Entry) -> MethodFunction:
     return function
 
 
+def find_metric(name: str, folder: Path | None = None) -> Metric:
+    """The metric of that name: built-in, `pass@K`, `evaluate:NAME[:KEY]`, `./file.py@name`, or a plugin's.
+
+    Args:
+        name: As a task or a user writes it.
+        folder: Where relative paths start, if the file is there; else, and when not given, in the working folder.
+
+    Raises:
+        UserError: There is none, or its file fails.
+
+    Example:
+        >>> find_metric("word_ppl").higher_is_better
+        False
+    """
+    if name in metrics.names() or re.match(r"evaluate:|pass@\d", name):
+        return metrics.find(name, folder)
+    if folder is not None and _is_path(name) and (folder / split_path(name)[0]).exists():
+        name = str(folder / name)
+    entry = find("metric", name)
+    metric = _load(entry)
+    if not isinstance(metric, Metric):
+        raise UserError(f"`{entry.attribute}` of {entry.path.name} is not a metric", hint=f"see {entry.place}")
+    return metric
+
+
+def task_metrics(task: Task, folder: Path | None = None) -> tuple[Metric, ...]:
+    """The metrics of a task, those given by name found.
+
+    Args:
+        task: The task.
+        folder: That of the task's file, where the relative paths of its metrics start.
+
+    Raises:
+        UserError: There is no metric of a name, or two have the same.
+    """
+    found = tuple(find_metric(each, folder) if isinstance(each, str) else each for each in task.metrics)
+    names = [metric.name for metric in found]
+    if len(set(names)) < len(names):
+        raise UserError(f"two metrics of a task have the same name: {', '.join(names)}", hint="rename one of them")
+    return found
+
+
 def source_digest(entry: Entry) -> str:
     """SHA-256 of the entry's file, in hex."""
     return hashlib.sha256(entry.path.read_bytes()).hexdigest()
@@ -211,7 +255,9 @@ def _in_path(kind: Kind, source: str, path: Path, name: str | None) -> list[Entr
     if not entries:
         raise UserError(
             f"`{path}` holds no {kind}",
-            hint=f"decorate its function with `@{kind}`, after `from harness import {kind}`",
+            hint=f"decorate its function with `@{kind}`, after `from harness import {kind}`"
+            if kind != "metric"
+            else 'write `name = Metric("name", …)`, after `from harness import Metric`',
         )
     if name is None:
         return entries
@@ -234,14 +280,18 @@ def _only(kind: Kind, entries: Sequence[Entry]) -> Entry:
 def _built_in(kind: Kind) -> list[Entry]:
     package = _PACKAGES[kind]
     spec = importlib.util.find_spec(package)  # imports no more than `harness` itself
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    return [
+    folders = [Path(folder).resolve() for folder in (spec.submodule_search_locations or [] if spec else [])]
+    entries = [
         replace(entry, module=f"{package}.{file.stem}")
         for folder in folders
-        for file in sorted(Path(folder).resolve().glob("*.py"))
+        for file in sorted(folder.glob("*.py"))
         for entry in scan(file)
         if entry.kind == kind
     ]
+    if kind == "metric":
+        for family, (stem, maker) in metrics.FAMILIES.items():
+            entries += [maker_entry(folder / f"{stem}.py", maker, family) for folder in folders]
+    return entries
 
 
 def _plugins(kind: Kind) -> tuple[list[Entry], dict[str, str]]:

@@ -197,7 +197,7 @@ def _conversation(
     description: str, solved: list[tuple[str | Sequence[Message], str]], question: Any, prompting: Prompting
 ) -> str:
     messages: list[Message] = []
-    system = "\n\n".join(part for part in (prompting.system, description.strip()) if part)
+    system = "\n\n".join(part for part in (prompting.system, description) if part)
     if system:
         messages.append({"role": "system", "content": system})
     for asked, answer in solved:

@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.text import Text
 
 from harness import format
+from harness.heatmap import grid_lines, grids
 from harness.results import Run
 from harness.summary import footnotes, summary
 from harness.tables import GAP, Row, Table, cost, quality
@@ -39,7 +40,7 @@ LONGEST_NAME = 28
 
 _STYLES = {"better": "green", "worse": "red", "undecided": "dim"}
 _ASCII = str.maketrans({"▲": "^", "▼": "v", "≈": "~", "±": "+-", "×": "x", "·": "|", "↑": "+", "↓": "-", "─": "-",
-                        "–": "-", "…": "..."})  # fmt: skip
+                        "–": "-", "…": "...", "░": ".", "▒": "o", "▓": "8", "█": "#"})  # fmt: skip
 _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
@@ -75,6 +76,8 @@ def screen(run: Run, *, width: int, folder: Path | None = None) -> list[Text]:
             continue
         for block in table.blocks(width, name_width=_name_width(table)):
             lines += [*table_lines(block, width), Text()]
+    for grid in grids(run):
+        lines += [*grid_lines(grid, width), Text()]
     found = summary(run)
     if found:
         lines.append(Text("Summary", style="bold"))

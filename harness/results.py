@@ -41,6 +41,8 @@ class TaskInfo(_Document):
     metrics: tuple[MetricInfo, ...]
     truncated: int = 0
     """Samples whose prompt was cut on the left to fit the model's context."""
+    data: str | None = None
+    """Where the samples come from and which content they had: `hub:openai/gsm8k:main:test@<commit>`, `file@sha256:…`."""
     smallest_difference: float | None = None
     """The smallest headline difference from the baseline that this `n` shows with probability 0.8, in the metric's own scale."""
 
@@ -136,6 +138,8 @@ class Protocol(_Document):
     """Tokens a pack may hold (four times as many when generating); part of the plan, not of the score (float32)."""
     prompt_sha256: str
     """Digest of all prompts, choices and generation settings of the task, in order."""
+    signatures: dict[str, str] = {}
+    """By metric, the settings and version that sacrebleu asks to be stated beside its scores."""
 
 
 class Delta(_Document):
@@ -202,12 +206,42 @@ class Comparison(_Document):
     metric: str
     a: str
     b: str
-    test: Literal["mcnemar", "paired bootstrap", "clustered t"]
+    test: Literal["mcnemar", "paired bootstrap", "clustered t", "paired jackknife"]
     value: float
     low: float
     high: float
     p: float
     p_holm: float | None = None
+
+
+class SharedSample(_Document):
+    """A sample that shares words with a row that was trained on."""
+
+    id: str
+    train_row: int
+    """Place of the row in the training data as used, from 0."""
+    question_part: float
+    """How much of the sample's question stands in that row: 0 to 1."""
+    text: str
+    """The longest run of words shared, lower case, punctuation left out."""
+
+
+class Overlap(_Document):
+    """What the samples of a task share with training data."""
+
+    task: str
+    train: str
+    """Name of the training data."""
+    n: int
+    """Samples compared."""
+    words: int
+    """Length of a run of words; characters of scripts without spaces count as words."""
+    sharing: int
+    """Samples that share such a run with a training row: set phrases of a genre among them."""
+    contained: int
+    """Samples whose question stands in a training row."""
+    examples: tuple[SharedSample, ...]
+    """The samples with the largest part shared."""
 
 
 class Run(_Document):
@@ -228,6 +262,7 @@ class Run(_Document):
     tasks: tuple[TaskInfo, ...]
     variants: tuple[Variant, ...]
     comparisons: tuple[Comparison, ...] = ()
+    overlaps: tuple[Overlap, ...] = ()
     seconds: dict[str, float] = {}
     """Ledger of wall seconds by stage (`start`, `train lora`, `score base`, …)."""
 

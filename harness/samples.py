@@ -31,8 +31,8 @@ def call_on(name: str, function: Callable[[Row], Any], row: Row, place: int | st
     """What a function of the author's makes of a row; its failures in the author's own lines."""
     try:
         return function(_Row(row))
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(f"task `{name}`, row {place}: {error.message}", error.hint) from error
     except _MissingColumn as error:
         column = str(error.args[0])
         raise UserError(

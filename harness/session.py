@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,9 @@ from harness.errors import UserError
 from harness.jobs import Base, Benched, Bits, Method, Recipe, Trained, TrainJob
 from harness.jobs import Training as TrainingSettings
 from harness.preparation import Prepared, Row, ScoredTask, Training
+from harness.records import overlap_records
 from harness.registry import find, source_digest
+from harness.results import Overlap
 from harness.runs import CostRecord, RunFolder, SampleLog, key
 from harness.snapshot import Snapshot
 
@@ -80,6 +83,11 @@ class Session:
     def token_budget(self) -> int:
         """Tokens a pack may hold on this device."""
         return _BUDGETS[self.environment["device"].split(":")[0]]
+
+    @cached_property
+    def overlaps(self) -> tuple[Overlap, ...]:
+        """What the samples share with the training data."""
+        return overlap_records(self.prepared)
 
     def going(self) -> list[State]:
         """The variants that have not failed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from harness.preparation import ScoredTask
 from harness.progress import Progress
 from harness.runs import SampleLog
 from harness.session import Session, State
-from harness.tally import running_value, sample_row
+from harness.tally import Running, sample_row
 
 
 class Sink:
@@ -33,7 +34,7 @@ class Sink:
         self._tasks = {task.name: task for task in session.prepared.tasks}
         self._task: ScoredTask | None = None
         self._log: SampleLog | None = None
-        self._rows: list[dict[str, Any]] = []
+        self._running: Running | None = None
         self._threads = ThreadPoolExecutor(os.cpu_count())
         self._began = time.perf_counter()
 
@@ -65,9 +66,10 @@ class Sink:
         elif isinstance(event, Packed):
             self._keep(event)
         elif isinstance(event, Advanced):
-            assert self._task is not None
-            metric = self._task.metrics[0]
-            self.progress.advance(event.done, f"{metric.name} {running_value(metric, self._rows):.2f}", event.total)
+            assert self._running is not None
+            value = self._running.value
+            note = f"{self._running.metric.name} {value:.2f}" if math.isfinite(value) else ""
+            self.progress.advance(event.done, note, event.total)
 
     def close(self) -> None:
         """The child is gone."""
@@ -81,11 +83,13 @@ class Sink:
         self._task = self._tasks[event.task]
         self._log = self.session.log(self.current, self._task)
         self._log.keep(event.kept)
-        self._rows = self._log.rows()
+        self._running = Running(self._task.metrics[0])
+        self._running.add(self._log.rows())
         self.progress.start("Eval", f"{event.variant}  {event.task}", len(self.current.row.items[event.task]))
 
     def _keep(self, event: Packed) -> None:
-        assert self.current is not None and self._task is not None and self._log is not None
+        assert self.current is not None and self._task is not None
+        assert self._log is not None and self._running is not None
         items, keys = self.current.row.items[event.task], self.session.sample_keys(self.current, self._task)
         task = self._task
 
@@ -95,7 +99,7 @@ class Sink:
         # what a model wrote runs in processes of its own, which are waited for side by side
         rows = list((self._threads.map if task.task.executes_code else map)(measured, event.raws))
         self._log.append(rows)
-        self._rows += rows
+        self._running.add(rows)
 
     def _finish_variant(self) -> None:
         if self.current is not None:

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,9 +24,21 @@ from scipy import special
 
 from harness.errors import UserError
 from harness.proportions import mcnemar_interval, mcnemar_p, smallest_shown, wilson
-from harness.resampling import Array, Statistic, Units, bootstrap, codes_of, jackknife_error, make_units, mean_units
+from harness.resampling import (
+    Array,
+    Statistic,
+    Units,
+    bootstrap,
+    codes_of,
+    deal,
+    jackknife_error,
+    make_units,
+    mean_units,
+    spread_of,
+)
 
-Test = Literal["mcnemar", "paired bootstrap", "clustered t"]
+SpreadTest = Literal["paired bootstrap", "clustered t", "paired jackknife"]
+Test = Literal["mcnemar"] | SpreadTest
 
 FEW_CLUSTERS = 10
 """With fewer, resampling clusters understates the spread, and the t distribution is used instead."""
@@ -37,8 +50,10 @@ class Observations:
     """What one variant scored on one task by one metric, sample by sample, in the task's sample order.
 
     Args:
-        values: `[n]` scores, or `[n, k]` summed statistics of a corpus metric.
-        value: From the sum of the statistics to the number; None: the mean of the scores.
+        values: `[n]` scores; `[n, k]` statistics of a corpus metric; or n things of any kind, with `whole`.
+        value: From the sum of the statistics to the number.
+        whole: From a list of the things to the number, where sums do not tell. Without `value` and `whole` the number is
+            the mean of the scores.
         groups: Stratum of each sample.
         clusters: What each sample shares with others (a passage); samples of a cluster are not independent.
 
@@ -51,16 +66,19 @@ class Observations:
         True
     """
 
-    values: NDArray[Any]
+    values: Any
     value: Callable[[tuple[float, ...]], float] | None = None
     groups: tuple[str, ...] | None = None
     clusters: tuple[str, ...] | None = None
+    whole: Callable[[Sequence[Any]], float] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        values = np.asarray(self.values, dtype=np.float64)
+        values = np.asarray(self.values, dtype=np.float64) if self.whole is None else _objects(self.values)
         object.__setattr__(self, "values", values)
         if len(values) == 0:
             raise UserError("no sample was scored", hint="does the task's data have rows, and is `--limit` above 0?")
+        if self.value is not None and self.whole is not None:
+            raise ValueError("a number is made by `value` or by `whole`, not by both")
         if values.ndim != (1 if self.value is None else 2):
             raise ValueError(f"scores are [n], summed statistics [n, k] with `value`; got shape {values.shape}")
         for labels in (self.groups, self.clusters):
@@ -73,7 +91,16 @@ class Observations:
     @property
     def binary(self) -> bool:
         """Whether every score is 0 or 1."""
-        return self.value is None and bool(np.isin(self.values, (0.0, 1.0)).all())
+        return self.value is None and self.whole is None and bool(np.isin(self.values, (0.0, 1.0)).all())
+
+    @cached_property
+    def left_out(self) -> Array:
+        """`[g]` numbers of the whole, each without one part of the jackknife; kept, as they are dear."""
+        parts = deal(len(self), self.groups, self.clusters)
+        count = int(parts.max()) + 1
+        if count < 2:  # nothing would be left
+            return np.array([math.nan])
+        return np.array([_whole(self, self.values[parts != part]) for part in range(count)])
 
 
 @dataclass(frozen=True)
@@ -114,7 +141,7 @@ def interval(obs: Observations, *, confidence: float = 0.95, seed: int = 0, resa
     little wide. Other scores get the percentiles of a bootstrap, stratified by group and by whole clusters, at the
     levels that make it as wide as a t interval (Hesterberg, "What Teachers Should Know About the Bootstrap", 2015);
     they stay within the metric's range. Fewer than ten clusters: the jackknife over clusters, t with G − 1 degrees of
-    freedom.
+    freedom. A number of the whole set: the delete-a-group jackknife, likewise, which knows no range.
 
     Args:
         obs: The scores.
@@ -130,10 +157,12 @@ def interval(obs: Observations, *, confidence: float = 0.95, seed: int = 0, resa
     value = _value(obs)
     if value is None:
         return Interval(None, None, None)
+    tail = (1 - confidence) / 2
+    if obs.whole is not None:
+        return _interval_of_whole(obs, value, tail)
     if obs.binary and obs.clusters is None:
         return Interval(value, *wilson(value, len(obs), confidence))
     units = _units(obs)
-    tail = (1 - confidence) / 2
     if len(units) < 2:
         return Interval(value, None, None)
     if _few_clusters(obs, units):
@@ -146,6 +175,14 @@ def interval(obs: Observations, *, confidence: float = 0.95, seed: int = 0, resa
     return Interval(value, low, high) if math.isfinite(low) and math.isfinite(high) else Interval(value, None, None)
 
 
+def _interval_of_whole(obs: Observations, value: float, tail: float) -> Interval:
+    left = obs.left_out
+    if len(left) < 2 or not np.isfinite(left).all():
+        return Interval(value, None, None)
+    margin = -float(special.stdtrit(len(left) - 1, tail)) * spread_of(left)
+    return Interval(value, value - margin, value + margin)
+
+
 def paired(a: Observations, b: Observations, *, seed: int = 0) -> Difference | None:
     """The difference a − b of two variants on the same samples.
 
@@ -156,8 +193,10 @@ def paired(a: Observations, b: Observations, *, seed: int = 0) -> Difference | N
       allows, so fewer than six differing samples show nothing.
     - fewer than ten clusters: the same t distribution with the jackknife's error and G − 1 degrees of freedom, strata
       left out, and a warning.
+    - numbers of the whole set: the jackknife of the difference, leaving out the same samples of both; t with one degree of
+      freedom less than there are parts, and the least p of the second point.
 
-    In all three, p < 0.05 exactly when 0 is outside the interval.
+    In all four, p < 0.05 exactly when 0 is outside the interval.
 
     Args:
         a: The variant in question.
@@ -189,11 +228,12 @@ def paired(a: Observations, b: Observations, *, seed: int = 0) -> Difference | N
     margin = -float(special.stdtrit(spread.freedom, 0.025)) * error
     low, high = value - margin, value + margin
     p = 2 * float(special.stdtr(spread.freedom, -abs(value) / error)) if error > 0 else 0.0
-    if error == 0 or spread.test == "paired bootstrap":
+    few = a.clusters is not None and spread.units < FEW_CLUSTERS
+    if error == 0 or not few:
         p = max(p, min(1.0, 2.0 ** (1 - spread.differing)))
         if p >= 0.05:
             low, high = min(low, 0.0), max(high, 0.0)
-    warning = f"only {spread.units} clusters: a rough estimate" if spread.test == "clustered t" else None
+    warning = f"only {spread.units} clusters: a rough estimate" if few else None
     return Difference(spread.test, value, low, high, p, warning)
 
 
@@ -308,7 +348,7 @@ def by_group(obs: Observations) -> list[GroupValue]:
     if obs.groups is None:
         return []
     codes, names = codes_of(obs.groups)
-    parts = [Observations(obs.values[codes == code], obs.value) for code in range(len(names))]
+    parts = [Observations(obs.values[codes == code], obs.value, whole=obs.whole) for code in range(len(names))]
     return [GroupValue(name, _value(part), len(part)) for name, part in zip(names, parts, strict=True)]
 
 
@@ -328,7 +368,7 @@ def macro(obs: Observations) -> float | None:
 class _Spread:
     """A paired difference and its standard error."""
 
-    test: Literal["paired bootstrap", "clustered t"]
+    test: SpreadTest
     value: float
     error: float
     freedom: int
@@ -341,24 +381,35 @@ def _spread(a: Observations, b: Observations, seed: int) -> _Spread | None:
     first, second = _value(a), _value(b)
     if first is None or second is None:
         return None
-    units = _paired_units(a, b)
-    few = _few_clusters(a, units)
-    if len(units) < 2:
-        return None
-    error = (
-        jackknife_error(units) if few else float(np.std(bootstrap(units, seed=seed, resamples=_resamples(a)), ddof=1))
-    )
-    if not math.isfinite(error):
+    test, units, freedom, error = _error_of_whole(a, b) if a.whole is not None else _error_of_sums(a, b, seed)
+    if units < 2 or not math.isfinite(error):
         return None
     value = first - second
     return _Spread(
-        test="clustered t" if few else "paired bootstrap",
+        test=test,
         value=value,
         error=0.0 if error <= 1e-12 * abs(value) else error,  # what rounding leaves is no spread
-        freedom=len(units) - 1 if few else units.freedom,
-        units=len(units),
+        freedom=freedom,
+        units=units,
         differing=_differing(a, b),
     )
+
+
+def _error_of_sums(a: Observations, b: Observations, seed: int) -> tuple[SpreadTest, int, int, float]:
+    """Of a difference of means or corpus metrics: how it was found, units, degrees of freedom, standard error."""
+    units = _paired_units(a, b)
+    if _few_clusters(a, units):
+        return "clustered t", len(units), len(units) - 1, jackknife_error(units)
+    if len(units) < 2:
+        return "paired bootstrap", len(units), 0, math.nan
+    error = float(np.std(bootstrap(units, seed=seed, resamples=_resamples(a)), ddof=1))
+    return "paired bootstrap", len(units), units.freedom, error
+
+
+def _error_of_whole(a: Observations, b: Observations) -> tuple[SpreadTest, int, int, float]:
+    """As `_error_of_sums`, of a difference of two numbers of the whole set."""
+    left = a.left_out - b.left_out  # both were dealt out alike: they have the same labels
+    return "paired jackknife", len(left), len(left) - 1, spread_of(left)
 
 
 def _differing(a: Observations, b: Observations) -> int:
@@ -401,7 +452,26 @@ def _number(value: Callable[[tuple[float, ...]], float], sums: Array) -> float:
         return math.nan
 
 
+def _whole(obs: Observations, values: NDArray[Any]) -> float:
+    assert obs.whole is not None
+    try:
+        return float(obs.whole(values.tolist()))
+    except (ArithmeticError, ValueError):  # a single class has no area under a curve, an empty text no n-gram
+        return math.nan
+
+
+def _objects(values: Sequence[Any]) -> NDArray[Any]:
+    """`[n]` things as they are: NumPy would make lists of one length a table."""
+    kept = np.empty(len(values), dtype=object)
+    for index, value in enumerate(values):
+        kept[index] = value
+    return kept
+
+
 def _value(obs: Observations) -> float | None:
+    if obs.whole is not None:
+        number = _whole(obs, obs.values)
+        return number if math.isfinite(number) else None
     if not np.isfinite(obs.values).all():
         return None
     value = math.fsum(obs.values) / len(obs) if obs.value is None else _number(obs.value, obs.values.sum(axis=0))

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from harness import format, stats
 from harness.costs import Measure, measures
-from harness.results import Delta, Run, Score, TaskInfo, Variant, Verdict
+from harness.results import Delta, Overlap, Run, Score, TaskInfo, Variant, Verdict
 
 RANKED_FROM = 4
 """With fewer variants than this, ranks say nothing that the verdicts do not."""
@@ -212,7 +212,7 @@ def ranks_shown(run: Run) -> bool:
 
 
 def _warnings(run: Run) -> list[str]:
-    lines = []
+    lines = [_trained_on(overlap) for overlap in run.overlaps if overlap.contained]
     unsure: dict[int, list[str]] = {}
     for task in run.tasks:
         deltas = [headline_delta(variant, task) for variant in run.variants]
@@ -230,3 +230,14 @@ def _warnings(run: Run) -> list[str]:
         if variant.train is not None and not variant.train.curve.startswith("converged"):
             lines.append(f"warning: {variant.name}: training loss {format.one_line(variant.train.curve)}")
     return lines
+
+
+def _trained_on(overlap: Overlap) -> str:
+    """What was scored and stands in the training data, with an example."""
+    first = overlap.examples[0]
+    text = first.text if len(first.text) <= 120 else first.text[:119] + "…"
+    return format.one_line(
+        f"warning: {overlap.contained:,} of {overlap.n:,} samples of {overlap.task} ({overlap.contained / overlap.n:.0%})"
+        f" stand in the training data ({overlap.train}), so their scores show memory; such as sample {first.id},"
+        f" in row {first.train_row}: “{text}”"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -66,13 +67,35 @@ def sample_row(task: ScoredTask, item: Item, raw: Raw, sample_key: str) -> dict[
     }
 
 
-def running_value(metric: Metric, rows: Rows) -> float:
-    """The metric over the samples so far, for the progress line; NaN where they do not make a number."""
-    if not rows:
-        return math.nan
-    measured = _measured(metric, rows)
-    value = _guarded(metric)
-    return value(tuple(measured.sum(0).tolist())) if value else float(measured.mean())
+class Running:
+    """A metric over the samples so far, for the progress line: sums, so that a sample costs the same however many there are.
+
+    Example:
+        >>> running = Running(Metric("acc", score=lambda output, sample: 1.0))
+        >>> running.add([{"metrics": {"acc": 1.0}}, {"metrics": {"acc": 0.0}}])
+        >>> running.value
+        0.5
+    """
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+        self._sums: NDArray[np.float64] | None = None
+        self._count = 0
+
+    def add(self, rows: Rows) -> None:
+        """Counts more samples in."""
+        if rows and self.metric.whole is None:
+            sums = _measured(self.metric, rows).sum(0)
+            self._sums = sums if self._sums is None else self._sums + sums
+            self._count += len(rows)
+
+    @property
+    def value(self) -> float:
+        """NaN where the samples do not make a number, or only all of them together do."""
+        value = _guarded(self.metric)
+        if self._sums is None:
+            return math.nan
+        return value(tuple(self._sums.tolist())) if value else float(self._sums) / self._count
 
 
 def observations(metric: Metric, rows: Rows) -> Observations:
@@ -81,9 +104,15 @@ def observations(metric: Metric, rows: Rows) -> Observations:
     Raises:
         UserError: The metric's stats are not of one length.
     """
-    return Observations(
-        _measured(metric, rows), _guarded(metric), groups=_labels(rows, "group"), clusters=_labels(rows, "cluster")
-    )
+    groups, clusters = _labels(rows, "group"), _labels(rows, "cluster")
+    if metric.whole is not None:
+        whole = partial(_finite_or_nan, metric.whole)
+        return Observations(_gathered(metric, rows), groups=groups, clusters=clusters, whole=whole)
+    return Observations(_measured(metric, rows), _guarded(metric), groups=groups, clusters=clusters)
+
+
+def _gathered(metric: Metric, rows: Rows) -> list[Any]:
+    return [row["metrics"][metric.name] for row in rows]
 
 
 def _measured(metric: Metric, rows: Rows) -> NDArray[np.float64]:
@@ -102,14 +131,15 @@ def _guarded(metric: Metric) -> Callable[[Stats], float] | None:
     value = metric.value
     if value is None:
         return None
+    return partial(_finite_or_nan, value)
 
-    def guarded(sums: Stats) -> float:
-        try:
-            return float(value(sums))
-        except (ArithmeticError, ValueError):
-            return math.nan
 
-    return guarded
+def _finite_or_nan(value: Callable[[Any], float], given: Any) -> float:
+    """A number of a metric's, NaN where it cannot be made."""
+    try:
+        return float(value(given))
+    except (ArithmeticError, ValueError):
+        return math.nan
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from example_run import example_run
 
-from harness import UserError, comparison
-from harness.check import check_file
+from harness import comparison
 from harness.cli import main
 from harness.spec import configure
 
@@ -224,14 +223,6 @@ def test_a_run_is_shown_listed_and_reported(capsys: pytest.CaptureFixture[str]) 
     assert len(written) == 2 and all(path.is_file() for path in written)
 
 
-def test_a_new_task_passes_its_check(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["new", "task", "rivers"]) == 0
-    assert main(["check", "rivers.py"]) == 0
-    assert "exact_match  oracle 1.00 ✓  chance 0.00" in capsys.readouterr().out
-    assert main(["new", "task", "rivers"]) == 2
-    assert "is there already" in capsys.readouterr().err
-
-
 def test_a_new_method_is_listed_and_reads_as_a_variant() -> None:
     assert main(["new", "method", "rivers"]) == 0
     assert configure(["./rivers.py:rank=4"]).variants[0].hyperparameters == {"rank": 4, "alpha": 8}
@@ -242,35 +233,6 @@ def test_a_new_method_passes_its_check(capsys: pytest.CaptureFixture[str]) -> No
     main(["new", "method", "rivers"])
     assert main(["check", "rivers.py"]) == 0
     assert "parameters of a tiny random Llama are trained" in capsys.readouterr().out
-
-
-def test_check_knows_chance_and_a_target_that_scores_badly() -> None:
-    Path("t.py").write_text(
-        "from harness import Choose, Generate, Metric, Task, acc, task\n\n@task\ndef choose() -> Task:\n"
-        "    return Task(data=[{}] * 4, sample=lambda row: Choose('x', ['a', 'b', 'c', 'd'], 2), metrics=[acc])\n\n"
-        "half = Metric('half', score=lambda prediction, target: 0.5 * (prediction == target))\n\n@task\ndef bad() -> Task:\n"
-        "    return Task(data=[{}], sample=lambda row: Generate('x', 'y'), metrics=[half])\n"
-    )
-    choose, bad = check_file("./t.py")
-    assert "acc  oracle 1.00 ✓  chance 0.25" in str(choose) and not choose.problems
-    assert bad.problems == ("half: the target itself scores only 0.50",)
-    assert main(["check", "./t.py"]) == 1
-
-
-def test_check_passes_every_built_in_task() -> None:
-    from harness.registry import list_entries
-
-    names = [entry.name for entry in list_entries("task") if entry.name.startswith("mini_")]
-    assert len(names) >= 7
-    for name in names:
-        (verdict,) = check_file(name)
-        assert verdict.problems == (), str(verdict)
-
-
-def test_check_of_a_file_with_neither_says_so() -> None:
-    Path("empty.py").write_text("x = 1\n")
-    with pytest.raises(UserError, match="neither a task nor a method"):
-        list(check_file("./empty.py"))
 
 
 def test_env_shows_no_secret_and_imports_no_torch(

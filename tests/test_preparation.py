@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness import UserError
-from harness import data as rows_of
+from harness import splits
 from harness.preparation import Prepared, Training, prepare
 from harness.spec import configure
 
@@ -139,11 +139,11 @@ def test_a_split_of_the_hub_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> No
         return [{"question": "1+1", "answer": "2"}]
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    rows_of._load_split.cache_clear()
+    splits._load_split.cache_clear()
     columns = {"prompt": "question", "completion": "answer"}
     for name in ("hub:o/n", "hub:o/n:main", "hub:o/n:main:test", "hub:o/n::test"):
         assert training(train={"data": name, "columns": columns}).data.examples[0].prompt == "1+1"
-    rows_of._load_split.cache_clear()
+    splits._load_split.cache_clear()
     assert asked == [
         ("o/n", None, "train"),
         ("o/n", "main", "train"),

@@ -93,7 +93,7 @@ def test_under_a_chat_template_shots_become_turns_and_the_delimiter_goes() -> No
         shots=1,
     )
     (item,) = render("t", task, Prompting(system="Be brief.", template=CHAT.template))
-    assert item.request.contexts == ("<system>Be brief.\n\nAdd.<user>4+4<assistant>6<user>3+3<assistant>",)
+    assert item.request.contexts == ("<system>Be brief.\n\nAdd.\n\n<user>4+4<assistant>6<user>3+3<assistant>",)
     assert item.request.continuations == ("6", "7")
 
 

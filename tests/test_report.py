@@ -18,7 +18,7 @@ from rich.console import Console
 from harness import format
 from harness.costs import measures
 from harness.report import LONGEST_NAME, folded, print_run, screen, stdout_console
-from harness.results import Run
+from harness.results import Overlap, Run, SharedSample
 from harness.summary import difference, footnotes, front_of, ranks, summary
 from harness.tables import cost, quality
 
@@ -337,3 +337,13 @@ def test_every_trained_variant_shows_its_costs() -> None:
 def test_reports_do_not_import_torch() -> None:
     code = "import sys, harness.report, harness.leaderboards; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_samples_that_were_trained_on_are_a_warning_with_an_example() -> None:
+    shared = SharedSample(id="7", train_row=3, question_part=1.0, text="natalia sold clips to " + "48 " * 60)
+    overlap = Overlap(task="mini_mmlu", train="x.jsonl", n=200, words=13, sharing=5, contained=2, examples=(shared,))
+    run = example_run(overlaps=[overlap, overlap.model_copy(update={"task": "mini_text", "contained": 0})])
+    (line,) = [line for line in footnotes(run) if "training data" in line]
+    assert line.startswith("warning: 2 of 200 samples of mini_mmlu (1%) stand in the training data (x.jsonl)")
+    assert "sample 7, in row 3: “natalia sold clips" in line and line.endswith("…”")
+    assert Run.model_validate_json(run.to_json()).overlaps == run.overlaps

@@ -14,6 +14,7 @@ from scipy import stats as scipy_stats
 
 from harness.errors import UserError
 from harness.proportions import mcnemar_interval, mcnemar_p, smallest_shown, wilson
+from harness.resampling import deal
 from harness.stats import (
     GroupValue,
     Interval,
@@ -388,6 +389,156 @@ def test_ten_thousand_samples_are_resampled_ten_thousand_times_in_seconds():
     start = time.perf_counter()
     interval(Observations(scores), resamples=10_000)
     assert time.perf_counter() - start < 6  # 0.8 s on one idle core
+
+
+# Numbers of the whole set
+
+
+def mean_of(things):
+    return sum(things) / len(things)
+
+
+def area(pairs):
+    """Area under the ROC curve of (is positive, score), by counting."""
+    positive = np.array([score for label, score in pairs if label])[:, None]
+    negative = np.array([score for label, score in pairs if not label])
+    if not positive.size or not negative.size:
+        raise ZeroDivisionError
+    return float(np.mean((positive > negative) + (positive == negative) / 2))
+
+
+def test_the_jackknife_of_a_mean_is_the_t_interval():
+    scores = np.random.default_rng(0).normal(size=40)
+    result = interval(Observations(scores.tolist(), whole=mean_of))
+    expected = scipy_stats.t.interval(0.95, 39, scores.mean(), scipy_stats.sem(scores))
+    assert (result.value, result.low, result.high) == pytest.approx((scores.mean(), *expected))
+
+
+def test_the_paired_jackknife_of_a_mean_is_the_paired_t_test():
+    generator = np.random.default_rng(1)
+    base = generator.normal(size=25)
+    lora = base + generator.normal(0.4, 1, size=25)
+    result = paired(Observations(lora.tolist(), whole=mean_of), Observations(base.tolist(), whole=mean_of))
+    expected = scipy_stats.ttest_rel(lora, base)
+    assert (result.test, result.warning) == ("paired jackknife", None)
+    assert (result.value, result.p) == pytest.approx((np.mean(lora - base), expected.pvalue))
+    assert (result.low, result.high) == pytest.approx(tuple(expected.confidence_interval()))
+
+
+def test_many_samples_are_left_out_in_forty_parts_and_only_once_for_all_comparisons():
+    calls = []
+
+    def counted(things):
+        calls.append(len(things))
+        return mean_of(things)
+
+    scores = np.random.default_rng(2).normal(size=1000)
+    first, second = (Observations((scores + shift).tolist(), whole=counted) for shift in (0, 0.1))
+    result = interval(first)
+    assert calls == [1000] + [975] * 40
+    assert result.high - result.low == pytest.approx(2 * 2.02 * scipy_stats.sem(scores), rel=0.35)
+    for _ in range(3):
+        paired(first, second)
+        smallest_difference(first, second)
+    assert sum(size == 975 for size in calls) == 80
+
+
+def test_things_of_any_kind_are_gathered_as_they_are():
+    texts = [[["a", 1]], [["b", 2]], [["a", 3]]]  # a table, were they made an array
+    assert interval(Observations(texts, whole=lambda all: len({text[0][0] for text in all}))).value == 2
+    assert interval(Observations([{"n": 1}, {}], whole=lambda all: sum(map(len, all)))).value == 1
+
+
+def test_clusters_are_left_out_whole_and_few_of_them_warn():
+    means = np.array([0.3, 0.1, 0.4, 0.35, 0.2, 0.15])
+    clusters = tuple(np.repeat(list("abcdef"), 4).tolist())
+    a, b = (Observations(list(v), whole=mean_of, clusters=clusters) for v in (np.repeat(means, 4), np.zeros(24)))
+    result = paired(a, b)
+    assert result.p == pytest.approx(scipy_stats.ttest_1samp(means, 0).pvalue)
+    assert "6 clusters" in result.warning
+
+
+def test_each_part_of_the_jackknife_has_its_share_of_every_stratum():
+    groups = ("easy",) * 400 + ("hard",) * 80 + ("rare",) * 3
+    parts = deal(483, groups)
+    for group, sizes in (("easy", {10}), ("hard", {2}), ("rare", {0, 1})):
+        members = np.array([each == group for each in groups])
+        assert set(np.bincount(parts[members], minlength=40).tolist()) == sizes
+    clusters = tuple(str(index // 5) for index in range(483))
+    together = deal(483, groups, clusters)
+    assert len(set(zip(clusters, together.tolist(), strict=True))) == 97
+    assert len(set(deal(7).tolist())) == 7
+
+
+def test_strata_narrow_the_jackknife_too():
+    scores = (np.concatenate([np.full(80, 0.1), np.full(80, 0.9)]) + np.tile([0.01, -0.01], 80)).tolist()
+    groups = ("hard",) * 80 + ("easy",) * 80
+    plain = interval(Observations(scores, whole=mean_of))
+    stratified = interval(Observations(scores, whole=mean_of, groups=groups))
+    assert stratified.high - stratified.low < 0.1 * (plain.high - plain.low)
+
+
+def test_the_interval_of_an_area_under_a_curve_covers_the_true_one():
+    generator = np.random.default_rng(3)
+    covered = 0
+    for _ in range(200):
+        positive = generator.random(60) < 0.4
+        pairs = zip(positive.tolist(), generator.normal(positive, 1).tolist(), strict=True)
+        result = interval(Observations(list(pairs), whole=area))
+        covered += result.low <= scipy_stats.norm.cdf(1 / math.sqrt(2)) <= result.high
+    assert 0.89 <= covered / 200 <= 0.98
+
+
+def test_equal_variants_are_rarely_told_apart_by_an_area_under_a_curve():
+    generator = np.random.default_rng(4)
+    wrong = 0
+    for _ in range(150):
+        positive = generator.random(50) < 0.5
+        base = generator.normal(positive, 1)
+        variants = [base + generator.normal(0, 0.5, size=50) for _ in range(2)]
+        a, b = (Observations(list(zip(positive, scores, strict=True)), whole=area) for scores in variants)
+        wrong += paired(a, b).p < 0.05
+    assert wrong / 150 <= 0.09
+
+
+def test_an_undefined_number_is_none_and_a_part_that_makes_it_so_leaves_no_interval():
+    one_class = Observations([(1, 0.3), (1, 0.4)], whole=area)
+    lone_positive = Observations([(1, 0.3), (0, 0.4), (0, 0.1), (0, 0.2)], whole=area)
+    assert interval(one_class) == Interval(None, None, None)
+    assert interval(lone_positive) == Interval(pytest.approx(2 / 3), None, None)
+    assert paired(lone_positive, lone_positive) is None
+    assert smallest_difference(lone_positive, lone_positive) is None
+    assert interval(Observations([0.4], whole=mean_of)) == Interval(0.4, None, None)
+
+
+def test_numbers_of_the_whole_that_do_not_differ_have_p_of_one_and_sure_ones_a_small_p():
+    same = Observations([0.1, 0.5, 0.3], whole=mean_of)
+    assert (paired(same, same).value, paired(same, same).p) == (0, 1)
+    ones, zeros = Observations([1.0] * 6, whole=mean_of), Observations([0.0] * 6, whole=mean_of)
+    assert paired(ones, zeros).p == pytest.approx(2 * 0.5**6)
+    assert smallest_difference(ones, zeros) is None
+
+
+def test_smallest_difference_of_the_whole_is_that_of_its_error():
+    base = np.random.default_rng(5).normal(size=40)
+    found = smallest_difference(Observations(base.tolist(), whole=mean_of), Observations([0.0] * 40, whole=mean_of))
+    factor = scipy_stats.t.ppf(0.975, 39) + scipy_stats.t.ppf(0.8, 39)
+    assert found == pytest.approx(factor * scipy_stats.sem(base))
+
+
+def test_groups_have_numbers_of_their_own_whole():
+    pairs = [(1, 0.9), (0, 0.1), (1, 0.2), (0, 0.8), (0, 0.3)]
+    obs = Observations(pairs, whole=area, groups=("a", "a", "b", "b", "c"))
+    assert by_group(obs) == [("a", 1.0, 2), ("b", 0.0, 2), ("c", None, 1)]
+    assert macro(obs) is None
+    assert macro(Observations(pairs[:4], whole=area, groups=("a", "a", "b", "b"))) == 0.5
+
+
+def test_a_number_is_made_in_one_way():
+    with pytest.raises(ValueError, match="not by both"):
+        Observations([1.0, 2.0], perplexity, whole=mean_of)
+    with pytest.raises(UserError, match="no sample was scored"):
+        Observations([], whole=mean_of)
 
 
 # The smallest difference

@@ -1,5 +1,6 @@
 """From invented samples to scores, differences and verdicts that can be checked by hand."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from harness.registry import TaskSpec, task_metrics
 from harness.render import Item, render
 from harness.results import Protocol
 from harness.stats import holm
-from harness.tally import Tally, observations, running_value, sample_row, tally
+from harness.tally import Running, Tally, observations, sample_row, tally
 
 ACC = Metric("acc", score=lambda output, sample: 1.0)
 LENGTH = Metric("length", score=lambda output, sample: len(output.texts[0]), higher_is_better=False)
@@ -179,15 +180,41 @@ def test_a_value_that_the_sums_do_not_allow_is_no_number_and_no_crash() -> None:
     for value in (lambda sums: sums[0] / sums[1], lambda sums: math.log(sums[1])):
         metric = Metric("m", stats=lambda output, sample: (1, 0), value=value)
         rows = lines("m", [[1.0, 0.0]] * 3)
-        assert math.isnan(running_value(metric, rows))
+        assert math.isnan(running(metric, rows))
         found = tally([scored("t", metric)], {"base": {"t": rows}}, {"base": {"t": PROTOCOL}}, "base", seed=0)
         assert found.scores["base"][0].value is None
 
 
 def test_the_running_value_is_that_of_the_samples_so_far() -> None:
-    assert running_value(ACC, ROWS["lora"]["qa"][:31]) == pytest.approx(30 / 31)
-    assert running_value(RATIO, ROWS["full"]["sums"][:1]) == 0.75
-    assert running_value(ACC, []) != running_value(ACC, [])
+    assert running(ACC, ROWS["lora"]["qa"][:31]) == pytest.approx(30 / 31)
+    assert running(ACC, ROWS["lora"]["qa"][:20], ROWS["lora"]["qa"][20:31]) == pytest.approx(30 / 31)
+    assert running(RATIO, ROWS["full"]["sums"][:1]) == 0.75
+    assert math.isnan(running(ACC))
+
+
+def running(metric: Metric, *packs: list[dict[str, Any]]) -> float:
+    so_far = Running(metric)
+    for rows in packs:
+        so_far.add(rows)
+    return so_far.value
+
+
+def test_a_metric_of_the_whole_is_scored_and_compared() -> None:
+    distinct = Metric("distinct", gather=lambda output, sample: output.texts[0], whole=lambda all: len(set(all)) / 40)
+    task = scored("t", distinct)
+    rows = {
+        "base": {"t": lines("distinct", ["same"] * 40)},
+        "lora": {"t": lines("distinct", [f"text {number}" for number in range(40)])},
+    }
+    found = tally([task], rows, {name: {"t": PROTOCOL} for name in rows}, "base", seed=0)
+    assert [found.scores[name][0].value for name in rows] == [1 / 40, 1.0]
+    assert found.scores["lora"][0].delta is not None
+    assert found.scores["lora"][0].delta.value == pytest.approx(39 / 40)
+    assert found.comparisons[0].test == "paired jackknife"
+    assert math.isnan(running(distinct, rows["lora"]["t"])), "only all samples together make it"
+    assert sample_row(task, an_item(Generate("q", "a")), Raw(0, 1, False, 1, texts=("hm",)), "key")["metrics"] == {
+        "distinct": "hm"
+    }
 
 
 def test_stats_of_two_lengths_are_refused() -> None:

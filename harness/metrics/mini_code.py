@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from harness.api import Generate, Metric, Output
 from harness.errors import UserError
-from harness.metrics.guard import expect
+from harness.metrics.kinds import expect
 
 MAX_LENGTH: Final = 200
 MAX_STEPS: Final = 2000

