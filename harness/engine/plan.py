@@ -194,7 +194,8 @@ def kept_prefix(packs: Sequence[Pack], done: Sequence[int]) -> int:
 
 def tokens_fed(packs: Sequence[Pack]) -> int:
     """Tokens of all packs, each segment of a path counted each time it is run."""
-    total, path = 0, ()
+    total = 0
+    path: tuple[Ids, ...] = ()
     for pack in packs:
         kept = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(path, pack.path, strict=False)))
         total += pack.tokens + sum(map(len, pack.path[kept:]))

@@ -260,7 +260,7 @@ def read(prefixes: Prefixes, slab: Slab, rows: Sequence[Ids], token_budget: int)
     """
     tree = trie(rows)
     lasts = torch.tensor([path[-1] for path in tree.paths])
-    places, which = lasts.unique(return_inverse=True)
+    places, which = lasts.unique(return_inverse=True)  # type: ignore[no-untyped-call]
     cache = prefixes.cache()
     logits = torch.cat([piece.float() for _, piece in feed_tree(prefixes, tree, cache, places, token_budget)])
     past = prefixes.past(cache)

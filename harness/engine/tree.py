@@ -79,7 +79,7 @@ def score_places(prefixes: Prefixes, tree: Trie, places: Tensor, targets: Tensor
         targets: `[targets]` token ids.
         token_budget: Tokens fed at a time.
     """
-    wanted, which = places.unique(return_inverse=True)
+    wanted, which = places.unique(return_inverse=True)  # type: ignore[no-untyped-call]
     cache = prefixes.cache() if prefixes.length or len(tree.tokens) > token_budget else None
     loglikelihoods = torch.zeros(len(targets), dtype=torch.float64)
     greedy = torch.zeros(len(targets), dtype=torch.bool)
