@@ -6,7 +6,6 @@ import os
 import platform
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,9 @@ import torch
 import transformers
 
 from harness.engine.encode import Encoded, Encoder
-from harness.engine.generate import generate_pack
-from harness.engine.plain import generate_plainly, score_plainly
-from harness.engine.plan import kept_prefix, plan_packs
-from harness.engine.score import needed_logits, score_pack
+from harness.engine.plan import Pack, kept_prefix
+from harness.engine.runner import Runner, learns_a_prompt
+from harness.engine.score import needed_logits
 from harness.errors import UserError
 from harness.finetune.trainer import run_training
 from harness.jobs import (
@@ -30,12 +28,12 @@ from harness.jobs import (
     EnvironmentJob,
     Event,
     Method,
+    Noted,
     Packed,
-    Raw,
     Recipe,
     Resumed,
     ScoreJob,
-    ScoreVariant,
+    TaskRequests,
     Trained,
     TrainJob,
     VariantFailed,
@@ -54,7 +52,6 @@ from harness.measure import (
 from harness.models import Resident, context_length, count_parameters, load_tokenizer, model_bytes
 
 Send = Callable[[Event], None]
-GENERATION_FACTOR = 4
 _DRIFT = 0.05
 
 
@@ -114,8 +111,10 @@ def score(job: ScoreJob, send: Send) -> None:
     resident = Resident(base, _load_method)
     tokenizer = load_tokenizer(base.folder, trust_remote_code=base.trust_remote_code)
     encoder = Encoder(tokenizer, context_length(resident.bare, tokenizer))
-    probe = _probe_ids(encoder, job.variants[0])
+    encode = _remember(lambda task: encoder.encode(task))
+    probe = _probe_ids(encoder, [item for task in job.variants[0].tasks[:1] for item in encode(task)])
     untouched = _probe(resident.bare, probe, job.numerics)
+    plans: dict[Any, list[Pack]] = {}
     for variant in job.variants:
         send(VariantLoading(variant.name))
         model = resident.attach(variant.recipe)
@@ -124,18 +123,30 @@ def score(job: ScoreJob, send: Send) -> None:
             resident.detach()
             continue
         send(VariantStarted(variant.name, model_bytes(model), count_parameters(model)[0]))
+        runner = Runner(
+            model,
+            tokenizer,
+            engine=job.engine,
+            numerics=job.numerics,
+            token_budget=job.token_budget,
+            max_rows=job.max_rows,
+            seed=job.seed,
+        )
         for task in variant.tasks:
-            encoded = encoder.encode(task)
-            packs = plan_packs(encoded, _budget(job, encoded), job.max_rows)
+            encoded = encode(task)
+            plan = (id(task.requests), runner.ways)
+            packs = plans[plan] = plans.get(plan) or runner.plan(encoded)
             kept = kept_prefix(packs, task.done)
-            done = sum(len(pack) for pack in packs[:kept])
+            done = sum(len(pack.items) for pack in packs[:kept])
             send(Resumed(variant.name, task.task, done))
             for pack in packs[kept:]:
-                raws = _run_pack(job, model, tokenizer, pack)
+                raws = runner.run(pack)
                 send(Packed(variant.name, task.task, tuple(raws)))
-                done += len(pack)
+                done += len(pack.items)
                 send(Advanced(done, len(encoded)))
-        del model
+            while runner.notes:
+                send(Noted(variant.name, runner.notes.pop(0)))
+        del model, runner
         resident.detach()
 
 
@@ -202,41 +213,29 @@ def _in_turn(
     return ours[job.warmup :], bases[job.warmup :]
 
 
-def _budget(job: ScoreJob, encoded: Sequence[Encoded]) -> int:
-    """Decoding reads all weights for every token it writes, so it wants more rows at once than scoring."""
-    writes = any(item.request.mode == "generate" for item in encoded)
-    return job.token_budget * GENERATION_FACTOR if writes else job.token_budget
+def _remember(encode: Callable[[TaskRequests], list[Encoded]]) -> Callable[[TaskRequests], list[Encoded]]:
+    """Encodes each list of requests once: variants that prompt alike share it."""
+    known: dict[int, list[Encoded]] = {}
+
+    def remembered(task: TaskRequests) -> list[Encoded]:
+        if id(task.requests) not in known:
+            known[id(task.requests)] = encode(task)
+        return known[id(task.requests)]
+
+    return remembered
 
 
-def _run_pack(job: ScoreJob, model: Any, tokenizer: Any, pack: Sequence[Encoded]) -> list[Raw]:
-    writes = pack[0].request.mode == "generate"
-    if job.engine == "plain" or _needs_plain(model):
-        if writes:
-            return [generate_plainly(model, tokenizer, item, seed=job.seed, numerics=job.numerics) for item in pack]
-        return [score_plainly(model, item, numerics=job.numerics) for item in pack]
-    if writes:
-        return generate_pack(model, tokenizer, pack, seed=job.seed, numerics=job.numerics)
-    return score_pack(model, pack, token_budget=job.token_budget, numerics=job.numerics)
-
-
-def _needs_plain(model: Any) -> bool:
-    """Prompt-learning methods shift every position by their virtual tokens: only whole-prompt forwards are exact."""
-    return bool(getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False))
-
-
-def _probe_ids(encoder: Encoder, variant: ScoreVariant) -> torch.Tensor:
-    for task in variant.tasks:
-        for request in task.requests:
-            item = encoder.encode(replace(task, requests=[request]))[0]
-            if item.prompt or item.rows:
-                return torch.tensor([item.prompt or item.rows[0].ids])
+def _probe_ids(encoder: Encoder, encoded: Sequence[Encoded]) -> torch.Tensor:
+    for item in encoded:
+        if item.prompt or item.rows:
+            return torch.tensor([item.prompt or item.rows[0].ids])
     return torch.tensor([[encoder.prefix_id]])
 
 
 def _probe(model: Any, ids: torch.Tensor, numerics: str) -> torch.Tensor:
     ids = ids.to(model.device)
     with torch.inference_mode():
-        if _needs_plain(model):
+        if learns_a_prompt(model):  # whose learned tokens come before these
             logits: torch.Tensor = model(input_ids=ids, use_cache=True).logits[0, -ids.shape[1] :].float()
             return logits
         return needed_logits(model, ids, torch.ones_like(ids, dtype=torch.bool), numerics)

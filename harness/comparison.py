@@ -32,6 +32,7 @@ from harness.jobs import (
 from harness.preparation import Prepared, prepare
 from harness.progress import Progress
 from harness.records import overlap_summary
+from harness.render import Item, Request
 from harness.results import Run, Variant
 from harness.runs import RunFolder, adopt, find_trained, key
 from harness.session import Session, State
@@ -143,12 +144,17 @@ class Comparison:
     def _score_together(self, states: Sequence[State]) -> list[State]:
         """Scores variants of one base; gives back those that the crash of another left waiting."""
         config, sink = self.session.config, Sink(self.session, self.progress, self.seconds)
+        shared: dict[int, list[Request]] = {}  # variants that prompt alike share a list, which is encoded once
+
+        def requests(items: Sequence[Item]) -> list[Request]:
+            return shared.setdefault(id(items), [item.request for item in items])
+
         variants = [
             ScoreVariant(
                 state.name,
                 self.session.recipe(state),
                 [
-                    TaskRequests(task.name, [i.request for i in state.row.items[task.name]], sink.done(state, task))
+                    TaskRequests(task.name, requests(state.row.items[task.name]), sink.done(state, task))
                     for task in self.session.prepared.tasks
                 ],
             )

@@ -29,7 +29,8 @@ def finished(session: Session, *, created: str, command: str, seconds: dict[str,
     rows: Rows = {state.name: {task.name: _in_order(session, state, task) for task in tasks} for state in scored}
     protocols = {state.name: {task.name: _protocol(session, state, task) for task in tasks} for state in scored}
     counted = tally(tasks, rows, protocols, session.baseline, session.config.seed)
-    notes = [*counted.warnings, *_cut_prompts(counted), *_cut_training_rows(session)]
+    run = [f"{state.name}: {note}" for state in scored for note in state.notes]
+    notes = [*run, *counted.warnings, *_cut_prompts(counted), *_cut_training_rows(session)]
     return _document(session, counted, notes, created, command, seconds)
 
 

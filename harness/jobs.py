@@ -203,6 +203,14 @@ class VariantStarted:
 
 
 @dataclass(frozen=True)
+class Noted:
+    """Something that the user should know of how a variant was run."""
+
+    variant: str
+    note: str
+
+
+@dataclass(frozen=True)
 class VariantFailed:
     """A variant could not be scored; the others go on."""
 
@@ -228,7 +236,7 @@ class Failed:
     """Whether it is a mistake that the user can mend: it stops the run instead of failing a row."""
 
 
-Event = Packed | Resumed | Advanced | VariantLoading | VariantStarted | VariantFailed | Done | Failed
+Event = Packed | Resumed | Advanced | VariantLoading | VariantStarted | Noted | VariantFailed | Done | Failed
 Job = EnvironmentJob | TrainJob | ScoreJob | BenchJob
 
 

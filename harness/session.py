@@ -20,8 +20,8 @@ from harness.runs import CostRecord, RunFolder, SampleLog, key
 from harness.snapshot import Snapshot
 
 _LOADED_BITS: dict[str | None, Bits] = {"nf4": 4, "int8": 8, None: None}
-_BUDGETS = {"cpu": 2048, "mps": 2048, "cuda": 16384}
-"""Tokens a pack may hold: recorded with every score, so that equal plans give equal bytes."""
+_BUDGETS = {"cpu": 512, "mps": 512, "cuda": 4096}
+"""Tokens fed at a time: recorded with every score, so that equal plans give equal bytes."""
 
 
 @dataclass
@@ -37,6 +37,8 @@ class State:
     model_bytes: int | None = None
     parameters: int | None = None
     benched: Benched | None = None
+    notes: list[str] = field(default_factory=list)
+    """What is to be known of how it was run."""
 
     @property
     def name(self) -> str:
@@ -81,7 +83,7 @@ class Session:
 
     @property
     def token_budget(self) -> int:
-        """Tokens a pack may hold on this device."""
+        """Tokens fed at a time on this device."""
         return _BUDGETS[self.environment["device"].split(":")[0]]
 
     @cached_property

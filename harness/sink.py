@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from harness.jobs import Advanced, Event, Packed, Raw, Resumed, VariantFailed, VariantLoading, VariantStarted
+from harness.jobs import Advanced, Event, Noted, Packed, Raw, Resumed, VariantFailed, VariantLoading, VariantStarted
 from harness.preparation import ScoredTask
 from harness.progress import Progress
 from harness.runs import SampleLog
@@ -59,6 +59,8 @@ class Sink:
         elif isinstance(event, VariantStarted):
             assert self.current is not None
             self.current.model_bytes, self.current.parameters = event.model_bytes, event.parameters
+        elif isinstance(event, Noted):
+            self.session.states[event.variant].notes.append(event.note)
         elif isinstance(event, VariantFailed):
             self.session.states[event.variant].fail(event.error)
         elif isinstance(event, Resumed):

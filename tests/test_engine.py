@@ -18,7 +18,8 @@ from harness import children
 from harness.engine.encode import Encoded, Encoder
 from harness.engine.generate import Writer, generate_pack
 from harness.engine.plain import generate_plainly, score_plainly
-from harness.engine.plan import kept_prefix, plan_packs
+from harness.engine.plan import kept_prefix, plan_padded
+from harness.engine.runner import Runner
 from harness.engine.score import score_pack
 from harness.jobs import Advanced, Packed, Raw, Recipe, Resumed, ScoreJob, ScoreVariant, VariantStarted
 from harness.models import Resident
@@ -78,19 +79,25 @@ def encoded(requests: Sequence[Request], context: int = CONTEXT) -> list[Encoded
     return encoder(context).encode(tiny.task(*requests))
 
 
-def score(model: Any, items: Sequence[Encoded], budget: int = 2048, max_rows: int | None = None) -> list[Raw]:
-    """All items by the fast path, back in their order."""
-    raws: list[Raw] = []
-    for pack in plan_packs(items, budget, max_rows):
-        raws += score_pack(model, pack, token_budget=budget, numerics="fp32")
-    return sorted(raws, key=lambda raw: raw.index)
+def fast(model: Any, budget: int = 2048, max_rows: int | None = None) -> Runner:
+    runner = Runner(
+        model, tiny.tiny_tokenizer(), engine="auto", numerics="fp32", token_budget=budget, max_rows=max_rows, seed=0
+    )
+    assert runner.ways == ("tree", "slots"), runner.notes
+    return runner
 
 
-def write(model: Any, items: Sequence[Encoded], budget: int = 2048, max_rows: int | None = None) -> list[Raw]:
-    raws: list[Raw] = []
-    for pack in plan_packs(items, budget, max_rows):
-        raws += generate_pack(model, tiny.tiny_tokenizer(), pack, seed=0, numerics="fp32")
-    return sorted(raws, key=lambda raw: raw.index)
+def run(
+    model: Any, items: Sequence[Encoded], budget: int = 2048, max_rows: int | None = None, padded: bool = False
+) -> list[Raw]:
+    """All items by the fast path, or by padded packs, back in their order."""
+    runner = fast(model, budget, max_rows)
+    if padded:
+        runner.ways = ("padded", "padded")
+    return sorted((raw for pack in runner.plan(items) for raw in runner.run(pack)), key=lambda raw: raw.index)
+
+
+score = write = run
 
 
 def by_hand(model: Any, ids: Sequence[int], targets: Sequence[int]) -> tuple[float, bool]:
@@ -306,6 +313,15 @@ def test_no_budget_batch_size_or_order_changes_a_score_or_a_text(
             assert close(ours.loglikelihoods, theirs.loglikelihoods)
 
 
+@pytest.mark.parametrize("budget", [3, 200, 2048])
+def test_padded_packs_give_the_same(llama: Any, budget: int) -> None:
+    for requests in ([*CHOICES, *TEXTS], PROMPTS):
+        items = encoded(requests)
+        for ours, theirs in zip(run(llama, items, budget, padded=True), run(llama, items), strict=True):
+            assert replace(ours, loglikelihoods=()) == replace(theirs, loglikelihoods=())
+            assert close(ours.loglikelihoods, theirs.loglikelihoods)
+
+
 @pytest.mark.parametrize("kind", ["PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING"])
 def test_prompt_learning_methods_score_and_write_alike_whatever_the_batch(
     folder: Path, tmp_path: Path, kind: str
@@ -323,7 +339,11 @@ def test_prompt_learning_methods_score_and_write_alike_whatever_the_batch(
     variants = [ScoreVariant("base", tiny.bare(base), requests), ScoreVariant(kind, Recipe(base, tmp_path), requests)]
     job = ScoreJob([variants[1], variants[0]], "auto", "fp32", 300, None, 0)
     auto = scored(job)
-    assert auto == scored(replace(job, engine="plain")) | {k: v for k, v in auto.items() if k[0] == "base"}
+    plain = scored(replace(job, engine="plain"))
+    for name, task in itertools.product((kind, "base"), ("toy", "write")):
+        for ours, theirs in zip(by_index(auto[name, task]), by_index(plain[name, task]), strict=True):
+            assert replace(ours, loglikelihoods=()) == replace(theirs, loglikelihoods=())
+            assert close(ours.loglikelihoods, theirs.loglikelihoods)
     assert close(by_index(auto["base", "toy"])[0].loglikelihoods, untouched[0].loglikelihoods)
     model = Resident(base, children._load_method).attach(Recipe(base, tmp_path))
     for item, raw in zip(encoded(CHOICES), by_index(auto[kind, "toy"]), strict=True):
@@ -364,19 +384,22 @@ def head_rows(model: Any) -> list[int]:
 
 def test_the_head_is_computed_only_where_something_is_scored(folder: Path) -> None:
     model = Resident(tiny.tiny_base(folder / "llama"), children._load_method).bare
+    runner = fast(model)
     seen = head_rows(model)
     items = encoded([CHOICES[0], CHOICES[1]])
-    score(model, items)
+    for pack in runner.plan(items):
+        runner.run(pack)
     wanted = {
-        (item.index, number, span.start + offset)
+        row.ids[: span.start + offset + 1]
         for item in items
-        for number, row in enumerate(item.rows)
+        for row in item.rows
         for span in row.spans
         for offset in range(len(span.targets))
     }
-    assert sum(seen) == len(wanted)
+    assert sum(seen) == len(wanted), "what choices begin with is scored once for all of them"
     seen.clear()
-    write(model, encoded(PROMPTS[:2]))
+    for pack in runner.plan(encoded(PROMPTS[:2])):
+        runner.run(pack)
     limits = [request.max_tokens for request in PROMPTS[:2]]
     assert sum(seen) <= sum(limits), "one position for each token and row; rows that are finished leave"
     assert len(seen) <= max(limits)
@@ -534,26 +557,26 @@ def test_a_plan_holds_every_request_once_within_the_budget_and_resumes_at_whole_
     shape: list[tuple[int, int]], budget: int, max_rows: int | None, torn: int
 ) -> None:
     items = planned(*zip(*shape, strict=True))
-    packs = plan_packs(items, budget, max_rows)
-    assert packs == plan_packs(items, budget, max_rows)
-    order = [item for pack in packs for item in pack]
+    packs = plan_padded(items, budget, max_rows)
+    assert packs == plan_padded(items, budget, max_rows)
+    order = [item for pack in packs for item in pack.items]
     assert sorted(order, key=lambda item: item.index) == items
     widths = [len(item.prompt) for item in order]
     assert widths == sorted(widths, reverse=True)
     for pack in packs:
-        count = sum(item.request.samples for item in pack)
-        assert len(pack) == 1 or count * max(len(item.prompt) for item in pack) <= budget
-        assert len(pack) == 1 or max_rows is None or count <= max_rows
+        count = sum(item.request.samples for item in pack.items)
+        assert len(pack.items) == 1 or count * max(len(item.prompt) for item in pack.items) <= budget
+        assert len(pack.items) == 1 or max_rows is None or count <= max_rows
     done = [item.index for item in order][: torn % (len(order) + 1)]
-    ends = list(itertools.accumulate(map(len, packs), initial=0))
+    ends = list(itertools.accumulate((len(pack.items) for pack in packs), initial=0))
     kept = kept_prefix(packs, done)
     assert ends[kept] <= len(done)
     assert kept == len(packs) or ends[kept + 1] > len(done)
 
 
 def test_samples_on_disk_in_another_order_are_not_kept() -> None:
-    packs = plan_packs(planned([9, 8, 7, 6], [1, 1, 1, 1]), 18)
-    assert [[item.index for item in pack] for pack in packs] == [[0, 1], [2, 3]]
+    packs = plan_padded(planned([9, 8, 7, 6], [1, 1, 1, 1]), 18)
+    assert [[item.index for item in pack.items] for pack in packs] == [[0, 1], [2, 3]]
     assert kept_prefix(packs, [0, 1, 3, 2]) == 1
     assert kept_prefix(packs, [2, 3, 0, 1]) == 0
 
@@ -561,7 +584,7 @@ def test_samples_on_disk_in_another_order_are_not_kept() -> None:
 def test_a_continued_job_sends_what_was_missing_and_the_same_numbers(folder: Path) -> None:
     base = tiny.tiny_base(folder / "llama")
     whole = tiny.task(*CHOICES)
-    job = ScoreJob([ScoreVariant("base", tiny.bare(base), [whole])], "auto", "fp32", 200, None, 0)
+    job = ScoreJob([ScoreVariant("base", tiny.bare(base), [whole])], "auto", "fp32", 40, None, 0)
     events: list[Any] = []
     children.score(job, events.append)
     packs = [event.raws for event in events if isinstance(event, Packed)]

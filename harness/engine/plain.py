@@ -26,7 +26,7 @@ def score_plainly(model: Any, item: Encoded, *, numerics: str) -> Raw:
     for row in item.rows:
         for span in row.spans:
             with head_numerics(model, numerics):
-                logits = _forward(model, row.ids)
+                logits = forward(model, row.ids)
             if numerics == "fp32":
                 logits = logits.float()
             logprobs = functional.log_softmax(logits, -1)
@@ -51,12 +51,12 @@ def generate_plainly(model: Any, tokenizer: Any, item: Encoded, *, seed: int, nu
     for writer in group:
         while not writer.finished:
             with head_numerics(model, numerics):
-                logits = _forward(model, [*item.prompt, *writer.ids])[-1].float()
+                logits = forward(model, [*item.prompt, *writer.ids])[-1].float()
             writer.take(writer.choose(logits, int(logits.argmax())))
     return finished_raw(group)
 
 
-def _forward(model: Any, ids: Sequence[int]) -> Tensor:
+def forward(model: Any, ids: Sequence[int]) -> Tensor:
     """`[ids, vocabulary]` logits; those of virtual tokens before the ids, which some methods return, are left out."""
     # a learned prefix comes in as a cache, which a forward without one refuses
     logits: Tensor = model(input_ids=torch.tensor([ids], device=model.device), use_cache=True).logits[0]
