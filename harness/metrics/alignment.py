@@ -6,7 +6,7 @@ metric and bears another name: `meteor_no_synonyms`, whose numbers are a little 
 
     >>> from harness.api import Generate, Output
     >>> round(meteor_no_synonyms.measure(Output(texts=("The cats sat.",)), Generate("…", "A cat sat.")), 3)
-    0.639
+    0.736
 """
 
 from __future__ import annotations
