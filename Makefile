@@ -17,8 +17,9 @@ check: .venv/made
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Some rows alone: make bench ROWS=mmlu,hellaswag; another size: SIZE=--quick or SIZE=--full.
 bench: .venv/made
-	$(BIN)/python -m pytest tests/perf -m slow -s
+	$(BIN)/python tests/perf/bench.py --rows '$(or $(ROWS),*)' $(SIZE)
 
 parity: .venv/made
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev,parity]'

@@ -88,6 +88,7 @@ def score_places(prefixes: Prefixes, tree: Trie, places: Tensor, targets: Tensor
             mine = ((which >= first) & (which < first + len(logits))).nonzero()[:, 0]
             found = _reduce(logits, which[mine] - first, targets[mine])
             loglikelihoods[mine], greedy[mine] = found.loglikelihoods, found.greedy
+            del logits  # before those of the next piece are made
     return Scored(loglikelihoods, greedy)
 
 
@@ -118,6 +119,7 @@ def feed_tree(
         logits = prefixes.feed(tree.tokens[start:stop], positions[start:stop], visible, cache, here)
         if after > first:
             yield first, logits
+        del logits
 
 
 def _reduce(logits: Tensor, which: Tensor, targets: Tensor) -> Scored:

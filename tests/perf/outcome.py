@@ -1,0 +1,220 @@
+"""What a row of the benchmark gave: whether scores agree, the line of the table, and the file that keeps the lines."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+RELATIVE = 1e-5
+"""How far two float32 log-likelihoods of the same tokens may be apart."""
+_MIB = 1 << 20
+_HEAD = (
+    "row",
+    "work",
+    "model",
+    "lm_eval wall (batch)",
+    "ours wall",
+    "wall",
+    "CPU s",
+    "whole process",
+    "peak memory over model: lm_eval / ours",
+    "tokens fed: lm_eval / ours (needed)",
+    "of GEMM peak",
+    "scores",
+    "commit",
+)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two sides' scores, compared."""
+
+    count: int
+    largest: float
+    """Relative distance of log-likelihoods."""
+    wrong: int
+    """Questions with another argmax, another greedy mark, another text, or log-likelihoods too far apart."""
+
+    @property
+    def equal(self) -> bool:
+        """Whether every score is the peer's."""
+        return not self.wrong
+
+
+@dataclass
+class Outcome:
+    """One row's figures; a side that did not run is empty."""
+
+    name: str
+    model: str
+    work: str
+    ours: dict[str, Any] = field(default_factory=dict)
+    peer: dict[str, Any] = field(default_factory=dict)
+    agreement: Agreement | None = None
+    error: str = ""
+    """What a process said that failed."""
+
+    def line(self) -> str:
+        """The row in Markdown."""
+        ours, peer = self.ours, self.peer
+        if self.error:
+            return f"{self.name} FAILED: {self.error}"
+        if "wall" not in ours:
+            growth = _growth(ours)
+            return "| " + " | ".join([f"`{self.name}`", self.work, self.model, "", growth, *[""] * 7, commit()]) + " |"
+        cells = [
+            f"`{self.name}`",
+            self.work,
+            self.model,
+            f"{peer['wall']:.1f} s ({peer['batch']})" if peer else "not installed",
+            f"{ours['wall']:.1f} s" + (f", {ours['planning']:.1f} before the first pass" if "planning" in ours else ""),
+            _ratio(peer, ours, "wall"),
+            _ratio(peer, ours, "cpu"),
+            _ratio(peer, ours, "process"),
+            " / ".join(f"{side['peak_bytes'] / _MIB:,.0f}" for side in (peer, ours) if side)
+            + f" MiB, {_ratio(peer, ours, 'peak_bytes')}",
+            _tokens(ours, peer),
+            f"{ours['flop'] / ours['wall'] / ours['gemm']:.0%}" if "gemm" in ours else "",
+            _verdict(self.agreement),
+            commit(),
+        ]
+        notes = "; ".join(ours.get("notes", ()))
+        return "| " + " | ".join(cells) + " |" + (f"\n\n{self.name}: {notes}\n" if notes else "")
+
+
+def agreement(ours: Sequence[Any], theirs: Sequence[Any]) -> Agreement:
+    """Compares `[loglikelihoods, is_greedy, texts]` of every question.
+
+    Raises:
+        AssertionError: Not the same number of questions or choices.
+    """
+    assert len(ours) == len(theirs), f"{len(ours)} questions against {len(theirs)}"
+    largest, wrong = 0.0, 0
+    for (mine, greedy, texts), (other, peer_greedy, peer_texts) in zip(ours, theirs, strict=True):
+        apart = max((abs(a - b) / max(abs(b), 1e-9) for a, b in zip(mine, other, strict=True)), default=0.0)
+        largest = max(largest, apart)
+        marks = not peer_greedy or list(greedy) == list(peer_greedy)  # rolling scores have none there
+        same = marks and list(texts) == list(peer_texts) and (not mine or _argmax(mine) == _argmax(other))
+        wrong += not (same and apart <= RELATIVE)
+    return Agreement(len(ours), largest, wrong)
+
+
+def write_results(
+    path: Path, outcomes: Sequence[Outcome], size: str, threads: int, peer_versions: dict[str, str]
+) -> None:
+    """Writes the table; lines of rows that did not run stay, if they were measured on this machine in this way."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+    names = ("torch", "transformers", "tokenizers", "peft")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    peak = max((outcome.ours.get("gemm", 0.0) for outcome in outcomes), default=0.0)
+    machine = f"{processor()}, {os.cpu_count()} logical cores, {memory:.0f} GiB; {threads} thread{'s' * (threads > 1)}"
+    how = [
+        f"- Machine: {machine}; float32",
+        f"- Ours: Python {platform.python_version()}, {versions}",
+        f"- Peer: {', '.join(f'{k} {v}' for k, v in peer_versions.items()) or 'not installed'}",
+        f"- Size: {size}",
+    ]
+    old = path.read_text(encoding="utf-8") if path.is_file() else ""
+    kept: dict[str, str] = {}
+    if "\n".join(how) in old:
+        kept = {match[1]: match[0] for match in re.finditer(r"^\| `([\w-]+)` \|.*$", old, re.MULTILINE)}
+    outcomes = [outcome for outcome in outcomes if not outcome.error]
+    lines = {outcome.name: outcome.line().split("\n")[0] for outcome in outcomes}
+    notes = [line for outcome in outcomes for line in outcome.line().split("\n")[1:] if line]
+    tries = [
+        f"- {o.name}: lm_eval tried batch sizes " + ", ".join(f"{k} ({v:.1f} s)" for k, v in o.peer["tried"].items())
+        for o in outcomes
+        if o.peer.get("tried")
+    ]
+    today = datetime.datetime.now(datetime.UTC).date()
+    text = [
+        "# Beside lm-evaluation-harness",
+        "",
+        f"Written by `make bench` on {today} at commit {commit()}.",
+        "",
+        *how,
+        f"- GEMM peak: {peak / 1e9:.0f} GFLOP/s, measured in the same processes" if peak else "",
+        "",
+        _EXPLAINED,
+        "| " + " | ".join(_HEAD) + " |",
+        "|" + " --- |" * len(_HEAD),
+        *(kept | lines).values(),
+        "",
+        *tries,
+        *(f"- {note}" for note in notes),
+        "",
+    ]
+    path.write_text("\n".join(text), encoding="utf-8")
+
+
+_EXPLAINED = """Models are random (seed 0): s8k is 8 layers of 512, 8 heads of which 4 for keys, a body of 23.6 M; m128k is
+SmolLM2-135M's shape with 131,072 words; qwen3 and gpt2 are as large as s8k. Each side of a row is a fresh process; `wall` and
+`CPU s` are around the scoring call, the model loaded and run once, our trial of the fast path included; `whole process` adds
+imports and loading. Ratios are lm_eval over ours. Its batch size stands in brackets; where
+it tried several on an eighth of the rows (two at least), they are named below, and it took the quicker one.
+Tokens fed are counted at the model's input on both sides, padding included; needed is every distinct beginning once. The share
+of the GEMM peak counts layers, head and what attention sees, nothing that a mask hides. GSM8K: a random model never stops, so
+a text ends with as many tokens as its true answer has (256 at most); ours leaves its slot then, lm_eval's batch runs until its
+longest row, as it does. Memory of whole processes is the largest process's, weights and code included.
+"""
+
+
+def commit() -> str:
+    """The commit that runs, and whether the package was changed since."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip()
+
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + "+" * bool(git("status", "--short", ":/harness"))
+
+
+def processor() -> str:
+    """Its name, as Linux tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.is_file() else ():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _argmax(values: Sequence[float]) -> int:
+    return max(range(len(values)), key=values.__getitem__)
+
+
+def _ratio(peer: dict[str, Any], ours: dict[str, Any], key: str) -> str:
+    return f"×{peer[key] / max(ours[key], 1e-9):.1f}" if peer else "–"
+
+
+def _tokens(ours: dict[str, Any], peer: dict[str, Any]) -> str:
+    if "fed" not in ours:
+        return ""
+    theirs = f"{peer['fed']:,} / " if peer else ""
+    return f"{theirs}{ours['fed']:,} ({ours['needed']:,})"
+
+
+def _verdict(found: Agreement | None) -> str:
+    if found is None:
+        return "–"
+    if found.wrong:
+        return f"{found.wrong} of {found.count} DIFFER, {found.largest:.0e}"
+    return f"{found.count} equal, {found.largest:.0e}"
+
+
+def _growth(ours: dict[str, Any]) -> str:
+    if "steps" in ours:
+        return "; ".join(
+            f"{count:,}: {encode + plan + run:.2f} s (encode {encode:.2f}, plan {plan:.2f}, run {run:.2f})"
+            for count, encode, plan, run in ours["steps"]
+        )
+    return "; ".join(f"{number}: {seconds:.1f} s" for number, seconds in enumerate(ours["seconds"], 1))

@@ -1,0 +1,106 @@
+"""lm-evaluation-harness's side, under its own interpreter: `python peer.py SPEC.json RESULT.json`.
+
+Its hf backend as it comes, but for one thing: a random model never stops, so texts are ended at the length of the true
+answer by a stopping criterion for each row. A batch then runs until its longest row, as it does with any stop rule.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lm_eval.api.instance import Instance  # type: ignore[import-not-found,unused-ignore]
+from lm_eval.models.huggingface import HFLM  # type: ignore[import-not-found,unused-ignore]
+from meter import Meter
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+_LONGEST = 256
+
+
+class _TrueLengths(StoppingCriteria):  # type: ignore[misc]
+    """A row is done when it has as many new tokens as its true answer."""
+
+    def __init__(self, limits: list[int], prompt: int) -> None:
+        self.limits, self.prompt = torch.tensor(limits), prompt
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **options: Any) -> torch.Tensor:
+        return input_ids.shape[1] - self.prompt >= self.limits
+
+
+class Peer(HFLM):  # type: ignore[misc]
+    """The hf backend, told how long each answer is."""
+
+    def __init__(self, lengths: dict[str, int], **options: Any) -> None:
+        super().__init__(**options)
+        self.lengths = lengths
+
+    def tok_batch_encode(self, strings: list[str], *args: Any, **options: Any) -> Any:
+        self._limits = [self.lengths[text] for text in strings]
+        return super().tok_batch_encode(strings, *args, **options)
+
+    def _model_generate(self, context: torch.Tensor, **options: Any) -> Any:
+        """Adds the criterion to those that lm_eval hands to `generate`."""
+        limits, usual = self._limits, self.model.generate
+
+        def generate(**given: Any) -> Any:
+            criteria = StoppingCriteriaList([*given.pop("stopping_criteria"), _TrueLengths(limits, context.shape[1])])
+            return usual(stopping_criteria=criteria, **given)
+
+        self.model.generate = generate
+        try:
+            return super()._model_generate(context, **options)
+        finally:
+            del self.model.generate
+
+
+def score(peer: Peer, rows: list[dict[str, Any]]) -> list[Any]:
+    """The rows' `[loglikelihoods, is_greedy, texts]`."""
+    mode = rows[0]["mode"]
+    if mode == "generate":
+        options = [{"until": list(row["stop"]), "max_gen_toks": _LONGEST, "do_sample": False} for row in rows]
+        asked = [
+            Instance("generate_until", {}, (row["contexts"][0], option), n)
+            for n, (row, option) in enumerate(zip(rows, options, strict=True))
+        ]
+        return [[[], [], [text]] for text in peer.generate_until(asked, disable_tqdm=True)]
+    if mode == "text":
+        asked = [Instance("loglikelihood_rolling", {}, (row["continuations"][0],), n) for n, row in enumerate(rows)]
+        return [[[value], [], []] for value in peer.loglikelihood_rolling(asked, disable_tqdm=True)]
+    pairs = [(row["contexts"][0], continuation) for row in rows for continuation in row["continuations"]]
+    asked = [Instance("loglikelihood", {}, pair, n) for n, pair in enumerate(pairs)]
+    found = iter(peer.loglikelihood(asked, disable_tqdm=True))
+    each = [[next(found) for _ in row["continuations"]] for row in rows]
+    return [[[ll for ll, _ in row], [greedy for _, greedy in row], []] for row in each]
+
+
+def main(spec: dict[str, Any]) -> dict[str, Any]:
+    """Times the scoring call; of several batch sizes the one is taken that was quicker on a share of the rows."""
+    rows = json.loads(Path(spec["requests"]).read_text(encoding="utf-8"))
+    lengths = {row["contexts"][0]: row["max_tokens"] for row in rows}
+    peer = Peer(
+        lengths,
+        pretrained=spec["model"],
+        device="cpu",
+        dtype="float32",
+        batch_size=spec["batches"][0],
+        max_length=spec["max_length"],
+    )
+    tried: dict[int, float] = {}
+    if len(spec["batches"]) > 1:
+        some = rows[:: max(1, len(rows) // max(2, len(rows) // 8))]
+        for batch in spec["batches"]:
+            peer.batch_size_per_gpu = batch
+            began = time.perf_counter()
+            score(peer, some)
+            tried[batch] = time.perf_counter() - began
+        peer.batch_size_per_gpu = min(tried, key=tried.__getitem__)
+    with Meter(peer.model) as meter:
+        scores = score(peer, rows)
+    return {**meter.figures(), "batch": peer.batch_size_per_gpu, "tried": tried, "scores": scores}
+
+
+if __name__ == "__main__":
+    wanted = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    Path(sys.argv[2]).write_text(json.dumps(main(wanted)), encoding="utf-8")

@@ -1,0 +1,25 @@
+"""`make bench` at a tenth of its size: the same scores as lm-evaluation-harness's. No time is asserted."""
+
+from pathlib import Path
+
+import bench
+import pytest
+from outcome import agreement
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.hub
+@pytest.mark.skipif(bench.find_peer()[0] is None, reason=bench.NO_PEER)
+def test_every_row_has_the_peers_scores(tmp_path: Path) -> None:
+    outcomes = bench.main(["--quick", "--folder", str(tmp_path)])
+    compared = [outcome for outcome in outcomes if not outcome.name.startswith("growth")]
+    assert all(outcome.agreement is not None and outcome.agreement.equal for outcome in compared)
+    assert {outcome.name for outcome in outcomes} == {row.name for row in bench.ROWS}
+
+
+def test_what_differs_is_counted() -> None:
+    ours = [[[-1.0, -2.0], [True, False], []], [[], [], ["a"]]]
+    assert agreement(ours, ours).equal
+    assert agreement(ours, [[[-1.0, -2.001], [True, False], []], ours[1]]).wrong == 1
+    assert agreement(ours, [ours[0], [[], [], ["b"]]]).wrong == 1

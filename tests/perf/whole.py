@@ -1,0 +1,41 @@
+"""What `harness compare` does up to the scores and their tests, in a process of its own: `python whole.py SPEC.json RESULT.json`.
+
+Its latency stage is left out: the peer measures none.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from harness.comparison import Comparison
+from harness.progress import Progress
+from harness.spec import configure
+
+
+def main(spec: dict[str, Any]) -> dict[str, Any]:
+    """Scores by variant, task and sample."""
+    config = configure(
+        spec["variants"],
+        model=spec["model"],
+        tasks=[spec["tasks"]],
+        num_fewshot=5,
+        output_dir=Path(spec["output"]),
+        device="cpu",
+        dtype="float32",
+    )
+    scores = []
+    with Comparison.open(config, Progress(), fresh=True, command="") as comparison:
+        comparison.score_all()
+        run = comparison.conclude()
+        session = comparison.session
+        for state in session.states.values():
+            for task in sorted(session.prepared.tasks, key=lambda task: task.name):
+                rows = sorted(session.log(state, task).rows(), key=lambda row: int(row["id"]))
+                scores += [[row["loglikelihoods"], row["is_greedy"], []] for row in rows]
+    return {"scores": scores, "seconds": dict(run.seconds)}
+
+
+if __name__ == "__main__":
+    wanted = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    Path(sys.argv[2]).write_text(json.dumps(main(wanted)), encoding="utf-8")
