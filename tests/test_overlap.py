@@ -8,7 +8,11 @@ import pytest
 from harness import Choose, Generate, Text
 from harness.overlap import Found, own_texts, shared_runs, words_of
 
-WORDS = [a + b for a in "ba be bi bo bu da de di do du".split() for b in "l m n r s t ka ke ki ko".split()]
+WORDS = [
+    a + b
+    for a in ["ba", "be", "bi", "bo", "bu", "da", "de", "di", "do", "du"]
+    for b in ["l", "m", "n", "r", "s", "t", "ka", "ke", "ki", "ko"]
+]
 
 
 def question(seed: int, words: int = 20) -> str:

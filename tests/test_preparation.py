@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness import UserError
-from harness import splits
+from harness import UserError, splits
 from harness.preparation import Prepared, Training, prepare
 from harness.spec import configure
 
