@@ -68,7 +68,8 @@ class Source(Protocol):
 
 
 Data = Sequence[Row] | Source | str | Path
-"""Rows, a source, or the path of a .jsonl, .json, .csv, .parquet or .txt file."""
+"""Rows, a source, `"hub:OWNER/NAME[:CONFIG[:SPLIT]]"`, or the path of a .jsonl, .json, .csv, .parquet or .txt file or of a
+folder of such files."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,7 @@ class Metric:
         gather: `(output, sample) -> anything that JSON can hold`.
         whole: `(list of what was gathered) -> float`.
         higher_is_better: Direction of the arrow in tables.
+        bounds: Ends of its scale, which no interval of a score goes beyond.
 
     Raises:
         UserError: None of the forms is given, or more than one.
@@ -175,6 +177,7 @@ class Metric:
     gather: Callable[[Output, Any], Any] | None = None
     whole: Callable[[Sequence[Any]], float] | None = None
     higher_is_better: bool = True
+    bounds: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         given = [part is not None for part in (self.score, self.stats, self.value, self.gather, self.whole)]

@@ -134,7 +134,7 @@ def score(job: ScoreJob, send: Send) -> None:
         )
         for task in variant.tasks:
             encoded = encode(task)
-            plan = (id(task.requests), runner.ways)
+            plan = (id(task.requests), runner.way(encoded))
             packs = plans[plan] = plans.get(plan) or runner.plan(encoded)
             kept = kept_prefix(packs, task.done)
             done = sum(len(pack.items) for pack in packs[:kept])

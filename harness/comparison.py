@@ -15,6 +15,8 @@ from typing import Any
 
 from harness.config import Config
 from harness.document import finished, unfinished
+from harness.encoder import load_encoder
+from harness.engine.plan import plan_tree, tokens_fed, tokens_needed
 from harness.errors import UserError
 from harness.guard import protections
 from harness.jobs import (
@@ -35,7 +37,7 @@ from harness.records import overlap_summary
 from harness.render import Item, Request
 from harness.results import Run, Variant
 from harness.runs import RunFolder, adopt, find_trained, key
-from harness.session import Session, State
+from harness.session import Session, State, token_budget
 from harness.sink import Sink
 from harness.spec import configure
 from harness.worker import JobFailed, Server
@@ -245,12 +247,13 @@ def describe(prepared: Prepared) -> str:
 
 
 def plan(config: Config) -> str:
-    """What `run` would do, for `--dry-run`: everything is resolved and rendered, nothing is loaded or written.
+    """What `run` would do, for `--dry-run`: everything is resolved, rendered and counted, no weights are loaded.
 
     Raises:
         UserError: Something the user can mend.
     """
     prepared = prepare(config)
+    encoder = load_encoder(prepared.model, trust_remote_code=config.trust_remote_code)
     lines = [f"model  {prepared.model.name}  {prepared.model.digest[:12]}"]
     for training in prepared.trainings:
         length = f"{training.steps} steps" if training.steps is not None else f"{training.epochs:g} epochs"
@@ -260,7 +263,12 @@ def plan(config: Config) -> str:
         )
     for task in prepared.tasks:
         items = prepared.rows[0].items[task.name]
-        lines.append(f"score  {task.name}  {len(items)} samples ({items[0].request.mode})")
+        encoded = encoder.encode(TaskRequests(task.name, [item.request for item in items]))
+        packs = plan_tree(encoded, token_budget(config.device), config.batch_size)
+        lines.append(
+            f"score  {task.name}  {len(items)} samples ({items[0].request.mode}),"
+            f" {tokens_needed(encoded):,} tokens of which {tokens_fed(packs):,} are to be fed"
+        )
     lines += [f"row    {row.spec.name}  {row.spec.canonical}" for row in prepared.rows]
     return "\n".join(lines)
 

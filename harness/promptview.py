@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.api import Choose, Generate
-from harness.engine.encode import Encoder
+from harness.encoder import load_encoder
 from harness.errors import UserError
 from harness.jobs import TaskRequests
 from harness.render import Item
@@ -24,8 +24,6 @@ from harness.samples import answer_text
 from harness.snapshot import Snapshot
 
 _SPACES = re.compile(r"^ +| {2,}| +$", re.MULTILINE)
-_CONTEXT_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
-_UNLIMITED = 1 << 30
 WIDTH = 100
 """Terminal cells of a line of tokens."""
 
@@ -125,8 +123,9 @@ def view(task: str, item: Item, snapshot: Snapshot, *, trust_remote_code: bool =
     Raises:
         UserError: The tokenizer cannot be read.
     """
-    tokenizer = _tokenizer(snapshot, trust_remote_code)
-    encoded = Encoder(tokenizer, _context(snapshot)).encode(TaskRequests(task, (item.request,)))[0]
+    encoder = load_encoder(snapshot, trust_remote_code=trust_remote_code)
+    tokenizer = encoder.tokenizer
+    encoded = encoder.encode(TaskRequests(task, (item.request,)))[0]
     if item.request.mode == "generate":
         rows = [_tokens(tokenizer, None, encoded.prompt, len(encoded.prompt))]
     else:
@@ -175,25 +174,3 @@ def _wrapped(words: Sequence[str]) -> list[str]:
             lines.append("")
         lines[-1] += ("  " if lines[-1] else "") + word
     return lines
-
-
-def _context(snapshot: Snapshot) -> int:
-    """Tokens the model takes, as its configuration says; without limit where it does not."""
-    config = snapshot.config
-    for place in (config, config.get("text_config") or {}):
-        for key in _CONTEXT_KEYS:
-            if place.get(key):
-                return int(place[key])
-    return _UNLIMITED
-
-
-def _tokenizer(snapshot: Snapshot, trust_remote_code: bool) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(snapshot.folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"the tokenizer of `{snapshot.name}` cannot be read: {str(error).splitlines()[0]}") from error
-    if tokenizer.eos_token_id is None:
-        raise UserError(f"the tokenizer of `{snapshot.name}` has no end-of-sequence token", hint="set `eos_token`")
-    return tokenizer

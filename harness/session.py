@@ -20,8 +20,13 @@ from harness.runs import CostRecord, RunFolder, SampleLog, key
 from harness.snapshot import Snapshot
 
 _LOADED_BITS: dict[str | None, Bits] = {"nf4": 4, "int8": 8, None: None}
-_BUDGETS = {"cpu": 512, "mps": 512, "cuda": 4096}
+_BUDGETS = {"auto": 512, "cpu": 512, "mps": 512, "cuda": 4096}
 """Tokens fed at a time: recorded with every score, so that equal plans give equal bytes."""
+
+
+def token_budget(device: str) -> int:
+    """Tokens fed at a time on a device; on one that is yet to be found, those of the CPU."""
+    return _BUDGETS[device.split(":")[0]]
 
 
 @dataclass
@@ -84,7 +89,7 @@ class Session:
     @property
     def token_budget(self) -> int:
         """Tokens fed at a time on this device."""
-        return _BUDGETS[self.environment["device"].split(":")[0]]
+        return token_budget(self.environment["device"])
 
     @cached_property
     def overlaps(self) -> tuple[Overlap, ...]:

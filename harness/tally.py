@@ -266,12 +266,13 @@ def _smallest(
 
 def _score(task: ScoredTask, metric: Metric, obs: Observations, protocol: Protocol, seed: int) -> Score:
     found = interval(obs, seed=seed)
+    least, most = metric.bounds or (-math.inf, math.inf)
     return Score(
         task=task.name,
         metric=metric.name,
         value=found.value,
-        low=found.low,
-        high=found.high,
+        low=None if found.low is None else max(found.low, least),
+        high=None if found.high is None else min(found.high, most),
         n=len(obs),
         macro=macro(obs),
         groups=tuple(GroupScore(name=g.name, value=g.value, n=g.n) for g in by_group(obs)),

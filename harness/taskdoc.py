@@ -112,6 +112,9 @@ def design_of(entry: Entry) -> Design:
         if helper and place:
             given = dict(zip([each.arg for each in place.args.args], helper.args, strict=False))
             given |= {str(keyword.arg): keyword.value for keyword in helper.keywords}
+            defaults = zip(place.args.args[::-1], place.args.defaults[::-1], strict=False)
+            left = {each.arg: default for each, default in defaults if each.arg not in given}
+            values |= {name: default.value for name, default in left.items() if isinstance(default, ast.Constant)}
             known |= {name: _written(value, known, values) for name, value in given.items()}
     if place is None or made is None:
         return Design()

@@ -83,7 +83,7 @@ def fast(model: Any, budget: int = 2048, max_rows: int | None = None) -> Runner:
     runner = Runner(
         model, tiny.tiny_tokenizer(), engine="auto", numerics="fp32", token_budget=budget, max_rows=max_rows, seed=0
     )
-    assert runner.ways == ("tree", "slots"), runner.notes
+    assert (runner.scores, runner.writes) == ("tree", "slots"), runner.notes
     return runner
 
 
@@ -93,7 +93,7 @@ def run(
     """All items by the fast path, or by padded packs, back in their order."""
     runner = fast(model, budget, max_rows)
     if padded:
-        runner.ways = ("padded", "padded")
+        runner.scores = runner.writes = "padded"
     return sorted((raw for pack in runner.plan(items) for raw in runner.run(pack)), key=lambda raw: raw.index)
 
 

@@ -34,6 +34,7 @@ FLOORS = (
     ("runs",),
     ("models",),
     ("measure", "engine", "finetune"),
+    ("encoder",),
     ("preparation", "children"),
     ("worker", "records", "tally", "session"),
     ("document", "sink"),

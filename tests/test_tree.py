@@ -222,8 +222,9 @@ QUESTIONS = [
 def test_every_model_scores_as_row_by_row(shape: str) -> None:
     model = random_model(shape)
     ours = runner(model)
-    assert (ours.ways[0] == "tree") == SHAPES[shape][2]
-    assert bool(ours.notes) == (ours.ways != ("tree", "slots"))
+    ways = (ours.scores, ours.writes)
+    assert (ways[0] == "tree") == SHAPES[shape][2]
+    assert bool(ours.notes) == (ways != ("tree", "slots"))
     items = encoded(*QUESTIONS)
     for raw in (raw for pack in ours.plan(items) for raw in ours.run(pack)):
         theirs = score_plainly(model, items[raw.index], numerics="fp32")
@@ -233,7 +234,7 @@ def test_every_model_scores_as_row_by_row(shape: str) -> None:
 
 def test_rows_that_outgrow_a_sliding_window_are_not_written_in_slots() -> None:
     ours = runner(random_model("gemma2"))
-    assert ours.ways == ("tree", "slots")
+    assert (ours.scores, ours.writes) == ("tree", "slots")
     short, long = tiny.generate("hello", max_tokens=5), tiny.generate(tiny.words(60), max_tokens=30)
     assert [pack.way for pack in ours.plan(encoded(short))] == ["slots"]
     assert [pack.way for pack in ours.plan(encoded(long))] == ["padded"]
@@ -338,5 +339,5 @@ def test_a_slot_that_is_left_is_taken_over_with_its_past() -> None:
 def test_the_folder_of_a_saved_model_runs_the_fast_way(tmp_path: Path) -> None:
     tiny.save_tiny(tmp_path, "llama", context=256)
     ours = runner(Resident(tiny.tiny_base(tmp_path), lambda _: lambda model: model).bare)
-    assert (ours.ways, ours.notes) == (("tree", "slots"), [])
+    assert (ours.scores, ours.writes, ours.notes) == ("tree", "slots", [])
     assert replace(ours.plan(encoded(*QUESTIONS))[0], items=()).way == "tree"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,28 +65,42 @@ class Runner:
         """What the user should know of how it was run, since they were last taken."""
         self._slots = min(SLOTS[model.device.type], max_rows or SLOTS[model.device.type])
         self._exact: Way = "plain" if learns_a_prompt(model) or engine == "plain" else "padded"
-        self.ways = self._ways() if engine == "auto" and numerics == "fp32" else (self._exact, self._exact)
-        """How it scores, and how it writes."""
+        self._fast = engine == "auto" and numerics == "fp32"
 
-    def _ways(self) -> tuple[Way, Way]:
+    @cached_property
+    def scores(self) -> Way:
+        """How it scores; tried when it is first asked."""
+        if not self._fast:
+            return self._exact
         try:
             self._prefixes = Prefixes(self.model)
             fault = tree_fault(self.model, self._prefixes)
         except Unsupported as error:
             fault = str(error)
-        if fault is not None:
-            self.notes.append(f"run in {_NAMES[self._exact]}: as packed trees, {fault}")
-            return self._exact, self._exact
+        if fault is None:
+            return "tree"
+        self.notes.append(f"run in {_NAMES[self._exact]}: as packed trees, {fault}")
+        return self._exact
+
+    @cached_property
+    def writes(self) -> Way:
+        """How it writes; tried when it is first asked."""
+        if self.scores != "tree":
+            return self._exact
         fault = slots_fault(self.model, self._prefixes)
-        if fault is not None:
-            self.notes.append(f"writes in {_NAMES[self._exact]}: in slots, {fault}")
-            return "tree", self._exact
-        return "tree", "slots"
+        if fault is None:
+            return "slots"
+        self.notes.append(f"writes in {_NAMES[self._exact]}: in slots, {fault}")
+        return self._exact
+
+    def way(self, encoded: Sequence[Encoded]) -> Way:
+        """How a task's requests are run, all being scored or all written."""
+        return self.writes if any(item.request.mode == "generate" for item in encoded) else self.scores
 
     def plan(self, encoded: Sequence[Encoded]) -> list[Pack]:
         """The packs of a task's requests; the same requests always give the same packs."""
         writes = any(item.request.mode == "generate" for item in encoded)
-        way = self.ways[writes]
+        way = self.way(encoded)
         if way == "slots" and self._outgrow_the_window(encoded):
             way = self._exact
         if way == "slots":
@@ -162,7 +177,7 @@ class Runner:
         return True
 
     def _release(self) -> None:
-        if "tree" in self.ways:
+        if self.scores == "tree":
             self._prefixes.enter(())
         gc.collect()
         if self.model.device.type == "cuda":

@@ -124,16 +124,16 @@ def _ngrams(words: Sequence[str], order: int) -> list[Ngram]:
     return list(zip(*(words[start:] for start in range(order)), strict=False))
 
 
-distinct_1 = Metric("distinct_1", gather=_texts("distinct_1"), whole=_distinct(1))
+distinct_1 = Metric("distinct_1", gather=_texts("distinct_1"), whole=_distinct(1), bounds=(0, 1))
 """0–1. Different words among all words of all texts (Li et al., NAACL 2016). It falls as texts grow longer or more."""
 
-distinct_2 = Metric("distinct_2", gather=_texts("distinct_2"), whole=_distinct(2))
+distinct_2 = Metric("distinct_2", gather=_texts("distinct_2"), whole=_distinct(2), bounds=(0, 1))
 """0–1. As `distinct_1`, with pairs of neighbouring words."""
 
-distinct_3 = Metric("distinct_3", gather=_texts("distinct_3"), whole=_distinct(3))
+distinct_3 = Metric("distinct_3", gather=_texts("distinct_3"), whole=_distinct(3), bounds=(0, 1))
 """0–1. As `distinct_1`, with three neighbouring words."""
 
-self_bleu = Metric("self_bleu", gather=_texts("self_bleu"), whole=_self_bleu, higher_is_better=False)
+self_bleu = Metric("self_bleu", gather=_texts("self_bleu"), whole=_self_bleu, higher_is_better=False, bounds=(0, 1))
 """0–1. The mean BLEU-4 of each text with all other texts as references (Zhu et al., SIGIR 2018); 1: all texts are the same. Texts
 without words are left out; of more than 1,000 texts, the 1,000 with the lowest hash are taken, and the interval is then too
 wide rather than too narrow."""

@@ -183,6 +183,6 @@ mcc = Metric("mcc", stats=_counts("mcc"), value=_mcc)
 """−1 to 1. Matthews' correlation of answers and predictions, for any number of labels (Gorodkin, 2004); 0 for guessing, and
 where all answers or all predictions are one label."""
 
-auc = Metric("auc", gather=_odds, whole=_auc)
+auc = Metric("auc", gather=_odds, whole=_auc, bounds=(0, 1))
 """0–1, 0.5 for guessing. Area under the ROC curve: of the second of two labels; of more, each label against the rest by its
 share of the likelihood, averaged over the labels that occur. None where all samples are of one label."""
