@@ -65,16 +65,35 @@ def _hub_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("hf_home")
 
 
-@pytest.fixture
-def hub(hub_endpoint: str, _hub_home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The local Hub's address, with the environment of child processes pointed at it."""
-    for name, value in {
-        "HF_ENDPOINT": hub_endpoint,
-        "HF_HOME": str(_hub_home),
+def _hub_variables(endpoint: str, home: Path) -> dict[str, str]:
+    return {
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(home),
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_OFFLINE": "0",
         "HF_DATASETS_OFFLINE": "0",
-    }.items():
+    }
+
+
+@pytest.fixture(scope="session")
+def _fetched(hub_endpoint: str, _hub_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fetched")
+    fetch = [sys.executable, "-m", "harness", "data", "fetch", "gsm8k", "humaneval", "mmlu", "--to", str(folder)]
+    subprocess.run(fetch, check=True, capture_output=True, env=os.environ | _hub_variables(hub_endpoint, _hub_home))
+    return folder
+
+
+@pytest.fixture
+def real_rows(_fetched: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """GSM8K, HumanEval and MMLU, read by this process: libraries take the Hub's address once, when they are imported."""
+    monkeypatch.setenv("HARNESS_DATA", str(_fetched))
+    return _fetched
+
+
+@pytest.fixture
+def hub(hub_endpoint: str, _hub_home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The local Hub's address, with the environment of child processes pointed at it."""
+    for name, value in _hub_variables(hub_endpoint, _hub_home).items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("HARNESS_DATA", raising=False)
     return hub_endpoint

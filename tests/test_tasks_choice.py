@@ -79,10 +79,8 @@ def test_prompts_and_scores_are_those_of_lm_evaluation_harness(key):
 
 
 @pytest.mark.hub
-@pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize("key", [key for key in GOLDENS if "@hub" in key])
-def test_the_prompts_of_the_real_mmlu_are_those_of_lm_evaluation_harness(key, monkeypatch):
-    monkeypatch.delenv("HARNESS_DATA")
+def test_the_prompts_of_the_real_mmlu_are_those_of_lm_evaluation_harness(key, real_rows):
     name, shots, _ = golden(key.replace("@hub", ""))
     items = rendered(name, shots)
     assert (len(items), digest(items)) == (GOLDENS[key]["rows"], GOLDENS[key]["sha256"])

@@ -3,8 +3,6 @@
 import itertools
 import math
 import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -175,13 +173,8 @@ def test_code_tasks_need_consent() -> None:
 
 
 @pytest.mark.hub
-@pytest.mark.usefixtures("hub")
-def test_all_of_humanevals_solutions_pass_and_none_does_with_its_body_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fetch = [sys.executable, "-m", "harness", "data", "fetch", "humaneval", "--to", str(tmp_path)]
-    subprocess.run(fetch, check=True, capture_output=True)  # the Hub's address is read once a process
-    monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
+@pytest.mark.usefixtures("real_rows")
+def test_all_of_humanevals_solutions_pass_and_none_does_with_its_body_gone() -> None:
     samples = [item.sample for item in items("humaneval")]
     assert len(samples) == 164
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -77,8 +77,7 @@ def test_each_golden_knows_right_and_wrong():
 
 
 @pytest.mark.hub
-def test_all_prompts_of_the_real_gsm8k_are_those_of_lm_evaluation_harness(hub, monkeypatch):
-    monkeypatch.delenv("HARNESS_DATA", raising=False)
+def test_all_prompts_of_the_real_gsm8k_are_those_of_lm_evaluation_harness(real_rows):
     for name, shots, digest in (
         ("gsm8k", None, "84119a05b6c77e92415182c7963444e153dd2df04e05e238744f26b105c0a8b6"),
         ("gsm8k", 8, "c8fbfed204356e93abcbf17ddec967570574374d203a139857e94278f99f31dc"),
@@ -91,8 +90,7 @@ def test_all_prompts_of_the_real_gsm8k_are_those_of_lm_evaluation_harness(hub, m
 
 
 @pytest.mark.hub
-def test_the_real_gsm8k_draws_the_train_rows_that_lm_evaluation_harness_draws(hub, monkeypatch):
-    monkeypatch.delenv("HARNESS_DATA", raising=False)
+def test_the_real_gsm8k_draws_the_train_rows_that_lm_evaluation_harness_draws(real_rows):
     task = load("gsm8k")
     train = task.shots_from.load()
     drawn = [[6374, 3610, 957, 61, 742], [7462, 6610, 4769, 286, 5501], [5677, 687, 806, 6279, 2905]]

@@ -74,7 +74,10 @@ class Writer:
         before = [*self.item.prompt, *ids[:start]][-_TAIL:]
         head = self.tokenizer.decode(before, skip_special_tokens=True)
         whole: str = self.tokenizer.decode([*before, *ids[start:]], skip_special_tokens=True)
-        return whole[len(head) :] if whole.startswith(head) else self.tokenizer.decode(ids[start:])
+        if whole.startswith(head):
+            return whole[len(head) :]
+        new: str = self.tokenizer.decode(ids[start:], skip_special_tokens=True)
+        return new
 
 
 def _nucleus(chances: Tensor, top_p: float) -> Tensor:
