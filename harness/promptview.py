@@ -17,7 +17,6 @@ from typing import Any
 
 from harness.api import Choose, Generate
 from harness.encoder import load_encoder
-from harness.errors import UserError
 from harness.jobs import TaskRequests
 from harness.render import Item
 from harness.samples import answer_text
