@@ -20,6 +20,7 @@ check: .venv/made
 # Some rows alone: make bench ROWS=mmlu,hellaswag; another size: SIZE=--quick or SIZE=--full.
 bench: .venv/made
 	$(BIN)/python tests/perf/bench.py --rows '$(or $(ROWS),*)' $(SIZE)
+	$(if $(ROWS),,$(BIN)/python tests/perf/sections.py)
 
 parity: .venv/made
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev,parity]'

@@ -152,7 +152,8 @@ def write_results(
         *(f"- {note}" for note in notes),
         "",
     ]
-    path.write_text("\n".join(text), encoding="utf-8")
+    sections = old[old.index("\n## ") :] if "\n## " in old else ""  # of `sections.py`
+    path.write_text("\n".join(text) + sections, encoding="utf-8")
 
 
 _EXPLAINED = """Models are random (seed 0): s8k is 8 layers of 512, 8 heads of which 4 for keys, a body of 23.6 M; m128k is
