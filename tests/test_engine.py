@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from harness import children
 from harness.engine.encode import Encoded, Encoder
-from harness.engine.generate import Writer, generate_pack
+from harness.engine.generate import Writer, choose, generate_pack
 from harness.engine.plain import generate_plainly, score_plainly
 from harness.engine.plan import kept_prefix, plan_padded
 from harness.engine.runner import Runner
@@ -447,7 +447,7 @@ def test_draws_stay_within_the_nucleus_and_keep_its_proportions() -> None:
     chances = torch.tensor([0.05, 0.5, 0.3, 0.15])
     (item,) = encoded([tiny.generate("hello", temperature=1.0, top_p=0.75)])
     drawing = Writer(item, 0, tiny.tiny_tokenizer(), frozenset(), torch.Generator().manual_seed(0))
-    drawn = [drawing.choose(chances.log(), 1) for _ in range(2000)]
+    drawn = [choose([drawing], chances.log()[None])[0] for _ in range(2000)]
     assert set(drawn) == {1, 2}, "the smallest set that holds 0.75: 0.5 and 0.3"
     assert drawn.count(1) / 2000 == pytest.approx(0.5 / 0.8, abs=0.04)
 
@@ -506,7 +506,7 @@ def test_draws_follow_the_softmax_of_the_temperature() -> None:
     item = encoded([tiny.generate("hello", temperature=0.5)])[0]
     logits = torch.tensor([0.0, 0.5, -1.0, -torch.inf])
     one = Writer(item, 0, tiny.tiny_tokenizer(), frozenset(), torch.Generator().manual_seed(0))
-    drawn = torch.tensor([one.choose(logits, 1) for _ in range(4000)])
+    drawn = torch.tensor([choose([one], logits[None])[0] for _ in range(4000)])
     shares = torch.bincount(drawn, minlength=4) / 4000
     assert torch.allclose(shares, (logits / 0.5).softmax(-1), atol=0.03)
     assert shares[3] == 0

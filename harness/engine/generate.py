@@ -17,6 +17,8 @@ from harness.engine.encode import Encoded
 from harness.engine.score import head_numerics
 from harness.jobs import Raw
 
+_DRAWN_AT_ONCE = 32
+"""Rows whose probabilities are in memory together, in float64."""
 _TAIL = 8
 """Tokens of prompt decoded before the new ones: SentencePiece drops the space of a text's first token."""
 
@@ -32,18 +34,6 @@ class Writer:
     generator: torch.Generator | None
     ids: list[int] = field(default_factory=list)
     finished: bool = False
-
-    def choose(self, logits: Tensor, best: int) -> int:
-        """The next token from `[vocabulary]` float32 logits: the best one, or a seeded draw."""
-        if self.generator is None:
-            return best
-        request = self.item.request
-        chances = torch.softmax(logits.double().cpu() / request.temperature, -1)
-        if request.top_p < 1:
-            chances = _nucleus(chances, request.top_p)
-        weights = chances.cumsum(-1)
-        point = torch.rand((), generator=self.generator, dtype=torch.float64) * weights[-1]
-        return min(int(torch.searchsorted(weights, point, right=True)), logits.shape[-1] - 1)
 
     def take(self, token: int) -> None:
         """Adds a token, unless it ends the text; finished at EOS, a stop string, or the limit."""
@@ -78,6 +68,37 @@ class Writer:
             return whole[len(head) :]
         new: str = self.tokenizer.decode(ids[start:], skip_special_tokens=True)
         return new
+
+
+def choose(writers: Sequence[Writer], logits: Tensor) -> list[int]:
+    """The next token of each writer: the best one, or a draw by the writer's own generator.
+
+    Args:
+        writers: The rows.
+        logits: `[rows, vocabulary]`, float32.
+    """
+    chosen: list[int] = logits.argmax(-1).tolist()
+    drawing = [number for number, writer in enumerate(writers) if writer.generator is not None]
+    for start in range(0, len(drawing), _DRAWN_AT_ONCE):
+        rows = drawing[start : start + _DRAWN_AT_ONCE]
+        drawn = _draw([writers[row] for row in rows], logits[rows])
+        for row, token in zip(rows, drawn, strict=True):
+            chosen[row] = token
+    return chosen
+
+
+def _draw(writers: Sequence[Writer], logits: Tensor) -> list[int]:
+    requests = [writer.item.request for writer in writers]
+    temperatures = torch.tensor([request.temperature for request in requests], dtype=torch.float64)
+    chances = torch.softmax(logits.double() / temperatures[:, None].to(logits.device), -1)
+    for row, request in enumerate(requests):
+        if request.top_p < 1:
+            chances[row] = _nucleus(chances[row], request.top_p)
+    weights = chances.cumsum(-1)
+    points = torch.stack([torch.rand((), generator=writer.generator, dtype=torch.float64) for writer in writers])
+    places = torch.searchsorted(weights, points.to(logits.device)[:, None] * weights[:, -1:], right=True)
+    drawn: list[int] = places[:, 0].clamp(max=logits.shape[-1] - 1).tolist()
+    return drawn
 
 
 def _nucleus(chances: Tensor, top_p: float) -> Tensor:
@@ -145,8 +166,8 @@ def generate_pack(
             )
             cache = output.past_key_values
             logits = output.logits[:, -1].float()
-            for writer, row, best in zip(active, logits, logits.argmax(-1).tolist(), strict=True):
-                writer.take(writer.choose(row, best))
+            for writer, token in zip(active, choose(active, logits), strict=True):
+                writer.take(token)
             on_step()
             keep = [number for number, writer in enumerate(active) if not writer.finished]
             if len(keep) < len(active):

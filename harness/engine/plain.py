@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness.engine.encode import Encoded
-from harness.engine.generate import eos_ids, finished_raw, writers
+from harness.engine.generate import choose, eos_ids, finished_raw, writers
 from harness.engine.score import head_numerics
 from harness.jobs import Raw
 
@@ -52,7 +52,7 @@ def generate_plainly(model: Any, tokenizer: Any, item: Encoded, *, seed: int, nu
         while not writer.finished:
             with head_numerics(model, numerics):
                 logits = forward(model, [*item.prompt, *writer.ids])[-1].float()
-            writer.take(writer.choose(logits, int(logits.argmax())))
+            writer.take(choose([writer], logits[None])[0])
     return finished_raw(group)
 
 

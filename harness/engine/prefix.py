@@ -18,6 +18,9 @@ from transformers.cache_utils import DynamicLayer
 
 from harness.engine.trie import Ids
 
+_READ_AT_ONCE = 2048
+"""Tokens of a segment fed at a time: its mask is as wide as what came before."""
+
 KeysAndValues = list[tuple[Tensor, Tensor]]
 """`[1, heads, tokens, dimension]` twice for each layer."""
 
@@ -73,10 +76,13 @@ class Prefixes:
         del self._stack[kept:]
         for ids in path[kept:]:
             cache = self.cache()
-            count, before = len(ids), self.length
-            positions = torch.arange(before, before + count)
-            seen = torch.ones(count, count, dtype=torch.bool).tril_()
-            self.feed(ids, positions, self.visible(seen, positions), cache, wanted=torch.tensor([count - 1]))
+            positions = torch.arange(self.length, self.length + len(ids))
+            for start in range(0, len(ids), _READ_AT_ONCE):
+                piece = slice(start, start + _READ_AT_ONCE)
+                count = len(ids[piece])
+                seen = torch.ones(count, start + count, dtype=torch.bool).tril_(start)
+                visible = self.visible(seen, positions[piece], positions[:start])
+                self.feed(ids[piece], positions[piece], visible, cache, wanted=torch.tensor([count - 1]))
             self._stack.append((ids, _contents(cache)))
             self.token_bytes = sum(k[0, :, 0].nbytes + v[0, :, 0].nbytes for k, v in self.contents)
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from harness.engine.generate import Writer, eos_ids, finished_raw, writers
+from harness.engine.generate import Writer, choose, eos_ids, finished_raw, writers
 from harness.engine.plan import Pack
 from harness.engine.prefix import KeysAndValues, Prefixes, Unsupported
 from harness.engine.score import head_numerics
@@ -210,8 +210,8 @@ def generate_slots(
                 _admit(prefixes, slab, waiting, active, cut, token_budget)
             else:
                 logits = step(prefixes, slab, [writer.ids[-1] for writer in active])
-                for writer, row, best in zip(active, logits, logits.argmax(-1).tolist(), strict=True):
-                    writer.take(writer.choose(row, best))
+                for writer, token in zip(active, choose(active, logits), strict=True):
+                    writer.take(token)
                 on_step()
             for slot in reversed([slot for slot, writer in enumerate(active) if writer.finished]):
                 slab.drop(slot)
@@ -241,8 +241,8 @@ def _admit(
         taken.append(waiting.pop())
         tokens += count
     logits = read(prefixes, slab, [writer.item.prompt[cut:] for writer in taken], token_budget)
-    for writer, row, best in zip(taken, logits, logits.argmax(-1).tolist(), strict=True):
-        writer.take(writer.choose(row, best))
+    for writer, token in zip(taken, choose(taken, logits), strict=True):
+        writer.take(token)
     active += taken
 
 
