@@ -113,12 +113,13 @@ def score(job: ScoreJob, send: Send) -> None:
     encoder = Encoder(tokenizer, context_length(resident.bare, tokenizer))
     encode = _remember(lambda task: encoder.encode(task))
     probe = _probe_ids(encoder, [item for task in job.variants[0].tasks[:1] for item in encode(task)])
-    untouched = _probe(resident.bare, probe, job.numerics)
+    adapted = any(variant.recipe.adapter for variant in job.variants)
+    untouched = _probe(resident.bare, probe, job.numerics) if adapted else None
     plans: dict[Any, list[Pack]] = {}
     for variant in job.variants:
         send(VariantLoading(variant.name))
         model = resident.attach(variant.recipe)
-        if variant.recipe.adapter is not None and torch.equal(_probe(model, probe, job.numerics), untouched):
+        if untouched is not None and variant.recipe.adapter and _probe(model, probe, job.numerics).equal(untouched):
             send(VariantFailed(variant.name, "the adapter changes nothing: its outputs equal the base's"))
             resident.detach()
             continue
@@ -233,12 +234,15 @@ def _probe_ids(encoder: Encoder, encoded: Sequence[Encoded]) -> torch.Tensor:
 
 
 def _probe(model: Any, ids: torch.Tensor, numerics: str) -> torch.Tensor:
+    """`[1, vocabulary]` logits after the last token."""
     ids = ids.to(model.device)
     with torch.inference_mode():
-        if learns_a_prompt(model):  # whose learned tokens come before these
-            logits: torch.Tensor = model(input_ids=ids, use_cache=True).logits[0, -ids.shape[1] :].float()
+        if learns_a_prompt(model):  # learned tokens come before these
+            logits: torch.Tensor = model(input_ids=ids, use_cache=True).logits[0, -1:].float()
             return logits
-        return needed_logits(model, ids, torch.ones_like(ids, dtype=torch.bool), numerics)
+        last = torch.zeros_like(ids, dtype=torch.bool)
+        last[:, -1] = True
+        return needed_logits(model, ids, last, numerics)
 
 
 def _load_method(method: Method) -> Callable[..., Any]:

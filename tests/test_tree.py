@@ -271,3 +271,23 @@ def test_the_folder_of_a_saved_model_runs_the_fast_way(tmp_path: Path) -> None:
     ours = runner(Resident(tiny.tiny_base(tmp_path), lambda _: lambda model: model).bare)
     assert (ours.scores, ours.writes, ours.notes) == ("tree", "slots", [])
     assert replace(ours.plan(encoded(*QUESTIONS))[0], items=()).way == "tree"
+
+
+def written(index: int, prompt: Ids) -> Encoded:
+    return Encoded(index, tiny.generate("x", str(index)), (), prompt, len(prompt), False)
+
+
+def test_texts_behind_one_long_beginning_are_written_together_whatever_else_is_asked() -> None:
+    shots = tuple(range(1000, 2200))
+    items = [written(n, (*shots, *range(n, n + 30))) for n in range(60)]
+    items.insert(7, written(60, tuple(range(5000, 5400))))  # one prompt that was cut on the left, say
+    packs = plan_tree(items, None, 256, "slots")
+    assert sorted((len(pack.items), pack.path) for pack in packs) == [(1, ()), (60, (shots,))]
+
+
+def test_texts_that_share_little_are_written_side_by_side() -> None:
+    items = [written(n, (*range(100 * (n % 5), 100 * (n % 5) + 40), *range(n, n + 30))) for n in range(50)]
+    (pack,) = plan_tree(items, None, 256, "slots")
+    assert (len(pack.items), pack.path) == (50, ())
+    subjects = [written(n, (*range(1000 * (n % 5), 1000 * (n % 5) + 900), n)) for n in range(50)]
+    assert sorted(len(pack.items) for pack in plan_tree(subjects, None, 256, "slots")) == [10] * 5

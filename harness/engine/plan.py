@@ -19,6 +19,8 @@ Way = Literal["tree", "slots", "padded", "plain"]
 
 SHORTEST_SEGMENT = 16
 """A beginning of fewer tokens is fed again with every pack: a forward pass of its own costs more."""
+WORTH_A_PACK = 1024
+"""Tokens to be saved for which texts are written apart from others: fewer rows side by side are slower ones."""
 _OPEN_PACKS = 32
 
 
@@ -121,16 +123,17 @@ class _Tree:
         opened: list[tuple[tuple[Ids, ...], list[_Bundle]]] = []
         while True:  # into the largest child; recursion into the others halves the requests each time
             bundle = self._bundle(low, high, depth)
-            if high - low == 1 or self._fits(bundle.tokens, bundle.rows):
-                bundles.append(bundle)
-                break
+            fits = high - low == 1 or self._fits(bundle.tokens, bundle.rows)
             common = shared(self.heads[low], self.heads[high - 1])
-            if common - depth >= SHORTEST_SEGMENT:
+            if common - depth >= SHORTEST_SEGMENT and (not fits or self._pays(low, high, depth)):
                 path, depth, bundles = (*path, self.heads[low][depth:common]), common, []
                 opened.append((path, bundles))
                 continue
             children = self._children(low, high, common)
             largest = max(children, key=lambda child: child[1] - child[0])
+            if fits and not (len(children) > 1 and self._pays(*largest, depth)):
+                bundles.append(bundle)
+                break
             for child in children:
                 if child != largest:
                     packs += self._grow(*child, path, depth, bundles)
@@ -138,6 +141,14 @@ class _Tree:
         for path, bundles in reversed(opened):
             packs += self._fill(path, bundles)
         return packs
+
+    def _pays(self, low: int, high: int, depth: int) -> bool:
+        """Whether rows that are written should have a pack of their own for what they begin with.
+
+        Within a pack of trees what is shared is fed once anyway; rows in slots carry it along, each for itself.
+        """
+        common = shared(self.heads[low], self.heads[high - 1])
+        return self.way == "slots" and (high - low - 1) * (common - depth) >= WORTH_A_PACK
 
     def _children(self, low: int, high: int, depth: int) -> list[tuple[int, int]]:
         """The node's requests by their next token; one that has none stands alone."""
@@ -172,7 +183,9 @@ class _Tree:
         packs = []
         for pack, (tokens, _) in zip(filled, room, strict=True):
             items = [item for bundle in pack for item in self.items[bundle.low : bundle.high]]
-            packs.append(Pack(tuple(sorted(items, key=lambda item: item.index)), self.way, path, tokens))
+            if self.way == "tree":  # prompts to be written to stay beside those that they share most with
+                items.sort(key=lambda item: item.index)
+            packs.append(Pack(tuple(items), self.way, path, tokens))
         return packs
 
 

@@ -54,6 +54,7 @@ ROWS = (
     Row("hellaswag", "hellaswag", "s8k", "HellaSwag-shaped 0-shot, {} questions", (8, 60, 200), (8,)),
     Row("hellaswag-10", "hellaswag", "s8k", "HellaSwag-shaped 10-shot, {} questions", (2, 10, 40), (1, 8), shots=10),
     Row("gsm8k", "gsm8k", "s8k", "GSM8K 8-shot greedy, true answer lengths, {} questions", (4, 24, 64), (8,)),
+    Row("gsm8k-apart", "gsm8k-apart", "s8k", "GSM8K, 8 other examples for each of {} questions", (2, 12, 32), (8,)),
     Row("lora", "lora", "s8k", "base + {loras} LoRA, 4 tasks × {}, whole processes", (2, 6, 48)),
     Row("wikitext", "wikitext", "s8k", "WikiText rolling perplexity, window 1024, {} pages", (1, 4, 16)),
     Row("wikitext-128k", "wikitext", "m128k", "WikiText rolling perplexity, window 1024, {} pages", (1, 2, 4)),

@@ -25,6 +25,7 @@ SUBJECTS = ("abstract_algebra", "college_medicine", "computer_security", "human_
 """Of at least a hundred questions each, from short to long."""
 WINDOW = 1024
 LONGEST = 256
+CONTEXT = 2048
 
 
 def letters(count: int, tokenizer: Any, shots: int = 5) -> list[Request]:
@@ -41,13 +42,24 @@ def endings(count: int, tokenizer: Any, shots: int = 0) -> list[Request]:
 
 
 def texts(count: int, tokenizer: Any) -> list[Request]:
-    """GSM8K, 8-shot, greedy: each text ends after as many tokens as its true answer has."""
+    """GSM8K, greedy, behind the same 8 examples: each text ends after as many tokens as its true answer has."""
+    return _answers(count, tokenizer, replace(gsm8k(), shots_order="first"))
+
+
+def texts_apart(count: int, tokenizer: Any) -> list[Request]:
+    """As `texts`, with lm-evaluation-harness's examples: 8 others for each question."""
+    return _answers(count, tokenizer, gsm8k())
+
+
+def _answers(count: int, tokenizer: Any, task: Task) -> list[Request]:
     made = []
-    for item in render("gsm8k", gsm8k(), Prompting(shots=8), limit=count):
+    for item in render("gsm8k", task, Prompting(shots=8), limit=2 * count):
         assert isinstance(item.sample, Generate)
         answer = tokenizer(f" {item.sample.target}")["input_ids"]
-        made.append(replace(item.request, max_tokens=min(LONGEST, len(answer))))
-    return made
+        prompt = tokenizer(item.request.contexts[0])["input_ids"]
+        if len(prompt) + LONGEST <= CONTEXT:  # a longer one is cut, by each side to its own limit of tokens
+            made.append(replace(item.request, max_tokens=min(LONGEST, len(answer))))
+    return made[:count]
 
 
 def pages(count: int, tokenizer: Any) -> list[Request]:
@@ -78,6 +90,7 @@ KINDS: dict[str, Callable[..., list[Request]]] = {
     "mmlu": letters,
     "hellaswag": endings,
     "gsm8k": texts,
+    "gsm8k-apart": texts_apart,
     "wikitext": pages,
     "memory": long_rows,
     "growth": sums,
