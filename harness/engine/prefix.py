@@ -19,7 +19,7 @@ from transformers.cache_utils import DynamicLayer
 from harness.engine.trie import Ids
 
 _READ_AT_ONCE = 2048
-"""Tokens of a segment fed at a time: its mask is as wide as what came before."""
+"""Tokens of a segment fed at a time."""
 
 KeysAndValues = list[tuple[Tensor, Tensor]]
 """`[1, heads, tokens, dimension]` twice for each layer."""
@@ -79,10 +79,8 @@ class Prefixes:
             positions = torch.arange(self.length, self.length + len(ids))
             for start in range(0, len(ids), _READ_AT_ONCE):
                 piece = slice(start, start + _READ_AT_ONCE)
-                count = len(ids[piece])
-                seen = torch.ones(count, start + count, dtype=torch.bool).tril_(start)
-                visible = self.visible(seen, positions[piece], positions[:start])
-                self.feed(ids[piece], positions[piece], visible, cache, wanted=torch.tensor([count - 1]))
+                last = torch.tensor([len(ids[piece]) - 1])
+                self.feed(ids[piece], positions[piece], None, cache, last)
             self._stack.append((ids, _contents(cache)))
             self.token_bytes = sum(k[0, :, 0].nbytes + v[0, :, 0].nbytes for k, v in self.contents)
 
@@ -128,7 +126,7 @@ class Prefixes:
         Args:
             ids: Tokens.
             positions: `[ids]`.
-            visible: As `visible` gives it.
+            visible: As `visible` gives it; None: every token sees all before it, which models know how to do best.
             cache: What comes before; takes the keys and values of these tokens. None: nothing does, and nothing is kept.
             wanted: Places among the ids whose logits are returned.
 

@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from harness.engine.encode import Encoded, Span
+from harness.engine.encode import Encoded, ScoreRow, Span
 from harness.engine.plan import Pack
 from harness.engine.prefix import Prefixes
 from harness.engine.score import head_numerics
 from harness.engine.trie import Trie, trie
 from harness.jobs import Raw
 
+_CHAIN, _LOGITS = 4, 1 << 26
+"""A single row is fed in pieces of up to so many budgets, as long as its logits are no more numbers than this."""
 _ROWS_AT_ONCE = 64
 """Scored positions whose logits are reduced together: what is kept of a [vocabulary] row is two numbers."""
 
@@ -46,9 +48,27 @@ def score_tree(prefixes: Prefixes, pack: Pack, *, token_budget: int) -> list[Raw
     """
     cut = sum(map(len, pack.path))
     rows = [row for item in pack.items for row in item.rows]
-    if not rows:
-        return [_raw(item, [], [], []) for item in pack.items]
     prefixes.enter(pack.path)
+    together = pack.tokens <= token_budget or pack.items[0].request.mode != "text"
+    totals: list[float] = []
+    greedy: list[bool] = []
+    for group in [rows] if together and rows else [[row] for row in rows]:  # windows of a text share nothing
+        found = _score_rows(prefixes, group, cut, token_budget)
+        totals += found[0]
+        greedy += found[1]
+    raws, at = [], 0
+    for item in pack.items:
+        own = [span for row in item.rows for span in row.spans]
+        end = at + len(own)
+        raws.append(_raw(item, own, totals[at:end], greedy[at:end]))
+        at = end
+    return raws
+
+
+def _score_rows(
+    prefixes: Prefixes, rows: Sequence[ScoreRow], cut: int, token_budget: int
+) -> tuple[list[float], list[bool]]:
+    """Log-likelihood and greediness of every span of some rows, of which `cut` tokens were run before."""
     tree = trie([row.ids[cut:] for row in rows])
     spans = [span for row in rows for span in row.spans]
     paths = [path for row, path in zip(rows, tree.paths, strict=True) for _ in row.spans]
@@ -60,13 +80,7 @@ def score_tree(prefixes: Prefixes, pack: Pack, *, token_budget: int) -> list[Raw
     owner = torch.repeat_interleave(torch.tensor([len(span.targets) for span in spans]))
     totals = torch.zeros(len(spans), dtype=torch.float64).index_add_(0, owner, scored.loglikelihoods)
     missed = torch.zeros(len(spans), dtype=torch.long).index_add_(0, owner, (~scored.greedy).long())
-    raws, at = [], 0
-    for item in pack.items:
-        own = [span for row in item.rows for span in row.spans]
-        end = at + len(own)
-        raws.append(_raw(item, own, totals[at:end].tolist(), (missed[at:end] == 0).tolist()))
-        at = end
-    return raws
+    return totals.tolist(), (missed == 0).tolist()
 
 
 def score_places(prefixes: Prefixes, tree: Trie, places: Tensor, targets: Tensor, token_budget: int) -> Scored:
@@ -80,6 +94,8 @@ def score_places(prefixes: Prefixes, tree: Trie, places: Tensor, targets: Tensor
         token_budget: Tokens fed at a time.
     """
     wanted, which = places.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    if tree.is_chain:  # needs no mask, and logits alone set a limit to its pieces
+        token_budget = min(_CHAIN * token_budget, max(token_budget, _LOGITS // prefixes.config.vocab_size))
     cache = prefixes.cache() if prefixes.length or len(tree.tokens) > token_budget else None
     loglikelihoods = torch.zeros(len(targets), dtype=torch.float64)
     greedy = torch.zeros(len(targets), dtype=torch.bool)
@@ -112,8 +128,11 @@ def feed_tree(
     positions = torch.tensor(tree.depths) + prefixes.length
     for start in range(0, count, token_budget):
         stop = min(start + token_budget, count)
-        new, fed = index[start:stop, None], index[None, :stop]
-        visible = prefixes.visible((fed <= new) & (new < ends[None, :stop]), positions[start:stop], positions[:start])
+        visible = None
+        if not tree.is_chain:
+            new, fed = index[start:stop, None], index[None, :stop]
+            seen = (fed <= new) & (new < ends[None, :stop])
+            visible = prefixes.visible(seen, positions[start:stop], positions[:start])
         first, after = (int(n) for n in torch.searchsorted(wanted, torch.tensor([start, stop])))
         here = wanted[first:after] - start if after > first else torch.tensor([stop - start - 1])
         logits = prefixes.feed(tree.tokens[start:stop], positions[start:stop], visible, cache, here)

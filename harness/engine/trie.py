@@ -28,6 +28,11 @@ class Trie:
     paths: list[list[int]]
     """For each row, the places of its tokens."""
 
+    @property
+    def is_chain(self) -> bool:
+        """Whether it is a single row: every token sees all before it."""
+        return not self.depths or self.depths[-1] == len(self.tokens) - 1
+
 
 def trie(rows: Sequence[Ids]) -> Trie:
     """Lays rows out depth first; equal beginnings become one."""

@@ -10,7 +10,6 @@ from typing import Any
 from meter import Meter, gemm_peak
 
 from harness.engine.encode import Encoder
-from harness.engine.plan import plan_tree
 from harness.engine.runner import Runner
 from harness.engine.trie import size
 from harness.jobs import Base, Event, Packed, Raw, Recipe, ScoreJob, ScoreVariant, TaskRequests
@@ -80,7 +79,7 @@ def grow(spec: dict[str, Any]) -> dict[str, Any]:
         ticks = [time.perf_counter()]
         encoded = Encoder(tokenizer, spec["max_length"]).encode(TaskRequests("bench", requests[:count]))
         ticks.append(time.perf_counter())
-        packs = plan_tree(encoded, TOKEN_BUDGET)
+        packs = runner.plan(encoded)
         ticks.append(time.perf_counter())
         for pack in packs:
             runner.run(pack)
