@@ -17,7 +17,8 @@ import transformers
 
 from harness.engine.encode import Encoded, Encoder
 from harness.engine.plan import Pack, kept_prefix
-from harness.engine.runner import Runner, learns_a_prompt
+from harness.engine.prefix import learns_a_prompt
+from harness.engine.runner import Runner
 from harness.engine.score import needed_logits
 from harness.errors import UserError
 from harness.finetune.trainer import run_training
@@ -49,7 +50,8 @@ from harness.measure import (
     rss_bytes,
     synchroniser,
 )
-from harness.models import Resident, context_length, count_parameters, load_tokenizer, model_bytes
+from harness.models import Resident, context_length, count_parameters, model_bytes
+from harness.tokenizer import load_tokenizer
 
 Send = Callable[[Event], None]
 _DRIFT = 0.05

@@ -149,7 +149,9 @@ class Comparison:
         shared: dict[int, list[Request]] = {}  # variants that prompt alike share a list, which is encoded once
 
         def requests(items: Sequence[Item]) -> list[Request]:
-            return shared.setdefault(id(items), [item.request for item in items])
+            if id(items) not in shared:
+                shared[id(items)] = [item.request for item in items]
+            return shared[id(items)]
 
         variants = [
             ScoreVariant(

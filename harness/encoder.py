@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from harness.engine.encode import Encoder
-from harness.errors import UserError
 from harness.snapshot import Snapshot
+from harness.tokenizer import load_tokenizer
 
 _CONTEXT_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
 _UNLIMITED = 1 << 30
@@ -22,7 +20,7 @@ def load_encoder(snapshot: Snapshot, *, trust_remote_code: bool = False) -> Enco
     Raises:
         UserError: The tokenizer cannot be read, or has no end-of-sequence token.
     """
-    return Encoder(_tokenizer(snapshot, trust_remote_code), _context(snapshot))
+    return Encoder(load_tokenizer(snapshot.folder, trust_remote_code=trust_remote_code), _context(snapshot))
 
 
 def _context(snapshot: Snapshot) -> int:
@@ -33,15 +31,3 @@ def _context(snapshot: Snapshot) -> int:
             if place.get(key):
                 return int(place[key])
     return _UNLIMITED
-
-
-def _tokenizer(snapshot: Snapshot, trust_remote_code: bool) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(snapshot.folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"the tokenizer of `{snapshot.name}` cannot be read: {str(error).splitlines()[0]}") from error
-    if tokenizer.eos_token_id is None:
-        raise UserError(f"the tokenizer of `{snapshot.name}` has no end-of-sequence token", hint="set `eos_token`")
-    return tokenizer

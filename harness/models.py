@@ -18,28 +18,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from harness.errors import UserError
 from harness.jobs import Base, Bits, Method, Recipe
 
 LoadMethod = Callable[[Method], Callable[..., nn.Module]]
 """Finds a method's function; handed in by the worker, so that this room imports no method."""
-
-
-def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
-    """The tokenizer of a model folder.
-
-    Raises:
-        UserError: It cannot be read, or has no end-of-sequence token.
-    """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"the tokenizer in `{folder}` cannot be read: {str(error).splitlines()[0]}") from error
-    if tokenizer.eos_token_id is None:
-        raise UserError(f"the tokenizer in `{folder}` has no end-of-sequence token", hint="set `eos_token` and save it")
-    return tokenizer
 
 
 def load_base(base: Base) -> Any:

@@ -17,6 +17,7 @@ FLOORS = (
     (
         "declarations",
         "nli",
+        "tokenizer",
         "plugin",
         "labels",
         "files",

@@ -18,10 +18,10 @@ from harness.models import (
     context_length,
     count_parameters,
     load_base,
-    load_tokenizer,
     model_bytes,
     save_artifact,
 )
+from harness.tokenizer import load_tokenizer
 
 IDS = torch.randint(3, 340, (4, 40), generator=torch.Generator().manual_seed(0))
 

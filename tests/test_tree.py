@@ -168,6 +168,7 @@ def test_rows_that_outgrow_a_sliding_window_are_not_written_in_slots() -> None:
     short, long = tiny.generate("hello", max_tokens=5), tiny.generate(tiny.words(60), max_tokens=30)
     assert [pack.way for pack in ours.plan(encoded(short))] == ["slots"]
     assert [pack.way for pack in ours.plan(encoded(long))] == ["padded"]
+    assert ours.way(encoded(long)) == "padded", "what plans are remembered by"
 
 
 def test_the_trial_notices_a_mask_that_a_layer_does_not_heed(monkeypatch: pytest.MonkeyPatch) -> None:

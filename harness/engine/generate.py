@@ -6,7 +6,7 @@ Rows that are finished leave the batch; draws are seeded by request, so neither 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,7 +138,6 @@ def generate_pack(
     *,
     seed: int,
     numerics: str,
-    on_step: Callable[[], None] = lambda: None,
 ) -> list[Raw]:
     """The texts of a pack's requests, in its order."""
     eos = eos_ids(model, tokenizer)
@@ -168,7 +167,6 @@ def generate_pack(
             logits = output.logits[:, -1].float()
             for writer, token in zip(active, choose(active, logits), strict=True):
                 writer.take(token)
-            on_step()
             keep = [number for number, writer in enumerate(active) if not writer.finished]
             if len(keep) < len(active):
                 where = torch.tensor(keep, device=model.device, dtype=torch.long)

@@ -7,7 +7,6 @@ beginning of every beginning. Whether it holds for a model is tried before it is
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from harness.engine.score import takes_logits_to_keep
 from harness.engine.trie import Ids
 
 _READ_AT_ONCE = 2048
@@ -41,11 +41,13 @@ class Prefixes:
 
     def __init__(self, model: Any) -> None:
         self.outer = model
-        learned = getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)
+        learned = learns_a_prompt(model)
         self.model = model.get_base_model() if learned else model
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.config = inner.config.get_text_config()
-        self.takes_positions = "logits_to_keep" in inspect.signature(inner.forward).parameters
+        self._kinds = frozenset(getattr(self.config, "layer_types", None) or ())
+        """Kinds of layers, where the model names them."""
+        self.takes_positions = takes_logits_to_keep(model)
         self.device = inner.get_input_embeddings().weight.device
         self._stack: list[tuple[Ids, KeysAndValues]] = []
         self.token_bytes = 0
@@ -56,8 +58,7 @@ class Prefixes:
     @property
     def window(self) -> int | None:
         """Tokens that some layers see at most; None where all see everything."""
-        kinds = set(getattr(self.config, "layer_types", None) or ())
-        if not getattr(self.config, "use_sliding_window", True) or kinds == {"full_attention"}:
+        if not getattr(self.config, "use_sliding_window", True) or self._kinds == {"full_attention"}:
             return None
         window: int | None = getattr(self.config, "sliding_window", None)
         return window
@@ -110,8 +111,12 @@ class Prefixes:
     def unmasked(self) -> Any:
         """A mask for attention that knows what is seen without one, in the form that the model passes on as it is."""
         nothing = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)
-        kinds = set(getattr(self.config, "layer_types", None) or ())
-        return dict.fromkeys(kinds, nothing) if "sliding_attention" in kinds and len(kinds) > 1 else nothing
+        return dict.fromkeys(self._kinds, nothing) if self._takes_two_masks else nothing
+
+    @property
+    def _takes_two_masks(self) -> bool:
+        """Whether some layers attend to a window and others to everything."""
+        return "sliding_attention" in self._kinds and len(self._kinds) > 1
 
     def feed(
         self,
@@ -160,12 +165,12 @@ class Prefixes:
         """
         before = torch.ones(len(seen), self.length, dtype=torch.bool)
         whole = torch.cat([before, seen], 1)
-        window, kinds = self.window, set(getattr(self.config, "layer_types", None) or ())
+        window = self.window
         if window is None:
             return self._shaped(whole)
         places = torch.cat([torch.arange(self.length), *([] if fed_before is None else [fed_before]), positions])
         near = whole & (positions[:, None] - places[None] < window)
-        if "sliding_attention" in kinds and len(kinds) > 1:
+        if self._takes_two_masks:
             return {"full_attention": self._shaped(whole), "sliding_attention": self._shaped(near)}
         return self._shaped(near)
 
@@ -192,3 +197,8 @@ def _contents(cache: Any) -> KeysAndValues:
     if not layers or not all(type(layer) is DynamicLayer for layer in layers):
         raise Unsupported(f"its past is a {type(cache).__name__}")
     return [(layer.keys, layer.values) for layer in layers]
+
+
+def learns_a_prompt(model: Any) -> bool:
+    """Learned tokens shift every position: padding would stand between them and the text."""
+    return bool(getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False))

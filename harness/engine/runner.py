@@ -18,7 +18,7 @@ from harness.engine.encode import Encoded
 from harness.engine.generate import generate_pack
 from harness.engine.plain import generate_plainly, score_plainly
 from harness.engine.plan import Pack, Way, plan_padded, plan_tree
-from harness.engine.prefix import Prefixes, Unsupported
+from harness.engine.prefix import Prefixes, Unsupported, learns_a_prompt
 from harness.engine.score import score_pack
 from harness.engine.slots import SLOTS, generate_slots
 from harness.engine.tree import score_tree
@@ -95,18 +95,18 @@ class Runner:
 
     def way(self, encoded: Sequence[Encoded]) -> Way:
         """How a task's requests are run, all being scored or all written."""
-        return self.writes if any(item.request.mode == "generate" for item in encoded) else self.scores
+        if not any(item.request.mode == "generate" for item in encoded):
+            return self.scores
+        return self._exact if self.writes == "slots" and self._outgrow_the_window(encoded) else self.writes
 
     def plan(self, encoded: Sequence[Encoded]) -> list[Pack]:
         """The packs of a task's requests; the same requests always give the same packs."""
-        writes = any(item.request.mode == "generate" for item in encoded)
         way = self.way(encoded)
-        if way == "slots" and self._outgrow_the_window(encoded):
-            way = self._exact
         if way == "slots":
             return plan_tree(encoded, None, _PACK_OF_SLOTS * self._slots, way)
         if way == "tree":
             return plan_tree(encoded, self.token_budget, self.max_rows, way)
+        writes = any(item.request.mode == "generate" for item in encoded)
         budget = self.token_budget * _PADDED * (_PADDED_WRITING if writes else 1)
         return plan_padded(encoded, budget, self.max_rows, way)
 
@@ -197,11 +197,6 @@ def free_bytes(device: torch.device) -> int:
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return 1 << 32
-
-
-def learns_a_prompt(model: Any) -> bool:
-    """Learned tokens shift every position: padding would stand between them and the text."""
-    return bool(getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False))
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -97,7 +97,7 @@ def needed_logits(model: Any, ids: Tensor, wanted: Tensor, numerics: str) -> Ten
         `[wanted positions, vocabulary]`, in row-major order; float32 unless `lm-eval`.
     """
     options: dict[str, Any] = {"use_cache": False}
-    if _takes_logits_to_keep(model):
+    if takes_logits_to_keep(model):
         options["logits_to_keep"] = wanted
     with head_numerics(model, numerics):
         logits: Tensor = model(input_ids=ids, **options).logits
@@ -143,7 +143,8 @@ def head_numerics(model: Any, numerics: str) -> AbstractContextManager[None]:
     return _float32_head(head) if numerics == "fp32" and plain_head else _as_it_is()
 
 
-def _takes_logits_to_keep(model: Any) -> bool:
+def takes_logits_to_keep(model: Any) -> bool:
+    """Whether a model can be told which logits are wanted."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "logits_to_keep" in inspect.signature(inner.forward).parameters
 

@@ -8,7 +8,7 @@ are seeded by request, so neither the neighbours nor the order change a text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -182,7 +182,6 @@ def generate_slots(
     seed: int,
     token_budget: int,
     slots: int,
-    on_step: Callable[[], None] = lambda: None,
 ) -> list[Raw]:
     """The texts of a pack's requests, in its order, head in float32.
 
@@ -193,7 +192,6 @@ def generate_slots(
         seed: Of the draws.
         token_budget: Tokens of prompts read at a time.
         slots: Rows that write at once, at most.
-        on_step: Called after each step.
     """
     eos = eos_ids(prefixes.outer, tokenizer)
     by_item = [writers(item, tokenizer, eos, seed) for item in pack.items]
@@ -212,7 +210,6 @@ def generate_slots(
                 logits = step(prefixes, slab, [writer.ids[-1] for writer in active])
                 for writer, token in zip(active, choose(active, logits), strict=True):
                     writer.take(token)
-                on_step()
             for slot in reversed([slot for slot, writer in enumerate(active) if writer.finished]):
                 slab.drop(slot)
                 active[slot] = active[-1]

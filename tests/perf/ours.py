@@ -13,8 +13,9 @@ from harness.engine.encode import Encoder
 from harness.engine.runner import Runner
 from harness.engine.trie import size
 from harness.jobs import Base, Event, Packed, Raw, Recipe, ScoreJob, ScoreVariant, TaskRequests
-from harness.models import load_base, load_tokenizer
+from harness.models import load_base
 from harness.render import Request
+from harness.tokenizer import load_tokenizer
 from harness.worker import run_job
 
 TOKEN_BUDGET = 512

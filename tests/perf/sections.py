@@ -27,7 +27,8 @@ from harness.engine.prefix import Prefixes, Unsupported  # noqa: E402
 from harness.engine.runner import Runner  # noqa: E402
 from harness.engine.trial import slots_fault, tree_fault  # noqa: E402
 from harness.jobs import Base, Raw, TaskRequests  # noqa: E402
-from harness.models import load_base, load_tokenizer  # noqa: E402
+from harness.models import load_base  # noqa: E402
+from harness.tokenizer import load_tokenizer  # noqa: E402
 
 QUESTIONS = 48
 GEMMS = ("aten::addmm", "aten::mm", "aten::bmm", "aten::linear")
