@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from harness.errors import UserError
+from harness.errors import UserError, is_out_of_memory
 from harness.jobs import (
     BenchJob,
     Done,
@@ -36,6 +36,8 @@ from harness.jobs import (
     Event,
     Failed,
     Job,
+    MergeJob,
+    PlanJob,
     ScoreJob,
     TrainJob,
 )
@@ -44,6 +46,8 @@ OnEvent = Callable[[Event], None]
 _HOLD = "hold"
 _SERVE = "from harness.worker import serve; serve()"
 _STDERR = 2
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Options of glibc's `mallopt`."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +160,12 @@ def run_job(job: Job, send: OnEvent) -> Any:
         return children.describe_environment(job)
     if isinstance(job, TrainJob):
         return children.train(job, send)
+    if isinstance(job, MergeJob):
+        return children.merge(job)
     if isinstance(job, ScoreJob):
         return children.score(job, send)
+    if isinstance(job, PlanJob):
+        return children.plan(job)
     assert isinstance(job, BenchJob)
     return children.time_variant(job)
 
@@ -209,13 +217,6 @@ def _failure(error: BaseException) -> Failed:
     )
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that host or device memory ran out."""
-    text = str(error).lower()
-    said = any(words in text for words in ("out of memory", "can't allocate memory", "alloc_failed"))
-    return said or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-
-
 def _death(code: int) -> str:
     if code == -signal.SIGKILL:
         return "out of memory (the system killed the process)"
@@ -231,6 +232,18 @@ def _die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def keep_freed_memory() -> None:
+    """Asks glibc to keep what is freed for what is asked next.
+
+    It gives the pages of large tensors back to the system otherwise, and every layer has them zeroed and mapped anew. Other
+    allocators go on as they are.
+    """
+    with suppress(OSError, AttributeError):
+        allocator = ctypes.CDLL(None)
+        allocator.mallopt(_MMAP_THRESHOLD, 32 << 20)  # the most it takes
+        allocator.mallopt(_TRIM_THRESHOLD, 512 << 20)
+
+
 def _environment() -> dict[str, str]:
     """Libraries are quiet, and a module is found where this process finds it: a `peft.py` in the working folder is not."""
     path = os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
@@ -239,6 +252,7 @@ def _environment() -> dict[str, str]:
 
 def _import_everything() -> None:
     """What every child needs: the slow imports, and quiet libraries."""
+    keep_freed_memory()
     warnings.filterwarnings("ignore")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks once for every layer and call
     importlib.import_module("harness.children")

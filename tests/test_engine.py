@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from harness import children
 from harness.engine.encode import Encoded, Encoder
+from harness.engine.folding import fold
 from harness.engine.generate import Writer, choose, generate_pack
 from harness.engine.plain import generate_plainly, score_plainly
 from harness.engine.plan import kept_prefix, plan_padded
@@ -273,7 +274,7 @@ def test_auto_and_plain_score_as_a_row_by_hand(model_of: Any, shape: str, varian
                 greedy_all[span.choice] &= is_greedy
         assert close(plain.loglikelihoods, totals)
         assert close(auto.loglikelihoods, totals)
-        assert auto.is_greedy == plain.is_greedy == tuple(greedy_all)
+        assert auto.is_greedy == plain.is_greedy == (tuple(greedy_all) if item.request.mode == "choose" else ())
         assert (auto.tokens, auto.prompt_tokens, auto.truncated) == (plain.tokens, plain.prompt_tokens, plain.truncated)
 
 
@@ -599,3 +600,134 @@ def test_a_continued_job_sends_what_was_missing_and_the_same_numbers(folder: Pat
     kept = 2 if len(packs[1]) == 1 else 1
     assert again[2] == Resumed("base", "toy", sum(map(len, packs[:kept])))
     assert [event.raws for event in again if isinstance(event, Packed)] == packs[kept:]
+
+
+# Adapters, merged for a while
+
+FOLDED: dict[str, tuple[str, dict[str, Any]]] = {
+    "lora": ("LORA", {"r": 4}),
+    "dora": ("LORA", {"r": 4, "use_dora": True}),
+    "loha": ("LOHA", {"r": 4}),
+    "lokr": ("LOKR", {"r": 4}),
+    "ia3": ("IA3", {"feedforward_modules": ["down_proj"]}),
+    "oft": ("OFT", {"oft_block_size": 8, "r": 0}),
+    "hra": ("HRA", {"r": 4}),
+    "vera": ("VERA", {"r": 4}),
+    "fourierft": ("FOURIERFT", {"n_frequency": 20}),
+}
+UNFOLDED: dict[str, tuple[str, dict[str, Any]]] = {
+    "bias": ("LORA", {"r": 4, "bias": "all"}),
+    "saved": ("LORA", {"r": 4, "modules_to_save": ["lm_head"]}),
+    "prompt": ("PROMPT_TUNING", {"num_virtual_tokens": 4, "targets": None}),
+}
+
+
+def save_adapter(folder: Path, target: Path, kind: str, options: dict[str, Any]) -> None:
+    """A random adapter that changes what the model says."""
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType, get_peft_model
+
+    chosen = {"target_modules": ["q_proj", "down_proj"], **options, "task_type": "CAUSAL_LM"}
+    chosen = {key: value for key, value in chosen.items() if key != "targets"}
+    if "targets" in options:
+        del chosen["target_modules"]
+    torch.manual_seed(1)
+    config = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)](**chosen)
+    model = get_peft_model(Resident(tiny.tiny_base(folder), children._load_method).bare, config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+    model.save_pretrained(target)
+
+
+def bits(model: Any) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same_bits(model: Any, before: dict[str, torch.Tensor]) -> bool:
+    now = model.state_dict()
+    return now.keys() == before.keys() and all(torch.equal(now[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize("name", [*FOLDED, *UNFOLDED])
+def test_a_merged_adapter_scores_as_an_unmerged_one_and_comes_out_to_the_bit(
+    folder: Path, tmp_path: Path, name: str
+) -> None:
+    save_adapter(folder / "llama", tmp_path, *(FOLDED | UNFOLDED)[name])
+    base = tiny.tiny_base(folder / "llama")
+    model = Resident(base, children._load_method).attach(Recipe(base, tmp_path))
+    before, items = bits(model), encoded(CHOICES)
+    apart = [score_plainly(model, item, numerics="fp32") for item in items]
+    unfold = fold(model)
+    assert (unfold is None) == same_bits(model, before) == (name in UNFOLDED)
+    for item, raw in zip(items, apart, strict=True):
+        assert close(score_plainly(model, item, numerics="fp32").loglikelihoods, raw.loglikelihoods)
+    if unfold is not None:
+        unfold()
+    assert same_bits(model, before)
+    assert [score_plainly(model, item, numerics="fp32") for item in items] == apart
+
+
+def test_an_adapter_that_cannot_be_merged_after_all_runs_as_it_is(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft.tuners.lora import Linear
+
+    save_adapter(folder / "llama", tmp_path, *FOLDED["lora"])
+    base = tiny.tiny_base(folder / "llama")
+    model = Resident(base, children._load_method).attach(Recipe(base, tmp_path))
+    before, item = bits(model), encoded(CHOICES)[0]
+    apart = score_plainly(model, item, numerics="fp32")
+    merge, calls = Linear.merge, []
+
+    def second_fails(layer: Any, **options: Any) -> None:
+        calls.append(layer)
+        if len(calls) == 2:
+            raise NotImplementedError
+        merge(layer, **options)
+
+    monkeypatch.setattr(Linear, "merge", second_fails)
+    assert fold(model) is None
+    assert len(calls) == 2
+    assert same_bits(model, before)
+    assert score_plainly(model, item, numerics="fp32") == apart
+
+
+def test_half_precision_quantized_and_tied_weights_are_not_merged_into(folder: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    for options in ({"dtype": "bfloat16"}, {"bits": 4}):
+        base = tiny.tiny_base(folder / "llama", **options)
+        model = Resident(base, children._load_method).attach(Recipe(base, folder / "llama-lora-None"))
+        assert fold(model) is None
+    tied = Resident(tiny.tiny_base(folder / "llama"), children._load_method).bare
+    tied.set_output_embeddings(torch.nn.Linear(1, 1))
+    tied.lm_head.weight = tied.get_input_embeddings().weight
+    assert fold(get_peft_model(tied, LoraConfig(target_modules=["lm_head"], task_type="CAUSAL_LM"))) is None
+
+
+def test_a_scoring_job_merges_for_the_fast_path_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = tiny.tiny_base(folder / "llama")
+    variants = [
+        ScoreVariant(name, recipe, [tiny.task(*CHOICES)])
+        for name, recipe in (("a", Recipe(base, folder / "llama-lora-None")), ("b", tiny.bare(base)))
+    ]
+    folds: list[bool] = []
+
+    def counted(model: Any) -> Any:
+        unfold = fold(model)
+        folds.append(unfold is not None)
+        return unfold
+
+    monkeypatch.setattr(children, "fold", counted)
+    job = ScoreJob(variants, "auto", "fp32", 300, None, 0)
+    auto = scored(job)
+    assert folds == [True, False]
+    alone = scored(replace(job, variants=variants[1:]))
+    assert by_index(auto["b", "toy"]) == by_index(alone["b", "toy"]), "the base is as it was loaded"
+    folds.clear()
+    plain = scored(replace(job, engine="plain"))
+    assert not folds
+    for key in auto:
+        for ours, theirs in zip(by_index(auto[key]), by_index(plain[key]), strict=True):
+            assert close(ours.loglikelihoods, theirs.loglikelihoods)

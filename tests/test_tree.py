@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.engine.encode import Encoded, Encoder, ScoreRow, Span
+from harness.engine.head import _BLOCK, score_hidden, score_logits
 from harness.engine.plain import score_plainly
 from harness.engine.plan import SHORTEST_SEGMENT, Pack, plan_tree, tokens_fed, tokens_needed
 from harness.engine.prefix import Prefixes
@@ -292,3 +293,57 @@ def test_texts_that_share_little_are_written_side_by_side() -> None:
     assert (len(pack.items), pack.path) == (50, ())
     subjects = [written(n, (*range(1000 * (n % 5), 1000 * (n % 5) + 900), n)) for n in range(50)]
     assert sorted(len(pack.items) for pack in plan_tree(subjects, None, 256, "slots")) == [10] * 5
+
+
+# The head, a block of words at a time
+
+
+def scored_blocks(monkeypatch: pytest.MonkeyPatch, block: int, head: torch.nn.Linear, *given: Any) -> list[Any]:
+    """What hidden states and logits give in blocks of so many logits."""
+    hidden, which, targets = given
+    monkeypatch.setattr("harness.engine.head._NARROWEST", 1)
+    monkeypatch.setitem(_BLOCK, "cpu", block)
+    with torch.inference_mode():
+        logits = torch.nn.functional.linear(hidden, head.weight, head.bias)
+        return [
+            score_hidden(head, hidden, which, targets, greedy=True),
+            score_logits(logits, which, targets, greedy=True),
+        ]
+
+
+@pytest.mark.parametrize("block", [1, 7, 40, 10_000])
+@pytest.mark.parametrize("bias", [False, True])
+def test_blocks_of_words_add_up_to_the_softmax_over_all(
+    monkeypatch: pytest.MonkeyPatch, block: int, bias: bool
+) -> None:
+    torch.manual_seed(block)
+    head = torch.nn.Linear(8, 23, bias=bias)
+    hidden, which = torch.randn(5, 8) * 6, torch.randint(0, 5, (40,))
+    with torch.inference_mode():
+        logits = head(hidden)
+        best = logits.argmax(-1)
+        targets = torch.where(torch.rand(40) < 0.5, best[which], torch.randint(0, 23, (40,)))
+        truth = logits.double().log_softmax(-1)[which, targets]
+    for found in scored_blocks(monkeypatch, block, head, hidden, which, targets):
+        assert torch.allclose(found.loglikelihoods, truth, rtol=1e-5)
+        assert torch.equal(found.greedy, best[which] == targets)
+
+
+@pytest.mark.parametrize("block", [1, 12, 10_000])
+def test_of_words_that_are_equally_likely_the_first_is_greedy(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    head = torch.nn.Linear(4, 12, bias=False)
+    with torch.no_grad():
+        head.weight[:] = head.weight[torch.arange(12) % 3]  # four words of each kind
+    hidden = torch.randn(6, 4)
+    which, targets = torch.arange(6).repeat_interleave(12), torch.arange(12).repeat(6)
+    for found in scored_blocks(monkeypatch, block, head, hidden, which, targets):
+        marked = found.greedy.view(6, 12).long()
+        assert marked.sum(-1).tolist() == [1] * 6
+        assert (marked.argmax(-1) < 3).all()
+
+
+def test_what_comes_after_the_head_is_not_left_out() -> None:
+    ends = {
+        shape: Prefixes(random_model(shape)).head is not None for shape in ("llama", "gpt2", "phi", "gemma2", "cohere")
+    }
+    assert ends == {"llama": True, "gpt2": True, "phi": True, "gemma2": False, "cohere": False}

@@ -13,35 +13,27 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness.engine.encode import Encoded
-from harness.engine.generate import choose, eos_ids, finished_raw, writers
-from harness.engine.score import head_numerics
+from harness.engine.generate import Writer, choose, eos_ids, finished_raw, writers
+from harness.engine.score import head_numerics, summed
 from harness.jobs import Raw
 
 
 @torch.inference_mode()
 def score_plainly(model: Any, item: Encoded, *, numerics: str) -> Raw:
     """Log-likelihoods of one request."""
-    choices = len(item.request.continuations)
-    totals, greedy, tokens = [0.0] * choices, [True] * choices, 0
-    for row in item.rows:
-        for span in row.spans:
-            with head_numerics(model, numerics):
-                logits = forward(model, row.ids)
-            if numerics == "fp32":
-                logits = logits.float()
-            logprobs = functional.log_softmax(logits, -1)
-            for offset, target in enumerate(span.targets):
-                totals[span.choice] += float(logprobs[span.start + offset, target])
-                greedy[span.choice] &= int(logits[span.start + offset].argmax()) == target
-            tokens += len(span.targets)
-    return Raw(
-        item.index,
-        item.prompt_tokens,
-        item.truncated,
-        tokens,
-        loglikelihoods=tuple(totals),
-        is_greedy=tuple(greedy),
-    )
+    spans = [span for row in item.rows for span in row.spans]
+    totals, greedy = [0.0] * len(spans), [True] * len(spans)
+    rows = [row for row in item.rows for _ in row.spans]
+    for number, (row, span) in enumerate(zip(rows, spans, strict=True)):
+        with head_numerics(model, numerics):
+            logits = forward(model, row.ids)
+        if numerics == "fp32":
+            logits = logits.float()
+        logprobs = functional.log_softmax(logits, -1)
+        for offset, target in enumerate(span.targets):
+            totals[number] += float(logprobs[span.start + offset, target])
+            greedy[number] &= int(logits[span.start + offset].argmax()) == target
+    return summed(item, spans, totals, greedy)
 
 
 @torch.inference_mode()
@@ -49,11 +41,17 @@ def generate_plainly(model: Any, tokenizer: Any, item: Encoded, *, seed: int, nu
     """The texts of one request, the whole prompt run anew for every token."""
     group = writers(item, tokenizer, eos_ids(model, tokenizer), seed)
     for writer in group:
-        while not writer.finished:
-            with head_numerics(model, numerics):
-                logits = forward(model, [*item.prompt, *writer.ids])[-1].float()
-            writer.take(choose([writer], logits[None])[0])
+        write_plainly(model, writer, numerics=numerics)
     return finished_raw(group)
+
+
+@torch.inference_mode()
+def write_plainly(model: Any, writer: Writer, *, numerics: str) -> None:
+    """Has a writer finish its text."""
+    while not writer.finished:
+        with head_numerics(model, numerics):
+            logits = forward(model, [*writer.item.prompt, *writer.ids])[-1].float()
+        writer.take(choose([writer], logits[None])[0])
 
 
 def forward(model: Any, ids: Sequence[int]) -> Tensor:

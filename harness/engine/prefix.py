@@ -8,15 +8,18 @@ beginning of every beginning. Whether it holds for a model is tried before it is
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from harness.engine.head import hidden_instead, last_head
 from harness.engine.score import takes_logits_to_keep
 from harness.engine.trie import Ids
+from harness.models import learned_tokens
 
 _READ_AT_ONCE = 2048
 """Tokens of a segment fed at a time."""
@@ -55,6 +58,12 @@ class Prefixes:
         self._learned = self._learned_prompt() if learned else []
         self.learned_tokens = self._learned[0][0].shape[-2] if self._learned else 0
 
+    @cached_property
+    @torch.inference_mode()
+    def head(self) -> nn.Linear | None:
+        """The output head, where logits are what it gives and wanted ones alone come out of it; else None."""
+        return last_head(self.model, self.device) if self.takes_positions else None
+
     @property
     def window(self) -> int | None:
         """Tokens that some layers see at most; None where all see everything."""
@@ -81,7 +90,7 @@ class Prefixes:
             for start in range(0, len(ids), _READ_AT_ONCE):
                 piece = slice(start, start + _READ_AT_ONCE)
                 last = torch.tensor([len(ids[piece]) - 1])
-                self.feed(ids[piece], positions[piece], None, cache, last)
+                self.feed(ids[piece], positions[piece], None, cache, last, hidden=True)
             self._stack.append((ids, _contents(cache)))
             self.token_bytes = sum(k[0, :, 0].nbytes + v[0, :, 0].nbytes for k, v in self.contents)
 
@@ -125,6 +134,8 @@ class Prefixes:
         visible: Any,
         cache: DynamicCache | None,
         wanted: Tensor,
+        *,
+        hidden: bool = False,
     ) -> Tensor:
         """One forward pass of one row.
 
@@ -134,9 +145,10 @@ class Prefixes:
             visible: As `visible` gives it; None: every token sees all before it, which models know how to do best.
             cache: What comes before; takes the keys and values of these tokens. None: nothing does, and nothing is kept.
             wanted: Places among the ids whose logits are returned.
+            hidden: Returns what the head would be given instead, where there is a `head`.
 
         Returns:
-            `[wanted, vocabulary]` logits.
+            `[wanted, vocabulary]` logits, or `[wanted, width]` hidden states.
         """
         options: dict[str, Any] = {"use_cache": False}
         if cache is not None:
@@ -144,12 +156,14 @@ class Prefixes:
         wanted = wanted.to(self.device)
         if self.takes_positions:
             options["logits_to_keep"] = wanted
-        logits: Tensor = self.model(
-            input_ids=torch.tensor([ids], device=self.device),
-            position_ids=positions[None].to(self.device),
-            attention_mask=visible,
-            **options,
-        ).logits[0]
+        options["input_ids"] = torch.tensor([ids], device=self.device)
+        options["position_ids"] = positions[None].to(self.device)
+        options["attention_mask"] = visible
+        if hidden and self.head is not None:
+            with hidden_instead(self.head) as given:
+                self.model(**options)
+            return given[0][0]
+        logits: Tensor = self.model(**options).logits[0]
         return logits if len(logits) == len(wanted) and self.takes_positions else logits[wanted]
 
     def visible(self, seen: Tensor, positions: Tensor, fed_before: Tensor | None = None) -> Any:
@@ -201,4 +215,4 @@ def _contents(cache: Any) -> KeysAndValues:
 
 def learns_a_prompt(model: Any) -> bool:
     """Learned tokens shift every position: padding would stand between them and the text."""
-    return bool(getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False))
+    return learned_tokens(model) > 0

@@ -6,6 +6,7 @@ Right padding needs no mask: attention is causal, and pads come after every posi
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness.engine.encode import Encoded, ScoreRow
+from harness.engine.encode import Encoded, ScoreRow, Span
+from harness.engine.head import Scored, score_logits
 from harness.jobs import Raw
 
 _VOCABULARY_CHUNK = 16384
@@ -32,56 +34,70 @@ def score_pack(model: Any, pack: Sequence[Encoded], *, token_budget: int, numeri
         numerics: `fp32` (head and softmax in float32) or `lm-eval` (all in the model's dtype).
     """
     rows = [row for item in pack for row in item.rows]
-    scored: list[list[tuple[float, bool]]] = []
+    scored: list[tuple[float, bool]] = []
     for batch in _batches(rows, token_budget):
         scored += _score_rows(model, batch, numerics)
-    at = 0
-    raws = []
+    at, raws = 0, []
     for item in pack:
-        choices = len(item.request.continuations)
-        totals, greedy, tokens = [0.0] * choices, [True] * choices, 0
-        for row, results in zip(item.rows, scored[at : at + len(item.rows)], strict=True):
-            for span, (loglikelihood, is_greedy) in zip(row.spans, results, strict=True):
-                totals[span.choice] += loglikelihood
-                greedy[span.choice] &= is_greedy
-                tokens += len(span.targets)
-        at += len(item.rows)
-        raws.append(
-            Raw(
-                item.index,
-                item.prompt_tokens,
-                item.truncated,
-                tokens,
-                loglikelihoods=tuple(totals),
-                is_greedy=tuple(greedy),
-            )
-        )
+        spans = [span for row in item.rows for span in row.spans]
+        found = scored[at : at + len(spans)]
+        raws.append(summed(item, spans, [total for total, _ in found], [greedy for _, greedy in found]))
+        at += len(spans)
     return raws
 
 
-def _score_rows(model: Any, rows: Sequence[ScoreRow], numerics: str) -> list[list[tuple[float, bool]]]:
+def summed(item: Encoded, spans: Sequence[Span], totals: Sequence[float], greedy: Sequence[bool]) -> Raw:
+    """A request's outcome: sums over the spans of each continuation.
+
+    Args:
+        item: The request.
+        spans: All of it, in the order of its rows.
+        totals: The log-likelihood of each.
+        greedy: Whether each is what greedy decoding would write; it is not told of texts.
+    """
+    choices = len(item.request.continuations)
+    sums, all_greedy = [0.0] * choices, [True] * choices
+    for span, total, is_greedy in zip(spans, totals, greedy, strict=True):
+        sums[span.choice] += total
+        all_greedy[span.choice] &= is_greedy
+    return Raw(
+        item.index,
+        item.prompt_tokens,
+        item.truncated,
+        sum(len(span.targets) for span in spans),
+        loglikelihoods=tuple(sums),
+        is_greedy=tuple(all_greedy) if item.request.mode == "choose" else (),
+    )
+
+
+def _score_rows(model: Any, rows: Sequence[ScoreRow], numerics: str) -> list[tuple[float, bool]]:
+    """Log-likelihood and greediness of every span of the rows."""
     width = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), width), _PAD)
     wanted = torch.zeros(len(rows), width, dtype=torch.bool)
+    spans = [(number, span) for number, row in enumerate(rows) for span in row.spans]
     for number, row in enumerate(rows):
         ids[number, : len(row.ids)] = torch.tensor(row.ids)
-        for span in row.spans:
-            wanted[number, span.start : span.start + len(span.targets)] = True
+    for number, span in spans:
+        wanted[number, span.start : span.start + len(span.targets)] = True
     logits = needed_logits(model, ids.to(model.device), wanted.to(model.device), numerics)
-    logprobs = functional.log_softmax(logits, dim=-1)
-    best = logits.argmax(-1)
     where = torch.full((len(rows), width), -1)
     where[wanted] = torch.arange(int(wanted.sum()))
-    results = []
-    for number, row in enumerate(rows):
-        spans = []
-        for span in row.spans:
-            at = where[number, span.start : span.start + len(span.targets)].to(logits.device)
-            targets = torch.tensor(span.targets, device=logits.device)
-            taken = logprobs[at, targets]
-            spans.append((float(taken.sum()), bool((best[at] == targets).all())))
-        results.append(spans)
-    return results
+    which = torch.cat([where[number, span.start : span.start + len(span.targets)] for number, span in spans])
+    targets = torch.tensor([target for _, span in spans for target in span.targets])
+    found = _in_own_precision(logits, which, targets) if numerics == "lm-eval" else score_logits(logits, which, targets)
+    ends = [0, *itertools.accumulate(len(span.targets) for _, span in spans)]
+    return [
+        (float(found.loglikelihoods[start:end].sum()), bool(found.greedy[start:end].all()))
+        for start, end in itertools.pairwise(ends)
+    ]
+
+
+def _in_own_precision(logits: Tensor, which: Tensor, targets: Tensor) -> Scored:
+    """As `score_logits`, the softmax in the precision of the logits."""
+    which, targets = which.to(logits.device), targets.to(logits.device)
+    taken = functional.log_softmax(logits, dim=-1)[which, targets]
+    return Scored(taken.cpu(), (logits.argmax(-1)[which] == targets).cpu())
 
 
 def needed_logits(model: Any, ids: Tensor, wanted: Tensor, numerics: str) -> Tensor:

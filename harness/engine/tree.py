@@ -7,34 +7,23 @@ rows share is fed once (`harness.engine.trie`). Sharing is by token ids, so it c
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from harness.engine.encode import Encoded, ScoreRow, Span
+from harness.engine.encode import ScoreRow
+from harness.engine.head import Scored, score_hidden, score_logits
 from harness.engine.plan import Pack
 from harness.engine.prefix import Prefixes
-from harness.engine.score import head_numerics
+from harness.engine.score import head_numerics, summed
 from harness.engine.trie import Trie, trie
 from harness.jobs import Raw
 
 _CHAIN, _LOGITS = 4, 1 << 26
 """A single row is fed in pieces of up to so many budgets, as long as its logits are no more numbers than this."""
-_ROWS_AT_ONCE = 64
-"""Scored positions whose logits are reduced together: what is kept of a [vocabulary] row is two numbers."""
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What was read off the model, for each token to score."""
-
-    loglikelihoods: Tensor
-    """`[targets]`, float64."""
-    greedy: Tensor
-    """`[targets]`, bool: whether it is the likeliest."""
 
 
 @torch.inference_mode()
@@ -49,24 +38,25 @@ def score_tree(prefixes: Prefixes, pack: Pack, *, token_budget: int) -> list[Raw
     cut = sum(map(len, pack.path))
     rows = [row for item in pack.items for row in item.rows]
     prefixes.enter(pack.path)
-    together = pack.tokens <= token_budget or pack.items[0].request.mode != "text"
+    chooses = any(item.request.mode == "choose" for item in pack.items)
+    together = pack.tokens <= token_budget or chooses
     totals: list[float] = []
     greedy: list[bool] = []
     for group in [rows] if together and rows else [[row] for row in rows]:  # windows of a text share nothing
-        found = _score_rows(prefixes, group, cut, token_budget)
+        found = _score_rows(prefixes, group, cut, token_budget, greedy=chooses)
         totals += found[0]
         greedy += found[1]
     raws, at = [], 0
     for item in pack.items:
         own = [span for row in item.rows for span in row.spans]
         end = at + len(own)
-        raws.append(_raw(item, own, totals[at:end], greedy[at:end]))
+        raws.append(summed(item, own, totals[at:end], greedy[at:end]))
         at = end
     return raws
 
 
 def _score_rows(
-    prefixes: Prefixes, rows: Sequence[ScoreRow], cut: int, token_budget: int
+    prefixes: Prefixes, rows: Sequence[ScoreRow], cut: int, token_budget: int, *, greedy: bool
 ) -> tuple[list[float], list[bool]]:
     """Log-likelihood and greediness of every span of some rows, of which `cut` tokens were run before."""
     tree = trie([row.ids[cut:] for row in rows])
@@ -76,14 +66,16 @@ def _score_rows(
         path[span.start - cut + at] for span, path in zip(spans, paths, strict=True) for at in range(len(span.targets))
     ]
     targets = [target for span in spans for target in span.targets]
-    scored = score_places(prefixes, tree, torch.tensor(places), torch.tensor(targets), token_budget)
+    scored = score_places(prefixes, tree, torch.tensor(places), torch.tensor(targets), token_budget, greedy=greedy)
     owner = torch.repeat_interleave(torch.tensor([len(span.targets) for span in spans]))
     totals = torch.zeros(len(spans), dtype=torch.float64).index_add_(0, owner, scored.loglikelihoods)
     missed = torch.zeros(len(spans), dtype=torch.long).index_add_(0, owner, (~scored.greedy).long())
     return totals.tolist(), (missed == 0).tolist()
 
 
-def score_places(prefixes: Prefixes, tree: Trie, places: Tensor, targets: Tensor, token_budget: int) -> Scored:
+def score_places(
+    prefixes: Prefixes, tree: Trie, places: Tensor, targets: Tensor, token_budget: int, *, greedy: bool = True
+) -> Scored:
     """Feeds a tree and scores tokens in it.
 
     Args:
@@ -92,24 +84,34 @@ def score_places(prefixes: Prefixes, tree: Trie, places: Tensor, targets: Tensor
         places: `[targets]` places in the tree whose logits predict the targets.
         targets: `[targets]` token ids.
         token_budget: Tokens fed at a time.
+        greedy: Whether to tell which targets are the likeliest.
     """
     wanted, which = places.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-    if tree.is_chain:  # needs no mask, and logits alone set a limit to its pieces
-        token_budget = min(_CHAIN * token_budget, max(token_budget, _LOGITS // prefixes.config.vocab_size))
+    head = prefixes.head
+    if tree.is_chain:  # needs no mask; logits alone, where they are made, set a limit to its pieces
+        most = _CHAIN * token_budget if head is not None else _LOGITS // prefixes.config.vocab_size
+        token_budget = min(_CHAIN * token_budget, max(token_budget, most))
     cache = prefixes.cache() if prefixes.length or len(tree.tokens) > token_budget else None
     loglikelihoods = torch.zeros(len(targets), dtype=torch.float64)
-    greedy = torch.zeros(len(targets), dtype=torch.bool)
-    with head_numerics(prefixes.model, "fp32"):
-        for first, logits in feed_tree(prefixes, tree, cache, wanted, token_budget):
-            mine = ((which >= first) & (which < first + len(logits))).nonzero()[:, 0]
-            found = _reduce(logits, which[mine] - first, targets[mine])
-            loglikelihoods[mine], greedy[mine] = found.loglikelihoods, found.greedy
-            del logits  # before those of the next piece are made
-    return Scored(loglikelihoods, greedy)
+    likeliest = torch.zeros(len(targets), dtype=torch.bool)
+    with head_numerics(prefixes.model, "fp32") if head is None else nullcontext():
+        for first, read in feed_tree(prefixes, tree, cache, wanted, token_budget, hidden=head is not None):
+            mine = ((which >= first) & (which < first + len(read))).nonzero()[:, 0]
+            score = score_logits if head is None else partial(score_hidden, head)
+            found = score(read, which[mine] - first, targets[mine], greedy=greedy)
+            loglikelihoods[mine], likeliest[mine] = found.loglikelihoods, found.greedy
+            del read  # before those of the next piece are made
+    return Scored(loglikelihoods, likeliest)
 
 
 def feed_tree(
-    prefixes: Prefixes, tree: Trie, cache: DynamicCache | None, wanted: Tensor, token_budget: int
+    prefixes: Prefixes,
+    tree: Trie,
+    cache: DynamicCache | None,
+    wanted: Tensor,
+    token_budget: int,
+    *,
+    hidden: bool = False,
 ) -> Iterator[tuple[int, Tensor]]:
     """Feeds a tree behind the current beginning, in pieces.
 
@@ -119,9 +121,10 @@ def feed_tree(
         cache: Takes the keys and values; None where nothing comes before and one piece is all.
         wanted: `[wanted]` places of the tree, ascending, whose logits are given.
         token_budget: Tokens of a piece.
+        hidden: Gives what the output head would be given instead, where the model ends in its head.
 
     Yields:
-        How many of the wanted places came before, and `[some, vocabulary]` logits of the next ones.
+        How many of the wanted places came before, and `[some, vocabulary]` logits (or hidden states) of the next ones.
     """
     count = len(tree.tokens)
     ends, index = torch.tensor(tree.ends), torch.arange(count)
@@ -135,39 +138,7 @@ def feed_tree(
             visible = prefixes.visible(seen, positions[start:stop], positions[:start])
         first, after = (int(n) for n in torch.searchsorted(wanted, torch.tensor([start, stop])))
         here = wanted[first:after] - start if after > first else torch.tensor([stop - start - 1])
-        logits = prefixes.feed(tree.tokens[start:stop], positions[start:stop], visible, cache, here)
+        read = prefixes.feed(tree.tokens[start:stop], positions[start:stop], visible, cache, here, hidden=hidden)
         if after > first:
-            yield first, logits
-        del logits
-
-
-def _reduce(logits: Tensor, which: Tensor, targets: Tensor) -> Scored:
-    """Log-likelihoods of targets, a few rows of logits in float32 at a time.
-
-    Args:
-        logits: `[rows, vocabulary]`.
-        which: `[targets]`, the row of each.
-        targets: `[targets]`.
-    """
-    which, targets = which.to(logits.device), targets.to(logits.device)
-    taken = logits[which, targets].double()
-    normalisers, best = [], []
-    for start in range(0, len(logits), _ROWS_AT_ONCE):
-        rows = logits[start : start + _ROWS_AT_ONCE].float()
-        normalisers.append(rows.logsumexp(-1))
-        best.append(rows.argmax(-1))
-    loglikelihoods = taken - torch.cat(normalisers).double()[which]
-    return Scored(loglikelihoods.cpu(), (torch.cat(best)[which] == targets).cpu())
-
-
-def _raw(item: Encoded, spans: Sequence[Span], totals: Sequence[float], greedy: Sequence[bool]) -> Raw:
-    """Sums over the spans of each continuation."""
-    choices = len(item.request.continuations)
-    sums: list[float] = [0.0] * choices
-    all_greedy = [True] * choices
-    for span, total, is_greedy in zip(spans, totals, greedy, strict=True):
-        sums[span.choice] += total
-        all_greedy[span.choice] &= is_greedy
-    tokens = sum(len(span.targets) for span in spans)
-    options: dict[str, Any] = {"loglikelihoods": tuple(sums), "is_greedy": tuple(all_greedy)}
-    return Raw(item.index, item.prompt_tokens, item.truncated, tokens, **options)
+            yield first, read
+        del read

@@ -16,7 +16,7 @@ from harness.jobs import Base, Event, Packed, Raw, Recipe, ScoreJob, ScoreVarian
 from harness.models import load_base
 from harness.render import Request
 from harness.tokenizer import load_tokenizer
-from harness.worker import run_job
+from harness.worker import keep_freed_memory, run_job
 
 TOKEN_BUDGET = 512
 """What `harness compare` feeds at a time on CPU."""
@@ -107,6 +107,7 @@ def grow_variants(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     wanted = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     work = {"score": score, "grow": grow, "variants": grow_variants}[wanted["do"]]
     Path(sys.argv[2]).write_text(json.dumps(work(wanted)), encoding="utf-8")

@@ -1,0 +1,85 @@
+"""Time to the first scored sample of a warm `compare`, beside what it cannot do without: `python first_sample.py [MODEL] [TASK]`.
+
+The first run trains and fills every cache; then, each time in fresh processes, the same command is run
+anew until its first pack is scored, and the imports of a scoring child and the load of the weights are timed alone.
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+REPEATS = 3
+MOST = 1.5
+
+COMPARE = """
+import sys, time
+from pathlib import Path
+began = time.perf_counter()
+from harness.comparison import Comparison
+from harness.progress import Progress
+from harness.sink import Sink
+from harness.spec import configure
+
+model, task, folder, fresh = sys.argv[1:]
+take = Sink.take
+
+def first(self, event):
+    take(self, event)
+    if type(event).__name__ == "Packed":
+        print("seconds", time.perf_counter() - began, flush=True)
+        raise KeyboardInterrupt
+
+if not fresh:
+    Sink.take = first
+train = {"steps": 2}
+config = configure(["base", "lora"], model=model, tasks=[task], limit=8, device="cpu", output_dir=Path(folder), train=train)
+try:
+    with Comparison.open(config, Progress(), fresh=True, command="") as comparison:
+        comparison.train_all()
+        comparison.score_all()
+        comparison.conclude()
+except KeyboardInterrupt:
+    pass
+"""
+NEEDED = """
+import sys, time
+from pathlib import Path
+began = time.perf_counter()
+import peft.tuners.lora, torch, transformers
+from harness.jobs import Base
+from harness.models import load_base
+from harness.snapshot import find_model
+load_base(Base(find_model(sys.argv[1]).folder, "cpu", sys.argv[2]))
+print("seconds", time.perf_counter() - began)
+"""
+
+
+def seconds(program: str, *arguments: str) -> float:
+    """What a program says it took."""
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+    said = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("seconds")]
+    return float(said[0]) if said else 0.0
+
+
+def main(model: str, task: str) -> float:
+    """Prints both times and their ratio, the medians of several runs by turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        seconds(COMPARE, model, task, folder, "fresh")
+        ours, needed = [], []
+        for _ in range(REPEATS):
+            ours.append(seconds(COMPARE, model, task, folder, ""))
+            needed.append(seconds(NEEDED, model, "float32"))
+    ratio = statistics.median(ours) / statistics.median(needed)
+    print(f"first sample after {statistics.median(ours):.2f} s: {' '.join(f'{each:.2f}' for each in ours)}")
+    print(f"imports and weights {statistics.median(needed):.2f} s: {' '.join(f'{each:.2f}' for each in needed)}")
+    print(f"ratio {ratio:.2f}, at most {MOST}")
+    return ratio
+
+
+if __name__ == "__main__":
+    began = time.perf_counter()
+    main(*(sys.argv[1:] or ["tiny", "mini_mmlu"]))
+    print(f"measured in {time.perf_counter() - began:.0f} s, {Path(__file__).name}")
