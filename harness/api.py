@@ -38,15 +38,43 @@ ShotsOrder = Literal["first", "seeded", "lm-eval", "lm-eval-spare"]
 lm-evaluation-harness draws them, one generator going through the rows in order (`-spare`: where its examples come from the
 split that it scores, one more is drawn and the sample itself dropped)."""
 
+QUANTIZATIONS = ("nf4", "nf4_single", "fp4", "fp4_single", "int8")
+"""Formats a base can be held in: 4-bit with its scales quantized too, or not (`_single`); 8-bit."""
 RESERVED_KEYS = (
     "lr",
     "steps",
     "epochs",
     "batch_size",
+    "micro_batch_size",
     "max_length",
     "seed",
     "data",
     "samples",
+    "dedupe",
+    "turns",
+    "packing",
+    "schedule",
+    "rates",
+    "warmup",
+    "weight_decay",
+    "clip",
+    "label_smoothing",
+    "neftune",
+    "layer_decay",
+    "optimizer",
+    "precision",
+    "checkpointing",
+    "validation",
+    "evaluate_every",
+    "patience",
+    "monitor",
+    "stage",
+    "start",
+    "reward",
+    "beta",
+    "generations",
+    "max_tokens",
+    "temperature",
     "shots",
     "system",
     "template",
@@ -296,8 +324,8 @@ class MethodFunction:
     line: int
     lr: float = 1e-4
     """Learning rate when neither the variant nor `--lr` names one."""
-    load: Literal["nf4", "int8"] | None = None
-    """Quantization of the base before training."""
+    load: str | None = None
+    """Quantization of the base before training: one of `QUANTIZATIONS`, or the hyperparameter that says which."""
     mergeable: bool = True
     """Whether the adapter can be folded into the weights (`@merged`)."""
     checkpointing: bool = True
@@ -306,6 +334,8 @@ class MethodFunction:
     """Which side batches may be padded on without changing a score."""
     saves: Literal["delta", "checkpoint"] = "delta"
     """`delta`: the trained tensors alone (a PeftModel saves itself); `checkpoint`: the whole model."""
+    parameters: str = ""
+    """How many parameters are trained, as a formula: `rank * (in + out) for each linear layer`."""
 
     def __call__(self, model: Module, **hyperparameters: Any) -> Module:
         return self.function(model, **hyperparameters)
@@ -348,11 +378,12 @@ def method(
     *,
     name: str | None = None,
     lr: float = 1e-4,
-    load: Literal["nf4", "int8"] | None = None,
+    load: str | None = None,
     mergeable: bool = True,
     checkpointing: bool = True,
     padding: Literal["any", "right"] = "any",
     saves: Literal["delta", "checkpoint"] = "delta",
+    parameters: str = "",
 ) -> Callable[[Callable[..., Module]], MethodFunction]: ...
 def method(
     function: Callable[..., Module] | None = None,
@@ -360,11 +391,12 @@ def method(
     *,
     name: str | None = None,
     lr: float = 1e-4,
-    load: Literal["nf4", "int8"] | None = None,
+    load: str | None = None,
     mergeable: bool = True,
     checkpointing: bool = True,
     padding: Literal["any", "right"] = "any",
     saves: Literal["delta", "checkpoint"] = "delta",
+    parameters: str = "",
 ) -> MethodFunction | Callable[[Callable[..., Module]], MethodFunction]:
     """Makes a function from loaded model to trainable model a method. Keyword-only parameters are hyperparameters.
 
@@ -381,13 +413,13 @@ def method(
     """
 
     def wrap(function: Callable[..., Module]) -> MethodFunction:
-        parameters = list(inspect.signature(function).parameters.values())
-        if not parameters or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
+        taken = list(inspect.signature(function).parameters.values())
+        if not taken or taken[0].kind is inspect.Parameter.KEYWORD_ONLY:
             raise UserError(
                 f"method `{function.__name__}` does not take the model",
                 hint=f"write `def {function.__name__}(model, *, …)`",
             )
-        for parameter in parameters[1:]:
+        for parameter in taken[1:]:
             if parameter.kind is parameter.VAR_KEYWORD:  # `**options`: any further key is handed on
                 continue
             if parameter.kind is not parameter.KEYWORD_ONLY or parameter.default is parameter.empty:
@@ -413,6 +445,7 @@ def method(
             checkpointing=checkpointing,
             padding=padding,
             saves=saves,
+            parameters=parameters,
         )
 
     return wrap(function) if function is not None else wrap

@@ -1,8 +1,8 @@
 """The typed settings of a comparison, frozen: what `spec.configure` makes and everything else reads.
 
 Example:
-    >>> Config(limit="50").limit, TrainSettings(lr="1e-5").lr
-    (50, 1e-05)
+    >>> Config(limit="50").limit
+    50
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
 
-from harness.errors import did_you_mean
 from harness.gates import Gate, parse_gate
 from harness.registry import TaskSpec, parse_task
+from harness.settings import Count, TrainSettings, known_trackers, mapped
 from harness.variants import VariantSpec
 
 MINI_TASKS = (
@@ -31,70 +31,23 @@ MINI_TASKS = (
 """The tasks of the embedded model."""
 
 
-COLUMNS = ("prompt", "completion", "messages", "text")
-"""Columns of training data that others may be mapped to."""
-
-
 def listed(value: Any) -> Any:
     """`a,b` as a list."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-def _mapped(value: Any) -> Any:
-    """`a=b,c=d` as a mapping."""
-    if not isinstance(value, str):
-        return value
-    pairs = [part.partition("=") for part in value.split(",")]
-    if not all(key and equals and text for key, equals, text in pairs):
-        raise ValueError("expected a=b,c=d")
-    return {key.strip(): text.strip() for key, _, text in pairs}
-
-
-def _columns(columns: dict[str, str] | None) -> dict[str, str] | None:
-    for column in columns or {}:
-        if column not in COLUMNS:
-            raise ValueError(f"`{column}` is no column of ours: {did_you_mean(column, COLUMNS)}")
-    return columns
-
-
-Count = Annotated[int, Field(gt=0)]
-Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TrainSettings(_Settings):
-    """What all trainings share, unless a variant says otherwise; None: the default of the method or trainer."""
-
-    data: str | None = None
-    """A task (its train split), a file, or `hub:owner/name[:config[:split]]`; None: the train splits of the tasks."""
-    columns: Annotated[dict[str, str] | None, BeforeValidator(_mapped), AfterValidator(_columns)] = None
-    """Our column to theirs: `prompt=question,completion=answer`."""
-    samples: Count | None = None
-    steps: Count | None = None
-    epochs: Amount | None = None
-    lr: Amount | None = None
-    batch_size: Count | None = None
-    max_length: Count | None = None
-
-    @model_validator(mode="after")
-    def _one_length(self) -> TrainSettings:
-        if self.steps is not None and self.epochs is not None:
-            raise ValueError("both `steps` and `epochs` are given: keep one")
-        return self
-
-
-class Config(_Settings):
+class Config(BaseModel):
     """A comparison, resolved."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: Annotated[str, Field(min_length=1)] = "tiny"
     tasks: Annotated[tuple[str, ...], BeforeValidator(listed)] = MINI_TASKS
     """As typed; a file that holds several tasks is written out as `FILE@NAME` each."""
     variants: tuple[InstanceOf[VariantSpec], ...] = ()
-    """With `seeds` above 1, trained variants are followed by their replicas `NAME.seed1`, `NAME.seed2` …"""
-    task_parameters: Annotated[dict[str, Any], BeforeValidator(_mapped)] = {}
+    """With `seeds` above 1, trained variants are followed by their replicas `NAME.seed1`, `NAME.seed2` …; with `folds`, by
+    `NAME.fold1` …"""
+    task_parameters: Annotated[dict[str, Any], BeforeValidator(mapped)] = {}
     """Given to every task that has such a parameter."""
     train: TrainSettings = TrainSettings()
     limit: Count | None = None
@@ -108,6 +61,10 @@ class Config(_Settings):
     seed: Annotated[int, Field(ge=0)] = 0
     seeds: Count = 1
     """Trainings of each trained variant, with seeds `seed`, `seed` + 1, …, each a row of its own."""
+    tune_lr: Annotated[int, Field(ge=2)] | None = None
+    """Rates tried for each training whose rate is not given, judged by the loss of held-out rows."""
+    folds: Annotated[int, Field(ge=2)] | None = None
+    """Parts of the training data: each trained variant is trained without each of them in turn, which is then held out."""
     numerics: Literal["fp32", "lm-eval"] = "fp32"
     engine: Literal["auto", "plain"] = "auto"
     apply_chat_template: bool = False
@@ -115,6 +72,8 @@ class Config(_Settings):
     confirm_run_unsafe_code: bool = False
     baseline: str | None = None
     """Name of the variant that others are compared with; None: the first."""
+    report_to: Annotated[tuple[str, ...], BeforeValidator(listed), AfterValidator(known_trackers)] = ()
+    """Trackers that are told of every training step: `tensorboard`, `wandb`, `mlflow`."""
     output_dir: Path = Path("runs")
     fail_if: Annotated[tuple[str, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = ()
 
@@ -132,7 +91,9 @@ class Config(_Settings):
     @property
     def sha256(self) -> str:
         """Digest of what is computed: equal for equal work, wherever it is written and whatever gates it."""
-        content = {key: value for key, value in self.to_dict().items() if key not in ("output_dir", "fail_if")}
+        content = {
+            key: value for key, value in self.to_dict().items() if key not in ("output_dir", "report_to", "fail_if")
+        }
         content["variants"] = [[variant.name, variant.canonical] for variant in self.variants]
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 

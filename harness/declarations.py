@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.api import RESERVED_KEYS, MethodFunction
+from harness.api import QUANTIZATIONS, RESERVED_KEYS, MethodFunction
 from harness.errors import UserError
 
 Kind = Literal["task", "method", "metric"]
@@ -57,13 +57,19 @@ class Entry:
     open_ended: bool = False
     """Whether any further hyperparameter is taken (`**options`)."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """A method's decorator options, defaults filled in: lr, load, mergeable, checkpointing, padding, saves."""
+    """A method's decorator options, defaults filled in: lr, load, mergeable, checkpointing, padding, saves,
+    parameters."""
     attribute: str = ""
     """Name of the function in its module."""
     module: str | None = None
     """Import path of built-ins and plugins; None for a file given by path."""
     distribution: str | None = None
     """The installed distribution that brings a plugin."""
+
+    def quantization(self, hyperparameters: Mapping[str, Any]) -> Any:
+        """The format that a method wants its base in, as its `load` says, or the hyperparameter that this names."""
+        load = self.options.get("load")
+        return hyperparameters.get(load, load) if load else None
 
     @property
     def place(self) -> str:
@@ -157,6 +163,13 @@ class _File:
         given = {keyword.arg: self._literal(keyword.value, f"option `{keyword.arg}`") for keyword in keywords}
         name = given.pop("name", None) or node.name
         docstring = ast.get_docstring(node) or ""
+        parameters = tuple(self._parameters(kind, name, node))
+        load = given.get("load")
+        if load and load not in (*QUANTIZATIONS, *(parameter.name for parameter in parameters)):
+            raise UserError(
+                f"{self.path}:{node.lineno}: method `{name}` loads its base in `{load}`, which is no format",
+                hint="one of " + ", ".join(QUANTIZATIONS) + ", or the hyperparameter that says which",
+            )
         return Entry(
             kind,
             name,
@@ -164,7 +177,7 @@ class _File:
             node.lineno,
             _summary(docstring),
             docstring,
-            tuple(self._parameters(kind, name, node)),
+            parameters,
             open_ended=node.args.kwarg is not None,
             options={**_OPTIONS, **{str(key): value for key, value in given.items()}} if kind == "method" else {},
             attribute=node.name,

@@ -67,3 +67,10 @@ def together(problems: Sequence[UserError]) -> UserError:
     error = UserError(f"{len(single)} problems\n\n" + "\n".join(f"  {line}" for line in lines))
     error.problems = single
     return error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that host or device memory ran out."""
+    text = str(error).lower()
+    said = any(words in text for words in ("out of memory", "can't allocate memory", "alloc_failed"))
+    return said or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

@@ -11,10 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.render import Example, Request
+from harness.render import Example, Item, Request
+from harness.settings import Schedule, Stage
 
 Bits = Literal[4, 8] | None
+Quant = Literal["nf4", "nf4_single", "fp4", "fp4_single", "int8"]
+"""Formats of quantized weights: 4-bit with double quantization of the scales, or without (`_single`); LLM.int8."""
+QUANT_OF_BITS: Mapping[Bits, Quant | None] = {None: None, 4: "nf4", 8: "int8"}
+"""What `@4bit` and `@8bit` mean."""
 
+HEAD_FILE = "reward_head.safetensors"
+"""In the folder of an artifact that judges answers instead of writing them."""
 TRAINED_FILE = "trained.json"
 """In an artifact's folder: its train key, and the figures of its training."""
 
@@ -27,8 +34,7 @@ class Base:
     device: str
     dtype: str
     """`float32`, `bfloat16` or `float16`."""
-    bits: Bits = None
-    """4: NF4 with double quantization; 8: LLM.int8."""
+    quant: Quant | None = None
     trust_remote_code: bool = False
 
 
@@ -39,7 +45,7 @@ class Method:
     name: str
     path: Path
     module: str | None
-    hyperparameters: Mapping[str, Any]
+    hyperparameters: Mapping[str, Any] = field(hash=False)
 
 
 @dataclass(frozen=True)
@@ -64,14 +70,53 @@ class Training:
     epochs: float | None
     batch_size: int
     micro_batch_size: int
+    """Rows that go through the model at once, at most."""
     max_length: int
     seed: int
-    bf16: bool
-    """Mixed precision: matrix products in bfloat16, weights and optimizer as loaded."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the matrix products; weights and optimizer stay as loaded."""
+    stage: Stage = "sft"
+    packing: bool = False
     checkpointing: bool = False
+    optimizer: str = "adamw"
+    schedule: Schedule = "cosine"
+    rates: Sequence[float] = ()
+    """Factors of the rate over equal parts of the training, for the schedule `staged`."""
     warmup: float = 0.05
+    """Share of the steps below 1, else steps."""
     weight_decay: float = 0.0
     clip: float = 1.0
+    """Largest norm of the gradient; 0: any."""
+    label_smoothing: float = 0.0
+    neftune: float = 0.0
+    layer_decay: float = 1.0
+    evaluate_every: int | None = None
+    """Steps between two looks at the held-out rows; None: ten looks a training."""
+    patience: int | None = None
+    """Looks without a gain after which training stops; None: it goes on to the end."""
+    beta: float | None = None
+    """How strongly the model is held to where it started; None: the stage's own."""
+    generations: int = 8
+    max_tokens: int = 64
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """A task whose headline says which checkpoint is best."""
+
+    task: str
+    """As typed."""
+    parameters: Mapping[str, Any]
+    items: Sequence[Item]
+
+
+@dataclass(frozen=True)
+class RewardFunction:
+    """`(prompts, completions, references) -> list of rewards`, in a file of the user's."""
+
+    path: Path
+    name: str
 
 
 @dataclass(frozen=True)
@@ -99,6 +144,25 @@ class TrainJob:
     """Where an interrupted training continues from."""
     train_key: str
     """Written into the artifact, by which later runs find it."""
+    validation: Sequence[Example] = ()
+    """Held-out rows; none: training is not looked at from outside."""
+    monitor: Monitor | None = None
+    """None: the loss of the held-out rows says which checkpoint is best."""
+    start: Path | None = None
+    """Folder of the artifact of the same method whose tensors training goes on from."""
+    reward: Recipe | RewardFunction | None = None
+    """What judges answers, for the stages that learn from rewards."""
+    report_to: Sequence[str] = ()
+    """Trackers that are told of every step: `tensorboard`, `wandb`, `mlflow`."""
+
+
+@dataclass(frozen=True)
+class MergeJob:
+    """Leave the base with an adapter in its weights, as a checkpoint, in `output`."""
+
+    recipe: Recipe
+    output: Path
+    """Made whole or not at all."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +194,17 @@ class ScoreJob:
     token_budget: int
     max_rows: int | None
     seed: int
+
+
+@dataclass(frozen=True)
+class PlanJob:
+    """Count what a training would need; of the base's folder its configuration alone is read."""
+
+    base: Base
+    method: Method
+    training: Training
+    memory_bytes: int
+    """What there is."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +312,7 @@ class Failed:
 
 
 Event = Packed | Resumed | Advanced | VariantLoading | VariantStarted | Noted | VariantFailed | Done | Failed
-Job = EnvironmentJob | TrainJob | ScoreJob | BenchJob
+Job = EnvironmentJob | TrainJob | MergeJob | ScoreJob | BenchJob | PlanJob
 
 
 @dataclass(frozen=True)
@@ -255,10 +330,26 @@ class Trained:
     parameters_trainable: int
     truncated: int
     """Training rows cut on the right to `max_length`."""
+    dropped: int
+    """Training rows left out: nothing to learn from was left of them within `max_length`."""
+    lost_tokens: int
+    """Tokens cut off, and those of the rows left out."""
     checkpointing: bool
     micro_batch_size: int
     peaks: Mapping[str, int | None] = field(default_factory=dict)
     energy_joules: float | None = None
+    validation_loss: float | None = None
+    """Of the held-out rows, with the weights that were kept."""
+    validation: tuple[tuple[int, float], ...] = ()
+    """Every look at what is monitored: (steps done, loss or headline)."""
+    rewards: tuple[float, ...] = ()
+    """Mean reward of each step's answers, for stages that learn from rewards."""
+    held_out_losses: tuple[float, ...] = ()
+    """Losses of the held-out rows, look by look."""
+    best_step: int | None = None
+    """The look whose weights were kept."""
+    notes: tuple[str, ...] = ()
+    """What is to be known of how it went: memory that ran out, an early stop."""
 
 
 @dataclass(frozen=True)
@@ -277,3 +368,19 @@ class Benched:
     warmup: int
     repeats: int
     peaks: Mapping[str, int | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Result of a `PlanJob`: bytes, for a micro-batch of the longest rows."""
+
+    parameters_total: int
+    parameters_trainable: int
+    weights_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
+    activation_bytes: int
+    peak_bytes: int
+    artifact_bytes: int
+    largest_micro_batch: int
+    """Rows of the greatest length that fit; 0: not one does."""

@@ -72,7 +72,10 @@ class Example:
 
     prompt: str
     completion: str
+    """For stages that learn from rewards: the reference answer, which a reward function is given."""
     append_eos: bool = True
+    rejected: str | None = None
+    """The worse answer of a preference pair, whose better one is `completion`."""
 
 
 def render(

@@ -18,12 +18,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from harness.config import Config as Config
-from harness.config import TrainSettings as TrainSettings
 from harness.config import listed
 from harness.configfile import ConfigFile, Place, load
 from harness.errors import UserError, did_you_mean, together
 from harness.gates import parse_gate
+from harness.mixes import parse_mix
 from harness.registry import find, find_all, parse_task, split_path
+from harness.settings import TrainSettings as TrainSettings
 from harness.variants import VariantSpec as VariantSpec
 from harness.variants import make_variant, parse_variant, split_transforms
 
@@ -60,7 +61,7 @@ def configure(
             UserError(f"no tasks named for `{given['model']}`", hint="name some with `--tasks`: `harness ls tasks`")
         )
     config = _validated(given, written, problems)
-    rows = [row for spec in specs for row in _replicas(spec, config.seeds, config.seed)]
+    rows = [row for spec in specs for row in _replicas(spec, config)]
     config = config.model_copy(update={"tasks": _tasks(config, written, problems), "variants": tuple(rows)})
     problems += _contradictions(config)
     if not problems:  # gates name variants and tasks, which must be right first
@@ -134,14 +135,22 @@ def _from_file(name: str, content: Any, written: ConfigFile) -> VariantSpec:
     return make_variant(name, name, source, transforms, keys)
 
 
-def _replicas(spec: VariantSpec, seeds: int, seed: int) -> list[VariantSpec]:
+def _replicas(spec: VariantSpec, config: Config) -> list[VariantSpec]:
+    """A variant and its further trainings: with other seeds, or without other parts of the data."""
     if spec.kind != "method":
         return [spec]
-    first = int(spec.training.get("seed", seed))
+    if config.folds is not None:
+        parts = range(config.folds)
+        return [replace(spec, fold=0), *(_replica(spec, k, f"fold{k}", fold=k) for k in parts[1:])]
+    first = int(spec.training.get("seed", config.seed))
+    seeds = (first + k for k in range(config.seeds))
     return [spec] + [
-        replace(spec, name=f"{spec.name}.seed{k}", training={**spec.training, "seed": first + k}, replica=k)
-        for k in range(1, seeds)
+        _replica(spec, k, f"seed{k}", training={**spec.training, "seed": seed}) for k, seed in enumerate(seeds) if k
     ]
+
+
+def _replica(spec: VariantSpec, number: int, suffix: str, **changes: Any) -> VariantSpec:
+    return replace(spec, name=f"{spec.name}.{suffix}", replica=number, replica_of=spec.name, **changes)
 
 
 def _tasks(config: Config, written: ConfigFile, problems: list[UserError]) -> tuple[str, ...]:
@@ -182,9 +191,18 @@ def _contradictions(config: Config) -> list[UserError]:
         )
     for variant in config.variants:
         if variant.replica and names.count(variant.name) > 1:
-            problems.append(UserError(f"`--seeds` would name a second variant `{variant.name}`", hint="rename yours"))
+            flag = "--seeds" if config.folds is None else "--folds"
+            problems.append(UserError(f"`{flag}` would name a second variant `{variant.name}`", hint="rename yours"))
+    if config.folds is not None:
+        if config.seeds > 1:
+            problems.append(UserError("both `seeds` and `folds` are given", hint="keep one: each trains several times"))
+        held = [config.train.validation, *(variant.training.get("validation") for variant in config.variants)]
+        if any(each is not None for each in held):
+            problems.append(
+                UserError("both `folds` and `validation` are given", hint="each fold is held out in turn: drop it")
+            )
     sources = {config.train.data, *(variant.training.get("data") for variant in config.variants)} - {None}
-    problems += [problem for source in sorted(map(str, sources)) if (problem := _data_problem(source))]
+    problems += [problem for source in sorted(map(str, sources)) for problem in _data_problems(source)]
     if config.train.columns and not config.train.data:
         problems.append(UserError("`train.columns` without `train.data`", hint="name the data with `--train`"))
     return problems
@@ -200,6 +218,14 @@ def _gate_problems(config: Config) -> list[UserError]:
     return problems
 
 
+def _data_problems(data: str) -> list[UserError]:
+    """What is wrong with training data as typed, part by part."""
+    try:
+        return [problem for part in parse_mix(data) if (problem := _data_problem(part.source))]
+    except UserError as error:
+        return [error]
+
+
 def _data_problem(data: str) -> UserError | None:
     """Why training data cannot be what was typed, if it cannot."""
     if data.startswith("hub:"):
@@ -207,7 +233,7 @@ def _data_problem(data: str) -> UserError | None:
             return None
         return UserError(f"malformed training data `{data}`", hint="write hub:owner/name[:config[:split]]")
     path, _ = split_path(data)
-    if path.is_file() and path.suffix != ".py":
+    if (path.is_file() and path.suffix != ".py") or ("/" in data and path.is_dir()):
         return None
     if path.suffix and path.suffix != ".py" and not path.exists():
         near = [each.name for each in path.parent.glob("*")] if path.parent.is_dir() else []
@@ -215,7 +241,8 @@ def _data_problem(data: str) -> UserError | None:
     try:
         find("task", parse_task(data).source)
     except UserError as error:
-        return UserError(f"training data `{data}` is neither a task, a file, nor hub:owner/name", error.hint)
+        hint = "parts of a mix stand apart: `a + b`" if "+" in data else error.hint
+        return UserError(f"training data `{data}` is neither a task, a file, nor hub:owner/name", hint)
     return None
 
 

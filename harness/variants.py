@@ -14,26 +14,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
+from harness.api import QUANTIZATIONS
 from harness.errors import UserError, did_you_mean, together
 from harness.registry import Entry, find, list_entries, split_path
+from harness.settings import MAY_BE_ZERO, TRAINING, TrainSettings
 from harness.values import read, show, split, unquote
 
-TRAINING = {
-    "lr": "float",
-    "steps": "int",
-    "epochs": "float",
-    "batch_size": "int",
-    "max_length": "int",
-    "seed": "int",
-    "data": "str",
-    "samples": "int",
-}
-"""Reserved keys that decide a training, and their types."""
 PROMPTING = {"shots": "int", "system": "str", "template": "str"}
 """Reserved keys that decide a prompt."""
-_MAY_BE_ZERO = {"seed", "shots"}
 _BITS: Mapping[str, Literal[4, 8]] = {"4bit": 4, "8bit": 8}
-_LOADED_BITS: Mapping[str | None, Literal[4, 8]] = {"nf4": 4, "int8": 8}
+_FORMATS: Mapping[str, str] = {"4bit": "nf4", "8bit": "int8"}
+"""What the transforms quantize to."""
 _FORM = "write [name=]source[:key=value,…][@merged|@4bit|@8bit]"
 _ADAPTER_FILES = ("adapter_config.json", "method.json", "config.json")
 
@@ -62,17 +55,23 @@ class VariantSpec:
     bits: Literal[4, 8] | None = None
     """Quantization at scoring that was asked for with `@4bit` or `@8bit`, beyond the method's own `load`."""
     replica: int = 0
-    """Which of `--seeds` trainings this is; 0 is the one that was typed."""
+    """Which of several trainings this is; 0 is the one that was typed."""
+    replica_of: str | None = None
+    """The variant that was typed, of which this is a further training."""
+    fold: int | None = None
+    """The part of the training data that this training does not see."""
 
     @property
     def load(self) -> str | None:
-        """How the method wants its base loaded for training: `nf4`, `int8` or None."""
-        return self.entry.options["load"] if self.entry else None
+        """What the method wants its base quantized to for training, if it does."""
+        return self.entry.quantization(self.hyperparameters) if self.entry else None
 
     @property
     def scored_bits(self) -> Literal[4, 8] | None:
         """Bits of the weights at scoring: what was asked for, else the method's own base unless that was merged."""
-        return self.bits or (None if self.merged else _LOADED_BITS.get(self.load))
+        if self.bits or self.merged or self.load is None:
+            return self.bits
+        return 8 if self.load == "int8" else 4
 
     @property
     def canonical(self) -> str:
@@ -81,8 +80,9 @@ class VariantSpec:
 
     @property
     def training_spec(self) -> str:
-        """What decides the training: variants with equal ones share it."""
-        return self._written({**self._own_texts(), **_texts(self.training)})
+        """What decides the training, the form of its prompts included: variants with equal ones share it."""
+        prompts = {key: value for key, value in self.prompting.items() if key != "shots"}
+        return self._written({**self._own_texts(), **_texts(self.training), **_texts(prompts)})
 
     @property
     def transforms(self) -> str:
@@ -160,7 +160,7 @@ def make_variant(name: str, text: str, source: str, transforms: Sequence[str], k
     if not source:
         raise UserError(f"{where} names no source", hint=_FORM)
     kind, source, entry, revision = _resolve(where, source)
-    problems = _transform_problems(where, kind, source, entry, transforms)
+    problems: list[UserError] = []
     training, prompting, own = {}, {}, {}
     for key, value in keys.items():
         try:
@@ -174,13 +174,18 @@ def make_variant(name: str, text: str, source: str, transforms: Sequence[str], k
             problems.append(UserError(f"{where}, `{key}`: {error}"))
         except UserError as error:
             problems.append(UserError(f"{where}: {error.message}", error.hint))
+    hyperparameters = _with_defaults(entry, own) if entry else {}
+    load = entry.quantization(hyperparameters) if entry else None
+    if load not in (None, *QUANTIZATIONS):
+        problems.append(UserError(f"{where}: there is no quantization `{load}`", did_you_mean(load, QUANTIZATIONS)))
+    problems = _transform_problems(where, kind, source, entry, load, transforms) + problems
     if {"steps", "epochs"} <= set(training):
         problems.append(UserError(f"{where} gives both `steps` and `epochs`", hint="keep one"))
     if problems:
         raise together(problems)
     bits = next((_BITS[transform] for transform in transforms if transform in _BITS), None)
     merged = "merged" in transforms
-    if entry and not merged and bits == _LOADED_BITS.get(entry.options["load"]):
+    if not merged and load is not None and load == _FORMATS.get(f"{bits}bit"):
         bits = None  # `qlora@4bit` is `qlora`
     return VariantSpec(
         name,
@@ -189,7 +194,7 @@ def make_variant(name: str, text: str, source: str, transforms: Sequence[str], k
         kind,
         entry,
         revision,
-        _with_defaults(entry, own) if entry else {},
+        hyperparameters,
         {key: training[key] for key in TRAINING if key in training},
         {key: prompting[key] for key in PROMPTING if key in prompting},
         merged,
@@ -242,7 +247,7 @@ def _resolve(where: str, source: str) -> tuple[Literal["base", "method", "adapte
 
 
 def _transform_problems(
-    where: str, kind: str, source: str, entry: Entry | None, transforms: Sequence[str]
+    where: str, kind: str, source: str, entry: Entry | None, load: str | None, transforms: Sequence[str]
 ) -> list[UserError]:
     problems = []
     bits = [transform for transform in transforms if transform in _BITS]
@@ -261,11 +266,10 @@ def _transform_problems(
             )
         elif kind == "adapter" and _is_checkpoint(Path(source).expanduser()):
             problems.append(UserError(f"{where}: `{source}` is a whole checkpoint", hint="leave out `@merged`"))
-    elif entry and bits and _LOADED_BITS.get(entry.options["load"], _BITS[bits[0]]) != _BITS[bits[0]]:
-        loaded = _LOADED_BITS[entry.options["load"]]
+    elif entry and bits and load not in (None, _FORMATS[bits[0]]):
         problems.append(
             UserError(
-                f"{where}: `{entry.name}` adapters belong to a {loaded}-bit base",
+                f"{where}: `{entry.name}` adapters belong to a base in {load}",
                 hint=f"write `{source}`, or `@merged@{bits[0]}` to merge first",
             )
         )
@@ -278,8 +282,18 @@ def _is_checkpoint(path: Path) -> bool:
 
 def _reserved(key: str, value: Any, annotation: str) -> Any:
     typed = read(value, annotation)
-    if isinstance(typed, int | float) and (typed < 0 or (typed == 0 and key not in _MAY_BE_ZERO)):
-        raise ValueError(f"expected {'zero or more' if key in _MAY_BE_ZERO else 'more than zero'}, got `{typed}`")
+    may_be_zero = key in (*MAY_BE_ZERO, "shots")
+    if (
+        isinstance(typed, int | float)
+        and not isinstance(typed, bool)
+        and (typed < 0 or (typed == 0 and not may_be_zero))
+    ):
+        raise ValueError(f"expected {'zero or more' if may_be_zero else 'more than zero'}, got `{typed}`")
+    if key in TrainSettings.model_fields:
+        try:
+            TrainSettings(**{key: typed})
+        except ValidationError as error:
+            raise ValueError(str(error.errors()[0]["msg"]).removeprefix("Value error, ") + f", got `{typed}`") from None
     return typed
 
 
@@ -300,7 +314,8 @@ def _own(source: str, kind: str, entry: Entry | None, key: str, value: Any) -> A
     own = ", ".join(parameters) or "none"
     raise UserError(
         f"`{entry.name}` has no hyperparameter `{key}`",
-        hint=(hint if hint.startswith("did") else "") + f" its own: {own}; for every method: {', '.join(TRAINING)}",
+        hint=(hint if hint.startswith("did") else "")
+        + f" its own: {own}; for every method: lr, steps and the other settings of training",
     )
 
 

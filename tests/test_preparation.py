@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from harness import UserError, splits
-from harness.preparation import Prepared, Training, prepare
+from harness.preparation import Prepared, prepare
 from harness.spec import configure
+from harness.trainings import Training
 
 CAPITALS = """
 from harness import Generate, Task, exact_match, task
@@ -236,7 +237,7 @@ def test_the_other_settings_are_the_variants_before_the_shared_ones() -> None:
 
 def test_seeds_count_up_from_the_variants_own() -> None:
     def seeds(*variants: str, **settings: Any) -> list[int | None]:
-        return [row.training and row.training.seed for row in prepared(*variants, **settings).rows]
+        return [row.training.seed if row.training else None for row in prepared(*variants, **settings).rows]
 
     assert seeds("base", "lora", seeds=3) == [None, 0, 1, 2]
     assert seeds("lora:seed=5", seeds=2, seed=9) == [5, 6]
@@ -296,3 +297,107 @@ def test_what_is_trained_on_is_known_by_the_examples_it_becomes() -> None:
     assert training().data.digest == before != training("lora:samples=4").data.digest
     put("train.jsonl", {"country": "C0", "city": "other"})
     assert training().data.digest != before
+
+
+# Training data
+
+
+def test_a_mix_takes_the_rows_of_each_part_as_often_as_it_says() -> None:
+    data = training(
+        train={"data": "./x.py@capitals*2 + pairs.jsonl*0.4", "columns": "prompt=question,completion=answer"}
+    ).data
+    assert data.tasks == ("./x.py@capitals",) and data.duplicates == 0
+    prompts = [example.prompt for example in data.examples]
+    assert prompts[:10] == [f"The capital of C{n} is" for n in range(5)] * 2
+    assert len(prompts) == 12 and all(prompt.startswith("Q") for prompt in prompts[10:])
+    assert training(
+        "lora:data=pairs.jsonl*3 + pairs.jsonl",
+        train={"columns": "prompt=question,completion=answer", "data": "pairs.jsonl"},
+    )
+    put("named.jsonl", {"prompt": "P", "completion": "C"})
+    both = training(train={"data": "named.jsonl + pairs.jsonl", "columns": "prompt=question,completion=answer"}).data
+    assert both.examples[0].prompt == "P" and both.examples[1].prompt == "Q0"
+    with pytest.raises(UserError, match=r"no training file `nothing\.here`"):
+        training(train={"data": "./x.py@capitals + nothing.here"})
+    with pytest.raises(UserError, match="neither a task, a file") as error:
+        training(train={"data": "mini_mmlu+mini_gsm8k"})
+    assert error.value.hint == "parts of a mix stand apart: `a + b`"
+    with pytest.raises(UserError, match="leave none of its 5 rows"):
+        training(train={"data": "./x.py@capitals*0.01"})
+    with pytest.raises(UserError, match="goes with a file"):
+        training(train={"data": "./x.py@capitals + mini_mmlu", "columns": {"prompt": "country"}})
+
+
+def test_copies_of_rows_are_told_of_or_left_out() -> None:
+    put("copies.jsonl", {"text": "one"}, {"text": "two"}, {"text": " one"})
+    told = training(train={"data": "copies.jsonl"}).data
+    assert (len(told.examples), told.duplicates) == (3, 1)
+    assert told.notes == (
+        "1 of 3 training rows of copies.jsonl are copies of earlier ones; `dedupe=true` leaves them out",
+    )
+    left = training("lora:dedupe=true", train={"data": "copies.jsonl*2"}).data
+    assert [example.completion for example in left.examples] == ["one", "two"] * 2 and left.duplicates == 1
+
+
+def test_rows_are_held_out_by_share_or_by_name() -> None:
+    put("valid.jsonl", {"text": "two"}, {"text": "four"})
+    put("rows4.jsonl", *({"text": text} for text in ("one", "two", "three", "five")))
+    share = training("lora:validation=0.25", train={"data": "rows4.jsonl"})
+    assert share.validation is not None
+    assert (len(share.data.examples), len(share.validation.examples)) == (3, 1)
+    named = training("lora:validation=valid.jsonl,samples=4", train={"data": "rows4.jsonl"})
+    assert named.validation is not None and len(named.validation.examples) == 2
+    assert "stand in the validation data valid.jsonl too" in named.data.notes[0]
+    apart = training("lora:validation=valid.jsonl,dedupe=true", train={"data": "rows4.jsonl"})
+    assert len(apart.data.examples) == 3
+    with pytest.raises(UserError, match="leaves nothing on one side"):
+        training("lora:validation=0.01", train={"data": "rows4.jsonl"})
+
+
+def with_template() -> None:
+    model = Path("model")
+    model.mkdir()
+    for name, content in {"config.json": "{}", "tokenizer.json": "{}", "model.safetensors": ""}.items():
+        (model / name).write_text(content)
+    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
+    (model / "chat_template.jinja").write_text(template)
+
+
+def test_what_is_trained_on_is_what_is_prompted() -> None:
+    with_template()
+    variants = ("lora", "chat=lora:template=chat", "system=lora:template=chat,system=S", "said=lora:system=S")
+    for row in prepared(*variants, model="./model").rows:
+        assert row.training is not None
+        learned = row.training.data.examples[0]
+        asked = row.items["./x.py@capitals"][0].request.contexts[0]
+        assert learned.prompt == asked.replace("France", "C0")
+    trainings = prepared(*variants, "more=lora:shots=1", model="./model").trainings
+    assert len(trainings) == 4 == len({each.id for each in trainings})
+
+
+def test_conversations_are_written_in_the_models_template_unless_it_is_refused() -> None:
+    with_template()
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]
+    put("talk.jsonl", {"messages": [*turns, {"role": "user", "content": "so"}, {"role": "assistant", "content": "ok"}]})
+    told = {"data": "talk.jsonl"}
+    assert training(model="./model", train=told).data.examples[0].prompt == "<user>hi<assistant>yo<user>so<assistant>"
+    plain = training("lora:template=none,turns=all", model="./model", train=told).data.examples
+    assert [example.prompt for example in plain] == [
+        "User: hi\nAssistant:",
+        "User: hi\nAssistant: yo\nUser: so\nAssistant:",
+    ]
+
+
+def test_a_folder_of_files_is_read_file_by_file() -> None:
+    Path("books").mkdir()
+    for name in ("b", "a"):
+        (Path("books") / f"{name}.txt").write_text(f"of {name}\n\nmore of {name}\n")
+    data = training("lora:stage=pretrain", train={"data": "./books"}).data
+    assert [example.completion for example in data.examples] == ["of a", "more of a", "of b", "more of b"]
+
+
+def test_only_answers_and_plain_text_are_packed() -> None:
+    put("pairs2.jsonl", {"prompt": "Q", "chosen": "a", "rejected": "b"})
+    with pytest.raises(UserError, match="rows of the stage `dpo` are not packed"):
+        training("lora:stage=dpo,packing=true", train={"data": "pairs2.jsonl"})
+    assert training("lora:stage=pretrain,packing=true").settings.packing

@@ -13,7 +13,7 @@ from harness.spec import configure
 from harness.values import Quoted, read, show, split, unquote
 from harness.variants import parse_variant
 
-LORA = "rank=16,alpha=32,dropout=0.0,target_modules=all-linear"
+LORA = "rank=16,alpha=32,dropout=0.0,target_modules=all-linear,layers=none"
 
 
 @pytest.fixture(autouse=True)
@@ -86,18 +86,18 @@ def test_what_is_shown_reads_back(value: object) -> None:
     [
         ("base", "base", "base"),
         ("lora", "lora", f"lora:{LORA}"),
-        ("lora:rank=8", "lora:rank=8", "lora:rank=8,alpha=16,dropout=0.0,target_modules=all-linear"),
-        ("mine=lora:rank=8,alpha=16@merged", "mine", "lora:rank=8,alpha=16,dropout=0.0,target_modules=all-linear@merged"),
+        ("lora:rank=8", "lora:rank=8", "lora:rank=8,alpha=16,dropout=0.0,target_modules=all-linear,layers=none"),
+        ("mine=lora:rank=8,alpha=16@merged", "mine", "lora:rank=8,alpha=16,dropout=0.0,target_modules=all-linear,layers=none@merged"),
         ("lora@4bit", "lora@4bit", f"lora:{LORA}@4bit"),
         ("lora@merged@8bit", "lora@merged@8bit", f"lora:{LORA}@merged@8bit"),
-        ("qlora@4bit", "qlora@4bit", f"qlora:{LORA}"),
-        ("qlora@merged@4bit", "qlora@merged@4bit", f"qlora:{LORA}@merged@4bit"),
+        ("qlora@4bit", "qlora@4bit", f"qlora:{LORA},quant=nf4"),
+        ("qlora@merged@4bit", "qlora@merged@4bit", f"qlora:{LORA},quant=nf4@merged@4bit"),
         ("full:lr=1e-5", "full:lr=1e-5", "full:lr=1e-05"),
         ("fewshot=base:shots=5", "fewshot", "base:shots=5"),
         ("peft:type=VERA,r=256", "peft:type=VERA,r=256", "peft:type=VERA,r=256"),
         ("owner/adapter@rev@4bit", "owner/adapter@rev@4bit", "owner/adapter@rev@4bit"),
         ('b=base:system="Be brief, please @4bit"', "b", 'base:system="Be brief, please @4bit"'),
-        ("lora:target_modules=q_proj+v_proj", "lora:target_modules=q_proj+v_proj", "lora:rank=16,alpha=32,dropout=0.0,target_modules=q_proj+v_proj"),
+        ("lora:target_modules=q_proj+v_proj", "lora:target_modules=q_proj+v_proj", "lora:rank=16,alpha=32,dropout=0.0,target_modules=q_proj+v_proj,layers=none"),
     ],
 )  # fmt: skip
 def test_a_variant_has_a_name_and_a_canonical_spec(text: str, name: str, canonical: str) -> None:
@@ -108,7 +108,8 @@ def test_a_variant_has_a_name_and_a_canonical_spec(text: str, name: str, canonic
 
 def test_keys_are_sorted_into_hyperparameters_training_and_prompting() -> None:
     variant = parse_variant("lora:shots=2,lr=1e-3,rank=4,steps=7,system=hi")
-    assert variant.hyperparameters == {"rank": 4, "alpha": 8, "dropout": 0.0, "target_modules": "all-linear"}
+    own = {"rank": 4, "alpha": 8, "dropout": 0.0, "target_modules": "all-linear", "layers": None}
+    assert variant.hyperparameters == own
     assert variant.training == {"lr": 1e-3, "steps": 7}
     assert variant.prompting == {"shots": 2, "system": "hi"}
 
@@ -131,7 +132,7 @@ def test_bits_at_scoring_follow_the_method_unless_merged() -> None:
         ("lora@4bit@merged", "can no longer be merged", "@merged@4bit"),
         ("base@merged", "`base` has nothing to merge", "leave out"),
         ("full@merged", "cannot be merged", "leave out"),
-        ("qlora@8bit", "belong to a 4-bit base", "`qlora`"),
+        ("qlora@8bit", "belong to a base in nf4", "`qlora`"),
         ("lora@4bit@8bit", "contradicts", "one of each"),
         ("lora@merged@merged", "repeats", "one of each"),
         ("lora@3bit", "unknown transform `@3bit`", "`@4bit`"),
@@ -277,7 +278,7 @@ def test_everything_wrong_in_a_file_is_listed_with_its_line() -> None:
     assert message.startswith("9 problems")
     for part in (
         "compare.yaml:1: unknown setting `modle`; did you mean `model`?",
-        "compare.yaml:2: unknown setting `train.stepz`; did you mean `steps`?",
+        "compare.yaml:2: unknown setting `train.stepz`; did you mean `steps` or `stage`?",
         "compare.yaml:2: `train.lr`: input should be a valid number, got `x`",
         "compare.yaml:3: unknown task `mini_gsm9k`; did you mean",
         "compare.yaml:4: `limit`: input should be greater than 0, got `-1`",
