@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
-@method(lr=2e-5, mergeable=False, saves="checkpoint")
+@method(lr=2e-5, mergeable=False, saves="checkpoint", parameters="all")
 def full(model: Module) -> Module:
     """Every weight is trained; the artifact is a whole checkpoint."""
     return model.requires_grad_(True)

@@ -1,10 +1,11 @@
 """LoRA: low-rank matrices beside frozen weights.
 
 Paper: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021 (arXiv 2106.09685). All linear layers by
-default: attention alone loses even at equal parameters (Schulman et al., "LoRA Without Regret", 2025).
+default: attention alone loses even at equal parameters (Schulman et al., "LoRA Without Regret", 2025). The method to hold
+the others against.
 
 Example:
-    harness compare base lora:rank=8 lora:rank=64
+    harness compare base lora:rank=8 lora:rank=64 lora:target_modules=attention lora:layers=-1+-2
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness import method
+from harness import linear_layers, method
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 
-@method(lr=2e-4)
+@method(lr=2e-4, parameters="rank * (in + out) for each linear layer")
 def lora(
     model: Module,
     *,
@@ -26,19 +27,17 @@ def lora(
     alpha: int | None = None,
     dropout: float = 0.0,
     target_modules: str | Sequence[str] = "all-linear",
+    layers: Sequence[int] | None = None,
 ) -> Module:
-    """Low-rank adapters on every linear layer; `alpha` defaults to twice the rank."""
+    """Low-rank matrices beside every linear layer; `alpha` defaults to twice the rank."""
     from peft import LoraConfig, get_peft_model
 
-    targets = (
-        target_modules if target_modules == "all-linear" or not isinstance(target_modules, str) else [target_modules]
-    )
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=rank,
         lora_alpha=2 * rank if alpha is None else alpha,
         lora_dropout=dropout,
-        target_modules=targets,
+        target_modules=linear_layers(model, target_modules, layers=layers, rank=rank),
     )
     adapted: Module = get_peft_model(model, config)
     return adapted

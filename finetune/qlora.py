@@ -1,25 +1,25 @@
-"""QLoRA: LoRA on a base held in 4-bit NF4 with double quantization.
+"""QLoRA: LoRA on a base held in 4 bits (NF4 with double quantization), or in another small format.
 
 Paper: Dettmers et al., "QLoRA: Efficient Finetuning of Quantized LLMs", 2023 (arXiv 2305.14314). The base is quantized
-before the method sees it (`load="nf4"`), on CPU as on GPU. `qlora@merged` dequantizes, then merges: merging into 4-bit
-weights would round the adapter away.
+before the method sees it, on CPU as on GPU; `optimizer=paged_adamw_8bit` is the paper's optimizer. `qlora@merged`
+dequantizes, then merges: merging into 4-bit weights would round the adapter away.
 
 Example:
-    harness compare base lora qlora qlora@merged
+    harness compare base lora qlora qlora@merged qlora:quant=int8
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from harness import method
+from harness import linear_layers, method
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 
-@method(lr=2e-4, load="nf4")
+@method(lr=2e-4, load="quant", parameters="rank * (in + out) for each linear layer")
 def qlora(
     model: Module,
     *,
@@ -27,19 +27,20 @@ def qlora(
     alpha: int | None = None,
     dropout: float = 0.0,
     target_modules: str | Sequence[str] = "all-linear",
+    layers: Sequence[int] | None = None,
+    quant: Literal["nf4", "nf4_single", "fp4", "fp4_single", "int8"] = "nf4",
 ) -> Module:
-    """Low-rank adapters on a base in 4-bit NF4; `alpha` defaults to twice the rank."""
+    """Low-rank matrices beside a quantized base: `quant`; `_single` leaves the scales in float32."""
     from peft import LoraConfig, get_peft_model
 
-    targets = (
-        target_modules if target_modules == "all-linear" or not isinstance(target_modules, str) else [target_modules]
-    )
+    if not getattr(model, "is_quantized", False):
+        raise ValueError(f"the base is to be in {quant}, and is not quantized")
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=rank,
         lora_alpha=2 * rank if alpha is None else alpha,
         lora_dropout=dropout,
-        target_modules=targets,
+        target_modules=linear_layers(model, target_modules, layers=layers, rank=rank),
     )
     adapted: Module = get_peft_model(model, config)
     return adapted

@@ -17,7 +17,9 @@ _HOMES = {
     ),
     "harness.errors": "UserError",
     "harness.data": "hub packaged rows",
+    "harness.finetune.starts": "starting_embeddings starting_keys_and_values",
     "harness.labels": "label",
+    "harness.layers": "decoder_layers linear_layers norm_layers",
     "harness.metrics": (
         "acc acc_bytes acc_norm auc bits_per_byte bleu bleu_char bleu_ja bleu_ko bleu_zh byte_ppl choice_letter chrf"
         " consistency distinct_1 distinct_2 distinct_3 em exact_match f1 flexible inst_loose inst_strict macro_f1"
@@ -25,6 +27,7 @@ _HOMES = {
         " prompt_loose prompt_strict rmse rouge1 rouge2 rougeL rougeLsum self_bleu strict ter token_ppl word_ppl"
     ),
     "harness.metrics.entailment": "entailment_by",
+    "harness.metrics.judged": "reward_by",
     "harness.metrics.labels": "label_metrics",
     "harness.metrics.ngram": "bleu_for",
     "harness.metrics.text_match": "matching",
@@ -58,7 +61,12 @@ if TYPE_CHECKING:
     from harness.data import packaged as packaged
     from harness.data import rows as rows
     from harness.errors import UserError as UserError
+    from harness.finetune.starts import starting_embeddings as starting_embeddings
+    from harness.finetune.starts import starting_keys_and_values as starting_keys_and_values
     from harness.labels import label as label
+    from harness.layers import decoder_layers as decoder_layers
+    from harness.layers import linear_layers as linear_layers
+    from harness.layers import norm_layers as norm_layers
     from harness.metrics import acc as acc
     from harness.metrics import acc_bytes as acc_bytes
     from harness.metrics import acc_norm as acc_norm
@@ -107,6 +115,7 @@ if TYPE_CHECKING:
     from harness.metrics import token_ppl as token_ppl
     from harness.metrics import word_ppl as word_ppl
     from harness.metrics.entailment import entailment_by as entailment_by
+    from harness.metrics.judged import reward_by as reward_by
     from harness.metrics.labels import label_metrics as label_metrics
     from harness.metrics.ngram import bleu_for as bleu_for
     from harness.metrics.text_match import matching as matching

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import torch
 
+from harness.models import learned_tokens
 from harness.quantiles import percentile
 
 Clock = Callable[[], float]
@@ -169,12 +170,16 @@ def latency(model: Any, ids: torch.Tensor, new_tokens: int, watch: Stopwatch) ->
         new_tokens: Decode steps after the prefill.
         watch: The clock, synchronised with the model's device.
     """
-    state: dict[str, Any] = {"ids": ids, "cache": None}
+    state: dict[str, Any] = {"model": model, "ids": ids, "cache": None}
 
     def step() -> None:
-        output = model(input_ids=state["ids"], past_key_values=state["cache"], use_cache=True, logits_to_keep=1)
+        output = state["model"](
+            input_ids=state["ids"], past_key_values=state["cache"], use_cache=True, logits_to_keep=1
+        )
         state["ids"] = output.logits[:, -1:].argmax(-1)
         state["cache"] = output.past_key_values
+        if learned_tokens(model):  # they are in the cache now; peft would put them before every new token again
+            state["model"] = model.get_base_model()
 
     prefill = watch.time(step)
     return Latency(prefill, tuple(watch.time(step) for _ in range(new_tokens)))
@@ -192,6 +197,13 @@ def matmul_probe(device: str, watch: Stopwatch, *, size: int = 512, repeats: int
 
     work()
     return percentile([watch.time(work) for _ in range(repeats)], 0.5)
+
+
+def fast_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 natively; elsewhere mixed precision is slower than float32."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def _status(proc: Path, key: str) -> int:

@@ -1,7 +1,8 @@
 """Bases, and the variants made of them: load once, attach in turn, count the bytes.
 
-A `Resident` holds one base in memory. Attaching an adapter and taking it off again leaves the weights bit-equal; whatever
-touches them (merging, a method that rewires modules) marks the base as spent, and the next variant gets a fresh load.
+A `Resident` holds one base in memory. Attaching an adapter or a delta and taking it off again leaves the base bit-equal,
+which is checked; whatever writes into its weights (merging, a method that does so itself) spends it, and the next variant
+gets a fresh load.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import gc
 import json
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,12 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from harness.errors import UserError
-from harness.jobs import Base, Bits, Method, Recipe
+from harness.heads import load_head, put_head
+from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Base, Method, Quant, Recipe
+from harness.pristine import Pristine
+
+DELTA_FILE = "delta.safetensors"
+"""What a method of no library trained; `method.json` beside it says which method."""
 
 LoadMethod = Callable[[Method], Callable[..., nn.Module]]
 """Finds a method's function; handed in by the worker, so that this room imports no method."""
@@ -34,8 +40,8 @@ def load_base(base: Base) -> Any:
         UserError: The architecture is no causal language model, or 4-bit is asked of a model without linear layers.
     """
     options: dict[str, Any] = {"dtype": getattr(torch, base.dtype), "trust_remote_code": base.trust_remote_code}
-    if base.bits is not None:
-        options["quantization_config"] = quantization(base.bits, base.dtype)
+    if base.quant is not None:
+        options["quantization_config"] = quantization(base.quant, base.dtype)
         options["device_map"] = {"": base.device}
     try:
         model = AutoModelForCausalLM.from_pretrained(base.folder, **options)
@@ -44,11 +50,11 @@ def load_base(base: Base) -> Any:
             f"the model in `{base.folder}` cannot be loaded: {str(error).splitlines()[0][:300]}",
             hint="a causal language model is needed; its own code needs `--trust-remote-code`",
         ) from error
-    if base.bits is None:
+    if base.quant is None:
         model = model.to(base.device)
     elif not any(_is_quantized(module) for module in model.modules()):
         raise UserError(
-            f"the model in `{base.folder}` has no linear layers to quantize to {base.bits} bits",
+            f"the model in `{base.folder}` has no linear layers to quantize to {base.quant}",
             hint="compare it without `qlora`, `@4bit` and `@8bit`",
         )
     _steady_cpu_kernels(model)
@@ -57,14 +63,14 @@ def load_base(base: Base) -> Any:
     return model.eval()
 
 
-def quantization(bits: Bits, dtype: str) -> BitsAndBytesConfig:
-    """NF4 with double quantization, or LLM.int8 with threshold 0 (whose outputs do not depend on the batch)."""
-    if bits == 8:
+def quantization(quant: Quant, dtype: str) -> BitsAndBytesConfig:
+    """Settings of a format for bitsandbytes; LLM.int8 has threshold 0, so that its outputs do not depend on the batch."""
+    if quant == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
     return BitsAndBytesConfig(
         load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
+        bnb_4bit_quant_type=quant.removesuffix("_single"),
+        bnb_4bit_use_double_quant=not quant.endswith("_single"),
         bnb_4bit_compute_dtype=getattr(torch, dtype),
     )
 
@@ -81,12 +87,13 @@ class Resident:
         self.base = base
         self._load_method = load_method
         self._model: Any = None
-        self._peft: Any = None
+        self._pristine: Pristine | None = None
+        self._attached = False
 
     @property
     def bare(self) -> Any:
         """The base itself, nothing attached."""
-        assert self._peft is None, "detach first"
+        assert not self._attached, "detach first"
         if self._model is None:
             gc.collect()
             self._model = load_base(self.base)
@@ -96,46 +103,149 @@ class Resident:
         """The variant's model, ready to run.
 
         Raises:
-            UserError: The adapter does not fit this base.
+            UserError: The adapter or delta does not fit this base.
         """
         self.detach()
         base = self.bare
-        if recipe.adapter is None:
+        trained = recipe.adapter or recipe.base.folder
+        judges = (trained / HEAD_FILE).is_file()
+        if recipe.adapter is None and not judges:
             return base
-        if not (recipe.adapter / "adapter_config.json").is_file():
-            self._model = None  # the method rewires the base: it is spent
-            return self._attach_delta(base, recipe)
-        self._model = None  # spent, unless all goes well and the adapter can come off again
-        if recipe.merged and recipe.base.bits is not None:
-            base = base.dequantize()  # merging into 4-bit weights rounds the adapter away
-        model = _with_adapter(base, recipe.adapter)
-        if not recipe.merged:
-            self._peft = model
-            return model.eval()
-        merged = model.merge_and_unload().to(getattr(torch, recipe.base.dtype)).eval()
-        return merged if recipe.bits_after_merge is None else _requantize(merged, recipe)
+        if recipe.merged:
+            self._model = self._pristine = None  # spent
+            merged = self._merged(base, recipe)
+            return _judging(merged, trained) if judges else merged
+        self._pristine = self._pristine or Pristine(base)
+        self._attached = True
+        try:
+            model = base if recipe.adapter is None else self._adapted(base, recipe)
+            return _judging(model, trained) if judges else model
+        except BaseException:
+            self.detach()
+            raise
 
     def detach(self) -> None:
-        """Takes the adapter off; the base is as it was loaded."""
-        if self._peft is not None:
-            learns_a_prompt = self._peft.active_peft_config.is_prompt_learning  # then no module was changed
-            self._model = self._peft.get_base_model() if learns_a_prompt else self._peft.unload()
-            self._peft = None
+        """Takes off what is attached; the base is as it was loaded."""
+        if not self._attached:
+            return
+        assert self._pristine is not None
+        if not self._pristine.restore():
+            self._model = self._pristine = None  # its weights were written into
+        self._attached = False
 
-    def _attach_delta(self, base: Any, recipe: Recipe) -> Any:
-        from safetensors.torch import load_file
+    def _merged(self, base: Any, recipe: Recipe) -> Any:
+        if recipe.method is not None and not getattr(self._load_method(recipe.method), "mergeable", True):
+            raise UserError(f"method `{recipe.method.name}` cannot be merged", hint="leave out `@merged`")
+        if recipe.base.quant is not None:
+            base = base.dequantize()  # merging into 4-bit weights rounds the adapter away
+        places = set(base.state_dict())
+        merged = self._adapted(base, recipe)
+        if hasattr(merged, "peft_config"):
+            merged = _folded(merged, recipe)
+        merged = merged.to(getattr(torch, recipe.base.dtype)).eval()
+        if recipe.bits_after_merge is None:
+            return merged
+        refuse_added(merged, places, hint=f"quantize the base alone: `@{recipe.bits_after_merge}bit` without `@merged`")
+        return _requantize(merged, recipe)
 
-        assert recipe.adapter is not None and recipe.method is not None
+    def _adapted(self, base: Any, recipe: Recipe) -> Any:
+        assert recipe.adapter is not None
+        if (recipe.adapter / "adapter_config.json").is_file():
+            return _with_adapter(base, recipe.adapter).eval()
+        assert recipe.method is not None
         model = self._load_method(recipe.method)(base, **recipe.method.hyperparameters)
-        delta = load_file(recipe.adapter / "delta.safetensors", device=self.base.device)
-        missing = delta.keys() - dict(model.named_parameters()).keys()
-        if missing:
-            raise UserError(
-                f"`{recipe.adapter}` holds tensors that method `{recipe.method.name}` does not make: {min(missing)}",
-                hint="the method's code has changed since; train again with `--fresh`",
-            )
-        model.load_state_dict(delta, strict=False)
+        _load_delta(model, recipe.adapter, recipe.method.name)
         return model.requires_grad_(False).eval()
+
+
+def refuse_added(merged: nn.Module, places: Collection[str], *, hint: str) -> None:
+    """Refuses weights that a checkpoint of the base's architecture would lose.
+
+    Args:
+        merged: The base with an adapter in its weights.
+        places: Names of the weights that the base had.
+        hint: What to do instead.
+
+    Raises:
+        UserError: There are some.
+    """
+    added = merged.state_dict().keys() - places
+    if added:
+        raise UserError(f"training added weights that the model's architecture has no place for: {min(added)}", hint)
+
+
+def _judging(model: Any, folder: Path) -> Any:
+    """The model with the reward head that was trained with it, in place of the one that gives words."""
+    put_head(model, load_head(folder, model).requires_grad_(False))
+    return model
+
+
+def load_trained(model: Any, folder: Path, method: str) -> None:
+    """Gives a model that a method has just made the tensors it trained before; they go on being trained.
+
+    Args:
+        model: As the method makes it.
+        folder: What it left: an adapter or a delta.
+        method: Its name, for messages.
+
+    Raises:
+        UserError: They were trained by another method, with other hyperparameters, or on another base.
+    """
+    if (folder / DELTA_FILE).is_file() and not hasattr(model, "peft_config"):
+        _load_delta(model, folder, method)
+        return
+    if not (folder / "adapter_config.json").is_file() or not hasattr(model, "peft_config"):
+        raise UserError(
+            f"`{method}` cannot go on from `{folder}`, which another method made", hint="start from one of its own"
+        )
+    from peft.utils import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
+
+    if model.active_peft_config.is_prompt_learning:
+        encoder = model.prompt_encoder[model.active_adapter]
+        if {name for name, _ in encoder.named_parameters()} != {"embedding.weight"}:
+            raise UserError(
+                f"`{method}` cannot go on from `{folder}`: the network that wrote its prompt was not kept",
+                hint="start from a variant without one, such as `prompt`, `ptuning_v2` or `prefix:projection=false`",
+            )
+    saved = load_peft_weights(str(folder), device="cpu")
+    made = get_peft_model_state_dict(model)
+    if len(model.peft_config) > 1:  # saved together: the part that is trained comes first
+        saved = {name: tensor[tuple(map(slice, made[name].shape))] for name, tensor in saved.items() if name in made}
+    differing = sorted(saved.keys() ^ made.keys()) or [n for n in made if saved[n].shape != made[n].shape]
+    if differing:
+        raise UserError(
+            f"`{method}` cannot go on from `{folder}`: {differing[0]} is not of the same shape in both",
+            hint="the hyperparameters and the base must be those that it was trained with",
+        )
+    set_peft_model_state_dict(model, saved)
+
+
+def _load_delta(model: nn.Module, folder: Path, method: str) -> None:
+    """Gives the weights that a method trains the values in a folder; what they held before stays as it is."""
+    from safetensors.torch import load_file
+
+    try:
+        delta = load_file(folder / DELTA_FILE)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"`{folder / DELTA_FILE}` cannot be read: {error}", hint="train again with `--fresh`"
+        ) from error
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if delta.keys() != trained.keys():
+        unknown, lacking = delta.keys() - trained.keys(), trained.keys() - delta.keys()
+        what = f"holds tensors that method `{method}` does not make: " if unknown else "lacks tensors that it trains: "
+        raise UserError(
+            f"`{folder}` does not fit method `{method}` on this base: it {what}{min(unknown or lacking)}",
+            hint="the method's code has changed since, or it was trained on another base: train again with `--fresh`",
+        )
+    for name, parameter in trained.items():
+        if delta[name].shape != parameter.shape:
+            shapes = " and ".join(str(list(tensor.shape)) for tensor in (delta[name], parameter))
+            raise UserError(
+                f"`{folder}` does not fit this base: {name} has the shapes {shapes}",
+                hint="a delta runs on the base it was trained on",
+            )
+        parameter.data = delta[name].to(parameter.device, parameter.dtype)
 
 
 def _with_adapter(base: Any, folder: Path) -> Any:
@@ -147,6 +257,8 @@ def _with_adapter(base: Any, folder: Path) -> Any:
             warnings.filterwarnings("error", message="Found missing adapter keys")
             model = PeftModel.from_pretrained(base, folder, is_trainable=False)
         if not model.active_peft_config.is_prompt_learning:
+            if model.active_peft_config.peft_type == "ADALORA":
+                model.active_peft_config.rank_pattern = None  # its layers have the ranks that are left by now
             unknown = model.load_adapter(folder, "default").unexpected_keys  # only this call tells
             if unknown:
                 raise ValueError(f"the base has no place for {unknown[0]}")
@@ -163,17 +275,62 @@ def _with_adapter(base: Any, folder: Path) -> Any:
 def save_artifact(model: Any, tokenizer: Any, folder: Path, *, saves: str, method: Method) -> None:
     """Leaves what training made in `folder`: a PEFT adapter, a delta, or a whole checkpoint."""
     if hasattr(model, "peft_config"):
-        model.save_pretrained(folder)
+        _save_adapter(model, folder)
+        (folder / "README.md").unlink(missing_ok=True)  # a form that peft leaves for others to fill in
     elif saves == "checkpoint":
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        save_checkpoint(model, tokenizer, folder)
     else:
         from safetensors.torch import save_file
 
-        trained = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
-        save_file(trained, folder / "delta.safetensors")
-        record = {"method": method.name, "hyperparameters": dict(method.hyperparameters)}
+        save_file(trained_tensors(model), folder / DELTA_FILE)
+        source = method.name if method.module else f"{method.path.resolve()}@{method.name}"
+        record = {"method": source, "hyperparameters": dict(method.hyperparameters)}
         (folder / "method.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def save_checkpoint(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Leaves a whole model as transformers loads it; neither quantization nor how we ran it stays in its configuration."""
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.config.use_cache = True
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The weights that are trained, by name, on the host; those that are shared come once.
+
+    Example:
+        >>> list(trained_tensors(nn.Linear(3, 2)))
+        ['weight', 'bias']
+    """
+    return {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _folded(model: Any, recipe: Recipe) -> Any:
+    """A PEFT model's base with the adapter in its weights."""
+    try:
+        if hasattr(model.base_model, "merge_and_unload"):
+            return model.merge_and_unload()
+        reason = "it changes no weights"
+    except (NotImplementedError, ValueError) as error:
+        reason = str(error)
+    kind = model.active_peft_config.peft_type.value
+    raise UserError(f"the {kind} adapter `{recipe.adapter}` cannot be merged: {reason}", hint="leave out `@merged`")
+
+
+def _save_adapter(model: Any, folder: Path) -> None:
+    """A PEFT model's adapter; several LoRAs that act together are saved as the one LoRA that does what they do."""
+    parts = list(model.peft_config)
+    if len(parts) == 1:
+        model.save_pretrained(folder)
+        return
+    model.add_weighted_adapter(parts, [1.0] * len(parts), "together", combination_type="cat")
+    model.save_pretrained(folder, selected_adapters=["together"])
+    model.delete_adapter("together")
+    for path in (folder / "together").iterdir():
+        path.rename(folder / path.name)
+    (folder / "together").rmdir()
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -210,13 +367,17 @@ def model_bytes(model: nn.Module) -> int:
 
 
 def context_length(model: Any, tokenizer: Any) -> int:
-    """Longest input the model takes, found as lm-evaluation-harness finds it."""
+    """Longest input the model takes, found as lm-evaluation-harness finds it; a learned prompt takes its part of it."""
     config = model.config.get_text_config()
-    for key in ("n_positions", "max_position_embeddings", "n_ctx"):
-        value = getattr(config, key, None)
-        if value:
-            return int(value)
-    return int(tokenizer.model_max_length) if tokenizer.model_max_length < 1e29 else 2048
+    declared = (getattr(config, key, None) for key in ("n_positions", "max_position_embeddings", "n_ctx"))
+    own = tokenizer.model_max_length if tokenizer.model_max_length < 1e29 else 2048
+    return int(next(filter(None, declared), own)) - learned_tokens(model)
+
+
+def learned_tokens(model: Any) -> int:
+    """Tokens that a method has learned and that stand before every text; 0 for most."""
+    config = getattr(model, "active_peft_config", None)
+    return int(config.num_virtual_tokens) if config is not None and config.is_prompt_learning else 0
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:
@@ -238,7 +399,7 @@ def _requantize(merged: Any, recipe: Recipe) -> Any:
         if hasattr(merged.config, "quantization_config"):
             del merged.config.quantization_config
         merged.save_pretrained(folder)
-        return load_base(replace(recipe.base, folder=Path(folder), bits=recipe.bits_after_merge))
+        return load_base(replace(recipe.base, folder=Path(folder), quant=QUANT_OF_BITS[recipe.bits_after_merge]))
 
 
 def _is_quantized(module: nn.Module) -> bool:

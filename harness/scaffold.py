@@ -73,7 +73,7 @@ from torch.nn import Module
 from harness import method
 
 
-@method(lr=2e-4)
+@method(lr=2e-4, parameters="rank * (in + out) for each linear layer")
 def {name}(model: Module, *, rank: int = 16, alpha: int | None = None) -> Module:
     """One line that `harness ls methods` shows."""
     config = LoraConfig(r=rank, lora_alpha=alpha or 2 * rank, use_rslora=True, target_modules="all-linear")

@@ -29,11 +29,11 @@ NORMS = """
 from harness import method
 
 @method(lr=1e-2, mergeable=False)
-def norms(model, *, start: float = 1.0):
+def norms(model, *, level: float = 1.0):
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("norm" in name)
         if "norm" in name:
-            parameter.data.fill_(start)
+            parameter.data.fill_(level)
     return model
 """
 
@@ -162,8 +162,8 @@ def test_8_bit_outputs_do_not_depend_on_the_batch(root: Path) -> None:
 @pytest.mark.parametrize("bits", [None, 4])
 def test_a_delta_comes_back_bit_equal_through_its_method(root: Path, tmp_path: Path, bits: Any) -> None:
     base = tiny.tiny_base(root / "llama", bits=bits)
-    method = tiny.from_file(root / "norms.py", "norms", start=0.5)
-    model = children._load_method(method)(load_base(base), start=0.5)
+    method = tiny.from_file(root / "norms.py", "norms", level=0.5)
+    model = children._load_method(method)(load_base(base), level=0.5)
     assert count_parameters(model)[1] == 5 * 64
     torch.manual_seed(1)
     for parameter in model.parameters():
@@ -241,7 +241,7 @@ def test_the_context_length_is_the_configurations(tmp_path: Path, shape: tiny.Sh
 
 def test_4_bits_of_a_model_without_linear_layers_is_an_error(tmp_path: Path) -> None:
     folder = tiny.save_tiny(tmp_path, layers=0)
-    with pytest.raises(UserError, match="no linear layers to quantize to 4 bits"):
+    with pytest.raises(UserError, match="no linear layers to quantize to nf4"):
         load_base(tiny.tiny_base(folder, bits=4))
 
 

@@ -86,6 +86,7 @@ def test_method_options_come_with_their_defaults(folder: Path) -> None:
     entry = registry.find("method", "m.py")
     assert entry.options == {
         "lr": 3e-4, "load": "nf4", "mergeable": False, "checkpointing": True, "padding": "any", "saves": "delta",
+        "parameters": "",
     }  # fmt: skip
     assert entry.open_ended
 

@@ -18,7 +18,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from harness.jobs import Base, Method, Recipe, TaskRequests
+from harness.jobs import QUANT_OF_BITS, Base, Method, Recipe, TaskRequests
 from harness.render import Request
 
 Shape = Literal["llama", "qwen3", "gpt2"]
@@ -83,7 +83,7 @@ def save_tiny(
 
 def tiny_base(folder: Path, *, bits: Literal[4, 8] | None = None, dtype: str = "float32") -> Base:
     """The base in a folder, on CPU."""
-    return Base(folder, "cpu", dtype, bits)
+    return Base(folder, "cpu", dtype, QUANT_OF_BITS[bits])
 
 
 def save_random_lora(folder: Path, base: Base, *, seed: int = 1, scale: float = 0.1, **options: Any) -> Path:

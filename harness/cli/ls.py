@@ -6,12 +6,16 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from harness.cli import options as o
+
+if TYPE_CHECKING:
+    from harness.registry import Entry
 
 
 def ls(
@@ -24,8 +28,12 @@ def ls(
     if form == "json":
         typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
-    columns = ("name", "headline", "shots", "summary") if what == "tasks" else ("name", "summary")
-    for line in _table(rows, columns, _width()):
+    if what == "methods":
+        lines = _methods(rows, _width())
+    else:
+        columns = ("name", "headline", "shots", "summary") if what == "tasks" else ("name", "summary")
+        lines = _table(rows, columns, _width())
+    for line in lines:
         typer.echo(line)
     if not rows:
         typer.echo(f"no {what} here", err=True)
@@ -37,13 +45,41 @@ def _width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() or asked.isdigit() else None
 
 
-def _table(rows: Sequence[dict[str, Any]], columns: Sequence[str], width: int | None) -> list[str]:
+def _methods(rows: Sequence[dict[str, Any]], width: int | None) -> list[str]:
+    """A table of what one chooses by, and below each method what it trains."""
+    told = {True: "yes", False: "no"}
+    shown = [
+        {**row, "lr": f"{row['lr']:g}", **{key: told[row[key]] for key in ("mergeable", "checkpointing")}}
+        for row in rows
+    ]
+    columns = ("name", "lr", "mergeable", "checkpointing", "padding", "summary")
+    heads = {
+        "name": "method",
+        "mergeable": "merge",
+        "checkpointing": "ckpt",
+        "padding": "pad",
+        "summary": "what it does",
+    }
+    head, *table = _table(shown, columns, width, heads)
+    lines = [head]
+    for row, line in zip(rows, table, strict=True):
+        trains = f"trains {row['parameters'] or '?'}"
+        lines += [line, *textwrap.wrap(trains, width or 10_000, initial_indent="    ", subsequent_indent="    ")]
+    return lines
+
+
+_TASK_HEADS = {"name": "task", "summary": "what it measures"}
+
+
+def _table(
+    rows: Sequence[dict[str, Any]], columns: Sequence[str], width: int | None, heads: dict[str, str] = _TASK_HEADS
+) -> list[str]:
     """Rows in columns, the last one cut to the terminal; more than two columns have a head."""
     from rich.cells import cell_len, set_cell_size
 
     cells = [[str(row[column]) for column in columns] for row in rows]
     if len(columns) > 2 and cells:
-        cells.insert(0, [{"name": "task", "summary": "what it measures"}.get(column, column) for column in columns])
+        cells.insert(0, [heads.get(column, column) for column in columns])
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     lines = []
     for row in cells:
@@ -66,7 +102,22 @@ def _entries(what: Literal["tasks", "methods", "metrics"]) -> list[dict[str, Any
     entries = registry.list_entries(kinds[what])
     if what == "tasks":
         return [{**known, "headline": (known["metrics"] or ["?"])[0]} for known in map(facts, entries)]
-    return [{"name": entry.name, "summary": entry.summary, "file": str(entry.path)} for entry in entries]
+    return [
+        {
+            "name": entry.name,
+            **entry.options,
+            "summary": entry.summary,
+            **_hyperparameters(entry),
+            "file": str(entry.path),
+        }
+        for entry in entries
+    ]
+
+
+def _hyperparameters(entry: Entry) -> dict[str, Any]:
+    if entry.kind != "method":
+        return {}
+    return {"hyperparameters": {parameter.name: parameter.default for parameter in entry.parameters}}
 
 
 def _runs(output_dir: o.OutputDir) -> list[dict[str, Any]]:

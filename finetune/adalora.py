@@ -1,0 +1,58 @@
+"""AdaLoRA: LoRA as a singular value decomposition whose ranks go where they do most.
+
+Paper: Zhang et al., "AdaLoRA: Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning", 2023 (arXiv 2303.10512).
+Every layer starts with `init_rank`; those that change the loss least are cut, until `rank` is left on average. It needs
+some hundred steps to pay.
+
+Example:
+    harness compare lora adalora adalora:rank=4,init_rank=8
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from harness import linear_layers, method
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+
+@method(lr=1e-3, parameters="init_rank * (in + out + 1) for each linear layer; about rank / init_rank of it is left")
+def adalora(
+    model: Module,
+    *,
+    rank: int = 16,
+    init_rank: int = 24,
+    alpha: int | None = None,
+    dropout: float = 0.0,
+    orthogonality: float = 0.5,
+    hold: float = 0.1,
+    settle: float = 0.3,
+    interval: int = 5,
+    target_modules: str | Sequence[str] = "all-linear",
+    layers: Sequence[int] | None = None,
+) -> Module:
+    """Ranks cut from `init_rank` to `rank` on average, after `hold` and before `settle` of the steps."""
+    from peft import AdaLoraConfig, get_peft_model
+
+    if rank > init_rank:
+        raise ValueError(f"`rank` {rank} is above `init_rank` {init_rank}, from which ranks are cut")
+    if hold < 0 or settle < 0 or hold + settle >= 1:
+        raise ValueError(f"`hold` {hold:g} and `settle` {settle:g} are shares of the steps that leave none to cut in")
+    config = AdaLoraConfig(
+        task_type="CAUSAL_LM",
+        target_r=rank,
+        init_r=init_rank,
+        lora_alpha=2 * rank if alpha is None else alpha,
+        lora_dropout=dropout,
+        orth_reg_weight=orthogonality,
+        total_step=1000,  # the trainer scales the schedule to the steps that there are
+        tinit=round(1000 * hold),
+        tfinal=round(1000 * settle),
+        deltaT=interval,
+        target_modules=linear_layers(model, target_modules, layers=layers, rank=init_rank),
+    )
+    adapted: Module = get_peft_model(model, config)
+    return adapted

@@ -1,0 +1,46 @@
+"""LoRA-FA: the first matrix of LoRA stays at its random start, only the second one is trained.
+
+Paper: Zhang et al., "LoRA-FA: Memory-efficient Low-rank Adaptation for Large Language Models Fine-tuning", 2023 (arXiv
+2308.03303). A weight's input need not be kept for the backward pass, only its `rank` projections: for long sequences
+without activation checkpointing. The random matrices are part of the adapter and saved with it.
+
+Example:
+    harness compare lora lora_fa
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from harness import linear_layers, method
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+
+@method(lr=1e-3, parameters="rank * out for each linear layer")
+def lora_fa(
+    model: Module,
+    *,
+    rank: int = 32,
+    alpha: int | None = None,
+    dropout: float = 0.0,
+    target_modules: str | Sequence[str] = "all-linear",
+    layers: Sequence[int] | None = None,
+) -> Module:
+    """LoRA with a frozen random first matrix; `alpha` defaults to twice the rank."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=rank,
+        lora_alpha=2 * rank if alpha is None else alpha,
+        lora_dropout=dropout,
+        target_modules=linear_layers(model, target_modules, layers=layers, rank=rank),
+    )
+    adapted: Module = get_peft_model(model, config)
+    for name, parameter in adapted.named_parameters():
+        if ".lora_A." in name:
+            parameter.requires_grad_(False)
+    return adapted

@@ -1,0 +1,49 @@
+"""LoRA+: the second matrix of LoRA learns at a higher rate than the first.
+
+Paper: Hayou et al., "LoRA+: Efficient Low Rank Adaptation of Large Models", 2024 (arXiv 2402.12354). With equal rates the
+matrix that starts at zero moves too slowly in wide models; a ratio near 16 is the paper's advice. The rate given is that
+of the first matrix.
+
+Example:
+    harness compare lora lora_plus lora_plus:ratio=4
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from harness import linear_layers, method
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+
+@method(lr=5e-5, parameters="rank * (in + out) for each linear layer")
+def lora_plus(
+    model: Module,
+    *,
+    rank: int = 16,
+    alpha: int | None = None,
+    dropout: float = 0.0,
+    ratio: float = 16.0,
+    target_modules: str | Sequence[str] = "all-linear",
+    layers: Sequence[int] | None = None,
+) -> Module:
+    """LoRA with `ratio` times the rate for its second matrix; `alpha` defaults to twice the rank."""
+    from peft import LoraConfig, get_peft_model
+
+    if ratio <= 0:
+        raise ValueError(f"`ratio` is {ratio:g}: with it the second matrix would not learn")
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=rank,
+        lora_alpha=2 * rank if alpha is None else alpha,
+        lora_dropout=dropout,
+        target_modules=linear_layers(model, target_modules, layers=layers, rank=rank),
+    )
+    adapted: Module = get_peft_model(model, config)
+    for name, parameter in adapted.named_parameters():
+        if ".lora_B." in name:
+            parameter.lr_scale = ratio  # type: ignore[attr-defined]
+    return adapted

@@ -1,0 +1,32 @@
+"""Prompt tuning: a few learned embeddings before the text; the model itself stays as it is.
+
+Paper: Lester et al., "The Power of Scale for Parameter-Efficient Prompt Tuning", 2021 (arXiv 2104.08691). The smallest of
+all artifacts; close to full fine-tuning on models of ten billion parameters, well below it on small ones. It starts as words
+drawn from the vocabulary, as a text of yours (`init=text,text=…`, repeated to fill), or at random.
+
+Example:
+    harness compare base prompt "prompt:init=text,text=Answer with a number."
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from harness import method, starting_embeddings
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+
+@method(lr=1e-2, mergeable=False, padding="right", parameters="tokens * hidden")
+def prompt(
+    model: Module, *, tokens: int = 20, init: Literal["vocab", "text", "random"] = "vocab", text: str = ""
+) -> Module:
+    """Learned embeddings before the text: `tokens` of them, that start as words, as a text, or at random."""
+    from peft import PromptTuningConfig, get_peft_model
+
+    start = starting_embeddings(model, tokens, init=init, text=text)
+    adapted = get_peft_model(model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=tokens))
+    adapted.prompt_encoder["default"].embedding.weight.data.copy_(start)
+    learner: Module = adapted
+    return learner

@@ -1,0 +1,44 @@
+"""rsLoRA: LoRA scaled by alpha / sqrt(rank), so that large ranks learn as fast as small ones.
+
+Paper: Kalajdzievski, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA", 2023 (arXiv 2312.03732). LoRA divides
+by the rank itself, which takes the gain out of high ranks. `alpha` stays as it is when the rank is changed; at rank 64
+the two scales are equal: 16 / sqrt(64) = 2.
+
+Example:
+    harness compare lora:rank=64 rslora rslora:rank=256
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from harness import linear_layers, method
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+
+@method(lr=2e-4, parameters="rank * (in + out) for each linear layer")
+def rslora(
+    model: Module,
+    *,
+    rank: int = 64,
+    alpha: int = 16,
+    dropout: float = 0.0,
+    target_modules: str | Sequence[str] = "all-linear",
+    layers: Sequence[int] | None = None,
+) -> Module:
+    """LoRA with a scale that suits any rank; meant for high ones."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        use_rslora=True,
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=linear_layers(model, target_modules, layers=layers, rank=rank),
+    )
+    adapted: Module = get_peft_model(model, config)
+    return adapted

@@ -1,0 +1,38 @@
+"""SHiRA: a few entries of each weight, picked at random, are trained themselves.
+
+Paper: Bhardwaj et al., "Sparse High Rank Adapters", 2024 (arXiv 2406.13175). As many entries as LoRA of that rank has
+parameters, 1 to 2 % of the weights: changes of high rank that merge and unmerge in an instant.
+
+Example:
+    harness compare lora shira
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from harness import linear_layers, method
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+
+@method(lr=3e-4, parameters="rank * (in + out) for each linear layer")
+def shira(
+    model: Module,
+    *,
+    rank: int = 16,
+    target_modules: str | Sequence[str] = "all-linear",
+    layers: Sequence[int] | None = None,
+) -> Module:
+    """Randomly picked entries of each weight, as many as LoRA of `rank` has; where is saved too."""
+    from peft import ShiraConfig, get_peft_model
+
+    config = ShiraConfig(
+        task_type="CAUSAL_LM",
+        r=rank,
+        target_modules=linear_layers(model, target_modules, layers=layers, rank=rank),
+    )
+    adapted: Module = get_peft_model(model, config)
+    return adapted

@@ -1,0 +1,158 @@
+"""The parts of a model that methods name: its decoder layers, and the linear layers in them.
+
+Example:
+    >>> linear_layers(model, "attention", rank=8)  # doctest: +SKIP
+    ['q_proj', 'k_proj', 'v_proj', 'o_proj']
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch.nn import Module, ModuleList
+
+ALL, ATTENTION, MLP = GROUPS = ("all-linear", "attention", "mlp")
+_ATTENTION = re.compile(r"(^|\.)\w*(attn|attention)\w*\.")
+
+
+def decoder_layers(model: Module) -> tuple[str, ModuleList]:
+    """The stack of decoder layers, whatever the architecture calls it, and its name in the model.
+
+    Raises:
+        UserError: The model has no list of modules.
+
+    Example:
+        >>> decoder_layers(model)[0]  # doctest: +SKIP
+        'model.layers'
+    """
+    from torch.nn import ModuleList
+
+    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, ModuleList) and len(module)]
+    stacks = [  # not the experts of a layer, which may be more than the layers
+        (name, module) for name, module in lists if not any(name.startswith(f"{outer}.") for outer, _ in lists)
+    ]
+    if not stacks:
+        raise UserError(f"`{type(model).__name__}` has no stack of decoder layers", hint="name the modules instead")
+    return max(stacks, key=lambda stack: (len(stack[1]), -stack[0].count(".")))
+
+
+def norm_layers(model: Module) -> dict[str, Module]:
+    """The layer norms (of whatever kind) that have weights, by name.
+
+    Example:
+        >>> list(norm_layers(model))[-1]  # doctest: +SKIP
+        'model.norm'
+    """
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if "norm" in type(module).__name__.lower() and [*module.parameters(recurse=False)]
+    }
+
+
+def linear_layers(
+    model: Module,
+    which: str | Sequence[str] = ALL,
+    *,
+    layers: Sequence[int] | None = None,
+    rank: int | None = None,
+) -> list[str]:
+    """Names of linear layers, as peft takes them for `target_modules`: ends of names where those say it all.
+
+    Args:
+        model: The loaded base, quantized or not.
+        which: `all-linear`: all but the head; `attention` or `mlp`: those of them in the decoder layers; else names, or
+            ends of names such as `q_proj`, also of the head and of embeddings.
+        layers: Only those in these decoder layers, counted from 0, or from the last one down with -1, -2 ….
+        rank: Refuse layers that are smaller than this.
+
+    Raises:
+        UserError: There is no such module or layer, or one is smaller than `rank`.
+    """
+    modules = _modules(model)
+    if isinstance(which, str) and which in GROUPS:
+        chosen = _group(model, which, modules)
+    else:
+        chosen = _named(modules, [which] if isinstance(which, str) else which)
+    if layers is not None:
+        chosen = _within(model, chosen, layers)
+    if not chosen:
+        raise UserError(f"no linear layer of this model is meant by `{which}`", hint="they are: " + _ends(modules))
+    if rank is not None:
+        _refuse_rank(rank, {name: modules[name] for name in chosen})
+    ends = list(dict.fromkeys(name.rpartition(".")[2] for name in chosen))
+    meant = {name for name, _ in model.named_modules() if any(_is_end(end, name) for end in ends)}
+    return ends if meant == set(chosen) else chosen
+
+
+def _modules(model: Module) -> dict[str, tuple[int, int]]:
+    """Inputs and outputs of every linear layer and embedding by name."""
+    from torch.nn import Embedding, Linear
+    from transformers.pytorch_utils import Conv1D
+
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, Linear):
+            found[name] = (module.in_features, module.out_features)
+        elif isinstance(module, Conv1D):
+            found[name] = (module.nx, module.nf)
+        elif isinstance(module, Embedding):
+            found[name] = (module.num_embeddings, module.embedding_dim)
+    return found
+
+
+def _group(model: Any, which: str, modules: dict[str, Any]) -> list[str]:
+    from torch.nn import Embedding
+
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    named = dict(model.named_modules())
+    linear = [name for name in modules if named[name] is not head and not isinstance(named[name], Embedding)]
+    if which == ALL:
+        return linear
+    stack = decoder_layers(model)[0]
+    inside = [name for name in linear if name.startswith(stack + ".")]
+    return [name for name in inside if bool(_ATTENTION.search(name[len(stack) :])) == (which == ATTENTION)]
+
+
+def _named(modules: dict[str, Any], names: Sequence[str]) -> list[str]:
+    for name in names:
+        if not any(_is_end(name, module) for module in modules):
+            known = sorted({module.rpartition(".")[2] for module in modules})
+            hint = did_you_mean(name, [*GROUPS, *known])
+            raise UserError(f"the model has no linear module `{name}`", hint=hint)
+    return [module for module in modules if any(_is_end(name, module) for name in names)]
+
+
+def _is_end(name: str, module: str) -> bool:
+    return module == name or module.endswith("." + name)
+
+
+def _ends(modules: dict[str, Any]) -> str:
+    return ", ".join([*GROUPS, *dict.fromkeys(module.rpartition(".")[2] for module in modules)])
+
+
+def _within(model: Module, chosen: Sequence[str], layers: Sequence[int]) -> list[str]:
+    name, stack = decoder_layers(model)
+    for layer in layers:
+        if not -len(stack) <= layer < len(stack):
+            raise UserError(
+                f"the model has no decoder layer {layer}", hint=f"it has {len(stack)}: 0 to {len(stack) - 1}, or -1 …"
+            )
+    starts = tuple(f"{name}.{layer % len(stack)}." for layer in layers)
+    return [module for module in chosen if module.startswith(starts)]
+
+
+def _refuse_rank(rank: int, chosen: dict[str, tuple[int, int]]) -> None:
+    if rank < 1:
+        raise UserError(f"a rank of {rank} has nothing to train", hint="1 or more")
+    name, size = min(chosen.items(), key=lambda item: min(item[1]))
+    if rank > min(size):
+        raise UserError(
+            f"rank {rank} is larger than layer `{name}`, which has {size[0]} inputs and {size[1]} outputs",
+            hint=f"at most {min(size)}, or leave that layer out with `target_modules`",
+        )
