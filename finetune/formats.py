@@ -1,26 +1,42 @@
-"""Training files to examples: alpaca, prompt and completion, messages, plain text; the format is read off the columns.
+"""Training rows to examples; the format is read off the columns.
 
 | format | columns |
 | --- | --- |
-| prompt-completion | `prompt`, `completion` (or what `--train-columns` maps to them) |
-| alpaca | `instruction`, `output`, and `input` where there is one |
+| preference | `chosen` and `rejected`: texts, turns, or whole conversations with one beginning; the prompt as in the formats below |
 | messages | `messages` (or `conversations`): `role`/`content`, or ShareGPT's `from`/`value`; the last assistant turn is learned |
+| prompt-completion | `prompt`, `completion` (or what `--train-columns` maps to them) |
+| alpaca, Dolly | `instruction`, `output` (or `response`), and `input` (or `context`) where there is one |
 | text | `text`: the loss is on all of it |
+
+Any of them but text may have a `system` column. Where several assistant turns of a conversation are to be learned, each is an
+example of its own, with all that came before as its prompt.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from harness.api import Message, Row
 from harness.chat import PLAIN, ChatTemplate
 from harness.errors import UserError
 from harness.render import Example
+from harness.settings import ONLINE_STAGES, PAIRED_STAGES, Stage
 
-_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant"}
+_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant", "model": "assistant"}
 _MESSAGES = 'messages are `{"role": "user", "content": "…"}`, the last one the assistant\'s'
-_WANTED = "prompt + completion, instruction + output, messages, or text"
+_WANTED = "prompt + completion, instruction + output, messages, chosen + rejected, or text"
+_TOGETHER: tuple[frozenset[str], ...] = (
+    frozenset({"prompt", "completion", "system"}),
+    frozenset({"instruction", "input", "output", "system"}),
+    frozenset({"messages", "system", "chosen", "rejected"}),
+    frozenset({"prompt", "system", "chosen", "rejected"}),
+    frozenset({"instruction", "input", "system", "chosen", "rejected"}),
+)
+"""Columns of one format: with some of them mapped, the others keep their names."""
 
 
 def examples_from_rows(
@@ -30,6 +46,9 @@ def examples_from_rows(
     columns: Mapping[Any, str] | None = None,
     template: ChatTemplate | None = None,
     chat: bool = False,
+    system: str | None = None,
+    stage: Stage = "sft",
+    every_turn: bool = False,
 ) -> list[Example]:
     """Examples from the rows of a file or dataset.
 
@@ -39,6 +58,9 @@ def examples_from_rows(
         columns: Ours to theirs: `{"prompt": "question", "completion": "answer"}`.
         template: The model's chat template: what messages are written in.
         chat: Whether plain prompts become user turns under the template too.
+        system: A system prompt for rows that bring none.
+        stage: What is trained: `reward` and `dpo` need a rejected answer, `grpo` and `ppo` no answer.
+        every_turn: Every assistant turn is learned, not the last alone.
 
     Raises:
         UserError: A column is missing (those there are listed), or a row has no answer to learn.
@@ -50,20 +72,189 @@ def examples_from_rows(
     if not rows:
         raise UserError(f"training data `{name}` has no rows")
     there = list(rows[0])
-    if columns:
-        columns = _with_partner(columns, there)
-        rows = [_mapped(name, index, row, columns) for index, row in enumerate(rows)]
-    made = [_example(name, index, row, there, template, chat) for index, row in enumerate(rows)]
-    examples = [example for example in made if example is not None]
+    renamed = _with_partners(columns, there) if columns else None
+    reader = _Reader(name, there, template, chat, system, stage, every_turn)
+    examples: list[Example] = []
+    for index, row in enumerate(rows):
+        examples += reader.read(index, _mapped(name, index, row, renamed) if renamed else row)
     if not examples:
-        raise UserError(f"training data `{name}` has no text in any of its {len(made)} rows")
+        raise UserError(f"training data `{name}` has no text in any of its {len(rows)} rows")
     return examples
 
 
-def _with_partner(columns: Mapping[Any, str], there: Sequence[str]) -> Mapping[Any, str]:
-    """With `prompt` or `completion` alone given, the other keeps its name where it is there."""
-    partners = {"prompt", "completion"} if {"prompt", "completion"} & columns.keys() else set()
-    return {**{column: column for column in partners if column in there}, **columns}
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the rows of one source."""
+
+    name: str
+    there: Sequence[str]
+    """Columns of the first row."""
+    template: ChatTemplate | None
+    chat: bool
+    system: str | None
+    stage: Stage
+    every_turn: bool
+
+    def read(self, index: int, row: Row) -> list[Example]:
+        """The examples of a row; none where it holds no text."""
+        turns = row.get("messages") or row.get("conversations")
+        if "chosen" in row and "rejected" in row:
+            return [self._preference(index, row, turns)]
+        if self.stage in PAIRED_STAGES:
+            raise self._unfit(index, row, f"`stage={self.stage}` learns from `chosen` and `rejected`")
+        if "messages" in row or "conversations" in row:
+            return self._conversation(index, row, turns)
+        if "prompt" in row and ("completion" in row or self.stage in ONLINE_STAGES):
+            prompt, completion = row["prompt"], row.get("completion", "")
+            if isinstance(prompt, list):
+                answer = completion if isinstance(completion, list) else [{"role": "assistant", "content": completion}]
+                return self._conversation(index, row, [*prompt, *(answer if completion else [])])
+            return [self._pair(index, row, self._text(index, "prompt", prompt), "completion", completion)]
+        answer_column = next((column for column in ("output", "response") if column in row), "output")
+        if "instruction" in row and (answer_column in row or self.stage in ONLINE_STAGES):
+            prompt = self._instruction(index, row)
+            return [self._pair(index, row, prompt, answer_column, row.get(answer_column, ""), "\n\n")]
+        if self.stage in ONLINE_STAGES:
+            raise self._unfit(index, row, f"`stage={self.stage}` learns from a `prompt`, `instruction` or messages")
+        if "text" in row:
+            text = self._text(index, "text", row["text"])
+            return [Example("", text)] if text else []
+        raise self._unfit(index, row, f"wanted: {_WANTED}")
+
+    def _pair(self, index: int, row: Row, prompt: str, column: str, completion: Any, separator: str = " ") -> Example:
+        """A prompt and its answer; `separator` stands between them where neither brings white space."""
+        answer = self._text(index, column, completion)
+        begun = self._prompted(index, row, prompt)
+        return Example(begun, self._apart(begun, answer, separator))
+
+    def _apart(self, prompt: str, answer: str, separator: str) -> str:
+        in_turns = self.chat and self.template is not None
+        touching = not in_turns and prompt and not prompt[-1].isspace() and not answer[:1].isspace()
+        return separator + answer if touching and answer else answer
+
+    def _prompted(self, index: int, row: Row, prompt: str) -> str:
+        """A prompt with its system prompt: as turns under the template, else one text before the other."""
+        system = self._system(index, row)
+        if self.chat and self.template is not None:
+            return self.template.render([*system, {"role": "user", "content": prompt}])
+        return "\n\n".join([*(turn["content"] for turn in system), prompt])
+
+    def _instruction(self, index: int, row: Row) -> str:
+        further = "input" if "input" in row else "context"
+        parts = [self._text(index, column, row.get(column) or "") for column in ("instruction", further)]
+        return "\n\n".join(part for part in parts if part)
+
+    def _conversation(self, index: int, row: Row, given: Any) -> list[Example]:
+        """The last assistant turn after what came before it, or every one."""
+        turns = self._turns(index, given)
+        if turns and turns[-1]["role"] != "assistant" and self.stage in ONLINE_STAGES:
+            return [Example(self._rendered(index, row, turns), "")]
+        places = [place for place, turn in enumerate(turns) if turn["role"] == "assistant" and place]
+        if not places:
+            raise UserError(
+                f"training data `{self.name}`: row {index} has no assistant turn after another", hint=_MESSAGES
+            )
+        return [
+            Example(self._rendered(index, row, turns[:place]), self._spoken(turns[place]))
+            for place in (places if self.every_turn else places[-1:])
+        ]
+
+    def _rendered(self, index: int, row: Row, turns: Sequence[Message]) -> str:
+        """Turns up to where the assistant answers."""
+        given = turns and turns[0]["role"] == "system"
+        return (self.template or PLAIN).render([*([] if given else self._system(index, row)), *turns])
+
+    def _spoken(self, turn: Message) -> str:
+        return turn["content"] if self.template else " " + turn["content"]
+
+    def _preference(self, index: int, row: Row, given: Any) -> Example:
+        """A better and a worse answer to one prompt."""
+        answers = [row["chosen"], row["rejected"]]
+        before = given if given else row.get("prompt")
+        if before is None and "instruction" in row:
+            before = self._instruction(index, row)
+        if not isinstance(before, list) and all(isinstance(answer, str) for answer in answers):
+            return self._texts(index, row, before, answers)
+        asked = [{"role": "user", "content": before}] if isinstance(before, str) else before or []
+        spoken = [self._answer_turns(index, column, row[column]) for column in ("chosen", "rejected")]
+        turns = self._turns(index, asked)
+        if all(answer and answer[0]["role"] != "assistant" for answer in spoken):  # whole conversations
+            shared = _shared(*spoken)
+            turns, spoken = spoken[0][:shared], [answer[shared:] for answer in spoken]
+        if not turns or any(len(answer) != 1 or answer[0]["role"] != "assistant" for answer in spoken):
+            raise UserError(
+                f"training data `{self.name}`: row {index} must hold one assistant turn in `chosen` and one in `rejected`,"
+                " after the same turns",
+                hint=_MESSAGES,
+            )
+        better, worse = (self._spoken(answer[0]) for answer in spoken)
+        return Example(self._rendered(index, row, turns), better, rejected=worse)
+
+    def _texts(self, index: int, row: Row, before: Any, answers: Sequence[str]) -> Example:
+        """Answers as texts; without a prompt, what both begin with is theirs."""
+        better, worse = answers
+        if before is None:
+            same = takewhile(lambda pair: pair[0] == pair[1], zip(better, worse, strict=False))
+            shared = "".join(character for character, _ in same)
+            cut = len(shared) - len(re.split(r"\s", shared)[-1])  # at the end of a word
+            before, better, worse = shared[:cut], better[cut:], worse[cut:]
+        prompt = self._prompted(index, row, self._text(index, "prompt", before))
+        separator = "\n\n" if "instruction" in row and "prompt" not in row else " "
+        better, worse = (self._apart(prompt, answer, separator) for answer in (better, worse))
+        return Example(prompt, better, rejected=worse)
+
+    def _answer_turns(self, index: int, column: str, value: Any) -> list[Message]:
+        if isinstance(value, str):
+            return [{"role": "assistant", "content": value}]
+        if not isinstance(value, list | Mapping):
+            self._text(index, column, value)  # refuses it
+        return self._turns(index, [value] if isinstance(value, Mapping) else value)
+
+    def _turns(self, index: int, given: Any) -> list[Message]:
+        messages: list[Message] = []
+        for turn in given if isinstance(given, list) else []:
+            if not isinstance(turn, Mapping):
+                raise UserError(
+                    f"training data `{self.name}`: row {index} has a {type(turn).__name__} as a turn", hint=_MESSAGES
+                )
+            role, content = turn.get("role") or turn.get("from"), turn.get("content") or turn.get("value") or ""
+            role = _ROLES.get(str(role), str(role))
+            messages.append({"role": role, "content": self._text(index, f"{role} turn", content)})
+        return messages
+
+    def _system(self, index: int, row: Row) -> list[Message]:
+        system = row.get("system") or self.system
+        return [{"role": "system", "content": self._text(index, "system", system)}] if system else []
+
+    def _text(self, index: int, column: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise UserError(
+                f"training data `{self.name}`: row {index} has {type(value).__name__} in `{column}`, not text",
+                hint="every prompt and answer must be a string",
+            )
+        return value
+
+    def _unfit(self, index: int, row: Row, wanted: str) -> UserError:
+        ours = ("chosen", "rejected") if self.stage in PAIRED_STAGES else ("prompt", "completion")
+        first, last = (self.there[0], self.there[-1]) if self.there else ("X", "Y")
+        return UserError(
+            f"training data `{self.name}`: row {index} has the columns {', '.join(row) or 'none'}; {wanted}",
+            hint=f"map them: `--train-columns {ours[0]}={first},{ours[1]}={last}`",
+        )
+
+
+def _shared(one: Sequence[Message], other: Sequence[Message]) -> int:
+    """How many turns two conversations begin with together."""
+    count = 0
+    while count < min(len(one), len(other)) and one[count] == other[count]:
+        count += 1
+    return min(count, len(one) - 1, len(other) - 1)
+
+
+def _with_partners(columns: Mapping[Any, str], there: Sequence[str]) -> Mapping[Any, str]:
+    """What is mapped, and the other columns of its format under their own names where they are there."""
+    formats = [format for format in _TOGETHER if columns.keys() <= format]
+    return {**{column: column for format in formats for column in format if column in there}, **columns}
 
 
 def _mapped(name: str, index: int, row: Row, columns: Mapping[Any, str]) -> Row:
@@ -75,68 +266,3 @@ def _mapped(name: str, index: int, row: Row, columns: Mapping[Any, str]) -> Row:
             hint=f"it has: {', '.join(row)}",
         )
     return {ours: row[theirs] for ours, theirs in columns.items()}
-
-
-def _example(
-    name: str, index: int, row: Row, there: list[str], template: ChatTemplate | None, chat: bool
-) -> Example | None:
-    paired = template if chat else None
-    if "messages" in row or "conversations" in row:
-        return _conversation(name, index, row.get("messages") or row.get("conversations"), template)
-    if "prompt" in row and "completion" in row:
-        prompt, completion = row["prompt"], row["completion"]
-        if isinstance(prompt, list):
-            answer = completion if isinstance(completion, list) else [{"role": "assistant", "content": completion}]
-            return _conversation(name, index, [*prompt, *answer], template)
-        return _pair(_text(name, index, "prompt", prompt), _text(name, index, "completion", completion), paired)
-    if "instruction" in row and "output" in row:
-        parts = [_text(name, index, key, row.get(key) or "") for key in ("instruction", "input")]
-        prompt = "\n\n".join(part for part in parts if part)
-        return _pair(prompt, _text(name, index, "output", row["output"]), paired, separator="\n\n")
-    if "text" in row:
-        text = _text(name, index, "text", row["text"])
-        return Example("", text) if text else None
-    raise UserError(
-        f"training data `{name}`: row {index} has the columns {', '.join(row) or 'none'}; wanted: {_WANTED}",
-        hint=f"map them: `--train-columns prompt={there[0] if there else 'X'},completion={there[-1] if there else 'Y'}`",
-    )
-
-
-def _pair(prompt: str, completion: str, template: ChatTemplate | None, separator: str = " ") -> Example:
-    """A prompt and its answer; `separator` stands between them where neither brings white space."""
-    if template is not None:
-        return Example(template.render([{"role": "user", "content": prompt}]), completion)
-    if not prompt or prompt[-1].isspace() or completion[:1].isspace():
-        return Example(prompt, completion)
-    return Example(prompt, separator + completion)
-
-
-def _conversation(name: str, index: int, turns: Any, template: ChatTemplate | None) -> Example:
-    messages: list[Message] = []
-    for turn in turns if isinstance(turns, list) else []:
-        if not isinstance(turn, Mapping):
-            raise UserError(
-                f"training data `{name}`: row {index} has a {type(turn).__name__} as a turn", hint=_MESSAGES
-            )
-        role, content = turn.get("role") or turn.get("from"), turn.get("content") or turn.get("value") or ""
-        role = _ROLES.get(str(role), str(role))
-        messages.append({"role": role, "content": _text(name, index, f"{role} turn", content)})
-    while messages and messages[-1]["role"] != "assistant":
-        messages.pop()
-    if len(messages) < 2:
-        raise UserError(
-            f"training data `{name}`: row {index} has no assistant turn after another",
-            hint=_MESSAGES,
-        )
-    prompt = (template or PLAIN).render(messages[:-1])
-    answer = messages[-1]["content"]
-    return Example(prompt, answer if template else " " + answer)
-
-
-def _text(name: str, index: int, column: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise UserError(
-            f"training data `{name}`: row {index} has {type(value).__name__} in `{column}`, not text",
-            hint="every prompt and answer must be a string",
-        )
-    return value

@@ -103,11 +103,11 @@ class View:
             scored = len(row.ids) - row.scored_from
             said = f"{scored} scored, after ‖" if scored else "continued by generation"
             yield f"── tokens{of} by {self.model}: {len(row.ids)}, {said}{cut}"
-            words = [f"{_in_line(piece)}│{id}" for piece, id in zip(row.pieces, row.ids, strict=True)]
+            words = [f"{in_line(piece)}│{id}" for piece, id in zip(row.pieces, row.ids, strict=True)]
             before, after = words[: row.scored_from], words[row.scored_from :]
             known = row.choice is not None and row.ids[: row.scored_from] == shared
             shared = row.ids[: row.scored_from]
-            yield from _wrapped([*(["…"] if known else before), *(["‖"] if scored else []), *after])
+            yield from wrapped([*(["…"] if known else before), *(["‖"] if scored else []), *after])
 
 
 def view(task: str, item: Item, snapshot: Snapshot, *, trust_remote_code: bool = False) -> View:
@@ -153,17 +153,22 @@ def _escaped(character: str) -> str:
 
 
 def _tokens(tokenizer: Any, choice: int | None, ids: Sequence[int], scored_from: int) -> Tokens:
+    return Tokens(choice, tuple(ids), pieces_of(tokenizer, ids), scored_from)
+
+
+def pieces_of(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:
+    """What each id stands for; a token that is part of a character is written as the tokenizer's vocabulary has it."""
     pieces = [tokenizer.decode([id], clean_up_tokenization_spaces=False) for id in ids]
     known = tokenizer.convert_ids_to_tokens(list(ids))
-    whole = [raw if not piece or "\ufffd" in piece else piece for piece, raw in zip(pieces, known, strict=True)]
-    return Tokens(choice, tuple(ids), tuple(whole), scored_from)
+    return tuple(raw if not piece or "\ufffd" in piece else piece for piece, raw in zip(pieces, known, strict=True))
 
 
-def _in_line(piece: str) -> str:
+def in_line(piece: str) -> str:
+    """A piece of a text on one line, all of its white space visible."""
     return "".join({" ": "·", "\n": "↵", "\t": "→"}.get(each) or _escaped(each) for each in piece)
 
 
-def _wrapped(words: Sequence[str]) -> list[str]:
+def wrapped(words: Sequence[str]) -> list[str]:
     """Words two blanks apart, on lines of at most `WIDTH` terminal cells."""
     from rich.cells import cell_len
 

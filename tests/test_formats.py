@@ -29,6 +29,10 @@ def one(row: dict[str, Any], **options: Any) -> tuple[str, str]:
         ({"instruction": "Add.", "input": "", "output": "2"}, "Add.", "\n\n2"),
         ({"instruction": "Add.", "input": None, "output": "2"}, "Add.", "\n\n2"),
         ({"instruction": "Add.", "output": "2", "text": "ignored"}, "Add.", "\n\n2"),
+        ({"instruction": "Add.", "context": "1+1", "response": "2", "category": "qa"}, "Add.\n\n1+1", "\n\n2"),
+        ({"instruction": "Add.", "context": "", "response": "2"}, "Add.", "\n\n2"),
+        ({"prompt": "1+1 =", "completion": "2", "system": "S"}, "S\n\n1+1 =", " 2"),
+        ({"prompt": "1+1 =", "completion": "2", "system": None}, "1+1 =", " 2"),
         ({"text": "Once."}, "", "Once."),
     ],
 )
@@ -60,6 +64,90 @@ def test_only_the_last_assistant_turn_is_learned() -> None:
     assert one({"messages": turns}, template=CHAT) == ("<system>S<user>U<assistant>A<user>U2<assistant>", "A2")
 
 
+def test_every_assistant_turn_is_an_example_of_its_own_where_that_is_asked() -> None:
+    turns = [*TURNS, {"role": "user", "content": "U2"}, {"role": "assistant", "content": "A2"}]
+    first, second = examples_from_rows("x", [{"messages": turns}], template=CHAT, every_turn=True)
+    assert (first.prompt, first.completion) == ("<system>S<user>U<assistant>", "A")
+    assert (second.prompt, second.completion) == ("<system>S<user>U<assistant>A<user>U2<assistant>", "A2")
+
+
+def test_a_system_prompt_is_the_rows_own_before_the_variants() -> None:
+    row = {"messages": TURNS[1:], "system": "own"}
+    assert one(row, template=CHAT, system="S") == ("<system>own<user>U<assistant>", "A")
+    assert one({"messages": TURNS[1:]}, template=CHAT, system="S") == ("<system>S<user>U<assistant>", "A")
+    assert one({"messages": TURNS}, template=CHAT, system="other") == ("<system>S<user>U<assistant>", "A")
+    pair = {"prompt": "1+1", "completion": "2"}
+    assert one(pair, template=CHAT, chat=True, system="S") == ("<system>S<user>1+1<assistant>", "2")
+    assert one(pair, system="S") == ("S\n\n1+1", " 2")
+
+
+PREFERENCES: list[dict[str, Any]] = [
+    {"prompt": TURNS[:2], "chosen": "A", "rejected": "B"},
+    {"prompt": TURNS[:2], "chosen": [TURNS[2]], "rejected": [{"role": "assistant", "content": "B"}]},
+    {"chosen": TURNS, "rejected": [*TURNS[:2], {"role": "assistant", "content": "B"}]},
+    {"prompt": "U", "chosen": TURNS, "rejected": [*TURNS[:2], {"role": "assistant", "content": "B"}]},
+    {"conversations": SHAREGPT[:2], "chosen": SHAREGPT[2], "rejected": {"from": "gpt", "value": "B"}},
+    {"messages": TURNS[1:2], "system": "S", "chosen": "A", "rejected": "B"},
+]
+
+
+@pytest.mark.parametrize("row", PREFERENCES)
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_every_way_to_write_a_preference_is_the_same(row: dict[str, Any], stage: Any) -> None:
+    (example,) = examples_from_rows("x", [row], template=CHAT, stage=stage)
+    assert example == Example("<system>S<user>U<assistant>", "A", rejected="B")
+    (plain,) = examples_from_rows("x", [row], stage=stage)
+    assert plain == Example("System: S\nUser: U\nAssistant:", " A", rejected=" B")
+
+
+@pytest.mark.parametrize(
+    ("row", "example"),
+    [
+        ({"prompt": "Q:", "chosen": "yes", "rejected": " no"}, Example("Q:", " yes", rejected=" no")),
+        ({"instruction": "Q", "input": "", "chosen": "a", "rejected": "b"}, Example("Q", "\n\na", rejected="\n\nb")),
+        (
+            {"chosen": "\n\nHuman: hi\n\nAssistant: I do.", "rejected": "\n\nHuman: hi\n\nAssistant: I don't."},
+            Example("\n\nHuman: hi\n\nAssistant: I ", "do.", rejected="don't."),
+        ),
+        ({"chosen": "a", "rejected": "b"}, Example("", "a", rejected="b")),
+    ],
+)
+def test_preferences_as_texts(row: dict[str, Any], example: Example) -> None:
+    assert examples_from_rows("x", [row], stage="dpo") == [example]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"prompt": "Q", "completion": "A"}, "row 0 has the columns prompt, completion; `stage=dpo` learns from"),
+        ({"prompt": "Q", "chosen": "A"}, "`stage=dpo` learns from `chosen` and `rejected`"),
+        ({"prompt": "Q", "chosen": "A", "rejected": None}, "row 0 has NoneType in `rejected`"),
+        ({"prompt": "Q", "chosen": 1, "rejected": "B"}, "row 0 has int in `chosen`"),
+        ({"chosen": TURNS, "rejected": TURNS[:2]}, "one assistant turn in `chosen` and one in `rejected`"),
+        ({"chosen": TURNS[2:], "rejected": TURNS[2:]}, "one assistant turn in `chosen`"),
+        ({"prompt": TURNS[:2], "chosen": [], "rejected": "B"}, "one assistant turn in `chosen`"),
+        ({"text": "x"}, "row 0 has the columns text"),
+    ],
+)
+def test_rows_without_a_better_and_a_worse_answer_are_refused(row: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        examples_from_rows("x", [row], stage="dpo")
+
+
+def test_prompts_alone_will_do_where_the_model_writes_the_answers() -> None:
+    for row, example in (
+        ({"prompt": "Q"}, Example("Q", "")),
+        ({"prompt": "Q", "completion": "A"}, Example("Q", " A")),
+        ({"instruction": "Q", "input": "x"}, Example("Q\n\nx", "")),
+        ({"messages": TURNS[:2]}, Example("System: S\nUser: U\nAssistant:", "")),
+        ({"messages": TURNS}, Example("System: S\nUser: U\nAssistant:", " A")),
+        ({"prompt": TURNS[:2]}, Example("System: S\nUser: U\nAssistant:", "")),
+    ):
+        assert examples_from_rows("x", [row], stage="grpo") == [example]
+    with pytest.raises(UserError, match="`stage=grpo` learns from a `prompt`"):
+        examples_from_rows("x", [{"text": "x"}], stage="grpo")
+
+
 def test_plain_prompts_become_user_turns_only_when_asked() -> None:
     assert one({"prompt": "1+1", "completion": "2"}, template=CHAT) == ("1+1", " 2")
     assert one({"prompt": "1+1", "completion": "2"}, template=CHAT, chat=True) == ("<user>1+1<assistant>", "2")
@@ -73,6 +161,16 @@ def test_columns_may_have_other_names() -> None:
     assert one(row, columns={"prompt": "question", "completion": "answer"}) == ("1+1", " 2")
     assert one(row, columns={"text": "question"}) == ("", "1+1")
     assert one({"dialog": TURNS}, columns={"messages": "dialog"}, template=CHAT)[0] == "<system>S<user>U<assistant>"
+
+
+def test_columns_of_one_format_are_mapped_together() -> None:
+    row = {"question": "Add.", "context": "1+1", "answer": "2", "system": "S"}
+    mapped = {"instruction": "question", "input": "context", "output": "answer"}
+    assert one(row, columns=mapped) == ("S\n\nAdd.\n\n1+1", "\n\n2")
+    (pair,) = examples_from_rows(
+        "x", [{"q": "Q", "chosen": "a", "worse": "b"}], columns={"prompt": "q", "rejected": "worse"}, stage="dpo"
+    )
+    assert pair == Example("Q", " a", rejected=" b")
 
 
 def test_of_a_pair_only_one_column_need_be_mapped() -> None:

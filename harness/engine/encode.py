@@ -57,6 +57,19 @@ class Encoder:
         bos = tokenizer.bos_token_id
         self.prefix_id: int = bos if bos is not None else tokenizer.eos_token_id
 
+    def pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Contexts and their continuations in ids, as they are scored: what training learns from.
+
+        Without a context, a continuation follows the prefix token.
+        """
+        moved = [_shift_spaces(*pair) for pair in pairs]
+        texts = self._tokenise([text for context, tail in moved if context for text in (context, context + tail)])
+        alone = self._tokenise([tail for context, tail in moved if not context], special=False)
+        return [
+            self._joint(context, tail, texts) if context else ((self.prefix_id,), alone[tail])
+            for context, tail in moved
+        ]
+
     def encode(self, task: TaskRequests) -> list[Encoded]:
         """All requests of a task, in its order; each distinct text is tokenised once, in one batch."""
         pairs = [[_shift_spaces(*pair) for pair in _pairs(request)] for request in task.requests]
@@ -85,10 +98,7 @@ class Encoder:
         truncated = False
         longest = 0
         for choice, (context, continuation) in enumerate(parts):
-            head = texts[context] if context else (self.prefix_id,)
-            tail = texts[context + continuation][len(head) :] if context else ()
-            if not tail:  # no context, or the two melt into fewer tokens than the context has alone
-                tail = self._tokenise([continuation], special=False)[continuation]
+            head, tail = self._joint(context, continuation, texts)
             if not tail:
                 continue  # an empty continuation: nothing to score
             whole = (head + tail)[-(self.max_length + 1) :]
@@ -99,6 +109,15 @@ class Encoder:
             rows.setdefault(ids, []).append(Span(choice, len(ids) - len(targets), targets))
         found = tuple(ScoreRow(ids, tuple(spans)) for ids, spans in rows.items())
         return Encoded(index, request, found, (), longest, truncated)
+
+    def _joint(
+        self, context: str, continuation: str, texts: dict[str, tuple[int, ...]]
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        head = texts[context] if context else (self.prefix_id,)
+        tail = texts[context + continuation][len(head) :] if context else ()
+        if not tail:  # no context, or the two melt into fewer tokens than the context has alone
+            tail = self._tokenise([continuation], special=False)[continuation]
+        return head, tail
 
     def _text(self, index: int, request: Request, tokens: tuple[int, ...]) -> Encoded:
         length = min(request.window or self.max_length, self.max_length)
@@ -114,7 +133,9 @@ class Encoder:
             # a chat template has written the BOS token already
             wanted = [t for t in distinct if (special and not (bos and t.startswith(bos))) == add_special]
             if wanted:
-                ids = self.tokenizer(wanted, add_special_tokens=add_special, return_attention_mask=False)["input_ids"]
+                ids = self.tokenizer(
+                    wanted, add_special_tokens=add_special, return_attention_mask=False, verbose=False
+                )["input_ids"]
                 found.update(zip(wanted, map(tuple, ids), strict=True))
         return found
 

@@ -1,0 +1,58 @@
+"""Supervised fine-tuning on answers, given their prompts; and post-pretraining on plain text, every token of it learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from harness.finetune.batches import Packing, Padding
+from harness.finetune.encoding import IGNORED, Tokenised, blocks, tokenise
+from harness.finetune.loss import label_loss
+from harness.jobs import TrainJob
+from harness.render import Example
+
+
+class Sft:
+    """Answers are learned and prompts are not; with the stage `pretrain`, whole texts are."""
+
+    updates = 1
+
+    def __init__(self, job: TrainJob, model: Any, tokenizer: Any, max_length: int) -> None:
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+        self._smoothing = job.training.label_smoothing
+        self._encode = blocks if job.training.stage == "pretrain" else tokenise
+        encoded = self._tokenised(job.examples)
+        self.rows = encoded.rows
+        self.truncated, self.dropped, self.lost_tokens = encoded.cut, encoded.dropped, encoded.lost_tokens
+        pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        self._batch = Packing(model, pad_id) if job.training.packing else Padding(pad_id)
+
+    def encode(self, examples: Sequence[Example]) -> Sequence[dict[str, Any]]:
+        return self._tokenised(examples).rows
+
+    def collate(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return self._batch(rows)
+
+    def items(self, batch: dict[str, Any]) -> int:
+        return int((batch["labels"][:, 1:] != IGNORED).sum())
+
+    def loss(self, model: Any, batch: dict[str, Any], items: int) -> Tensor:
+        return label_loss(model, batch, label_smoothing=self._smoothing) / items
+
+    def figures(self) -> dict[str, float]:
+        return {}
+
+    def finish(self, model: Any, folder: Path) -> None:
+        pass
+
+    def _tokenised(self, examples: Sequence[Example]) -> Tokenised:
+        return self._encode(examples, self._tokenizer, self._max_length)
+
+
+def make_stage(job: TrainJob, model: Any, tokenizer: Any, max_length: int) -> Sft:
+    """See `harness.finetune.stage`."""
+    return Sft(job, model, tokenizer, max_length)
