@@ -1,7 +1,7 @@
-"""Trains one variant on transformers' Trainer: loss on the completion alone, and a step clock of our own.
+"""Trains one variant: from a method's model and rendered examples to an artifact on disk and the figures of its making.
 
-The Trainer's own runtime includes loading, evaluation and saving; what counts here is the wall time of the optimiser steps.
-An interrupted training continues from its last checkpoint and gives the same weights.
+What counts as training time is the wall time of the optimizer steps, as `harness.finetune.recorder` takes it. An interrupted
+training continues from its last checkpoint and gives the same weights.
 """
 
 from __future__ import annotations
@@ -10,27 +10,31 @@ import json
 import math
 import os
 import shutil
-import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
+from harness.engine.prefix import learns_a_prompt
 from harness.errors import UserError
+from harness.finetune.adaptive_rank import adaptive_rank
+from harness.finetune.loss import whole_logits_note
+from harness.finetune.optimizers import optimizer_name
+from harness.finetune.recorder import Recorder
+from harness.finetune.stage import Stage, load_stage
+from harness.finetune.steps import Diverged, StageTrainer, last_checkpoint, step_of
+from harness.finetune.validation import Headline, distance
 from harness.jobs import TRAINED_FILE, Trained, Training, TrainJob
-from harness.measure import EnergyMeter, MemoryMeter, Stopwatch, synchroniser
+from harness.measure import EnergyMeter, MemoryMeter, fast_bfloat16
 from harness.models import count_parameters, save_artifact
 from harness.quantiles import percentile
-from harness.render import Example
+from harness.runs import whole_folder
 
-_CHECKPOINT_EVERY_SECONDS = 300.0
-_IGNORED = -100
+_KEYS_AND_VALUES = ("PREFIX_TUNING", "CARTRIDGE")
+"""What peft learns as keys and values, which it loses where activations are computed again."""
 
 
 def run_training(
@@ -53,249 +57,241 @@ def run_training(
         on_step: Told `(done, total, note)` after every step.
 
     Raises:
-        UserError: Nothing is trainable, or no row has an answer that fits.
+        UserError: Nothing is trainable, no row has an answer that fits, or settings do not go with the method.
+        Diverged: The loss or the gradient is no finite number any more.
     """
     total, trainable = count_parameters(model)
+    _refuse(job, model, trainable)
+    settings, device = job.training, job.base.device
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # 16-bit weights lose small updates
+            parameter.data = parameter.data.float()
+    model.config.use_cache = False
+    stage = load_stage(job, model, tokenizer, min(max_length, settings.max_length))
+    steps = steps_of(settings, len(stage.rows), stage.updates)
+    headline = Headline(job.monitor, tokenizer, context=max_length, seed=settings.seed) if job.monitor else None
+    recorder = Recorder(job.log, on_step, device)
+    ranks = adaptive_rank(model, steps)
+    trainer = _trainer(
+        job,
+        model,
+        stage,
+        steps,
+        headline,
+        recorder=recorder,
+        train_key=job.train_key,
+        held_out=stage.encode(job.validation) if job.validation else (),
+        ranks=ranks,
+    )
+    checkpoint, foreign = last_checkpoint(job.state, job.train_key)
+    recorder.rewind(step_of(checkpoint) if checkpoint else 0)
+    set_seed(settings.seed)
+    memory, energy = MemoryMeter(baseline_rss_bytes, device), EnergyMeter(device)
+    try:
+        with memory, energy:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except Diverged as error:
+        raise Diverged(f"{error}; {_keep_last_good(job, model, tokenizer, stage, recorder)}") from None
+    if ranks is not None:
+        ranks.finish()
+    trained = Trained(
+        **_figures(recorder, trainer.state.best_global_step, headline is not None),
+        samples=len(stage.rows),
+        parameters_total=total,
+        parameters_trainable=trainable,
+        truncated=stage.truncated,
+        dropped=stage.dropped,
+        lost_tokens=stage.lost_tokens,
+        checkpointing=settings.checkpointing,
+        micro_batch_size=trainer.most_rows,
+        peaks=vars(memory.peaks()),
+        energy_joules=energy.joules,
+        notes=tuple(_notes(job, model, trainer, foreign)),
+    )
+    _leave_artifact(job, trainer.accelerator.unwrap_model(model), tokenizer, stage, trained)
+    return trained
+
+
+def steps_of(settings: Training, rows: int, updates: int = 1) -> int:
+    """Optimizer steps of a training.
+
+    Args:
+        settings: `steps`, or `epochs` and `batch_size`.
+        rows: Of the data.
+        updates: Steps that follow one another on the same rows; then only whole batches count.
+
+    Example:
+        >>> steps_of(Training(1e-3, None, 2.0, 8, 8, 64, 0), rows=20)
+        6
+    """
+    if settings.steps is not None:
+        return settings.steps
+    batches = math.ceil(rows / settings.batch_size) if updates == 1 else max(1, rows // settings.batch_size) * updates
+    return math.ceil((settings.epochs or 1.0) * batches)
+
+
+def _refuse(job: TrainJob, model: Any, trainable: int) -> None:
+    """What cannot be trained, before anything is."""
+    settings = job.training
     if not trainable:
         raise UserError(
             f"method `{job.method.name}` left nothing to train on this model",
             hint="a method must leave at least one parameter with requires_grad",
         )
-    settings = job.training
-    rows, truncated = tokenise(job.examples, tokenizer, min(max_length, settings.max_length))
-    for parameter in model.parameters():
-        if parameter.requires_grad:  # 16-bit weights lose small updates
-            parameter.data = parameter.data.float()
-    model.config.use_cache = False
-    recorder = _Recorder(job.log, on_step, synchroniser(job.base.device))
-    try:
-        trainer = _CountingTrainer(
-            model=model,
-            args=_arguments(job, settings, len(rows)),
-            train_dataset=_Rows(rows),
-            data_collator=_Padding(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0),
-            callbacks=[recorder],
+    if settings.checkpointing and learns_a_prompt(model) and model.active_peft_config.peft_type in _KEYS_AND_VALUES:
+        raise UserError(
+            f"method `{job.method.name}` cannot be trained with activation checkpointing: what it learns are keys and"
+            " values, which are not there when activations are computed again",
+            hint="leave out `checkpointing`",
         )
-    except ValueError as error:  # a quantized base without an adapter beside it, say
+    frozen = {p.dtype for p in model.parameters() if not p.requires_grad and p.is_floating_point()}
+    if settings.precision == "fp32" and frozen & {torch.float16, torch.bfloat16} and job.base.quant is None:
+        raise UserError(
+            f"`precision=fp32` cannot be had from a base in {job.base.dtype}",
+            hint="load it in 32 bits, `--dtype float32`, or leave out `precision`",
+        )
+
+
+def _trainer(
+    job: TrainJob, model: Any, stage: Stage, steps: int, headline: Headline | None, **options: Any
+) -> StageTrainer:
+    quantized = getattr(model, "is_quantized", False)
+    if quantized and not hasattr(model, "peft_config"):
+        model.is_quantized = False  # the library knows of no trainable weights on such a base but peft's
+    patience = job.training.patience
+    looks = bool(job.validation) or headline is not None
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.log.with_suffix(".tensorboard"))
+    try:
+        return StageTrainer(
+            stage,
+            job.training,
+            model=model,
+            args=_arguments(job, steps, len(stage.rows), headline),
+            headline=headline,
+            callbacks=[EarlyStoppingCallback(patience)] if looks and patience else [],
+            **options,
+        )
+    except (ValueError, ImportError) as error:  # a GPU without bfloat16, say
         raise UserError(
             f"method `{job.method.name}` cannot be trained: {str(error).splitlines()[0][:300]}",
-            hint="on a quantized base only added parameters can be trained",
+            hint="see `harness env`, and the settings of the training",
         ) from error
-    for callback in list(trainer.callback_handler.callbacks):
-        if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
-            trainer.remove_callback(callback)
-    recorder.tokens_of = trainer
-    checkpoint = _last_checkpoint(job.state)
-    recorder.rewind(_step_of(checkpoint) if checkpoint else 0)
-    set_seed(settings.seed)
-    memory = MemoryMeter(baseline_rss_bytes, job.base.device)
-    energy = EnergyMeter(job.base.device)
-    with memory, energy:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    steps = recorder.steps
-    losses = tuple(step["loss"] for step in steps)
-    trained = Trained(
-        train_seconds=sum(step["seconds"] for step in steps),
-        tokens=sum(step["tokens"] for step in steps),
-        steps=len(steps),
-        samples=len(rows),
-        final_loss=sum(losses[-10:]) / len(losses[-10:]) if losses else None,
-        losses=losses,
-        step_seconds_p50=percentile([step["seconds"] for step in steps], 0.5) if steps else 0.0,
-        parameters_total=total,
-        parameters_trainable=trainable,
-        truncated=truncated,
-        checkpointing=settings.checkpointing,
-        micro_batch_size=settings.micro_batch_size,
-        peaks=vars(memory.peaks()),
-        energy_joules=energy.joules,
-    )
-    _leave_artifact(job, trainer.accelerator.unwrap_model(model), tokenizer, trained)
-    return trained
+    finally:
+        if quantized:
+            model.is_quantized = True
 
 
-def tokenise(examples: Sequence[Example], tokenizer: Any, max_length: int) -> tuple[list[dict[str, Any]], int]:
-    """Examples as ids and labels, tokenised jointly as scoring does; labels are on the completion alone.
-
-    Returns:
-        The rows with at least one label, and how many were cut to `max_length`.
-
-    Raises:
-        UserError: No row is left.
-    """
-    bos = tokenizer.bos_token
-    rows: list[dict[str, Any]] = []
-    truncated = 0
-    for example in examples:
-        special = not (bos and example.prompt.startswith(bos))
-        kept = example.prompt.rstrip(" ")
-        completion = example.prompt[len(kept) :] + example.completion
-        prompt_ids = tokenizer(kept, add_special_tokens=special)["input_ids"] if kept else []
-        whole = tokenizer(kept + completion, add_special_tokens=special)["input_ids"]
-        ids = [*prompt_ids, *whole[len(prompt_ids) :]]
-        while len(ids) > len(prompt_ids) and ids[-1] == tokenizer.eos_token_id:
-            ids.pop()  # the text's own, or one that the tokenizer adds
-        if example.append_eos or completion.endswith(tokenizer.eos_token):
-            ids.append(tokenizer.eos_token_id)
-        labels = [_IGNORED] * len(prompt_ids) + ids[len(prompt_ids) :]
-        if len(ids) > max_length:
-            truncated += 1
-            ids, labels = ids[:max_length], labels[:max_length]
-        if any(label != _IGNORED for label in labels[1:]):
-            rows.append({"input_ids": ids, "labels": labels})
-    if not rows:
-        raise UserError(
-            f"none of the {len(examples)} training rows has an answer within {max_length} tokens",
-            hint="raise `--max-length`, or shorten the prompts",
-        )
-    return rows, truncated
-
-
-class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
-    def __init__(self, rows: list[dict[str, Any]]) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._rows[index]
-
-
-class _Padding:
-    """Right padding, which every method takes without a change of score."""
-
-    def __init__(self, pad_id: int) -> None:
-        self._pad_id = pad_id
-
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        width = max(len(row["input_ids"]) for row in rows)
-
-        def padded(key: str, filler: int) -> Tensor:
-            return torch.tensor([row[key] + [filler] * (width - len(row[key])) for row in rows])
-
-        mask = torch.tensor([[1] * len(row["input_ids"]) + [0] * (width - len(row["input_ids"])) for row in rows])
-        return {
-            "input_ids": padded("input_ids", self._pad_id),
-            "labels": padded("labels", _IGNORED),
-            "attention_mask": mask,
+def _arguments(job: TrainJob, steps: int, rows: int, headline: Headline | None) -> TrainingArguments:
+    settings = job.training
+    looks: dict[str, Any] = {"eval_strategy": "no", "save_strategy": "no"}
+    if job.validation or headline is not None:
+        looks = {
+            "eval_strategy": "steps",
+            "eval_steps": distance(steps, settings.evaluate_every),
+            "save_strategy": "best",
+            "load_best_model_at_end": True,
+            "metric_for_best_model": "headline" if headline is not None else "loss",
+            "greater_is_better": headline is not None and headline.metric.higher_is_better,
         }
-
-
-class _CountingTrainer(Trainer):  # type: ignore[misc]
-    """Counts the real tokens of each micro-batch that is trained on (the data loader reads ahead)."""
-
-    seen_tokens = 0
-
-    def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **options: Any) -> Tensor:
-        self.seen_tokens += int(inputs["attention_mask"].sum())
-        loss: Tensor = super().training_step(model, inputs, *rest, **options)
-        return loss
-
-
-class _Recorder(TrainerCallback):  # type: ignore[misc]
-    """One line of the log a step: loss, learning rate, seconds, tokens."""
-
-    tokens_of: _CountingTrainer
-
-    def __init__(self, log: Path, on_step: Callable[[int, int, str], None], synchronise: Callable[[], None]) -> None:
-        self._log = log
-        self._on_step = on_step
-        self._watch = Stopwatch(synchronise=synchronise)
-        self._start = 0.0
-        self._saved = time.monotonic()
-        self.steps: list[dict[str, Any]] = []
-
-    def rewind(self, step: int) -> None:
-        """Keeps the log's first `step` lines: those of the checkpoint that training continues from."""
-        lines = self._log.read_text().splitlines()[:step] if step and self._log.is_file() else []
-        self.steps = [json.loads(line) for line in lines]
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        self._log.write_text("".join(line + "\n" for line in lines))
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._watch.synchronise()
-        self._start = self._watch.clock()
-        self._before = self.tokens_of.seen_tokens
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._watch.synchronise()
-        seconds = self._watch.clock() - self._start
-        tokens = self.tokens_of.seen_tokens - self._before
-        self.steps.append({"step": state.global_step, "seconds": seconds, "tokens": tokens})
-        if time.monotonic() - self._saved > _CHECKPOINT_EVERY_SECONDS:
-            control.should_save = True
-            self._saved = time.monotonic()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        if not logs or "loss" not in logs or not self.steps or "loss" in self.steps[-1]:
-            return
-        self.steps[-1].update(loss=logs["loss"], lr=logs.get("learning_rate"), grad_norm=logs.get("grad_norm"))
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(self.steps[-1]) + "\n")
-        self._on_step(state.global_step, state.max_steps, f"loss {logs['loss']:.2f}")
-
-
-def _arguments(job: TrainJob, settings: Training, rows: int) -> TrainingArguments:
-    steps = settings.steps or math.ceil((settings.epochs or 1.0) * math.ceil(rows / settings.batch_size))
     arguments = TrainingArguments(
         output_dir=str(job.state),
-        per_device_train_batch_size=settings.micro_batch_size,
-        gradient_accumulation_steps=max(1, settings.batch_size // settings.micro_batch_size),
-        max_steps=settings.steps if settings.steps is not None else -1,
-        num_train_epochs=settings.epochs or 1.0,
+        per_device_train_batch_size=min(settings.batch_size, rows),
+        max_steps=steps,
         learning_rate=settings.lr,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.clip,
-        lr_scheduler_type="cosine",
-        warmup_steps=int(settings.warmup * steps),  # a share would be rounded up: a first step at rate 0
-        optim="adamw_torch",
+        optim=optimizer_name(settings.optimizer),
         train_sampling_strategy="random",  # by length, each batch of a mix would be of one task
         remove_unused_columns=False,
-        bf16=settings.bf16,
+        bf16=settings.precision == "bf16",
+        fp16=settings.precision == "fp16",
         use_cpu=job.base.device == "cpu",
-        gradient_checkpointing=settings.checkpointing,
+        activation_checkpointing=settings.checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if settings.checkpointing else None,
         logging_strategy="steps",
         logging_steps=1,
         logging_nan_inf_filter=False,
-        save_strategy="no",
         save_total_limit=1,
         disable_tqdm=True,
-        report_to="none",
+        report_to=list(job.report_to) or "none",
+        run_name=job.log.stem,
         seed=settings.seed,
-        dataloader_pin_memory=job.base.device != "cpu",
+        dataloader_pin_memory=False,
+        **looks,
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # one process, one device: no DataParallel over all that are visible
     return arguments
 
 
-def _last_checkpoint(state: Path) -> Path | None:
-    """The newest whole checkpoint; the trainer's state is written last, so one torn by a kill has none, or a torn one."""
-    for folder in sorted(state.glob("checkpoint-*"), key=_step_of, reverse=True):
-        with suppress(OSError, json.JSONDecodeError):
-            json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-            return folder
-    return None
+def _figures(recorder: Recorder, best: int | None, by_headline: bool) -> dict[str, Any]:
+    """What the log says of a training."""
+    lines, looks = recorder.steps, recorder.looks
+    losses = tuple(line["loss"] for line in lines)
+    monitored = "headline" if by_headline else "loss"
+    kept = best or (lines[-1]["step"] if lines else 0)
+    return {
+        "train_seconds": sum(line["seconds"] for line in lines),
+        "tokens": sum(line["tokens"] for line in lines),
+        "steps": len(lines),
+        "final_loss": sum(losses[-10:]) / len(losses[-10:]) if losses else None,
+        "losses": losses,
+        "rewards": tuple(line["reward"] for line in lines if "reward" in line),
+        "step_seconds_p50": percentile([line["seconds"] for line in lines], 0.5) if lines else 0.0,
+        "validation": tuple((look["step"], look["held_out"][monitored]) for look in looks),
+        "validation_loss": next((look["held_out"].get("loss") for look in looks if look["step"] == kept), None),
+        "held_out_losses": tuple(look["held_out"]["loss"] for look in looks if "loss" in look["held_out"]),
+        "best_step": best if looks else None,
+    }
 
 
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
+def _notes(job: TrainJob, model: Any, trainer: StageTrainer, foreign: bool) -> list[str]:
+    """What is to be known of how it was trained."""
+    settings, notes = job.training, []
+    if foreign:
+        notes.append("an interrupted training with other settings lay in its place and was not taken up")
+    if trainer.most_rows < settings.micro_batch_size:
+        notes.append(
+            f"memory ran out: batches of {settings.batch_size} rows went through the model at most"
+            f" {trainer.most_rows} at a time, which changes no result"
+        )
+    if (
+        settings.precision != "fp32"
+        and job.base.device == "cpu"
+        and not (settings.precision == "bf16" and fast_bfloat16())
+    ):
+        notes.append(f"this processor has no {settings.precision} products: `precision=fp32` would be faster")
+    if (done := trainer.state.global_step) < trainer.state.max_steps:
+        notes.append(f"stopped at step {done} of {trainer.state.max_steps}: {settings.patience} looks without a gain")
+    if settings.stage in ("sft", "pretrain") and (whole := whole_logits_note(model)):
+        notes.append(whole)
+    return notes
 
 
-def _leave_artifact(job: TrainJob, model: Any, tokenizer: Any, trained: Trained) -> None:
-    """Writes the artifact aside, syncs it, and renames it: it is whole or not there."""
-    aside = job.output.with_name(job.output.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+def _keep_last_good(job: TrainJob, model: Any, tokenizer: Any, stage: Stage, recorder: Recorder) -> str:
+    """Leaves the weights of the step before the one that went wrong beside where the artifact would be."""
+    done = recorder.steps[-1]["step"] if recorder.steps else 0
+    finite = all(bool(p.isfinite().all()) for p in model.parameters() if p.requires_grad)
+    advice = "lower the rate"
+    if not done or not finite:
+        return advice
+    folder = job.output.with_name(f"{job.output.name}-step-{done}")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    _save(job, model, tokenizer, stage, folder)
+    return f"{advice} (the weights of step {done} are in {folder})"
+
+
+def _save(job: TrainJob, model: Any, tokenizer: Any, stage: Stage, folder: Path) -> None:
+    stage.finish(model, folder)
     if job.saves == "checkpoint":
         model = model.to(getattr(torch, job.base.dtype))
-    save_artifact(model, tokenizer, aside, saves=job.saves, method=job.method)
-    record = {"train_key": job.train_key, "trained": asdict(trained)}
-    (aside / TRAINED_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
-    for path in aside.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    shutil.rmtree(job.output, ignore_errors=True)
-    aside.rename(job.output)
+    save_artifact(model, tokenizer, folder, saves=job.saves, method=job.method)
+
+
+def _leave_artifact(job: TrainJob, model: Any, tokenizer: Any, stage: Stage, trained: Trained) -> None:
+    """What was trained, and the figures of its training."""
+    with whole_folder(job.output) as folder:
+        _save(job, model, tokenizer, stage, folder)
+        record = {"train_key": job.train_key, "trained": asdict(trained)}
+        (folder / TRAINED_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
     shutil.rmtree(job.state, ignore_errors=True)

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-BAR_WIDTH = 22
+BAR_WIDTH, SHORT_BAR = 22, 8
+PART = " · "
+"""Between the parts of a note; the last ones are left out where there is no room."""
 SECONDS_BETWEEN_FRAMES = 0.1
 SECONDS_BETWEEN_LINES = 30.0
 """Without a terminal, a stage under way says so this often."""
@@ -110,7 +112,6 @@ class TerminalProgress(Progress):
             return
         self._done, self._note = done, one_line(note) or self._note
         self._total = self._total if total is None else total
-        self._total = self._total if total is None else total
         wait = SECONDS_BETWEEN_FRAMES if self._live else SECONDS_BETWEEN_LINES
         if not self._paused and self._now() - self._drawn >= wait:
             self._draw()
@@ -157,19 +158,33 @@ class TerminalProgress(Progress):
             self._console.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
 
     def _line(self, final: bool) -> Text:
+        """The stage's line; where it would be wider than the terminal, bar and note give way before the time does."""
+        notes = self._note.split(PART) if self._note else []
+        line = self._drawn_line(final, BAR_WIDTH, notes)
+        if self._live:
+            width = BAR_WIDTH
+            while (over := len(line) - self._console.width + 1) > 0 and (width > SHORT_BAR or len(notes) > 1):
+                if width > SHORT_BAR:
+                    width = max(SHORT_BAR, width - over)
+                else:
+                    notes.pop()
+                line = self._drawn_line(final, width, notes)
+        return line
+
+    def _drawn_line(self, final: bool, bar_width: int, notes: list[str]) -> Text:
         from rich.text import Text
 
         line = Text(f"{self._label:<5}  ", style="bold") + Text(self._what, style="not bold")
         if self._total:
             share = min(1.0, self._done / self._total)
             if self._live:
-                full = round(BAR_WIDTH * share)
-                line.append("  ").append("━" * full, style="green").append("─" * (BAR_WIDTH - full), style="dim")
+                full = round(bar_width * share)
+                line.append("  ").append("━" * full, style="green").append("─" * (bar_width - full), style="dim")
                 line.append(f" {self._done}/{self._total}")
             elif self._done:
                 line.append(f"  {self._done}/{self._total}")
-        if self._note:
-            line.append(f"  {self._note}")
+        if notes:
+            line.append("  " + PART.join(notes))
         elapsed = self._now() - self._began
         if final:
             line.append(f"  {clock(elapsed)}", style="dim")

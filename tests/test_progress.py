@@ -124,6 +124,25 @@ def test_a_narrow_terminal_gets_a_line_that_does_not_wrap() -> None:
     assert all(len(line) < 30 for line in visible(stream))
 
 
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (
+            120,
+            "Train  qlora:rank=16  ━━━━━━━━━━━─────────── 120/240  loss 1.31 · 5.2k tok/s · 2.1 GB  1m 02s left",
+        ),
+        (80, "Train  qlora:rank=16  ━━━━──── 120/240  loss 1.31 · 5.2k tok/s  1m 02s left"),
+        (60, "Train  qlora:rank=16  ━━━━──── 120/240  loss 1.31  1m 02s left"[:59]),
+    ],
+)
+def test_bar_and_note_give_way_before_the_time_left_does(width: int, line: str) -> None:
+    progress, stream, clock = terminal(width=width)
+    progress.start("Train", "qlora:rank=16", total=240)
+    clock.seconds += 62
+    progress.advance(120, "loss 1.31 · 5.2k tok/s · 2.1 GB")
+    assert visible(stream)[-1] == line
+
+
 def test_markup_and_control_characters_in_names_are_only_text() -> None:
     progress, stream, _ = terminal()
     progress.start("Eval", "[red]x[/red]\x1b[2J", total=4)
