@@ -11,16 +11,13 @@ Example:
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
-import subprocess
 import sys
-import tempfile
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from harness.errors import UserError
+from harness.helper import Helper, HelperFailed, answer_lines
 
 Pair = tuple[str, str]
 """Premise and hypothesis."""
@@ -37,9 +34,7 @@ class Judge:
 
     def __init__(self, model: str) -> None:
         self.model = model
-        self._lock = threading.Lock()
-        self._child: subprocess.Popen[str] | None = None
-        self._said = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - read when the child has failed
+        self._helper = Helper("harness.nli", model)
 
     def entailment(self, pairs: Sequence[Pair]) -> list[float]:
         """The probability that each premise entails its hypothesis.
@@ -47,37 +42,12 @@ class Judge:
         Raises:
             UserError: The model cannot be loaded, has no class for entailment, or its process ended.
         """
-        with self._lock:
-            if self._child is None:
-                self._child = subprocess.Popen(
-                    [sys.executable, "-m", "harness.nli", self.model],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=self._said,
-                    text=True,
-                    encoding="utf-8",
-                )
-            answer = self._ask(self._child, json.dumps(list(pairs)))
-        if isinstance(answer, str):
-            raise UserError(
-                f"could not judge entailment with `{self.model}`: {answer}", hint="`nli` names a classifier"
-            )
-        return answer
-
-    def _ask(self, child: subprocess.Popen[str], line: str) -> list[float] | str:
-        assert child.stdin is not None and child.stdout is not None
         try:
-            child.stdin.write(line + "\n")
-            child.stdin.flush()
-            answer: list[float] | str = json.loads(child.stdout.readline())
-        except (OSError, ValueError):
-            child.kill()
-            child.wait()
-            self._child = None
-            self._said.seek(0)
-            last = [text for text in self._said.read().splitlines() if text.strip()][-1:]
-            return f"its process ended ({''.join(last)[:300] or child.returncode})"
-        return answer
+            return self._helper.ask(list(pairs))
+        except HelperFailed as error:
+            raise UserError(
+                f"could not judge entailment with `{self.model}`: {error}", hint="`nli` names a classifier"
+            ) from error
 
 
 @functools.cache
@@ -87,18 +57,13 @@ def judge(model: str) -> Judge:
 
 
 def main(model: str) -> None:
-    """The child: a line of pairs in, a line of probabilities (or what is wrong) out, until there is no more."""
-    answers = sys.stdout
-    scorer: _Scorer | None = None
-    with contextlib.redirect_stdout(sys.stderr):  # what libraries print is no answer
-        for line in sys.stdin:
-            answer: list[float] | str
-            try:
-                scorer = scorer or _Scorer(model)
-                answer = scorer.probabilities([(premise, hypothesis) for premise, hypothesis in json.loads(line)])
-            except Exception as error:  # any failure of the library's is the parent's to tell
-                answer = " ".join(str(error).split())[:300] or type(error).__name__
-            print(json.dumps(answer), file=answers, flush=True)
+    """The child: pairs in, probabilities out."""
+
+    def load() -> Callable[[Any], list[float]]:
+        scorer = _Scorer(model)
+        return lambda pairs: scorer.probabilities([(premise, hypothesis) for premise, hypothesis in pairs])
+
+    answer_lines(load)
 
 
 class _Scorer:

@@ -19,6 +19,7 @@ from harness.jobs import Raw
 
 _DRAWN_AT_ONCE = 32
 """Rows whose probabilities are in memory together, in float64."""
+_PAD = 0
 _TAIL = 8
 """Tokens of prompt decoded before the new ones: SentencePiece drops the space of a text's first token."""
 
@@ -34,11 +35,13 @@ class Writer:
     generator: torch.Generator | None
     ids: list[int] = field(default_factory=list)
     finished: bool = False
+    end: int | None = None
+    """The token that ended the text; None where a stop string or the limit did."""
 
     def take(self, token: int) -> None:
         """Adds a token, unless it ends the text; finished at EOS, a stop string, or the limit."""
         if token in self.eos:
-            self.finished = True
+            self.finished, self.end = True, token
             return
         self.ids.append(token)
         self.finished = len(self.ids) >= self.item.request.max_tokens or self._stopped()
@@ -130,7 +133,6 @@ def eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(i for i in [tokenizer.eos_token_id, *several] if i is not None)
 
 
-@torch.inference_mode()
 def generate_pack(
     model: Any,
     tokenizer: Any,
@@ -142,9 +144,16 @@ def generate_pack(
     """The texts of a pack's requests, in its order."""
     eos = eos_ids(model, tokenizer)
     by_item = [writers(item, tokenizer, eos, seed) for item in pack]
-    active = [writer for group in by_item for writer in group]
+    write_together(model, [writer for group in by_item for writer in group], numerics=numerics)
+    return [finished_raw(group) for group in by_item]
+
+
+@torch.inference_mode()
+def write_together(model: Any, writers: Sequence[Writer], *, numerics: str) -> None:
+    """Has all writers finish their texts, side by side."""
+    active = list(writers)
     width = max(len(writer.item.prompt) for writer in active)
-    ids = torch.full((len(active), width), tokenizer.eos_token_id)
+    ids = torch.full((len(active), width), _PAD)
     mask = torch.zeros(len(active), width, dtype=torch.long)
     for number, writer in enumerate(active):
         prompt = torch.tensor(writer.item.prompt)
@@ -175,7 +184,6 @@ def generate_pack(
                 active, mask = [active[number] for number in keep], mask[where]
             ids = torch.tensor([[writer.ids[-1]] for writer in active], device=model.device)
             mask = torch.cat([mask, torch.ones(len(active), 1, dtype=mask.dtype, device=mask.device)], 1)
-    return [finished_raw(group) for group in by_item]
 
 
 def finished_raw(group: Sequence[Writer]) -> Raw:

@@ -13,8 +13,9 @@ from peer import Asked, Side
 
 from harness.children import score
 from harness.jobs import Base, Event, Packed, Raw, Recipe, ScoreJob, ScoreVariant, TaskRequests
-from harness.preparation import ScoredTask, prepare
+from harness.preparation import prepare
 from harness.render import Item
+from harness.scored import ScoredTask
 from harness.spec import configure
 from harness.stats import interval
 from harness.tally import observations, sample_row

@@ -1,0 +1,206 @@
+"""PPO: answers that turn out better than foreseen are made likelier, in steps that cannot go far.
+
+Schulman et al., "Proximal Policy Optimization Algorithms", 2017 (arXiv 1707.06347), on answers as in Ouyang et al., 2022 (arXiv
+2203.02155): a reward at the answer's end, a penalty at every token for going from where training began, advantages by
+generalised estimation (arXiv 1506.02438), and a head on the model's own hidden states that foresees what is still to come. The
+head serves training alone and is thrown away after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.engine.prefix import learns_a_prompt
+from harness.finetune.figures import Figures
+from harness.finetune.judges import load_judge
+from harness.finetune.policy import Beginning, answer_mask, judging
+from harness.finetune.rollouts import Prompts, Rollouts, roll_out
+from harness.heads import head_for, inner_model
+from harness.jobs import TrainJob
+from harness.render import Example
+
+BETA = 0.05
+CLIP = 0.2
+VALUE_WEIGHT = 0.1
+DISCOUNT, LAMBDA = 1.0, 0.95
+UPDATES = 4
+"""Steps on the same answers, which is what the clipping is for."""
+
+
+@dataclass
+class _Experience:
+    """Answers to a micro-batch of prompts with what is fixed while they are learned from."""
+
+    rollouts: Rollouts
+    logprobs: Tensor
+    values: Tensor
+    advantages: Tensor
+    left: int
+    """How many more steps learn from it."""
+
+
+class Ppo:
+    """Prompts, and a head that foresees rewards."""
+
+    updates = UPDATES
+
+    def __init__(self, job: TrainJob, model: Any, tokenizer: Any, max_length: int) -> None:
+        self._settings, self._tokenizer = job.training, tokenizer
+        self._prompts = Prompts(tokenizer, max_length, job.training)
+        encoded = self._prompts.encode(job.examples)
+        self.rows = encoded.rows
+        self.truncated, self.dropped, self.lost_tokens = encoded.cut, encoded.dropped, encoded.lost_tokens
+        self._judge = load_judge(job.reward)
+        self._beta = BETA if self._settings.beta is None else self._settings.beta
+        self._beginning = Beginning(model) if self._beta else None
+        self._head = head_for(model)
+        model.value_head = self._head  # where the optimizer finds it
+        self._experience: dict[tuple[int, ...], _Experience] = {}
+        self._figures = Figures()
+
+    def encode(self, examples: Sequence[Example]) -> Sequence[dict[str, Any]]:
+        return self._prompts.encode(examples).rows
+
+    def collate(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return self._prompts.collate(rows)
+
+    def items(self, batch: dict[str, Any]) -> int:
+        return len(batch["index"]) * self._settings.generations
+
+    def loss(self, model: Any, batch: dict[str, Any], items: int) -> Tensor:
+        """Of held-out prompts: the mean reward, negative, so that less is better."""
+        if not torch.is_grad_enabled():
+            rollouts = roll_out(model, self._tokenizer, self._prompts.of(batch), self._settings, self._judge)
+            self._figures.add(reward=rollouts.rewards, ended=rollouts.ended)
+            return -rollouts.rewards.sum() / items
+        which = tuple(batch["index"].tolist())
+        if which not in self._experience:  # whatever was kept of these prompts is of micro-batches cut otherwise
+            self._experience = {each: kept for each, kept in self._experience.items() if not {*each} & {*which}}
+            self._experience[which] = self._gather(model, batch)
+        experience = self._experience[which]
+        experience.left -= 1
+        if not experience.left:
+            del self._experience[which]
+        batch["tokens"] = experience.rollouts.batch["tokens"]
+        logprobs, values, mask = self._run(model, experience.rollouts)
+        losses = ppo_losses(logprobs, experience.logprobs, values, experience.values, experience.advantages, mask)
+        return losses.sum() / items
+
+    def figures(self) -> dict[str, float]:
+        """Mean reward, tokens of an answer, share ended, distance from the beginning."""
+        return self._figures.take()
+
+    def finish(self, model: Any, folder: Path) -> None:
+        del model.value_head
+
+    def _gather(self, model: Any, batch: dict[str, Any]) -> _Experience:
+        """Answers of the model as it is now, and what each token was worth."""
+        rollouts = roll_out(model, self._tokenizer, self._prompts.of(batch), self._settings, self._judge)
+        with judging(model):
+            logprobs, values, mask = self._run(model, rollouts)
+            reference = logprobs
+            if self._beginning is not None:
+                with self._beginning.of(model):
+                    reference = self._run(model, rollouts)[0]
+        rewards = token_rewards(rollouts.rewards, logprobs - reference, mask, beta=self._beta)
+        found = advantages(rewards, values, mask)
+        divergence = ((logprobs - reference) * mask).sum(1)
+        self._figures.add(reward=rollouts.rewards, ended=rollouts.ended, length=mask.sum(1), kl=divergence)
+        return _Experience(rollouts, logprobs, values, found, self.updates)
+
+    def _run(self, model: Any, rollouts: Rollouts) -> tuple[Tensor, Tensor, Tensor]:
+        """`[answers, tokens]` log-probabilities, values foreseen before each token, and where there is one."""
+        batch = rollouts.batch
+        mask = answer_mask(batch["labels"])
+        kept = slice(-mask.shape[1] - 1, -1)  # what stands before each token
+        with _hidden_states(model) as seen:
+            logits = model(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                use_cache=learns_a_prompt(
+                    model
+                ),  # a learned prefix comes in as a cache, which a forward without refuses
+            ).logits[:, kept]
+        labels = batch["labels"][:, -mask.shape[1] :].clamp(min=0)
+        logits = logits.float() / self._settings.temperature
+        logprobs = logits.gather(2, labels[..., None])[..., 0] - logits.logsumexp(-1)
+        values = self._head(seen[-1])[:, kept, 0]
+        return logprobs * mask, values * mask, mask
+
+
+def token_rewards(rewards: Tensor, divergence: Tensor, mask: Tensor, *, beta: float) -> Tensor:
+    """`[answers, tokens]`: the penalty of each token, and at the last one the reward of the answer.
+
+    Args:
+        rewards: `[answers]`.
+        divergence: `[answers, tokens]`: how much likelier each token has become.
+        mask: `[answers, tokens]`, 1 where there is a token.
+        beta: Weight of the penalty.
+    """
+    places = torch.arange(mask.shape[1], device=mask.device)
+    last = (mask * places).argmax(1, keepdim=True)
+    return (-beta * divergence * mask).scatter_add(1, last, rewards[:, None].to(divergence))
+
+
+def advantages(rewards: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """`[answers, tokens]` generalised advantage estimates (arXiv 1506.02438); what was foreseen after the last token is 0.
+
+    Example:
+        >>> advantages(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5, 0.5]]), torch.ones(1, 2))
+        tensor([[0.4750, 0.5000]])
+    """
+    found = torch.zeros_like(values)
+    later = torch.zeros_like(values[:, 0])
+    following = torch.zeros_like(later)
+    for place in range(values.shape[1] - 1, -1, -1):
+        here = mask[:, place]
+        surprise = rewards[:, place] + DISCOUNT * following - values[:, place]
+        later = here * (surprise + DISCOUNT * LAMBDA * later) + (1 - here) * later
+        following = here * values[:, place] + (1 - here) * following
+        found[:, place] = here * later
+    return found
+
+
+def ppo_losses(
+    logprobs: Tensor, old_logprobs: Tensor, values: Tensor, old_values: Tensor, advantages: Tensor, mask: Tensor
+) -> Tensor:
+    """`[answers]` losses of policy and value, both clipped, each the mean over an answer's tokens.
+
+    Args:
+        logprobs: `[answers, tokens]` of the policy, with gradients.
+        old_logprobs: The same by the policy that wrote them.
+        values: `[answers, tokens]` foreseen now, with gradients.
+        old_values: The same when they were written.
+        advantages: `[answers, tokens]`.
+        mask: `[answers, tokens]`, 1 where there is a token.
+    """
+    ratio = (logprobs - old_logprobs).exp()
+    gain = torch.min(ratio * advantages, ratio.clamp(1 - CLIP, 1 + CLIP) * advantages)
+    returns = advantages + old_values
+    near = old_values + (values - old_values).clamp(-CLIP, CLIP)
+    error = torch.max((values - returns) ** 2, (near - returns) ** 2) / 2
+    return ((VALUE_WEIGHT * error - gain) * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+
+@contextmanager
+def _hidden_states(model: Any) -> Iterator[list[Tensor]]:
+    """What the output head is given, `[rows, kept, width]`, while entered."""
+    seen: list[Tensor] = []
+    head = inner_model(model).get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def make_stage(job: TrainJob, model: Any, tokenizer: Any, max_length: int) -> Ppo:
+    """See `harness.finetune.stage`."""
+    return Ppo(job, model, tokenizer, max_length)
