@@ -10,10 +10,13 @@ import contextlib
 import datetime
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.card import CARD, model_card
 from harness.config import Config
+from harness.demands import check
 from harness.document import finished, unfinished
 from harness.encoder import load_encoder
 from harness.engine.plan import plan_tree, tokens_fed, tokens_needed
@@ -36,10 +39,12 @@ from harness.progress import Progress
 from harness.records import overlap_summary
 from harness.render import Item, Request
 from harness.results import Run, Variant
-from harness.runs import RunFolder, adopt, find_trained, key
+from harness.runs import RunFolder, adopt, find_trained, key, throw_weights, write_whole
 from harness.session import Session, State, token_budget
 from harness.sink import Sink
 from harness.spec import configure
+from harness.trainings import Training
+from harness.tuning import Tuned, tune
 from harness.worker import JobFailed, Server
 
 
@@ -90,6 +95,7 @@ class Comparison:
         progress.start("Start", config.model)
         with Server() as server:
             prepared = prepare(config)
+            check(prepared, scores=purpose == "compare")
             identity = key(purpose=purpose, prepared=prepared.identity)
             with RunFolder.open(config.output_dir, config.model, identity, fresh=fresh) as folder:
                 server.hold(folder.lock)
@@ -117,9 +123,14 @@ class Comparison:
         """Trains what no earlier run has trained, each in a child of its own."""
         for training in self.session.prepared.trainings:
             states = [s for s in self.session.going() if s.row.training and s.row.training.id == training.id]
-            job = self.session.train_job(training)
-            found = find_trained(self.session.config.output_dir, job.train_key)
+            if missing := self.session.missing(training):
+                self._fail(states, JobFailed(f"it goes on from `{missing}`, which was not trained"), "")
+                continue
             try:
+                if self.session.config.tune_lr and training.tunable:
+                    training = self._tuned(training, states)
+                job = self.session.train_job(training)
+                found = find_trained(self.session.config.output_dir, job.train_key)
                 if found is not None:
                     adopt(found[0], job.output)
                     trained = found[1]
@@ -131,7 +142,65 @@ class Comparison:
                 continue
             for state in states:
                 state.trained, state.reused, state.artifact = trained, found is not None, job.output
+            card = model_card(self.session, states[0], job, command=self.command)
+            write_whole(job.output / CARD, card)  # in a file of its own: others may be shared with the run it is from
             self._save()
+
+    def merge(self, state: State) -> Path:
+        """Leaves the base with a variant's adapter in its weights."""
+        training = state.row.training
+        assert training is not None and state.artifact is not None
+        job = self.session.merge_job(state)
+        try:
+            with self._stage("Merge", state.name):
+                self.server.run(job)
+        except UserError as error:
+            raise UserError(f"{error.message}; what was trained is in {state.artifact}", error.hint) from error
+        except JobFailed as failure:
+            self.session.folder.log_failure(f"merge-{training.id}", failure.child_traceback)
+            raise UserError(
+                f"merging failed: {failure}", hint=f"the adapter itself is in {state.artifact}"
+            ) from failure
+        card = model_card(self.session, state, self.session.train_job(training), command=self.command, merged=True)
+        write_whole(job.output / CARD, card)
+        return job.output
+
+    def _tuned(self, training: Training, states: Sequence[State]) -> Training:
+        """The training with the rate that did best on its held-out rows; replicas take that of the first one."""
+        row = states[0].row
+        first = self.session.states[row.spec.replica_of or row.spec.name]
+        if first.tuned is None:
+            first.tuned = self._sweep(training, states[0].name)
+        for state in states:
+            state.tuned = first.tuned
+            state.row = replace(state.row, training=replace(training, lr=first.tuned.lr))
+        return replace(training, lr=first.tuned.lr)
+
+    def _sweep(self, training: Training, name: str) -> Tuned:
+        """Trains with several rates; of all but the best, the figures are kept alone."""
+        outputs: dict[float, Path] = {}
+
+        def loss_of(lr: float) -> float | None:
+            trial = replace(training, id=f"{training.id}@lr={lr:g}", lr=lr)
+            job = self.session.train_job(trial)
+            outputs[lr] = job.output
+            found = find_trained(self.session.config.output_dir, job.train_key, figures_only=True)
+            try:
+                with self._stage("Tune", f"{name} lr {lr:g}"):
+                    trained = found[1] if found else self.server.run(job, self._on_training)
+            except JobFailed as failure:
+                self.session.folder.log_failure(f"tune-{trial.id}", failure.child_traceback)
+                return None
+            loss: float | None = trained.validation_loss
+            return loss
+
+        tuned = tune(training.lr, self.session.config.tune_lr or 0, loss_of)
+        if tuned is None:
+            raise JobFailed("no rate that was tried could be trained with")
+        for lr, output in outputs.items():
+            if lr != tuned.lr and output.is_dir():
+                throw_weights(output)
+        return tuned
 
     def score_all(self) -> None:
         """Scores every variant on the same samples; variants that share a base share its load."""
@@ -182,7 +251,7 @@ class Comparison:
         known: dict[Recipe, Benched] = {}
         for state in self.session.going():
             recipe, record = self.session.recipe(state), self.session.cost_record(state)
-            on_bare_base = recipe.base.bits is None and recipe.method is None and not recipe.merged
+            on_bare_base = recipe.base.quant is None and recipe.method is None and not recipe.merged
             in_turn = recipe.adapter is not None and on_bare_base
             benched = known.get(recipe) or record.read()
             try:
@@ -255,6 +324,7 @@ def plan(config: Config) -> str:
         UserError: Something the user can mend.
     """
     prepared = prepare(config)
+    check(prepared, scores=True)
     encoder = load_encoder(prepared.model, trust_remote_code=config.trust_remote_code)
     lines = [f"model  {prepared.model.name}  {prepared.model.digest[:12]}"]
     for training in prepared.trainings:
@@ -328,27 +398,70 @@ def train(variant: str, *, progress: Progress | None = None, **settings: Any) ->
         >>> train("lora:rank=8", train={"data": "data.jsonl"})  # doctest: +SKIP
         PosixPath('runs/tiny-20261120-235501/adapters/lora-rank-8-1a2b3c')
     """
-    return train_only(configure([variant], **settings), progress=progress)
+    return train_only(configure([variant], **settings), progress=progress).artifact
 
 
-def train_only(config: Config, *, progress: Progress | None = None, fresh: bool = False, command: str = "") -> Path:
-    """Trains the one variant of a configuration, scores nothing, and gives the folder of its artifact.
+@dataclass(frozen=True)
+class Left:
+    """Folders that a training alone leaves."""
+
+    artifact: Path
+    merged: Path | None = None
+    """The base with the artifact in its weights, where that was asked for."""
+
+
+def train_only(
+    config: Config,
+    *,
+    progress: Progress | None = None,
+    fresh: bool = False,
+    command: str = "",
+    merge: bool = False,
+) -> Left:
+    """Trains the one variant of a configuration and scores nothing.
+
+    Args:
+        config: What to train.
+        progress: Told what happens.
+        fresh: Start anew.
+        command: For the record.
+        merge: Leave the base with the trained adapter in its weights, too.
 
     Raises:
-        UserError: The variant is no method, or its training failed.
+        UserError: The variant is no method, its training failed, or what it trains cannot be merged.
     """
+    if merge:
+        refuse_merge(config)
     listener = progress or Progress()
     with Comparison.open(config, listener, fresh=fresh, command=command, purpose="train") as comparison:
         folder = comparison.session.folder.path
-        if comparison.earlier is not None and comparison.earlier.variants[0].artifact is not None:
-            return folder / comparison.earlier.variants[0].artifact.path
         if not comparison.session.prepared.trainings:
             raise UserError(f"`{config.variants[0].name}` is not trained", hint="give a method: `harness ls methods`")
         comparison.train_all()
         state = next(iter(comparison.session.states.values()))
         if state.artifact is None:
             raise UserError(f"training failed: {state.error}", hint=f"see {folder / 'train'}")
-        return state.artifact
+        return Left(state.artifact, comparison.merge(state) if merge else None)
+
+
+def refuse_merge(config: Config) -> None:
+    """Refuses `--merge` where there would be nothing to merge, before anything is trained.
+
+    Raises:
+        UserError: The method leaves a checkpoint or changes no weights, or a reward model is trained.
+    """
+    spec = config.variants[0]
+    if spec.entry is None:
+        return
+    reason = None
+    if spec.entry.options["saves"] == "checkpoint":
+        reason = f"what `{spec.entry.name}` leaves is a whole checkpoint already"
+    elif not spec.entry.options["mergeable"]:
+        reason = f"what `{spec.entry.name}` trains cannot be merged into the weights"
+    elif spec.training.get("stage", config.train.stage) == "reward":
+        reason = "a reward model has a head of its own, which no checkpoint of a language model has a place for"
+    if reason:
+        raise UserError(f"`--merge`: {reason}", hint="leave out `--merge`")
 
 
 def time_only(config: Config, *, progress: Progress | None = None, fresh: bool = False, command: str = "") -> Run:

@@ -7,10 +7,11 @@ from typing import Any
 
 from harness import __version__
 from harness.metrics.ngram import signatures
-from harness.preparation import ScoredTask
 from harness.records import fairness, inference_record, train_record
+from harness.replicas import replicated
 from harness.results import Artifact, MetricInfo, Parameters, Protocol, Run, Score, TaskInfo, Variant
-from harness.runs import folder_bytes, key
+from harness.runs import folder_bytes, folder_numbers, key
+from harness.scored import ScoredTask
 from harness.session import Session, State
 from harness.tally import Tally, tally
 
@@ -29,9 +30,27 @@ def finished(session: Session, *, created: str, command: str, seconds: dict[str,
     rows: Rows = {state.name: {task.name: _in_order(session, state, task) for task in tasks} for state in scored}
     protocols = {state.name: {task.name: _protocol(session, state, task) for task in tasks} for state in scored}
     counted = tally(tasks, rows, protocols, session.baseline, session.config.seed)
-    run = [f"{state.name}: {note}" for state in scored for note in state.notes]
-    notes = [*run, *counted.warnings, *_cut_prompts(counted), *_cut_training_rows(session)]
-    return _document(session, counted, notes, created, command, seconds)
+    losses = {
+        state.name: loss for state in scored if state.trained and (loss := state.trained.validation_loss) is not None
+    }
+    together = replicated(tasks, rows, _trainings(session), session.baseline, losses, session.config.seed)
+    run = [
+        f"{state.name}: {note}"
+        for state in scored
+        for note in (*state.notes, *(state.trained.notes if state.trained else ()))
+    ]
+    notes = [*run, *counted.warnings, *_cut_prompts(counted), *_training_data(session)]
+    document = _document(session, counted, notes, created, command, seconds)
+    return document.model_copy(update={"replicated": together})
+
+
+def _trainings(session: Session) -> dict[str, list[str]]:
+    """By trained variant, the rows that are its trainings."""
+    found: dict[str, list[str]] = {}
+    for spec in session.config.variants:
+        if spec.kind == "method":
+            found.setdefault(spec.replica_of or spec.name, []).append(spec.name)
+    return found
 
 
 def _document(
@@ -51,7 +70,7 @@ def _document(
         },
         baseline=session.baseline,
         seed=session.config.seed,
-        notes=(*fairness(prepared), *notes),
+        notes=(*fairness(prepared, [state.row for state in session.states.values()]), *notes),
         tasks=tuple(
             TaskInfo(
                 name=task.name,
@@ -82,7 +101,9 @@ def _variant(session: Session, state: State, scores: Sequence[Score]) -> Variant
     artifact = None
     if state.artifact is not None:
         where = state.artifact.relative_to(session.folder.path)
-        artifact = Artifact(path=str(where), bytes=folder_bytes(state.artifact))
+        artifact = Artifact(
+            path=str(where), bytes=folder_bytes(state.artifact), parameters=folder_numbers(state.artifact)
+        )
     trainable = trained.parameters_trainable if trained else 0
     return Variant(
         name=spec.name,
@@ -93,7 +114,7 @@ def _variant(session: Session, state: State, scores: Sequence[Score]) -> Variant
         hyperparameters=spec.hyperparameters,
         parameters=Parameters(total=state.parameters, trainable=trainable) if state.parameters else None,
         model_bytes=state.model_bytes,
-        train=train_record(trained, training, state.reused) if trained and training else None,
+        train=train_record(trained, training, state.reused, state.tuned) if trained and training else None,
         artifact=artifact,
         inference=inference_record(state.benched) if state.benched else None,
         scores=tuple(scores),
@@ -132,13 +153,20 @@ def _cut_prompts(counted: Tally) -> list[str]:
     ]
 
 
-def _cut_training_rows(session: Session) -> list[str]:
-    found: dict[str, str] = {}
+def _training_data(session: Session) -> list[str]:
+    """What is to be known of the data of each training, and what the longest length allowed has cut."""
+    found: dict[str, None] = {}
     for state in session.states.values():
-        if state.trained and state.trained.truncated and state.row.training:
-            data, limit = state.row.training.data, state.row.training.max_length
-            found[data.name] = (
-                f"{state.trained.truncated} of {len(data.examples)} training rows of {data.name} were cut on the right to"
-                f" {limit} tokens or the model's context"
-            )
-    return list(found.values())
+        training, trained = state.row.training, state.trained
+        if training is None:
+            continue
+        found |= dict.fromkeys(training.data.notes)
+        if trained and trained.lost_tokens:
+            cut = f"{trained.truncated} were cut on the right" if trained.truncated else ""
+            dropped = f"{trained.dropped} were left out, with no answer left to learn" if trained.dropped else ""
+            found[
+                f"{len(training.data.examples)} training rows of {training.data.name}, at most {training.max_length} tokens"
+                f" or the model's context each: {' and '.join(filter(None, (cut, dropped)))};"
+                f" {trained.lost_tokens:,} tokens were lost"
+            ] = None
+    return list(found)

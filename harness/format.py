@@ -129,6 +129,10 @@ class Scale:
         """A score's interval: `28.4–36.6`."""
         return ABSENT if low is None or high is None else f"{self.value(low)}–{self.value(high)}"
 
+    def spread(self, value: float, deviation: float) -> str:
+        """A mean and the standard deviation around it: `41.2 ±0.8`."""
+        return f"{self.value(value)} ±{deviation * self.factor:.{self.decimals}f}"
+
     def signed(self, value: float) -> str:
         """A difference: `+8.8`; never `-0.0`."""
         text = f"{value * self.factor:+.{self.decimals}f}"

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.finetune.curve import read_curve
+from harness.finetune.curve import read_curve, read_rewards
 from harness.jobs import Benched, Trained
 from harness.overlap import Found, own_texts, shared_runs
-from harness.preparation import Prepared, Training
+from harness.preparation import Prepared, Row
 from harness.quantiles import percentile
-from harness.results import Inference, Overlap, SharedSample, Throughput, Train
+from harness.results import Inference, Overlap, SharedSample, Throughput, Train, TrainingData, TuningTrial
+from harness.trainings import Training
+from harness.tuning import Tuned
 
 OVERLAP_EXAMPLES = 5
 """Samples that `run.json` shows for each overlap."""
 
 
-def train_record(trained: Trained, training: Training, reused: bool) -> Train:
+def train_record(trained: Trained, training: Training, reused: bool, tuned: Tuned | None = None) -> Train:
     """What training cost."""
     return Train(
         train_seconds=trained.train_seconds,
@@ -26,9 +28,21 @@ def train_record(trained: Trained, training: Training, reused: bool) -> Train:
         batch_size=training.batch_size,
         seed=training.seed,
         samples=trained.samples,
+        data=TrainingData(
+            name=training.data.name,
+            sha256=training.data.digest,
+            rows=len(training.data.examples),
+            duplicates=training.data.duplicates,
+            cut=trained.truncated,
+            dropped=trained.dropped,
+            lost_tokens=trained.lost_tokens,
+            validation_rows=len(training.validation.examples) if training.validation else None,
+        ),
         final_loss=trained.final_loss,
-        curve=read_curve(trained.losses),
+        curve=read_rewards(trained.rewards) if trained.rewards else read_curve(trained.losses, trained.held_out_losses),
         step_seconds_p50=trained.step_seconds_p50,
+        validation_loss=trained.validation_loss,
+        tuning=tuple(TuningTrial(**vars(trial)) for trial in tuned.trials) if tuned else (),
         energy_joules=trained.energy_joules,
         reused=reused,
         **trained.peaks,
@@ -107,13 +121,14 @@ def overlap_summary(overlaps: Sequence[Overlap]) -> str:
     return f"{stand}; {sharing:,} of {total:,} share a run of words with it" if sharing else stand
 
 
-def fairness(prepared: Prepared) -> list[str]:
+def fairness(prepared: Prepared, rows: Sequence[Row]) -> list[str]:
     """Sentences about what differs between variants besides the method.
 
-    One note for the settings of the trainings (only those that are not the same for all), one for the prompts.
+    One note for the settings of the trainings (only those that are not the same for all), one for rates that nobody chose,
+    one for the prompts.
     """
     notes = []
-    trained = [row for row in prepared.rows if row.training]
+    trained = [row for row in rows if row.training and not row.spec.replica]
     described = {row.spec.name: _settings(row.training) for row in trained if row.training}
     differing = [
         label
@@ -123,9 +138,18 @@ def fairness(prepared: Prepared) -> list[str]:
     if differing:
         parts = [f"{name}: " + ", ".join(f"{k} {described[name][k]}" for k in differing) for name in described]
         notes.append("trainings differ in more than the method; " + "; ".join(parts))
+    untuned = {row.spec.name: row.training.lr for row in trained if row.training and row.training.settings.lr is None}
+    online = {row.spec.name for row in trained if row.training and not row.training.tunable} & untuned.keys()
+    if online and prepared.config.tune_lr is not None:
+        notes.append(
+            f"`--tune-lr` leaves out {', '.join(f'{name} ({untuned[name]:g})' for name in sorted(online))}:"
+            " a stage that learns from rewards has no loss of held-out rows"
+        )
+    if len(untuned) > 1 and prepared.config.tune_lr is None:
+        rates = ", ".join(f"{name} {lr:g}" for name, lr in untuned.items())
+        notes.append(f"learning rates are the methods' own, not tuned: {rates}; `--tune-lr 5` tries as many for each")
     prompts = {
-        row.spec.name: _prompts(row.prompting.shots, row.prompting.system, row.prompting.template)
-        for row in prepared.rows
+        row.spec.name: _prompts(row.prompting.shots, row.prompting.system, row.prompting.template) for row in rows
     }
     if len(set(prompts.values())) > 1:
         notes.append("prompts differ; " + "; ".join(f"{name}: {text}" for name, text in prompts.items()))

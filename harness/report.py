@@ -21,6 +21,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, chop_cells
 from rich.console import Console
@@ -30,13 +31,16 @@ from harness import format
 from harness.heatmap import grid_lines, grids
 from harness.results import Run
 from harness.summary import footnotes, summary
-from harness.tables import GAP, Row, Table, cost, quality
+from harness.tables import GAP, Row, Table, tables
 
 PLAIN_WIDTH = 120
 """Width of output that goes to a file or a pipe, unless `COLUMNS` says otherwise."""
 
 LONGEST_NAME = 28
 """A variant's name is folded beyond this many terminal cells."""
+
+if TYPE_CHECKING:
+    from harness.planning import MemoryPlan
 
 _STYLES = {"better": "green", "worse": "red", "undecided": "dim"}
 _ASCII = str.maketrans({"▲": "^", "▼": "v", "≈": "~", "±": "+-", "×": "x", "·": "|", "↑": "+", "↓": "-", "─": "-",
@@ -59,6 +63,30 @@ def print_run(run: Run, *, console: Console | None = None, folder: Path | None =
         console.print(line, soft_wrap=True, no_wrap=True, overflow="ignore", crop=False)
 
 
+def print_plan(plan: MemoryPlan, *, console: Console | None = None) -> None:
+    """Prints what trainings would need in memory, and how to read it."""
+    console = stdout_console() if console is None else console
+    for line in plan_lines(plan, width=console.width):
+        if not console.encoding.lower().startswith("utf"):
+            line = Text(line.plain.translate(_ASCII))
+        console.print(line, soft_wrap=True, no_wrap=True, overflow="ignore", crop=False)
+
+
+def plan_lines(plan: MemoryPlan, *, width: int) -> list[Text]:
+    """The lines of a plan, each at most `width` terminal cells where its longest word allows."""
+    from harness.planning import MEMORY_NOTES, memory_table
+
+    dtype = _DTYPES.get(plan.dtype, plan.dtype)
+    head = f"{plan.model} · {plan.device} · {dtype} · {format.memory(plan.memory_bytes)} of memory"
+    lines = [*_wrapped(head, width, separator=" · "), Text()]
+    table = memory_table(plan)
+    for block in table.blocks(width, name_width=_name_width(table)):
+        lines += [*table_lines(block, width), Text()]
+    for note in MEMORY_NOTES:
+        lines += _wrapped(note, width, first="  ", rest="    ")
+    return lines
+
+
 def stdout_console() -> Console:
     """A console on stdout that is as wide as the terminal, or `COLUMNS`, or `PLAIN_WIDTH`."""
     console = Console(highlight=False)
@@ -71,9 +99,7 @@ def stdout_console() -> Console:
 def screen(run: Run, *, width: int, folder: Path | None = None) -> list[Text]:
     """The lines of the screen, each at most `width` terminal cells where its longest word allows."""
     lines = [*_wrapped(header(run), width, separator=" · "), Text()]
-    for table in (quality(run), cost(run)):
-        if not table.columns:
-            continue
+    for table in tables(run):
         for block in table.blocks(width, name_width=_name_width(table)):
             lines += [*table_lines(block, width), Text()]
     for grid in grids(run):

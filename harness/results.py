@@ -54,6 +54,33 @@ class Parameters(_Document):
     trainable: int
 
 
+class TrainingData(_Document):
+    """What a variant was trained on."""
+
+    name: str
+    """As typed, or the tasks whose train split it is."""
+    sha256: str
+    """Of the examples as the model gets them: prompts, answers, template."""
+    rows: int
+    """Those held out are not among them."""
+    duplicates: int
+    """Rows that stood in the data before, whether they were left out or not."""
+    cut: int
+    """Rows cut on the right to the longest length allowed."""
+    dropped: int
+    """Rows of which no answer was left within that length."""
+    lost_tokens: int
+    """Tokens cut off, and those of the rows dropped."""
+    validation_rows: int | None = None
+
+
+class TuningTrial(_Document):
+    """A learning rate that was tried, and the loss that it left of the held-out rows (None: the training failed)."""
+
+    lr: float
+    validation_loss: float | None
+
+
 class Train(_Document):
     """What training a variant cost."""
 
@@ -68,9 +95,14 @@ class Train(_Document):
     seed: int
     samples: int
     """Training samples at hand (rows, not steps)."""
+    data: TrainingData | None = None
     final_loss: float | None
     curve: str
     """One line that reads the loss curve: converged, still falling, oscillating, overfitting."""
+    validation_loss: float | None = None
+    """Of the held-out rows, with the weights that were kept."""
+    tuning: tuple[TuningTrial, ...] = ()
+    """Rates that were tried to find `lr`; none: it was given, or is the method's own."""
     step_seconds_p50: float | None = None
     peak_gpu_allocated_bytes: int | None = None
     peak_gpu_reserved_bytes: int | None = None
@@ -86,6 +118,8 @@ class Artifact(_Document):
 
     path: str
     bytes: int
+    parameters: int | None = None
+    """Numbers in its weight files: fewer than were trained where a network writes a prompt, more where frozen ones go along."""
 
 
 class Throughput(_Document):
@@ -152,6 +186,8 @@ class Delta(_Document):
     p_holm: float | None
     """Holm-adjusted over the headline differences shown; None for metrics that are not headlines."""
     verdict: Verdict
+    win_rate: float | None = None
+    """Share of the samples where it scored better than the baseline; ties count half. None where samples have no score of their own."""
 
 
 class GroupScore(_Document):
@@ -212,6 +248,28 @@ class Comparison(_Document):
     high: float
     p: float
     p_holm: float | None = None
+    win_rate: float | None = None
+    """Share of the samples where `a` scored better than `b`; ties count half. None where samples have no score of their own."""
+
+
+class Replicated(_Document):
+    """Several trainings of one variant on one headline: what is said of the method, not of one trained model."""
+
+    variant: str
+    """The row that was asked for; `trainings` are it and its replicas."""
+    trainings: tuple[str, ...]
+    task: str
+    """Or `held-out rows`, whose metric is the loss of the rows that a training did not see."""
+    metric: str
+    value: float
+    """Mean over the trainings."""
+    deviation: float
+    """Standard deviation over the trainings."""
+    low: float | None
+    high: float | None
+    """95 % interval: other samples and other trainings."""
+    delta: Delta | None = None
+    """Difference from the baseline; Holm-adjusted over all of this list."""
 
 
 class SharedSample(_Document):
@@ -262,6 +320,8 @@ class Run(_Document):
     tasks: tuple[TaskInfo, ...]
     variants: tuple[Variant, ...]
     comparisons: tuple[Comparison, ...] = ()
+    replicated: tuple[Replicated, ...] = ()
+    """With `--seeds` or `--folds`: each variant's headlines over its trainings."""
     overlaps: tuple[Overlap, ...] = ()
     seconds: dict[str, float] = {}
     """Ledger of wall seconds by stage (`start`, `train lora`, `score base`, …)."""

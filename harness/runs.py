@@ -6,6 +6,7 @@
       train/<variant>.jsonl         one line a training step
       costs/<variant>.json          timings, raw
       adapters/<variant>/           what training left (`checkpoints/<variant>/` for whole models)
+      merged/<variant>/             the base with an adapter in its weights, where that was asked for
 
 One process writes a folder (a lock that its children hold too). A line torn by a crash is dropped.
 """
@@ -17,6 +18,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -195,6 +197,10 @@ class RunFolder:
         """Where a training leaves what it made."""
         return self.path / ("checkpoints" if saves == "checkpoint" else "adapters") / slug(training)
 
+    def merged(self, training: str) -> Path:
+        """Where the base with a training's adapter in its weights is left."""
+        return self.path / "merged" / slug(training)
+
     def load(self) -> Run | None:
         """The document, if it was written."""
         return load_run(self.path) if (self.path / DOCUMENT).is_file() else None
@@ -247,12 +253,19 @@ def list_runs(output: Path) -> list[tuple[Path, Run]]:
     return sorted(found, key=lambda entry: (entry[1].created, entry[0].name), reverse=True)
 
 
-def find_trained(output: Path, train_key: str) -> tuple[Path, Trained] | None:
-    """The artifact of an earlier training with the same key, in any run."""
+def find_trained(output: Path, train_key: str, *, figures_only: bool = False) -> tuple[Path, Trained] | None:
+    """The artifact of an earlier training with the same key, in any run.
+
+    Args:
+        output: Where runs are kept.
+        train_key: Of the training.
+        figures_only: Whether one will do whose weights were thrown away, as those of rates that lost are.
+    """
     for file in sorted(output.glob(f"*/*/*/{TRAINED_FILE}"), key=lambda f: f.stat().st_mtime, reverse=True):
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
-            if record["train_key"] == train_key and not file.parent.name.endswith(".partial"):
+            whole = figures_only or next(file.parent.glob("*.safetensors"), None) is not None
+            if record["train_key"] == train_key and whole and not file.parent.name.endswith(".partial"):
                 return file.parent, Trained(**record["trained"])
         except (OSError, ValueError, KeyError, TypeError):  # torn, or written by another version: train anew
             continue
@@ -275,9 +288,31 @@ def adopt(artifact: Path, into: Path) -> None:
         aside.rename(into)
 
 
+def throw_weights(artifact: Path) -> None:
+    """Leaves of an artifact the figures of its training alone."""
+    for path in artifact.iterdir():
+        if path.is_file() and path.name != TRAINED_FILE:
+            path.unlink()
+
+
 def folder_bytes(path: Path) -> int:
     """Bytes of an artifact's files, our own record left out."""
     return sum(p.stat().st_size for p in path.rglob("*") if p.is_file() and p.name not in (TRAINED_FILE, "README.md"))
+
+
+def folder_numbers(path: Path) -> int | None:
+    """Numbers in an artifact's weight files, read off their headers; None where they cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    count = 0
+    for file in path.glob("*.safetensors"):
+        try:
+            with safe_open(file, "numpy") as tensors:
+                names = tensors.keys()
+                count += sum(math.prod(tensors.get_slice(name).get_shape()) for name in names)
+        except (SafetensorError, OSError):
+            return None
+    return count
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -290,6 +325,21 @@ def write_whole(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         aside.rename(path)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Gives a folder to fill, which takes the place of `path` when that is done: it is there whole or not at all."""
+    aside = path.with_name(path.name + ".partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    yield aside
+    for file in aside.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+    shutil.rmtree(path, ignore_errors=True)
+    aside.rename(path)
 
 
 @contextmanager

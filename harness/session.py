@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.config import Config
 from harness.errors import UserError
-from harness.jobs import Base, Benched, Bits, Method, Recipe, Trained, TrainJob
+from harness.jobs import (
+    QUANT_OF_BITS,
+    Base,
+    Benched,
+    Bits,
+    MergeJob,
+    Method,
+    Quant,
+    Recipe,
+    RewardFunction,
+    Trained,
+    TrainJob,
+)
 from harness.jobs import Training as TrainingSettings
-from harness.preparation import Prepared, Row, ScoredTask, Training
+from harness.preparation import Prepared, Row
 from harness.records import overlap_records
 from harness.registry import find, source_digest
 from harness.results import Overlap
 from harness.runs import CostRecord, RunFolder, SampleLog, key
+from harness.scored import ScoredTask
 from harness.snapshot import Snapshot
+from harness.trainings import Training
+from harness.tuning import Tuned
 
-_LOADED_BITS: dict[str | None, Bits] = {"nf4": 4, "int8": 8, None: None}
 _BUDGETS = {"auto": 512, "cpu": 512, "mps": 512, "cuda": 4096}
 """Tokens fed at a time: recorded with every score, so that equal plans give equal bytes."""
 
@@ -42,6 +57,8 @@ class State:
     model_bytes: int | None = None
     parameters: int | None = None
     benched: Benched | None = None
+    tuned: Tuned | None = None
+    """The rates that were tried."""
     notes: list[str] = field(default_factory=list)
     """What is to be known of how it was run."""
 
@@ -111,17 +128,9 @@ class Session:
 
     def train_job(self, training: Training) -> TrainJob:
         """What a child needs to train, its key included."""
-        base = self._base(_LOADED_BITS[training.entry.options["load"]])
-        settings = TrainingSettings(
-            lr=training.lr,
-            steps=training.steps,
-            epochs=training.epochs,
-            batch_size=training.batch_size,
-            micro_batch_size=training.batch_size,
-            max_length=training.max_length,
-            seed=training.seed,
-            bf16=self.environment["mixed_precision"],
-        )
+        base = self._base(_quantization(training), self._start_checkpoint(training))
+        settings = self._training_settings(training)
+        start, reward = self._start_adapter(training), self._reward(training)
         packages = self.environment["packages"]
         return TrainJob(
             base=base,
@@ -132,6 +141,11 @@ class Session:
             output=self.folder.artifact(training.id, training.saves),
             log=self.folder.train_log(training.id),
             state=self.folder.train_state(training.id),
+            validation=training.validation.examples if training.validation else (),
+            monitor=training.monitor,
+            start=start,
+            reward=reward,
+            report_to=self.config.report_to,
             train_key=key(
                 model=self.prepared.model.digest,
                 method=training.entry.name,
@@ -139,27 +153,40 @@ class Session:
                 hyperparameters=training.hyperparameters,
                 settings=vars(settings),
                 data=training.data.digest,
+                validation=training.validation.digest if training.validation else None,
+                monitor=training.monitor
+                and [training.monitor.task, [i.request.sha256 for i in training.monitor.items]],
+                given=[self._given_digest(given) for given in (training.start, training.reward)],
                 dtype=base.dtype,
                 device=base.device.split(":")[0],
                 packages={name: packages[name] for name in ("torch", "peft", "bitsandbytes")},
             ),
         )
 
+    def missing(self, training: Training) -> str | None:
+        """The training that this one needs the artifact of, where that is not there."""
+        for needed in (training.start, training.reward):
+            if isinstance(needed, Training) and not self._artifact_of(needed).is_dir():
+                return needed.id
+        return None
+
     def recipe(self, state: State) -> Recipe:
         """How a variant's model is made for scoring and timing: see `harness.models`."""
         row, spec = state.row, state.row.spec
         if spec.kind == "base":
-            return Recipe(self._base(spec.bits))
+            return Recipe(self._base(QUANT_OF_BITS[spec.bits]))
         if row.adapter is not None and not row.adapter.is_adapter:
-            return Recipe(self._base(spec.bits, row.adapter.folder))
+            return Recipe(self._base(QUANT_OF_BITS[spec.bits], row.adapter.folder))
         if row.adapter is not None:
             return self._with_adapter(spec.bits, None, row.adapter.folder, _recorded_method(row.adapter), spec.merged)
         assert row.training is not None and state.artifact is not None
-        if row.training.saves == "checkpoint":
-            return Recipe(self._base(spec.bits, state.artifact))
-        saved_by_peft = (state.artifact / "adapter_config.json").is_file()
-        method = None if saved_by_peft else _method(row.training)
-        return self._with_adapter(spec.bits, _LOADED_BITS[spec.load], state.artifact, method, spec.merged)
+        return self._trained_recipe(row.training, state.artifact, spec.bits, spec.merged)
+
+    def merge_job(self, state: State) -> MergeJob:
+        """What a child needs to leave a trained variant as a checkpoint; its transforms play no part."""
+        training = state.row.training
+        assert training is not None and state.artifact is not None
+        return MergeJob(self._trained_recipe(training, state.artifact, None, True), self.folder.merged(training.id))
 
     def sample_keys(self, state: State, task: ScoredTask) -> list[str]:
         """The key of each sample: whatever decides what the model gives for it. Neither metrics nor `--limit`."""
@@ -188,26 +215,106 @@ class Session:
         names = ("device_name", "driver", "threads", "packages")
         cost_key = key(
             model=self.prepared.model.digest,
-            base=[recipe.base.folder.name, recipe.base.device, recipe.base.dtype, recipe.base.bits],
+            base=[recipe.base.folder.name, recipe.base.device, recipe.base.dtype, recipe.base.quant],
             artifact=artifact or (state.row.adapter.digest if state.row.adapter else None),
             transforms=state.row.spec.transforms,
             machine={name: environment[name] for name in names},
         )
         return self.folder.costs(state.row.spec.canonical, cost_key)
 
-    def _with_adapter(self, bits: Bits, load: Bits, adapter: Path, method: Method | None, merged: bool) -> Recipe:
-        if merged:  # merged at the precision it was trained at, then quantized
-            return Recipe(self._base(load), adapter, True, bits, method)
-        return Recipe(self._base(bits or load), adapter, method=method)
+    def _training_settings(self, training: Training) -> TrainingSettings:
+        """Every setting of a training, defaults filled in."""
+        given = training.settings.model_dump(exclude_none=True)
+        sixteen = "bf16" if self.environment["mixed_precision"] else "fp32"
+        automatic = "fp16" if self.environment["dtype"] == "float16" else sixteen
+        precision = automatic if given.get("precision", "auto") == "auto" else given["precision"]
+        names = {field.name for field in fields(TrainingSettings)} & given.keys()
+        return TrainingSettings(
+            **{name: given[name] for name in names}
+            | {
+                "lr": training.lr,
+                "steps": training.steps,
+                "epochs": training.epochs,
+                "batch_size": training.batch_size,
+                "micro_batch_size": min(given.get("micro_batch_size", training.batch_size), training.batch_size),
+                "max_length": training.max_length,
+                "seed": training.seed,
+                "precision": precision,
+            }
+        )
 
-    def _base(self, bits: Bits = None, folder: Path | None = None) -> Base:
+    def _artifact_of(self, training: Training) -> Path:
+        return self.folder.artifact(training.id, training.saves)
+
+    def _start_checkpoint(self, training: Training) -> Path | None:
+        """The folder of the whole checkpoint that a training goes on from: its base."""
+        start = training.start
+        if isinstance(start, Training):
+            if start.saves == "checkpoint":
+                return self._artifact_of(start)
+            return self._start_checkpoint(start)  # an adapter stands on the base of the one it goes on from
+        return start.folder if start is not None and not start.is_adapter else None
+
+    def _start_adapter(self, training: Training) -> Path | None:
+        """The folder of the adapter that a training goes on from."""
+        start = training.start
+        if isinstance(start, Training):
+            return None if start.saves == "checkpoint" else self._artifact_of(start)
+        return start.folder if start is not None and start.is_adapter else None
+
+    def _reward(self, training: Training) -> Recipe | RewardFunction | None:
+        reward = training.reward
+        if isinstance(reward, Training):
+            return self._trained_recipe(reward, self._artifact_of(reward), None, False)
+        if isinstance(reward, Snapshot):
+            if not reward.is_adapter:
+                return Recipe(self._base(None, reward.folder))
+            return self._with_adapter(None, None, reward.folder, _recorded_method(reward), False)
+        return reward
+
+    def _given_digest(self, given: Training | Snapshot | RewardFunction | None) -> str | None:
+        """Digest of what a training goes on from or is judged by."""
+        if isinstance(given, Training):
+            return Snapshot(given.id, self._artifact_of(given)).weights_digest
+        if isinstance(given, RewardFunction):
+            return hashlib.sha256(given.path.read_bytes() + given.name.encode()).hexdigest()
+        return given.digest if given else None
+
+    def _trained_recipe(self, training: Training, artifact: Path, bits: Bits, merged: bool) -> Recipe:
+        if training.saves == "checkpoint":
+            return Recipe(self._base(QUANT_OF_BITS[bits], artifact))
+        saved_by_peft = (artifact / "adapter_config.json").is_file()
+        method = None if saved_by_peft else _method(training)
+        return self._with_adapter(
+            bits, _quantization(training), artifact, method, merged, self._start_checkpoint(training)
+        )
+
+    def _with_adapter(
+        self,
+        bits: Bits,
+        load: Quant | None,
+        adapter: Path,
+        method: Method | None,
+        merged: bool,
+        checkpoint: Path | None = None,
+    ) -> Recipe:
+        if merged:  # merged at the precision it was trained at, then quantized
+            return Recipe(self._base(load, checkpoint), adapter, True, bits, method)
+        return Recipe(self._base(QUANT_OF_BITS[bits] or load, checkpoint), adapter, method=method)
+
+    def _base(self, quant: Quant | None = None, folder: Path | None = None) -> Base:
         return Base(
             folder or self.prepared.model.folder,
             self.environment["device"],
             self.environment["dtype"],
-            bits,
+            quant,
             self.config.trust_remote_code,
         )
+
+
+def _quantization(training: Training) -> Quant | None:
+    found: Quant | None = training.entry.quantization(training.hyperparameters)
+    return found
 
 
 def _method(training: Training) -> Method:

@@ -221,20 +221,20 @@ def paired(a: Observations, b: Observations, *, seed: int = 0) -> Difference | N
         n, wins, losses = len(a), int(np.sum(a.values > b.values)), int(np.sum(a.values < b.values))
         low, high = mcnemar_interval(n, wins, losses)
         return Difference("mcnemar", (wins - losses) / n, low, high, mcnemar_p(wins, losses))
-    spread = _spread(a, b, seed)
-    if spread is None:
+    found = spread(a, b, seed)
+    if found is None:
         return None
-    value, error = spread.value, spread.error
-    margin = -float(special.stdtrit(spread.freedom, 0.025)) * error
+    value, error = found.value, found.error
+    margin = -float(special.stdtrit(found.freedom, 0.025)) * error
     low, high = value - margin, value + margin
-    p = 2 * float(special.stdtr(spread.freedom, -abs(value) / error)) if error > 0 else 0.0
-    few = a.clusters is not None and spread.units < FEW_CLUSTERS
+    p = 2 * float(special.stdtr(found.freedom, -abs(value) / error)) if error > 0 else 0.0
+    few = a.clusters is not None and found.units < FEW_CLUSTERS
     if error == 0 or not few:
-        p = max(p, min(1.0, 2.0 ** (1 - spread.differing)))
+        p = max(p, min(1.0, 2.0 ** (1 - found.differing)))
         if p >= 0.05:
             low, high = min(low, 0.0), max(high, 0.0)
-    warning = f"only {spread.units} clusters: a rough estimate" if few else None
-    return Difference(spread.test, value, low, high, p, warning)
+    warning = f"only {found.units} clusters: a rough estimate" if few else None
+    return Difference(found.test, value, low, high, p, warning)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -280,10 +280,10 @@ def smallest_difference(
     _same_samples(a, b)
     if _exact(a, b):
         return smallest_shown(len(a), float(np.mean(a.values != b.values)), power=power, alpha=alpha)
-    spread = _spread(a, b, seed)
-    if spread is None or spread.error == 0:
+    found = spread(a, b, seed)
+    if found is None or found.error == 0:
         return None
-    return float(special.stdtrit(spread.freedom, 1 - alpha / 2) + special.stdtrit(spread.freedom, power)) * spread.error
+    return float(special.stdtrit(found.freedom, 1 - alpha / 2) + special.stdtrit(found.freedom, power)) * found.error
 
 
 def verdict(
@@ -298,6 +298,27 @@ def verdict(
     if value == 0 or not p_holm < alpha:
         return "undecided"
     return "better" if (value > 0) == higher_is_better else "worse"
+
+
+def win_rate(a: Observations, b: Observations, higher_is_better: bool = True) -> float | None:
+    """Share of the samples where a scored better than b; ties count half.
+
+    Args:
+        a: The variant in question.
+        b: The variant it is compared with, on the same samples.
+        higher_is_better: Direction of the metric.
+
+    Returns:
+        None where samples have no score of their own, or one that is not finite.
+
+    Example:
+        >>> win_rate(Observations([0.1, 0.5, 0.2, 0.9]), Observations([0.2, 0.5, 0.1, 0.3]))
+        0.625
+    """
+    if a.value is not None or a.whole is not None or not np.isfinite([*a.values, *b.values]).all():
+        return None
+    won = np.sign(a.values - b.values) * (1 if higher_is_better else -1)
+    return float(np.mean((won + 1) / 2))
 
 
 def ranks(names: Sequence[str], better: Callable[[str, str], bool]) -> dict[str, int]:
@@ -365,7 +386,7 @@ def macro(obs: Observations) -> float | None:
 
 
 @dataclass(frozen=True)
-class _Spread:
+class Spread:
     """A paired difference and its standard error."""
 
     test: SpreadTest
@@ -377,7 +398,8 @@ class _Spread:
     """Units on which the two are not equal."""
 
 
-def _spread(a: Observations, b: Observations, seed: int) -> _Spread | None:
+def spread(a: Observations, b: Observations, seed: int) -> Spread | None:
+    """The paired difference a − b and how it varies over samples; None where a score is not finite or nothing tells."""
     first, second = _value(a), _value(b)
     if first is None or second is None:
         return None
@@ -385,7 +407,7 @@ def _spread(a: Observations, b: Observations, seed: int) -> _Spread | None:
     if units < 2 or not math.isfinite(error):
         return None
     value = first - second
-    return _Spread(
+    return Spread(
         test=test,
         value=value,
         error=0.0 if error <= 1e-12 * abs(value) else error,  # what rounding leaves is no spread

@@ -199,7 +199,12 @@ def footnotes(run: Run) -> list[str]:
         ]
     if ranks_shown(run):
         lines.append("rank: 1 + the number of variants shown better, so variants not shown to differ share it")
-    if deltas and any(variant.train for variant in run.variants) and int(run.config.get("seeds") or 1) == 1:
+    if run.replicated:
+        lines.append(
+            f"over {'folds' if run.config.get('folds') else 'seeds'}: mean ± standard deviation; the difference's interval"
+            " takes samples and trainings into account: it speaks of methods, the rows above of these trained models"
+        )
+    elif deltas and any(variant.train for variant in run.variants):
         lines.append(
             "one training seed: these are differences between these trained models; `--seeds 3` speaks of methods"
         )
@@ -227,7 +232,7 @@ def _warnings(run: Run) -> list[str]:
             " cannot be told from noise; four times the samples halve that"
         )
     for variant in run.variants:
-        if variant.train is not None and not variant.train.curve.startswith("converged"):
+        if variant.train is not None and not variant.train.curve.startswith(("converged", "reward")):
             lines.append(f"warning: {variant.name}: training loss {format.one_line(variant.train.curve)}")
     return lines
 

@@ -1,4 +1,4 @@
-"""The two tables of a run, quality and cost, as cells of text: built once, drawn by the terminal and every export.
+"""The tables of a run as cells of text (quality, methods over their trainings, cost): drawn by every kind of report.
 
 A table that is too wide is cut into blocks of whole column groups, each with the variants' names, so that no cell is
 ever shortened.
@@ -12,7 +12,7 @@ from rich.cells import cell_len
 
 from harness import format
 from harness.costs import Measure, measures
-from harness.results import Run, Score, TaskInfo, Variant, Verdict
+from harness.results import Delta, Replicated, Run, Score, TaskInfo, Variant, Verdict
 from harness.summary import higher_is_better, ranks, ranks_shown, scale_of, score_of
 
 GAP = 2
@@ -114,13 +114,18 @@ class Table:
         ]
 
 
+def tables(run: Run) -> list[Table]:
+    """All that have something in them, in the order in which they are read."""
+    return [table for table in (quality(run), trainings(run), cost(run)) if table.columns]
+
+
 def quality(run: Run) -> Table:
     """Every task's headline: the value, the paired difference from the baseline, and from four variants on the rank.
 
     A run of one variant has the value's own 95 % interval instead of a difference.
     """
     alone, ranked = len(run.variants) == 1, ranks_shown(run)
-    against = f"vs {run.baseline}" if cell_len(run.baseline) <= 9 else "difference"
+    against = _against(run)
     columns: list[Column] = []
     for task in run.tasks:
         higher = higher_is_better(task, task.headline)
@@ -142,6 +147,50 @@ def quality(run: Run) -> Table:
         return Row(variant.name, tuple(cells), _note(variant))
 
     return Table("Quality", tuple(columns), tuple(row(variant) for variant in run.variants))
+
+
+def trainings(run: Run) -> Table:
+    """Every trained variant over its seeds or folds: each headline's mean and standard deviation, and the difference.
+
+    No columns where each was trained once.
+    """
+    names = list(dict.fromkeys(each.variant for each in run.replicated))
+    places = list(dict.fromkeys((each.task, each.metric) for each in run.replicated))
+    found = {(each.variant, each.task, each.metric): each for each in run.replicated}
+    scored = {info.name for info in run.tasks}
+    most = max((len(each.trainings) for each in run.replicated), default=0)
+    columns: list[Column] = []
+    for task, metric in places:
+        higher = any(info.name == task and higher_is_better(info, metric) for info in run.tasks)
+        columns.append(Column(f"{metric} {'↑' if higher else '↓'}", task, higher))
+        if task in scored:  # the loss of held-out rows is no baseline's
+            columns.append(Column(_against(run), task, higher))
+    rows = []
+    for name in names:
+        cells: list[Cell] = []
+        for task, metric in places:
+            value, delta = _training_cells(run, found.get((name, task, metric)))
+            cells += [value, delta] if task in scored else [value]
+        rows.append(Row(name, tuple(cells)))
+    return Table(f"Over {most} {'folds' if run.config.get('folds') else 'seeds'}", tuple(columns), tuple(rows))
+
+
+def _training_cells(run: Run, found: Replicated | None) -> tuple[Cell, Cell]:
+    if found is None:
+        return Cell(), Cell("")
+    scale = format.Scale.of(found.metric, [found.value, *_values(run, found)])
+    title = f"{len(found.trainings)} trainings · 95 % {scale.interval(found.low, found.high)}"
+    value = Cell(scale.spread(found.value, found.deviation), value=found.value, title=title)
+    return value, Cell("") if found.delta is None else _delta_cell(scale, found.delta)
+
+
+def _values(run: Run, found: Replicated) -> list[float | None]:
+    scores = (score_of(variant, found.task, found.metric) for variant in run.variants)
+    return [score.value for score in scores if score is not None]
+
+
+def _against(run: Run) -> str:
+    return f"vs {run.baseline}" if cell_len(run.baseline) <= 9 else "difference"
 
 
 def cost(run: Run) -> Table:
@@ -169,15 +218,18 @@ def _score_cells(run: Run, task: TaskInfo, score: Score | None) -> tuple[Cell, C
     facts = [f"n {score.n}", f"95 % {scale.interval(score.low, score.high)}", f"task version {protocol.version}",
              f"{protocol.shots} shots", protocol.mode, protocol.numerics, protocol.dtype]  # fmt: skip
     value = Cell(scale.value(score.value), value=score.value, title=" · ".join(facts))
-    delta = score.delta
-    if delta is None:
-        return value, Cell("")
+    return value, Cell("") if score.delta is None else _delta_cell(scale, score.delta)
+
+
+def _delta_cell(scale: format.Scale, delta: Delta) -> Cell:
     title = (
         f"paired difference {scale.signed(delta.value)}, 95 % {scale.signed(delta.low)} to {scale.signed(delta.high)}"
         f" · p {format.probability(delta.p)} · Holm p {format.probability(delta.p_holm)} · {delta.verdict}"
     )
+    if delta.win_rate is not None:
+        title += f" · better on {100 * delta.win_rate:.1f} % of the samples, ties half"
     text = f"{scale.difference(delta.value, delta.low, delta.high)} {format.MARKS[delta.verdict]}"
-    return value, Cell(text, delta.verdict, delta.value, title)
+    return Cell(text, delta.verdict, delta.value, title)
 
 
 def _interval_cell(run: Run, task: TaskInfo, score: Score | None) -> Cell:

@@ -16,9 +16,9 @@ from harness.api import Metric, Output, Stats
 from harness.errors import UserError
 from harness.jobs import Raw
 from harness.plugin import plugin_error
-from harness.preparation import ScoredTask
 from harness.render import Item
 from harness.results import Comparison, Delta, GroupScore, Protocol, Score
+from harness.scored import ScoredTask
 from harness.stats import (
     Difference,
     Observations,
@@ -29,6 +29,7 @@ from harness.stats import (
     paired,
     smallest_difference,
     verdict,
+    win_rate,
 )
 
 Rows = Sequence[Mapping[str, Any]]
@@ -189,10 +190,14 @@ def tally(
                 if found is not None:
                     differences[task.name, metric.name, a, b] = found
     headlines = {task.name: task.metrics[0].name for task in tasks}
+    by_name = {task.name: task for task in tasks}
     of_headlines = [where for where in differences if headlines[where[0]] == where[1]]
     shown = [where for where in of_headlines if where[3] == baseline]
     p_shown = dict(zip(shown, holm([differences[where].p for where in shown]), strict=True))
     p_all = dict(zip(of_headlines, holm([differences[where].p for where in of_headlines]), strict=True))
+
+    def won(task: ScoredTask, metric: Metric, a: str, b: str) -> float | None:
+        return win_rate(seen[a, task.name, metric.name], seen[b, task.name, metric.name], metric.higher_is_better)
 
     def delta(name: str, task: ScoredTask, metric: Metric) -> Delta | None:
         where = (task.name, metric.name, name, baseline)
@@ -207,6 +212,7 @@ def tally(
             p=found.p,
             p_holm=adjusted,
             verdict=verdict(found.value, found.p if adjusted is None else adjusted, metric.higher_is_better),
+            win_rate=won(task, metric, name, baseline),
         )
 
     scores = {
@@ -231,6 +237,7 @@ def tally(
             high=found.high,
             p=found.p,
             p_holm=p_all.get(where),
+            win_rate=won(by_name[where[0]], by_name[where[0]].metrics[0], where[2], where[3]),
         )
         for where, found in differences.items()
         if where in p_all

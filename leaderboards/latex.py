@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 from harness.report import header
 from harness.results import Run
-from harness.tables import Table, cost, quality
+from harness.tables import Table, tables
 
 WIDTH = 90
 """Terminal cells a table may take before it is cut into blocks: about a page's text width in `\\small`."""
@@ -41,14 +41,12 @@ _ESCAPES = str.maketrans(
 
 
 def render(runs: Sequence[Run]) -> str:
-    """Runs as one LaTeX text, a quality and a cost table each."""
+    """Runs as one LaTeX text, its tables each."""
     return "\n".join(["% needs \\usepackage{booktabs, amssymb}", *(line for run in runs for line in _tables(run)), ""])
 
 
 def _tables(run: Run) -> Iterator[str]:
-    for table in (quality(run), cost(run)):
-        if not table.columns:
-            continue
+    for table in tables(run):
         yield from (r"\begin{table}", r"  \centering\small", f"  \\caption{{{escaped(header(run))}}}")
         for block in table.blocks(WIDTH, name_width=12):
             yield from (f"  {line}" for line in _tabular(block))

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from harness.report import facts, model_name
 from harness.results import Run
 from harness.summary import footnotes, summary
-from harness.tables import Table, cost, quality
+from harness.tables import Table, tables
 
 WIDTH = 110
 """Terminal cells a table may take before it is cut into blocks: about what GitHub shows without scrolling."""
@@ -35,8 +35,8 @@ def render(runs: Sequence[Run]) -> str:
 
 def _section(run: Run) -> Iterator[str]:
     yield from (f"## {escaped(model_name(run))}", "", escaped(" · ".join(facts(run))), "")
-    for table in (quality(run), cost(run)):
-        for block in table.blocks(WIDTH, name_width=12) if table.columns else []:
+    for table in tables(run):
+        for block in table.blocks(WIDTH, name_width=12):
             yield from (*_table(block), "")
     yield from (f"- **{escaped(subject)}**: {escaped(text)}" for subject, text in summary(run))
     yield ""

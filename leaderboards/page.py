@@ -24,7 +24,7 @@ from harness.heatmap import grids
 from harness.report import facts, model_name
 from harness.results import Run, TaskInfo
 from harness.summary import footnotes, front_of, higher_is_better, leading, ranks_shown, scale_of, score_of, summary
-from harness.tables import cost, quality
+from harness.tables import cost, quality, trainings
 
 _FOLDER = Path(__file__).parent
 _SECONDS = ((3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"))
@@ -64,6 +64,7 @@ def _section(run: Run) -> dict[str, Any]:
         "model": model_name(run),
         "facts": facts(run),
         "quality": quality(run),
+        "trainings": trainings(run),
         "cost": cost(run),
         "grids": grids(run),
         "ranked": ranks_shown(run),
@@ -92,6 +93,7 @@ def _scores(run: Run) -> list[list[str]]:
                     scale.value(score.value), scale.interval(score.low, score.high), shown,
                     "" if delta is None else format.probability(delta.p),
                     "" if delta is None or delta.p_holm is None else format.probability(delta.p_holm),
+                    "" if delta is None or delta.win_rate is None else f"{100 * delta.win_rate:.1f}",
                     str(score.n), str(score.protocol.shots), str(score.protocol.version), score.protocol.mode,
                 ])  # fmt: skip
     return found

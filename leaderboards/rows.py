@@ -19,7 +19,7 @@ _VARIANT = ("variant", "spec", "method", "status", "error", "seed")
 _SCORE = ("task", "trained_on", "metric", "headline", "higher_is_better", "value", "low", "high", "n", "macro")
 _DELTA = ("delta", "delta_low", "delta_high", "p", "p_holm", "verdict", "rank")
 _PROTOCOL = ("task_version", "shots", "mode", "numerics", "engine", "dtype", "chat_template", "prompt_sha256")
-_TRAIN = ("train_seconds", "tokens_per_second", "steps", "lr", "batch_size", "final_loss", "peak_gpu_allocated_bytes",
+_TRAIN = ("train_seconds", "tokens_per_second", "steps", "lr", "batch_size", "final_loss", "validation_loss", "peak_gpu_allocated_bytes",
           "peak_gpu_reserved_bytes", "peak_rss_bytes", "energy_joules")  # fmt: skip
 _INFERENCE = ("load_seconds", "prompt_tokens", "prefill_seconds_p50", "prefill_seconds_p90", "prefill_seconds_p99",
               "decode_seconds_per_token_p50", "decode_seconds_per_token_p90", "decode_seconds_per_token_p99",

@@ -252,8 +252,6 @@ def test_the_footer_counts_the_tests_and_is_honest_about_seeds() -> None:
     assert "Holm-adjusted p < .05 over 14 tests" in notes
     assert "unadjusted" in notes
     assert "`--seeds 3` speaks of methods" in notes
-    several = example_run(config={"seeds": 3})
-    assert "one training seed" not in "\n".join(footnotes(several))
 
 
 def test_a_task_that_showed_nothing_is_told_what_it_could_have_shown() -> None:

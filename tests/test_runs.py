@@ -27,6 +27,8 @@ TRAINED = {
     "parameters_total": 100,
     "parameters_trainable": 10,
     "truncated": 0,
+    "dropped": 0,
+    "lost_tokens": 0,
     "checkpointing": False,
     "micro_batch_size": 4,
     "peaks": {},
@@ -254,7 +256,7 @@ def test_a_misspelt_run_suggests_those_there_are(tmp_path: Path) -> None:
 
 def trained(folder: Path, train_key: str, **fields: Any) -> Path:
     folder.mkdir(parents=True)
-    (folder / "weights").write_text(train_key)
+    (folder / "weights.safetensors").write_text(train_key)
     (folder / TRAINED_FILE).write_text(json.dumps({"train_key": train_key, "trained": {**TRAINED, **fields}}))
     return folder
 
@@ -284,11 +286,11 @@ def test_an_adopted_artifact_outlives_the_run_it_came_from(tmp_path: Path) -> No
     there = trained(tmp_path / "one" / "adapters" / "lora", "k1")
     here = tmp_path / "two" / "adapters" / "lora"
     adopt(there, here)
-    (there / "weights").unlink()
-    assert (here / "weights").read_text() == "k1"
+    (there / "weights.safetensors").unlink()
+    assert (here / "weights.safetensors").read_text() == "k1"
     adopt(here, here)
     adopt(trained(tmp_path / "three" / "adapters" / "lora", "k3"), here)
-    assert (here / "weights").read_text() == "k3"
+    assert (here / "weights.safetensors").read_text() == "k3"
     assert [path.name for path in here.parent.iterdir()] == ["lora"]
 
 
@@ -298,7 +300,7 @@ def test_without_hard_links_an_artifact_is_copied(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(os, "link", refused)
     adopt(trained(tmp_path / "one", "k1"), tmp_path / "two")
-    assert (tmp_path / "two" / "weights").read_text() == "k1"
+    assert (tmp_path / "two" / "weights.safetensors").read_text() == "k1"
 
 
 def test_a_timing_is_read_back_under_its_key_alone(tmp_path: Path) -> None:

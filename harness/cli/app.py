@@ -15,6 +15,7 @@ from harness.cli.env import env
 from harness.cli.eval import evaluate
 from harness.cli.ls import ls
 from harness.cli.new import new
+from harness.cli.plan import plan
 from harness.cli.report import report
 from harness.cli.show import show
 from harness.cli.train import train
@@ -37,6 +38,7 @@ app.command("compare", rich_help_panel=_COMPARING)(compare)
 app.command("eval", rich_help_panel=_COMPARING)(evaluate)
 app.command("train", rich_help_panel=_COMPARING)(train)
 app.command("bench", rich_help_panel=_COMPARING)(bench)
+app.command("plan", rich_help_panel=_COMPARING)(plan)
 app.command("ls", rich_help_panel=_LOOKING)(ls)
 app.command("show", rich_help_panel=_LOOKING)(show)
 app.command("report", rich_help_panel=_LOOKING)(report)

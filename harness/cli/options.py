@@ -61,9 +61,46 @@ LearningRate = Annotated[
 ]
 TrainBatchSize = Annotated[int | None, Option(help="Samples an optimizer step.", rich_help_panel=_TRAIN)]
 MaxLength = Annotated[int | None, Option(help="Tokens of a training sample at most.", rich_help_panel=_TRAIN)]
+TrainSettings = Annotated[
+    list[str] | None,
+    Option(
+        "-S",
+        metavar="KEY=VALUE",
+        help="Any setting of training: schedule=wsd, warmup=0.1 …; repeatable.",
+        rich_help_panel=_TRAIN,
+    ),
+]
 Seeds = Annotated[
     int | None,
     Option(help="Train each method with this many seeds; rows `lora`, `lora.seed1` ….", rich_help_panel=_TRAIN),
+]
+TuneLr = Annotated[
+    int | None,
+    Option(
+        "--tune-lr",
+        metavar="TRIALS",
+        help="Try so many learning rates for each method on held-out rows, where none is given.",
+        rich_help_panel=_TRAIN,
+    ),
+]
+Folds = Annotated[
+    int | None,
+    Option(
+        help="Cross-validate: train each method without each of so many parts of the data; rows `lora.fold1` ….",
+        rich_help_panel=_TRAIN,
+    ),
+]
+
+Preview = Annotated[
+    int | None,
+    Option("--preview", min=1, help="Show so many rows as the model gets them, and stop.", rich_help_panel=_TRAIN),
+]
+
+Merge = Annotated[
+    bool,
+    Option(
+        "--merge", help="Leave the base with the adapter in its weights, too: a checkpoint.", rich_help_panel=_TRAIN
+    ),
 ]
 
 NumFewshot = Annotated[
@@ -103,6 +140,10 @@ TrustRemoteCode = Annotated[
     bool, Option("--trust-remote-code", help="Run code that comes with the model.", rich_help_panel=_MACHINE)
 ]
 
+ReportTo = Annotated[
+    str | None,
+    Option("--report-to", metavar="NAME{,NAME}", help="tensorboard, wandb, mlflow.", rich_help_panel=_OUTPUT),
+]
 OutputDir = Annotated[Path | None, Option("--output-dir", "-o", help="Default `runs`.", rich_help_panel=_OUTPUT)]
 Format = Annotated[
     Literal["human", "json"], Option("--format", help="json: one document on stdout.", rich_help_panel=_OUTPUT)
@@ -142,8 +183,9 @@ def settings(flags: Mapping[str, Any]) -> dict[str, Any]:
     """
     given = {name: value for name, value in flags.items() if value is not None and value is not False and value != []}
     train = {_TRAIN_SETTINGS[name]: given.pop(name) for name in list(given) if name in _TRAIN_SETTINGS}
+    train |= dict(_pair(text, "-S", "warmup=0.1") for text in given.pop("train_settings", ()))
     if parameters := given.pop("task_parameters", None):
-        given["task_parameters"] = dict(_pair(text) for text in parameters)
+        given["task_parameters"] = dict(_pair(text, "-T", "year=2024") for text in parameters)
     return given | ({"train": train} if train else {})
 
 
@@ -195,8 +237,8 @@ def print_plan(plan: str, config: Config, form: Literal["human", "json"]) -> Non
     echo("".join(f"# {line}".rstrip() + "\n" for line in plan.splitlines()) + "\n" + config.to_yaml(), nl=False)
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _pair(text: str, flag: str, example: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not key or not equals:
-        raise UserError(f"`-T {text}` is not key=value", hint="for example `-T year=2024`")
+        raise UserError(f"`{flag} {text}` is not key=value", hint=f"for example `{flag} {example}`")
     return key.replace("-", "_"), value
