@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check bench parity clean
+.PHONY: demo test check bench bench-training parity clean
 
 demo: .venv/made
 	$(BIN)/harness compare base lora qlora
@@ -21,6 +21,10 @@ check: .venv/made
 bench: .venv/made
 	$(BIN)/python tests/perf/bench.py --rows '$(or $(ROWS),*)' $(SIZE)
 	$(if $(ROWS),,$(BIN)/python tests/perf/sections.py)
+
+# The same for training, beside PEFT + Trainer and TRL: make bench-training ROWS=ragged-lora SIZE=--quick
+bench-training: .venv/made
+	$(BIN)/python tests/perf/training.py --rows '$(or $(ROWS),*)' $(SIZE)
 
 parity: .venv/made
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev,parity]'

@@ -104,8 +104,8 @@ def find_model(name: str, *, revision: str | None = None) -> Snapshot:
     return snapshot
 
 
-def find_files(name: str, what: str, *, revision: str | None = None) -> Snapshot:
-    """The files of a model or adapter, given by folder or Hub id.
+def find_files(name: str, what: str, *, revision: str | None = None, weights: bool = True) -> Snapshot:
+    """The files of a model or adapter, given by folder or Hub id; from the Hub with or without its weights.
 
     Raises:
         UserError: Neither a folder nor a repository that can be reached or is in the cache.
@@ -121,7 +121,7 @@ def find_files(name: str, what: str, *, revision: str | None = None) -> Snapshot
         near = did_you_mean(path.name, known)
         hint = near if near.startswith("did") else "give a folder, or a Hub id such as Qwen/Qwen3-0.6B"
         raise UserError(f"no {what} at `{name}`", hint=hint)
-    return _from_hub(name, what, revision)
+    return _from_hub(name, what, revision, weights)
 
 
 def _object(file: Path) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def _object(file: Path) -> dict[str, Any]:
     return content
 
 
-def _from_hub(name: str, what: str, revision: str | None) -> Snapshot:
+def _from_hub(name: str, what: str, revision: str | None, weights: bool) -> Snapshot:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -145,8 +145,9 @@ def _from_hub(name: str, what: str, revision: str | None) -> Snapshot:
     )
 
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=_FETCHED))
-        if not next(folder.glob("*.safetensors"), None):
+        wanted = _FETCHED if weights else [pattern for pattern in _FETCHED if pattern not in WEIGHT_FILES]
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+        if weights and not next(folder.glob("*.safetensors"), None):
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*_FETCHED, "*.bin"]))
     except GatedRepoError as error:
         raise UserError(

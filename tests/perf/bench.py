@@ -109,9 +109,11 @@ class Bench:
             | ({} if row.shots is None else {"shots": row.shots})
             for row in rows
         }
-        with self._hub() as environment:
+        with found_hub(self.folder, self.environment) as environment:
             for script, arguments in (("models.py", models), ("prompts.py", [json.dumps(prompts)])):
-                self._run([sys.executable, str(HERE / script), str(self.folder), *arguments], environment)
+                run_process(
+                    [sys.executable, str(HERE / script), str(self.folder), *arguments], environment, self.folder
+                )
 
     def run(self, row: Row) -> Outcome:
         """Both sides of a row, ours first; a process that fails costs this row alone."""
@@ -146,7 +148,7 @@ class Bench:
         files = [self.folder / f"{row.name}.{do}.{name}.json" for name in ("spec", "result")]
         files[0].write_text(json.dumps(spec), encoding="utf-8")
         program = [str(self.peer), HERE / "peer.py"] if do == "peer" else [sys.executable, HERE / "ours.py"]
-        process = self._run([*map(str, program), *map(str, files)], self._of(do == "peer"))
+        process = run_process([*map(str, program), *map(str, files)], self._of(do == "peer"), self.folder)
         result: dict[str, Any] = json.loads(files[1].read_text(encoding="utf-8"))
         trial = sum(result.get("tried", {}).values())
         return {**result, "process": process.wall - trial}
@@ -164,7 +166,7 @@ class Bench:
         }
         files = [output / "spec.json", output / "result.json"]
         files[0].write_text(json.dumps(spec), encoding="utf-8")
-        ours = self._run([sys.executable, str(HERE / "whole.py"), *map(str, files)], self._of(False))
+        ours = run_process([sys.executable, str(HERE / "whole.py"), *map(str, files)], self._of(False), self.folder)
         scores = json.loads(files[1].read_text(encoding="utf-8"))["scores"]
         outcome.ours = {"wall": ours.wall, "cpu": ours.cpu, "peak_bytes": ours.peak_bytes, "process": ours.wall}
         if not self.peer:
@@ -176,7 +178,7 @@ class Bench:
             command = ["-m", "lm_eval", "run", "--model", "hf", "--model_args", arguments, "--device", "cpu"]
             command += ["--tasks", ",".join(names), "--include_path", str(tasks), "--batch_size", "1", "--log_samples"]
             command += ["--output_path", str(output / f"peer{number}")]
-            each.append(self._run([str(self.peer), *command], self._of(True)))
+            each.append(run_process([str(self.peer), *command], self._of(True), self.folder))
         wall, cpu = sum(p.wall for p in each), sum(p.cpu for p in each)
         peak = max(p.peak_bytes for p in each)
         outcome.peer = {"wall": wall, "cpu": cpu, "peak_bytes": peak, "process": wall, "batch": 1}
@@ -188,37 +190,39 @@ class Bench:
             del environment["PYTHONPATH"]
         return environment | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(self.folder / "hf")}
 
-    def _run(self, command: Sequence[str], environment: dict[str, str]) -> Finished:
-        """Runs a process to its end.
 
-        Raises:
-            RuntimeError: It failed; the message is the end of what it said.
-        """
-        said = self.folder / f"said-{time.monotonic_ns()}.txt"
-        began = time.perf_counter()
-        with said.open("w") as file:
-            process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT, cwd=self.folder)
-            _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise RuntimeError(f"{' '.join(command)}\n{said.read_text(errors='replace')[-3000:]}")
-        said.unlink()
-        return Finished(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+def run_process(command: Sequence[str], environment: dict[str, str], folder: Path) -> Finished:
+    """Runs a process to its end.
 
-    @contextmanager
-    def _hub(self) -> Iterator[dict[str, str]]:
-        """The environment in which datasets are found: the Hub, or its stand-in."""
-        if not os.environ.get("HARNESS_TEST_HUB"):
-            yield self.environment
-            return
-        command = [sys.executable, str(Path(os.environ["HARNESS_TEST_HUB"]) / "serve"), "--port", "0"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-            assert server.stdout is not None
-            found = {"HF_ENDPOINT": server.stdout.readline().strip(), "HF_HUB_DISABLE_XET": "1"}
-            try:
-                yield self.environment | found | {"HF_HOME": str(self.folder / "hf"), "HF_HUB_OFFLINE": "0"}
-            finally:
-                server.terminate()
+    Raises:
+        RuntimeError: It failed; the message is the end of what it said.
+    """
+    said = folder / f"said-{time.monotonic_ns()}.txt"
+    began = time.perf_counter()
+    with said.open("w") as file:
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT, cwd=folder)
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{said.read_text(errors='replace')[-3000:]}")
+    said.unlink()
+    return Finished(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+
+
+@contextmanager
+def found_hub(folder: Path, environment: dict[str, str]) -> Iterator[dict[str, str]]:
+    """The environment in which datasets are found: the Hub, or its stand-in."""
+    if not os.environ.get("HARNESS_TEST_HUB"):
+        yield environment
+        return
+    command = [sys.executable, str(Path(os.environ["HARNESS_TEST_HUB"]) / "serve"), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        found = {"HF_ENDPOINT": server.stdout.readline().strip(), "HF_HUB_DISABLE_XET": "1"}
+        try:
+            yield environment | found | {"HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "0"}
+        finally:
+            server.terminate()
 
 
 def find_peer() -> tuple[str | None, dict[str, str]]:

@@ -111,14 +111,9 @@ def write_results(
     path: Path, outcomes: Sequence[Outcome], size: str, threads: int, peer_versions: dict[str, str]
 ) -> None:
     """Writes the table; lines of rows that did not run stay, if they were measured on this machine in this way."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
-    names = ("torch", "transformers", "tokenizers", "peft")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     peak = max((outcome.ours.get("gemm", 0.0) for outcome in outcomes), default=0.0)
-    machine = f"{processor()}, {os.cpu_count()} logical cores, {memory:.0f} GiB; {threads} thread{'s' * (threads > 1)}"
     how = [
-        f"- Machine: {machine}; float32",
-        f"- Ours: Python {platform.python_version()}, {versions}",
+        *machine(threads),
         f"- Peer: {', '.join(f'{k} {v}' for k, v in peer_versions.items()) or 'not installed'}",
         f"- Size: {size}",
     ]
@@ -166,6 +161,15 @@ of the GEMM peak counts layers, head and what attention sees, nothing that a mas
 a text ends with as many tokens as its true answer has (256 at most); ours leaves its slot then, lm_eval's batch runs until its
 longest row, as it does. Memory of whole processes is the largest process's, weights and code included.
 """
+
+
+def machine(threads: int) -> list[str]:
+    """What figures depend on: the machine, and our versions."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+    names = ("torch", "transformers", "tokenizers", "peft")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    cores = f"{os.cpu_count()} logical cores, {memory:.0f} GiB; {threads} thread{'s' * (threads > 1)}"
+    return [f"- Machine: {processor()}, {cores}; float32", f"- Ours: Python {platform.python_version()}, {versions}"]
 
 
 def commit() -> str:

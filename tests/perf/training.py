@@ -1,0 +1,272 @@
+"""Our training beside plain PEFT on transformers' Trainer and TRL's SFTTrainer: `make bench-training`, `ROWS=ragged-lora`.
+
+Each side of each row is a process of its own, the sides in turn, as often as the size says; the quickest of each counts. All
+get the same model, the same token ids in the same order, the same adapter, rate, effective batch and seed, in float32 on one
+thread. What is asserted is that the loss curves agree; times and memory are only told. TRL runs under the interpreter in
+HARNESS_PEER_PYTHON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import HERE, ROOT, found_hub, run_process
+from outcome import commit, machine
+
+BATCH = 16
+TOLERANCE = 2e-4
+"""How far two loss curves may be apart, relatively: float32 sums in another order, step after step."""
+PEERS = ("trainer", "trl")
+TITLE = "## Training beside PEFT + Trainer and TRL"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    method: str
+    model: str
+    kind: str
+    """`uniform` or `ragged`."""
+    checkpointing: bool = False
+    peer_rows: int = BATCH
+    """Of a peer's micro-batch; ours is left to find its own."""
+    quick: bool = False
+
+
+ROWS = (
+    Row("uniform-lora", "lora", "8k", "uniform"),
+    Row("ragged-lora", "lora", "8k", "ragged", quick=True),
+    Row("ragged-lora-4x4", "lora", "8k", "ragged", peer_rows=4),
+    Row("ragged-full", "full", "8k", "ragged", quick=True),
+    Row("ragged-qlora", "qlora", "8k", "ragged", quick=True),
+    Row("uniform-128k", "lora", "128k", "uniform"),
+    Row("ragged-128k", "lora", "128k", "ragged"),
+    Row("uniform-128k-ckpt", "lora", "128k", "uniform", True),
+    Row("ragged-128k-ckpt", "lora", "128k", "ragged", True, quick=True),
+    Row("full-128k-ckpt", "full", "128k", "uniform", True),
+    Row("qlora-128k-ckpt", "qlora", "128k", "ragged", True),
+)
+_SIZES = {"quick": ("t", 3, 1), "usual": ("", 4, 1), "full": ("", 8, 3)}
+"""Which models, how many steps, how often each side runs."""
+_MODELS = {"8k": "s8k", "128k": "w128k", "t8k": "t8k", "t128k": "t128k"}
+
+
+@dataclass
+class Outcome:
+    """A row's figures by side: the quickest run, and the loss curve."""
+
+    row: Row
+    model: str
+    tokens: int
+    """Real ones, in all steps."""
+    steps: int
+    sides: dict[str, dict[str, Any]] = field(default_factory=dict)
+    error: str = ""
+
+    @property
+    def apart(self) -> dict[str, float]:
+        """How far each peer's losses are from ours at most, relatively."""
+        ours = self.sides["ours"]["losses"]
+        return {
+            peer: max(abs(a - b) / abs(b) for a, b in zip(ours, self.sides[peer]["losses"], strict=True))
+            for peer in PEERS
+            if peer in self.sides
+        }
+
+    def line(self) -> str:
+        """The row in Markdown."""
+        if self.error:
+            return f"{self.row.name} FAILED: {self.error}"
+        ours = self.sides["ours"]
+        cells = [f"`{self.row.name}`", self.row.method, self.model, f"{self.tokens:,} in {self.steps}"]
+        cells += [
+            f"{self.tokens / side['cpu']:,.0f}" if side else "–" for side in map(self.sides.get, ("ours", *PEERS))
+        ]
+        for key in ("cpu", "peak_bytes", "total_bytes"):
+            found = [f"×{self.sides[peer][key] / ours[key]:.2f}" for peer in PEERS if peer in self.sides]
+            cells.append(" / ".join(found) or "–")
+        cells.append(" / ".join(f"{side['peak_bytes'] / 2**20:,.0f}" for side in self.sides.values()) + " MiB")
+        cells += [" / ".join(f"{value:.0e}" for value in self.apart.values()) or "–", commit()]
+        return "| " + " | ".join(cells) + " |"
+
+
+_HEAD = (
+    "row",
+    "method",
+    "model",
+    "real tokens in steps",
+    "ours, tokens a CPU second",
+    "Trainer",
+    "TRL",
+    "CPU s: Trainer / TRL over ours",
+    "peak over the loaded model",
+    "peak with the model",
+    "peaks: ours / Trainer / TRL",
+    "losses apart",
+    "commit",
+)
+_EXPLAINED = f"""All sides end in `Trainer.train`, and that call is measured: processor seconds of one thread, and the highest resident
+memory over that of the loaded model, or over that of the process before it. Models are random Llamas (seed 0): s8k is 8 layers of 512, w128k 4 layers of 512 with
+131,072 words and one matrix for head and embeddings. The effective batch is {BATCH} rows, LoRA has rank 16 on all linear layers, float32.
+Uniform rows have 256 tokens, 192 of them learned; ragged ones have the lengths of alpaca's, up to 1,024. Peers put the {BATCH} rows through
+the model at once, padded to the longest, `4x4` in four lots of 4; ours is left to cut a batch by itself. Ratios are theirs over ours. Rows of a batch are the same on all
+sides, so the whole loss curves are compared, not just their ends. TRL counts entropy and token accuracy with every step, as it does by default.
+"""
+
+
+class Bench:
+    """One run of the benchmark.
+
+    Args:
+        folder: For models, rows and results.
+        size: `quick`, `usual` or `full`.
+    """
+
+    def __init__(self, folder: Path, size: str) -> None:
+        self.folder = folder
+        self.models, self.steps, self.times = _SIZES[size]
+        self.peer, self.versions = find_trl()
+        self.environment = {
+            **os.environ,
+            **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1"),
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HARNESS_HOME": str(folder / "home"),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        }
+
+    def prepare(self, rows: Sequence[Row]) -> None:
+        """Makes the models, and rows for every step once."""
+        wanted = {self._data(row): [self._model(row), row.kind, BATCH * self.steps] for row in rows}
+        with found_hub(self.folder, self.environment) as environment:
+            command = [sys.executable, str(HERE / "training_inputs.py"), str(self.folder), json.dumps(wanted)]
+            run_process(command, environment, self.folder)
+
+    def run(self, row: Row) -> Outcome:
+        """All sides of a row in turn; a process that fails costs this row alone."""
+        data = json.loads((self.folder / self._data(row)).read_text(encoding="utf-8"))
+        outcome = Outcome(row, self._model(row), sum(len(each["input_ids"]) for each in data), self.steps)
+        try:
+            for _ in range(self.times):
+                for side in ("ours", *PEERS):
+                    if side != "trl" or self.peer:
+                        self._side(row, side, outcome)
+        except RuntimeError as error:
+            outcome.error = str(error)
+        return outcome
+
+    def _side(self, row: Row, side: str, outcome: Outcome) -> None:
+        spec = {
+            "side": side,
+            "method": row.method,
+            "model": str(self.folder / self._model(row)),
+            "rows": str(self.folder / self._data(row)),
+            "batch_size": BATCH,
+            "micro_batch_size": row.peer_rows,
+            "checkpointing": row.checkpointing,
+            "steps": self.steps,
+        }
+        files = [self.folder / f"{row.name}.{side}.{name}.json" for name in ("spec", "result")]
+        files[0].write_text(json.dumps(spec), encoding="utf-8")
+        environment = dict(self.environment) | {"HF_HUB_OFFLINE": "1"}
+        if side == "trl":  # it has packages of its own
+            del environment["PYTHONPATH"]
+        program = [str(self.peer) if side == "trl" else sys.executable, str(HERE / "training_sides.py")]
+        run_process([*program, *map(str, files)], environment, self.folder)
+        found = json.loads(files[1].read_text(encoding="utf-8"))
+        before = outcome.sides.setdefault(side, found)
+        outcome.sides[side] = before | {key: min(before[key], found[key]) for key in found if key != "losses"}
+
+    def _model(self, row: Row) -> str:
+        return _MODELS[self.models + row.model]
+
+    def _data(self, row: Row) -> str:
+        return f"rows-{self._model(row)}-{row.kind}-{self.steps}.json"
+
+
+def find_trl() -> tuple[str | None, dict[str, str]]:
+    """An interpreter that has trl, and the versions it runs; None where there is none."""
+    named = os.environ.get("HARNESS_PEER_PYTHON")
+    if not named and importlib.util.find_spec("trl") is None:
+        return None, {}
+    names = ("trl", "torch", "transformers", "peft")
+    code = f"import importlib.metadata as m; print(*(m.version(n) for n in {names}))"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [named or sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        return None, {}
+    return named or sys.executable, dict(zip(names, done.stdout.split(), strict=True))
+
+
+def write_section(path: Path, outcomes: Sequence[Outcome], size: str, versions: dict[str, str]) -> None:
+    """Puts the table into its section of the page; lines of rows that did not run stay if the machine is the same."""
+    how = [
+        *machine(1),
+        f"- TRL: {', '.join(f'{k} {v}' for k, v in versions.items()) or 'not installed'}",
+        f"- Size: {size}",
+    ]
+    whole = path.read_text(encoding="utf-8") if path.is_file() else ""
+    front, _, rest = whole.partition(TITLE)
+    old, mark, behind = rest.partition("\n## ")
+    kept = {}
+    if "\n".join(how) in old:
+        kept = {line.split("`")[1]: line for line in old.splitlines() if line.startswith("| `")}
+    lines = kept | {outcome.row.name: outcome.line() for outcome in outcomes if not outcome.error}
+    ordered = [lines[row.name] for row in ROWS if row.name in lines]
+    table = ["| " + " | ".join(_HEAD) + " |", "|" + " --- |" * len(_HEAD), *ordered]
+    text = "\n".join([TITLE, "", "Written by `make bench-training`.", "", *how, "", _EXPLAINED, *table, ""])
+    path.write_text(front.rstrip("\n") + "\n\n" * bool(front) + text + mark + behind, encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Outcome]:
+    """Runs the rows asked for, prints the table, and writes it down unless it was a quick look."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", default="*", help=f"comma-separated, * allowed: {', '.join(r.name for r in ROWS)}")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", dest="size", action="store_const", const="quick", help="a minute: does it run at all?")
+    size.add_argument("--full", dest="size", action="store_const", const="full", help="three times each, more steps")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "bench", help="models are kept there")
+    parser.add_argument("--results", type=Path, help="default: RESULTS.md beside this file; none with --quick")
+    options = parser.parse_args(arguments)
+    quick = options.size == "quick"
+    asked = options.rows.split(",")
+    chosen = [row for row in ROWS if any(fnmatch.fnmatch(row.name, each) for each in asked)]
+    chosen = [row for row in chosen if row.quick or not quick or options.rows != "*"]
+    if not chosen:
+        parser.error(f"no row is called {options.rows}")
+    folder = options.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    bench = Bench(folder, options.size or "usual")
+    bench.prepare(chosen)
+    path = options.results or (None if quick else HERE / "RESULTS.md")
+    outcomes: list[Outcome] = []
+    for row in chosen:
+        outcomes.append(bench.run(row))
+        print(outcomes[-1].line(), flush=True)
+        if path is not None:  # row by row: what is measured is kept
+            write_section(path, outcomes, options.size or "usual", bench.versions)
+    if not bench.peer:
+        print("trl is not installed: pip install -e '.[parity]', or HARNESS_PEER_PYTHON=its interpreter")
+    failed = [outcome.row.name for outcome in outcomes if outcome.error]
+    assert not failed, f"rows failed: {', '.join(failed)}"
+    unequal = [outcome.row.name for outcome in outcomes if max(outcome.apart.values(), default=0) > TOLERANCE]
+    assert not unequal, f"loss curves differ: {', '.join(unequal)}"
+    return outcomes
+
+
+if __name__ == "__main__":
+    main()
