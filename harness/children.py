@@ -6,6 +6,7 @@ import os
 import platform
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,21 +17,27 @@ import torch
 import transformers
 
 from harness.engine.encode import Encoded, Encoder
+from harness.engine.folding import fold
 from harness.engine.plan import Pack, kept_prefix
 from harness.engine.prefix import learns_a_prompt
+from harness.engine.rewards import RewardRunner
 from harness.engine.runner import Runner
 from harness.engine.score import needed_logits
 from harness.errors import UserError
 from harness.finetune.trainer import run_training
+from harness.heads import has_reward_head
 from harness.jobs import (
     Advanced,
     Benched,
     BenchJob,
     EnvironmentJob,
     Event,
+    MergeJob,
     Method,
     Noted,
     Packed,
+    PlanJob,
+    Planned,
     Recipe,
     Resumed,
     ScoreJob,
@@ -45,16 +52,28 @@ from harness.measure import (
     Latency,
     MemoryMeter,
     Stopwatch,
+    fast_bfloat16,
     latency,
     matmul_probe,
     rss_bytes,
     synchroniser,
 )
-from harness.models import Resident, context_length, count_parameters, model_bytes
+from harness.models import (
+    Resident,
+    context_length,
+    count_parameters,
+    load_trained,
+    model_bytes,
+    refuse_added,
+    save_checkpoint,
+)
+from harness.runs import whole_folder
 from harness.tokenizer import load_tokenizer
 
 Send = Callable[[Event], None]
 _DRIFT = 0.05
+_TRIED, _PROBED = 8, 64
+"""Requests looked at, and tokens taken, for the probe that tells whether an adapter changes anything."""
 
 
 def describe_environment(job: EnvironmentJob) -> dict[str, Any]:
@@ -69,12 +88,12 @@ def describe_environment(job: EnvironmentJob) -> dict[str, Any]:
     return {
         "device": device,
         "device_name": torch.cuda.get_device_name(device) if on_gpu else _processor(),
-        "gpu_bytes": torch.cuda.get_device_properties(device).total_memory if on_gpu else None,
+        "gpu_bytes": _memory_bytes(device) if on_gpu else None,
         "driver": _driver() if on_gpu else None,
         "dtype": dtype,
-        "mixed_precision": dtype == "bfloat16" or (not on_gpu and dtype == "float32" and _fast_bfloat16()),
+        "mixed_precision": dtype == "bfloat16" or (not on_gpu and dtype == "float32" and fast_bfloat16()),
         "threads": _threads(),
-        "host_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "host_bytes": _memory_bytes("cpu"),
         "system": platform.platform(),
         "python": platform.python_version(),
         "packages": {module.__name__: module.__version__ for module in (torch, transformers, peft, bitsandbytes)},
@@ -92,18 +111,44 @@ def train(job: TrainJob, send: Send) -> Trained:
     base = resident.bare
     try:
         model = _load_method(job.method)(base, **job.method.hyperparameters)
-    except ValueError as error:
+    except (ValueError, TypeError, NotImplementedError) as error:
+        if job.method.module is None and not isinstance(error, ValueError):
+            raise  # a mistake in the user's file
         raise UserError(
             f"method `{job.method.name}`: {error}", hint="check its hyperparameters against the model"
         ) from error
+    if job.start is not None:
+        load_trained(model, job.start, job.method.name)
     return run_training(
         job,
         model,
         tokenizer,
-        max_length=context_length(base, tokenizer),
+        max_length=context_length(model, tokenizer),
         baseline_rss_bytes=baseline,
         on_step=lambda done, total, note: send(Advanced(done, total, note)),
     )
+
+
+def merge(job: MergeJob) -> None:
+    """Writes the base with an adapter in its weights as a checkpoint of its own."""
+    torch.set_num_threads(_threads())
+    base = job.recipe.base
+    resident = Resident(base, _load_method)
+    places = set(resident.bare.state_dict())
+    merged = resident.attach(job.recipe)
+    refuse_added(merged, places, hint="leave out `--merge`")
+    with whole_folder(job.output) as folder:
+        save_checkpoint(merged, load_tokenizer(base.folder, trust_remote_code=base.trust_remote_code), folder)
+
+
+def plan(job: PlanJob) -> Planned:
+    """Counts what a training would need, without weights."""
+    from harness.finetune.memory import plan_training  # its imports are not for children that train
+
+    torch.set_num_threads(_threads())
+    config = transformers.AutoConfig.from_pretrained(job.base.folder, trust_remote_code=job.base.trust_remote_code)
+    method = partial(_load_method(job.method), **job.method.hyperparameters)
+    return plan_training(config, method, job)
 
 
 def score(job: ScoreJob, send: Send) -> None:
@@ -112,9 +157,8 @@ def score(job: ScoreJob, send: Send) -> None:
     base = job.variants[0].recipe.base
     resident = Resident(base, _load_method)
     tokenizer = load_tokenizer(base.folder, trust_remote_code=base.trust_remote_code)
-    encoder = Encoder(tokenizer, context_length(resident.bare, tokenizer))
-    encode = _remember(lambda task: encoder.encode(task))
-    probe = _probe_ids(encoder, [item for task in job.variants[0].tasks[:1] for item in encode(task)])
+    encode = _remember(lambda task, room: Encoder(tokenizer, room).encode(task))
+    probe = _probe_ids(Encoder(tokenizer, context_length(resident.bare, tokenizer)), job.variants[0].tasks[:1])
     adapted = any(variant.recipe.adapter for variant in job.variants)
     untouched = _probe(resident.bare, probe, job.numerics) if adapted else None
     plans: dict[Any, list[Pack]] = {}
@@ -126,7 +170,9 @@ def score(job: ScoreJob, send: Send) -> None:
             resident.detach()
             continue
         send(VariantStarted(variant.name, model_bytes(model), count_parameters(model)[0]))
-        runner = Runner(
+        roomy = 4 * model_bytes(model) < _memory_bytes(base.device)  # of the machine: the same whatever else is running
+        unfold = fold(model) if roomy and job.engine == "auto" and job.numerics == "fp32" else None
+        runner = (RewardRunner if has_reward_head(model) else Runner)(
             model,
             tokenizer,
             engine=job.engine,
@@ -135,9 +181,10 @@ def score(job: ScoreJob, send: Send) -> None:
             max_rows=job.max_rows,
             seed=job.seed,
         )
+        room = context_length(model, tokenizer)
         for task in variant.tasks:
-            encoded = encode(task)
-            plan = (id(task.requests), runner.way(encoded))
+            encoded = encode(task, room)
+            plan = (id(task.requests), runner.way(encoded), room)
             packs = plans[plan] = plans.get(plan) or runner.plan(encoded)
             kept = kept_prefix(packs, task.done)
             done = sum(len(pack.items) for pack in packs[:kept])
@@ -149,6 +196,8 @@ def score(job: ScoreJob, send: Send) -> None:
                 send(Advanced(done, len(encoded)))
             while runner.notes:
                 send(Noted(variant.name, runner.notes.pop(0)))
+        if unfold is not None:
+            unfold()
         del model, runner
         resident.detach()
 
@@ -216,22 +265,24 @@ def _in_turn(
     return ours[job.warmup :], bases[job.warmup :]
 
 
-def _remember(encode: Callable[[TaskRequests], list[Encoded]]) -> Callable[[TaskRequests], list[Encoded]]:
-    """Encodes each list of requests once: variants that prompt alike share it."""
-    known: dict[int, list[Encoded]] = {}
+def _remember(encode: Callable[[TaskRequests, int], list[Encoded]]) -> Callable[[TaskRequests, int], list[Encoded]]:
+    """Encodes each list of requests once for a context length: variants that prompt alike share it."""
+    known: dict[tuple[int, int], list[Encoded]] = {}
 
-    def remembered(task: TaskRequests) -> list[Encoded]:
-        if id(task.requests) not in known:
-            known[id(task.requests)] = encode(task)
-        return known[id(task.requests)]
+    def remembered(task: TaskRequests, room: int) -> list[Encoded]:
+        if (id(task.requests), room) not in known:
+            known[id(task.requests), room] = encode(task, room)
+        return known[id(task.requests), room]
 
     return remembered
 
 
-def _probe_ids(encoder: Encoder, encoded: Sequence[Encoded]) -> torch.Tensor:
-    for item in encoded:
-        if item.prompt or item.rows:
-            return torch.tensor([item.prompt or item.rows[0].ids])
+def _probe_ids(encoder: Encoder, tasks: Sequence[TaskRequests]) -> torch.Tensor:
+    """`[1, ids]`: the end of the first request with a text, short enough that a learned prompt fits before it."""
+    for task in tasks:
+        for item in encoder.encode(replace(task, requests=task.requests[:_TRIED])):
+            if item.prompt or item.rows:
+                return torch.tensor([(item.prompt or item.rows[0].ids)[-_PROBED:]])
     return torch.tensor([[encoder.prefix_id]])
 
 
@@ -261,6 +312,13 @@ def _import_architecture(folder: Path, trust_remote_code: bool) -> None:
         transformers.AutoModelForCausalLM._model_mapping[type(config)]
 
 
+def _memory_bytes(device: str) -> int:
+    """All the memory that a device has."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def _threads() -> int:
     return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 
@@ -276,10 +334,3 @@ def _processor() -> str:
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-def _fast_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 natively; elsewhere mixed precision is slower than float32."""
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags

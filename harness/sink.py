@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from harness.jobs import Advanced, Event, Noted, Packed, Raw, Resumed, VariantFailed, VariantLoading, VariantStarted
-from harness.preparation import ScoredTask
 from harness.progress import Progress
 from harness.runs import SampleLog
+from harness.scored import ScoredTask
 from harness.session import Session, State
 from harness.tally import Running, sample_row
 

@@ -16,19 +16,21 @@ from harness import UserError
 from harness.preparation import prepare
 from harness.spec import configure
 
-for data, columns in json.loads(sys.argv[1]):
-    config = configure(["lora"], tasks=["mini_text"], limit=3, train={"data": data, "columns": columns})
+for data, columns, *stage in json.loads(sys.argv[1]):
+    told = {"data": data, "columns": columns, **dict(zip(["stage"], stage))}
+    config = configure(["lora"], tasks=["mini_text"], limit=3, train=told)
     try:
         prepared = prepare(config)
         examples = prepared.trainings[0].data.examples
-        print(json.dumps([len(examples), examples[0].prompt, prepared.identity]))
+        answers = [examples[0].completion[:20], (examples[0].rejected or "")[:20]]
+        print(json.dumps([len(examples), examples[0].prompt, prepared.identity, *(answers if stage else [])]))
     except UserError as error:
         print(json.dumps(error.message))
 """
 COLUMNS = {"prompt": "question", "completion": "answer"}
 
 
-def prepared(folder: Path, *cases: tuple[str, dict[str, str] | None]) -> list[Any]:
+def prepared(folder: Path, *cases: tuple[Any, ...]) -> list[Any]:
     """What preparing a run with such training data gives, or the error, for each case: one process for all."""
     command = [sys.executable, "-c", PREPARE, json.dumps(cases)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
@@ -53,3 +55,23 @@ def test_what_is_missing_there_is_one_clear_error(hub: str, tmp_path: Path) -> N
     messages = prepared(tmp_path, *expected, ("hub:openai/gsm8k:main", {**COLUMNS, "prompt": "q"}))
     for message, said in zip(messages, [*expected.values(), "has no column `q`"], strict=True):
         assert said in message
+
+
+def test_files_of_other_projects_are_read_as_they_are(hub: str, tmp_path: Path) -> None:
+    mix = "hub:llamafactory/alpaca_en_demo*2 + hub:openai/gsm8k:main*0.1"
+    alpaca, chinese, better, text, mixed = prepared(
+        tmp_path,
+        ("hub:llamafactory/alpaca_en_demo", None, "sft"),
+        ("hub:llamafactory/alpaca_zh_demo", None, "sft"),
+        ("hub:llamafactory/dpo_en_demo", None, "dpo"),
+        ("hub:llamafactory/wiki_demo", None, "pretrain"),
+        (mix, COLUMNS, "sft"),
+    )
+    assert (alpaca[0], alpaca[1], alpaca[3]) == (999, "Describe a process of making crepes.", "\n\nMaking crepes is a")
+    assert chinese[0] == 1000 and chinese[1].startswith("识别并解释")
+    assert better[0] == 300 and better[1].startswith("User: Hi! I'd like to create a new language game")
+    assert (
+        better[1].endswith("\nAssistant:") and better[3] == " That sounds like a " and better[4] not in ("", better[3])
+    )
+    assert text[0] > 1 and text[1] == "" and text[3]
+    assert mixed[0] == 2 * 999 + 747

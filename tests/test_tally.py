@@ -9,10 +9,10 @@ import pytest
 from harness import Choose, Generate, Metric, Output, Task, UserError
 from harness.declarations import Entry
 from harness.jobs import Raw
-from harness.preparation import ScoredTask
 from harness.registry import TaskSpec, task_metrics
 from harness.render import Item, render
 from harness.results import Protocol
+from harness.scored import ScoredTask
 from harness.stats import holm
 from harness.tally import Running, Tally, observations, sample_row, tally
 
