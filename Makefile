@@ -9,8 +9,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: .venv/made
 	$(BIN)/harness compare base lora qlora
 
+# Two processes of one thread each, a file of tests in one of them.
 test: .venv/made
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/made
 	$(BIN)/ruff check .

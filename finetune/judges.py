@@ -147,7 +147,8 @@ class ModelJudge:
         for start in range(0, len(order), _ROWS):
             chosen = order[start : start + _ROWS]
             batch = self._padding([rows[number] for number in chosen])
-            with torch.inference_mode():
+            # no mixed precision, whatever the training has: as it judges where it is scored
+            with torch.inference_mode(), torch.autocast(device.type, enabled=False):
                 values = last_token_values(
                     self._model, batch["input_ids"].to(device), batch["attention_mask"].to(device)
                 )

@@ -124,6 +124,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], None]:
         batch: list[Any] = []
+        if self.state.global_step >= self.state.max_steps:
+            return batch, None  # taken up after its last step: the Trainer would make another before it looks
         with suppress(StopIteration):
             batch = [self._cut(next(epoch_iterator).rows)]
         return batch, None
@@ -358,7 +360,7 @@ def _draw_again(draws: tuple[Tensor, Tensor | None]) -> None:
 
 
 def last_checkpoint(state: Path, train_key: str) -> tuple[Path | None, bool]:
-    """The newest whole checkpoint of a training, and whether those of another one were thrown away.
+    """The newest whole checkpoint of a training, and whether there are those of another one, which are left alone.
 
     The Trainer writes its state last, so a checkpoint torn by a kill or a full disk has none, or a torn one.
     """

@@ -105,7 +105,7 @@ def run_training(
         checkpointing=settings.checkpointing,
         micro_batch_size=trainer.most_rows,
         peaks=vars(memory.peaks()),
-        energy_joules=energy.joules,
+        energy_joules=None if checkpoint else energy.joules,  # that of the steps before an interruption is not known
         notes=tuple(_notes(job, model, trainer, foreign)),
     )
     _leave_artifact(job, trainer.accelerator.unwrap_model(model), tokenizer, stage, trained)
@@ -166,7 +166,7 @@ def _trainer(
             stage,
             job.training,
             model=model,
-            args=_arguments(job, steps, len(stage.rows), headline),
+            args=_arguments(job, steps, stage, headline),
             headline=headline,
             callbacks=[EarlyStoppingCallback(patience)] if looks and patience else [],
             **options,
@@ -181,13 +181,14 @@ def _trainer(
             model.is_quantized = True
 
 
-def _arguments(job: TrainJob, steps: int, rows: int, headline: Headline | None) -> TrainingArguments:
+def _arguments(job: TrainJob, steps: int, stage: Stage, headline: Headline | None) -> TrainingArguments:
     settings = job.training
     looks: dict[str, Any] = {"eval_strategy": "no", "save_strategy": "no"}
     if job.validation or headline is not None:
+        rounds = math.ceil(distance(steps, settings.evaluate_every) / stage.updates)
         looks = {
             "eval_strategy": "steps",
-            "eval_steps": distance(steps, settings.evaluate_every),
+            "eval_steps": rounds * stage.updates,  # a look may leave a checkpoint: none within a round
             "save_strategy": "best",
             "load_best_model_at_end": True,
             "metric_for_best_model": "headline" if headline is not None else "loss",
@@ -195,12 +196,13 @@ def _arguments(job: TrainJob, steps: int, rows: int, headline: Headline | None) 
         }
     arguments = TrainingArguments(
         output_dir=str(job.state),
-        per_device_train_batch_size=min(settings.batch_size, rows),
+        per_device_train_batch_size=min(settings.batch_size, len(stage.rows)),
         max_steps=steps,
         learning_rate=settings.lr,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.clip,
         optim=optimizer_name(settings.optimizer),
+        restore_callback_states_from_checkpoint=True,  # how long patience has lasted
         train_sampling_strategy="random",  # by length, each batch of a mix would be of one task
         remove_unused_columns=False,
         bf16=settings.precision == "bf16",

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from harness import __version__, format
-from harness.jobs import HEAD_FILE, Quant, TrainJob
+from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Quant, TrainJob
 from harness.jobs import Training as TrainingSettings
 from harness.mixes import parse_mix
 from harness.records import train_record
@@ -119,7 +119,9 @@ def _library(merged: bool, job: TrainJob, state: State) -> str:
 def _loading(library: str, job: TrainJob, model: Snapshot, folder: str, tasks: Sequence[str], *, judges: bool) -> str:
     """Lines that load it; only we load what a method of no library left, and heads of reward models."""
     whole = library == "transformers"
-    variant = f"base --model ./{folder}" if whole else f"./{folder} --model {shlex.quote(model.name)}"
+    base = model.name if job.base.folder == model.folder else str(job.base.folder)
+    bits = next((f"@{bits}bit" for bits, quant in QUANT_OF_BITS.items() if quant and quant == job.base.quant), "")
+    variant = f"base --model ./{folder}" if whole else f"./{folder}{bits} --model {shlex.quote(base)}"
     ours = f"```\nharness eval {variant} --tasks {shlex.quote(','.join(tasks) or 'TASK')}\n```"
     if library == "finetune-harness" or judges:
         return ours

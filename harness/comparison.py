@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import math
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -124,7 +126,7 @@ class Comparison:
         for training in self.session.prepared.trainings:
             states = [s for s in self.session.going() if s.row.training and s.row.training.id == training.id]
             if missing := self.session.missing(training):
-                self._fail(states, JobFailed(f"it goes on from `{missing}`, which was not trained"), "")
+                self._fail(states, JobFailed(f"it needs what `{missing}` leaves, which was not trained"), "")
                 continue
             try:
                 if self.session.config.tune_lr and training.tunable:
@@ -178,28 +180,32 @@ class Comparison:
 
     def _sweep(self, training: Training, name: str) -> Tuned:
         """Trains with several rates; of all but the best, the figures are kept alone."""
-        outputs: dict[float, Path] = {}
+        tried: dict[float, tuple[float, float, Path]] = {}
 
         def loss_of(lr: float) -> float | None:
             trial = replace(training, id=f"{training.id}@lr={lr:g}", lr=lr)
             job = self.session.train_job(trial)
-            outputs[lr] = job.output
             found = find_trained(self.session.config.output_dir, job.train_key, figures_only=True)
             try:
                 with self._stage("Tune", f"{name} lr {lr:g}"):
                     trained = found[1] if found else self.server.run(job, self._on_training)
             except JobFailed as failure:
                 self.session.folder.log_failure(f"tune-{trial.id}", failure.child_traceback)
+                for last_good in job.output.parent.glob(f"{job.output.name}-step-*"):
+                    shutil.rmtree(last_good, ignore_errors=True)
                 return None
             loss: float | None = trained.validation_loss
+            if loss is None or not math.isfinite(loss):
+                return None
+            tried[lr] = loss, lr, job.output
+            for _, _, worse in sorted(tried.values())[1:]:  # as it goes: the disk need not hold all of them
+                if worse.is_dir():
+                    throw_weights(worse)
             return loss
 
         tuned = tune(training.lr, self.session.config.tune_lr or 0, loss_of)
         if tuned is None:
             raise JobFailed("no rate that was tried could be trained with")
-        for lr, output in outputs.items():
-            if lr != tuned.lr and output.is_dir():
-                throw_weights(output)
         return tuned
 
     def score_all(self) -> None:

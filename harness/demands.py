@@ -10,9 +10,11 @@ import json
 from harness.errors import UserError
 from harness.jobs import HEAD_FILE
 from harness.preparation import Prepared, Row
+from harness.registry import parse_task
 from harness.settings import PAIRED_STAGES
 from harness.snapshot import Snapshot
 from harness.trainings import Training
+from harness.tuning import require_optuna
 
 
 def check(prepared: Prepared, *, scores: bool) -> None:
@@ -25,9 +27,13 @@ def check(prepared: Prepared, *, scores: bool) -> None:
     Raises:
         UserError: The first thing that is wrong.
     """
+    if prepared.config.tune_lr and any(training.tunable for training in prepared.trainings):
+        require_optuna()
     for row in prepared.rows:
         if row.training is not None:
             _check_training(row.spec.name, row.training)
+        if scores and row.training is not None and row.training.monitor is not None:
+            _check_monitor(prepared, row.spec.name, row.training.monitor.task)
         if scores and _judges(prepared, row):
             _check_tasks(row)
 
@@ -71,6 +77,18 @@ def _check_training(name: str, training: Training) -> None:
             f"{where}: `{training.entry.name}` cannot go on from `{start.name}`, which `{made_by}` made",
             hint=f"start from an artifact of `{training.entry.name}`, or from a whole checkpoint",
         )
+
+
+def _check_monitor(prepared: Prepared, name: str, watched: str) -> None:
+    """Weights that were chosen by samples would be flattered by their score."""
+    monitor = parse_task(watched)
+    for task in prepared.tasks:
+        apart = monitor.groups and task.spec.groups and not {*monitor.groups} & {*task.spec.groups}
+        if task.spec.source == monitor.source and not apart:
+            raise UserError(
+                f"variant `{name}`: `monitor={watched}` would choose weights by the samples that they are scored on",
+                hint="watch a task that is not scored, or `monitor=loss` with `validation=0.1`",
+            )
 
 
 def _method_of(artifact: Snapshot) -> str | None:

@@ -6,6 +6,7 @@ told is here, so a job can be pickled, sent elsewhere, and repeated.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,6 +110,8 @@ class Monitor:
     """As typed."""
     parameters: Mapping[str, Any]
     items: Sequence[Item]
+    digest: str = ""
+    """Of the task's file and rows, which decide what is best beside the prompts."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,11 @@ class RewardFunction:
 
     path: Path
     name: str
+
+    @property
+    def digest(self) -> str:
+        """Of the file, and which of its functions is meant."""
+        return hashlib.sha256(self.path.read_bytes() + self.name.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from harness.errors import UserError
 from harness.jobs import Base, EnvironmentJob, Method, PlanJob, Planned
 from harness.jobs import Training as TrainingSettings
 from harness.progress import Progress
-from harness.settings import ONLINE_STAGES, PAIRED_STAGES, TrainSettings
+from harness.settings import ONLINE_STAGES, PAIRED_STAGES
 from harness.snapshot import find_files, find_model
 from harness.tables import Cell, Column, Row, Table
-from harness.trainings import DEFAULT_BATCH_SIZE, DEFAULT_MAX_LENGTH
+from harness.trainings import DEFAULT_BATCH_SIZE, DEFAULT_MAX_LENGTH, merged, precision_of
 from harness.variants import VariantSpec
 from harness.worker import JobFailed, Server
 
@@ -172,14 +172,13 @@ def _row(server: Server, spec: VariantSpec, job: PlanJob, shown: Progress) -> Pl
 
 def _job(config: Config, spec: VariantSpec, folder: Any, environment: dict[str, Any], memory_bytes: int) -> PlanJob:
     assert spec.entry is not None
-    own = {name: value for name, value in spec.training.items() if name in TrainSettings.model_fields}
-    settings = config.train.model_dump(exclude_none=True) | own
+    asked = merged(config.train, spec)
+    settings = asked.model_dump(exclude_none=True)
     stage = settings.get("stage", "sft")
     if stage in ONLINE_STAGES:
         raise UserError(
             f"`{spec.name}` learns from what the model writes, which cannot be planned", hint="leave it out"
         )
-    automatic = "bf16" if environment["mixed_precision"] else "fp32"
     batch = settings.get("batch_size", DEFAULT_BATCH_SIZE)
     micro = min(settings.get("micro_batch_size", batch), batch)
     resolved: dict[str, Any] = {
@@ -190,7 +189,7 @@ def _job(config: Config, spec: VariantSpec, folder: Any, environment: dict[str, 
         "micro_batch_size": 2 * micro if stage in PAIRED_STAGES else micro,  # a better and a worse answer each
         "max_length": settings.get("max_length", DEFAULT_MAX_LENGTH),
         "seed": 0,
-        "precision": automatic if settings.get("precision", "auto") == "auto" else settings["precision"],
+        "precision": precision_of(asked, environment),
     }
     names = {field.name for field in fields(TrainingSettings)} & settings.keys()
     return PlanJob(

@@ -12,6 +12,7 @@ from typing import Any
 
 from harness import __version__
 from harness.chat import load_template
+from harness.jobs import RewardFunction
 from harness.registry import source_digest
 from harness.render import Item, Prompting, render
 from harness.runs import key
@@ -77,7 +78,12 @@ class Prepared:
                 given.digest
                 for training in self.trainings
                 for given in (training.start, training.reward)
-                if isinstance(given, Snapshot)
+                if isinstance(given, Snapshot | RewardFunction)
+            ],
+            monitors=[
+                [training.monitor.digest, _prompts_digest(training.monitor.items)]
+                for training in self.trainings
+                if training.monitor
             ],
         )
 

@@ -13,6 +13,19 @@ from harness.results import Inference, Overlap, SharedSample, Throughput, Train,
 from harness.trainings import Training
 from harness.tuning import Tuned
 
+_TOLD = {
+    "lr",
+    "steps",
+    "epochs",
+    "batch_size",
+    "max_length",
+    "data",
+    "samples",
+    "columns",
+    "micro_batch_size",
+    "packing",
+}
+"""Settings that notes tell in other words, or that change no result."""
 OVERLAP_EXAMPLES = 5
 """Samples that `run.json` shows for each overlap."""
 
@@ -130,13 +143,13 @@ def fairness(prepared: Prepared, rows: Sequence[Row]) -> list[str]:
     notes = []
     trained = [row for row in rows if row.training and not row.spec.replica]
     described = {row.spec.name: _settings(row.training) for row in trained if row.training}
-    differing = [
-        label
-        for label in (next(iter(described.values())) if described else {})
-        if len({settings[label] for settings in described.values()}) > 1
-    ]
+    labels = dict.fromkeys(label for settings in described.values() for label in settings)
+    differing = [k for k in labels if len({settings.get(k, "default") for settings in described.values()}) > 1]
     if differing:
-        parts = [f"{name}: " + ", ".join(f"{k} {described[name][k]}" for k in differing) for name in described]
+        parts = [
+            f"{name}: " + ", ".join(f"{k} {settings.get(k, 'default')}" for k in differing)
+            for name, settings in described.items()
+        ]
         notes.append("trainings differ in more than the method; " + "; ".join(parts))
     untuned = {row.spec.name: row.training.lr for row in trained if row.training and row.training.settings.lr is None}
     online = {row.spec.name for row in trained if row.training and not row.training.tunable} & untuned.keys()
@@ -145,7 +158,7 @@ def fairness(prepared: Prepared, rows: Sequence[Row]) -> list[str]:
             f"`--tune-lr` leaves out {', '.join(f'{name} ({untuned[name]:g})' for name in sorted(online))}:"
             " a stage that learns from rewards has no loss of held-out rows"
         )
-    if len(untuned) > 1 and prepared.config.tune_lr is None:
+    if untuned and prepared.config.tune_lr is None:
         rates = ", ".join(f"{name} {lr:g}" for name, lr in untuned.items())
         notes.append(f"learning rates are the methods' own, not tuned: {rates}; `--tune-lr 5` tries as many for each")
     prompts = {
@@ -161,6 +174,8 @@ def fairness(prepared: Prepared, rows: Sequence[Row]) -> list[str]:
 
 
 def _settings(training: Training) -> dict[str, str]:
+    """What decides a training besides its method; settings left alone are left out."""
+    others = training.settings.model_dump(exclude_none=True, exclude=_TOLD)
     return {
         "lr": f"{training.lr:g}",
         "length": f"{training.steps} steps" if training.steps is not None else f"{training.epochs:g} epochs",
@@ -168,6 +183,7 @@ def _settings(training: Training) -> dict[str, str]:
         "max length": str(training.max_length),
         "seed": str(training.seed),
         "data": f"{training.data.name} ({len(training.data.examples)} rows)",
+        **{name.replace("_", " "): str(value) for name, value in others.items()},
     }
 
 

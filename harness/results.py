@@ -110,7 +110,7 @@ class Train(_Document):
     """Rise of resident memory over the process after imports and before weights."""
     energy_joules: float | None = None
     reused: bool = False
-    """Whether the artifact of an earlier run was taken (its figures are that run's)."""
+    """Whether the artifact was there already, of another run or of a rate that was tried (its figures are that training's)."""
 
 
 class Artifact(_Document):

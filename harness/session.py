@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -32,7 +31,7 @@ from harness.results import Overlap
 from harness.runs import CostRecord, RunFolder, SampleLog, key
 from harness.scored import ScoredTask
 from harness.snapshot import Snapshot
-from harness.trainings import Training
+from harness.trainings import Training, precision_of
 from harness.tuning import Tuned
 
 _BUDGETS = {"auto": 512, "cpu": 512, "mps": 512, "cuda": 4096}
@@ -119,8 +118,7 @@ class Session:
 
     def log(self, state: State, task: ScoredTask) -> SampleLog:
         """Where a variant's samples of a task are kept."""
-        seed = state.row.training.seed if state.row.training else self.config.seed
-        return self.folder.samples(f"{state.row.spec.canonical}#{seed}", task.name)
+        return self.folder.samples(self._kept_as(state), task.name)
 
     def unscored(self, state: State) -> bool:
         """Whether samples of a variant are missing on disk."""
@@ -155,7 +153,7 @@ class Session:
                 data=training.data.digest,
                 validation=training.validation.digest if training.validation else None,
                 monitor=training.monitor
-                and [training.monitor.task, [i.request.sha256 for i in training.monitor.items]],
+                and [training.monitor.digest, [i.request.sha256 for i in training.monitor.items]],
                 given=[self._given_digest(given) for given in (training.start, training.reward)],
                 dtype=base.dtype,
                 device=base.device.split(":")[0],
@@ -220,14 +218,17 @@ class Session:
             transforms=state.row.spec.transforms,
             machine={name: environment[name] for name in names},
         )
-        return self.folder.costs(state.row.spec.canonical, cost_key)
+        return self.folder.costs(self._kept_as(state), cost_key)
+
+    def _kept_as(self, state: State) -> str:
+        """What a row's files are named by: replicas and folds of one variant have files of their own."""
+        spec, training = state.row.spec, state.row.training
+        seed = training.seed if training else self.config.seed
+        return f"{spec.canonical}#{seed}" + (f"/{spec.fold}" if spec.fold is not None else "")
 
     def _training_settings(self, training: Training) -> TrainingSettings:
         """Every setting of a training, defaults filled in."""
         given = training.settings.model_dump(exclude_none=True)
-        sixteen = "bf16" if self.environment["mixed_precision"] else "fp32"
-        automatic = "fp16" if self.environment["dtype"] == "float16" else sixteen
-        precision = automatic if given.get("precision", "auto") == "auto" else given["precision"]
         names = {field.name for field in fields(TrainingSettings)} & given.keys()
         return TrainingSettings(
             **{name: given[name] for name in names}
@@ -239,7 +240,7 @@ class Session:
                 "micro_batch_size": min(given.get("micro_batch_size", training.batch_size), training.batch_size),
                 "max_length": training.max_length,
                 "seed": training.seed,
-                "precision": precision,
+                "precision": precision_of(training.settings, self.environment),
             }
         )
 
@@ -276,8 +277,6 @@ class Session:
         """Digest of what a training goes on from or is judged by."""
         if isinstance(given, Training):
             return Snapshot(given.id, self._artifact_of(given)).weights_digest
-        if isinstance(given, RewardFunction):
-            return hashlib.sha256(given.path.read_bytes() + given.name.encode()).hexdigest()
         return given.digest if given else None
 
     def _trained_recipe(self, training: Training, artifact: Path, bits: Bits, merged: bool) -> Recipe:

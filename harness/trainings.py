@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.chat import ChatTemplate
 from harness.data import FORMATS, source
@@ -100,7 +100,7 @@ class Trainings:
 
     def _make(self, spec: VariantSpec) -> Training:
         assert spec.entry is not None
-        config, settings = self._config, _merged(self._config.train, spec)
+        config, settings = self._config, merged(self._config.train, spec)
         data, validation = self._data(spec, settings)
         steps, epochs = settings.steps, settings.epochs
         if steps is None and epochs is None:
@@ -130,7 +130,7 @@ class Trainings:
                 f"variant `{spec.name}`: rows of the stage `{settings.stage}` are not packed",
                 hint="leave out `packing`",
             )
-        _refuse_settings(spec, settings)
+        _refuse_settings(spec, training)
         return training
 
     def _data(self, spec: VariantSpec, settings: TrainSettings) -> tuple[TrainData, TrainData | None]:
@@ -169,7 +169,7 @@ class Trainings:
             raise UserError(f"`monitor={settings.monitor}` would run code while training", hint="monitor another task")
         prompting = Prompting(template=self._template if self._config.apply_chat_template else None)
         items = render(task.name, task.task, prompting, groups=task.spec.groups, limit=MONITORED_SAMPLES)
-        return Monitor(settings.monitor, task.spec.parameters, items)
+        return Monitor(settings.monitor, task.spec.parameters, items, task.digest)
 
     def _reward(self, spec: VariantSpec, settings: TrainSettings) -> Training | Snapshot | RewardFunction | None:
         if settings.stage not in ONLINE_STAGES:
@@ -232,7 +232,8 @@ def train_data(
     """
     parts = parse_mix(name)
     files = {part.source: source(part.source).load() for part in parts if _is_file(part.source)}
-    if settings.columns and not files:
+    is_data = name == (settings.data or "")  # rows that are held out by name may have columns of their own
+    if settings.columns and not files and is_data:
         raise UserError("`--train-columns` goes with a file or `hub:`, not with a task", hint="drop it")
     columns = settings.columns or {}
     fitting = {file for file, given in files.items() if given and set(columns.values()) <= given[0].keys()}
@@ -245,7 +246,8 @@ def train_data(
             found = examples_from_rows(
                 part.source,
                 files[part.source],
-                columns=columns if part.source in fitting or not fitting else None,  # a part of a mix may need none
+                # a part of a mix may need none
+                columns=columns if part.source in fitting or (is_data and not fitting) else None,
                 template=template,
                 chat=prompting.template is not None,
                 system=prompting.system,
@@ -297,13 +299,22 @@ def _train_tasks(name: str, tasks: Sequence[ScoredTask]) -> list[ScoredTask]:
     return [task for task in tasks if task.spec.source == spec.source] or [unscored_task(name)]
 
 
-def _merged(shared: TrainSettings, spec: VariantSpec) -> TrainSettings:
+def merged(shared: TrainSettings, spec: VariantSpec) -> TrainSettings:
     """A variant's own settings over the shared ones; one kind of length drops the other."""
     own = {key: value for key, value in spec.training.items() if key != "seed"}
     under = shared.model_dump(exclude_none=True)
     if {"steps", "epochs"} & own.keys():
         under = {key: value for key, value in under.items() if key not in ("steps", "epochs")}
     return TrainSettings(**{**under, **own})
+
+
+def precision_of(settings: TrainSettings, environment: Mapping[str, Any]) -> Literal["fp32", "bf16", "fp16"]:
+    """Of the matrix products: as asked, else what goes with the weights and the machine."""
+    if settings.precision is not None and settings.precision != "auto":
+        return settings.precision
+    if environment["dtype"] == "float16":
+        return "fp16"
+    return "bf16" if environment["mixed_precision"] else "fp32"
 
 
 def _refuse_start(spec: VariantSpec, training: Training) -> None:
@@ -316,9 +327,16 @@ def _refuse_start(spec: VariantSpec, training: Training) -> None:
         )
 
 
-def _refuse_settings(spec: VariantSpec, settings: TrainSettings) -> None:
+def _refuse_settings(spec: VariantSpec, training: Training) -> None:
     """Settings that no training, or none of this method, can have."""
     assert spec.entry is not None
+    settings = training.settings
+    looks = [name for name in ("monitor", "patience", "evaluate_every") if getattr(settings, name) is not None]
+    if looks and training.validation is None and training.monitor is None:
+        raise UserError(
+            f"variant `{spec.name}`: `{looks[0]}` has no meaning, as there is nothing to look at while training",
+            hint="hold rows out with `validation=0.1`, or watch a task with `monitor=TASK`",
+        )
     if settings.checkpointing and not spec.entry.options["checkpointing"]:
         raise UserError(
             f"variant `{spec.name}`: `{spec.entry.name}` does not go with activation checkpointing",

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from harness.errors import UserError
@@ -70,12 +71,15 @@ def tune(default: float, trials: int, loss_of: Callable[[float], float | None]) 
     return Tuned(min(known)[1], tuple(tried)) if known else None
 
 
+def require_optuna() -> None:
+    """Raises a `UserError` where optuna is not installed."""
+    if find_spec("optuna") is None:
+        raise UserError("`--tune-lr` needs optuna, which is not installed", hint="pip install 'finetune-harness[tune]'")
+
+
 def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError as error:
-        raise UserError(
-            "`--tune-lr` needs optuna, which is not installed", hint="pip install 'finetune-harness[tune]'"
-        ) from error
+    require_optuna()
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

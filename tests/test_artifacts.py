@@ -25,7 +25,7 @@ from harness.models import Resident, load_base
 from harness.preparation import prepare
 from harness.records import fairness
 from harness.render import Example
-from harness.runs import load_run
+from harness.runs import RunFolder, load_run
 from harness.session import Session
 from harness.settings import TrainSettings
 from harness.snapshot import Snapshot
@@ -307,3 +307,11 @@ def test_every_fold_of_a_variant_holds_out_rows_of_its_own() -> None:
         assert each.validation is not None
         assert {*each.data.examples, *each.validation.examples} == set(held)
         assert not {*each.data.examples} & {*each.validation.examples}
+
+
+@pytest.mark.parametrize("several", ["folds", "seeds"])
+def test_every_training_of_a_variant_keeps_samples_of_its_own(tmp_path: Path, several: str) -> None:
+    settings: dict[str, Any] = {several: 3}
+    prepared = prepare(configure(["base", "lora"], tasks=["mini_gsm8k"], train={"samples": 31}, **settings))
+    session = Session(prepared, RunFolder(tmp_path, 0), "")
+    assert len({session.log(state, prepared.tasks[0]).path for state in session.states.values()}) == 4

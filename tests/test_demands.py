@@ -70,6 +70,9 @@ def test_a_pipeline_is_trained_in_the_order_of_what_needs_what() -> None:
         (["lora:stage=dpo,start=./nowhere,data=pairs.jsonl"], "nowhere"),
         (["lora:stage=dpo,start=sft,data=pairs.jsonl"], "`start=sft` is no trained variant and no folder"),
         (["lora:stage=reward,monitor=mini_mmlu,data=pairs.jsonl"], "cannot be watched by the task `mini_mmlu`"),
+        (["lora:monitor=preference,data=plain.jsonl"], "choose weights by the samples that they are scored on"),
+        (["lora:patience=2,data=plain.jsonl"], "`patience` has no meaning"),
+        (["lora:monitor=loss,data=plain.jsonl"], "`monitor` has no meaning"),
     ],
 )
 def test_what_cannot_be_trained_is_said_before_anything_is(variants: list[str], message: str) -> None:

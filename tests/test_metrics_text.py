@@ -293,7 +293,7 @@ def test_entailment_is_the_classifiers_and_a_sentence_counts_with_its_best_passa
     assert value(metric, [" ".join(said)], [""], source=source) == pytest.approx(expected, abs=1e-5)
     assert math.isnan(value(metric, [""], [""], source=source))
     assert value(metric, ["Something."], [""], source="") == 0.0
-    child = judge(str(folder))._child
+    child = judge(str(folder))._helper._child
     assert child is not None
     child.kill()
     with pytest.raises(UserError, match="its process ended"):

@@ -291,6 +291,25 @@ def test_equal_runs_have_equal_identities_and_each_change_makes_another() -> Non
     assert len(seen) == 7
 
 
+def test_a_reward_or_a_watched_task_that_changes_makes_another_run() -> None:
+    put("prompts.jsonl", {"prompt": "Q"})
+    variants = (
+        "rl=lora:stage=grpo,reward=judge.py@one,data=prompts.jsonl",
+        "watched=lora:monitor=./y.py@untrained",
+    )
+
+    def identity(reward: str, task: str) -> str:
+        Path("judge.py").write_text(
+            f"def one(prompts, completions, references):\n    return [{reward} for _ in prompts]\n"
+        )
+        Path("y.py").write_text(CAPITALS + task)
+        return prepared(*variants).identity
+
+    first = identity("1.0", "")
+    assert first == identity("1.0", "")
+    assert len({first, identity("2.0", ""), identity("1.0", "# a change\n")}) == 3
+
+
 def test_what_is_trained_on_is_known_by_the_examples_it_becomes() -> None:
     before = training().data.digest
     put("train.jsonl", *({"country": f"C{n}", "city": f"c{n}", "unused": n} for n in range(5)))
@@ -350,6 +369,10 @@ def test_rows_are_held_out_by_share_or_by_name() -> None:
     assert "stand in the validation data valid.jsonl too" in named.data.notes[0]
     apart = training("lora:validation=valid.jsonl,dedupe=true", train={"data": "rows4.jsonl"})
     assert len(apart.data.examples) == 3
+    mapped = {"data": "pairs.jsonl", "columns": "prompt=question,completion=answer"}
+    for other in ("./x.py@capitals", "valid.jsonl"):  # neither has the columns that are mapped
+        apart = training(f"lora:validation={other}", train=mapped)
+        assert apart.validation is not None and apart.data.examples[0].prompt == "Q0"
     with pytest.raises(UserError, match="leaves nothing on one side"):
         training("lora:validation=0.01", train={"data": "rows4.jsonl"})
 

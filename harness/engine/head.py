@@ -39,7 +39,7 @@ def last_head(model: Any, device: torch.device) -> nn.Linear | None:
         device: Of its input.
     """
     head = model.get_output_embeddings()
-    if type(head) is not nn.Linear or "forward" in vars(head):
+    if type(head) is not nn.Linear or "forward" in vars(head) or head._forward_hooks:  # which may add to what it gives
         return None
     given: list[Tensor] = []
     ids = torch.linspace(0, len(head.weight) - 1, _TRIED, device=device).long()  # some, as of padding, may be all zeros
