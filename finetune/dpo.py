@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from harness.errors import is_out_of_memory
 from harness.finetune.figures import Figures
 from harness.finetune.pairs import PairPadding, encode_pairs
+from harness.finetune.parts import length, tokens_at_once
 from harness.finetune.policy import answer_logprobs, judging
 from harness.jobs import TrainJob
 from harness.render import Example
@@ -33,7 +35,8 @@ class Dpo:
         self._tokenizer, self._max_length, self._settings = tokenizer, max_length, job.training
         self._beta = BETA if job.training.beta is None else job.training.beta
         self.collate = PairPadding(tokenizer.pad_token_id or 0)
-        self._figures = Figures()
+        self.figures = Figures()
+        """Implied rewards of both answers, their difference, and how often the better one has the higher."""
         encoded = encode_pairs(job.examples, tokenizer, max_length)
         self.truncated, self.dropped, self.lost_tokens = encoded.cut, encoded.dropped, encoded.lost_tokens
         self.rows = self._with_reference(model, encoded.rows)
@@ -43,40 +46,54 @@ class Dpo:
     def encode(self, examples: Sequence[Example]) -> Sequence[dict[str, Any]]:
         return self._held_out  # encoded before the first step, when the model was its own reference
 
+    def begin(self, step: int) -> None:
+        pass
+
     def items(self, batch: dict[str, Any]) -> int:
         return len(batch["input_ids"]) // 2
 
     def loss(self, model: Any, batch: dict[str, Any], items: int) -> Tensor:
         logprobs = answer_logprobs(model, batch)
         better, worse = (self._beta * (logprobs - batch["reference"].to(logprobs))).chunk(2)
-        losses = dpo_losses(better - worse, self._settings.label_smoothing)
-        self._figures.add(chosen=better, rejected=worse, margin=better - worse, accuracy=(better > worse).float())
+        smoothing = self._settings.label_smoothing if torch.is_grad_enabled() else 0.0  # a look is not smoothed
+        losses = dpo_losses(better - worse, smoothing)
+        self.figures.add(chosen=better, rejected=worse, margin=better - worse, accuracy=(better > worse).float())
         return losses.sum() / items
-
-    def figures(self) -> dict[str, float]:
-        """Implied rewards of both answers, their difference, and how often the better one has the higher."""
-        return self._figures.take()
 
     def finish(self, model: Any, folder: Path) -> None:
         pass
 
     def _with_reference(self, model: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The rows with the log-probabilities of both answers, by the model as it is now."""
-        at_once = max(1, self._settings.micro_batch_size)
-        by_length = sorted(range(len(rows)), key=lambda index: rows[index]["length"])
-        precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self._settings.precision)
-        device = next(model.parameters()).device
-        autocast = torch.autocast(device.type, dtype=precision, enabled=precision is not None)
-        for start in range(0, len(rows), at_once):
-            chosen = [rows[index] for index in by_length[start : start + at_once]]
-            batch = {
-                n: each.to(device) if isinstance(each, Tensor) else each for n, each in self.collate(chosen).items()
-            }
-            with judging(model), autocast:
-                logprobs = answer_logprobs(model, batch).tolist()
-            for number, row in enumerate(chosen):
-                row["reference"] = (logprobs[number], logprobs[len(chosen) + number])
+        """The rows with the log-probabilities of both answers, by the model as it is now; the longest come first."""
+        most, tokens = self._settings.micro_batch_size, tokens_at_once(_device(model).type, self._max_length)
+        waiting = sorted(rows, key=length)
+        while waiting:
+            count = max(1, min(most, tokens // length(waiting[-1])))
+            chosen = waiting[-count:]
+            try:
+                logprobs = self._logprobs(model, chosen)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or len(chosen) == 1:
+                    raise
+                most = len(chosen) // 2
+                continue
+            for row, better, worse in zip(chosen, *logprobs, strict=True):
+                row["reference"] = (better, worse)
+            del waiting[-count:]
         return rows
+
+    def _logprobs(self, model: Any, rows: list[dict[str, Any]]) -> list[list[float]]:
+        """Of the better answers, and of the worse ones."""
+        precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self._settings.precision)
+        device, batch = _device(model), self.collate(rows)
+        batch = {name: each.to(device) if isinstance(each, Tensor) else each for name, each in batch.items()}
+        with judging(model), torch.autocast(device.type, dtype=precision, enabled=precision is not None):
+            return answer_logprobs(model, batch).view(2, -1).tolist()
+
+
+def _device(model: Any) -> torch.device:
+    device: torch.device = next(model.parameters()).device
+    return device
 
 
 def dpo_losses(margins: Tensor, label_smoothing: float = 0.0) -> Tensor:

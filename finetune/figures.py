@@ -25,6 +25,14 @@ class Figures:
             total, count = self._sums.get(name, (0.0, 0))
             self._sums[name] = total + float(value.detach().float().sum()), count + value.numel()
 
+    def so_far(self) -> dict[str, tuple[float, int]]:
+        """What `go_back` takes."""
+        return dict(self._sums)
+
+    def go_back(self, sums: dict[str, tuple[float, int]]) -> None:
+        """Forgets what was added since, as of an attempt that failed."""
+        self._sums = dict(sums)
+
     def take(self) -> dict[str, float]:
         """Means of everything added since the last call."""
         means = {name: total / count for name, (total, count) in self._sums.items() if count}

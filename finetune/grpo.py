@@ -45,10 +45,14 @@ class Grpo:
         self._judge = load_judge(job.reward)
         self._beta = BETA if self._settings.beta is None else self._settings.beta
         self._beginning = Beginning(model) if self._beta else None
-        self._figures = Figures()
+        self.figures = Figures()
+        """Mean reward, its deviation within prompts, tokens of an answer, share ended, distance from the beginning."""
 
     def encode(self, examples: Sequence[Example]) -> Sequence[dict[str, Any]]:
         return self._prompts.encode(examples).rows
+
+    def begin(self, step: int) -> None:
+        pass
 
     def collate(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return self._prompts.collate(rows)
@@ -60,7 +64,7 @@ class Grpo:
         """Of held-out prompts: the mean reward, negative, so that less is better."""
         rollouts = roll_out(model, self._tokenizer, self._prompts.of(batch), self._settings, self._judge)
         batch["tokens"] = rollouts.batch["tokens"]
-        self._figures.add(reward=rollouts.rewards, ended=rollouts.ended)
+        self.figures.add(reward=rollouts.rewards, ended=rollouts.ended)
         if not torch.is_grad_enabled():
             return -rollouts.rewards.sum() / items
         groups = rollouts.rewards.view(-1, self._settings.generations)
@@ -73,12 +77,8 @@ class Grpo:
         losses = grpo_losses(
             logprobs, logprobs.detach(), reference, advantages(groups).flatten(), mask, beta=self._beta
         )
-        self._figures.add(spread=groups.std(1), length=mask.sum(1), kl=_divergence(logprobs, reference, mask))
+        self.figures.add(spread=groups.std(1), length=mask.sum(1), kl=_divergence(logprobs, reference, mask))
         return losses.sum() / items
-
-    def figures(self) -> dict[str, float]:
-        """Mean reward, its deviation within prompts, tokens of an answer, share ended, distance from the beginning."""
-        return self._figures.take()
 
     def finish(self, model: Any, folder: Path) -> None:
         pass

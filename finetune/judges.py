@@ -11,7 +11,6 @@ given as `reward=FILE.py@right`.
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -26,9 +25,8 @@ from harness.finetune.encoding import answer_ids, ended, labelled
 from harness.heads import has_reward_head, last_token_values, made_on
 from harness.helper import answer_lines
 from harness.jobs import Base, Method, Recipe, RewardFunction
-from harness.models import Resident, context_length
+from harness.models import Resident, context_length, method_function
 from harness.plugin import plugin_error
-from harness.registry import find, load_method
 from harness.tokenizer import load_tokenizer
 
 _ROWS = 16
@@ -127,7 +125,7 @@ class ModelJudge:
 
     def __init__(self, recipe: Recipe) -> None:
         base = recipe.base
-        self._model = Resident(base, _load_method).attach(recipe)
+        self._model = Resident(base, method_function).attach(recipe)
         if not has_reward_head(self._model):
             raise UserError(
                 f"`{recipe.adapter or base.folder}` is no reward model", hint="name one that `stage=reward` trained"
@@ -185,12 +183,7 @@ def folder_recipe(folder: Path, device: str = "cpu") -> Recipe:
             f"the reward model `{folder}` was trained on `{base_folder}`, which is gone", hint="train it again"
         )
     base = Base(base_folder, device, "float32", made["quant"], made["trust_remote_code"])
-    record = folder / "method.json"
-    if whole or not record.is_file():
-        return Recipe(base, None if whole else folder)
-    content = json.loads(record.read_text(encoding="utf-8"))
-    entry = find("method", content["method"])
-    return Recipe(base, folder, method=Method(entry.name, entry.path, entry.module, content["hyperparameters"]))
+    return Recipe(base) if whole else Recipe(base, folder, method=Method.recorded_in(folder))
 
 
 def main(folder: str) -> None:
@@ -201,10 +194,6 @@ def main(folder: str) -> None:
         return lambda asked: judge(asked[0], asked[1], asked[1], asked[2])
 
     answer_lines(load)
-
-
-def _load_method(method: Method) -> Callable[..., Any]:
-    return load_method(find("method", method.name if method.module else f"{method.path}@{method.name}"))
 
 
 if __name__ == "__main__":

@@ -42,6 +42,8 @@ def lily(
     for path, module in model.named_modules():
         if path in names or path.rpartition(".")[2] in names:
             conv = hasattr(module, "nf")  # GPT-2's transposed linear layer
+            if not conv and not hasattr(module, "in_features"):
+                raise ValueError(f"`{path}` is no linear layer, and only those are adapted")
             sizes = (module.nx, module.nf) if conv else (module.in_features, module.out_features)
             alike.setdefault((path.rpartition(".")[2], *sizes), []).append(module)
     model.requires_grad_(False)

@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from harness.finetune.encoding import IGNORED
+from harness.heads import inner_model
 
 Head = Callable[[Tensor], Tensor]
 """`[positions, hidden]` to logits `[positions, vocabulary]`."""
@@ -65,8 +66,19 @@ def label_logprobs(model: Any, batch: Mapping[str, Tensor], *, temperature: floa
     Returns:
         `[labels]`, float32, in row-major order; with gradients where they are enabled.
     """
-    part = _labelled(model, batch)
+    return _logprobs(_labelled(model, batch), temperature)
 
+
+def label_logprobs_and_states(
+    model: Any, batch: Mapping[str, Tensor], *, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """As `label_logprobs`, and `[labels, hidden]` that the model's head was given for each, before the token came."""
+    part = _labelled(model, batch)
+    assert part.states is not None, "a model without a head"
+    return _logprobs(part, temperature), part.states
+
+
+def _logprobs(part: _Labelled, temperature: float) -> Tensor:
     def piece(hidden: Tensor, targets: Tensor) -> Tensor:
         return -functional.cross_entropy(part.head(hidden).float() / temperature, targets, reduction="none")
 
@@ -92,18 +104,6 @@ def row_sums(values: Tensor, labels: Tensor) -> Tensor:
     """
     rows = (labels[:, 1:] != IGNORED).nonzero()[:, 0]
     return torch.zeros(len(labels), dtype=values.dtype, device=values.device).index_add(0, rows, values)
-
-
-def hidden_states(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
-    """What a model's head is given: `[rows, width, hidden]`, positions of learned prompts left out.
-
-    Raises:
-        ValueError: The model has no backbone that a head could be told from.
-    """
-    tail = _tail(model)
-    if isinstance(tail, str):
-        raise ValueError(tail)
-    return tail.hidden(model, batch)
 
 
 def whole_logits_note(model: Any) -> str | None:
@@ -185,6 +185,8 @@ class _Labelled:
     head: Head
     chunk: int
     parameters: Sequence[Tensor]
+    states: Tensor | None
+    """What the model's own head is given; None where it has none that is known."""
 
 
 def _labelled(model: Any, batch: Mapping[str, Tensor]) -> _Labelled:
@@ -193,11 +195,28 @@ def _labelled(model: Any, batch: Mapping[str, Tensor]) -> _Labelled:
     targets = following[places]
     tail = _tail(model)
     if isinstance(tail, str):
-        logits = model(**_inputs(batch)).logits[:, -batch["labels"].shape[1] :]
-        return _Labelled(_taken(logits, places), targets, lambda logits: logits, max(1, len(targets)), ())
+        width = batch["labels"].shape[1]
+        with _given_to_head(model) as given:
+            logits = model(**_inputs(batch)).logits[:, -width:]
+        states = _taken(given[-1][:, -width:], places) if given else None
+        return _Labelled(_taken(logits, places), targets, lambda logits: logits, max(1, len(targets)), (), states)
     hidden = _taken(tail.hidden(model, batch), places)
     chunk = max(1, LOGITS_AT_ONCE.get(hidden.device.type, 1 << 23) // tail.vocabulary)
-    return _Labelled(hidden, targets, tail, chunk, tail.trained)
+    return _Labelled(hidden, targets, tail, chunk, tail.trained, hidden)
+
+
+@contextmanager
+def _given_to_head(model: Any) -> Iterator[list[Tensor]]:
+    """What the output head is given while entered."""
+    given: list[Tensor] = []
+    inner = inner_model(model)
+    head = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
+    handle = head.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0])) if head is not None else None
+    try:
+        yield given
+    finally:
+        if handle is not None:
+            handle.remove()
 
 
 def _taken(values: Tensor, places: Tensor) -> Tensor:
@@ -287,7 +306,7 @@ def _tail(model: Any) -> _Tail | str:
 @torch.no_grad()
 def _try_tails(model: Any) -> _Tail | str:
     """The first candidate for a backbone with which a few tokens get the logits that the model itself gives them."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = inner_model(model)
     backbone = getattr(inner, getattr(inner, "base_model_prefix", ""), None)
     if not isinstance(backbone, nn.Module):
         return "its backbone has no name"

@@ -31,7 +31,7 @@ from harness.errors import UserError
 from harness.finetune import loss as losses
 from harness.finetune.weightless import BITS_PER_WEIGHT, STATE_BYTES, States, Watch, materialise, quantize
 from harness.jobs import PlanJob, Planned, Quant
-from harness.models import count_parameters
+from harness.models import count_parameters, learned_tokens
 
 Loss = Callable[[Any, dict[str, Tensor], int], Tensor]
 """`(model, batch, items)` to the sum over the batch, divided by `items`: a stage's."""
@@ -104,6 +104,7 @@ def trace(
     trained_dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     trust_remote_code: bool = False,
+    context: int | None = None,
 ) -> Footprint:
     """Counts a training step of a model that has no weights.
 
@@ -122,6 +123,7 @@ def trace(
         trained_dtype: Of the trained parameters; the trainer holds them in float32.
         device: What it is to run on: a GPU takes larger pieces of the loss.
         trust_remote_code: Whether the architecture may be code that comes with the model.
+        context: Tokens that the model takes, those that the method learned among them; None: any number.
 
     Raises:
         UserError: The method or the architecture does something that needs the weights themselves.
@@ -142,6 +144,8 @@ def trace(
             base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             base.enable_input_require_grads()
         model.train()
+        if context is not None:
+            length = min(length, context - learned_tokens(model))
         watch = Watch(labels)
         with FakeTensorMode(allow_non_fake_inputs=True), watch, _as_on(device):
             materialise(model)
@@ -222,18 +226,21 @@ def estimate(
 def plan_training(config: PretrainedConfig, method: Callable[[Any], Any], job: PlanJob) -> Planned:
     """Counts a training as a job asks for it, and how many rows at once would fit.
 
+    Pairs are counted with the loss of answers, row by row: a little too much for a reward model, which makes no words.
+
     Raises:
         UserError: See `trace`.
     """
     settings = job.training
-    rows, length = settings.micro_batch_size, min(settings.max_length, _context(config))
+    rows = settings.micro_batch_size
 
     def traced(rows: int) -> Footprint:
         return trace(
             config,
             method,
             rows=rows,
-            length=length,
+            length=settings.max_length,
+            context=_context(config),
             dtype=getattr(torch, job.base.dtype),
             quant=job.base.quant,
             autocast={"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision],
@@ -252,8 +259,8 @@ def plan_training(config: PretrainedConfig, method: Callable[[Any], Any], job: P
     return Planned(**{name: getattr(found, name) for name in names}, largest_micro_batch=max(0, largest))
 
 
-def _context(config: PretrainedConfig) -> int:
-    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
+def _context(config: PretrainedConfig) -> int | None:
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def _mixed(loss: Loss | None, autocast: torch.dtype | None) -> Loss:

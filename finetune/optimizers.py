@@ -75,9 +75,10 @@ def _depth_scales(model: Any, factor: float) -> Callable[[str], float]:
     """The rate's factor of a parameter, by its name."""
     if factor == 1.0:
         return lambda name: 1.0
+    from harness.heads import inner_model  # imports torch, which those who only check names are spared
+
     prefix, layers = decoder_layers(model)
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    embeddings = {id(parameter) for parameter in inner.get_input_embeddings().parameters()}
+    embeddings = {id(parameter) for parameter in inner_model(model).get_input_embeddings().parameters()}
     named = {name for name, parameter in model.named_parameters() if id(parameter) in embeddings}
 
     def scale(name: str) -> float:

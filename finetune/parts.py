@@ -13,6 +13,20 @@ _CUTS = 32
 """Places at which a batch may be cut, at most: the best cut is found in their square."""
 
 
+_TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 16384}
+"""Enough to keep a processor busy; more would only take more memory."""
+
+
+def tokens_at_once(device: str, longest: int) -> int:
+    """Tokens of a part, its pads among them.
+
+    Args:
+        device: Its type: `cpu`, `cuda` …
+        longest: Tokens of a row at most, which are never too many.
+    """
+    return max(_TOKENS_AT_ONCE.get(device, _TOKENS_AT_ONCE["cpu"]), longest)
+
+
 def length(row: Any) -> int:
     """Tokens of a row."""
     return row["length"] if "length" in row else len(row["input_ids"])

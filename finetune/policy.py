@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from harness.finetune.encoding import IGNORED
-from harness.finetune.loss import label_logprobs, row_sums
+from harness.finetune.loss import label_logprobs, label_logprobs_and_states, row_sums
+from harness.heads import NumberHead
 
 _FED = ("input_ids", "labels", "attention_mask")
 
@@ -38,9 +39,30 @@ def token_logprobs(model: Any, batch: Mapping[str, Any], *, temperature: float =
         batch: As for `answer_logprobs`.
         temperature: By which logits are divided, as they were when the answers were drawn.
     """
-    mask = answer_mask(batch["labels"])
     found = label_logprobs(model, {name: batch[name] for name in _FED}, temperature=temperature)
-    return torch.zeros_like(mask).masked_scatter(mask > 0, found)
+    return _in_place(found, batch["labels"])
+
+
+def token_logprobs_and_values(
+    model: Any, batch: Mapping[str, Any], head: NumberHead, *, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Twice `[rows, kept]`: as `token_logprobs`, and what a head foresees before each token.
+
+    Args:
+        model: A causal language model, or what a method put around one.
+        batch: As for `answer_logprobs`.
+        head: Reads the hidden states that the model's own head is given.
+        temperature: As for `token_logprobs`.
+    """
+    fed = {name: batch[name] for name in _FED}
+    logprobs, states = label_logprobs_and_states(model, fed, temperature=temperature)
+    return _in_place(logprobs, batch["labels"]), _in_place(head(states)[:, 0], batch["labels"])
+
+
+def _in_place(values: Tensor, labels: Tensor) -> Tensor:
+    """`[labels]` numbers of labelled tokens where `answer_mask` has them."""
+    mask = answer_mask(labels)
+    return torch.zeros_like(mask).masked_scatter(mask > 0, values)
 
 
 def answer_mask(labels: Tensor) -> Tensor:

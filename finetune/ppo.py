@@ -8,8 +8,7 @@ head serves training alone and is thrown away after it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.engine.prefix import learns_a_prompt
 from harness.finetune.figures import Figures
 from harness.finetune.judges import load_judge
-from harness.finetune.policy import Beginning, answer_mask, judging
+from harness.finetune.policy import Beginning, answer_mask, judging, token_logprobs_and_values
 from harness.finetune.rollouts import Prompts, Rollouts, roll_out
-from harness.heads import head_for, inner_model
+from harness.heads import head_for
 from harness.jobs import TrainJob
 from harness.render import Example
 
@@ -42,8 +40,6 @@ class _Experience:
     logprobs: Tensor
     values: Tensor
     advantages: Tensor
-    left: int
-    """How many more steps learn from it."""
 
 
 class Ppo:
@@ -63,10 +59,17 @@ class Ppo:
         self._head = head_for(model)
         model.value_head = self._head  # where the optimizer finds it
         self._experience: dict[tuple[int, ...], _Experience] = {}
-        self._figures = Figures()
+        """Of this round, by the places of its prompts."""
+        self.figures = Figures()
+        """Mean reward, tokens of an answer, share ended, distance from the beginning."""
 
     def encode(self, examples: Sequence[Example]) -> Sequence[dict[str, Any]]:
         return self._prompts.encode(examples).rows
+
+    def begin(self, step: int) -> None:
+        """A round begins with nothing known, and begins again so where memory ran out."""
+        if step % self.updates == 0:
+            self._experience.clear()
 
     def collate(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return self._prompts.collate(rows)
@@ -75,27 +78,22 @@ class Ppo:
         return len(batch["index"]) * self._settings.generations
 
     def loss(self, model: Any, batch: dict[str, Any], items: int) -> Tensor:
-        """Of held-out prompts: the mean reward, negative, so that less is better."""
+        """Of held-out prompts: the mean reward, negative, so that less is better.
+
+        Where memory runs out within a round, micro-batches that are cut otherwise from then on are answered anew.
+        """
         if not torch.is_grad_enabled():
             rollouts = roll_out(model, self._tokenizer, self._prompts.of(batch), self._settings, self._judge)
-            self._figures.add(reward=rollouts.rewards, ended=rollouts.ended)
+            self.figures.add(reward=rollouts.rewards, ended=rollouts.ended)
             return -rollouts.rewards.sum() / items
         which = tuple(batch["index"].tolist())
-        if which not in self._experience:  # whatever was kept of these prompts is of micro-batches cut otherwise
-            self._experience = {each: kept for each, kept in self._experience.items() if not {*each} & {*which}}
+        if which not in self._experience:
             self._experience[which] = self._gather(model, batch)
         experience = self._experience[which]
-        experience.left -= 1
-        if not experience.left:
-            del self._experience[which]
         batch["tokens"] = experience.rollouts.batch["tokens"]
         logprobs, values, mask = self._run(model, experience.rollouts)
         losses = ppo_losses(logprobs, experience.logprobs, values, experience.values, experience.advantages, mask)
         return losses.sum() / items
-
-    def figures(self) -> dict[str, float]:
-        """Mean reward, tokens of an answer, share ended, distance from the beginning."""
-        return self._figures.take()
 
     def finish(self, model: Any, folder: Path) -> None:
         del model.value_head
@@ -112,27 +110,15 @@ class Ppo:
         rewards = token_rewards(rollouts.rewards, logprobs - reference, mask, beta=self._beta)
         found = advantages(rewards, values, mask)
         divergence = ((logprobs - reference) * mask).sum(1)
-        self._figures.add(reward=rollouts.rewards, ended=rollouts.ended, length=mask.sum(1), kl=divergence)
-        return _Experience(rollouts, logprobs, values, found, self.updates)
+        self.figures.add(reward=rollouts.rewards, ended=rollouts.ended, length=mask.sum(1), kl=divergence)
+        return _Experience(rollouts, logprobs, values, found)
 
     def _run(self, model: Any, rollouts: Rollouts) -> tuple[Tensor, Tensor, Tensor]:
         """`[answers, tokens]` log-probabilities, values foreseen before each token, and where there is one."""
-        batch = rollouts.batch
-        mask = answer_mask(batch["labels"])
-        kept = slice(-mask.shape[1] - 1, -1)  # what stands before each token
-        with _hidden_states(model) as seen:
-            logits = model(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
-                use_cache=learns_a_prompt(
-                    model
-                ),  # a learned prefix comes in as a cache, which a forward without refuses
-            ).logits[:, kept]
-        labels = batch["labels"][:, -mask.shape[1] :].clamp(min=0)
-        logits = logits.float() / self._settings.temperature
-        logprobs = logits.gather(2, labels[..., None])[..., 0] - logits.logsumexp(-1)
-        values = self._head(seen[-1])[:, kept, 0]
-        return logprobs * mask, values * mask, mask
+        logprobs, values = token_logprobs_and_values(
+            model, rollouts.batch, self._head, temperature=self._settings.temperature
+        )
+        return logprobs, values, answer_mask(rollouts.batch["labels"])
 
 
 def token_rewards(rewards: Tensor, divergence: Tensor, mask: Tensor, *, beta: float) -> Tensor:
@@ -187,18 +173,6 @@ def ppo_losses(
     near = old_values + (values - old_values).clamp(-CLIP, CLIP)
     error = torch.max((values - returns) ** 2, (near - returns) ** 2) / 2
     return ((VALUE_WEIGHT * error - gain) * mask).sum(1) / mask.sum(1).clamp(min=1)
-
-
-@contextmanager
-def _hidden_states(model: Any) -> Iterator[list[Tensor]]:
-    """What the output head is given, `[rows, kept, width]`, while entered."""
-    seen: list[Tensor] = []
-    head = inner_model(model).get_output_embeddings()
-    handle = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    try:
-        yield seen
-    finally:
-        handle.remove()
 
 
 def make_stage(job: TrainJob, model: Any, tokenizer: Any, max_length: int) -> Ppo:

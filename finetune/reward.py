@@ -34,21 +34,21 @@ class Reward:
         begun = job.start or job.base.folder  # goes on from a reward model where one is named
         self._head: NumberHead = load_head(begun, model) if (begun / HEAD_FILE).is_file() else head_for(model)
         self._words: Module = put_head(model, self._head)
-        self._figures = Figures()
+        self.figures = Figures()
 
     def encode(self, examples: Sequence[Example]) -> Sequence[dict[str, Any]]:
         return encode_pairs(examples, self._tokenizer, self._max_length).rows
+
+    def begin(self, step: int) -> None:
+        pass
 
     def items(self, batch: dict[str, Any]) -> int:
         return len(batch["input_ids"]) // 2
 
     def loss(self, model: Any, batch: dict[str, Any], items: int) -> Tensor:
         better, worse = last_token_values(model, batch["input_ids"], batch["attention_mask"]).chunk(2)
-        self._figures.add(accuracy=(better > worse).float(), margin=better - worse)
+        self.figures.add(accuracy=(better > worse).float(), margin=better - worse)
         return -functional.logsigmoid(better - worse).sum() / items
-
-    def figures(self) -> dict[str, float]:
-        return self._figures.take()
 
     def finish(self, model: Any, folder: Path) -> None:
         put_head(model, self._words)

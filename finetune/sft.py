@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from harness.finetune.batches import Packing, Padding
 from harness.finetune.encoding import IGNORED, Tokenised, blocks, tokenise
+from harness.finetune.figures import Figures
 from harness.finetune.loss import label_loss
 from harness.jobs import TrainJob
 from harness.render import Example
@@ -24,6 +26,7 @@ class Sft:
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._smoothing = job.training.label_smoothing
+        self.figures = Figures()
         self._encode = blocks if job.training.stage == "pretrain" else tokenise
         encoded = self._tokenised(job.examples)
         self.rows = encoded.rows
@@ -34,6 +37,9 @@ class Sft:
     def encode(self, examples: Sequence[Example]) -> Sequence[dict[str, Any]]:
         return self._tokenised(examples).rows
 
+    def begin(self, step: int) -> None:
+        pass
+
     def collate(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return self._batch(rows)
 
@@ -41,10 +47,9 @@ class Sft:
         return int((batch["labels"][:, 1:] != IGNORED).sum())
 
     def loss(self, model: Any, batch: dict[str, Any], items: int) -> Tensor:
-        return label_loss(model, batch, label_smoothing=self._smoothing) / items
-
-    def figures(self) -> dict[str, float]:
-        return {}
+        # a look is not smoothed: its losses are on one scale, whatever a variant is trained with
+        smoothing = self._smoothing if torch.is_grad_enabled() else 0.0
+        return label_loss(model, batch, label_smoothing=smoothing) / items
 
     def finish(self, model: Any, folder: Path) -> None:
         pass

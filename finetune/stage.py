@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 
 from torch import Tensor
 
+from harness.finetune.figures import Figures
 from harness.jobs import TrainJob
 from harness.render import Example
 
@@ -31,10 +32,15 @@ class Stage(Protocol):
     lost_tokens: int
     """Tokens cut off, and those of the rows left out."""
     updates: int
-    """Optimizer steps that follow one another on the same rows."""
+    """Optimizer steps that follow one another on the same rows: a round."""
+    figures: Figures
+    """Further numbers, means since they were last taken: of a step, or of a look at the held-out rows."""
 
     def encode(self, examples: Sequence[Example]) -> Sequence[dict[str, Any]]:
         """Further examples as rows: those held out."""
+
+    def begin(self, step: int) -> None:
+        """Told before every attempt at a step, counted from 0; one that ran out of memory is made again."""
 
     def collate(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """A micro-batch: tensors, and its real `tokens` as a plain number."""
@@ -44,9 +50,6 @@ class Stage(Protocol):
 
     def loss(self, model: Any, batch: dict[str, Any], items: int) -> Tensor:
         """The sum over a micro-batch, divided by `items`, which counts those of the whole batch."""
-
-    def figures(self) -> dict[str, float]:
-        """Further numbers, means since they were last asked for: of a step, or of a look at the held-out rows."""
 
     def finish(self, model: Any, folder: Path) -> None:
         """Takes off the model what training alone needed, and leaves in the artifact's folder what belongs to it."""

@@ -18,20 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import SeedableRandomSampler
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import Dataset, RandomSampler, Sampler
+from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
 from harness.errors import is_out_of_memory
 from harness.finetune.adaptive_rank import AdaptiveRank
 from harness.finetune.optimizers import parameter_groups, schedule
-from harness.finetune.parts import length, split
+from harness.finetune.parts import length, split, tokens_at_once
 from harness.finetune.recorder import Recorder
 from harness.finetune.stage import Stage
 from harness.finetune.validation import Headline, Undisturbed
+from harness.heads import inner_model
 from harness.jobs import Training
 from harness.models import trained_tensors
 
@@ -40,8 +42,6 @@ _TENSORS_FILE, _RECORD_FILE = "trained.safetensors", "training.json"
 _OVERHEAD = {"cpu": 1e6, "cpu16": 3e7, "cuda": 8e9}
 """What running a layer costs besides its tokens, in tokens times the square of its width; in 16 bits, the CPU's kernels are
 made anew, and kept, for every shape."""
-_TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 16384}
-"""Enough to keep a processor busy; more would only take more memory."""
 
 
 class Diverged(Exception):
@@ -119,8 +119,11 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     # Batches
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        sampler = super()._get_train_sampler(train_dataset)
-        return sampler if self._stage.updates == 1 else Repeated(sampler, self._train_batch_size, self._stage.updates)
+        if self._stage.updates == 1:
+            return super()._get_train_sampler(train_dataset)
+        # accelerate gives a bare sampler an order for each epoch; within another one it has to have it already
+        rows = SeedableRandomSampler(self.train_dataset, data_seed=self.args.seed)
+        return Repeated(rows, self._train_batch_size, self._stage.updates)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], None]:
         batch: list[Any] = []
@@ -131,7 +134,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         return batch, None
 
     def _cut(self, rows: Sequence[dict[str, Any]]) -> Batch:
-        tokens = max(_TOKENS_AT_ONCE.get(self.args.device.type, 2048), self._settings.max_length)
+        tokens = tokens_at_once(self.args.device.type, self._settings.max_length)
         if self._settings.packing:  # packed rows are not padded: nothing is won by cutting
             starts = range(0, len(rows), self.most_rows)
             groups = [list(rows[start : start + self.most_rows]) for start in starts]
@@ -153,6 +156,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     def _learn(self, model: Any, batch: Batch) -> Tensor:
         """The batch's loss; its gradient is added up on the way."""
         total, self._tokens = torch.zeros((), device=self.args.device), 0
+        self._stage.begin(self.state.global_step)
         for part in batch.parts:
             part = self._prepare_inputs(part)
             with self.accelerator.autocast():
@@ -166,7 +170,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def _fitting(self, work: Callable[[Batch], Any], batch: Batch) -> Any:
         """Does the work, from its start again with half as many rows at once where memory runs out."""
-        draws = _draws(self.args.device)
+        draws, figures = _draws(self.args.device), self._stage.figures.so_far()
         while True:
             try:
                 return work(batch)
@@ -179,6 +183,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             if self.args.device.type == "cuda":
                 torch.cuda.empty_cache()
             _draw_again(draws)
+            self._stage.figures.go_back(figures)
             batch = self._cut(batch.rows)
 
     def _clip_grad_norm(self, model: Any) -> Any:
@@ -208,7 +213,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         if "loss" in logs:
             step = self.state.global_step
             logs["learning_rate"] = self._settings.lr * self._rate(step - 1)
-            figures = self._stage.figures()
+            figures = self._stage.figures.take()
             line = {"loss": logs["loss"], "lr": logs["learning_rate"], "grad_norm": logs.get("grad_norm")}
             self._recorder.step(step, self.state.max_steps, {**line, "tokens": self._tokens, **figures})
             logs |= figures
@@ -220,7 +225,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         figures: dict[str, float] = {}
         with Undisturbed(self.model), self.accelerator.autocast():
             if self._held_out:
-                figures = {"loss": self._held_out_loss(), **self._stage.figures()}
+                figures = {"loss": self._held_out_loss(), **self._stage.figures.take()}
             if self._headline is not None:
                 figures["headline"] = self._headline.measure(self.model)
         self._recorder.look(self.state.global_step, figures)
@@ -228,6 +233,13 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Whether a look leaves a checkpoint: as the best so far, or because one is due."""
+        # not at the end: who took that up would not know that patience is over
+        due = self.control.should_save and not self.control.should_training_stop
+        best: bool = super()._determine_best_metric(metrics, trial)
+        return best or due
 
     def _held_out_loss(self) -> float:
         size, total, items = self._settings.batch_size, 0.0, 0
@@ -282,8 +294,12 @@ class Repeated(Sampler[int]):
         [4, 2, 4, 2, 0, 1, 0, 1]
     """
 
-    def __init__(self, sampler: RandomSampler | Sequence[int], size: int, times: int) -> None:
+    def __init__(self, sampler: Any, size: int, times: int) -> None:
         self._sampler, self._size, self._times = sampler, size, times
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which of its orders the other sampler gives."""
+        self._sampler.set_epoch(epoch)
 
     def __len__(self) -> int:
         return len(self._sampler) // self._size * self._size * self._times
@@ -343,9 +359,8 @@ class _Noise:
 
 
 def _add_noise(model: Any, alpha: float) -> _Noise:
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     noise = _Noise(alpha)
-    inner.get_input_embeddings().register_forward_hook(noise)
+    inner_model(model).get_input_embeddings().register_forward_hook(noise)
     return noise
 
 

@@ -60,14 +60,14 @@ def run_training(
         UserError: Nothing is trainable, no row has an answer that fits, or settings do not go with the method.
         Diverged: The loss or the gradient is no finite number any more.
     """
-    total, trainable = count_parameters(model)
-    _refuse(job, model, trainable)
+    _refuse(job, model)
     settings, device = job.training, job.base.device
     for parameter in model.parameters():
         if parameter.requires_grad:  # 16-bit weights lose small updates
             parameter.data = parameter.data.float()
     model.config.use_cache = False
     stage = load_stage(job, model, tokenizer, min(max_length, settings.max_length))
+    total, trainable = _parameters(model)
     steps = steps_of(settings, len(stage.rows), stage.updates)
     headline = Headline(job.monitor, tokenizer, context=max_length, seed=settings.seed) if job.monitor else None
     recorder = Recorder(job.log, on_step, device)
@@ -130,10 +130,17 @@ def steps_of(settings: Training, rows: int, updates: int = 1) -> int:
     return math.ceil((settings.epochs or 1.0) * batches)
 
 
-def _refuse(job: TrainJob, model: Any, trainable: int) -> None:
+def _parameters(model: Any) -> tuple[int, int]:
+    """Total and trained parameters, a reward head among them; that which PPO foresees rewards with is not left behind."""
+    total, trainable = count_parameters(model)
+    beside = count_parameters(model.value_head)[0] if hasattr(model, "value_head") else 0
+    return total - beside, trainable - beside
+
+
+def _refuse(job: TrainJob, model: Any) -> None:
     """What cannot be trained, before anything is."""
     settings = job.training
-    if not trainable:
+    if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError(
             f"method `{job.method.name}` left nothing to train on this model",
             hint="a method must leave at least one parameter with requires_grad",

@@ -57,7 +57,7 @@ class Headline:
             self._tokenizer,
             engine="auto",
             numerics="fp32",
-            token_budget=_TOKENS_AT_ONCE[model.device.type],
+            token_budget=_TOKENS_AT_ONCE.get(model.device.type, _TOKENS_AT_ONCE["cpu"]),
             max_rows=None,
             seed=self._seed,
         )

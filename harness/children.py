@@ -33,7 +33,6 @@ from harness.jobs import (
     EnvironmentJob,
     Event,
     MergeJob,
-    Method,
     Noted,
     Packed,
     PlanJob,
@@ -63,6 +62,7 @@ from harness.models import (
     context_length,
     count_parameters,
     load_trained,
+    method_function,
     model_bytes,
     refuse_added,
     save_checkpoint,
@@ -106,11 +106,11 @@ def train(job: TrainJob, send: Send) -> Trained:
     torch.manual_seed(job.training.seed)
     _import_architecture(job.base.folder, job.base.trust_remote_code)
     baseline = rss_bytes()
-    resident = Resident(job.base, _load_method)
+    resident = Resident(job.base, method_function)
     tokenizer = load_tokenizer(job.base.folder, trust_remote_code=job.base.trust_remote_code)
     base = resident.bare
     try:
-        model = _load_method(job.method)(base, **job.method.hyperparameters)
+        model = method_function(job.method)(base, **job.method.hyperparameters)
     except (ValueError, TypeError, NotImplementedError) as error:
         if job.method.module is None and not isinstance(error, ValueError):
             raise  # a mistake in the user's file
@@ -133,7 +133,7 @@ def merge(job: MergeJob) -> None:
     """Writes the base with an adapter in its weights as a checkpoint of its own."""
     torch.set_num_threads(_threads())
     base = job.recipe.base
-    resident = Resident(base, _load_method)
+    resident = Resident(base, method_function)
     places = set(resident.bare.state_dict())
     merged = resident.attach(job.recipe)
     refuse_added(merged, places, hint="leave out `--merge`")
@@ -147,7 +147,7 @@ def plan(job: PlanJob) -> Planned:
 
     torch.set_num_threads(_threads())
     config = transformers.AutoConfig.from_pretrained(job.base.folder, trust_remote_code=job.base.trust_remote_code)
-    method = partial(_load_method(job.method), **job.method.hyperparameters)
+    method = partial(method_function(job.method), **job.method.hyperparameters)
     return plan_training(config, method, job)
 
 
@@ -155,7 +155,7 @@ def score(job: ScoreJob, send: Send) -> None:
     """Scores variants that share a base, one after the other; each pack is sent as it is done."""
     torch.set_num_threads(_threads())
     base = job.variants[0].recipe.base
-    resident = Resident(base, _load_method)
+    resident = Resident(base, method_function)
     tokenizer = load_tokenizer(base.folder, trust_remote_code=base.trust_remote_code)
     encode = _remember(lambda task, room: Encoder(tokenizer, room).encode(task))
     probe = _probe_ids(Encoder(tokenizer, context_length(resident.bare, tokenizer)), job.variants[0].tasks[:1])
@@ -209,7 +209,7 @@ def time_variant(job: BenchJob) -> Benched:
     _import_architecture(base.folder, base.trust_remote_code)
     baseline = rss_bytes()
     watch = Stopwatch(synchronise=synchroniser(base.device))
-    resident = Resident(base, _load_method)
+    resident = Resident(base, method_function)
     tokenizer = load_tokenizer(base.folder, trust_remote_code=base.trust_remote_code)
     meter = MemoryMeter(baseline, base.device)
     with meter:
@@ -217,7 +217,7 @@ def time_variant(job: BenchJob) -> Benched:
         load_seconds = watch.time(lambda: loaded.append(resident.attach(job.recipe)))
         model = loaded.pop()
         context = context_length(model, tokenizer)
-        new_tokens = min(job.new_tokens, max(1, context // 4))
+        new_tokens = 0 if has_reward_head(model) else min(job.new_tokens, max(1, context // 4))
         prompt = min(job.prompt_tokens, context - new_tokens)
         generator = torch.Generator().manual_seed(job.seed)
         vocabulary = model.config.get_text_config().vocab_size
@@ -235,7 +235,7 @@ def time_variant(job: BenchJob) -> Benched:
         if job.with_base:
             model = resident.attach(job.recipe)
         throughput = []
-        for size in job.batch_sizes:
+        for size in job.batch_sizes if new_tokens else ():
             _, timed = run(model, ids[:size]), run(model, ids[:size])  # the first one warms up
             throughput.append((size, size * new_tokens / sum(timed.decode_seconds)))
     return Benched(
@@ -296,13 +296,6 @@ def _probe(model: Any, ids: torch.Tensor, numerics: str) -> torch.Tensor:
         last = torch.zeros_like(ids, dtype=torch.bool)
         last[:, -1] = True
         return needed_logits(model, ids, last, numerics)
-
-
-def _load_method(method: Method) -> Callable[..., Any]:
-    from harness.registry import find, load_method
-
-    source = method.name if method.module else f"{method.path}@{method.name}"
-    return load_method(find("method", source))
 
 
 def _import_architecture(folder: Path, trust_remote_code: bool) -> None:

@@ -84,6 +84,8 @@ class Comparison:
         self.command = command
         self.created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.seconds: dict[str, float] = {}
+        self.tuned: dict[str, Tuned | None] = {}
+        """By variant as typed, the rates that were tried; None: not one of them could be trained with."""
         self.earlier: Run | None = None
         """The document, where the same run was finished before."""
 
@@ -133,8 +135,8 @@ class Comparison:
                     training = self._tuned(training, states)
                 job = self.session.train_job(training)
                 found = find_trained(self.session.config.output_dir, job.train_key)
-                if found is not None:
-                    adopt(found[0], job.output)
+                reused = found is not None and adopt(found[0], job.output)
+                if found is not None and reused:
                     trained = found[1]
                 else:
                     with self._stage("Train", states[0].name):
@@ -143,7 +145,7 @@ class Comparison:
                 self._fail(states, failure, f"train-{training.id}")
                 continue
             for state in states:
-                state.trained, state.reused, state.artifact = trained, found is not None, job.output
+                state.trained, state.reused, state.artifact = trained, reused, job.output
             card = model_card(self.session, states[0], job, command=self.command)
             write_whole(job.output / CARD, card)  # in a file of its own: others may be shared with the run it is from
             self._save()
@@ -169,16 +171,19 @@ class Comparison:
 
     def _tuned(self, training: Training, states: Sequence[State]) -> Training:
         """The training with the rate that did best on its held-out rows; replicas take that of the first one."""
-        row = states[0].row
-        first = self.session.states[row.spec.replica_of or row.spec.name]
-        if first.tuned is None:
-            first.tuned = self._sweep(training, states[0].name)
+        spec = states[0].row.spec
+        typed = spec.replica_of or spec.name
+        if typed not in self.tuned:
+            self.tuned[typed] = self._sweep(training, spec.name)
+        tuned = self.tuned[typed]
+        if tuned is None:
+            raise JobFailed("no rate that was tried could be trained with")
         for state in states:
-            state.tuned = first.tuned
-            state.row = replace(state.row, training=replace(training, lr=first.tuned.lr))
-        return replace(training, lr=first.tuned.lr)
+            state.tuned = tuned
+            state.row = replace(state.row, training=replace(training, lr=tuned.lr))
+        return replace(training, lr=tuned.lr)
 
-    def _sweep(self, training: Training, name: str) -> Tuned:
+    def _sweep(self, training: Training, name: str) -> Tuned | None:
         """Trains with several rates; of all but the best, the figures are kept alone."""
         tried: dict[float, tuple[float, float, Path]] = {}
 
@@ -203,10 +208,7 @@ class Comparison:
                     throw_weights(worse)
             return loss
 
-        tuned = tune(training.lr, self.session.config.tune_lr or 0, loss_of)
-        if tuned is None:
-            raise JobFailed("no rate that was tried could be trained with")
-        return tuned
+        return tune(training.lr, self.session.config.tune_lr or 0, loss_of)
 
     def score_all(self) -> None:
         """Scores every variant on the same samples; variants that share a base share its load."""
@@ -335,9 +337,10 @@ def plan(config: Config) -> str:
     lines = [f"model  {prepared.model.name}  {prepared.model.digest[:12]}"]
     for training in prepared.trainings:
         length = f"{training.steps} steps" if training.steps is not None else f"{training.epochs:g} epochs"
+        without = "" if training.fold is None else f" without part {training.fold + 1} of {config.folds}"
         lines.append(
-            f"train  {training.id.split('#')[0]}  {length} of batch {training.batch_size}, lr {training.lr:g},"
-            f" {len(training.data.examples)} rows of {training.data.name}, seed {training.seed}"
+            f"train  {training.id.rpartition('#')[0]}  {length} of batch {training.batch_size}, lr {training.lr:g},"
+            f" {len(training.data.examples)} rows of {training.data.name}{without}, seed {training.seed}"
         )
     for task in prepared.tasks:
         items = prepared.rows[0].items[task.name]
@@ -395,7 +398,7 @@ def evaluate(variant: str = "base", **settings: Any) -> Variant:
 
 
 def train(variant: str, *, progress: Progress | None = None, **settings: Any) -> Path:
-    """Trains one variant, as `harness train` does, and gives the folder of its artifact.
+    """Trains one variant once, as `harness train` does, and gives the folder of its artifact.
 
     Raises:
         UserError: Something the user can mend, or the training failed.
@@ -427,7 +430,7 @@ def train_only(
     """Trains the one variant of a configuration and scores nothing.
 
     Args:
-        config: What to train.
+        config: What to train: once, whatever `seeds` and `folds` say of comparisons.
         progress: Told what happens.
         fresh: Start anew.
         command: For the record.
@@ -436,6 +439,7 @@ def train_only(
     Raises:
         UserError: The variant is no method, its training failed, or what it trains cannot be merged.
     """
+    config = config.one_training()
     if merge:
         refuse_merge(config)
     listener = progress or Progress()

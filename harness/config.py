@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -96,6 +97,11 @@ class Config(BaseModel):
         }
         content["variants"] = [[variant.name, variant.canonical] for variant in self.variants]
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+    def one_training(self) -> Config:
+        """The first variant alone, as typed: trained with one seed, on all of its rows."""
+        once = {"seeds": 1, "folds": None, "variants": (replace(self.variants[0], fold=None),)}
+        return self.model_copy(update=once)
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved configuration as plain data, in the schema of `compare.yaml`, fields that are None left out."""

@@ -55,7 +55,7 @@ def measures(run: Run) -> list[Measure]:
         return lambda variant: None if variant.inference is None else read(variant.inference)
 
     def beside_baseline(
-        read: Callable[[Inference], float], in_turn: Callable[[Inference], float | None]
+        read: Callable[[Inference], float | None], in_turn: Callable[[Inference], float | None]
     ) -> Callable[[Variant], float | None]:
         baseline = _baseline(run)
 
@@ -66,7 +66,8 @@ def measures(run: Run) -> list[Measure]:
             reference = in_turn(variant.inference) if _is_bare_base(baseline) else None
             if reference is None and baseline.inference is not None:
                 reference = read(baseline.inference)
-            return read(variant.inference) / reference if reference else None
+            own = read(variant.inference)
+            return own / reference if own is not None and reference else None
 
         return ratio
 

@@ -33,7 +33,8 @@ def finished(session: Session, *, created: str, command: str, seconds: dict[str,
     losses = {
         state.name: loss for state in scored if state.trained and (loss := state.trained.validation_loss) is not None
     }
-    together = replicated(tasks, rows, _trainings(session), session.baseline, losses, session.config.seed)
+    config = session.config
+    together = replicated(tasks, rows, _trainings(session), session.baseline, losses, config.seed, folds=config.folds)
     run = [
         f"{state.name}: {note}"
         for state in scored

@@ -7,11 +7,14 @@ told is here, so a job can be pickled, sent elsewhere, and repeated.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.errors import UserError
+from harness.registry import find
 from harness.render import Example, Item, Request
 from harness.settings import Schedule, Stage
 
@@ -47,6 +50,28 @@ class Method:
     path: Path
     module: str | None
     hyperparameters: Mapping[str, Any] = field(hash=False)
+
+    @property
+    def source(self) -> str:
+        """What the registry finds it by."""
+        return self.name if self.module else f"{self.path.resolve()}@{self.name}"
+
+    @classmethod
+    def recorded_in(cls, folder: Path) -> Method | None:
+        """What made the delta in a folder, as its record says; None where there is none: PEFT adapters need none.
+
+        Raises:
+            UserError: The record is torn, or there is no such method any more.
+        """
+        record = folder / "method.json"
+        if not record.is_file():
+            return None
+        try:
+            content = json.loads(record.read_text(encoding="utf-8"))
+            entry = find("method", content["method"])
+            return cls(entry.name, entry.path, entry.module, content["hyperparameters"])
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise UserError(f"`{record}` is not a record of a method: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -369,6 +394,7 @@ class Benched:
     new_tokens: int
     prefill_seconds: tuple[float, ...]
     decode_seconds: tuple[float, ...]
+    """None of a reward model, which writes nothing."""
     base_prefill_seconds: tuple[float, ...]
     base_decode_seconds: tuple[float, ...]
     throughput: tuple[tuple[int, float], ...]

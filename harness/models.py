@@ -25,12 +25,18 @@ from harness.errors import UserError
 from harness.heads import load_head, put_head
 from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Base, Method, Quant, Recipe
 from harness.pristine import Pristine
+from harness.registry import find, load_method
 
 DELTA_FILE = "delta.safetensors"
 """What a method of no library trained; `method.json` beside it says which method."""
 
 LoadMethod = Callable[[Method], Callable[..., nn.Module]]
-"""Finds a method's function; handed in by the worker, so that this room imports no method."""
+"""Finds a method's function: `method_function`, or one that keeps what it found."""
+
+
+def method_function(method: Method) -> Callable[..., Any]:
+    """A method's function, its file imported."""
+    return load_method(find("method", method.source))
 
 
 def load_base(base: Base) -> Any:
@@ -211,6 +217,12 @@ def load_trained(model: Any, folder: Path, method: str) -> None:
     made = get_peft_model_state_dict(model)
     if len(model.peft_config) > 1:  # saved together: the part that is trained comes first
         saved = {name: tensor[tuple(map(slice, made[name].shape))] for name, tensor in saved.items() if name in made}
+    made_by = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    if made_by.get("rank_pattern") and made_by["peft_type"] == "ADALORA":
+        raise UserError(
+            f"`{method}` cannot go on from `{folder}`: ranks were cut there, and a new training begins with all of them",
+            hint="start from a method that cuts none, such as `lora`",
+        )
     differing = sorted(saved.keys() ^ made.keys()) or [n for n in made if saved[n].shape != made[n].shape]
     if differing:
         raise UserError(
@@ -283,8 +295,7 @@ def save_artifact(model: Any, tokenizer: Any, folder: Path, *, saves: str, metho
         from safetensors.torch import save_file
 
         save_file(trained_tensors(model), folder / DELTA_FILE)
-        source = method.name if method.module else f"{method.path.resolve()}@{method.name}"
-        record = {"method": source, "hyperparameters": dict(method.hyperparameters)}
+        record = {"method": method.source, "hyperparameters": dict(method.hyperparameters)}
         (folder / "method.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 

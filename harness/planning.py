@@ -90,7 +90,7 @@ def plan_memory(config: Config, *, memory: str | None = None, progress: Progress
     """
     shown = progress or Progress()
     given = None if memory is None else size_bytes(memory)
-    specs = [spec for spec in config.variants if spec.kind == "method" and spec.replica == 0 and spec.fold is None]
+    specs = [spec for spec in config.variants if spec.kind == "method" and spec.replica == 0]
     if not specs:
         raise UserError("none of the variants is trained", hint="name a method: `harness ls methods`")
     model = find_model("tiny") if config.model == "tiny" else find_files(config.model, "model", weights=False)
@@ -102,8 +102,9 @@ def plan_memory(config: Config, *, memory: str | None = None, progress: Progress
         there = given or environment["gpu_bytes"] or environment["host_bytes"]
         shown.finish()
         for spec in specs:
-            job = _job(config, spec, model.folder, environment, there)
-            rows.append(_row(server, spec, job, shown))
+            shown.start("Count", spec.name)
+            rows.append(_row(server, spec, _job(config, spec, model.folder, environment, there)))
+            shown.finish()
     return MemoryPlan(model.name, environment["device"], environment["dtype"], there, tuple(rows))
 
 
@@ -114,8 +115,9 @@ def memory_table(plan: MemoryPlan) -> Table:
 
 
 MEMORY_NOTES = (
-    "Peak: the most that tensors take at once, with all rows of a micro-batch at their greatest length (rows: how many;"
-    " at most: how many would fit). A GPU adds its context, about half a GiB, and what its allocator reserves unused.",
+    "Peak: the most that tensors take at once, with all rows of a micro-batch at their greatest length (rows: how many, the"
+    " two answers of a pair being a row each with the loss of `sft`, a little too much for `stage=reward`; at most: how many"
+    " would fit). A GPU adds its context, about half a GiB, and what its allocator reserves unused.",
     "Optimizer: its state and the gradients. Activations: what the forward pass keeps for the backward pass.",
 )
 
@@ -159,15 +161,22 @@ def size_bytes(text: str) -> int:
     return size
 
 
-def _row(server: Server, spec: VariantSpec, job: PlanJob, shown: Progress) -> PlanRow:
+def _row(server: Server, spec: VariantSpec, job: PlanJob) -> PlanRow:
+    """A training counted, or why it cannot be: the others are counted all the same."""
     rows, length = job.training.micro_batch_size, job.training.max_length
-    shown.start("Count", spec.name)
     try:
+        _refuse(spec, job.training)
         return PlanRow(spec.name, spec.canonical, rows, length, server.run(job))
     except (JobFailed, UserError) as error:
         return PlanRow(spec.name, spec.canonical, rows, length, error=str(error))
-    finally:
-        shown.finish()
+
+
+def _refuse(spec: VariantSpec, training: TrainingSettings) -> None:
+    assert spec.entry is not None
+    if training.stage in ONLINE_STAGES:
+        raise UserError(f"the stage `{training.stage}` learns from what the model writes, which cannot be planned")
+    if training.checkpointing and not spec.entry.options["checkpointing"]:
+        raise UserError(f"`{spec.entry.name}` does not go with activation checkpointing")
 
 
 def _job(config: Config, spec: VariantSpec, folder: Any, environment: dict[str, Any], memory_bytes: int) -> PlanJob:
@@ -175,10 +184,6 @@ def _job(config: Config, spec: VariantSpec, folder: Any, environment: dict[str, 
     asked = merged(config.train, spec)
     settings = asked.model_dump(exclude_none=True)
     stage = settings.get("stage", "sft")
-    if stage in ONLINE_STAGES:
-        raise UserError(
-            f"`{spec.name}` learns from what the model writes, which cannot be planned", hint="leave it out"
-        )
     batch = settings.get("batch_size", DEFAULT_BATCH_SIZE)
     micro = min(settings.get("micro_batch_size", batch), batch)
     resolved: dict[str, Any] = {

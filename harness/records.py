@@ -67,7 +67,7 @@ def inference_record(benched: Benched) -> Inference:
     prefill, decode = benched.prefill_seconds, benched.decode_seconds
     bases = benched.base_prefill_seconds, benched.base_decode_seconds
     raw = {"prefill": list(prefill), "decode": list(decode)}
-    if all(bases):
+    if bases[0]:
         raw |= {"base_prefill": list(bases[0]), "base_decode": list(bases[1])}
     return Inference(
         load_seconds=benched.load_seconds,
@@ -79,9 +79,9 @@ def inference_record(benched: Benched) -> Inference:
         prefill_seconds_p50=percentile(prefill, 0.5),
         prefill_seconds_p90=percentile(prefill, 0.9),
         prefill_seconds_p99=percentile(prefill, 0.99),
-        decode_seconds_per_token_p50=percentile(decode, 0.5),
-        decode_seconds_per_token_p90=percentile(decode, 0.9),
-        decode_seconds_per_token_p99=percentile(decode, 0.99),
+        decode_seconds_per_token_p50=percentile(decode, 0.5) if decode else None,
+        decode_seconds_per_token_p90=percentile(decode, 0.9) if decode else None,
+        decode_seconds_per_token_p99=percentile(decode, 0.99) if decode else None,
         raw_seconds=raw,
         base_prefill_seconds_p50=percentile(bases[0], 0.5) if bases[0] else None,
         base_decode_seconds_per_token_p50=percentile(bases[1], 0.5) if bases[1] else None,

@@ -21,6 +21,8 @@ def replicated(
     baseline: str,
     losses: Mapping[str, float],
     seed: int,
+    *,
+    folds: int | None = None,
 ) -> tuple[Replicated, ...]:
     """Headlines, and the loss of held-out rows, over the trainings of each variant.
 
@@ -31,6 +33,7 @@ def replicated(
         baseline: The variant that differences are from: alone, or with trainings of its own.
         losses: By row, the loss of its held-out rows, where there are some.
         seed: Of the resampling.
+        folds: Of how many parts of the data each training leaves one out; None: trainings differ by their seed.
     """
     found: list[Replicated] = []
     scored = {name: [row for row in members if row in rows] for name, members in trainings.items()}
@@ -43,12 +46,12 @@ def replicated(
             return [observations(task.metrics[0], rows[member][task.name]) for member in members]
 
         for name, members in several.items():
-            mean = spread.mean(seen(members), seed=seed)
+            mean = spread.mean(seen(members), folds=folds, seed=seed)
             if mean is None:
                 continue
             apart = None
             if against and name != baseline:
-                apart = spread.difference(seen(members), seen(against), seed=seed)
+                apart = spread.difference(seen(members), seen(against), folds=folds, seed=seed)
             found.append(
                 Replicated(
                     variant=name,
@@ -73,7 +76,7 @@ def replicated(
                     trainings=tuple(members),
                     task=HELD_OUT,
                     metric="loss",
-                    **vars(spread.mean_of_numbers(known)),
+                    **vars(spread.mean_of_numbers(known, folds=folds)),
                 )
             )
     return tuple(found)

@@ -141,9 +141,10 @@ class Inference(_Document):
     prefill_seconds_p50: float
     prefill_seconds_p90: float
     prefill_seconds_p99: float
-    decode_seconds_per_token_p50: float
-    decode_seconds_per_token_p90: float
-    decode_seconds_per_token_p99: float
+    decode_seconds_per_token_p50: float | None
+    """None for a reward model, which writes nothing."""
+    decode_seconds_per_token_p90: float | None
+    decode_seconds_per_token_p99: float | None
     raw_seconds: dict[str, list[float]]
     """`prefill`, `decode` (one entry a token), and `base_prefill`, `base_decode` where the base was timed in turn."""
     base_prefill_seconds_p50: float | None = None

@@ -261,38 +261,67 @@ def find_trained(output: Path, train_key: str, *, figures_only: bool = False) ->
         train_key: Of the training.
         figures_only: Whether one will do whose weights were thrown away, as those of rates that lost are.
     """
-    for file in sorted(output.glob(f"*/*/*/{TRAINED_FILE}"), key=lambda f: f.stat().st_mtime, reverse=True):
+    records = (file for file in output.glob(f"*/*/*/{TRAINED_FILE}") if not file.parent.name.endswith(".partial"))
+    for file in sorted(records, key=_modified, reverse=True):
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
-            whole = figures_only or next(file.parent.glob("*.safetensors"), None) is not None
-            if record["train_key"] == train_key and whole and not file.parent.name.endswith(".partial"):
+            if record["train_key"] == train_key and (figures_only or _has_weights(file.parent)):
                 return file.parent, Trained(**record["trained"])
         except (OSError, ValueError, KeyError, TypeError):  # torn, or written by another version: train anew
             continue
     return None
 
 
-def adopt(artifact: Path, into: Path) -> None:
-    """Takes another run's artifact into this one, by hard links where the disk allows, so that each run stands alone."""
+def adopt(artifact: Path, into: Path) -> bool:
+    """Takes another run's artifact into this one, by hard links where the disk allows, so that each run stands alone.
+
+    Returns:
+        False where another process has thrown the artifact away meanwhile.
+    """
     if artifact == into:
-        return
+        return True
     aside = into.with_name(into.name + ".partial")
     shutil.rmtree(aside, ignore_errors=True)
     with writing(into):
         try:
             shutil.copytree(artifact, aside, copy_function=os.link)
-        except (OSError, shutil.Error):
+        except OSError:
             shutil.rmtree(aside, ignore_errors=True)
-            shutil.copytree(artifact, aside)
+            try:
+                shutil.copytree(artifact, aside)
+            except OSError:
+                if _has_weights(artifact):
+                    raise
+                shutil.rmtree(aside, ignore_errors=True)
+        if not _has_weights(aside):
+            shutil.rmtree(aside, ignore_errors=True)
+            return False
         shutil.rmtree(into, ignore_errors=True)  # an artifact of other versions of torch or peft
         aside.rename(into)
+    return True
 
 
 def throw_weights(artifact: Path) -> None:
-    """Leaves of an artifact the figures of its training alone."""
-    for path in artifact.iterdir():
+    """Leaves of an artifact the figures of its training alone; whoever copies it meanwhile finds it gone, not halved."""
+    aside = artifact.with_name(artifact.name + ".partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    artifact.rename(aside)
+    for path in aside.iterdir():
         if path.is_file() and path.name != TRAINED_FILE:
             path.unlink()
+    aside.rename(artifact)
+
+
+def _has_weights(artifact: Path) -> bool:
+    return next(artifact.glob("*.safetensors"), None) is not None
+
+
+def _modified(file: Path) -> float:
+    """When a file was written; 0 for one that another process has removed meanwhile."""
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def folder_bytes(path: Path) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from harness.api import Metric, Task
 from harness.chat import ChatTemplate
@@ -12,6 +14,7 @@ from harness.errors import UserError, did_you_mean
 from harness.registry import Entry, TaskSpec, find, load_task, parse_task, source_digest, task_metrics
 from harness.render import Prompting
 from harness.runs import key
+from harness.snapshot import Snapshot
 from harness.spec import Config
 from harness.variants import VariantSpec
 
@@ -41,9 +44,26 @@ def scored_task(config: Config, text: str) -> ScoredTask:
     spec = parse_task(text, config.task_parameters)
     entry = find("task", spec.source)
     task = load_task(entry, spec.parameters)
-    digest = key(file=source_digest(entry), parameters=spec.parameters, data=source(task.data).digest())
+    digest = key(
+        file=source_digest(entry),
+        parameters=spec.parameters,
+        folders=_folder_digests(spec.parameters),
+        data=source(task.data).digest(),
+    )
     metrics = task_metrics(task, entry.path.parent)
     return ScoredTask(text, spec, entry, task, metrics, digest, provenance(task.data))
+
+
+def _folder_digests(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """What folders that a task is given hold, such as a reward model's, which may be trained again in place."""
+    return {name: Snapshot(name, Path(value)).digest for name, value in parameters.items() if _is_folder(value)}
+
+
+def _is_folder(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(value) and Path(value).is_dir()
+    except OSError:  # a text too long for a path
+        return False
 
 
 def unscored_task(name: str) -> ScoredTask:
@@ -52,7 +72,7 @@ def unscored_task(name: str) -> ScoredTask:
         entry = find("task", name)
     except UserError as error:
         raise UserError(
-            f"`--train {name}`: {error.message}", hint=f"{error.hint}; a file ends in {' '.join(FORMATS)}"
+            f"training data `{name}`: {error.message}", hint=f"{error.hint}; a file ends in {' '.join(FORMATS)}"
         ) from error
     task = load_task(entry, {})
     return ScoredTask(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.config import Config
-from harness.errors import UserError
 from harness.jobs import (
     QUANT_OF_BITS,
     Base,
@@ -26,7 +24,7 @@ from harness.jobs import (
 from harness.jobs import Training as TrainingSettings
 from harness.preparation import Prepared, Row
 from harness.records import overlap_records
-from harness.registry import find, source_digest
+from harness.registry import source_digest
 from harness.results import Overlap
 from harness.runs import CostRecord, RunFolder, SampleLog, key
 from harness.scored import ScoredTask
@@ -157,14 +155,18 @@ class Session:
                 given=[self._given_digest(given) for given in (training.start, training.reward)],
                 dtype=base.dtype,
                 device=base.device.split(":")[0],
-                packages={name: packages[name] for name in ("torch", "peft", "bitsandbytes")},
+                packages={name: packages[name] for name in ("torch", "transformers", "peft", "bitsandbytes")},
             ),
         )
 
     def missing(self, training: Training) -> str | None:
-        """The training that this one needs the artifact of, where that is not there."""
+        """The training that this one needs the artifact of, where this run did not come by it.
+
+        A folder of that name may be there all the same: an earlier attempt's, made by other code.
+        """
+        there = {state.row.training.id for state in self.states.values() if state.row.training and state.artifact}
         for needed in (training.start, training.reward):
-            if isinstance(needed, Training) and not self._artifact_of(needed).is_dir():
+            if isinstance(needed, Training) and needed.id not in there:
                 return needed.id
         return None
 
@@ -176,7 +178,9 @@ class Session:
         if row.adapter is not None and not row.adapter.is_adapter:
             return Recipe(self._base(QUANT_OF_BITS[spec.bits], row.adapter.folder))
         if row.adapter is not None:
-            return self._with_adapter(spec.bits, None, row.adapter.folder, _recorded_method(row.adapter), spec.merged)
+            return self._with_adapter(
+                spec.bits, None, row.adapter.folder, Method.recorded_in(row.adapter.folder), spec.merged
+            )
         assert row.training is not None and state.artifact is not None
         return self._trained_recipe(row.training, state.artifact, spec.bits, spec.merged)
 
@@ -270,7 +274,7 @@ class Session:
         if isinstance(reward, Snapshot):
             if not reward.is_adapter:
                 return Recipe(self._base(None, reward.folder))
-            return self._with_adapter(None, None, reward.folder, _recorded_method(reward), False)
+            return self._with_adapter(None, None, reward.folder, Method.recorded_in(reward.folder), False)
         return reward
 
     def _given_digest(self, given: Training | Snapshot | RewardFunction | None) -> str | None:
@@ -319,16 +323,3 @@ def _quantization(training: Training) -> Quant | None:
 def _method(training: Training) -> Method:
     entry = training.entry
     return Method(entry.name, entry.path, entry.module, training.hyperparameters)
-
-
-def _recorded_method(adapter: Snapshot) -> Method | None:
-    """What made a delta given by path, as its own record says; None for PEFT adapters."""
-    record = adapter.folder / "method.json"
-    if not record.is_file():
-        return None
-    try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-        entry = find("method", content["method"])
-        return Method(entry.name, entry.path, entry.module, content["hyperparameters"])
-    except (json.JSONDecodeError, KeyError) as error:
-        raise UserError(f"`{record}` is not a record of a method: {error}") from error

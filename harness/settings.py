@@ -79,6 +79,14 @@ TRAINING = {
 }
 """Keys of a variant that decide its training, and their types as `harness.values` reads them."""
 
+ONLY_FOR: dict[str, tuple[Stage, ...]] = {
+    "label_smoothing": ("sft", "pretrain", "dpo"),
+    "beta": ("dpo", *ONLINE_STAGES),
+    **dict.fromkeys(("reward", "generations", "max_tokens", "temperature"), ONLINE_STAGES),
+}
+"""Settings that mean nothing to the other stages: no variant may give one itself to such a stage, and one that all variants share
+must mean something to one of them."""
+
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 """Who can be told of every step; each is a package of that name."""
 
@@ -168,6 +176,7 @@ class TrainSettings(BaseModel):
     clip: NotNegative | None = None
     """Largest norm of the gradient; 0: any."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of each target that is spread (`sft`, `pretrain`); share of pairs taken to be labelled wrongly (`dpo`)."""
     neftune: NotNegative | None = None
     """Noise on the embeddings (arXiv 2310.05914): its alpha; 0: none."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None

@@ -201,9 +201,19 @@ def _contradictions(config: Config) -> list[UserError]:
             problems.append(
                 UserError("both `folds` and `validation` are given", hint="each fold is held out in turn: drop it")
             )
-    sources = {config.train.data, *(variant.training.get("data") for variant in config.variants)} - {None}
-    problems += [problem for source in sorted(map(str, sources)) for problem in _data_problems(source)]
-    if config.train.columns and not config.train.data:
+        if config.tune_lr is not None:
+            problems.append(
+                UserError(
+                    "both `folds` and `tune_lr` are given: rates would be chosen on the rows that count",
+                    hint="tune without `--folds`, then give the rate: `lr=RATE`",
+                )
+            )
+    asked = [config.train.model_dump(), *(variant.training for variant in config.variants)]
+    for key, what in (("data", "training"), ("validation", "validation")):
+        sources = {str(settings[key]) for settings in asked if settings.get(key) is not None}
+        problems += [problem for source in sorted(sources) for problem in _data_problems(what, source)]
+    named = [variant.training.get("data") for variant in config.variants if variant.kind == "method"]
+    if config.train.columns and not config.train.data and not (named and all(named)):
         problems.append(UserError("`train.columns` without `train.data`", hint="name the data with `--train`"))
     return problems
 
@@ -218,31 +228,41 @@ def _gate_problems(config: Config) -> list[UserError]:
     return problems
 
 
-def _data_problems(data: str) -> list[UserError]:
-    """What is wrong with training data as typed, part by part."""
+def _data_problems(what: str, data: str) -> list[UserError]:
+    """What is wrong with training or validation data as typed, part by part."""
+    if what == "validation" and _is_number(data):
+        return []
     try:
-        return [problem for part in parse_mix(data) if (problem := _data_problem(part.source))]
+        return [problem for part in parse_mix(data) if (problem := _data_problem(what, part.source))]
     except UserError as error:
         return [error]
 
 
-def _data_problem(data: str) -> UserError | None:
-    """Why training data cannot be what was typed, if it cannot."""
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _data_problem(what: str, data: str) -> UserError | None:
+    """Why data cannot be what was typed, if it cannot."""
     if data.startswith("hub:"):
         if 1 <= len(data.split(":")) - 1 <= 3 and data.split(":")[1]:
             return None
-        return UserError(f"malformed training data `{data}`", hint="write hub:owner/name[:config[:split]]")
+        return UserError(f"malformed {what} data `{data}`", hint="write hub:owner/name[:config[:split]]")
     path, _ = split_path(data)
     if (path.is_file() and path.suffix != ".py") or ("/" in data and path.is_dir()):
         return None
     if path.suffix and path.suffix != ".py" and not path.exists():
         near = [each.name for each in path.parent.glob("*")] if path.parent.is_dir() else []
-        return UserError(f"no training file `{data}`", hint=did_you_mean(path.name, near) if near else "check the path")
+        return UserError(f"no {what} file `{data}`", hint=did_you_mean(path.name, near) if near else "check the path")
     try:
         find("task", parse_task(data).source)
     except UserError as error:
         hint = "parts of a mix stand apart: `a + b`" if "+" in data else error.hint
-        return UserError(f"training data `{data}` is neither a task, a file, nor hub:owner/name", hint)
+        return UserError(f"{what} data `{data}` is neither a task, a file, nor hub:owner/name", hint)
     return None
 
 

@@ -6,6 +6,10 @@ their variance over their number. Each part's margin is a t margin with degrees 
 added in quadrature (after Cochran, "Approximate Significance Levels of the Behrens-Fisher Test", Biometrics 1964): wider
 than Satterthwaite's single t, whose intervals cover 88 % where 95 % are said when there are two seeds.
 
+Trainings on k folds share most of their rows, so that they differ less from one another than trainings on other data would.
+The variance over them is therefore taken times 1/k + 1/(k - 1) instead of 1/k, the second term being the rows held out over
+those trained on (Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 2003).
+
     >>> import numpy as np
     >>> seeds = [Observations(np.repeat([1.0, 0.0], [right, 100 - right])) for right in (80, 84, 82)]
     >>> base = Observations(np.repeat([1.0, 0.0], [50, 50]))
@@ -50,11 +54,12 @@ class Difference:
     p: float
 
 
-def mean(trainings: Sequence[Observations], *, seed: int = 0) -> Mean | None:
+def mean(trainings: Sequence[Observations], *, folds: int | None = None, seed: int = 0) -> Mean | None:
     """The mean score over trainings of one variant; the margins of samples and trainings are added in quadrature.
 
     Args:
         trainings: The same samples, scored after each training; two at least.
+        folds: Of how many parts of the data each training leaves one out; None: all are on the same data.
         seed: Of the resampling.
 
     Returns:
@@ -67,31 +72,36 @@ def mean(trainings: Sequence[Observations], *, seed: int = 0) -> Mean | None:
     center, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
     if over_samples.low is None or over_samples.high is None:
         return Mean(center, deviation, None, None)
-    margin = _margin([(_error(values), len(values) - 1)], 0.05)
+    margin = _margin([(_error(values, folds), len(values) - 1)], 0.05)
     low = center - math.hypot(center - over_samples.low, margin)
     high = center + math.hypot(over_samples.high - center, margin)
     return Mean(center, deviation, low, high)
 
 
-def mean_of_numbers(values: Sequence[float]) -> Mean:
-    """The mean of one number a training (a held-out loss); t over the trainings alone.
+def mean_of_numbers(values: Sequence[float], *, folds: int | None = None) -> Mean:
+    """The mean of one number a training (a held-out loss); t over the trainings alone, `folds` as in `mean`.
 
     Example:
         >>> found = mean_of_numbers([1.0, 2.0, 3.0])
         >>> found.value, found.deviation, round(found.high, 2)
         (2.0, 1.0, 4.48)
+        >>> round(mean_of_numbers([1.0, 2.0, 3.0], folds=3).high, 2)
+        5.93
     """
     center, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
-    margin = _margin([(_error(values), len(values) - 1)], 0.05)
+    margin = _margin([(_error(values, folds), len(values) - 1)], 0.05)
     return Mean(center, deviation, center - margin, center + margin)
 
 
-def difference(a: Sequence[Observations], b: Sequence[Observations], *, seed: int = 0) -> Difference | None:
+def difference(
+    a: Sequence[Observations], b: Sequence[Observations], *, folds: int | None = None, seed: int = 0
+) -> Difference | None:
     """The difference of two means over trainings, a − b; one of the two may be a single model.
 
     Args:
         a: The samples as scored after each training of the one.
         b: Of the other.
+        folds: As in `mean`.
         seed: Of the resampling.
 
     Returns:
@@ -106,7 +116,7 @@ def difference(a: Sequence[Observations], b: Sequence[Observations], *, seed: in
     if found is None:
         return None
     parts = [(found.error, found.freedom)]
-    parts += [(_error(values), len(values) - 1) for values in (first, second) if len(values) > 1]
+    parts += [(_error(values, folds), len(values) - 1) for values in (first, second) if len(values) > 1]
     value = float(np.mean(first) - np.mean(second))
     margin = _margin(parts, 0.05)
     if margin == 0 and found.differing == 0:  # equal on all that was seen says nothing of how far apart they may be
@@ -129,8 +139,9 @@ def _chance_of(value: float, parts: Sequence[tuple[float, int]]) -> float:
     return boundary(0.0, 1.0, lambda level: level == 0.0 or _margin(parts, level) > abs(value))
 
 
-def _error(values: Sequence[float]) -> float:
-    return float(np.std(values, ddof=1)) / math.sqrt(len(values))
+def _error(values: Sequence[float], folds: int | None) -> float:
+    shared = 0.0 if folds is None else 1 / (folds - 1)
+    return float(np.std(values, ddof=1)) * math.sqrt(1 / len(values) + shared)
 
 
 def _values(trainings: Sequence[Observations]) -> list[float] | None:

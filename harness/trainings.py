@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from harness.registry import Entry, parse_task, split_path
 from harness.render import Example, Prompting, render, render_examples
 from harness.runs import key
 from harness.scored import ScoredTask, prompting_of, scored_task, unscored_task
-from harness.settings import ONLINE_STAGES, PAIRED_STAGES, TrainSettings
+from harness.settings import ONLINE_STAGES, ONLY_FOR, PAIRED_STAGES, TrainSettings
 from harness.snapshot import Snapshot, find_files
 from harness.spec import Config
 from harness.traindata import TrainData, beside, fold, held_out, without_copies
@@ -59,6 +60,8 @@ class Training:
     """What training goes on from: that of another variant, or an artifact by path."""
     reward: Training | Snapshot | RewardFunction | None = None
     """What judges the answers that the model writes."""
+    fold: int | None = None
+    """The part of the whole data that `data` leaves out and `validation` is, where the variant has one training a part."""
 
     @property
     def tunable(self) -> bool:
@@ -79,6 +82,8 @@ class Trainings:
         self._tasks = tasks
         self._template = template
         self._specs = {spec.name: spec for spec in config.variants}
+        trained = [spec for spec in config.variants if spec.kind == "method"]
+        self._stages = {merged(config.train, spec).stage or "sft" for spec in trained}
         self._made: dict[str, Training] = {}
         self._under_way: list[str] = []
         self._read: dict[tuple[Any, ...], TrainData] = {}
@@ -101,6 +106,7 @@ class Trainings:
     def _make(self, spec: VariantSpec) -> Training:
         assert spec.entry is not None
         config, settings = self._config, merged(self._config.train, spec)
+        _refuse_stage_settings(spec, settings, self._stages)
         data, validation = self._data(spec, settings)
         steps, epochs = settings.steps, settings.epochs
         if steps is None and epochs is None:
@@ -120,9 +126,10 @@ class Trainings:
             data=data,
             settings=settings,
             validation=validation,
-            monitor=self._monitor(settings),
+            monitor=self._monitor(spec, settings),
             start=self._named(spec, "start", settings.start) if settings.start else None,
             reward=self._reward(spec, settings),
+            fold=spec.fold,
         )
         _refuse_start(spec, training)
         if settings.packing and settings.stage in (*PAIRED_STAGES, *ONLINE_STAGES):
@@ -160,24 +167,20 @@ class Trainings:
             self._read[known] = train_data(name, self._tasks, settings, prompting, written)
         return self._read[known]
 
-    def _monitor(self, settings: TrainSettings) -> Monitor | None:
+    def _monitor(self, spec: VariantSpec, settings: TrainSettings) -> Monitor | None:
         if settings.monitor in (None, "loss"):
             return None
         assert settings.monitor is not None
         task = scored_task(self._config, settings.monitor)
         if task.task.executes_code:
             raise UserError(f"`monitor={settings.monitor}` would run code while training", hint="monitor another task")
-        prompting = Prompting(template=self._template if self._config.apply_chat_template else None)
+        prompting = prompting_of(self._config, spec, self._template)
+        prompting = replace(prompting, shots=self._config.num_fewshot)  # a variant's own shots decide no training
         items = render(task.name, task.task, prompting, groups=task.spec.groups, limit=MONITORED_SAMPLES)
         return Monitor(settings.monitor, task.spec.parameters, items, task.digest)
 
     def _reward(self, spec: VariantSpec, settings: TrainSettings) -> Training | Snapshot | RewardFunction | None:
         if settings.stage not in ONLINE_STAGES:
-            if settings.reward:
-                raise UserError(
-                    f"variant `{spec.name}`: `reward` has no meaning for the stage `{settings.stage or 'sft'}`",
-                    hint="it goes with " + " and ".join(f"`stage={stage}`" for stage in ONLINE_STAGES),
-                )
             return None
         if not settings.reward:
             raise UserError(
@@ -191,6 +194,7 @@ class Trainings:
                     f"variant `{spec.name}`: `reward={settings.reward}` names no function",
                     hint="write `reward=FILE.py@function`" if path.is_file() else f"there is no file `{path}`",
                 )
+            _refuse_name(spec, path, name)
             return RewardFunction(path.resolve(), name)
         return self._named(spec, "reward", settings.reward)
 
@@ -295,7 +299,7 @@ def _train_tasks(name: str, tasks: Sequence[ScoredTask]) -> list[ScoredTask]:
         return found
     spec = parse_task(name)
     if spec.groups:
-        raise UserError(f"`--train {name}`: a train split is taken whole", hint=f"write `--train {spec.source}`")
+        raise UserError(f"`{name}`: a train split is taken whole", hint=f"write `{spec.source}`")
     return [task for task in tasks if task.spec.source == spec.source] or [unscored_task(name)]
 
 
@@ -317,6 +321,19 @@ def precision_of(settings: TrainSettings, environment: Mapping[str, Any]) -> Lit
     return "bf16" if environment["mixed_precision"] else "fp32"
 
 
+def _refuse_name(spec: VariantSpec, path: Path, name: str) -> None:
+    """A function that judges must stand in its file, which is read without being run."""
+    try:
+        nodes = list(ast.walk(ast.parse(path.read_bytes())))
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"variant `{spec.name}`: `{path}` is no Python file: {error}") from error
+    functions = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    imported = {node.asname or node.name for node in nodes if isinstance(node, ast.alias)}
+    assigned = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    if not {name, "*"} & (functions | imported | assigned):
+        raise UserError(f"variant `{spec.name}`: `{path}` has no function `{name}`", hint=did_you_mean(name, functions))
+
+
 def _refuse_start(spec: VariantSpec, training: Training) -> None:
     """A method goes on from an artifact of its own, or from a whole checkpoint."""
     start = training.start
@@ -325,6 +342,19 @@ def _refuse_start(spec: VariantSpec, training: Training) -> None:
             f"variant `{spec.name}`: `{training.entry.name}` cannot go on from what `{start.entry.name}` trained",
             hint=f"start from a variant of `{training.entry.name}`, or from one of `full`",
         )
+
+
+def _refuse_stage_settings(spec: VariantSpec, settings: TrainSettings, stages: Collection[str]) -> None:
+    """Settings without a meaning: a variant's own for its stage, a shared one for any of the stages."""
+    for name, meant in ONLY_FOR.items():
+        if getattr(settings, name) is None:
+            continue
+        hint = "it goes with " + ", ".join(f"`stage={stage}`" for stage in meant)
+        stage = settings.stage or "sft"
+        if name in spec.training and stage not in meant:
+            raise UserError(f"variant `{spec.name}`: `{name}` has no meaning for the stage `{stage}`", hint)
+        if not {*meant} & {*stages}:
+            raise UserError(f"`{name}` has no meaning for any of the stages: {', '.join(sorted(stages))}", hint)
 
 
 def _refuse_settings(spec: VariantSpec, training: Training) -> None:

@@ -1,5 +1,8 @@
 """The tidy table of a run: one row for each model × variant × task × metric × seed, costs beside it.
 
+Means over seeds or folds are rows of their own, after those of the trainings: `trainings` says over how many, `deviation` is
+their standard deviation, and no costs stand beside them.
+
 Units are in the column names, as in `run.json`; an empty field is not applicable or not known. A variant without scores
 has one row with its costs and its error.
 """
@@ -11,12 +14,13 @@ from typing import Any
 
 from harness.format import one_line
 from harness.report import model_name
-from harness.results import Run, Score, Variant
+from harness.results import Delta, Replicated, Run, Score, Variant
 from harness.summary import ranks
 
 _RUN = ("model", "model_digest", "device", "harness", "created", "config_sha256", "baseline")
 _VARIANT = ("variant", "spec", "method", "status", "error", "seed")
-_SCORE = ("task", "trained_on", "metric", "headline", "higher_is_better", "value", "low", "high", "n", "macro")
+_SCORE = ("task", "trained_on", "metric", "headline", "higher_is_better", "value", "low", "high", "n", "macro",
+          "trainings", "deviation")  # fmt: skip
 _DELTA = ("delta", "delta_low", "delta_high", "p", "p_holm", "verdict", "rank")
 _PROTOCOL = ("task_version", "shots", "mode", "numerics", "engine", "dtype", "chat_template", "prompt_sha256")
 _TRAIN = ("train_seconds", "tokens_per_second", "steps", "lr", "batch_size", "final_loss", "validation_loss", "peak_gpu_allocated_bytes",
@@ -64,6 +68,8 @@ def tidy(run: Run) -> Iterator[dict[str, Any]]:
             yield costs | _score(run, score) | {"rank": _rank(run, placed, variant, score)}
         if not variant.scores:
             yield costs
+    for several in run.replicated:
+        yield about | _several(run, several)
 
 
 def _costs(run: Run, variant: Variant) -> dict[str, Any]:
@@ -102,11 +108,36 @@ def _score(run: Run, score: Score) -> dict[str, Any]:
         "macro": score.macro,
         "task_version": score.protocol.version,
     } | {name: protocol[name] for name in _PROTOCOL if name != "task_version"}
-    if score.delta is not None:
-        delta = score.delta
-        found |= {"delta": delta.value, "delta_low": delta.low, "delta_high": delta.high, "p": delta.p,
-                  "p_holm": delta.p_holm, "verdict": delta.verdict}  # fmt: skip
-    return found
+    return found | _delta(score.delta)
+
+
+def _several(run: Run, found: Replicated) -> dict[str, Any]:
+    """A mean over trainings; where it is of a loss of held-out rows, there is no such task."""
+    task = next((task for task in run.tasks if task.name == found.task), None)
+    higher = [info.higher_is_better for info in task.metrics if info.name == found.metric] if task else [False]
+    return {
+        "variant": found.variant,
+        "spec": run.variant(found.variant).spec,
+        "method": run.variant(found.variant).method,
+        "task": found.task,
+        "trained_on": task and task.trained_on,
+        "metric": found.metric,
+        "headline": True,
+        "higher_is_better": higher[0],
+        "value": found.value,
+        "low": found.low,
+        "high": found.high,
+        "n": task and task.n,
+        "trainings": len(found.trainings),
+        "deviation": found.deviation,
+    } | _delta(found.delta)
+
+
+def _delta(delta: Delta | None) -> dict[str, Any]:
+    if delta is None:
+        return {}
+    return {"delta": delta.value, "delta_low": delta.low, "delta_high": delta.high, "p": delta.p, "p_holm": delta.p_holm,
+            "verdict": delta.verdict}  # fmt: skip
 
 
 def _rank(run: Run, placed: dict[str, dict[str, int]], variant: Variant, score: Score) -> int | None:

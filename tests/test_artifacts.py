@@ -20,11 +20,12 @@ from harness.card import CARD, model_card
 from harness.cli import main
 from harness.comparison import Left, train_only
 from harness.errors import UserError
-from harness.jobs import Base, MergeJob, Recipe, Training, TrainJob
-from harness.models import Resident, load_base
+from harness.jobs import Base, BenchJob, MergeJob, Recipe, Training, TrainJob
+from harness.models import Resident, load_base, method_function
 from harness.preparation import prepare
 from harness.records import fairness
 from harness.render import Example
+from harness.replicas import HELD_OUT
 from harness.runs import RunFolder, load_run
 from harness.session import Session
 from harness.settings import TrainSettings
@@ -78,7 +79,7 @@ def said(model: Any) -> Tensor:
 
 
 def attached(recipe: Recipe) -> Tensor:
-    return said(Resident(recipe.base, children._load_method).attach(recipe))
+    return said(Resident(recipe.base, method_function).attach(recipe))
 
 
 @pytest.mark.parametrize("name", LOADED_BY_PEFT)
@@ -231,10 +232,14 @@ def test_the_command_on_a_card_makes_the_same_training(
     assert train_record is not None and train_record.reused
 
 
-def test_the_card_of_a_fold_has_the_command_that_made_all_of_them(tmp_path: Path) -> None:
-    (tmp_path / "compare.yaml").write_text("variants: {lora: {}}\ntasks: [mini_gsm8k]\nfolds: 2\n")
+@pytest.mark.parametrize("several", ["folds", "seeds"])
+def test_a_training_alone_is_one_whatever_a_file_says_of_comparisons(tmp_path: Path, several: str) -> None:
+    (tmp_path / "compare.yaml").write_text(f"variants: {{lora: {{}}}}\ntasks: [mini_gsm8k]\n{several}: 2\n")
     config = configure([], file=tmp_path / "compare.yaml", train={"samples": 16, "steps": 1}, output_dir=tmp_path)
-    assert "\nwhat was typed\n" in (train_only(config, command="what was typed").artifact / CARD).read_text()
+    card = (train_only(config).artifact / CARD).read_text()
+    assert "\nharness train lora" in card and "16 rows" in card
+    [run] = [load_run(path.parent) for path in tmp_path.glob("*/run.json")]
+    assert [variant.name for variant in run.variants] == ["lora"]
 
 
 def test_a_card_of_an_artifact_taken_from_another_run_is_its_own(tmp_path: Path) -> None:
@@ -315,3 +320,43 @@ def test_every_training_of_a_variant_keeps_samples_of_its_own(tmp_path: Path, se
     prepared = prepare(configure(["base", "lora"], tasks=["mini_gsm8k"], train={"samples": 31}, **settings))
     session = Session(prepared, RunFolder(tmp_path, 0), "")
     assert len({session.log(state, prepared.tasks[0]).path for state in session.states.values()}) == 4
+
+
+def test_a_dry_run_says_which_part_a_training_leaves_out() -> None:
+    said = comparison.plan(configure(["lora"], tasks=["mini_gsm8k"], folds=2, limit=2, train={"samples": 31}))
+    trainings = [line for line in said.splitlines() if line.startswith("train")]
+    assert ["without part 1 of 2" in line for line in trainings] == [True, False]
+    assert "without part 2 of 2" in trainings[1]
+
+
+class Brief(Here):
+    """Times next to nothing."""
+
+    def run(self, job: Any, on_event: Any = lambda event: None) -> Any:
+        if isinstance(job, BenchJob):
+            job = replace(job, prompt_tokens=8, new_tokens=2, warmup=0, repeats=1, batch_sizes=(1,))
+        return super().run(job, on_event)
+
+
+@pytest.mark.parametrize(("several", "validation"), [("folds", None), ("seeds", "0.25")])
+def test_every_training_of_a_variant_is_scored_and_all_are_taken_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several: str, validation: str | None
+) -> None:
+    monkeypatch.setattr(comparison, "Server", Brief)
+    train = {"steps": 2, "samples": 24, "batch_size": 4, "lr": 0.02, "validation": validation}
+    settings: dict[str, Any] = {several: 2}
+    config = configure(["l=lora:rank=4"], tasks=["mini_mmlu"], limit=6, train=train, output_dir=tmp_path, **settings)
+    found = comparison.run(config, command="what was typed")
+    [folder] = [path.parent for path in tmp_path.glob("*/run.json")]
+    assert [(each.name, each.status) for each in found.variants] == [("l", "done"), (f"l.{several[:-1]}1", "done")]
+    samples = [path.read_text() for path in folder.glob("samples/*/*.jsonl")]
+    assert len(samples) == 2 == len(set(samples))
+    artifacts = [folder / each.artifact.path for each in found.variants if each.artifact]
+    assert len({Snapshot("x", artifact).weights_digest for artifact in artifacts}) == 2
+    assert all(("\nwhat was typed\n" in (path / CARD).read_text()) is (several == "folds") for path in artifacts)
+    scored, held_out = found.replicated
+    values = [score.value for each in found.variants for score in each.scores if score.metric == scored.metric]
+    assert scored.task == "mini_mmlu" and scored.value == pytest.approx(sum(filter(None, values)) / 2)
+    losses = [each.train.validation_loss or 0 for each in found.variants if each.train]
+    assert held_out.task == HELD_OUT and held_out.value == pytest.approx(sum(losses) / 2)
+    assert losses[0] != losses[1] and held_out.trainings == tuple(each.name for each in found.variants)

@@ -179,7 +179,15 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
 
 def test_ctrl_c_leaves_with_130_and_the_command_that_continues(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "harness", "compare", "base", "lora", *SHORT]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # a job in the background of a script ignores the signal, and so do its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stderr is not None
     said = ""
     while "Train" not in said:

@@ -13,6 +13,7 @@ from harness.jobs import HEAD_FILE
 from harness.preparation import prepare
 from harness.registry import find, load_task
 from harness.render import render
+from harness.scored import scored_task
 from harness.spec import configure
 from harness.stats import Observations, win_rate
 
@@ -38,6 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     put("plain.jsonl", *({"prompt": row["prompt"], "completion": row["chosen"]} for row in PAIRS))
     put("prompts.jsonl", *({"prompt": row["prompt"]} for row in PAIRS))
     Path("rewards.py").write_text("def length(prompts, completions, references):\n    return [1.0 for _ in prompts]\n")
+    Path("torn.py").write_text("def length(:\n")
     return tmp_path
 
 
@@ -60,11 +62,13 @@ def test_a_pipeline_is_trained_in_the_order_of_what_needs_what() -> None:
     ("variants", "message"),
     [
         (["lora:stage=dpo,data=plain.jsonl"], "`stage=dpo` learns from `chosen` and `rejected`"),
-        (["lora:stage=reward,data=same.jsonl"], r"the two answers .* of `same.jsonl` are the same|same answer"),
+        (["lora:stage=reward,data=same.jsonl"], r"the two answers of every row of `same\.jsonl` are the same"),
         (["lora:stage=dpo,data=mini_gsm8k"], r"learns from a better and a worse answer, and `mini_gsm8k` has one"),
         (["lora:stage=grpo,generations=1,data=prompts.jsonl,reward=rewards.py@length"], "`generations=1` gives one"),
         (["lora:stage=dpo,packing=true,data=pairs.jsonl"], "rows of the stage `dpo` are not packed"),
         (["lora:stage=grpo,data=prompts.jsonl"], "needs a reward"),
+        (["lora:stage=grpo,reward=rewards.py@lenght,data=prompts.jsonl"], "`rewards.py` has no function `lenght`"),
+        (["lora:stage=grpo,reward=torn.py@length,data=prompts.jsonl"], "`torn.py` is no Python file"),
         (["a=lora:data=plain.jsonl", "b=lora:stage=grpo,reward=a,data=prompts.jsonl"], "`reward=a` is no reward model"),
         (["lora:stage=grpo,reward=./nowhere,data=prompts.jsonl"], "nowhere"),
         (["lora:stage=dpo,start=./nowhere,data=pairs.jsonl"], "nowhere"),
@@ -73,11 +77,27 @@ def test_a_pipeline_is_trained_in_the_order_of_what_needs_what() -> None:
         (["lora:monitor=preference,data=plain.jsonl"], "choose weights by the samples that they are scored on"),
         (["lora:patience=2,data=plain.jsonl"], "`patience` has no meaning"),
         (["lora:monitor=loss,data=plain.jsonl"], "`monitor` has no meaning"),
+        (["lora:temperature=0.5,data=plain.jsonl"], "`temperature` has no meaning for the stage `sft`"),
+        (["lora:reward=rewards.py@length,data=plain.jsonl"], "`reward` has no meaning for the stage `sft`"),
+        (
+            ["lora:stage=reward,label_smoothing=0.1,data=pairs.jsonl"],
+            "`label_smoothing` has no meaning for the stage `r",
+        ),
+        (["lora:stage=reward,beta=0.1,data=pairs.jsonl"], "`beta` has no meaning for the stage `reward`"),
     ],
 )
 def test_what_cannot_be_trained_is_said_before_anything_is(variants: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         checked(*variants)
+
+
+def test_a_shared_setting_must_mean_something_to_one_of_the_stages() -> None:
+    own: dict[str, Any] = {"tasks": ["preference"], "task_parameters": {"data": "pairs.jsonl"}, "train": {"beta": 0.2}}
+    both = prepare(configure(["lora:data=plain.jsonl", "lora:stage=dpo,data=pairs.jsonl"], **own))
+    assert both.rows[1].training is not None
+    assert both.rows[1].training.settings.beta == 0.2
+    with pytest.raises(UserError, match="`beta` has no meaning for any of the stages: sft"):
+        prepare(configure(["lora:data=plain.jsonl"], **own))
 
 
 def test_a_reward_model_is_not_asked_to_write(folder: Path) -> None:
@@ -155,6 +175,27 @@ def test_with_a_reward_model_answers_are_written_and_judged(monkeypatch: pytest.
     (metric,) = task.metrics
     assert metric.measure(Output(texts=("yes",), tokens=8), item.sample) == 0.5  # type: ignore[union-attr]
     assert asked == [[["Question 0?"], [" yes"], [False]]]
+
+
+def test_a_reward_model_that_is_trained_again_in_its_place_makes_another_task(tmp_path: Path) -> None:
+    (tmp_path / "rm").mkdir()
+
+    def digest(weights: str) -> str:
+        (tmp_path / "rm" / HEAD_FILE).write_text(weights)
+        config = configure(["base"], tasks="preference", task_parameters={"data": "pairs.jsonl", "reward": "rm"})
+        return scored_task(config, "preference").digest
+
+    assert digest("first") == digest("first") != digest("second")
+    asked = {"data": "pairs.jsonl", "reward": "no folder has such a name. " * 50}
+    assert scored_task(configure(["base"], tasks="preference", task_parameters=asked), "preference").digest
+
+
+@pytest.mark.parametrize(
+    "line", ["from elsewhere import *", "import elsewhere as judge", "judge = print", "class judge: ..."]
+)
+def test_a_reward_may_come_into_its_file_in_any_way(line: str) -> None:
+    Path("any.py").write_text(line)
+    checked("lora:stage=grpo,reward=any.py@judge,data=prompts.jsonl")
 
 
 @pytest.mark.slow  # the child imports torch

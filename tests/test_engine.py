@@ -23,7 +23,7 @@ from harness.engine.plan import kept_prefix, plan_padded
 from harness.engine.runner import Runner
 from harness.engine.score import score_pack
 from harness.jobs import Advanced, Packed, Raw, Recipe, Resumed, ScoreJob, ScoreVariant, VariantStarted
-from harness.models import Resident
+from harness.models import Resident, method_function
 from harness.render import Request
 
 CONTEXT = 96
@@ -62,7 +62,7 @@ def model_of(folder: Path) -> Any:
         bits = 4 if variant.startswith("nf4") else None
         base = tiny.tiny_base(folder / shape, bits=bits)
         adapter = folder / f"{shape}-lora-{bits}" if variant.endswith("lora") else None
-        return Resident(base, children._load_method).attach(Recipe(base, adapter))
+        return Resident(base, method_function).attach(Recipe(base, adapter))
 
     return load
 
@@ -330,12 +330,12 @@ def test_prompt_learning_methods_score_and_write_alike_whatever_the_batch(
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType, get_peft_model
 
     base = tiny.tiny_base(folder / "llama")
-    resident = Resident(base, children._load_method)
+    resident = Resident(base, method_function)
     options = {"num_virtual_tokens": 5, "task_type": "CAUSAL_LM"}
     torch.manual_seed(3)
     learner = get_peft_model(resident.bare, PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)](**options))
     learner.save_pretrained(tmp_path)
-    untouched = score(Resident(base, children._load_method).bare, encoded(CHOICES))
+    untouched = score(Resident(base, method_function).bare, encoded(CHOICES))
     requests = (tiny.task(*CHOICES), replace(tiny.task(*PROMPTS), task="write"))
     variants = [ScoreVariant("base", tiny.bare(base), requests), ScoreVariant(kind, Recipe(base, tmp_path), requests)]
     job = ScoreJob([variants[1], variants[0]], "auto", "fp32", 300, None, 0)
@@ -346,7 +346,7 @@ def test_prompt_learning_methods_score_and_write_alike_whatever_the_batch(
             assert replace(ours, loglikelihoods=()) == replace(theirs, loglikelihoods=())
             assert close(ours.loglikelihoods, theirs.loglikelihoods)
     assert close(by_index(auto["base", "toy"])[0].loglikelihoods, untouched[0].loglikelihoods)
-    model = Resident(base, children._load_method).attach(Recipe(base, tmp_path))
+    model = Resident(base, method_function).attach(Recipe(base, tmp_path))
     for item, raw in zip(encoded(CHOICES), by_index(auto[kind, "toy"]), strict=True):
         for row in item.rows:
             if len(row.spans) == 1 and len([r for r in item.rows for s in r.spans]) == len(item.rows):
@@ -384,7 +384,7 @@ def head_rows(model: Any) -> list[int]:
 
 
 def test_the_head_is_computed_only_where_something_is_scored(folder: Path) -> None:
-    model = Resident(tiny.tiny_base(folder / "llama"), children._load_method).bare
+    model = Resident(tiny.tiny_base(folder / "llama"), method_function).bare
     runner = fast(model)
     seen = head_rows(model)
     items = encoded([CHOICES[0], CHOICES[1]])
@@ -463,7 +463,7 @@ def test_eos_ends_a_text_and_is_not_part_of_it() -> None:
 
 
 def test_any_end_token_of_the_generation_config_ends_a_text(folder: Path) -> None:
-    model = Resident(tiny.tiny_base(folder / "llama"), children._load_method).bare
+    model = Resident(tiny.tiny_base(folder / "llama"), method_function).bare
     (item,) = encoded([tiny.generate("hello world", max_tokens=14)])
     ids = greedy(model, item.prompt, 14)
     last = next(n for n, token in enumerate(ids) if n >= 2 and token not in ids[:n])
@@ -517,7 +517,7 @@ def test_draws_follow_the_softmax_of_the_temperature() -> None:
 
 
 def test_a_bf16_model_keeps_head_and_softmax_in_float32(folder: Path) -> None:
-    model = Resident(tiny.tiny_base(folder / "llama", dtype="bfloat16"), children._load_method).bare
+    model = Resident(tiny.tiny_base(folder / "llama", dtype="bfloat16"), method_function).bare
     head = model.get_output_embeddings()
     (item,) = encoded([CHOICES[1]])
     ours = score_pack(model, [item], token_budget=1, numerics="fp32")[0]
@@ -632,7 +632,7 @@ def save_adapter(folder: Path, target: Path, kind: str, options: dict[str, Any])
         del chosen["target_modules"]
     torch.manual_seed(1)
     config = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)](**chosen)
-    model = get_peft_model(Resident(tiny.tiny_base(folder), children._load_method).bare, config)
+    model = get_peft_model(Resident(tiny.tiny_base(folder), method_function).bare, config)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -655,7 +655,7 @@ def test_a_merged_adapter_scores_as_an_unmerged_one_and_comes_out_to_the_bit(
 ) -> None:
     save_adapter(folder / "llama", tmp_path, *(FOLDED | UNFOLDED)[name])
     base = tiny.tiny_base(folder / "llama")
-    model = Resident(base, children._load_method).attach(Recipe(base, tmp_path))
+    model = Resident(base, method_function).attach(Recipe(base, tmp_path))
     before, items = bits(model), encoded(CHOICES)
     apart = [score_plainly(model, item, numerics="fp32") for item in items]
     unfold = fold(model)
@@ -675,7 +675,7 @@ def test_an_adapter_that_cannot_be_merged_after_all_runs_as_it_is(
 
     save_adapter(folder / "llama", tmp_path, *FOLDED["lora"])
     base = tiny.tiny_base(folder / "llama")
-    model = Resident(base, children._load_method).attach(Recipe(base, tmp_path))
+    model = Resident(base, method_function).attach(Recipe(base, tmp_path))
     before, item = bits(model), encoded(CHOICES)[0]
     apart = score_plainly(model, item, numerics="fp32")
     merge, calls = Linear.merge, []
@@ -698,9 +698,9 @@ def test_half_precision_quantized_and_tied_weights_are_not_merged_into(folder: P
 
     for options in ({"dtype": "bfloat16"}, {"bits": 4}):
         base = tiny.tiny_base(folder / "llama", **options)
-        model = Resident(base, children._load_method).attach(Recipe(base, folder / "llama-lora-None"))
+        model = Resident(base, method_function).attach(Recipe(base, folder / "llama-lora-None"))
         assert fold(model) is None
-    tied = Resident(tiny.tiny_base(folder / "llama"), children._load_method).bare
+    tied = Resident(tiny.tiny_base(folder / "llama"), method_function).bare
     tied.set_output_embeddings(torch.nn.Linear(1, 1))
     tied.lm_head.weight = tied.get_input_embeddings().weight
     assert fold(get_peft_model(tied, LoraConfig(target_modules=["lm_head"], task_type="CAUSAL_LM"))) is None

@@ -19,6 +19,7 @@ from harness.leaderboards.latex import escaped as latex_escaped
 from harness.leaderboards.markdown import escaped as markdown_escaped
 from harness.leaderboards.page import plot, render
 from harness.leaderboards.rows import COLUMNS, tidy
+from harness.replicas import HELD_OUT
 from harness.results import Run
 from harness.tables import cost, quality
 
@@ -78,6 +79,20 @@ def test_csv_has_one_row_for_each_variant_task_and_metric(tmp_path: Path) -> Non
     assert float(lora["train_seconds"]) == 124.0
     [failed] = [row for row in rows if not row["task"]]
     assert (failed["variant"], failed["error"]) == ("full", "out of memory (needs > 79 GiB)")
+
+
+def test_csv_has_the_means_over_trainings_too() -> None:
+    seen = {"variant": "lora", "trainings": ("lora", "lora.fold1"), "deviation": 0.05, "low": 0.3, "high": 0.5}
+    delta = {"value": 0.2, "low": 0.1, "high": 0.3, "p": 0.001, "p_holm": 0.002, "verdict": "better"}
+    of_task = {"task": "mini_gsm8k", "metric": "strict", "value": 0.4, "delta": delta}
+    held_out = {"task": HELD_OUT, "metric": "loss", "value": 1.25}
+    rows = list(tidy(example_run(replicated=[seen | of_task, seen | held_out])))
+    assert set().union(*rows) <= set(COLUMNS)
+    first, second = (row for row in rows if row.get("trainings"))
+    assert (first["value"], first["deviation"], first["trainings"], first["delta"]) == (0.4, 0.05, 2, 0.2)
+    assert (first["verdict"], first["higher_is_better"], first["n"]) == ("better", True, SAMPLES)
+    assert (second["task"], second["value"], second["higher_is_better"], second["n"]) == (HELD_OUT, 1.25, False, None)
+    assert [row["trainings"] for row in rows[-2:]] == [2, 2]
 
 
 def test_tidy_rows_use_only_the_columns_of_the_table() -> None:

@@ -7,15 +7,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import architectures
+import numpy as np
 import pytest
 import tiny_models as tiny
 import torch
 from torch import Tensor
 
 from harness import UserError, children, decoder_layers, linear_layers
+from harness.engine.encode import Encoder
+from harness.engine.runner import Runner
 from harness.finetune.adaptive_rank import AdaptiveRank, adaptive_rank
 from harness.jobs import Base, Quant, Recipe
-from harness.models import Resident, load_base, load_trained, save_artifact
+from harness.models import Resident, load_base, load_trained, method_function, save_artifact
 from harness.variants import parse_variant
 
 IDS = torch.randint(3, 340, (4, 24), generator=torch.Generator().manual_seed(0))
@@ -39,7 +42,7 @@ def base(root: Path) -> Base:
 def made(base: Base, name: str, **hyperparameters: Any) -> Any:
     """The method's model, trainable, on a fresh base."""
     torch.manual_seed(1)
-    return children._load_method(tiny.built_in(name))(load_base(base), **hyperparameters)
+    return method_function(tiny.built_in(name))(load_base(base), **hyperparameters)
 
 
 def trained(model: Any) -> list[Tensor]:
@@ -196,9 +199,9 @@ def test_it_is_saved_for_the_base_as_it_was(root: Path, tmp_path: Path, name: st
     with model.disable_adapter():
         assert torch.equal(logits(model), logits(load_base(base)))
     folder = save(model, tmp_path / "adapter")
-    assert {path.name for path in folder.iterdir()} == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
+    assert {path.name for path in folder.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
     assert torch.equal(logits(model), ours), "saving leaves the model as it is"
-    again = Resident(base, children._load_method).attach(Recipe(base, folder))
+    again = Resident(base, method_function).attach(Recipe(base, folder))
     assert again.peft_config["default"].r == 8
     rounding = 1e-6 if dtype == "float32" else 2e-2
     assert float((logits(again) - ours).abs().max() / ours.abs().max()) < rounding
@@ -271,10 +274,10 @@ def test_adalora_cuts_to_its_budget_and_drops_what_it_cut(base: Base, tmp_path: 
     assert torch.allclose(logits(model), whole, rtol=1e-5, atol=1e-5)
     ours = logits(model)
     folder = save(model, tmp_path / "adapter")
-    one = Resident(base, children._load_method)
+    one = Resident(base, method_function)
     assert torch.equal(logits(one.attach(Recipe(base, folder))), ours)
     assert torch.equal(logits(by_peft_alone(base, folder)), ours)
-    merged = Resident(base, children._load_method).attach(Recipe(base, folder, merged=True))
+    merged = Resident(base, method_function).attach(Recipe(base, folder, merged=True))
     assert torch.allclose(logits(merged), ours, rtol=1e-5, atol=1e-5)
 
 
@@ -361,8 +364,8 @@ def test_qlora_trains_beside_a_base_of_any_format_and_merges_into_what_it_stands
     teach(model, 10)
     ours = logits(model)
     folder = save(model, tmp_path / "adapter")
-    assert torch.equal(logits(Resident(base, children._load_method).attach(Recipe(base, folder))), ours)
-    merged = Resident(base, children._load_method).attach(Recipe(base, folder, merged=True))
+    assert torch.equal(logits(Resident(base, method_function).attach(Recipe(base, folder))), ours)
+    merged = Resident(base, method_function).attach(Recipe(base, folder, merged=True))
     assert not any(type(m).__name__ in ("Linear4bit", "Linear8bitLt") for m in merged.modules())
     assert torch.equal(logits(merged).argmax(-1), ours.argmax(-1))
     rounding = 5e-2 if quant == "int8" else 1e-5  # LLM.int8 rounds activations too, which merged weights do not
@@ -435,6 +438,28 @@ def test_lily_shares_matrices_between_layers_and_routes_each_token_by_itself(tmp
     assert torch.allclose(short, whole[:, :10], rtol=1e-5, atol=1e-5), "later words change nothing"
 
 
+def test_lily_adapts_the_head_on_the_fast_path_too_and_no_embeddings(tmp_path: Path) -> None:
+    base = tiny.tiny_base(tiny.save_tiny(tmp_path / "llama"))
+    model = made(base, "lily", rank=4, target_modules=["q_proj", "lm_head"])
+    torch.manual_seed(2)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(std=0.2)
+    items = Encoder(tiny.tiny_tokenizer(), 256).encode(
+        tiny.task(*(tiny.choose(tiny.words(6 + n), [" Paris", " 42"], id=str(n)) for n in range(4)))
+    )
+    found = {}
+    for engine in ("auto", "plain"):
+        runner = Runner(
+            model.eval(), tiny.tiny_tokenizer(), engine=engine, numerics="fp32", token_budget=512, max_rows=None, seed=0
+        )
+        raws = [raw for pack in runner.plan(items) for raw in runner.run(pack)]
+        found[engine] = [raw.loglikelihoods for raw in sorted(raws, key=lambda raw: raw.index)]
+    assert np.allclose(found["auto"], found["plain"], rtol=1e-5)
+    with pytest.raises(ValueError, match="is no linear layer"):
+        made(base, "lily", rank=4, target_modules="embed_tokens")
+
+
 # Any type of the library
 
 
@@ -491,7 +516,7 @@ def test_adapters_of_the_family_come_and_go_on_one_base(root: Path, tmp_path: Pa
         model = build()
         teach(model, 2)
         saved[name] = save(model, tmp_path / name), logits(model)
-    one = Resident(base, children._load_method)
+    one = Resident(base, method_function)
     said, bare = logits(one.bare), one.bare
     for name in (*saved, *reversed(saved)):
         folder, theirs = saved[name]
@@ -504,4 +529,4 @@ def test_adapters_of_the_family_come_and_go_on_one_base(root: Path, tmp_path: Pa
 def test_what_cannot_be_merged_says_so(base: Base, tmp_path: Path, kind: str) -> None:
     folder = save(made(base, "peft", type=kind), tmp_path / "adapter")
     with pytest.raises(UserError, match=f"{kind} adapter .* cannot be merged"):
-        Resident(base, children._load_method).attach(Recipe(base, folder, merged=True))
+        Resident(base, method_function).attach(Recipe(base, folder, merged=True))

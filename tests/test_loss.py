@@ -116,8 +116,6 @@ def test_a_model_without_a_backbone_to_find_keeps_its_own_logits_and_says_so() -
     model, batch = Opaque(), toy_batch()
     assert "logits of whole batches" in str(loss.whole_logits_note(model))
     assert float(loss.label_loss(model, batch)) == pytest.approx(float(own_loss(model, batch)), rel=1e-6)
-    with pytest.raises(ValueError, match="no name"):
-        loss.hidden_states(model, batch)
 
 
 def test_smoothed_labels_are_those_of_torch() -> None:
@@ -164,12 +162,16 @@ def test_padding_and_the_other_rows_change_nothing() -> None:
     assert float(loss.label_loss(model, batch)) == pytest.approx(float(sum(alone)), rel=1e-6)
 
 
-def test_hidden_states_are_what_the_head_is_given() -> None:
+@pytest.mark.parametrize("whole", [False, True])
+def test_states_are_what_the_head_is_given_before_each_label(whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if whole:
+        monkeypatch.setattr(loss, "_try_tails", lambda model: "its head is hidden")
     model, batch = get_peft_model(random_model("llama"), CONFIGS["prompt"]), toy_batch()
-    hidden = loss.hidden_states(model, batch)
-    assert hidden.shape[:2] == batch["input_ids"].shape
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    assert torch.allclose(model.get_base_model().lm_head(hidden), logits[:, -hidden.shape[1] :], atol=1e-6)
+    logprobs, states = loss.label_logprobs_and_states(model, batch, temperature=2.0)
+    targets = batch["labels"][:, 1:][batch["labels"][:, 1:] != IGNORED]
+    by_hand = (model.get_base_model().lm_head(states) / 2.0).log_softmax(-1)
+    assert torch.allclose(logprobs, by_hand.gather(1, targets[:, None])[:, 0], atol=1e-6)
+    assert torch.equal(logprobs, loss.label_logprobs(model, batch, temperature=2.0))
 
 
 class Largest(TorchDispatchMode):

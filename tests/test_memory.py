@@ -195,6 +195,17 @@ def test_a_learned_prompt_is_counted() -> None:
     assert found.parameters_trainable == 8 * 512
 
 
+def test_a_learned_prompt_takes_its_part_of_the_context() -> None:
+    from peft import PromptTuningConfig, get_peft_model
+
+    def prompt(model: Any) -> Any:
+        return get_peft_model(model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=48))
+
+    case: dict[str, Any] = {"rows": 1, "length": 128}
+    assert trace(SMALL, prompt, **case, context=64) == trace(SMALL, prompt, rows=1, length=16)
+    assert trace(SMALL, prompt, **case, context=176) == trace(SMALL, prompt, **case)
+
+
 def test_sizes_are_read_as_people_write_them() -> None:
     assert size_bytes("24GB") == 24 * 10**9
     assert size_bytes("1.5gib") == 3 << 29
@@ -254,6 +265,15 @@ def test_what_a_method_cannot_do_without_weights_is_said_in_its_row() -> None:
     assert bad.planned is None
     assert bad.error is not None
     assert "rank" in bad.error
+
+
+def test_one_training_that_cannot_be_planned_leaves_the_others() -> None:
+    variants = ["rl=lora:stage=grpo", "prefix:checkpointing=true", "pairs=lora:stage=dpo", "lora"]
+    plan = plan_memory(configure(variants, folds=2, train={"max_length": 32, "micro_batch_size": 4}))
+    written, kept, pairs, lora = plan.rows
+    assert "learns from what the model writes" in str(written.error)
+    assert kept.error == "`prefix` does not go with activation checkpointing"
+    assert lora.planned is not None and (pairs.rows, lora.rows) == (8, 4)
 
 
 def test_every_kind_of_the_formula_has_both_precisions() -> None:

@@ -16,12 +16,11 @@ import tiny_models as tiny
 import torch
 from torch import Tensor
 
-from harness import children
 from harness.engine.encode import Encoder
 from harness.engine.runner import Runner
 from harness.errors import UserError
 from harness.jobs import Base, Method, Recipe
-from harness.models import Resident, context_length, count_parameters, load_base, save_artifact
+from harness.models import Resident, context_length, count_parameters, load_base, method_function, save_artifact
 from harness.registry import list_entries
 
 METHODS = {entry.name: entry for entry in list_entries("method") if entry.module}
@@ -178,7 +177,7 @@ def teach(root: Path) -> Callable[[str, tiny.Shape], Taught]:
 @pytest.fixture(scope="module")
 def resident() -> Callable[[Base], Resident]:
     """One base in memory for all methods, which come and go."""
-    return functools.cache(lambda base: Resident(base, children._load_method))
+    return functools.cache(lambda base: Resident(base, method_function))
 
 
 def base_of(name: str, folder: Path) -> Base:
@@ -194,7 +193,7 @@ def made(name: str, folder: Path) -> Any:
     """The method's model on a fresh base, as training gets it."""
     torch.manual_seed(1)
     method = method_of(name)
-    return children._load_method(method)(load_base(base_of(name, folder)), **method.hyperparameters)
+    return method_function(method)(load_base(base_of(name, folder)), **method.hyperparameters)
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -329,7 +328,7 @@ def test_merged_it_says_the_same_or_is_declared_not_to_be_mergeable(teach: Teach
     recipe = replace(taught.recipe, merged=True)
     if not METHODS[name].options["mergeable"]:
         return
-    merged = Resident(taught.base, children._load_method).attach(recipe)
+    merged = Resident(taught.base, method_function).attach(recipe)
     assert not hasattr(merged, "peft_config")
     assert difference(logits(merged), taught.logits) < (1e-5 if taught.base.quant is None else 1e-4)
 

@@ -18,6 +18,7 @@ from harness.models import (
     context_length,
     count_parameters,
     load_base,
+    method_function,
     model_bytes,
     save_artifact,
 )
@@ -50,7 +51,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def resident(base: Base) -> Resident:
-    return Resident(base, children._load_method)
+    return Resident(base, method_function)
 
 
 def logits(model: Any) -> Tensor:
@@ -163,7 +164,7 @@ def test_8_bit_outputs_do_not_depend_on_the_batch(root: Path) -> None:
 def test_a_delta_comes_back_bit_equal_through_its_method(root: Path, tmp_path: Path, bits: Any) -> None:
     base = tiny.tiny_base(root / "llama", bits=bits)
     method = tiny.from_file(root / "norms.py", "norms", level=0.5)
-    model = children._load_method(method)(load_base(base), level=0.5)
+    model = method_function(method)(load_base(base), level=0.5)
     assert count_parameters(model)[1] == 5 * 64
     torch.manual_seed(1)
     for parameter in model.parameters():
@@ -185,7 +186,7 @@ def test_a_delta_of_a_method_that_has_changed_is_an_error(root: Path, tmp_path: 
     method = tiny.from_file(root / "norms.py", "norms")
     other = tmp_path / "norms.py"
     other.write_text(NORMS.replace("return model", "model.lm_head = model.lm_head\n    return model.model"))
-    model = children._load_method(method)(load_base(base))
+    model = method_function(method)(load_base(base))
     save_artifact(model, load_tokenizer(base.folder), tmp_path, saves="delta", method=method)
     with pytest.raises(UserError, match="does not make"):
         resident(base).attach(Recipe(base, tmp_path, method=tiny.from_file(other, "norms")))

@@ -187,7 +187,7 @@ def test_columns_do_not_go_with_a_task() -> None:
         ("./x.py@broken", "names the column `country`, which row 0 does not have"),
         ("./x.py@nowhere", "no file `rwos.jsonl`"),
         ("./x.py@dangerous", "runs code that the model wrote"),
-        ("./x.py@capitals:europe", "no groups|malformed|holds no task"),
+        ("./x.py@capitals:europe", "task `./x.py@capitals:europe` has no groups"),
         ("mini_mmlu:flgas", "no group `flgas`"),
     ],
 )
@@ -396,6 +396,18 @@ def test_what_is_trained_on_is_what_is_prompted() -> None:
         assert learned.prompt == asked.replace("France", "C0")
     trainings = prepared(*variants, "more=lora:shots=1", model="./model").trainings
     assert len(trainings) == 4 == len({each.id for each in trainings})
+
+
+def test_a_watched_task_is_asked_as_the_variant_is() -> None:
+    with_template()
+    keys = ("", ",system=S", ",template=chat", ",system=S,template=chat", ",shots=1")
+    asked: list[str] = []
+    for own in keys:
+        monitor = training(f"lora:monitor=./x.py@capitals{own}", model="./model").monitor
+        assert monitor is not None
+        asked.append(monitor.items[0].request.contexts[0])
+    plain = "The capital of France is"
+    assert asked == [plain, f"S\n\n{plain}", f"<user>{plain}<assistant>", f"<system>S<user>{plain}<assistant>", plain]
 
 
 def test_conversations_are_written_in_the_models_template_unless_it_is_refused() -> None:

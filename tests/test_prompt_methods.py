@@ -22,7 +22,7 @@ from harness.errors import UserError
 from harness.finetune.loss import label_loss
 from harness.jobs import Base, Method, Packed, Raw, Recipe, ScoreJob, ScoreVariant, TaskRequests, VariantFailed
 from harness.measure import Stopwatch, latency
-from harness.models import Resident, context_length, load_base, save_artifact
+from harness.models import Resident, context_length, load_base, method_function, save_artifact
 from harness.runs import folder_numbers
 from harness.variants import parse_variant
 
@@ -74,7 +74,7 @@ def made(base: Base, way: str, **more: Any) -> Any:
     """The method's model on a fresh base, as training gets it."""
     torch.manual_seed(1)
     chosen = method(way, **more)
-    return children._load_method(chosen)(load_base(base), **chosen.hyperparameters)
+    return method_function(chosen)(load_base(base), **chosen.hyperparameters)
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -139,7 +139,7 @@ def test_a_prompt_learns_is_kept_alone_comes_back_the_same_and_off_without_a_tra
     wide = dimension * heads * config.num_hidden_layers * 2
     assert shipped.shape == (model.active_peft_config.num_virtual_tokens, wide if deep else config.hidden_size)
     ids = batch()[0][2]
-    one = Resident(base, children._load_method)
+    one = Resident(base, method_function)
     untouched, weights = logits(one.bare, ids), {k: v.clone() for k, v in one.bare.state_dict().items()}
     reloaded = logits(one.attach(Recipe(base, artifact)), ids)
     trained = logits(model, ids)
@@ -164,7 +164,7 @@ def test_prompts_are_learned_in_float32_on_bases_of_any_precision(
     assert last < first
     artifact = saved(model.eval(), tmp_path / "artifact", way)
     ids = batch()[0][2]
-    reloaded = Resident(base, children._load_method).attach(Recipe(base, artifact))
+    reloaded = Resident(base, method_function).attach(Recipe(base, artifact))
     assert torch.equal(logits(reloaded, ids), logits(model, ids))
 
 
@@ -196,7 +196,7 @@ def test_a_seed_decides_the_start_and_its_scale_is_the_models_own(folders: Calla
     assert torch.equal(first, second)
     torch.manual_seed(2)
     chosen = method(way, tokens=40)
-    other = children._load_method(chosen)(load_base(base), **chosen.hyperparameters).prompt_encoder["default"]
+    other = method_function(chosen)(load_base(base), **chosen.hyperparameters).prompt_encoder["default"]
     assert not torch.equal(first, other.embedding.weight)
     if way != "ptuning_v2":
         words = load_base(base).get_input_embeddings().weight
@@ -226,7 +226,7 @@ def test_the_fast_path_scores_and_writes_what_whole_rows_give_whatever_the_batch
     model = made(base, way)
     losses(model.train(), 2, 0.05)
     artifact = saved(model.eval(), tmp_path / "artifact", way)
-    model = Resident(base, children._load_method).attach(Recipe(base, artifact))
+    model = Resident(base, method_function).attach(Recipe(base, artifact))
     for requests in (CHOICES, PROMPTS):
         items = encoded(model, requests)
         expected = run(model, items, "plain")
@@ -392,7 +392,7 @@ def test_a_learned_prompt_cannot_be_merged(folders: Callable[[str], Path], tmp_p
     base = tiny.tiny_base(folders("llama"))
     artifact = saved(made(base, way), tmp_path / "artifact", way)
     with pytest.raises(UserError, match="merge"):
-        Resident(base, children._load_method).attach(Recipe(base, artifact, merged=True))
+        Resident(base, method_function).attach(Recipe(base, artifact, merged=True))
     with pytest.raises(UserError, match="cannot be merged"):
         parse_variant(f"{way}@merged")
 

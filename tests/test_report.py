@@ -139,6 +139,19 @@ def test_the_ratio_to_a_trained_baseline_is_not_that_to_the_base_timed_in_turn()
     assert decode.ratio(run.variant("lora")) is None
 
 
+def test_a_reward_model_has_no_time_of_decoding() -> None:
+    run = example_run()
+    timed = run.variant("lora").inference
+    assert timed is not None
+    silent = {name: None for name in type(timed).model_fields if "decode" in name}
+    run = changed(run, "lora", inference=timed.model_copy(update=silent))
+    decode = measures(run)[-1]
+    assert decode.comparable(run.variant("lora")) is decode.ratio(run.variant("lora")) is None
+    row = next(line for line in shown(run).splitlines() if line.startswith("lora") and "GiB" in line)
+    assert row.split()[-1] == format.ABSENT
+    assert measures(run.model_copy(update={"baseline": "lora"}))[-1].ratio(run.variant("qlora")) is None
+
+
 def test_a_failed_variant_says_so_in_its_row_and_the_others_go_on() -> None:
     text = shown(example_run("base", "lora", "full", fail="full"))
     assert "full   failed: out of memory (needs > 79 GiB)" in text

@@ -316,6 +316,52 @@ def test_an_interrupted_training_goes_on_with_the_same_answers(
     assert (job.output / name).read_bytes() == (tmp_path / "whole" / "artifact" / name).read_bytes()
 
 
+def test_a_training_in_rounds_that_is_interrupted_in_a_later_epoch_goes_on_with_the_same_rows(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"stage": "ppo", "batch_size": 2, "steps": 24, "generations": 2, "warmup": 0}
+    whole = children.train(job_for(root, tmp_path / "whole", **settings), lambda event: None)
+    monkeypatch.setattr(optimizer_steps, "CHECKPOINT_EVERY_SECONDS", 0.0)
+    job = job_for(root, tmp_path / "cut", **settings)
+
+    def stop(event: Any) -> None:
+        if getattr(event, "done", None) == 18:  # the last checkpoint is that of the first round of the second epoch
+            raise stages.Interrupted
+
+    with pytest.raises(stages.Interrupted):
+        children.train(job, stop)
+    assert children.train(job, lambda event: None).losses == whole.losses
+    name = "adapter_model.safetensors"
+    assert (job.output / name).read_bytes() == (tmp_path / "whole" / "artifact" / name).read_bytes()
+
+
+@pytest.mark.parametrize(("stage", "where"), [("ppo", "learning"), ("ppo", "writing"), ("grpo", "writing")])
+def test_memory_that_runs_out_changes_neither_answers_nor_figures_nor_updates(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, where: str
+) -> None:
+    settings: dict[str, Any] = {"stage": stage, "steps": {"ppo": 8, "grpo": 2}[stage], "generations": 2, "warmup": 0}
+    settings |= {"reward": "letters", "micro_batch_size": 4}
+    plain = children.train(job_for(root, tmp_path / "plain", **settings), lambda event: None)
+    module = {"ppo": ppo, "grpo": grpo}[stage]
+    calls = {"learning": f"{stage}_losses", "writing": "roll_out"}[where]
+    own, count = getattr(module, calls), 0
+
+    def scarce(*given: Any, **options: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 2:  # the second part of the first step, when the first one has been counted
+            raise MemoryError
+        return own(*given, **options)
+
+    monkeypatch.setattr(module, calls, scarce)
+    parts = children.train(job_for(root, tmp_path / "parts", **settings), lambda event: None)
+    assert parts.micro_batch_size == 2
+    assert parts.losses == pytest.approx(plain.losses, rel=1e-3, abs=1e-5)
+    assert parts.rewards == pytest.approx(plain.rewards, rel=1e-6)
+    log = stages.steps(tmp_path / "parts")
+    assert [line["step"] for line in log if "reward" in line] == ([1, 5] if stage == "ppo" else [1, 2])
+
+
 @pytest.mark.slow
 def test_rewards_come_from_a_reward_model_too(root: Path, tmp_path: Path) -> None:
     judge = stages.job_for(root, tmp_path / "rm", stage="reward", lr=1e-2, steps=10)

@@ -14,7 +14,18 @@ from example_run import example_run
 
 from harness import UserError, runs
 from harness.jobs import TRAINED_FILE, Benched, Trained
-from harness.runs import RunFolder, SampleLog, adopt, find_trained, key, list_runs, load_run, slug, write_whole
+from harness.runs import (
+    RunFolder,
+    SampleLog,
+    adopt,
+    find_trained,
+    key,
+    list_runs,
+    load_run,
+    slug,
+    throw_weights,
+    write_whole,
+)
 
 TRAINED = {
     "train_seconds": 1.5,
@@ -294,12 +305,55 @@ def test_an_adopted_artifact_outlives_the_run_it_came_from(tmp_path: Path) -> No
     assert [path.name for path in here.parent.iterdir()] == ["lora"]
 
 
+def test_a_record_that_goes_while_it_is_looked_for_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = trained(tmp_path / "one" / "adapters" / "lora", "k1") / TRAINED_FILE
+    there = trained(tmp_path / "two" / "adapters" / "lora", "k2")
+    stat = Path.stat
+
+    def removed(path: Path, **options: Any) -> os.stat_result:
+        if path == gone:
+            gone.unlink(missing_ok=True)
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", removed)
+    found = find_trained(tmp_path, "k2")
+    assert found is not None and found[0] == there and not gone.exists()
+
+
+def test_of_a_training_that_lost_the_figures_are_kept(tmp_path: Path) -> None:
+    lost = trained(tmp_path / "one" / "adapters" / "lora", "k1")
+    throw_weights(lost)
+    assert [path.name for path in lost.iterdir()] == [TRAINED_FILE]
+    assert find_trained(tmp_path, "k1") is None
+    found = find_trained(tmp_path, "k1", figures_only=True)
+    assert found is not None and found[0] == lost
+
+
+def test_what_is_thrown_away_meanwhile_is_not_adopted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = trained(tmp_path / "one" / "adapters" / "lora", "k1")
+    (there / "a.txt").write_text("")
+    here = tmp_path / "two" / "adapters" / "lora"
+    link = os.link
+
+    def thrown(source: Any, target: Any, **options: Any) -> None:
+        if list(there.glob("*.safetensors")):
+            throw_weights(there)
+        link(source, target, **options)
+
+    monkeypatch.setattr(os, "link", thrown)
+    assert not adopt(there, here)
+    assert list(here.parent.iterdir()) == []
+    assert not adopt(tmp_path / "nowhere", here)
+
+
 def test_without_hard_links_an_artifact_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: Any, **__: Any) -> None:
         raise OSError(errno.EXDEV, "another disk")
 
     monkeypatch.setattr(os, "link", refused)
-    adopt(trained(tmp_path / "one", "k1"), tmp_path / "two")
+    assert adopt(trained(tmp_path / "one", "k1"), tmp_path / "two")
     assert (tmp_path / "two" / "weights.safetensors").read_text() == "k1"
 
 

@@ -5,13 +5,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from harness import UserError
+from harness.api import RESERVED_KEYS
 from harness.configfile import parse
 from harness.gates import parse_gate
+from harness.settings import MAY_BE_ZERO, TRAINING, TrainSettings
 from harness.spec import configure
 from harness.values import Quoted, read, show, split, unquote
-from harness.variants import parse_variant
+from harness.variants import PROMPTING, parse_variant
 
 LORA = "rank=16,alpha=32,dropout=0.0,target_modules=all-linear,layers=none"
 
@@ -320,6 +323,9 @@ def test_quotes_keep_a_text_a_text() -> None:
         ({"train": {"columns": "prompt"}}, "expected a=b,c=d"),
         ({"train": {"data": "hub:a/b", "columns": "promt=x"}}, "did you mean `prompt`"),
         ({"train": {"columns": "prompt=x,completion=y"}}, "`train.columns` without `train.data`"),
+        ({"train": {"validation": "mini_gsm9k"}}, "validation data `mini_gsm9k` is neither a task"),
+        ({"train": {"validation": "gone.jsonl"}}, "no validation file `gone.jsonl`"),
+        ({"folds": 2, "tune_lr": 3}, "both `folds` and `tune_lr` are given"),
         ({"task_parameters": {"year": "1"}}, "no task has a parameter `year`"),
         ({"tasks": "mini_gsm8k,mini_gsm8k"}, "asked for twice"),
         ({"fail_if": "lora.mini_gsm8k"}, "not one comparison"),
@@ -330,6 +336,32 @@ def test_wrong_settings_get_a_clear_error(settings: dict[str, object], message: 
     with pytest.raises(UserError) as error:
         configure(["base", "lora"], **settings)
     assert message in f"{error.value.message} {error.value.hint}"
+
+
+def test_columns_may_be_of_data_that_every_variant_names() -> None:
+    Path("mine.jsonl").write_text("{}\n")
+    columns = {"columns": "prompt=x,completion=y"}
+    assert configure(["base", "lora:data=mine.jsonl"], train=columns).train.columns
+    with pytest.raises(UserError, match=r"`train\.columns` without `train\.data`"):
+        configure(["lora:data=mine.jsonl", "full"], train=columns)
+
+
+def test_a_misspelt_setting_of_a_variant_is_named_as_what_it_is() -> None:
+    for key, what in (("data", "training"), ("validation", "validation")):
+        with pytest.raises(UserError, match=f"{what} data `mini_gsm9k` is neither a task"):
+            configure([f"lora:{key}=mini_gsm9k"])
+    assert configure(["lora:validation=0.25"], train={"validation": 0.5}).train.validation == "0.5"
+
+
+def test_keys_and_settings_of_training_agree() -> None:
+    assert (*TRAINING, *PROMPTING) == RESERVED_KEYS
+    assert {*TRAINING} - {"seed"} == {*TrainSettings.model_fields} - {"columns"}
+    for key in {key for key, kind in TRAINING.items() if kind in ("int", "float")} - {"seed"}:
+        try:
+            zero_is_allowed = TrainSettings.model_validate({key: 0}) is not None
+        except ValidationError:
+            zero_is_allowed = False
+        assert zero_is_allowed is (key in MAY_BE_ZERO), key
 
 
 def test_two_variants_of_one_name_are_refused() -> None:

@@ -37,6 +37,20 @@ def test_the_mean_and_deviation_are_those_of_the_trainings() -> None:
     assert found.high - 0.6 > margin and 0.6 - found.low > margin  # the samples vary too
 
 
+def test_folds_share_rows_so_that_their_variance_counts_for_more() -> None:
+    values = [1.0, 2.0, 4.0, 5.0]
+    margin = scipy_stats.t.ppf(0.975, 3) * math.sqrt(10 / 3 * (1 / 4 + 1 / 3))  # variance 10/3; 1/k + 1/(k - 1)
+    assert margin == pytest.approx(4.4376, abs=1e-3)
+    found = spread.mean_of_numbers(values, folds=4)
+    assert found.high == pytest.approx(3 + margin) and found.low == pytest.approx(3 - margin)
+    assert found.deviation == pytest.approx(math.sqrt(10 / 3))
+    steady = [Observations(np.full(20, value)) for value in values]  # samples that do not vary
+    over_samples = spread.mean(steady, folds=4)
+    assert over_samples is not None and over_samples.high == pytest.approx(3 + margin)
+    apart = spread.difference(steady, [Observations(np.zeros(20))], folds=4)
+    assert apart is not None and apart.high == pytest.approx(3 + margin)
+
+
 def test_equal_trainings_leave_the_samples_alone_to_vary() -> None:
     generator = np.random.default_rng(0)
     a, b = Observations(generator.normal(0.3, 1, 200)), Observations(generator.normal(0, 1, 200))
@@ -114,6 +128,10 @@ def test_rows_of_one_variant_are_taken_together_and_judged() -> None:
     assert found[0].delta is not None and found[0].delta.verdict == "better"
     assert found[1].delta is not None and found[1].delta.verdict == "undecided"
     assert found[2].value == 2.0 and found[2].delta is None
+    folds = replicated([QA, SUMS], rows, members, "base", {"lora": 1.0, "lora.seed1": 3.0}, 0, folds=3)
+    for wide, narrow in zip(folds, found, strict=True):
+        assert wide.high is not None and narrow.high is not None and wide.high > narrow.high
+    assert folds[0].delta is not None and folds[0].delta.high > found[0].delta.high
 
 
 def test_the_table_shows_mean_and_deviation_and_the_difference() -> None:

@@ -14,13 +14,15 @@ from torch.nn import functional
 
 from harness import children
 from harness.errors import UserError
+from harness.finetune import dpo
 from harness.finetune import steps as optimizer_steps
-from harness.finetune.dpo import dpo_losses
+from harness.finetune.dpo import Dpo, dpo_losses
 from harness.finetune.pairs import encode_pairs
 from harness.finetune.policy import Beginning
 from harness.heads import has_reward_head, last_token_values, made_on
-from harness.jobs import HEAD_FILE, Recipe, ScoreJob, ScoreVariant, TaskRequests, Trained, Training, TrainJob
-from harness.models import Resident, load_base, load_trained
+from harness.jobs import HEAD_FILE, BenchJob, Recipe, ScoreJob, ScoreVariant, TaskRequests, Trained, Training, TrainJob
+from harness.models import Resident, count_parameters, load_base, load_trained, method_function
+from harness.records import inference_record
 from harness.render import Example
 
 SETTINGS = Training(
@@ -77,7 +79,7 @@ def recipe_of(job: TrainJob) -> Recipe:
 
 def attached(job: TrainJob) -> Any:
     recipe = recipe_of(job)
-    return Resident(recipe.base, children._load_method).attach(recipe)
+    return Resident(recipe.base, method_function).attach(recipe)
 
 
 def rewards_of(model: Any, pairs: Sequence[Example]) -> torch.Tensor:
@@ -135,6 +137,12 @@ def test_a_reward_model_learns_what_is_better_and_reloads(root: Path, tmp_path: 
     log = steps(tmp_path)
     assert trained.losses[0] == pytest.approx(math.log(2), abs=1e-5)
     assert log[-1]["accuracy"] == 1.0
+    whole = load_base(job.base)
+    base, words = count_parameters(whole)[0], count_parameters(whole.lm_head)[0]
+    if name == "full":  # the head of words was not trained, that of the number was
+        assert trained.parameters_trainable == trained.parameters_total == base - words + 32
+    elif name == "lora":
+        assert trained.parameters_total == base - words + trained.parameters_trainable
     model = attached(job)
     assert has_reward_head(model)
     unseen = [Example("Question: answer 9? Answer:", " yes 9", rejected=" no 9")]
@@ -168,10 +176,20 @@ def test_a_reward_model_says_what_it_was_made_on(root: Path, tmp_path: Path) -> 
         made_on(root / "llama")
 
 
+def test_timing_a_reward_model_times_no_writing(root: Path, tmp_path: Path) -> None:
+    job = job_for(root, tmp_path, stage="reward", steps=1)
+    train(job)
+    asked = BenchJob(recipe_of(job), True, prompt_tokens=8, new_tokens=3, warmup=0, repeats=2, batch_sizes=(1,))
+    found = inference_record(children.time_variant(asked))
+    assert found.prefill_seconds_p50 > 0
+    assert found.base_prefill_seconds_p50 is not None
+    assert (found.new_tokens, found.decode_seconds_per_token_p50, found.throughput) == (0, None, ())
+
+
 def test_the_base_comes_back_when_a_reward_model_is_taken_off(root: Path, tmp_path: Path) -> None:
     job = job_for(root, tmp_path, stage="reward", steps=1)
     train(job)
-    resident = Resident(job.base, children._load_method)
+    resident = Resident(job.base, method_function)
     ids = torch.tensor([[5, 6, 7]])
     before = resident.bare(ids).logits
     assert resident.attach(recipe_of(job))(ids).logits.shape == (1, 3, 1)
@@ -204,9 +222,7 @@ def test_a_reward_head_of_another_width_is_an_error(root: Path, tmp_path: Path) 
     tiny.save_tiny(tmp_path / "wide", hidden=64)
     (tmp_path / "wide" / HEAD_FILE).write_bytes((job.output / HEAD_FILE).read_bytes())
     with pytest.raises(UserError, match="its head is 32 wide, not 64"):
-        Resident(tiny.tiny_base(tmp_path / "wide"), children._load_method).attach(
-            Recipe(tiny.tiny_base(tmp_path / "wide"))
-        )
+        Resident(tiny.tiny_base(tmp_path / "wide"), method_function).attach(Recipe(tiny.tiny_base(tmp_path / "wide")))
 
 
 # Direct preference optimisation
@@ -230,6 +246,45 @@ def test_dpo_in_micro_batches_is_dpo(root: Path, tmp_path: Path) -> None:
     whole = train(job_for(root, tmp_path / "8", steps=5))
     parts = train(job_for(root, tmp_path / "2", steps=5, micro_batch_size=2))
     assert parts.losses == pytest.approx(whole.losses, rel=1e-3)
+
+
+def test_the_reference_of_dpo_takes_as_many_rows_at_once_as_memory_holds(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = train(job_for(root, tmp_path / "plain", steps=3))
+    own, most = dpo.answer_logprobs, 0
+
+    def scarce(model: Any, batch: Any) -> torch.Tensor:
+        nonlocal most
+        if len(batch["input_ids"]) > 6:  # three pairs
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        most = max(most, len(batch["input_ids"]))
+        return own(model, batch)
+
+    monkeypatch.setattr(dpo, "answer_logprobs", scarce)
+    parts = train(job_for(root, tmp_path / "parts", steps=3))
+    assert most == 4  # eight pairs, four, two
+    assert parts.losses == pytest.approx(plain.losses, rel=1e-4)
+    monkeypatch.setattr(dpo, "tokens_at_once", lambda device, longest: 1)
+    monkeypatch.setattr(
+        dpo, "answer_logprobs", lambda model, batch: 1 / 0 if len(batch["input_ids"]) > 2 else own(model, batch)
+    )
+    assert (
+        len(Dpo(job_for(root, tmp_path), load_base(tiny.tiny_base(root / "llama")), tiny.tiny_tokenizer(), 128).rows)
+        == 36
+    )
+
+
+def test_looks_are_not_smoothed(root: Path, tmp_path: Path) -> None:
+    for stage in ("dpo", "sft"):
+        settings: dict[str, Any] = {"stage": stage, "steps": 1, "warmup": 0, "lr": 1e-9, "validation": PAIRS[:3]}
+        plain, smoothed = (
+            train(job_for(root, tmp_path / f"{stage}-{share}", label_smoothing=share, **settings))
+            for share in (0.0, 0.3)
+        )
+        assert smoothed.validation_loss == pytest.approx(plain.validation_loss, rel=1e-5)
+        if stage == "sft":
+            assert smoothed.losses[0] != pytest.approx(plain.losses[0], rel=1e-3)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -276,7 +331,7 @@ def test_training_goes_on_from_what_a_method_left(root: Path, tmp_path: Path, na
     if name == "full":
         then = {"base": replace(first.base, folder=first.output)}
     job = job_for(root, tmp_path / "then", name, steps=3, **then)
-    model = children._load_method(job.method)(load_base(job.base), **job.method.hyperparameters)
+    model = method_function(job.method)(load_base(job.base), **job.method.hyperparameters)
     if job.start:
         load_trained(model, job.start, name)
     assert any(parameter.requires_grad for parameter in model.parameters())
@@ -298,6 +353,11 @@ def test_a_start_of_another_method_or_shape_is_an_error(root: Path, tmp_path: Pa
         prompt = job_for(root, tmp_path / "d", "ptuning", stage="sft", steps=1)
         train(prompt)
         train(job_for(root, tmp_path / "e", "ptuning", start=prompt.output))
+    ranks = {"hyperparameters": {"rank": 2, "init_rank": 4, "interval": 1}, "stage": "sft"}
+    cut = job_for(root, tmp_path / "f", "adalora", steps=8, **ranks)
+    train(cut)
+    with pytest.raises(UserError, match="ranks were cut there"):
+        train(job_for(root, tmp_path / "g", "adalora", start=cut.output, **ranks))
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from harness.finetune import batches, sft, steps, trainer
 from harness.finetune.curve import read_curve
 from harness.finetune.encoding import tokenise
 from harness.jobs import TRAINED_FILE, Advanced, Event, Method, Monitor, Recipe, Trained, Training, TrainJob
-from harness.models import Resident, load_base
+from harness.models import Resident, load_base, method_function
 from harness.render import Example
 from harness.spec import configure
 
@@ -225,7 +225,7 @@ def test_a_method_lowers_the_loss_and_its_artifact_says_what_it_learned(root: Pa
         model = load_base(replace(job.base, folder=job.output))
     else:
         method = job.method if name == "norms" else None
-        model = Resident(job.base, children._load_method).attach(Recipe(job.base, job.output, method=method))
+        model = Resident(job.base, method_function).attach(Recipe(job.base, job.output, method=method))
     rows = tokenise(EXAMPLES[:8], tiny.tiny_tokenizer(), 256).rows
     batch = batches.Padding(tiny.PAD)(rows)
     del batch["tokens"]
@@ -279,6 +279,10 @@ class Interrupted(Exception):
     pass
 
 
+def interrupt_saving(*_: Any, **__: Any) -> None:
+    raise Interrupted
+
+
 def interrupt_at(step: int) -> Callable[[Event], None]:
     def send(event: Event) -> None:
         if isinstance(event, Advanced) and event.done == step:
@@ -310,6 +314,25 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
     assert continued.tokens == whole.tokens
     assert [line["step"] for line in read_log(tmp_path / "cut")] == list(range(1, 10))
     assert not job.state.exists()
+
+
+def test_a_training_interrupted_while_it_is_saved_goes_on_to_the_same_weights(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"steps": 7, "schedule": "constant"}  # an epoch has six
+    whole = train(job_for(root, tmp_path / "whole", **settings))
+    monkeypatch.setattr(steps, "CHECKPOINT_EVERY_SECONDS", 0.0)
+    job = job_for(root, tmp_path / "cut", **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "save_artifact", interrupt_saving)
+        with pytest.raises(Interrupted):
+            train(job)
+    assert [path.name for path in job.state.iterdir()] == ["checkpoint-7"]
+    continued = train(job)
+    assert equal(tmp_path / "cut", tmp_path / "whole")
+    assert continued.losses == whole.losses
+    assert len(continued.losses) == 7
 
 
 # Memory
@@ -396,7 +419,7 @@ def test_the_best_look_is_kept_exactly_and_training_stops_when_gains_stop(root: 
     assert list(looks) == list(range(3, trained.steps + 1, 3))
     assert trained.validation_loss == looks[trained.best_step]
     assert any("2 looks without a gain" in note for note in trained.notes)
-    model = Resident(job.base, children._load_method).attach(Recipe(job.base, job.output))
+    model = Resident(job.base, method_function).attach(Recipe(job.base, job.output))
     rows = tokenise(others, tiny.tiny_tokenizer(), 256).rows
     batch = batches.Padding(tiny.PAD)(rows)
     with torch.no_grad():
@@ -446,6 +469,36 @@ def test_an_interrupted_training_with_looks_goes_on_to_the_same_best(
     assert equal(tmp_path / "cut", tmp_path / "whole")
     assert (continued.losses, continued.validation) == (whole.losses, whole.validation)
     assert continued.best_step == whole.best_step
+
+
+def test_patience_goes_on_where_it_was_and_checkpoints_come_between_the_best_looks(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {
+        "steps": 30,
+        "lr": 0.3,  # far too high: looks get worse
+        "schedule": "constant",
+        "evaluate_every": 1,
+        "patience": 2,
+        "warmup": 0,
+    }
+    whole = train(replace(job_for(root, tmp_path / "whole", **settings), validation=HELD_OUT))
+    assert whole.best_step is not None
+    assert whole.steps == whole.best_step + 2 < 30
+    monkeypatch.setattr(steps, "CHECKPOINT_EVERY_SECONDS", 0.0)
+    job = replace(job_for(root, tmp_path / "cut", **settings), validation=HELD_OUT)
+    with pytest.raises(Interrupted):
+        train(job, interrupt_at(whole.steps))
+    worse = whole.best_step + 1  # no gain, yet a checkpoint: one was due
+    assert {path.name for path in job.state.iterdir()} == {f"checkpoint-{whole.best_step}", f"checkpoint-{worse}"}
+    with monkeypatch.context() as patch:
+        patch.setattr(steps.StageTrainer, "_load_best_model", interrupt_saving)
+        with pytest.raises(Interrupted):
+            train(job)  # when patience is over, and before it is known
+    continued = train(job)
+    assert equal(tmp_path / "cut", tmp_path / "whole")
+    assert (continued.losses, continued.validation) == (whole.losses, whole.validation)
+    assert (continued.steps, continued.best_step) == (whole.steps, whole.best_step)
 
 
 CAPITALS = """

@@ -3,15 +3,21 @@
 import json
 import math
 import sys
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness.comparison import train_only
+from harness.comparison import Comparison, train_only
 from harness.errors import UserError
-from harness.runs import load_run
+from harness.preparation import prepare
+from harness.progress import Progress
+from harness.runs import RunFolder, load_run
+from harness.session import Session
 from harness.spec import configure
 from harness.tuning import tune
+from harness.worker import JobFailed
 
 pytest.importorskip("optuna")
 
@@ -48,6 +54,42 @@ def test_without_optuna_the_user_is_told_what_to_install(monkeypatch: pytest.Mon
     with pytest.raises(UserError, match="needs optuna") as error:
         tune(1e-3, 3, lambda lr: lr)
     assert "finetune-harness[tune]" in str(error.value.hint)
+
+
+def failing(tmp_path: Path, *variants: str, **settings: Any) -> tuple[Comparison, list[Any]]:
+    """A comparison none of whose trainings works out, and the jobs that it gives away."""
+    jobs: list[Any] = []
+
+    class Broken:
+        def run(self, job: Any, on_event: Any) -> None:
+            jobs.append(job)
+            raise JobFailed("out of memory")
+
+    config = configure(variants, tasks=["mini_gsm8k"], output_dir=tmp_path, **settings)
+    session = Session(prepare(config), RunFolder(tmp_path / "run", 0), "")
+    session.environment = {"device": "cpu", "dtype": "float32", "mixed_precision": False, "packages": defaultdict(str)}
+    return Comparison(session, Broken(), Progress(), ""), jobs  # type: ignore[arg-type]
+
+
+def test_rates_that_all_fail_are_tried_once_for_all_seeds(tmp_path: Path) -> None:
+    comparison, jobs = failing(tmp_path, "lora", tune_lr=2, seeds=3)
+    comparison.train_all()
+    assert len(jobs) == 2
+    errors = [state.error for state in comparison.session.states.values()]
+    assert errors == ["no rate that was tried could be trained with"] * 3
+
+
+def test_what_goes_on_from_a_failed_training_is_not_trained_from_what_an_earlier_attempt_left(tmp_path: Path) -> None:
+    comparison, jobs = failing(tmp_path, "first=lora", "then=lora:rank=4,start=first")
+    session = comparison.session
+    first, then = session.prepared.trainings
+    session.folder.artifact(first.id, first.saves).mkdir(parents=True)
+    comparison.train_all()
+    assert [job.output.name for job in jobs] == [session.folder.artifact(first.id, first.saves).name]
+    assert [state.status for state in session.states.values()] == ["failed", "failed"]
+    assert "which was not trained" in str(session.states["then"].error)
+    session.states["first"].artifact = tmp_path
+    assert session.missing(then) is None
 
 
 def test_a_method_is_trained_with_the_rate_that_did_best_and_the_trials_are_on_record(tmp_path: Path) -> None:

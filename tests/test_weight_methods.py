@@ -13,10 +13,10 @@ import tiny_models as tiny
 import torch
 from torch import Tensor, nn
 
-from harness import children, models
+from harness import models
 from harness.errors import UserError
 from harness.jobs import Base, Recipe
-from harness.models import DELTA_FILE, Resident, load_base, save_artifact, trained_tensors
+from harness.models import DELTA_FILE, Resident, load_base, method_function, save_artifact, trained_tensors
 from harness.pristine import Pristine
 from harness.registry import find
 
@@ -44,7 +44,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def apply(name: str, model: Any, **hyperparameters: Any) -> Any:
-    return children._load_method(tiny.built_in(name))(model, **hyperparameters)
+    return method_function(tiny.built_in(name))(model, **hyperparameters)
 
 
 def trained(model: Any) -> set[str]:
@@ -71,7 +71,7 @@ def saved(folder: Path, base: Base, name: str, **hyperparameters: Any) -> Recipe
 
 
 def resident(base: Base) -> Resident:
-    return Resident(base, children._load_method)
+    return Resident(base, method_function)
 
 
 # freeze
@@ -280,7 +280,7 @@ def test_five_deltas_in_turn_take_one_load_of_the_base(
 def test_a_method_that_writes_into_the_base_costs_a_load_and_no_score(root: Path, tmp_path: Path) -> None:
     base = tiny.tiny_base(root / "llama")
     method = tiny.from_file(root / "doubled.py", "doubled")
-    model = children._load_method(method)(load_base(base))
+    model = method_function(method)(load_base(base))
     save_artifact(model, None, tmp_path, saves="delta", method=method)
     one = resident(base)
     bare, untouched = one.bare, logits(one.bare)
@@ -426,7 +426,7 @@ def test_the_record_says_what_made_the_delta(root: Path, tmp_path: Path) -> None
 
 def test_the_record_of_a_users_method_leads_back_to_its_file(root: Path, tmp_path: Path) -> None:
     method = tiny.from_file(root / "doubled.py", "doubled")
-    model = children._load_method(method)(load_base(tiny.tiny_base(root / "llama")))
+    model = method_function(method)(load_base(tiny.tiny_base(root / "llama")))
     save_artifact(model, None, tmp_path, saves="delta", method=method)
     entry = find("method", json.loads((tmp_path / "method.json").read_text())["method"])
     assert (entry.name, entry.path) == ("doubled", root / "doubled.py")

@@ -71,7 +71,7 @@ def _first_rows(config: Config, count: int) -> TrainView:
     from harness.preparation import prepare
     from harness.trainview import view_training
 
-    prepared = prepare(config)
+    prepared = prepare(config.one_training())
     training = prepared.rows[0].training
     assert training is not None
     return view_training(training, prepared.model, count, trust_remote_code=config.trust_remote_code)

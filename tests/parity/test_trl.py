@@ -12,11 +12,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import test_stages as stages
 import tiny_models as tiny
 
-from harness import children
 from harness.finetune.encoding import IGNORED
 from harness.finetune.grpo import CLIP, advantages, grpo_losses
 from harness.finetune.policy import answer_mask, token_logprobs
-from harness.models import load_base
+from harness.models import load_base, method_function
 
 trl = pytest.importorskip("trl", reason="trl: `pip install finetune-harness[parity]`")
 
@@ -64,7 +63,7 @@ def test_dpo(root: Path, tmp_path: Path, beta: float) -> None:
     ours = stages.train(job).losses
     base = load_base(job.base)
     torch.manual_seed(job.training.seed)
-    model = children._load_method(job.method)(base, **job.method.hyperparameters)
+    model = method_function(job.method)(base, **job.method.hyperparameters)
     model.name_or_path = ""
     options = trl.DPOConfig(
         output_dir=str(tmp_path),

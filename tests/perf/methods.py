@@ -20,13 +20,13 @@ from typing import Any
 
 import torch
 
-from harness import children, format
+from harness import format
 from harness.comparison import compare
 from harness.engine.encode import Encoder
 from harness.engine.runner import Runner
 from harness.finetune.trainer import run_training
 from harness.jobs import Base, Method, Recipe, TaskRequests, Training, TrainJob
-from harness.models import Resident, context_length, load_base
+from harness.models import Resident, context_length, load_base, method_function
 from harness.preparation import prepare
 from harness.registry import Entry, list_entries
 from harness.results import Run, Variant
@@ -133,7 +133,7 @@ def costs(variant: Variant) -> list[str]:
     train, parameters, artifact = variant.train, variant.parameters, variant.artifact
     assert train and parameters and artifact
     return [
-        f"{100 * parameters.trainable / parameters.total:.2g} %",
+        f"{100 * parameters.trainable / parameters.total:.3g} %",
         format.seconds(train.train_seconds),
         f"{train.tokens_per_second:,.0f}",
         format.peak(train.peak_rss_bytes),
@@ -174,7 +174,7 @@ def exactness(entry: Entry, folder: Path) -> Exactness:
             train_key="measured",
         )
         torch.manual_seed(0)
-        model: Any = children._load_method(method)(load_base(base), **method.hyperparameters)
+        model: Any = method_function(method)(load_base(base), **method.hyperparameters)
         options: dict[str, Any] = {"max_length": 512, "baseline_rss_bytes": 0, "on_step": lambda *_: None}
         run_training(job, model, tokenizer, **options)
         items = prepared.rows[0].items["mini_gsm8k"]
@@ -186,7 +186,7 @@ def exactness(entry: Entry, folder: Path) -> Exactness:
         else:
             by_peft = (job.output / "adapter_config.json").is_file()
             recipe = Recipe(base, job.output, method=None if by_peft else method)
-        one = Resident(recipe.base, children._load_method)
+        one = Resident(recipe.base, method_function)
         untouched = logits(one.bare, ids)
         attached = one.attach(recipe)
         reloaded = logits(attached, ids)
@@ -194,7 +194,7 @@ def exactness(entry: Entry, folder: Path) -> Exactness:
         one.detach()
         merged = None
         if entry.options["mergeable"] and training.saves == "delta":
-            merged = logits(Resident(base, children._load_method).attach(replace(recipe, merged=True)), ids)
+            merged = logits(Resident(base, method_function).attach(replace(recipe, merged=True)), ids)
         return Exactness(
             reload=difference(reloaded, trained),
             disable=difference(logits(one.bare, ids), untouched) if training.saves == "delta" else None,
