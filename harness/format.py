@@ -25,7 +25,7 @@ SMALLEST_PEAK_BYTES = 16 * 1024**2
 """A measured peak below this is noise: it is written `<16 MiB` and compared with nothing."""
 
 _CUSTOMARY = ("bleu", "chrf")
-_UNBOUNDED = ("_ppl", "ppl", "perplexity", "bits_per_byte", "mae", "mse")
+_UNBOUNDED = ("loss", "_ppl", "ppl", "perplexity", "bits_per_byte", "mae", "mse")
 
 
 def seconds(value: float | None) -> str:

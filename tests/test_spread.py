@@ -156,3 +156,7 @@ def test_the_table_shows_mean_and_deviation_and_the_difference() -> None:
 
 def test_a_spread_is_written_on_the_scale_of_its_score() -> None:
     assert Scale.of("acc", [0.4]).spread(0.412, 0.008) == "41.2 ±0.8"
+
+
+def test_a_loss_is_written_as_it_is() -> None:
+    assert Scale.of("loss", [0.146]).spread(0.146, 0.006) == "0.146 ±0.006"
