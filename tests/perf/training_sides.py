@@ -67,7 +67,7 @@ def ours(spec: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> list
         warmup=WARMUP_SHARE,
     )
     job = TrainJob(
-        base=Base(Path(spec["model"]), "cpu", "float32", 4 if spec["method"] == "qlora" else None),
+        base=Base(Path(spec["model"]), "cpu", "float32", "nf4" if spec["method"] == "qlora" else None),
         method=Method(entry.name, entry.path, entry.module, hyperparameters),
         training=training,
         examples=[Example(row["prompt"], row["completion"], True) for row in rows],
