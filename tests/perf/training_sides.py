@@ -130,6 +130,9 @@ def _loaded(spec: dict[str, Any]) -> tuple[Any, Any]:
         )
         options["device_map"] = "cpu"
     model = AutoModelForCausalLM.from_pretrained(spec["model"], dtype=torch.float32, **options)
+    for module in model.modules():  # bitsandbytes issue 2078: repacked weights give peers a wrong gradient
+        if type(module).__name__ == "Linear4bit":
+            module.support_avx512bf16_for_cpu = False
     model.config.use_cache = False
     return model, AutoTokenizer.from_pretrained(spec["model"])
 
