@@ -14,7 +14,7 @@ from torch import Tensor
 
 from harness.engine.plain import forward
 from harness.engine.prefix import Prefixes, learns_a_prompt
-from harness.engine.trial import TOLERANCE
+from harness.engine.trial import FAILURES, within_rounding
 from harness.errors import UserError
 from harness.finetune.encoding import IGNORED
 
@@ -135,13 +135,13 @@ def packing_fault(model: Any) -> str | None:
     model.eval()
     try:
         distance = _distance(model)
-    except (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
+    except FAILURES as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         return f"it takes no mask of its own ({type(error).__name__})"
     finally:
         model.train(training)
-    return None if distance <= TOLERANCE.get(model.dtype, TOLERANCE[torch.bfloat16]) else "its layers heed no mask"
+    return None if within_rounding(model, distance) else "its layers heed no mask"
 
 
 @torch.no_grad()

@@ -19,6 +19,8 @@ from harness.engine.slots import Slab, read, step
 from harness.engine.tree import feed_tree
 from harness.engine.trie import Ids, trie
 
+FAILURES = (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError, NotImplementedError)
+"""How a model that is tried with masks or positions it does not take may fail."""
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.06}
 """Largest distance from the plain logits, relative to their spread; a mask that is not heeded shows as 0.3 or more."""
 
@@ -39,19 +41,23 @@ def slots_fault(model: Any, prefixes: Prefixes, *, seed: int = 0) -> str | None:
     return _tried(model, prefixes, lambda: _slots_distance(model, prefixes, seed))
 
 
+def within_rounding(model: Any, distance: float) -> bool:
+    """Whether logits so far apart, relative to their spread, are the same but for rounding in the model's precision."""
+    return distance <= TOLERANCE.get(model.dtype, TOLERANCE[torch.bfloat16])
+
+
 def _tried(model: Any, prefixes: Prefixes, distance_of: Callable[[], float]) -> str | None:
     try:
         distance = distance_of()
     except Unsupported as fault:
         return str(fault)
-    except (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
+    except FAILURES as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         return f"it fails with {type(error).__name__}"
     finally:
         prefixes.enter(())
-    tolerance = TOLERANCE.get(model.dtype, TOLERANCE[torch.bfloat16])
-    return None if distance <= tolerance else f"logits would differ by {distance:.1e} of their spread"
+    return None if within_rounding(model, distance) else f"logits would differ by {distance:.1e} of their spread"
 
 
 def _distance(ours: Tensor, whole: Tensor) -> float:
