@@ -7,7 +7,6 @@ As there, one update follows each round of writing. The reference is the model i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,54 +14,36 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
-from harness.finetune.figures import Figures
-from harness.finetune.judges import load_judge
-from harness.finetune.policy import Beginning, answer_mask, judging, token_logprobs
-from harness.finetune.rollouts import Prompts, roll_out
+from harness.finetune.online import Online
+from harness.finetune.policy import answer_mask, judging, token_logprobs
 from harness.jobs import TrainJob
-from harness.render import Example
 
 BETA = 0.04
 CLIP = 0.2
 
 
-class Grpo:
-    """Prompts, to be answered by the model as it is when their turn comes."""
+class Grpo(Online):
+    """Prompts, to be answered by the model as it is when their turn comes.
+
+    Figures: mean reward, its deviation within prompts, tokens of an answer, share ended, distance from the beginning.
+    """
 
     updates = 1
 
     def __init__(self, job: TrainJob, model: Any, tokenizer: Any, max_length: int) -> None:
-        self._settings, self._tokenizer = job.training, tokenizer
-        if self._settings.generations < 2:
+        if job.training.generations < 2:
             raise UserError(
                 "GRPO compares the answers to a prompt with one another, and `generations=1` gives one",
                 hint="at least 2; 8 is usual",
             )
-        self._prompts = Prompts(tokenizer, max_length, job.training)
-        encoded = self._prompts.encode(job.examples)
-        self.rows = encoded.rows
-        self.truncated, self.dropped, self.lost_tokens = encoded.cut, encoded.dropped, encoded.lost_tokens
-        self._judge = load_judge(job.reward)
-        self._beta = BETA if self._settings.beta is None else self._settings.beta
-        self._beginning = Beginning(model) if self._beta else None
-        self.figures = Figures()
-        """Mean reward, its deviation within prompts, tokens of an answer, share ended, distance from the beginning."""
-
-    def encode(self, examples: Sequence[Example]) -> Sequence[dict[str, Any]]:
-        return self._prompts.encode(examples).rows
+        super().__init__(job, model, tokenizer, max_length, beta=BETA)
 
     def begin(self, step: int) -> None:
         pass
 
-    def collate(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        return self._prompts.collate(rows)
-
-    def items(self, batch: dict[str, Any]) -> int:
-        return len(batch["index"]) * self._settings.generations
-
     def loss(self, model: Any, batch: dict[str, Any], items: int) -> Tensor:
         """Of held-out prompts: the mean reward, negative, so that less is better."""
-        rollouts = roll_out(model, self._tokenizer, self._prompts.of(batch), self._settings, self._judge)
+        rollouts = self._answered(model, batch)
         batch["tokens"] = rollouts.batch["tokens"]
         self.figures.add(reward=rollouts.rewards, ended=rollouts.ended)
         if not torch.is_grad_enabled():

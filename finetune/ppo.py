@@ -8,7 +8,6 @@ head serves training alone and is thrown away after it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.finetune.figures import Figures
-from harness.finetune.judges import load_judge
-from harness.finetune.policy import Beginning, answer_mask, judging, token_logprobs_and_values
-from harness.finetune.rollouts import Prompts, Rollouts, roll_out
+from harness.finetune.online import Online
+from harness.finetune.policy import answer_mask, judging, token_logprobs_and_values
+from harness.finetune.rollouts import Rollouts
 from harness.heads import head_for
 from harness.jobs import TrainJob
-from harness.render import Example
 
 BETA = 0.05
 CLIP = 0.2
@@ -42,40 +39,25 @@ class _Experience:
     advantages: Tensor
 
 
-class Ppo:
-    """Prompts, and a head that foresees rewards."""
+class Ppo(Online):
+    """Prompts, and a head that foresees rewards.
+
+    Figures: mean reward, tokens of an answer, share ended, distance from the beginning.
+    """
 
     updates = UPDATES
 
     def __init__(self, job: TrainJob, model: Any, tokenizer: Any, max_length: int) -> None:
-        self._settings, self._tokenizer = job.training, tokenizer
-        self._prompts = Prompts(tokenizer, max_length, job.training)
-        encoded = self._prompts.encode(job.examples)
-        self.rows = encoded.rows
-        self.truncated, self.dropped, self.lost_tokens = encoded.cut, encoded.dropped, encoded.lost_tokens
-        self._judge = load_judge(job.reward)
-        self._beta = BETA if self._settings.beta is None else self._settings.beta
-        self._beginning = Beginning(model) if self._beta else None
+        super().__init__(job, model, tokenizer, max_length, beta=BETA)
         self._head = head_for(model)
         model.value_head = self._head  # where the optimizer finds it
         self._experience: dict[tuple[int, ...], _Experience] = {}
         """Of this round, by the places of its prompts."""
-        self.figures = Figures()
-        """Mean reward, tokens of an answer, share ended, distance from the beginning."""
-
-    def encode(self, examples: Sequence[Example]) -> Sequence[dict[str, Any]]:
-        return self._prompts.encode(examples).rows
 
     def begin(self, step: int) -> None:
         """A round begins with nothing known, and begins again so where memory ran out."""
         if step % self.updates == 0:
             self._experience.clear()
-
-    def collate(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        return self._prompts.collate(rows)
-
-    def items(self, batch: dict[str, Any]) -> int:
-        return len(batch["index"]) * self._settings.generations
 
     def loss(self, model: Any, batch: dict[str, Any], items: int) -> Tensor:
         """Of held-out prompts: the mean reward, negative, so that less is better.
@@ -83,7 +65,7 @@ class Ppo:
         Where memory runs out within a round, micro-batches that are cut otherwise from then on are answered anew.
         """
         if not torch.is_grad_enabled():
-            rollouts = roll_out(model, self._tokenizer, self._prompts.of(batch), self._settings, self._judge)
+            rollouts = self._answered(model, batch)
             self.figures.add(reward=rollouts.rewards, ended=rollouts.ended)
             return -rollouts.rewards.sum() / items
         which = tuple(batch["index"].tolist())
@@ -100,7 +82,7 @@ class Ppo:
 
     def _gather(self, model: Any, batch: dict[str, Any]) -> _Experience:
         """Answers of the model as it is now, and what each token was worth."""
-        rollouts = roll_out(model, self._tokenizer, self._prompts.of(batch), self._settings, self._judge)
+        rollouts = self._answered(model, batch)
         with judging(model):
             logprobs, values, mask = self._run(model, rollouts)
             reference = logprobs

@@ -13,7 +13,7 @@ import torch
 
 from harness import children
 from harness.errors import UserError
-from harness.finetune import grpo, ppo
+from harness.finetune import grpo, online, ppo
 from harness.finetune import steps as optimizer_steps
 from harness.finetune.judges import FunctionJudge, load_judge
 from harness.finetune.policy import answer_mask, token_logprobs
@@ -342,8 +342,8 @@ def test_memory_that_runs_out_changes_neither_answers_nor_figures_nor_updates(
     settings: dict[str, Any] = {"stage": stage, "steps": {"ppo": 8, "grpo": 2}[stage], "generations": 2, "warmup": 0}
     settings |= {"reward": "letters", "micro_batch_size": 4}
     plain = children.train(job_for(root, tmp_path / "plain", **settings), lambda event: None)
-    module = {"ppo": ppo, "grpo": grpo}[stage]
-    calls = {"learning": f"{stage}_losses", "writing": "roll_out"}[where]
+    module = {"learning": ppo, "writing": online}[where]
+    calls = {"learning": "ppo_losses", "writing": "roll_out"}[where]
     own, count = getattr(module, calls), 0
 
     def scarce(*given: Any, **options: Any) -> Any:
