@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -119,8 +120,8 @@ def test_the_plain_engine_gives_the_same_scores(folder: Path, run: Run) -> None:
 @pytest.mark.parametrize("whole_group", [True, False], ids=["the group", "the parent alone"])
 def test_a_killed_run_continues_to_the_same_bytes(tmp_path: Path, folder: Path, run: Run, whole_group: bool) -> None:
     undisturbed = next(p for p in (folder / "runs").iterdir() if load_run(p).config_sha256 == run.config_sha256)
-    for seconds in (9, 14):
-        kill_after(tmp_path, seconds, whole_group)
+    for left in ("runs/*/.lock", "runs/*/train/lora*.jsonl", "runs/*/samples/*/*.jsonl"):
+        kill_once(tmp_path, lambda left=left: next(tmp_path.glob(left), None) is not None, whole_group)
     finished = harness(tmp_path, "compare", "base", "lora", "qlora", *SHORT, "--format", "json")
     assert finished.returncode == 0, finished.stderr
     assert scores(Run.model_validate(json.loads(finished.stdout))) == scores(run)
@@ -128,11 +129,13 @@ def test_a_killed_run_continues_to_the_same_bytes(tmp_path: Path, folder: Path, 
     assert samples(continued) == samples(undisturbed)
 
 
-def kill_after(folder: Path, seconds: float, whole_group: bool, *asked: str) -> None:
-    """Starts the comparison and kills it, with or without its group; nothing of it may stay."""
+def kill_once(folder: Path, ready: Callable[[], bool], whole_group: bool, *asked: str) -> None:
+    """Starts the comparison and kills it at a moment, with or without its group; nothing of it may stay."""
     command = [sys.executable, "-m", "harness", "compare", *(asked or ("base", "lora", "qlora", *SHORT))]
     process = subprocess.Popen(command, cwd=folder, start_new_session=True, stdout=-3, stderr=-3)
-    time.sleep(seconds)
+    while not ready():
+        assert process.poll() is None or asked, "it was done before it could be killed"
+        time.sleep(0.01)
     if whole_group:
         os.killpg(process.pid, signal.SIGKILL)
     else:
@@ -167,11 +170,12 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
         own = tmp_path / str(attempt)
         own.mkdir()
         moment = moments.uniform(0, seconds)
-        kill_after(own, moment, attempt % 2 == 0, *asked)
+        over = time.monotonic() + moment
+        kill_once(own, lambda over=over: time.monotonic() >= over, attempt % 2 == 0, *asked)
         finished = harness(own, "compare", *asked, "--format", "json")
         assert scores(Run.model_validate(json.loads(finished.stdout))) == scores(whole)
-        (continued,) = (own / "runs").glob("*/run.json")  # a kill at once may leave a folder with nothing in it
-        assert samples(continued.parent) == samples(undisturbed)
+        (continued,) = (own / "runs").iterdir()
+        assert samples(continued) == samples(undisturbed)
         print(
             f"killed {'the group' if attempt % 2 == 0 else 'the parent'} after {moment:.1f} s: same samples and scores"
         )
