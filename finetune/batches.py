@@ -87,7 +87,7 @@ def packed(rows: Sequence[dict[str, Any]], prefixes: Prefixes, pad_id: int) -> d
             at += length
         positions[number, at:] = torch.arange(width - at)
         seen = (owners[:, None] == owners[None]).tril()
-        masks.append(prefixes.visible(seen, positions[number]))
+        masks.append(prefixes.mask(seen, positions[number]))
     return {
         "input_ids": ids,
         "labels": labels,

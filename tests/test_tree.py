@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ from architectures import SHAPES, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.engine import blocks
+from harness.engine.attention import Unsupported
 from harness.engine.encode import Encoded, Encoder, ScoreRow, Span
 from harness.engine.head import _BLOCK, score_hidden, score_logits
-from harness.engine.plain import score_plainly
+from harness.engine.plain import forward, score_plainly
 from harness.engine.plan import SHORTEST_SEGMENT, Pack, plan_tree, tokens_fed, tokens_needed
 from harness.engine.prefix import Prefixes
 from harness.engine.runner import Runner
 from harness.engine.slots import Slab, generate_slots
+from harness.engine.tree import feed_tree
 from harness.engine.trial import slots_fault, tree_fault
 from harness.engine.trie import shared, size, trie
 from harness.jobs import Raw
@@ -175,9 +179,80 @@ def test_rows_that_outgrow_a_sliding_window_are_not_written_in_slots() -> None:
 def test_the_trial_notices_a_mask_that_a_layer_does_not_heed(monkeypatch: pytest.MonkeyPatch) -> None:
     model = random_model("llama")
     prefixes = Prefixes(model)
-    honest = prefixes.visible
-    monkeypatch.setattr(prefixes, "visible", lambda seen, *rest: honest(torch.ones_like(seen).tril(), *rest))
+    prefixes.by_block = False
+    honest = prefixes.mask
+    monkeypatch.setattr(prefixes, "mask", lambda seen, *rest: honest(torch.ones_like(seen).tril(), *rest))
     assert "would differ by" in str(tree_fault(model, prefixes))
+
+
+# Blocks
+
+
+BLOCKWISE = ["llama", "qwen3", "gpt2", "gemma3"]
+
+
+def test_attention_goes_by_block_where_it_is_the_librarys() -> None:
+    for shape in SHAPES:
+        if SHAPES[shape][2]:
+            prefixes = Prefixes(random_model(shape))
+            assert tree_fault(prefixes.model, prefixes) is None
+            assert prefixes.by_block or shape not in BLOCKWISE, shape
+
+
+@pytest.mark.parametrize("shape", BLOCKWISE)
+@settings(max_examples=15, deadline=None)
+@given(rows_of_ids, st.integers(0, 9), st.integers(2, 40), st.sampled_from([0, 30, 1 << 20]))
+def test_blocks_give_each_row_its_own_logits(shape: str, rows: list[Ids], before: int, budget: int, call: int) -> None:
+    model = _made(shape)
+    prefixes = Prefixes(model)
+    beginning = tuple(range(5, 5 + before))
+    prefixes.enter((beginning,) if beginning else ())
+    tree = trie(rows)
+    with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+        patch.setattr(blocks, "_CALL", call)
+        fed = feed_tree(prefixes, tree, prefixes.cache(), torch.arange(len(tree.tokens)), budget)
+        logits = torch.cat([piece for _, piece in fed])
+        for row, path in zip(rows, tree.paths, strict=True):
+            whole = forward(model, [*beginning, *row])[before:]
+            torch.testing.assert_close(logits[path], whole, rtol=1e-4, atol=1e-5)
+
+
+@cache
+def _made(shape: str) -> Any:
+    return random_model(shape)
+
+
+@given(rows_of_ids, st.sampled_from([0, 5, 40]))
+def test_cuts_are_the_cheapest_there_are(rows: list[Ids], call: int) -> None:
+    depths = trie(rows[:9]).depths
+    branches = [at for at in range(1, len(depths)) if depths[at] <= depths[at - 1]]
+
+    def cost(cuts: Sequence[int]) -> int:
+        return sum((b - a) * (depths[a] + b - a) + call for a, b in itertools.pairwise(cuts))
+
+    every = [
+        [0, *inner, len(depths)]
+        for count in range(len(branches) + 1)
+        for inner in itertools.combinations(branches, count)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "_CALL", call)
+        found = blocks.cheapest_cuts(depths)
+    assert cost(found) == min(map(cost, every))
+
+
+def test_a_model_that_takes_no_blocks_is_given_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_model("llama")
+    prefixes = Prefixes(model)
+    asked: list[str] = []
+
+    def refuse(options: Any) -> None:
+        asked.append("once")
+        raise Unsupported("its attention takes a bias")
+
+    monkeypatch.setattr(blocks, "refuse_unknown", refuse)
+    assert tree_fault(model, prefixes) is None
+    assert asked == ["once"] and not prefixes.by_block
 
 
 # Memory

@@ -8,6 +8,7 @@ beginning of every beginning. Whether it holds for a model is tried before it is
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -16,9 +17,11 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from harness.engine.attention import Unsupported, attending
+from harness.engine.blocks import NAME, Blocks, blockwise
 from harness.engine.head import hidden_instead, last_head
 from harness.engine.score import takes_logits_to_keep
-from harness.engine.trie import Ids
+from harness.engine.trie import Ids, Trie
 from harness.models import learned_tokens
 
 _READ_AT_ONCE = 2048
@@ -26,10 +29,6 @@ _READ_AT_ONCE = 2048
 
 KeysAndValues = list[tuple[Tensor, Tensor]]
 """`[1, heads, tokens, dimension]` twice for each layer."""
-
-
-class Unsupported(Exception):
-    """The model keeps its past in another way than keys and values for each token."""
 
 
 class Prefixes:
@@ -52,6 +51,8 @@ class Prefixes:
         """Kinds of layers, where the model names them."""
         self.takes_positions = takes_logits_to_keep(model)
         self.device = inner.get_input_embeddings().weight.device
+        self.by_block = blockwise(self.config, self.device)
+        """Whether trees are attended to block by block, rather than under one mask."""
         self._stack: list[tuple[Ids, KeysAndValues]] = []
         self.token_bytes = 0
         """Memory that the past of a token takes; known once something was run."""
@@ -158,15 +159,39 @@ class Prefixes:
             options["logits_to_keep"] = wanted
         options["input_ids"] = torch.tensor([ids], device=self.device)
         options["position_ids"] = positions[None].to(self.device)
-        options["attention_mask"] = visible
-        if hidden and self.head is not None:
-            with hidden_instead(self.head) as given:
-                self.model(**options)
-            return given[0][0]
-        logits: Tensor = self.model(**options).logits[0]
+        by_block = isinstance(visible, Blocks)
+        options["attention_mask"] = self.unmasked() if by_block else visible
+        with attending(self.config, NAME, visible) if by_block else nullcontext():
+            if hidden and self.head is not None:
+                with hidden_instead(self.head) as given:
+                    self.model(**options)
+                return given[0][0]
+            logits: Tensor = self.model(**options).logits[0]
         return logits if len(logits) == len(wanted) and self.takes_positions else logits[wanted]
 
-    def visible(self, seen: Tensor, positions: Tensor, fed_before: Tensor | None = None) -> Any:
+    def visible(self, tree: Trie, start: int, stop: int) -> Any:
+        """What tokens of a tree see of the current beginning and of one another, as `feed` takes it.
+
+        Args:
+            tree: The tree, fed up to `start`.
+            start: The first token of the piece to feed.
+            stop: The one after its last.
+
+        Returns:
+            None where every token sees all before it; blocks; or what `mask` gives.
+        """
+        if tree.is_chain:
+            return None
+        window = self.window
+        outgrown = window is not None and self.length + max(tree.depths[:stop]) >= window
+        if self.by_block and not outgrown:
+            return Blocks.of(tree, start, stop, self.length, self.model.dtype)
+        depths = torch.tensor(tree.depths[:stop]) + self.length
+        new, fed = torch.arange(start, stop)[:, None], torch.arange(stop)[None]
+        seen = (fed <= new) & (new < torch.tensor(tree.ends[:stop])[None])
+        return self.mask(seen, depths[start:], depths[:start])
+
+    def mask(self, seen: Tensor, positions: Tensor, fed_before: Tensor | None = None) -> Any:
         """The mask as the model takes it: whether a token is seen, over the current beginning and what is fed.
 
         Args:

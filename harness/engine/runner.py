@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
+from harness.engine.attention import Unsupported
 from harness.engine.encode import Encoded
 from harness.engine.generate import generate_pack
 from harness.engine.plain import generate_plainly, score_plainly
 from harness.engine.plan import Pack, Way, plan_padded, plan_tree
-from harness.engine.prefix import Prefixes, Unsupported, learns_a_prompt
+from harness.engine.prefix import Prefixes, learns_a_prompt
 from harness.engine.score import score_pack
 from harness.engine.slots import SLOTS, generate_slots
 from harness.engine.tree import score_tree

@@ -8,8 +8,7 @@ are seeded by request, so neither the neighbours nor the order change a text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +16,10 @@ import torch
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from harness.engine.attention import attended, attending, refuse_unknown
 from harness.engine.generate import Writer, choose, eos_ids, finished_raw, writers
 from harness.engine.plan import Pack
-from harness.engine.prefix import KeysAndValues, Prefixes, Unsupported
+from harness.engine.prefix import KeysAndValues, Prefixes
 from harness.engine.score import head_numerics
 from harness.engine.tree import feed_tree
 from harness.engine.trie import Ids, shared, trie
@@ -27,17 +27,6 @@ from harness.jobs import Raw
 
 SLOTS = {"cpu": 64, "cuda": 256}
 _NAME = "harness_slots"
-_KNOWN = {
-    "dropout",
-    "sliding_window",
-    "softcap",
-    "is_causal",
-    "position_ids",
-    "use_cache",
-    "output_attentions",
-    "output_router_logits",
-}
-"""What a model may hand to its attention without changing what the two parts compute, `softcap` being heeded."""
 _REFILL = 0.75
 """Share of the slots below which new rows are read: reading many at once is cheaper than one by one."""
 
@@ -102,10 +91,6 @@ class Slab:
         self.lengths[: self.rows] += 1
 
 
-_current: list[Slab] = []
-"""The slab of the step that runs; models offer no other way to hand it to every layer."""
-
-
 def _attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, scaling: float | None = None, **options: Any
 ) -> tuple[Tensor, None]:
@@ -119,10 +104,9 @@ def _attention(
         scaling: Of the scores.
         options: Others that the model hands over.
     """
-    strange = [name for name, option in options.items() if option is not None and name not in _KNOWN]
-    if strange:
-        raise Unsupported(f"its attention takes {', '.join(sorted(strange))}")
-    slab, layer = _current[-1], module.layer_idx
+    refuse_unknown(options, "softcap")
+    slab: Slab = attended()
+    layer = module.layer_idx
     rows, heads, _, dimension = query.shape
     groups = key.shape[1]
     each = heads // groups
@@ -159,18 +143,6 @@ def _attention(
 
 
 ALL_ATTENTION_FUNCTIONS.register(_NAME, _attention)
-
-
-@contextmanager
-def _slot_attention(config: Any, slab: Slab) -> Iterator[None]:
-    usual = config._attn_implementation
-    _current.append(slab)
-    config._attn_implementation = _NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = usual
-        _current.pop()
 
 
 @torch.inference_mode()
@@ -276,7 +248,7 @@ def step(prefixes: Prefixes, slab: Slab, ids: Sequence[int]) -> Tensor:
     """
     positions = (slab.lengths[: slab.rows, None] + prefixes.length).to(prefixes.device)
     slab.step()
-    with _slot_attention(prefixes.config, slab):
+    with attending(prefixes.config, _NAME, slab):
         output = prefixes.model(
             input_ids=torch.tensor(ids, device=prefixes.device)[:, None],
             position_ids=positions,

@@ -127,17 +127,12 @@ def feed_tree(
         How many of the wanted places came before, and `[some, vocabulary]` logits (or hidden states) of the next ones.
     """
     count = len(tree.tokens)
-    ends, index = torch.tensor(tree.ends), torch.arange(count)
     positions = torch.tensor(tree.depths) + prefixes.length
     for start in range(0, count, token_budget):
         stop = min(start + token_budget, count)
-        visible = None
-        if not tree.is_chain:
-            new, fed = index[start:stop, None], index[None, :stop]
-            seen = (fed <= new) & (new < ends[None, :stop])
-            visible = prefixes.visible(seen, positions[start:stop], positions[:start])
         first, after = (int(n) for n in torch.searchsorted(wanted, torch.tensor([start, stop])))
         here = wanted[first:after] - start if after > first else torch.tensor([stop - start - 1])
+        visible = prefixes.visible(tree, start, stop)
         read = prefixes.feed(tree.tokens[start:stop], positions[start:stop], visible, cache, here, hidden=hidden)
         if after > first:
             yield first, read

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.engine.attention import Unsupported
 from harness.engine.plain import forward
-from harness.engine.prefix import Prefixes, Unsupported
+from harness.engine.prefix import Prefixes
 from harness.engine.slots import Slab, read, step
 from harness.engine.tree import feed_tree
 from harness.engine.trie import Ids, trie
@@ -33,7 +34,11 @@ def tree_fault(model: Any, prefixes: Prefixes, *, seed: int = 0) -> str | None:
         prefixes: The same, for the fast path.
         seed: Of the tokens tried.
     """
-    return _tried(model, prefixes, lambda: _tree_distance(model, prefixes, seed))
+    fault = _tried(model, prefixes, lambda: _tree_distance(model, prefixes, seed))
+    if fault is not None and prefixes.by_block:
+        prefixes.by_block = False
+        fault = _tried(model, prefixes, lambda: _tree_distance(model, prefixes, seed))
+    return fault
 
 
 def slots_fault(model: Any, prefixes: Prefixes, *, seed: int = 0) -> str | None:

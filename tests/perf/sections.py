@@ -22,8 +22,9 @@ from architectures import SHAPES, random_model  # noqa: E402
 from ours import TOKEN_BUDGET, read_requests  # noqa: E402
 from torch.profiler import ProfilerActivity, profile  # noqa: E402
 
+from harness.engine.attention import Unsupported  # noqa: E402
 from harness.engine.encode import Encoder  # noqa: E402
-from harness.engine.prefix import Prefixes, Unsupported  # noqa: E402
+from harness.engine.prefix import Prefixes  # noqa: E402
 from harness.engine.runner import Runner  # noqa: E402
 from harness.engine.trial import slots_fault, tree_fault  # noqa: E402
 from harness.jobs import Base, Raw, TaskRequests  # noqa: E402
@@ -41,10 +42,12 @@ def every_model() -> str:
         model = random_model(shape)
         try:
             prefixes = Prefixes(model)
-            faults = tree_fault(model, prefixes), slots_fault(model, prefixes)
+            found = tree_fault(model, prefixes), slots_fault(model, prefixes)
+            by_block = prefixes.by_block
         except Unsupported as error:
-            faults = str(error), str(error)
-        lines.append(f"| {shape} | " + " | ".join(fault or "yes" for fault in faults) + " |")
+            found, by_block = (str(error), str(error)), False
+        scores = found[0] or ("yes, block by block" if by_block else "yes, under one mask")
+        lines.append(f"| {shape} | {scores} | {found[1] or 'yes'} |")
     return "\n".join(lines)
 
 
@@ -105,11 +108,12 @@ def main() -> None:
         + precision(options.folder),
         "Profile": f"The same questions in float32, processor time by operator: {where_the_time_goes(options.folder)}.",
     }
-    text = "".join(f"\n## {title}\n\n{body}\n" for title, body in parts.items())
     path = HERE / "RESULTS.md"
-    old = path.read_text(encoding="utf-8")
-    path.write_text((old[: old.index("\n## ")] if "\n## " in old else old) + text, encoding="utf-8")
-    print(text)
+    table, *others = path.read_text(encoding="utf-8").rstrip("\n").split("\n## ")
+    kept = [section for section in others if section.partition("\n")[0] not in parts]
+    own = [f"{title}\n\n{body}\n" for title, body in parts.items()]
+    path.write_text("\n## ".join([table.rstrip("\n") + "\n", *own, *kept]).rstrip("\n") + "\n", encoding="utf-8")
+    print("\n".join(own))
 
 
 if __name__ == "__main__":
