@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError, did_you_mean
-from harness.jobs import Training
+from harness.jobs import TrainingSettings
 from harness.layers import decoder_layers
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def optimizer_name(name: str) -> str:
     return OPTIMIZERS[name]
 
 
-def parameter_groups(model: nn.Module, settings: Training) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
     """Trained parameters by weight decay and rate.
 
     Matrices decay, biases and gains do not. With `layer_decay` below 1, the rate falls by that factor from each decoder layer
@@ -104,7 +104,7 @@ def check_rates(name: str | None, rates: Sequence[float] | None) -> None:
         )
 
 
-def schedule(settings: Training, steps: int) -> Callable[[int], float]:
+def schedule(settings: TrainingSettings, steps: int) -> Callable[[int], float]:
     """The factor of the rate at each step, counted from 0.
 
     Args:
@@ -115,7 +115,7 @@ def schedule(settings: Training, steps: int) -> Callable[[int], float]:
         UserError: `staged` without `rates`, or `rates` without `staged`.
 
     Example:
-        >>> settings = Training(1e-3, 10, None, 8, 8, 64, 0, schedule="linear", warmup=2)
+        >>> settings = TrainingSettings(1e-3, 10, None, 8, 8, 64, 0, schedule="linear", warmup=2)
         >>> [round(schedule(settings, 10)(step), 2) for step in (0, 1, 2, 6)]
         [0.0, 0.5, 1.0, 0.5]
     """

@@ -18,7 +18,7 @@ from harness.finetune.batches import Padding
 from harness.finetune.encoding import Tokenised, answer_ids, labelled
 from harness.finetune.judges import Judge
 from harness.finetune.policy import judging
-from harness.jobs import Training
+from harness.jobs import TrainingSettings
 from harness.render import Example, Request
 
 
@@ -34,7 +34,7 @@ class Prompts:
         UserError: Answers of `max_tokens` leave no room for a prompt.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int, settings: Training) -> None:
+    def __init__(self, tokenizer: Any, max_length: int, settings: TrainingSettings) -> None:
         self._tokenizer = tokenizer
         self._room = max_length - settings.max_tokens
         if self._room < 1:
@@ -78,7 +78,9 @@ class Rollouts:
     """`[prompts * generations]`: 1 where the model ended its answer, 0 where `max_tokens` did."""
 
 
-def roll_out(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], settings: Training, judge: Judge) -> Rollouts:
+def roll_out(
+    model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], settings: TrainingSettings, judge: Judge
+) -> Rollouts:
     """Has the model answer prompts, and the judge say what the answers are worth.
 
     Draws come from torch's generator in the order of the rows: checkpoints keep it, so an interrupted training goes on to
@@ -115,7 +117,7 @@ def roll_out(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], setting
     return Rollouts(batch, torch.tensor(rewards, dtype=torch.float32, device=device), torch.tensor(ended).float())
 
 
-def _encoded(row: dict[str, Any], settings: Training) -> Encoded:
+def _encoded(row: dict[str, Any], settings: TrainingSettings) -> Encoded:
     request = Request(
         str(row["index"]),
         "generate",

@@ -26,6 +26,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
+from harness.artifacts import trained_tensors
 from harness.errors import is_out_of_memory
 from harness.finetune.adaptive_rank import AdaptiveRank
 from harness.finetune.optimizers import parameter_groups, schedule
@@ -34,8 +35,7 @@ from harness.finetune.recorder import Recorder
 from harness.finetune.stage import Stage
 from harness.finetune.validation import Headline, Undisturbed
 from harness.heads import inner_model
-from harness.jobs import Training
-from harness.models import trained_tensors
+from harness.jobs import TrainingSettings
 
 CHECKPOINT_EVERY_SECONDS = 300.0
 _TENSORS_FILE, _RECORD_FILE = "trained.safetensors", "training.json"
@@ -89,7 +89,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     def __init__(
         self,
         stage: Stage,
-        settings: Training,
+        settings: TrainingSettings,
         recorder: Recorder,
         train_key: str,
         *,

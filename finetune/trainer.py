@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
+from harness.artifacts import save_artifact
 from harness.engine.prefix import learns_a_prompt
 from harness.errors import UserError
 from harness.finetune.adaptive_rank import adaptive_rank
@@ -27,9 +28,9 @@ from harness.finetune.recorder import Recorder
 from harness.finetune.stage import Stage, load_stage
 from harness.finetune.steps import Diverged, StageTrainer, last_checkpoint, step_of
 from harness.finetune.validation import Headline, distance
-from harness.jobs import TRAINED_FILE, Trained, Training, TrainJob
+from harness.jobs import TRAINED_FILE, Trained, TrainingSettings, TrainJob
 from harness.measure import EnergyMeter, MemoryMeter, fast_bfloat16
-from harness.models import count_parameters, save_artifact
+from harness.models import count_parameters
 from harness.quantiles import percentile
 from harness.runs import whole_folder
 
@@ -112,7 +113,7 @@ def run_training(
     return trained
 
 
-def steps_of(settings: Training, rows: int, updates: int = 1) -> int:
+def steps_of(settings: TrainingSettings, rows: int, updates: int = 1) -> int:
     """Optimizer steps of a training.
 
     Args:
@@ -121,7 +122,7 @@ def steps_of(settings: Training, rows: int, updates: int = 1) -> int:
         updates: Steps that follow one another on the same rows; then only whole batches count.
 
     Example:
-        >>> steps_of(Training(1e-3, None, 2.0, 8, 8, 64, 0), rows=20)
+        >>> steps_of(TrainingSettings(1e-3, None, 2.0, 8, 8, 64, 0), rows=20)
         6
     """
     if settings.steps is not None:

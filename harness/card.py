@@ -15,8 +15,7 @@ from typing import Any
 import yaml
 
 from harness import __version__, format
-from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Quant, TrainJob
-from harness.jobs import Training as TrainingSettings
+from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Quant, TrainingSettings, TrainJob
 from harness.mixes import parse_mix
 from harness.records import train_record
 from harness.results import Train

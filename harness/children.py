@@ -16,6 +16,7 @@ import peft
 import torch
 import transformers
 
+from harness.artifacts import load_trained, save_checkpoint
 from harness.engine.encode import Encoded, Encoder
 from harness.engine.folding import fold
 from harness.engine.plan import Pack, kept_prefix
@@ -57,16 +58,7 @@ from harness.measure import (
     rss_bytes,
     synchroniser,
 )
-from harness.models import (
-    Resident,
-    context_length,
-    count_parameters,
-    load_trained,
-    method_function,
-    model_bytes,
-    refuse_added,
-    save_checkpoint,
-)
+from harness.models import Resident, context_length, count_parameters, method_function, model_bytes, refuse_added
 from harness.runs import whole_folder
 from harness.tokenizer import load_tokenizer
 

@@ -88,7 +88,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingSettings:
     """Settings of one training, every default resolved."""
 
     lr: float
@@ -166,7 +166,7 @@ class TrainJob:
 
     base: Base
     method: Method
-    training: Training
+    training: TrainingSettings
     examples: Sequence[Example]
     saves: Literal["delta", "checkpoint"]
     output: Path
@@ -235,7 +235,7 @@ class PlanJob:
 
     base: Base
     method: Method
-    training: Training
+    training: TrainingSettings
     memory_bytes: int
     """What there is."""
 

@@ -15,8 +15,7 @@ from typing import Any
 from harness import format
 from harness.config import Config
 from harness.errors import UserError
-from harness.jobs import Base, EnvironmentJob, Method, PlanJob, Planned
-from harness.jobs import Training as TrainingSettings
+from harness.jobs import Base, EnvironmentJob, Method, PlanJob, Planned, TrainingSettings
 from harness.progress import Progress
 from harness.settings import ONLINE_STAGES, PAIRED_STAGES
 from harness.snapshot import find_files, find_model

@@ -19,9 +19,9 @@ from harness.jobs import (
     Recipe,
     RewardFunction,
     Trained,
+    TrainingSettings,
     TrainJob,
 )
-from harness.jobs import Training as TrainingSettings
 from harness.preparation import Prepared, Row
 from harness.records import overlap_records
 from harness.registry import source_digest

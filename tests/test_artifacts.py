@@ -20,7 +20,7 @@ from harness.card import CARD, model_card
 from harness.cli import main
 from harness.comparison import Left, train_only
 from harness.errors import UserError
-from harness.jobs import Base, BenchJob, MergeJob, Recipe, Training, TrainJob
+from harness.jobs import Base, BenchJob, MergeJob, Recipe, TrainingSettings, TrainJob
 from harness.models import Resident, load_base, method_function
 from harness.preparation import prepare
 from harness.records import fairness
@@ -34,7 +34,7 @@ from harness.spec import configure
 from harness.worker import run_job
 
 EXAMPLES = [Example(f"Question: {n % 4}? Answer:", f" {['one', 'two', 'three', 'four'][n % 4]}") for n in range(8)]
-SETTINGS = Training(lr=2e-2, steps=3, epochs=None, batch_size=4, micro_batch_size=4, max_length=64, seed=0)
+SETTINGS = TrainingSettings(lr=2e-2, steps=3, epochs=None, batch_size=4, micro_batch_size=4, max_length=64, seed=0)
 IDS = torch.arange(3, 19)[None]
 LOADED_BY_PEFT: dict[str, dict[str, Any]] = {
     "lora": {"rank": 4},

@@ -16,7 +16,7 @@ from harness.errors import UserError
 from harness.finetune.batches import Packing, Padding, pack, packing_fault
 from harness.finetune.encoding import IGNORED
 from harness.finetune.sft import Sft
-from harness.jobs import Training, TrainJob
+from harness.jobs import TrainingSettings, TrainJob
 from harness.render import Example
 
 
@@ -125,7 +125,8 @@ EXAMPLES = [Example("hello " * (n % 7), f" world {n % 3}") for n in range(16)]
 
 def stage(model: Any, **settings: Any) -> Sft:
     training = replace(
-        Training(lr=1e-3, steps=1, epochs=None, batch_size=8, micro_batch_size=8, max_length=64, seed=0), **settings
+        TrainingSettings(lr=1e-3, steps=1, epochs=None, batch_size=8, micro_batch_size=8, max_length=64, seed=0),
+        **settings,
     )
     job = TrainJob(
         tiny.tiny_base(Path("none")), tiny.built_in("lora"), training, EXAMPLES, "delta", Path(), Path(), Path(), "key"
@@ -157,7 +158,7 @@ def test_a_packed_training_takes_the_steps_of_a_padded_one(kind: Any, tmp_path: 
     tiny.save_tiny(tmp_path / "llama")
     trained = []
     for packing in (False, True):
-        settings = Training(
+        settings = TrainingSettings(
             lr=1e-2,
             steps=5,
             epochs=None,

@@ -35,6 +35,7 @@ FLOORS = (
     ("variants", "config", "spec", "samples", "shots", "render", "stats", "spread", "snapshot", "scaffold", "taskdoc"),
     ("fetch", "jobs", "overlap", "summary", "tables", "heatmap", "lint", "check"),
     ("runs", "traindata"),
+    ("artifacts",),
     ("models", "pristine", "heads"),
     ("measure", "engine", "finetune"),
     ("encoder",),

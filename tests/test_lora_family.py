@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from harness import UserError, children, decoder_layers, linear_layers
+from harness.artifacts import load_trained, save_artifact
 from harness.engine.encode import Encoder
 from harness.engine.runner import Runner
 from harness.finetune.adaptive_rank import AdaptiveRank, adaptive_rank
 from harness.jobs import Base, Quant, Recipe
-from harness.models import Resident, load_base, load_trained, method_function, save_artifact
+from harness.models import Resident, load_base, method_function
 from harness.variants import parse_variant
 
 IDS = torch.randint(3, 340, (4, 24), generator=torch.Generator().manual_seed(0))

@@ -16,11 +16,12 @@ import tiny_models as tiny
 import torch
 from torch import Tensor
 
+from harness.artifacts import save_artifact
 from harness.engine.encode import Encoder
 from harness.engine.runner import Runner
 from harness.errors import UserError
 from harness.jobs import Base, Method, Recipe
-from harness.models import Resident, context_length, count_parameters, load_base, method_function, save_artifact
+from harness.models import Resident, context_length, count_parameters, load_base, method_function
 from harness.registry import list_entries
 
 METHODS = {entry.name: entry for entry in list_entries("method") if entry.module}

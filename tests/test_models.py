@@ -11,17 +11,10 @@ import torch
 from torch import Tensor
 
 from harness import children
+from harness.artifacts import save_artifact
 from harness.errors import UserError
 from harness.jobs import Base, Method, Packed, Recipe, ScoreJob, ScoreVariant, VariantFailed, VariantStarted
-from harness.models import (
-    Resident,
-    context_length,
-    count_parameters,
-    load_base,
-    method_function,
-    model_bytes,
-    save_artifact,
-)
+from harness.models import Resident, context_length, count_parameters, load_base, method_function, model_bytes
 from harness.tokenizer import load_tokenizer
 
 IDS = torch.randint(3, 340, (4, 40), generator=torch.Generator().manual_seed(0))

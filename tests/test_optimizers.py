@@ -11,14 +11,14 @@ from peft import LoraConfig, get_peft_model
 
 from harness.errors import UserError
 from harness.finetune.optimizers import OPTIMIZERS, optimizer_name, parameter_groups, schedule
-from harness.jobs import Training
+from harness.jobs import TrainingSettings
 
-SETTINGS = Training(
+SETTINGS = TrainingSettings(
     lr=1e-2, steps=20, epochs=None, batch_size=8, micro_batch_size=8, max_length=64, seed=0, weight_decay=0.1
 )
 
 
-def by_name(model: Any, settings: Training) -> dict[str, tuple[float, float]]:
+def by_name(model: Any, settings: TrainingSettings) -> dict[str, tuple[float, float]]:
     """Rate and weight decay of every trained parameter."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = parameter_groups(model, settings)

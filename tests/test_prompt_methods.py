@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness import children
+from harness.artifacts import save_artifact
 from harness.engine.encode import Encoded, Encoder
 from harness.engine.plain import forward
 from harness.engine.runner import Runner
@@ -22,7 +23,7 @@ from harness.errors import UserError
 from harness.finetune.loss import label_loss
 from harness.jobs import Base, Method, Packed, Raw, Recipe, ScoreJob, ScoreVariant, TaskRequests, VariantFailed
 from harness.measure import Stopwatch, latency
-from harness.models import Resident, context_length, load_base, method_function, save_artifact
+from harness.models import Resident, context_length, load_base, method_function
 from harness.runs import folder_numbers
 from harness.variants import parse_variant
 

@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional
 
 from harness import children
+from harness.artifacts import load_trained
 from harness.errors import UserError
 from harness.finetune import dpo
 from harness.finetune import steps as optimizer_steps
@@ -20,12 +21,22 @@ from harness.finetune.dpo import Dpo, dpo_losses
 from harness.finetune.pairs import encode_pairs
 from harness.finetune.policy import Beginning
 from harness.heads import has_reward_head, last_token_values, made_on
-from harness.jobs import HEAD_FILE, BenchJob, Recipe, ScoreJob, ScoreVariant, TaskRequests, Trained, Training, TrainJob
-from harness.models import Resident, count_parameters, load_base, load_trained, method_function
+from harness.jobs import (
+    HEAD_FILE,
+    BenchJob,
+    Recipe,
+    ScoreJob,
+    ScoreVariant,
+    TaskRequests,
+    Trained,
+    TrainingSettings,
+    TrainJob,
+)
+from harness.models import Resident, count_parameters, load_base, method_function
 from harness.records import inference_record
 from harness.render import Example
 
-SETTINGS = Training(
+SETTINGS = TrainingSettings(
     lr=5e-3, steps=24, epochs=None, batch_size=8, micro_batch_size=8, max_length=128, seed=0, stage="dpo"
 )
 NAMES = ["hello", "world", "small", "capital", "France", "Paris"]

@@ -20,12 +20,12 @@ from harness.errors import UserError
 from harness.finetune import batches, sft, steps, trainer
 from harness.finetune.curve import read_curve
 from harness.finetune.encoding import tokenise
-from harness.jobs import TRAINED_FILE, Advanced, Event, Method, Monitor, Recipe, Trained, Training, TrainJob
+from harness.jobs import TRAINED_FILE, Advanced, Event, Method, Monitor, Recipe, Trained, TrainingSettings, TrainJob
 from harness.models import Resident, load_base, method_function
 from harness.render import Example
 from harness.spec import configure
 
-SETTINGS = Training(
+SETTINGS = TrainingSettings(
     lr=5e-3,
     steps=None,
     epochs=1.0,

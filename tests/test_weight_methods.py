@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from harness import models
+from harness.artifacts import DELTA_FILE, save_artifact, trained_tensors
 from harness.errors import UserError
 from harness.jobs import Base, Recipe
-from harness.models import DELTA_FILE, Resident, load_base, method_function, save_artifact, trained_tensors
+from harness.models import Resident, load_base, method_function
 from harness.pristine import Pristine
 from harness.registry import find
 

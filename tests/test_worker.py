@@ -25,7 +25,7 @@ from harness.jobs import (
     Resumed,
     ScoreJob,
     ScoreVariant,
-    Training,
+    TrainingSettings,
     TrainJob,
     VariantLoading,
     VariantStarted,
@@ -117,7 +117,7 @@ def training_of(root: Path, name: str, **hyperparameters: Any) -> TrainJob:
     return TrainJob(
         base=tiny.tiny_base(root / "llama"),
         method=method,
-        training=Training(1e-3, 2, None, 2, 2, 64, 0),
+        training=TrainingSettings(1e-3, 2, None, 2, 2, 64, 0),
         examples=[Example("hello", " world")] * 4,
         saves="delta",
         output=root / name,

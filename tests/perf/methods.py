@@ -25,7 +25,7 @@ from harness.comparison import compare
 from harness.engine.encode import Encoder
 from harness.engine.runner import Runner
 from harness.finetune.trainer import run_training
-from harness.jobs import Base, Method, Recipe, TaskRequests, Training, TrainJob
+from harness.jobs import Base, Method, Recipe, TaskRequests, TrainingSettings, TrainJob
 from harness.models import Resident, context_length, load_base, method_function
 from harness.preparation import prepare
 from harness.registry import Entry, list_entries
@@ -165,7 +165,7 @@ def exactness(entry: Entry, folder: Path) -> Exactness:
         job = TrainJob(
             base=base,
             method=method,
-            training=Training(training.lr, 10, None, 4, 4, 512, 0),
+            training=TrainingSettings(training.lr, 10, None, 4, 4, 512, 0),
             examples=training.data.examples,
             saves=training.saves,
             output=Path(output) / "artifact",

@@ -46,7 +46,7 @@ def measured(train: Callable[..., Any], record: dict[str, Any]) -> Callable[...,
 def ours(spec: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> list[float]:
     """What `harness train` does in its child."""
     from harness import children
-    from harness.jobs import Base, Method, Training, TrainJob
+    from harness.jobs import Base, Method, TrainingSettings, TrainJob
     from harness.registry import find
     from harness.render import Example
 
@@ -55,7 +55,7 @@ def ours(spec: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> list
     hyperparameters = {parameter.name: parameter.default for parameter in entry.parameters} | settings
     if "alpha" in hyperparameters:
         hyperparameters["alpha"] = 2 * RANK
-    training = Training(
+    training = TrainingSettings(
         lr=LR,
         steps=spec["steps"],
         epochs=None,
