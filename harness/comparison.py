@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.card import CARD, model_card
 from harness.config import Config
@@ -23,6 +23,7 @@ from harness.document import finished, unfinished
 from harness.encoder import load_encoder
 from harness.engine.plan import plan_tree, tokens_fed, tokens_needed
 from harness.errors import UserError
+from harness.format import counted
 from harness.guard import protections
 from harness.jobs import (
     Advanced,
@@ -48,6 +49,8 @@ from harness.spec import configure
 from harness.trainings import Training
 from harness.tuning import Tuned, tune
 from harness.worker import JobFailed, Server
+
+Purpose = Literal["compare", "train", "bench"]
 
 
 def run(config: Config, *, progress: Progress | None = None, fresh: bool = False, command: str = "") -> Run:
@@ -92,7 +95,7 @@ class Comparison:
     @classmethod
     @contextlib.contextmanager
     def open(
-        cls, config: Config, progress: Progress, *, fresh: bool, command: str, purpose: str = "compare"
+        cls, config: Config, progress: Progress, *, fresh: bool, command: str, purpose: Purpose = "compare"
     ) -> Iterator[Comparison]:
         """Prepares the run while the worker imports torch, and takes up what an earlier attempt left."""
         began = time.perf_counter()
@@ -117,7 +120,7 @@ class Comparison:
                     comparison.session.environment["guard"] = protections()
                 progress.finish()
                 comparison.seconds["start"] = time.perf_counter() - began
-                progress.say("Plan", f"{describe(prepared)} · {folder.path}")
+                progress.say("Plan", f"{describe(prepared, purpose)} · {folder.path}")
                 if overlaps:
                     progress.say("Overlap", overlap_summary(overlaps))
                 comparison._save()
@@ -308,7 +311,7 @@ class Comparison:
         self.seconds[f"{label.lower()} {what}"] = time.perf_counter() - began
 
 
-def describe(prepared: Prepared) -> str:
+def describe(prepared: Prepared, purpose: Purpose = "compare") -> str:
     """What a run will do, in a line.
 
     Example:
@@ -321,8 +324,12 @@ def describe(prepared: Prepared) -> str:
         name = f"{len(tasks)} tasks" if len(tasks) > 2 else training.data.name
         by_data.setdefault(name, []).append(training.entry.name)
     steps = [f"train {', '.join(methods)} on {data}" for data, methods in by_data.items()]
-    steps.append(f"score {len(prepared.rows)} variants × {len(prepared.tasks)} tasks")
-    return "; ".join([*steps, "time each"])
+    variants = counted(len(prepared.rows), "variant")
+    if purpose == "compare":
+        steps.append(f"score {variants} × {counted(len(prepared.tasks), 'task')}")
+    if purpose != "train":
+        steps.append("time each" if steps else f"time {variants}")
+    return "; ".join(steps)
 
 
 def plan(config: Config) -> str:

@@ -65,6 +65,16 @@ def count(value: float | None) -> str:
     return _with_unit(value, 1000, ("", "k", "M", "B", "T"))
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    Example:
+        >>> counted(1, "task"), counted(7, "task")
+        ('1 task', '7 tasks')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _with_unit(value: float | None, base: int, units: tuple[str, ...]) -> str:
     if value is None:
         return ABSENT
