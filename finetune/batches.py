@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.engine.attention import Unsupported
 from harness.engine.plain import forward
 from harness.engine.prefix import Prefixes, learns_a_prompt
 from harness.engine.trial import FAILURES, within_rounding
@@ -135,6 +136,8 @@ def packing_fault(model: Any) -> str | None:
     model.eval()
     try:
         distance = _distance(model)
+    except Unsupported as fault:
+        return str(fault)
     except FAILURES as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise

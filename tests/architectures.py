@@ -49,6 +49,12 @@ SHAPES: dict[str, tuple[Any, dict[str, Any], bool, bool]] = {
         True,
         True,
     ),
+    "llama4": (
+        transformers.Llama4TextConfig,
+        {**KV, "head_dim": 8, "intermediate_size_mlp": 48, "num_local_experts": 2, "attention_chunk_size": 48},
+        False,
+        False,
+    ),
     "mixtral": (transformers.MixtralConfig, {**KV, "num_local_experts": 4}, True, True),
     "bloom": (
         transformers.BloomConfig,

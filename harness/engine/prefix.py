@@ -27,6 +27,9 @@ from harness.models import learned_tokens
 _READ_AT_ONCE = 2048
 """Tokens of a segment fed at a time."""
 
+_KINDS = {"full_attention", "sliding_attention"}
+"""Layers whose past is keys and values for each token, and which heed a mask; a chunk's bound would go unseen in the trial."""
+
 KeysAndValues = list[tuple[Tensor, Tensor]]
 """`[1, heads, tokens, dimension]` twice for each layer."""
 
@@ -38,7 +41,7 @@ class Prefixes:
         model: A causal language model, or a PEFT model around one.
 
     Raises:
-        Unsupported: The model's past is no list of keys and values.
+        Unsupported: The model's past is no list of keys and values, or some layers attend in a way of their own.
     """
 
     def __init__(self, model: Any) -> None:
@@ -49,6 +52,8 @@ class Prefixes:
         self.config = inner.config.get_text_config()
         self._kinds = frozenset(getattr(self.config, "layer_types", None) or ())
         """Kinds of layers, where the model names them."""
+        if strange := self._kinds - _KINDS:
+            raise Unsupported(f"some of its layers are of the kind `{min(strange)}`")
         self.takes_positions = takes_logits_to_keep(model)
         self.device = inner.get_input_embeddings().weight.device
         self.by_block = blockwise(self.config, self.device)
