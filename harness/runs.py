@@ -166,7 +166,6 @@ class RunFolder:
                 raise UserError(
                     f"another process is writing `{path}`", hint="wait for it, or start a run of its own with `--fresh`"
                 ) from error
-            os.pwrite(lock, config_sha256.encode(), 0)  # whose folder it is, until the document says so
         return cls(path, lock)
 
     def __enter__(self) -> Self:
@@ -396,9 +395,6 @@ def _newest(output: Path, config_sha256: str) -> Path | None:
     for path, run in list_runs(output):
         if run.config_sha256 == config_sha256:
             return path
-    for lock in output.glob(f"*/{LOCK}"):  # a run that was killed before its document was written
-        if not (lock.parent / DOCUMENT).exists() and lock.read_text() == config_sha256:
-            return lock.parent
     return None
 
 

@@ -27,6 +27,20 @@ SHAPES: dict[str, tuple[Any, dict[str, Any], bool, bool]] = {
     "phi": (transformers.PhiConfig, LLAMA_LIKE, True, True),
     "gpt2": (transformers.GPT2Config, SMALL, True, True),
     "gpt_neox": (transformers.GPTNeoXConfig, LLAMA_LIKE, True, True),
+    "gpt_neo": (
+        transformers.GPTNeoConfig,
+        {
+            "vocab_size": VOCABULARY,
+            "hidden_size": 32,
+            "num_layers": 2,
+            "num_heads": 4,
+            "attention_types": [[["global", "local"], 1]],
+            "window_size": 16,
+            "max_position_embeddings": 256,
+        },
+        False,
+        False,
+    ),
     "granite": (transformers.GraniteConfig, {**LLAMA_LIKE, "logits_scaling": 8.0}, True, True),
     "cohere": (transformers.CohereConfig, LLAMA_LIKE, True, True),
     "falcon": (

@@ -135,15 +135,6 @@ def test_the_same_identity_continues_the_newest_run(tmp_path: Path) -> None:
         assert folder.path == newest and folder.load() == load_run(newest)
 
 
-def test_a_run_killed_before_its_document_was_written_is_taken_up(tmp_path: Path) -> None:
-    holder = "from harness.runs import RunFolder; from pathlib import Path; import os, signal, sys; "
-    holder += "RunFolder.open(Path(sys.argv[1]), 'tiny', 'same'); os.kill(os.getpid(), signal.SIGKILL)"
-    subprocess.run([sys.executable, "-c", holder, str(tmp_path)], check=False)
-    (left,) = tmp_path.iterdir()
-    with RunFolder.open(tmp_path, "tiny", "other") as other, RunFolder.open(tmp_path, "tiny", "same") as same:
-        assert same.path == left != other.path
-
-
 def test_runs_of_the_same_second_are_told_apart_by_name(tmp_path: Path) -> None:
     for name in ("x-2", "x", "x-3"):
         (tmp_path / name).mkdir()

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from torch import Tensor
+
 _KNOWN = frozenset(
     {"dropout", "sliding_window", "is_causal", "position_ids", "use_cache", "output_attentions", "output_router_logits"}
 )
@@ -46,16 +48,19 @@ def attended() -> Any:
     return _current[-1]
 
 
-def refuse_unknown(options: Mapping[str, Any], *heeded: str) -> None:
+def refuse_unknown(mask: Tensor | None, options: Mapping[str, Any], *heeded: str) -> None:
     """Makes sure that a model asks its attention for nothing but what is known.
 
     Args:
-        options: What it hands over beside queries, keys, values, mask and scaling.
+        mask: As the attention gets it: one number for all, unless a layer has made another of it.
+        options: What the model hands over beside queries, keys, values, mask and scaling.
         heeded: What the function does take account of.
 
     Raises:
         Unsupported: It asks for something else.
     """
     strange = [name for name, option in options.items() if option is not None and name not in _KNOWN.union(heeded)]
+    if mask is not None and mask.numel() > 1:
+        strange.append("a mask of its own")
     if strange:
         raise Unsupported(f"its attention takes {', '.join(sorted(strange))}")

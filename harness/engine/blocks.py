@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from harness.engine.attention import attended, refuse_unknown
+from harness.engine.attention import Unsupported, attended, refuse_unknown
 from harness.engine.trie import Trie
 
 NAME = "harness_blocks"
@@ -38,7 +38,7 @@ class Block:
     seen: slice | Tensor
     """Places of what they see among all that were fed: the tokens above them, and they themselves."""
     mask: Tensor | None
-    """`[new, seen]`, to be added to the scores; None: they are one row from its first token on."""
+    """`[new, seen]`, to be added to the scores; None: each sees all before it in the block, and nothing is above."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,10 @@ class Blocks:
 
     before: int
     """Tokens of the beginning, which all of them see."""
+    fed: int
+    """Tokens of the tree, up to the last of this piece."""
+    new: int
+    """Tokens of this piece."""
     blocks: tuple[Block, ...]
 
     @classmethod
@@ -62,7 +66,8 @@ class Blocks:
         """
         ends = torch.tensor(tree.ends)
         cuts = [start + cut for cut in cheapest_cuts(tree.depths[start:stop])]
-        return cls(before, tuple(_block(ends, low, high, start, dtype) for low, high in itertools.pairwise(cuts)))
+        blocks = tuple(_block(ends, low, high, start, dtype) for low, high in itertools.pairwise(cuts))
+        return cls(before, stop, stop - start, blocks)
 
 
 def cheapest_cuts(depths: Sequence[int]) -> list[int]:
@@ -99,8 +104,8 @@ def _block(ends: Tensor, low: int, high: int, start: int, dtype: torch.dtype) ->
     new = torch.arange(low, high)[:, None]
     visible = (places <= new) & (new < ends[places])
     first = int(places[0])
-    one_row = first == low and bool((ends[low:high] == high).all())
-    mask = None if one_row else torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, -math.inf)
+    causal = first == low and bool((ends[low:high] >= high).all())
+    mask = None if causal else torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, -math.inf)
     seen = slice(first, high) if len(places) == high - first else places
     return Block(slice(low - start, high - start), seen, mask)
 
@@ -111,7 +116,13 @@ def blockwise(config: Any, device: torch.device) -> bool:
 
 
 def _attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, scaling: float | None = None, **options: Any
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **options: Any,
 ) -> tuple[Tensor, None]:
     """Every token over its block and over the beginning.
 
@@ -119,13 +130,19 @@ def _attention(
         module: The attention module.
         query: `[1, heads, new, dimension]`.
         key: `[1, key heads, beginning + fed + new, dimension]`; `value` likewise.
-        mask: Not used: what is seen is known.
+        attention_mask: That of `Prefixes.unmasked`.
         scaling: Of the scores.
         options: Others that the model hands over.
+
+    Raises:
+        Unsupported: It asks for something else.
     """
-    refuse_unknown(options)
+    refuse_unknown(attention_mask, options)
     piece: Blocks = attended()
     _, heads, count, dimension = query.shape
+    if (count, key.shape[2]) != (piece.new, piece.before + piece.fed):
+        raise Unsupported("its layers attend to something else than what was fed")
+    query, key, value = (tensor if tensor.stride(-1) == 1 else tensor.contiguous() for tensor in (query, key, value))
     groups = key.shape[1]
     own_keys, own_values = (_repeated(tensor[:, :, piece.before :], heads // groups) for tensor in (key, value))
     out = query.new_empty(1, count, heads, value.shape[-1])

@@ -27,8 +27,9 @@ from harness.models import learned_tokens
 _READ_AT_ONCE = 2048
 """Tokens of a segment fed at a time."""
 
-_KINDS = {"full_attention", "sliding_attention"}
-"""Layers whose past is keys and values for each token, and which heed a mask; a chunk's bound would go unseen in the trial."""
+_KINDS = {"full_attention", "sliding_attention", "global"}
+"""Layers whose past is keys and values for each token, and whose bounds, where they have any, are known: a trial is too
+short to meet those of others."""
 
 KeysAndValues = list[tuple[Tensor, Tensor]]
 """`[1, heads, tokens, dimension]` twice for each layer."""
@@ -50,7 +51,8 @@ class Prefixes:
         self.model = model.get_base_model() if learned else model
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.config = inner.config.get_text_config()
-        self._kinds = frozenset(getattr(self.config, "layer_types", None) or ())
+        named = getattr(self.config, "layer_types", None) or getattr(self.config, "attention_layers", None)
+        self._kinds = frozenset(named or ())
         """Kinds of layers, where the model names them."""
         if strange := self._kinds - _KINDS:
             raise Unsupported(f"some of its layers are of the kind `{min(strange)}`")
@@ -166,9 +168,10 @@ class Prefixes:
         options["position_ids"] = positions[None].to(self.device)
         by_block = isinstance(visible, Blocks)
         options["attention_mask"] = self.unmasked() if by_block else visible
+        head = self.head if hidden else None  # which may have to be found by a pass of its own
         with attending(self.config, NAME, visible) if by_block else nullcontext():
-            if hidden and self.head is not None:
-                with hidden_instead(self.head) as given:
+            if head is not None:
+                with hidden_instead(head) as given:
                     self.model(**options)
                 return given[0][0]
             logits: Tensor = self.model(**options).logits[0]

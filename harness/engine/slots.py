@@ -92,7 +92,13 @@ class Slab:
 
 
 def _attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, scaling: float | None = None, **options: Any
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **options: Any,
 ) -> tuple[Tensor, None]:
     """One new token of each row over the shared beginning and the row's own past.
 
@@ -100,11 +106,11 @@ def _attention(
         module: The attention module, which knows its layer.
         query: `[rows, heads, 1, dimension]`.
         key: `[rows, key heads, 1, dimension]`, of the new tokens; `value` likewise.
-        mask: Not used: what is seen is known.
+        attention_mask: That of `Prefixes.unmasked`.
         scaling: Of the scores.
         options: Others that the model hands over.
     """
-    refuse_unknown(options, "softcap")
+    refuse_unknown(attention_mask, options, "softcap")
     slab: Slab = attended()
     layer = module.layer_idx
     rows, heads, _, dimension = query.shape

@@ -22,6 +22,8 @@ from harness.engine.trie import Ids, trie
 
 FAILURES = (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError, NotImplementedError)
 """How a model that is tried with masks or positions it does not take may fail."""
+_LONGEST = 27
+"""Tokens of the longest row tried in trees."""
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.06}
 """Largest distance from the plain logits, relative to their spread; a mask that is not heeded shows as 0.3 or more."""
 
@@ -34,6 +36,8 @@ def tree_fault(model: Any, prefixes: Prefixes, *, seed: int = 0) -> str | None:
         prefixes: The same, for the fast path.
         seed: Of the tokens tried.
     """
+    if prefixes.window is not None and prefixes.window <= prefixes.learned_tokens + _LONGEST:
+        prefixes.by_block = False  # rows that outgrow a window are given masks: blocks would go untried
     fault = _tried(model, prefixes, lambda: _tree_distance(model, prefixes, seed))
     if fault is not None and prefixes.by_block:
         prefixes.by_block = False
