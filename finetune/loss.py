@@ -307,15 +307,18 @@ def _tail(model: Any) -> _Tail | str:
 def _try_tails(model: Any) -> _Tail | str:
     """The first candidate for a backbone with which a few tokens get the logits that the model itself gives them."""
     inner = inner_model(model)
-    backbone = getattr(inner, getattr(inner, "base_model_prefix", ""), None)
-    if not isinstance(backbone, nn.Module):
+    named = getattr(inner, getattr(inner, "base_model_prefix", ""), None)
+    backbones = [named] if isinstance(named, nn.Module) else []
+    if not backbones and isinstance(inner, PreTrainedModel):  # Llama 4 has the prefix of the larger model it is part of
+        backbones = _parts(inner)
+    if not backbones:
         return "its backbone has no name"
-    parts = [module for module in backbone.children() if isinstance(module, PreTrainedModel)]
+    candidates = [*backbones, *(part for backbone in backbones for part in _parts(backbone))]
     ids = torch.arange(1, 9, device=inner.get_input_embeddings().weight.device).view(2, 4)
     wanted = model(input_ids=ids).logits[:, -4:].flatten(0, 1).float()
     exact = inner.dtype == torch.float32 and not torch.is_autocast_enabled(ids.device.type)
     tolerance = 1e-4 if exact else 2e-2
-    for candidate in (backbone, *parts):
+    for candidate in candidates:
         tail = _Tail(inner, candidate)
         try:
             logits = tail(tail.hidden(model, {"input_ids": ids}).flatten(0, 1)).float()
@@ -325,3 +328,7 @@ def _try_tails(model: Any) -> _Tail | str:
             tail.vocabulary = logits.shape[-1]
             return tail
     return "its head could not be told from its backbone"
+
+
+def _parts(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.children() if isinstance(module, PreTrainedModel)]
