@@ -9,7 +9,8 @@ from collections.abc import Sequence
 def read_curve(losses: Sequence[float], held_out: Sequence[float] = ()) -> str:
     """A few words that read a loss curve, and what to do about it.
 
-    Diverged when a loss is no finite number. Overfitting when the loss of held-out rows ends more than 5 % above its lowest.
+    Diverged when a loss is no finite number, or when the last quarter is higher than the first step by more than 20 %:
+    training has undone what the model knew. Overfitting when the loss of held-out rows ends more than 5 % above its lowest.
     Else the last quarter against the one before it, of the held-out losses where there are enough of them: still falling
     when it is lower by more than 5 %; oscillating when the training loss is higher by more than 5 % or its steps scatter
     by more than half of their mean; else converged.
@@ -25,12 +26,16 @@ def read_curve(losses: Sequence[float], held_out: Sequence[float] = ()) -> str:
         'converged'
         >>> read_curve([4.0, 2.0, 1.0, 0.5], [2.0, 1.5, 1.8])
         'overfitting: stop earlier'
+        >>> read_curve([4.0] + [7.15] * 40)
+        'diverged: lower the rate'
     """
     if not all(map(math.isfinite, (*losses, *held_out))):
-        return "diverged"
+        return "diverged: lower the rate"
     if len(losses) < 4:
         return "too short to tell"
     last, mean, earlier = _quarters(losses)
+    if mean > 1.2 * losses[0] > 0:
+        return "diverged: lower the rate"
     spread = (sum((x - mean) ** 2 for x in last) / len(last)) ** 0.5
     if held_out and held_out[-1] > 1.05 * min(held_out):
         return "overfitting: stop earlier"

@@ -45,7 +45,16 @@ made anew, and kept, for every shape."""
 
 
 class Diverged(Exception):
-    """The loss or the gradient is no finite number any more; the weights are those of the last good step."""
+    """The loss or the gradient is no finite number any more.
+
+    Args:
+        what: And at which step.
+        broken: Whether the weights give no number for the rows of the step before either, which they did then.
+    """
+
+    def __init__(self, what: str, *, broken: bool = False) -> None:
+        super().__init__(what)
+        self.broken = broken
 
 
 @dataclass(frozen=True)
@@ -102,6 +111,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self._held_out, self._headline, self._ranks = held_out, headline, ranks
         self.most_rows = settings.micro_batch_size
         self._tokens = 0
+        self._learned: Batch | None = None
         super().__init__(train_dataset=Rows(stage.rows), eval_dataset=Rows(held_out), data_collator=_Handful, **options)
         self._rate = schedule(settings, self.args.max_steps)
         self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -150,8 +160,22 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             self._noise.length = sum(map(length, inputs.rows)) / len(inputs.rows)
         loss: Tensor = self._fitting(lambda batch: self._learn(model, batch), inputs)
         if not math.isfinite(loss):
-            raise Diverged(f"the loss of step {self.state.global_step + 1} is {loss:g}")
+            broken = not self.gives_numbers()
+            raise Diverged(f"the loss of step {self.state.global_step + 1} is {loss:g}", broken=broken)
+        self._learned = inputs
         return loss
+
+    @torch.no_grad()
+    def gives_numbers(self) -> bool:
+        """Whether the weights give the rows last learned from a loss that is a number, as those before them did."""
+        if self._learned is None:
+            return True
+        with self.accelerator.autocast():
+            losses = [
+                self._stage.loss(self.model, self._prepare_inputs(part), self._learned.items)
+                for part in self._learned.parts
+            ]
+        return all(bool(loss.isfinite()) for loss in losses)
 
     def _learn(self, model: Any, batch: Batch) -> Tensor:
         """The batch's loss; its gradient is added up on the way."""

@@ -92,7 +92,8 @@ def run_training(
         with memory, energy:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except Diverged as error:
-        raise Diverged(f"{error}; {_keep_last_good(job, model, tokenizer, stage, recorder)}") from None
+        kept = _keep_last_good(job, model, tokenizer, stage, trainer, recorder, broken=error.broken)
+        raise Diverged(f"{error}; lower the rate ({kept})") from None
     if ranks is not None:
         ranks.finish()
     trained = Trained(
@@ -277,18 +278,24 @@ def _notes(job: TrainJob, model: Any, trainer: StageTrainer, foreign: bool) -> l
     return notes
 
 
-def _keep_last_good(job: TrainJob, model: Any, tokenizer: Any, stage: Stage, recorder: Recorder) -> str:
-    """Leaves the weights of the step before the one that went wrong beside where the artifact would be."""
+def _keep_last_good(
+    job: TrainJob, model: Any, tokenizer: Any, stage: Stage, trainer: StageTrainer, recorder: Recorder, *, broken: bool
+) -> str:
+    """Leaves the last weights that gave a number beside where the artifact would be; says where they are."""
     done = recorder.steps[-1]["step"] if recorder.steps else 0
+    if broken:
+        checkpoint, _ = last_checkpoint(job.state, job.train_key)
+        if checkpoint:
+            trainer._load_from_checkpoint(checkpoint)
+        done = step_of(checkpoint) if checkpoint and trainer.gives_numbers() else 0
     finite = all(bool(p.isfinite().all()) for p in model.parameters() if p.requires_grad)
-    advice = "lower the rate"
     if not done or not finite:
-        return advice
+        return "no weights that give a number were kept"
     folder = job.output.with_name(f"{job.output.name}-step-{done}")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     _save(job, model, tokenizer, stage, folder)
-    return f"{advice} (the weights of step {done} are in {folder})"
+    return f"the weights of step {done} are in {folder}"
 
 
 def _save(job: TrainJob, model: Any, tokenizer: Any, stage: Stage, folder: Path) -> None:

@@ -20,7 +20,7 @@ from harness.mixes import parse_mix
 from harness.records import train_record
 from harness.results import Train
 from harness.session import Session, State
-from harness.settings import ONLINE_STAGES
+from harness.settings import ONLINE_STAGES, ONLY_FOR
 from harness.snapshot import Snapshot
 from harness.trainings import TUNED_ON, Training
 
@@ -166,7 +166,10 @@ def _command(session: Session, state: State, command: str) -> str:
     alone = not isinstance(training.start, Training) and not isinstance(training.reward, Training)
     if state.row.spec.fold is not None or not alone or config.task_parameters:
         return command
-    settings = training.settings.model_dump(exclude_none=True) | {"lr": training.lr}
+    stage = training.settings.stage or "sft"
+    given = training.settings.model_dump(exclude_none=True)
+    settings = {name: value for name, value in given.items() if stage in ONLY_FOR.get(name, (stage,))}
+    settings |= {"lr": training.lr}
     settings |= {"batch_size": training.batch_size, "max_length": training.max_length}
     settings |= {"epochs": training.epochs} if training.steps is None else {"steps": training.steps}
     if training.validation is not None and "validation" not in settings:

@@ -114,7 +114,8 @@ class Comparison:
                     yield comparison
                     return
                 comparison.created = before.created if before else comparison.created
-                overlaps = comparison.session.overlaps  # while the worker imports torch
+                # looked for while the worker imports torch
+                overlaps = comparison.session.overlaps if purpose == "compare" else ()
                 comparison.session.environment = server.run(EnvironmentJob(config.device, config.dtype))
                 if any(task.task.executes_code for task in prepared.tasks):
                     comparison.session.environment["guard"] = protections()
@@ -447,6 +448,11 @@ def train_only(
         UserError: The variant is no method, its training failed, or what it trains cannot be merged.
     """
     config = config.one_training()
+    if suffix := config.variants[0].transforms:
+        raise UserError(
+            f"`{suffix}` says how a variant is scored, and `harness train` scores nothing",
+            hint="leave it out" + ("; `--merge` writes the merged weights" if "@merged" in suffix else ""),
+        )
     if merge:
         refuse_merge(config)
     listener = progress or Progress()

@@ -183,7 +183,18 @@ def _judging(model: Any, folder: Path) -> Any:
 
 
 def _folded(model: Any, recipe: Recipe) -> Any:
-    """A PEFT model's base with the adapter in its weights."""
+    """A PEFT model's base with the adapter in its weights.
+
+    Raises:
+        UserError: They cannot be merged, or they would change a weight that is two layers' at once.
+    """
+    ends = {model.get_base_model().get_input_embeddings(), model.get_base_model().get_output_embeddings()}
+    if len({_own_weight(end).data_ptr() for end in ends if end is not None}) == 1 and any(map(_is_adapted, ends)):
+        raise UserError(
+            f"the adapter `{recipe.adapter}` cannot be merged: embeddings and output head are one weight, and it is for one"
+            " of them",
+            hint="leave out `@merged`, or train without `lm_head` and `embed_tokens` among the target modules",
+        )
     try:
         if hasattr(model.base_model, "merge_and_unload"):
             return model.merge_and_unload()
@@ -253,6 +264,15 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
                 if nested is not None:
                     yield from (t for t in (nested.absmax, nested.code) if isinstance(t, Tensor))
     yield from model.buffers()
+
+
+def _own_weight(layer: Any) -> Tensor:
+    weight: Tensor = getattr(layer, "base_layer", layer).weight
+    return weight
+
+
+def _is_adapted(layer: Any) -> bool:
+    return hasattr(layer, "base_layer")
 
 
 def _requantize(merged: Any, recipe: Recipe) -> Any:

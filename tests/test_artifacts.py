@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from harness import children, comparison
+from harness import card, children, comparison
 from harness.card import CARD, model_card
 from harness.cli import main
 from harness.comparison import Left, train_only
@@ -253,8 +253,23 @@ def test_a_card_of_an_artifact_taken_from_another_run_is_its_own(tmp_path: Path)
     assert (first / "adapter_model.safetensors").samefile(second / "adapter_model.safetensors")
 
 
+def test_the_command_on_a_card_leaves_out_what_means_nothing_to_its_stage(tmp_path: Path) -> None:
+    (tmp_path / "judge.py").write_text(
+        "def longer(prompts, completions, references):\n    return [0.0] * len(prompts)\n"
+    )
+    (tmp_path / "text.txt").write_text("a line\n" * 20)
+    variants = [
+        f"pt=lora:stage=pretrain,data={tmp_path}/text.txt",
+        f"rl=lora:stage=grpo,reward={tmp_path}/judge.py@longer",
+    ]
+    prepared = prepare(configure(variants, tasks=["mini_gsm8k"], train={"generations": 4}, output_dir=tmp_path))
+    session = Session(prepared, RunFolder(tmp_path, 0), "", {"dtype": "float32"})
+    told = {name: card._command(session, state, "") for name, state in session.states.items()}
+    assert "generations" not in told["pt"] and "generations=4" in told["rl"]
+
+
 def test_a_training_leaves_a_merged_checkpoint_when_told(tmp_path: Path) -> None:
-    left = left_by(tmp_path, "lora:rank=4@4bit", merge=True, train={"lr": 0.02}, dtype="float32")
+    left = left_by(tmp_path, "lora:rank=4", merge=True, train={"lr": 0.02}, dtype="float32")
     assert left.merged is not None and left.merged.parent.name == "merged"
     assert "merged" in (left.merged / CARD).read_text()
     base = Base(Path(prepare(configure(["base"])).model.folder), "cpu", "float32")
@@ -277,6 +292,13 @@ def test_a_training_leaves_a_merged_checkpoint_when_told(tmp_path: Path) -> None
 def test_what_cannot_be_merged_is_refused_before_training(tmp_path: Path, variant: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         left_by(tmp_path, variant, merge=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_how_a_variant_is_scored_is_nothing_to_train_by(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="`@merged@4bit` says how a variant is scored") as refused:
+        left_by(tmp_path, "lora@merged@4bit")
+    assert "`--merge` writes" in str(refused.value.hint)
     assert not list(tmp_path.iterdir())
 
 

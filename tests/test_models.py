@@ -112,6 +112,17 @@ def test_a_merged_adapter_says_what_it_says_unmerged_and_spends_the_base(root: P
     assert torch.equal(logits(one.attach(tiny.bare(base))), said), "the next variant gets the base as it was"
 
 
+@pytest.mark.parametrize("layer", ["lm_head", "wte"])
+def test_what_is_one_weight_for_two_layers_is_not_merged_into_for_one(tmp_path: Path, layer: str) -> None:
+    base = tiny.tiny_base(tiny.save_tiny(tmp_path / "tied", "gpt2"))
+    tiny.save_random_lora(tmp_path / "lora", base, target_modules=[layer, "c_attn"])
+    with pytest.raises(UserError, match="embeddings and output head are one weight"):
+        resident(base).attach(Recipe(base, tmp_path / "lora", merged=True))
+    free = tiny.save_random_lora(tmp_path / "free", base, target_modules=["c_attn"])
+    said = logits(resident(base).attach(Recipe(base, free)))
+    assert torch.allclose(logits(resident(base).attach(Recipe(base, free, merged=True))), said, rtol=1e-4, atol=1e-5)
+
+
 def test_qlora_is_merged_into_dequantized_weights(root: Path) -> None:
     from peft import PeftModel
 

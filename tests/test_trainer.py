@@ -542,7 +542,7 @@ def test_a_loss_that_is_no_number_stops_with_its_step_and_keeps_the_last_good_we
         nonlocal calls
         calls += 1
         loss = own(*arguments, **options)
-        if calls < 3:
+        if calls != 3:
             return loss
         return loss * math.nan if where == "loss" else loss + (loss * 0).sqrt()  # of slope inf * 0
 
@@ -558,6 +558,28 @@ def test_a_loss_that_is_no_number_stops_with_its_step_and_keeps_the_last_good_we
     found = load_file(kept / "adapter_model.safetensors")
     assert all(bool(tensor.isfinite().all()) for tensor in found.values())
     assert not job.output.exists()
+
+
+def test_weights_that_give_no_number_any_more_are_not_kept_as_good(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_for(root, tmp_path, steps=9, lr=1e30)
+    with pytest.raises(steps.Diverged, match=r"lower the rate \(no weights that give a number were kept\)"):
+        train(job)
+    assert not list(tmp_path.glob("artifact*"))
+    monkeypatch.setattr(steps, "CHECKPOINT_EVERY_SECONDS", 0.0)
+
+    def seldom(event: Event) -> None:
+        if isinstance(event, Advanced) and event.done == 2:
+            monkeypatch.setattr(steps, "CHECKPOINT_EVERY_SECONDS", 1e9)
+
+    rates = replace(job.training, lr=1e-3, schedule="staged", rates=(1.0, 1.0, 1e33))
+    with pytest.raises(steps.Diverged, match=r"the weights of step [23] are in") as caught:
+        train(replace(job, training=rates), seldom)
+    (kept,) = tmp_path.glob("artifact-step-*")
+    assert str(kept) in str(caught.value)
+    found = load_file(kept / "adapter_model.safetensors")
+    assert all(float(tensor.abs().max()) < 10 for tensor in found.values())
 
 
 def test_a_checkpoint_of_another_training_is_not_taken_up(
@@ -666,9 +688,9 @@ def test_held_out_rows_tell_overfitting_and_falling_from_what_training_shows() -
     assert read_curve(falling, [3.0, 2.0, 2.2]) == "overfitting: stop earlier"
     assert read_curve(falling, [3.0, 2.0, 2.0, 2.0, 2.0, 2.01]) == "converged"
     assert read_curve([1.0] * 40, [3.0, 2.0, 1.5, 1.1]) == "still falling: more steps may help"
-    assert read_curve(falling, [3.0, math.nan]) == "diverged"
+    assert read_curve(falling, [3.0, math.nan]) == "diverged: lower the rate"
 
 
 @pytest.mark.parametrize("losses", [[4.0, 3.0, math.nan, math.nan], [4.0] * 20 + [math.inf]])
 def test_a_curve_that_left_the_numbers_has_diverged(losses: list[float]) -> None:
-    assert read_curve(losses) == "diverged"
+    assert read_curve(losses) == "diverged: lower the rate"
