@@ -19,7 +19,7 @@ from typing import Any, Literal
 from harness.card import CARD, model_card
 from harness.config import Config
 from harness.demands import check
-from harness.document import finished, unfinished
+from harness.document import finished, training_data_notes, unfinished
 from harness.encoder import load_encoder
 from harness.engine.plan import plan_tree, tokens_fed, tokens_needed
 from harness.errors import UserError
@@ -464,6 +464,8 @@ def train_only(
         state = next(iter(comparison.session.states.values()))
         if state.artifact is None:
             raise UserError(f"training failed: {state.error}", hint=f"see {folder / 'train'}")
+        for note in training_data_notes(comparison.session):
+            listener.say("Note", note)
         return Left(state.artifact, comparison.merge(state) if merge else None)
 
 

@@ -40,7 +40,7 @@ def finished(session: Session, *, created: str, command: str, seconds: dict[str,
         for state in scored
         for note in (*state.notes, *(state.trained.notes if state.trained else ()))
     ]
-    notes = [*run, *counted.warnings, *_cut_prompts(counted), *_training_data(session)]
+    notes = [*run, *counted.warnings, *_cut_prompts(counted), *training_data_notes(session)]
     document = _document(session, counted, notes, created, command, seconds)
     return document.model_copy(update={"replicated": together})
 
@@ -154,7 +154,7 @@ def _cut_prompts(counted: Tally) -> list[str]:
     ]
 
 
-def _training_data(session: Session) -> list[str]:
+def training_data_notes(session: Session) -> list[str]:
     """What is to be known of the data of each training, and what the longest length allowed has cut."""
     found: dict[str, None] = {}
     for state in session.states.values():

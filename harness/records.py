@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from harness.finetune.curve import read_curve, read_rewards
 from harness.jobs import Benched, Trained
@@ -10,6 +11,7 @@ from harness.overlap import Found, own_texts, shared_runs
 from harness.preparation import Prepared, Row
 from harness.quantiles import percentile
 from harness.results import Inference, Overlap, SharedSample, Throughput, Train, TrainingData, TuningTrial
+from harness.snapshot import Snapshot
 from harness.trainings import Training
 from harness.tuning import Tuned
 
@@ -134,13 +136,25 @@ def overlap_summary(overlaps: Sequence[Overlap]) -> str:
     return f"{stand}; {sharing:,} of {total:,} share a run of words with it" if sharing else stand
 
 
+def _other_base(row: Row, model: Snapshot) -> list[str]:
+    """What a given adapter says of its base, where that is not the model that it stands on here."""
+    given = row.adapter or (row.training.start if row.training else None)
+    named = given.config.get("base_model_name_or_path") if isinstance(given, Snapshot) and given.is_adapter else None
+    same = not named or Path(named).name == Path(model.name).name or Path(named) == model.folder
+    if same or model.name.replace("/", "--") in str(named):  # as the Hub's cache writes a name
+        return []
+    return [
+        f"{row.spec.name}: its adapter names `{named}` as the base that it was trained on, and stands on `{model.name}`"
+    ]
+
+
 def fairness(prepared: Prepared, rows: Sequence[Row]) -> list[str]:
     """Sentences about what differs between variants besides the method.
 
     One note for the settings of the trainings (only those that are not the same for all), one for rates that nobody chose,
-    one for the prompts.
+    one for the prompts, and one for each given adapter that names another base.
     """
-    notes = []
+    notes = [note for row in rows for note in _other_base(row, prepared.model)]
     trained = [row for row in rows if row.training and not row.spec.replica]
     described = {row.spec.name: _settings(row.training) for row in trained if row.training}
     labels = dict.fromkeys(label for settings in described.values() for label in settings)

@@ -268,6 +268,32 @@ def test_the_command_on_a_card_leaves_out_what_means_nothing_to_its_stage(tmp_pa
     assert "generations" not in told["pt"] and "generations=4" in told["rl"]
 
 
+def test_an_adapter_that_names_another_base_is_told_of(tmp_path: Path) -> None:
+    left = left_by(tmp_path, "lora:rank=4").artifact
+    for asked in ([str(left)], [f"lora:rank=4,start={left}"]):
+        prepared = prepare(configure(asked, tasks=["mini_gsm8k"]))
+        assert not any("its adapter names" in note for note in fairness(prepared, prepared.rows))
+    described = json.loads((left / "adapter_config.json").read_text())
+    described["base_model_name_or_path"] = "somebody/else"
+    (left / "adapter_config.json").write_text(json.dumps(described))
+    for asked in ([str(left)], [f"lora:rank=4,start={left}"]):
+        prepared = prepare(configure(asked, tasks=["mini_gsm8k"]))
+        assert any(
+            "names `somebody/else`" in note and "stands on `tiny`" in note for note in fairness(prepared, prepared.rows)
+        )
+
+
+def test_training_alone_says_what_it_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"prompt": "x " * 30, "completion": " y" * 40}] * 3 + [
+        {"prompt": f"{n}", "completion": " z"} for n in range(5)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = ["--train", str(tmp_path / "rows.jsonl"), "--max-length", "48", "--steps", "1"]
+    assert main(["train", "lora:rank=4", *data, "--output-dir", str(tmp_path / "runs")]) == 0
+    said = capsys.readouterr().err
+    assert "tokens were lost" in said and "score" not in said and "Overlap" not in said
+
+
 def test_a_training_leaves_a_merged_checkpoint_when_told(tmp_path: Path) -> None:
     left = left_by(tmp_path, "lora:rank=4", merge=True, train={"lr": 0.02}, dtype="float32")
     assert left.merged is not None and left.merged.parent.name == "merged"
