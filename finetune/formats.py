@@ -27,6 +27,7 @@ from harness.render import Example
 from harness.settings import ONLINE_STAGES, PAIRED_STAGES, Stage
 
 _ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant", "model": "assistant"}
+_KNOWN_ROLES = ("system", "user", "assistant", "tool", *_ROLES)
 _MESSAGES = 'messages are `{"role": "user", "content": "…"}`, the last one the assistant\'s'
 _WANTED = "prompt + completion, instruction + output, messages, chosen + rejected, or text"
 _TOGETHER: tuple[frozenset[str], ...] = (
@@ -37,6 +38,12 @@ _TOGETHER: tuple[frozenset[str], ...] = (
     frozenset({"instruction", "input", "system", "chosen", "rejected"}),
 )
 """Columns of one format: with some of them mapped, the others keep their names."""
+_USUAL = {
+    "prompt": ("question", "problem", "query", "input"),
+    "completion": ("answer", "output", "response", "solution"),
+    "output": ("response", "answer", "completion", "solution"),
+}
+"""Names that our columns go by elsewhere."""
 
 
 def examples_from_rows(
@@ -97,18 +104,21 @@ class _Reader:
 
     def read(self, index: int, row: Row) -> list[Example]:
         """The examples of a row; none where it holds no text."""
-        turns = row.get("messages") or row.get("conversations")
+        names = [column for column in ("messages", "conversations") if column in row]
+        conversation = next((column for column in names if row[column]), names[0] if names else "")
+        turns = row.get(conversation)
         if "chosen" in row and "rejected" in row:
             return [self._preference(index, row, turns)]
         if self.stage in PAIRED_STAGES:
             raise self._unfit(index, row, f"`stage={self.stage}` learns from `chosen` and `rejected`")
-        if "messages" in row or "conversations" in row:
-            return self._conversation(index, row, turns)
+        if conversation:
+            return self._conversation(index, row, conversation, turns)
         if "prompt" in row and ("completion" in row or self.stage in ONLINE_STAGES):
             prompt, completion = row["prompt"], row.get("completion", "")
             if isinstance(prompt, list):
                 answer = completion if isinstance(completion, list) else [{"role": "assistant", "content": completion}]
-                return self._conversation(index, row, [*prompt, *(answer if completion else [])])
+                known = completion or self.stage not in ONLINE_STAGES
+                return self._conversation(index, row, "prompt", [*prompt, *(answer if known else [])])
             return [self._pair(index, row, self._text(index, "prompt", prompt), "completion", completion)]
         answer_column = next((column for column in ("output", "response") if column in row), "output")
         if "instruction" in row and (answer_column in row or self.stage in ONLINE_STAGES):
@@ -144,16 +154,21 @@ class _Reader:
         parts = [self._text(index, column, row.get(column) or "") for column in ("instruction", further)]
         return "\n\n".join(part for part in parts if part)
 
-    def _conversation(self, index: int, row: Row, given: Any) -> list[Example]:
+    def _conversation(self, index: int, row: Row, column: str, given: Any) -> list[Example]:
         """The last assistant turn after what came before it, or every one."""
+        if not isinstance(given, list) or not given:
+            wrong = "an empty list" if isinstance(given, list) else f"{type(given).__name__}, not a list of turns,"
+            raise UserError(f"training data `{self.name}`: row {index} has {wrong} in `{column}`", hint=_MESSAGES)
         turns = self._turns(index, given)
-        if turns and turns[-1]["role"] != "assistant" and self.stage in ONLINE_STAGES:
+        if turns[-1]["role"] != "assistant" and self.stage in ONLINE_STAGES:
             return [Example(self._rendered(index, row, turns), "")]
         places = [place for place, turn in enumerate(turns) if turn["role"] == "assistant" and place]
         if not places:
-            raise UserError(
-                f"training data `{self.name}`: row {index} has no assistant turn after another", hint=_MESSAGES
-            )
+            # not refused before: a template may have roles of its own
+            unknown = [turn["role"] for turn in turns if turn["role"] not in _KNOWN_ROLES]
+            wrong = f"a turn of the unknown role `{unknown[0]}`" if unknown else "no assistant turn after another"
+            hint = f"known: {', '.join(_KNOWN_ROLES)}" if unknown else _MESSAGES
+            raise UserError(f"training data `{self.name}`: row {index} has {wrong}", hint=hint)
         return [
             Example(self._rendered(index, row, turns[:place]), self._spoken(turns[place]))
             for place in (places if self.every_turn else places[-1:])
@@ -212,13 +227,23 @@ class _Reader:
 
     def _turns(self, index: int, given: Any) -> list[Message]:
         messages: list[Message] = []
-        for turn in given if isinstance(given, list) else []:
+        for place, turn in enumerate(given if isinstance(given, list) else []):
             if not isinstance(turn, Mapping):
                 raise UserError(
                     f"training data `{self.name}`: row {index} has a {type(turn).__name__} as a turn", hint=_MESSAGES
                 )
-            role, content = turn.get("role") or turn.get("from"), turn.get("content") or turn.get("value") or ""
-            role = _ROLES.get(str(role), str(role))
+            role = str(turn.get("role") or turn.get("from"))
+            role = _ROLES.get(role, role)
+            content = turn.get("value") if turn.get("content") is None else turn["content"]
+            called = turn.get("tool_calls") or turn.get("function_call")
+            if called or content is None:
+                wrong = "a tool call, which is not read," if called else "no `content`"
+                raise UserError(
+                    f"training data `{self.name}`: row {index} has {wrong} in turn {place} ({role})",
+                    hint="write the call into `content` as the model is to write it, or leave the row out"
+                    if called
+                    else "give the turn a text, or leave the row out",
+                )
             messages.append({"role": role, "content": self._text(index, f"{role} turn", content)})
         return messages
 
@@ -235,12 +260,32 @@ class _Reader:
         return value
 
     def _unfit(self, index: int, row: Row, wanted: str) -> UserError:
-        ours = ("chosen", "rejected") if self.stage in PAIRED_STAGES else ("prompt", "completion")
-        first, last = (self.there[0], self.there[-1]) if self.there else ("X", "Y")
         return UserError(
             f"training data `{self.name}`: row {index} has the columns {', '.join(row) or 'none'}; {wanted}",
-            hint=f"map them: `--train-columns {ours[0]}={first},{ours[1]}={last}`",
+            hint=self._mapping(),
         )
+
+    def _mapping(self) -> str:
+        """How to map columns, those named where their names tell what they hold."""
+        ours = ["prompt", "completion"]
+        if self.stage in PAIRED_STAGES:
+            ours = ["chosen", "rejected"]
+        elif self.stage in ONLINE_STAGES:
+            ours = ["prompt"]
+        elif "instruction" in self.there:  # which is put together with `input`
+            ours = ["output"]
+        found = {
+            column: next((name for name in _USUAL.get(column, ()) if name in self.there), "COLUMN")
+            for column in ours
+            if column not in self.there
+        }
+        if not found:
+            return "mend the row, or leave it out"
+        command = "`--train-columns " + ",".join(f"{column}={name}" for column, name in found.items()) + "`"
+        among = f" (of: {', '.join(self.there) or 'none'})" if "COLUMN" in found.values() else ""
+        if self.stage in PAIRED_STAGES:
+            return f"it needs a better and a worse answer to one prompt; under other names: {command}{among}"
+        return f"map them: {command}{among}"
 
 
 def _shared(one: Sequence[Message], other: Sequence[Message]) -> int:

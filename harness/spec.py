@@ -10,6 +10,7 @@ Example:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from harness.config import Config as Config
 from harness.config import listed
 from harness.configfile import ConfigFile, Place, load
 from harness.errors import UserError, did_you_mean, together
+from harness.files import FORMATS
 from harness.gates import parse_gate
 from harness.mixes import parse_mix
 from harness.registry import find, find_all, parse_task, split_path
@@ -253,16 +255,24 @@ def _data_problem(what: str, data: str) -> UserError | None:
             return None
         return UserError(f"malformed {what} data `{data}`", hint="write hub:owner/name[:config[:split]]")
     path, _ = split_path(data)
-    if (path.is_file() and path.suffix != ".py") or ("/" in data and path.is_dir()):
+    if (path.is_file() and path.suffix in FORMATS) or ("/" in data and path.is_dir()):
         return None
+    unread = UserError(f"{what} file `{data}` is of an unknown extension", hint="known: " + " ".join(FORMATS))
+    if path.is_file() and path.suffix not in ("", ".py"):
+        return unread
+    meant = "parts of a mix stand apart: `a + b`" if "+" in data else ""
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(:.*)?", data) and path.suffix not in (*FORMATS, ".py"):
+        meant = f"did you mean `hub:{data}`?"
     if path.suffix and path.suffix != ".py" and not path.exists():
         near = [each.name for each in path.parent.glob("*")] if path.parent.is_dir() else []
-        return UserError(f"no {what} file `{data}`", hint=did_you_mean(path.name, near) if near else "check the path")
+        hint = meant or (did_you_mean(path.name, near) if near else "check the path")
+        return UserError(f"no {what} file `{data}`", hint=hint)
     try:
         find("task", parse_task(data).source)
     except UserError as error:
-        hint = "parts of a mix stand apart: `a + b`" if "+" in data else error.hint
-        return UserError(f"{what} data `{data}` is neither a task, a file, nor hub:owner/name", hint)
+        if path.is_file() and not path.suffix:
+            return unread
+        return UserError(f"{what} data `{data}` is neither a task, a file, nor hub:owner/name", meant or error.hint)
     return None
 
 

@@ -273,7 +273,18 @@ def train_data(
         examples = random.Random(0).sample(examples, settings.samples)
     names = tuple(dict.fromkeys(task.name for task in chosen))
     known = TrainData(name or "+".join(names), names, tuple(examples), duplicates)
-    return replace(known, notes=(_duplicates(known.name, duplicates, rows, settings),)) if duplicates else known
+    notes = [_duplicates(known.name, duplicates, rows, settings)] if duplicates else []
+    empty = sum(not example.completion.strip() for example in examples) if settings.stage in (None, "sft") else 0
+    if examples and empty == len(examples):
+        raise UserError(
+            f"every answer of the training data `{known.name}` is empty: nothing but the end of the text would be learned",
+            hint="is the right column the answer? `--train-columns prompt=COLUMN,completion=COLUMN`",
+        )
+    if empty:
+        notes.append(
+            f"{empty} of {len(examples)} training rows of {known.name} have an empty answer: they teach to end"
+        )
+    return replace(known, notes=tuple(notes))
 
 
 def _is_file(name: str) -> bool:

@@ -188,12 +188,33 @@ def test_a_missing_column_lists_those_there_are() -> None:
         )
 
 
-def test_columns_that_are_no_known_format_get_the_flag_to_type() -> None:
-    with pytest.raises(UserError, match="row 0 has the columns question, answer; wanted: prompt") as error:
-        one({"question": "1+1", "answer": "2"})
-    assert error.value.hint == "map them: `--train-columns prompt=question,completion=answer`"
-    with pytest.raises(UserError, match="row 0 has the columns none"):
-        one({})
+@pytest.mark.parametrize(
+    ("columns", "stage", "mapping"),
+    [
+        ("question answer", "sft", "`--train-columns prompt=question,completion=answer`"),
+        ("id question answer level", "sft", "`--train-columns prompt=question,completion=answer`"),
+        ("id problem level", "sft", "`--train-columns prompt=problem,completion=COLUMN` (of: id, problem, level)"),
+        ("a b", "sft", "`--train-columns prompt=COLUMN,completion=COLUMN` (of: a, b)"),
+        ("", "sft", "`--train-columns prompt=COLUMN,completion=COLUMN` (of: none)"),
+        ("prompt answer", "sft", "`--train-columns completion=answer`"),
+        ("instruction input answer", "sft", "`--train-columns output=answer`"),
+        ("id query answer", "grpo", "`--train-columns prompt=query`"),
+        ("prompt completion", "dpo", "`--train-columns chosen=COLUMN,rejected=COLUMN` (of: prompt, completion)"),
+        ("prompt chosen worse", "dpo", "`--train-columns rejected=COLUMN` (of: prompt, chosen, worse)"),
+    ],
+)
+def test_columns_that_are_no_known_format_get_the_flag_to_type(columns: str, stage: Any, mapping: str) -> None:
+    row = dict.fromkeys(columns.split(), "x")
+    with pytest.raises(UserError, match=f"row 0 has the columns {', '.join(row) or 'none'}; ") as error:
+        one(row, stage=stage)
+    needs = "it needs a better and a worse answer to one prompt; under other names" if stage == "dpo" else "map them"
+    assert error.value.hint == f"{needs}: {mapping}"
+
+
+def test_a_row_that_is_unlike_the_first_is_not_mapped_to_itself() -> None:
+    with pytest.raises(UserError, match="row 1 has the columns a, b") as error:
+        examples_from_rows("x", [{"prompt": "Q", "completion": "A"}, {"a": "Q", "b": "A"}])
+    assert error.value.hint == "mend the row, or leave it out"
 
 
 @pytest.mark.parametrize(
@@ -203,8 +224,13 @@ def test_columns_that_are_no_known_format_get_the_flag_to_type() -> None:
         ({"prompt": None, "completion": "2"}, "row 0 has NoneType in `prompt`"),
         ({"instruction": ["x"], "output": "2"}, "row 0 has list in `instruction`"),
         ({"text": 3.5}, "row 0 has float in `text`"),
-        ({"messages": None}, "row 0 has no assistant turn"),
-        ({"messages": "hi"}, "row 0 has no assistant turn"),
+        ({"messages": None}, "row 0 has NoneType, not a list of turns, in `messages`"),
+        ({"messages": "hi"}, "row 0 has str, not a list of turns, in `messages`"),
+        ({"messages": []}, "row 0 has an empty list in `messages`"),
+        ({"conversations": []}, "row 0 has an empty list in `conversations`"),
+        ({"messages": [*TURNS[:2], {"from": "zzz", "value": "A"}]}, "row 0 has a turn of the unknown role `zzz`"),
+        ({"messages": [{"role": "user", "content": []}, TURNS[2]]}, "row 0 has list in `user turn`"),
+        ({"prompt": TURNS, "completion": None}, r"row 0 has no `content` in turn 3 \(assistant\)"),
         ({"messages": TURNS[:2]}, "row 0 has no assistant turn"),
         ({"messages": TURNS[2:]}, "row 0 has no assistant turn"),
         ({"messages": ["hi", "yo"]}, "row 0 has a str as a turn"),
@@ -215,6 +241,35 @@ def test_columns_that_are_no_known_format_get_the_flag_to_type() -> None:
 def test_what_is_not_text_is_named_with_row_and_column(row: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         one(row)
+
+
+CALL = {"tool_calls": [{"function": {"name": "add", "arguments": "{}"}}]}
+
+
+@pytest.mark.parametrize(
+    ("turn", "said", "hint"),
+    [
+        ({"role": "assistant", "content": None, **CALL}, "a tool call, which is not read, in turn 2", "write the call"),
+        ({"role": "assistant", "content": "", **CALL}, "a tool call, which is not read, in turn 2", "write the call"),
+        ({"role": "assistant", **CALL}, "a tool call, which is not read, in turn 2", "write the call into `content`"),
+        ({"role": "assistant", "content": None}, "no `content` in turn 2", "give the turn a text"),
+        ({"role": "assistant"}, "no `content` in turn 2", "give the turn a text"),
+        ({"from": "gpt", "value": None}, "no `content` in turn 2", "give the turn a text"),
+    ],
+)
+def test_a_turn_without_text_is_refused(turn: dict[str, Any], said: str, hint: str) -> None:
+    good = {"messages": TURNS}
+    for turns in ([*TURNS[:2], turn], [*TURNS[:2], turn, *TURNS[1:]]):
+        with pytest.raises(UserError, match=rf"`x`: row 1 has {said} \(assistant\)") as error:
+            examples_from_rows("x", [good, {"messages": turns}], template=CHAT)
+        assert str(error.value.hint).startswith(hint)
+
+
+def test_empty_turns_are_turns() -> None:
+    turns = [{"role": "system", "content": ""}, {"role": "user", "content": "", "tool_calls": None}, TURNS[2]]
+    assert one({"messages": turns}, template=CHAT) == ("<system><user><assistant>", "A")
+    # the answer of a row is its own, even if it is empty, not an earlier turn
+    assert one({"prompt": [*TURNS, TURNS[1]], "completion": ""}, template=CHAT)[1] == ""
 
 
 def test_empty_texts_are_left_out_unless_nothing_is_left() -> None:

@@ -358,6 +358,16 @@ def test_copies_of_rows_are_told_of_or_left_out() -> None:
     assert [example.completion for example in left.examples] == ["one", "two"] * 2 and left.duplicates == 1
 
 
+def test_empty_answers_are_told_of_and_refused_where_there_are_no_others() -> None:
+    put("some.jsonl", *({"prompt": f"Q{n}", "completion": "A" * (n > 1)} for n in range(5)))
+    told = training(train={"data": "some.jsonl"}).data
+    assert told.notes == ("2 of 5 training rows of some.jsonl have an empty answer: they teach to end",)
+    put("none.jsonl", {"prompt": "Q", "completion": ""}, {"prompt": "P", "completion": " "})
+    with pytest.raises(UserError, match=r"every answer of the training data `none\.jsonl` is empty"):
+        training(train={"data": "none.jsonl"})
+    assert not training("lora:stage=pretrain", train={"data": "none.jsonl"}).data.notes
+
+
 def test_rows_are_held_out_by_share_or_by_name() -> None:
     put("valid.jsonl", {"text": "two"}, {"text": "four"})
     put("rows4.jsonl", *({"text": text} for text in ("one", "two", "three", "five")))

@@ -304,6 +304,30 @@ def test_yaml_keys_given_twice_and_torn_files_are_refused() -> None:
         configure(file=Path("gone.yaml"))
 
 
+@pytest.mark.parametrize(
+    ("data", "message", "hint"),
+    [
+        ("d/x.foo", "training file `d/x.foo` is of an unknown extension", "known: .jsonl .json"),
+        ("d/plain", "training file `d/plain` is of an unknown extension", "known: .jsonl .json"),
+        ("a.jsonl+b.jsonl", "no training file `a.jsonl+b.jsonl`", "parts of a mix stand apart: `a + b`"),
+        ("a.jsonl +b.jsonl", "no training file `a.jsonl +b.jsonl`", "parts of a mix stand apart: `a + b`"),
+        ("owner/name", "training data `owner/name` is neither", "did you mean `hub:owner/name`?"),
+        ("owner/name-1.5", "no training file `owner/name-1.5`", "did you mean `hub:owner/name-1.5`?"),
+        ("d/y.jsonl", "no training file `d/y.jsonl`", "did you mean `z.jsonl`?"),
+    ],
+)
+def test_data_that_is_not_there_gets_the_way_to_write_it(
+    data: str, message: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("d").mkdir()
+    for name in ("a.jsonl", "b.jsonl", "d/x.foo", "d/plain", "d/z.jsonl"):
+        Path(name).write_text('{"text": "x"}\n')
+    with pytest.raises(UserError) as error:
+        configure(["lora"], train={"data": data})
+    assert error.value.message.startswith(message) and str(error.value.hint).startswith(hint)
+
+
 def test_quotes_keep_a_text_a_text() -> None:
     data = parse("a: 'no'\nb: no\nc: 1.10\nd:\n", "x.yaml").data
     assert data == {"a": "no", "b": "no", "c": "1.10", "d": None} and isinstance(data["a"], Quoted)
