@@ -193,20 +193,23 @@ def _work(job: Job, connection: Connection) -> int:
     try:
         last = Done(run_job(job, connection.send))
     except BaseException as error:
-        last = _failure(error)
+        last = _failure(error, getattr(job, "output", None))
     connection.send(last)
     connection.close()
     return 0
 
 
-def _failure(error: BaseException) -> Failed:
+_FULL = ("no space left", "file too large", "disk quota exceeded")
+"""What the system says of a full disk, in errors of whatever library met it."""
+
+
+def _failure(error: BaseException, output: Path | None = None) -> Failed:
     text = "".join(traceback.format_exception(error))
     if isinstance(error, UserError):
         return Failed(error.message, error.hint, text, is_users=True)
-    if "no space left" in str(error).lower():  # libraries wrap it in errors of their own
-        return Failed(
-            "the disk is full", "what is finished is kept: make room, and give the same command again", text, True
-        )
+    if any(said in str(error).lower() for said in _FULL):
+        full = "the disk is full" + (f": could not write `{output}`" if output else "")
+        return Failed(full, "what is finished is kept: make room, and give the same command again", text, True)
     if is_out_of_memory(error):
         return Failed("out of memory", None, text, is_users=False)
     return Failed(

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import tiny_models as tiny
 
+from harness import worker
 from harness.errors import UserError
 from harness.jobs import (
     Advanced,
@@ -216,6 +217,13 @@ def test_what_a_user_can_mend_comes_back_as_such(server: Server, root: Path) -> 
 )
 def test_out_of_memory_is_told_from_other_errors(error: BaseException, is_memory: bool) -> None:
     assert is_out_of_memory(error) is is_memory
+
+
+def test_a_full_disk_is_told_with_what_could_not_be_written() -> None:
+    for error in (OSError(28, "No space left on device"), RuntimeError("I/O error: File too large (os error 27)")):
+        told = worker._failure(error, Path("runs/x/adapters/lora"))
+        assert told.error == "the disk is full: could not write `runs/x/adapters/lora`" and told.is_users
+    assert worker._failure(OSError(28, "No space left on device")).error == "the disk is full"
 
 
 def test_a_lock_that_the_server_holds_outlives_the_parents_own_descriptor(server: Server, tmp_path: Path) -> None:
