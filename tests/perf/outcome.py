@@ -118,9 +118,10 @@ def write_results(
         f"- Size: {size}",
     ]
     old = path.read_text(encoding="utf-8") if path.is_file() else ""
+    table, mark, behind = old.partition("\n## ")  # sections that others write
     kept: dict[str, str] = {}
-    if "\n".join(how) in old:
-        kept = {match[1]: match[0] for match in re.finditer(r"^\| `([\w-]+)` \|.*$", old, re.MULTILINE)}
+    if "\n".join(how) in table:
+        kept = {match[1]: match[0] for match in re.finditer(r"^\| `([\w-]+)` \|.*$", table, re.MULTILINE)}
     outcomes = [outcome for outcome in outcomes if not outcome.error]
     lines = {outcome.name: outcome.line().split("\n")[0] for outcome in outcomes}
     notes = [line for outcome in outcomes for line in outcome.line().split("\n")[1:] if line]
@@ -147,8 +148,7 @@ def write_results(
         *(f"- {note}" for note in notes),
         "",
     ]
-    sections = old[old.index("\n## ") :] if "\n## " in old else ""  # of `sections.py`
-    path.write_text("\n".join(text) + sections, encoding="utf-8")
+    path.write_text("\n".join(text) + mark + behind, encoding="utf-8")
 
 
 _EXPLAINED = """Models are random (seed 0): s8k is 8 layers of 512, 8 heads of which 4 for keys, a body of 23.6 M; m128k is
