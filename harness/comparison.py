@@ -114,15 +114,14 @@ class Comparison:
                     yield comparison
                     return
                 comparison.created = before.created if before else comparison.created
-                # looked for while the worker imports torch
-                overlaps = comparison.session.overlaps if purpose == "compare" else ()
+                overlaps = comparison.session.overlaps  # while the worker imports torch
                 comparison.session.environment = server.run(EnvironmentJob(config.device, config.dtype))
                 if any(task.task.executes_code for task in prepared.tasks):
                     comparison.session.environment["guard"] = protections()
                 progress.finish()
                 comparison.seconds["start"] = time.perf_counter() - began
                 progress.say("Plan", f"{describe(prepared, purpose)} · {folder.path}")
-                if overlaps:
+                if overlaps and purpose == "compare":
                     progress.say("Overlap", overlap_summary(overlaps))
                 comparison._save()
                 yield comparison

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from harness.artifacts import load_adapter, load_delta
 from harness.errors import UserError
-from harness.heads import load_head, put_head
+from harness.heads import inner_model, load_head, put_head
 from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Base, Method, Quant, Recipe
 from harness.pristine import Pristine
 from harness.registry import find, load_method
@@ -188,8 +188,10 @@ def _folded(model: Any, recipe: Recipe) -> Any:
     Raises:
         UserError: They cannot be merged, or they would change a weight that is two layers' at once.
     """
-    ends = {model.get_base_model().get_input_embeddings(), model.get_base_model().get_output_embeddings()}
-    if len({_own_weight(end).data_ptr() for end in ends if end is not None}) == 1 and any(map(_is_adapted, ends)):
+    inner = inner_model(model)
+    ends = [end for end in (inner.get_input_embeddings(), inner.get_output_embeddings()) if end is not None]
+    weights = {getattr(end, "base_layer", end).weight.data_ptr() for end in ends}
+    if len(weights) < len(ends) and any(hasattr(end, "base_layer") for end in ends):
         raise UserError(
             f"the adapter `{recipe.adapter}` cannot be merged: embeddings and output head are one weight, and it is for one"
             " of them",
@@ -264,15 +266,6 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
                 if nested is not None:
                     yield from (t for t in (nested.absmax, nested.code) if isinstance(t, Tensor))
     yield from model.buffers()
-
-
-def _own_weight(layer: Any) -> Tensor:
-    weight: Tensor = getattr(layer, "base_layer", layer).weight
-    return weight
-
-
-def _is_adapted(layer: Any) -> bool:
-    return hasattr(layer, "base_layer")
 
 
 def _requantize(merged: Any, recipe: Recipe) -> Any:

@@ -301,38 +301,32 @@ def test_one_answer_a_prompt_teaches_grpo_nothing(root: Path, tmp_path: Path) ->
 def test_an_interrupted_training_goes_on_with_the_same_answers(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    whole = children.train(job_for(root, tmp_path / "whole", stage=stage, steps=6, batch_size=2), lambda event: None)
+    assert_goes_on(root, tmp_path, monkeypatch, at=5, stage=stage, steps=6, batch_size=2)
+
+
+def assert_goes_on(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *, at: int, **settings: Any) -> None:
+    """A training that is interrupted after a step and taken up gives the losses and the weights of one that was not."""
+    whole = children.train(job_for(root, folder / "whole", **settings), lambda event: None)
     monkeypatch.setattr(optimizer_steps, "CHECKPOINT_EVERY_SECONDS", 0.0)
-    job = job_for(root, tmp_path / "cut", stage=stage, steps=6, batch_size=2)
+    job = job_for(root, folder / "cut", **settings)
 
     def stop(event: Any) -> None:
-        if getattr(event, "done", None) == 5:
+        if getattr(event, "done", None) == at:
             raise stages.Interrupted
 
     with pytest.raises(stages.Interrupted):
         children.train(job, stop)
     assert children.train(job, lambda event: None).losses == whole.losses
     name = "adapter_model.safetensors"
-    assert (job.output / name).read_bytes() == (tmp_path / "whole" / "artifact" / name).read_bytes()
+    assert (job.output / name).read_bytes() == (folder / "whole" / "artifact" / name).read_bytes()
 
 
 def test_a_training_in_rounds_that_is_interrupted_in_a_later_epoch_goes_on_with_the_same_rows(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # the last checkpoint is that of the first round of the second epoch
     settings: dict[str, Any] = {"stage": "ppo", "batch_size": 2, "steps": 24, "generations": 2, "warmup": 0}
-    whole = children.train(job_for(root, tmp_path / "whole", **settings), lambda event: None)
-    monkeypatch.setattr(optimizer_steps, "CHECKPOINT_EVERY_SECONDS", 0.0)
-    job = job_for(root, tmp_path / "cut", **settings)
-
-    def stop(event: Any) -> None:
-        if getattr(event, "done", None) == 18:  # the last checkpoint is that of the first round of the second epoch
-            raise stages.Interrupted
-
-    with pytest.raises(stages.Interrupted):
-        children.train(job, stop)
-    assert children.train(job, lambda event: None).losses == whole.losses
-    name = "adapter_model.safetensors"
-    assert (job.output / name).read_bytes() == (tmp_path / "whole" / "artifact" / name).read_bytes()
+    assert_goes_on(root, tmp_path, monkeypatch, at=18, **settings)
 
 
 @pytest.mark.parametrize(("stage", "where"), [("ppo", "learning"), ("ppo", "writing"), ("grpo", "writing")])

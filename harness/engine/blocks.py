@@ -98,11 +98,21 @@ def cheapest_cuts(depths: Sequence[int]) -> list[int]:
     return [int(starts[cut]) for cut in reversed(cuts)]
 
 
+def sees(ends: Tensor, new: Tensor, places: Tensor) -> Tensor:
+    """`[new, places]`, bool: which tokens of a tree see which, each those of its own row up to itself.
+
+    Args:
+        ends: `[tokens]`, those of the tree (`harness.engine.trie`).
+        new: `[new]` places of tokens.
+        places: `[places]` of those that they may see.
+    """
+    return (places <= new[:, None]) & (new[:, None] < ends[places])
+
+
 def _block(ends: Tensor, low: int, high: int, start: int, dtype: torch.dtype) -> Block:
     above = (ends[:low] > low).nonzero()[:, 0]
     places = torch.cat([above, torch.arange(low, high)])
-    new = torch.arange(low, high)[:, None]
-    visible = (places <= new) & (new < ends[places])
+    visible = sees(ends, torch.arange(low, high), places)
     first = int(places[0])
     causal = first == low and bool((ends[low:high] >= high).all())
     mask = None if causal else torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, -math.inf)

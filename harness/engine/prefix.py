@@ -18,7 +18,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from harness.engine.attention import Unsupported, attending
-from harness.engine.blocks import NAME, Blocks, blockwise
+from harness.engine.blocks import NAME, Blocks, blockwise, sees
 from harness.engine.head import hidden_instead, last_head
 from harness.engine.score import takes_logits_to_keep
 from harness.engine.trie import Ids, Trie
@@ -195,8 +195,7 @@ class Prefixes:
         if self.by_block and not outgrown:
             return Blocks.of(tree, start, stop, self.length, self.model.dtype)
         depths = torch.tensor(tree.depths[:stop]) + self.length
-        new, fed = torch.arange(start, stop)[:, None], torch.arange(stop)[None]
-        seen = (fed <= new) & (new < torch.tensor(tree.ends[:stop])[None])
+        seen = sees(torch.tensor(tree.ends), torch.arange(start, stop), torch.arange(stop))
         return self.mask(seen, depths[start:], depths[:start])
 
     def mask(self, seen: Tensor, positions: Tensor, fed_before: Tensor | None = None) -> Any:

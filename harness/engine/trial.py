@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import torch
@@ -22,8 +23,9 @@ from harness.engine.trie import Ids, trie
 
 FAILURES = (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError, NotImplementedError)
 """How a model that is tried with masks or positions it does not take may fail."""
-_LONGEST = 27
-"""Tokens of the longest row tried in trees."""
+_PATH, _TRUNK, _BRANCHES, _ALONE = (9, 5), 6, (4, 7), (5, 3)
+"""Tokens of what is tried in trees: segments before, what two rows share, the rest of each, rows that share nothing."""
+_LONGEST = sum(_PATH) + _TRUNK + max(_BRANCHES)
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.06}
 """Largest distance from the plain logits, relative to their spread; a mask that is not heeded shows as 0.3 or more."""
 
@@ -101,15 +103,15 @@ def _tree_distance(model: Any, prefixes: Prefixes, seed: int) -> float:
     def draw(count: int) -> Ids:
         return tuple(torch.randint(0, vocabulary, (count,), generator=generator).tolist())
 
-    path = (draw(9), draw(5))
-    trunk = draw(6)
-    rows = [trunk + draw(4), trunk + draw(7), draw(5), draw(3)]
+    path = tuple(map(draw, _PATH))
+    trunk = draw(_TRUNK)
+    rows = [*(trunk + draw(count) for count in _BRANCHES), *map(draw, _ALONE)]
     prefixes.enter(path)
     tree = trie(rows)
     everywhere = torch.arange(len(tree.tokens))
     pieces = [piece for _, piece in feed_tree(prefixes, tree, prefixes.cache(), everywhere, len(everywhere) // 2 + 1)]
     packed = torch.cat(pieces)
     return max(
-        _distance(packed[places], forward(model, [*path[0], *path[1], *row])[-len(row) :])
+        _distance(packed[places], forward(model, [*chain.from_iterable(path), *row])[-len(row) :])
         for row, places in zip(rows, tree.paths, strict=True)
     )
