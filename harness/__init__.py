@@ -16,10 +16,10 @@ _HOMES = {
         "Choose Data Generate Message MethodFunction Metric Output Row Sample Source Task TaskFunction Text method task"
     ),
     "harness.errors": "UserError",
-    "harness.data": "hub packaged rows",
-    "harness.finetune.starts": "starting_embeddings starting_keys_and_values",
-    "harness.labels": "label",
-    "harness.layers": "decoder_layers linear_layers norm_layers",
+    "harness.data.sources": "hub packaged rows",
+    "harness.models.soft_prompts": "starting_embeddings starting_keys_and_values",
+    "harness.prompts.labels": "label",
+    "harness.models.layers": "decoder_layers linear_layers norm_layers",
     "harness.metrics": (
         "acc acc_bytes acc_norm auc bits_per_byte bleu bleu_char bleu_ja bleu_ko bleu_zh byte_ppl choice_letter chrf"
         " consistency distinct_1 distinct_2 distinct_3 em exact_match f1 flexible inst_loose inst_strict macro_f1"
@@ -32,7 +32,7 @@ _HOMES = {
     "harness.metrics.ngram": "bleu_for",
     "harness.metrics.text_match": "matching",
     "harness.results": "Run",
-    "harness.comparison": "compare evaluate train",
+    "harness.comparison.run": "compare evaluate train",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 
@@ -54,19 +54,13 @@ if TYPE_CHECKING:
     from harness.api import Text as Text
     from harness.api import method as method
     from harness.api import task as task
-    from harness.comparison import compare as compare
-    from harness.comparison import evaluate as evaluate
-    from harness.comparison import train as train
-    from harness.data import hub as hub
-    from harness.data import packaged as packaged
-    from harness.data import rows as rows
+    from harness.comparison.run import compare as compare
+    from harness.comparison.run import evaluate as evaluate
+    from harness.comparison.run import train as train
+    from harness.data.sources import hub as hub
+    from harness.data.sources import packaged as packaged
+    from harness.data.sources import rows as rows
     from harness.errors import UserError as UserError
-    from harness.finetune.starts import starting_embeddings as starting_embeddings
-    from harness.finetune.starts import starting_keys_and_values as starting_keys_and_values
-    from harness.labels import label as label
-    from harness.layers import decoder_layers as decoder_layers
-    from harness.layers import linear_layers as linear_layers
-    from harness.layers import norm_layers as norm_layers
     from harness.metrics import acc as acc
     from harness.metrics import acc_bytes as acc_bytes
     from harness.metrics import acc_norm as acc_norm
@@ -119,6 +113,12 @@ if TYPE_CHECKING:
     from harness.metrics.labels import label_metrics as label_metrics
     from harness.metrics.ngram import bleu_for as bleu_for
     from harness.metrics.text_match import matching as matching
+    from harness.models.layers import decoder_layers as decoder_layers
+    from harness.models.layers import linear_layers as linear_layers
+    from harness.models.layers import norm_layers as norm_layers
+    from harness.models.soft_prompts import starting_embeddings as starting_embeddings
+    from harness.models.soft_prompts import starting_keys_and_values as starting_keys_and_values
+    from harness.prompts.labels import label as label
     from harness.results import Run as Run
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import UserError
-from harness.registry import find
-from harness.render import Example, Item, Request
+from harness.prompts.render import Example, Item, Request
+from harness.registry.find import find
 from harness.settings import Schedule, Stage
 
 Bits = Literal[4, 8] | None

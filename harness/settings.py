@@ -77,7 +77,7 @@ TRAINING = {
     "max_tokens": "int",
     "temperature": "float",
 }
-"""Keys of a variant that decide its training, and their types as `harness.values` reads them."""
+"""Keys of a variant that decide its training, and their types as `harness.registry.values` reads them."""
 
 ONLY_FOR: dict[str, tuple[Stage, ...]] = {
     "label_smoothing": ("sft", "pretrain", "dpo"),

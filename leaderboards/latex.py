@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.report import header
+from harness.report.screen import header
+from harness.report.tables import Table, tables
 from harness.results import Run
-from harness.tables import Table, tables
 
 WIDTH = 90
 """Terminal cells a table may take before it is cut into blocks: about a page's text width in `\\small`."""

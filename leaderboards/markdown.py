@@ -15,10 +15,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from harness.report import facts, model_name
+from harness.report.screen import facts, model_name
+from harness.report.summary import footnotes, summary
+from harness.report.tables import Table, tables
 from harness.results import Run
-from harness.summary import footnotes, summary
-from harness.tables import Table, tables
 
 WIDTH = 110
 """Terminal cells a table may take before it is cut into blocks: about what GitHub shows without scrolling."""

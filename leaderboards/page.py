@@ -18,13 +18,22 @@ import jinja2
 import yaml
 from markupsafe import Markup, escape
 
-from harness import format
-from harness.costs import Measure, measures
-from harness.heatmap import grids
-from harness.report import facts, model_name
+from harness.report import numbers
+from harness.report.costs import Measure, measures
+from harness.report.heatmap import grids
+from harness.report.screen import facts, model_name
+from harness.report.summary import (
+    footnotes,
+    front_of,
+    higher_is_better,
+    leading,
+    ranks_shown,
+    scale_of,
+    score_of,
+    summary,
+)
+from harness.report.tables import cost, quality, trainings
 from harness.results import Run, TaskInfo
-from harness.summary import footnotes, front_of, higher_is_better, leading, ranks_shown, scale_of, score_of, summary
-from harness.tables import cost, quality, trainings
 
 _FOLDER = Path(__file__).parent
 _SECONDS = ((3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"))
@@ -91,8 +100,8 @@ def _scores(run: Run) -> list[list[str]]:
                 found.append([
                     task.name, f"{metric.name} {'↑' if metric.higher_is_better else '↓'}", variant.name,
                     scale.value(score.value), scale.interval(score.low, score.high), shown,
-                    "" if delta is None else format.probability(delta.p),
-                    "" if delta is None or delta.p_holm is None else format.probability(delta.p_holm),
+                    "" if delta is None else numbers.probability(delta.p),
+                    "" if delta is None or delta.p_holm is None else numbers.probability(delta.p_holm),
                     "" if delta is None or delta.win_rate is None else f"{100 * delta.win_rate:.1f}",
                     str(score.n), str(score.protocol.shots), str(score.protocol.version), score.protocol.mode,
                 ])  # fmt: skip
@@ -135,7 +144,7 @@ def _quality_axis(run: Run, task: TaskInfo, metric: str) -> dict[str, Any]:
 def _cost_axis(run: Run, measure: Measure) -> dict[str, Any]:
     values = [measure.comparable(variant) for variant in run.variants]
     largest = max((value for value in values if value is not None), default=0.0)
-    units = _SECONDS if measure.write is format.seconds else _COUNTS if measure.write is format.count else _BYTES
+    units = _SECONDS if measure.write is numbers.seconds else _COUNTS if measure.write is numbers.count else _BYTES
     factor, unit = next(((factor, unit) for factor, unit in units if largest >= factor), (1, ""))
     return {
         "label": f"{measure.words}{f', {unit}' if unit else ''}",

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from harness.format import one_line
-from harness.report import model_name
+from harness.report.numbers import one_line
+from harness.report.screen import model_name
+from harness.report.summary import ranks
 from harness.results import Delta, Replicated, Run, Score, Variant
-from harness.summary import ranks
 
 _RUN = ("model", "model_digest", "device", "harness", "created", "config_sha256", "baseline")
 _VARIANT = ("variant", "spec", "method", "status", "error", "seed")

@@ -7,7 +7,7 @@ import pytest
 
 from harness import Choose, Generate, Metric, Output, Task, Text, UserError, exact_match, method, task
 from harness.errors import did_you_mean, together
-from harness.samples import sample_fault
+from harness.prompts.samples import sample_fault
 
 
 def ask(row: Any) -> Generate:

@@ -27,8 +27,8 @@ def bench(
         del flags[name]
     with o.progress(quiet=quiet) as shown:
         shown.start("Read", "what is asked")
-        from harness import comparison
-        from harness.spec import configure
+        from harness.comparison import run as comparison
+        from harness.config.parse import configure
 
         config = configure([variant], file=file, tasks_needed=False, **o.settings(flags))
         run = comparison.time_only(config, progress=shown, fresh=fresh, command=o.command_line())

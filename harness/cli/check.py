@@ -15,7 +15,7 @@ def check(
     confirm_run_unsafe_code: o.UnsafeCode = False,
 ) -> None:
     """Load a file's tasks and methods, render prompts, and score a perfect and a guessing model."""
-    from harness.check import check_file
+    from harness.authoring.check import check_file
 
     given = o.settings({"task_parameters": task_parameters}).get("task_parameters", {})
     verdicts = list(check_file(file, run_unsafe_code=confirm_run_unsafe_code, parameters=given))

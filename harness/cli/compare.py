@@ -52,8 +52,8 @@ def compare(
         del flags[name]
     with o.progress(quiet=quiet) as shown:
         shown.start("Read", "what is asked")
-        from harness import comparison
-        from harness.spec import configure
+        from harness.comparison import run as comparison
+        from harness.config.parse import configure
 
         config = configure(variants or [], file=file, **o.settings(flags))
         if dry_run:

@@ -36,8 +36,8 @@ def evaluate(
         del flags[name]
     with o.progress(quiet=quiet) as shown:
         shown.start("Read", "what is asked")
-        from harness import comparison
-        from harness.spec import configure
+        from harness.comparison import run as comparison
+        from harness.config.parse import configure
 
         config = configure([variant], file=file, **o.settings(flags))
         run = comparison.run(config, progress=shown, fresh=fresh, command=o.command_line())

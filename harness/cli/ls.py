@@ -15,7 +15,7 @@ import typer
 from harness.cli import options as o
 
 if TYPE_CHECKING:
-    from harness.registry import Entry
+    from harness.registry.find import Entry
 
 
 def ls(
@@ -93,13 +93,13 @@ def _table(
 
 
 def _entries(what: Literal["tasks", "methods", "metrics"]) -> list[dict[str, Any]]:
-    from harness import registry
-    from harness.taskdoc import facts
+    from harness.authoring.docstrings import facts
+    from harness.registry import find
 
-    kinds: dict[str, registry.Kind] = {"tasks": "task", "methods": "method", "metrics": "metric"}
-    for name, problem in registry.broken_plugins(kinds[what]).items():
+    kinds: dict[str, find.Kind] = {"tasks": "task", "methods": "method", "metrics": "metric"}
+    for name, problem in find.broken_plugins(kinds[what]).items():
         typer.echo(f"left out `{name}`: {problem}", err=True)
-    entries = registry.list_entries(kinds[what])
+    entries = find.list_entries(kinds[what])
     if what == "tasks":
         return [{**known, "headline": (known["metrics"] or ["?"])[0]} for known in map(facts, entries)]
     return [
@@ -123,7 +123,7 @@ def _hyperparameters(entry: Entry) -> dict[str, Any]:
 def _runs(output_dir: o.OutputDir) -> list[dict[str, Any]]:
     from pathlib import Path
 
-    from harness.runs import list_runs
+    from harness.runs.folder import list_runs
 
     rows = []
     for folder, run in list_runs(output_dir or Path("runs")):

@@ -17,7 +17,7 @@ def new(
     ] = "generate",
 ) -> None:
     """Write a small task or method that works, to be changed. Never overwrites."""
-    from harness.scaffold import write
+    from harness.authoring.templates import write
 
     path = write(kind, name, Path(), sample)
     use = f"harness compare base lora --tasks ./{path}" if kind == "task" else f"harness compare base lora ./{path}"

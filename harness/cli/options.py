@@ -14,8 +14,8 @@ from typer import Argument, Exit, Option, echo
 from harness.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.config import Config
-    from harness.progress import Progress
+    from harness.config.config import Config
+    from harness.report.progress import Progress
     from harness.results import Run
 
 _WHAT, _TRAIN, _SCORE, _MACHINE, _OUTPUT = "What to compare", "Training", "Scoring", "Machine", "Output"
@@ -191,7 +191,7 @@ def settings(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 def progress(*, quiet: bool) -> contextlib.AbstractContextManager[Progress]:
     """What draws the progress of a run on stderr, or nothing."""
-    from harness.progress import Progress, TerminalProgress
+    from harness.report.progress import Progress, TerminalProgress
 
     return contextlib.nullcontext(Progress()) if quiet else TerminalProgress()
 
@@ -213,12 +213,12 @@ def print_result(run: Run, config: Config, form: Literal["human", "json"]) -> No
     if form == "json":
         echo(run.to_json())
     else:
-        from harness.report import print_run
-        from harness.runs import list_runs
+        from harness.report.screen import print_run
+        from harness.runs.folder import list_runs
 
         folder = next((path for path, each in list_runs(config.output_dir) if each.created == run.created), None)
         print_run(run, folder=folder)
-    from harness.gates import failed_gates
+    from harness.config.gates import failed_gates
 
     held = failed_gates(run, config.gates)
     for text in held:

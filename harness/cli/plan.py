@@ -35,15 +35,15 @@ def plan(
         del flags[name]
     with o.progress(quiet=quiet) as shown:
         shown.start("Read", "what is asked")
-        from harness import planning
-        from harness.spec import configure
+        from harness.comparison import memory_plan
+        from harness.config.parse import configure
 
         config = configure(variants or [], file=file, tasks_needed=False, **o.settings(flags))
-        found = planning.plan_memory(config, memory=memory, progress=shown)
+        found = memory_plan.plan_memory(config, memory=memory, progress=shown)
     if form == "json":
         typer.echo(found.to_json())
     else:
-        from harness.report import print_plan
+        from harness.report.screen import print_plan
 
         print_plan(found)
     if any(row.error for row in found.rows):

@@ -20,7 +20,7 @@ def report(
 ) -> None:
     """Write reports from run.json files and print their paths."""
     from harness.leaderboards import export
-    from harness.runs import load_run
+    from harness.runs.folder import load_run
 
     folders = [o.run_folder(name, output_dir) for name in runs]
     loaded = [load_run(folder) for folder in folders]

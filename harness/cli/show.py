@@ -12,7 +12,7 @@ from harness.cli import options as o
 from harness.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.promptview import View
+    from harness.authoring.preview_prompt import View
 
 
 def show(
@@ -42,22 +42,22 @@ def show(
 
 
 def _print_run(folder: Path, form: str) -> None:
-    from harness.runs import load_run
+    from harness.runs.folder import load_run
 
     run = load_run(folder)
     if form == "json":
         typer.echo(run.to_json())
         return
-    from harness.report import print_run
+    from harness.report.screen import print_run
 
     print_run(run, folder=folder if folder.is_dir() else folder.parent)
 
 
 def _entry(what: str, form: str) -> str:
     """A task's or method's place, description and parameters."""
-    from harness.registry import find, parse_task
-    from harness.taskdoc import facts
-    from harness.values import show as written
+    from harness.authoring.docstrings import facts
+    from harness.registry.find import find, parse_task
+    from harness.registry.values import show as written
 
     try:
         entry = find("task", parse_task(what).source)
@@ -97,11 +97,11 @@ def _view(
     trust_remote_code: bool,
 ) -> View:
     """One sample of a task as a model gets it."""
-    from harness.chat import load_template
-    from harness.promptview import view
-    from harness.registry import find, load_task, parse_task
-    from harness.render import Prompting, render
-    from harness.snapshot import find_model
+    from harness.authoring.preview_prompt import view
+    from harness.data.model_files import find_model
+    from harness.prompts.chat import load_template
+    from harness.prompts.render import Prompting, render
+    from harness.registry.find import find, load_task, parse_task
 
     snapshot = find_model(model)
     template = load_template(snapshot.folder) if chat else None

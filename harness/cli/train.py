@@ -11,8 +11,8 @@ from harness.cli import options as o
 from harness.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.config import Config
-    from harness.trainview import TrainView
+    from harness.authoring.preview_training import TrainView
+    from harness.config.config import Config
 
 
 def train(
@@ -49,8 +49,8 @@ def train(
         del flags[name]
     with o.progress(quiet=quiet) as shown:
         shown.start("Read", "what is asked")
-        from harness import comparison
-        from harness.spec import configure
+        from harness.comparison import run
+        from harness.config.parse import configure
 
         config = configure([variant], file=file, tasks_needed=False, **o.settings(flags))
         if config.variants[0].kind != "method":
@@ -58,7 +58,7 @@ def train(
         if preview is not None:
             rows = _first_rows(config, preview)
         else:
-            left = comparison.train_only(config, progress=shown, fresh=fresh, command=o.command_line(), merge=merge)
+            left = run.train_only(config, progress=shown, fresh=fresh, command=o.command_line(), merge=merge)
     if preview is not None:
         _print_rows(rows, form)
         return
@@ -68,8 +68,8 @@ def train(
 
 def _first_rows(config: Config, count: int) -> TrainView:
     """The first rows of a training, as the model gets them."""
-    from harness.preparation import prepare
-    from harness.trainview import view_training
+    from harness.authoring.preview_training import view_training
+    from harness.prepare.prepare import prepare
 
     prepared = prepare(config.one_training())
     training = prepared.rows[0].training

@@ -1,7 +1,7 @@
 """A function of ours in the place of a model's attention, for one forward pass.
 
 Transformers asks a register for the function that a model's layers call, by the name in its configuration. A model that does
-not ask keeps its own; that shows in the trial (`harness.engine.trial`).
+not ask keeps its own; that shows in the trial (`harness.engine.self_check`).
 """
 
 from __future__ import annotations

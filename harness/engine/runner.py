@@ -15,16 +15,16 @@ from typing import Any
 import torch
 
 from harness.engine.attention import Unsupported
-from harness.engine.encode import Encoded
-from harness.engine.generate import generate_pack
-from harness.engine.plain import generate_plainly, score_plainly
-from harness.engine.plan import Pack, Way, plan_padded, plan_tree
-from harness.engine.prefix import Prefixes, learns_a_prompt
-from harness.engine.score import score_pack
-from harness.engine.slots import SLOTS, generate_slots
-from harness.engine.tree import score_tree
-from harness.engine.trial import slots_fault, tree_fault
+from harness.engine.oracle import generate_plainly, score_plainly
+from harness.engine.padded_generation import generate_pack
+from harness.engine.padded_scoring import score_pack
+from harness.engine.prefix_cache import Prefixes, learns_a_prompt
+from harness.engine.self_check import slots_fault, tree_fault
+from harness.engine.slot_generation import SLOTS, generate_slots
+from harness.engine.tree_scoring import score_tree
 from harness.jobs import Raw
+from harness.tokens.encode import Encoded
+from harness.tokens.packs import Pack, Way, plan_padded, plan_tree
 
 _PADDED = 4
 """Padded packs hold so many times the budget: they read prompts in wide batches, where trees are as long as they are wide."""

@@ -18,8 +18,8 @@ from collections.abc import Callable
 
 from harness.api import Generate, Metric, Output
 from harness.errors import UserError
-from harness.guard import run_program
 from harness.metrics.kinds import expect
+from harness.sandbox.run import run_program
 
 
 @functools.cache

@@ -11,10 +11,10 @@ import re
 from typing import Any
 
 from harness.api import Generate, Metric, Output, Stats
+from harness.metrics.entailment_model import judge
 from harness.metrics.facts import source_of
 from harness.metrics.kinds import expect
 from harness.metrics.sentences import sentences
-from harness.nli import judge
 
 PASSAGE_CHARACTERS = 1000
 """A premise holds whole sentences up to this length, or one longer sentence: some 250 tokens, which any classifier takes."""

@@ -10,10 +10,10 @@ import functools
 from typing import Any
 
 from harness.api import Generate, Metric, Output, Prompt
-from harness.chat import PLAIN
 from harness.errors import UserError
-from harness.helper import Helper, HelperFailed
 from harness.metrics.kinds import expect
+from harness.metrics.model_process import Helper, HelperFailed
+from harness.prompts.chat import PLAIN
 
 
 def reward_by(folder: str) -> Metric:
@@ -49,4 +49,4 @@ def _written(prompt: Prompt) -> str:
 @functools.cache
 def _judge(folder: str) -> Helper:
     """One process a model, however many answers it is asked about."""
-    return Helper("harness.finetune.judges", folder)
+    return Helper("harness.finetune.stages.judges", folder)

@@ -11,14 +11,14 @@ from typing import Literal
 from cases import Case
 from peer import Asked, Side
 
-from harness.children import score
+from harness.comparison.scores import observations, sample_row
+from harness.config.parse import configure
 from harness.jobs import Base, Event, Packed, Raw, Recipe, ScoreJob, ScoreVariant, TaskRequests
-from harness.preparation import prepare
-from harness.render import Item
-from harness.scored import ScoredTask
-from harness.spec import configure
-from harness.stats import interval
-from harness.tally import observations, sample_row
+from harness.prepare.prepare import prepare
+from harness.prepare.tasks import ScoredTask
+from harness.prompts.render import Item
+from harness.stats.paired import interval
+from harness.worker.child import score
 
 Engine = Literal["auto", "plain"]
 TOKEN_BUDGET = 2048

@@ -13,7 +13,7 @@ from ours import Prepared
 
 from harness.api import Generate
 from harness.jobs import Raw
-from harness.render import Item
+from harness.prompts.render import Item
 
 
 def script(case: Prepared) -> list[Raw]:

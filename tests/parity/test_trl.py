@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
-import test_stages as stages
+import stages
 import tiny_models as tiny
 
-from harness.finetune.encoding import IGNORED
-from harness.finetune.grpo import CLIP, advantages, grpo_losses
-from harness.finetune.policy import answer_mask, token_logprobs
-from harness.models import load_base, method_function
+from harness.finetune.stages.grpo import CLIP, advantages, grpo_losses
+from harness.finetune.stages.policy import answer_mask, token_logprobs
+from harness.models.load import load_base, method_function
+from harness.tokens.training_labels import IGNORED
 
 trl = pytest.importorskip("trl", reason="trl: `pip install finetune-harness[parity]`")
 

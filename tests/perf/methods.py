@@ -20,20 +20,20 @@ from typing import Any
 
 import torch
 
-from harness import format
-from harness.comparison import compare
-from harness.engine.encode import Encoder
+from harness.comparison.run import compare
+from harness.config.parse import configure
 from harness.engine.runner import Runner
-from harness.finetune.trainer import run_training
+from harness.finetune.training.trainer import run_training
 from harness.jobs import Base, Method, Recipe, TaskRequests, TrainingSettings, TrainJob
-from harness.models import Resident, context_length, load_base, method_function
-from harness.preparation import prepare
-from harness.registry import Entry, list_entries
+from harness.models.load import Resident, context_length, load_base, method_function
+from harness.prepare.prepare import prepare
+from harness.registry.find import Entry, list_entries
+from harness.report import numbers
+from harness.report.summary import scale_of, score_of
 from harness.results import Run, Variant
-from harness.spec import configure
-from harness.summary import scale_of, score_of
 from harness.tiny import MODEL
-from harness.tokenizer import load_tokenizer
+from harness.tokens.encode import Encoder
+from harness.tokens.tokenizer import load_tokenizer
 
 PAGE = Path(__file__).parent / "METHODS.md"
 TASKS = ["mini_gsm8k", "mini_summary", "mini_mmlu", "mini_text"]
@@ -134,10 +134,10 @@ def costs(variant: Variant) -> list[str]:
     assert train and parameters and artifact
     return [
         f"{100 * parameters.trainable / parameters.total:.3g} %",
-        format.seconds(train.train_seconds),
+        numbers.seconds(train.train_seconds),
         f"{train.tokens_per_second:,.0f}",
-        format.peak(train.peak_rss_bytes),
-        format.file_size(artifact.bytes),
+        numbers.peak(train.peak_rss_bytes),
+        numbers.file_size(artifact.bytes),
     ]
 
 

@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedTokenizerFast, Qwen3Config
 
-from harness.data import hub, rows
+from harness.data.sources import hub, rows
 
 CONTEXT = 2048
 SMALL, LARGE = 8192, 131072

@@ -9,14 +9,14 @@ from typing import Any
 
 from meter import Meter, gemm_peak
 
-from harness.engine.encode import Encoder
 from harness.engine.runner import Runner
-from harness.engine.trie import size
 from harness.jobs import Base, Event, Packed, Raw, Recipe, ScoreJob, ScoreVariant, TaskRequests
-from harness.models import load_base
-from harness.render import Request
-from harness.tokenizer import load_tokenizer
-from harness.worker import keep_freed_memory, run_job
+from harness.models.load import load_base
+from harness.prompts.render import Request
+from harness.tokens.encode import Encoder
+from harness.tokens.tokenizer import load_tokenizer
+from harness.tokens.trie import size
+from harness.worker.server import keep_freed_memory, run_job
 
 TOKEN_BUDGET = 512
 """What `harness compare` feeds at a time on CPU."""

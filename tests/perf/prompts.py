@@ -16,8 +16,8 @@ from transformers import AutoTokenizer
 
 from harness import acc
 from harness.api import Choose, Generate, Row, Task
-from harness.data import hub, rows
-from harness.render import Prompting, Request, render
+from harness.data.sources import hub, rows
+from harness.prompts.render import Prompting, Request, render
 from harness.tasks.gsm8k import gsm8k
 from harness.tasks.mmlu import mmlu
 

@@ -16,20 +16,20 @@ from pathlib import Path
 import torch
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parent / "helpers"))
 
 from architectures import SHAPES, random_model  # noqa: E402
 from ours import TOKEN_BUDGET, read_requests  # noqa: E402
 from torch.profiler import ProfilerActivity, profile  # noqa: E402
 
 from harness.engine.attention import Unsupported  # noqa: E402
-from harness.engine.encode import Encoder  # noqa: E402
-from harness.engine.prefix import Prefixes  # noqa: E402
+from harness.engine.prefix_cache import Prefixes  # noqa: E402
 from harness.engine.runner import Runner  # noqa: E402
-from harness.engine.trial import slots_fault, tree_fault  # noqa: E402
+from harness.engine.self_check import slots_fault, tree_fault  # noqa: E402
 from harness.jobs import Base, Raw, TaskRequests  # noqa: E402
-from harness.models import load_base  # noqa: E402
-from harness.tokenizer import load_tokenizer  # noqa: E402
+from harness.models.load import load_base  # noqa: E402
+from harness.tokens.encode import Encoder  # noqa: E402
+from harness.tokens.tokenizer import load_tokenizer  # noqa: E402
 
 QUESTIONS = 48
 GEMMS = ("aten::addmm", "aten::mm", "aten::bmm", "aten::linear")

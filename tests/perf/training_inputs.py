@@ -85,7 +85,7 @@ def lengths(kind: str) -> Iterator[tuple[int, int]]:
         while True:
             yield UNIFORM
     elif os.environ.get("HARNESS_TEST_HUB"):
-        from harness.data import hub, rows
+        from harness.data.sources import hub, rows
 
         for row in rows(hub(ALPACA)):
             prompt, answer = f"{row['instruction']} {row['input']}", row["output"]

@@ -45,10 +45,10 @@ def measured(train: Callable[..., Any], record: dict[str, Any]) -> Callable[...,
 
 def ours(spec: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> list[float]:
     """What `harness train` does in its child."""
-    from harness import children
     from harness.jobs import Base, Method, TrainingSettings, TrainJob
-    from harness.registry import find
-    from harness.render import Example
+    from harness.prompts.render import Example
+    from harness.registry.find import find
+    from harness.worker import child
 
     entry = find("method", spec["method"])
     settings = {"rank": RANK} if spec["method"] != "full" else {}
@@ -77,7 +77,7 @@ def ours(spec: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> list
         state=folder / "state",
         train_key="",
     )
-    return list(children.train(job, lambda event: None).losses)
+    return list(child.train(job, lambda event: None).losses)
 
 
 def trainer(spec: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> list[float]:

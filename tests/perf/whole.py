@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harness.comparison import Comparison
-from harness.progress import Progress
-from harness.spec import configure
+from harness.comparison.run import Comparison
+from harness.config.parse import configure
+from harness.report.progress import Progress
 
 
 def main(spec: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The stages of training: supervised, reward model, DPO, GRPO, PPO."""

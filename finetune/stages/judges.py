@@ -1,0 +1,200 @@
+"""What says how good an answer is: a reward model, or a function of the user's.
+
+A function is the simplest reward: does the answer hold what it should?
+
+    def right(prompts, completions, references):
+        return [float(reference.strip() in completion) for completion, reference in zip(completions, references)]
+
+given as `reward=FILE.py@right`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from harness.errors import UserError
+from harness.finetune.training.batches import Padding
+from harness.jobs import Base, Method, Recipe, RewardFunction
+from harness.metrics.model_process import answer_lines
+from harness.models.load import Resident, context_length, method_function
+from harness.models.reward_head import has_reward_head, last_token_values, made_on
+from harness.plugin import plugin_error
+from harness.tokens.tokenizer import load_tokenizer
+from harness.tokens.training_labels import answer_ids, ended, labelled
+
+_ROWS = 16
+"""Answers judged at once by a reward model."""
+
+
+class Judge(Protocol):
+    """Prompts, answers, reference answers, and whether each answer was ended by its writer: a reward for each."""
+
+    def __call__(
+        self, prompts: Sequence[str], completions: Sequence[str], references: Sequence[str], ended: Sequence[bool], /
+    ) -> list[float]:
+        """One finite number an answer."""
+
+
+def load_judge(reward: Recipe | RewardFunction | None) -> Judge:
+    """The judge that a job names.
+
+    Raises:
+        UserError: There is none, it is no reward model, or the function cannot be loaded.
+    """
+    if reward is None:
+        raise UserError(
+            "this stage needs a reward", hint="`reward=VARIANT`, `reward=FOLDER` or `reward=FILE.py@function`"
+        )
+    return FunctionJudge(reward) if isinstance(reward, RewardFunction) else ModelJudge(reward)
+
+
+class FunctionJudge:
+    """A function `(prompts, completions, references) -> list of rewards`.
+
+    Args:
+        reward: Its file and name.
+
+    Raises:
+        UserError: The file cannot be loaded, or has no such function.
+    """
+
+    def __init__(self, reward: RewardFunction) -> None:
+        self._where = reward
+        spec = importlib.util.spec_from_file_location(f"harness_reward_{reward.path.stem}", reward.path)
+        if spec is None or spec.loader is None:
+            raise UserError(f"`{reward.path}` is no Python file", hint="write `reward=FILE.py@function`")
+        module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            raise plugin_error(reward.path, error) from error
+        self._function: Callable[..., Any] | None = getattr(module, reward.name, None)
+        if not callable(self._function):
+            there = ", ".join(name for name, value in vars(module).items() if callable(value) and name[0] != "_")
+            raise UserError(
+                f"`{reward.path.name}` has no function `{reward.name}`", hint=f"it has: {there or 'no function'}"
+            )
+
+    def __call__(
+        self, prompts: Sequence[str], completions: Sequence[str], references: Sequence[str], ended: Sequence[bool]
+    ) -> list[float]:
+        """See `Judge`; the end is not told.
+
+        Raises:
+            UserError: The function fails, or does not give one finite number an answer.
+        """
+        assert self._function is not None
+        try:
+            given = self._function(list(prompts), list(completions), list(references))
+        except Exception as error:
+            raise plugin_error(
+                self._where.path, error, what=f"the reward function `{self._where.name}` failed in"
+            ) from error
+        where = f"reward function `{self._where.name}` of `{self._where.path.name}`"
+        hint = "it takes (prompts, completions, references) and returns a list with a number for each completion"
+        try:
+            rewards = [float(value) for value in given]
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"the {where} gave {type(given).__name__}, not a list of numbers ({error})", hint
+            ) from error
+        if len(rewards) != len(completions):
+            raise UserError(f"the {where} gave {len(rewards)} rewards for {len(completions)} answers", hint)
+        for number, reward in enumerate(rewards):
+            if not math.isfinite(reward):
+                raise UserError(f"the {where} gave {reward} for the answer {completions[number][:80]!r}", hint)
+        return rewards
+
+
+class ModelJudge:
+    """A reward model, loaded beside the model that is trained.
+
+    Args:
+        recipe: How it is made.
+
+    Raises:
+        UserError: It has no reward head.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        base = recipe.base
+        self._model = Resident(base, method_function).attach(recipe)
+        if not has_reward_head(self._model):
+            raise UserError(
+                f"`{recipe.adapter or base.folder}` is no reward model", hint="name one that `stage=reward` trained"
+            )
+        self._tokenizer = load_tokenizer(base.folder, trust_remote_code=base.trust_remote_code)
+        self._max_length = context_length(self._model, self._tokenizer)
+        self._padding = Padding(self._tokenizer.pad_token_id or 0)
+
+    def __call__(
+        self, prompts: Sequence[str], completions: Sequence[str], references: Sequence[str], ended: Sequence[bool]
+    ) -> list[float]:
+        """See `Judge`; an answer that was not ended is judged without an end. References are not looked at."""
+        rows = self._rows(prompts, completions, ended)
+        order = sorted(range(len(rows)), key=lambda number: rows[number]["length"])
+        rewards = [0.0] * len(rows)
+        device = next(self._model.parameters()).device
+        for start in range(0, len(order), _ROWS):
+            chosen = order[start : start + _ROWS]
+            batch = self._padding([rows[number] for number in chosen])
+            # no mixed precision, whatever the training has: as it judges where it is scored
+            with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+                values = last_token_values(
+                    self._model, batch["input_ids"].to(device), batch["attention_mask"].to(device)
+                )
+            for number, value in zip(chosen, values.tolist(), strict=True):
+                rewards[number] = value
+        return rewards
+
+    def _rows(
+        self, prompts: Sequence[str], completions: Sequence[str], finished: Sequence[bool]
+    ) -> list[dict[str, Any]]:
+        """Prompts and answers in tokens; a prompt that leaves its answer no room is cut on the left."""
+        rows = []
+        pairs = answer_ids(list(zip(prompts, completions, strict=True)), self._tokenizer)
+        for (prompt, answer), text, end in zip(pairs, completions, finished, strict=True):
+            answer = ended(answer, text, self._tokenizer, append_eos=end)[: self._max_length - 1]
+            kept = prompt[max(0, len(prompt) + len(answer) - self._max_length) :]
+            rows.append(
+                labelled(kept, answer, self._max_length) or {"input_ids": kept, "labels": kept, "length": len(kept)}
+            )
+        return rows
+
+
+def folder_recipe(folder: Path, device: str = "cpu") -> Recipe:
+    """How the reward model in a folder is made, from what its training wrote there.
+
+    Raises:
+        UserError: It is no reward model, or its base is gone.
+    """
+    made = made_on(folder)
+    whole = (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file()
+    base_folder = folder if whole else Path(made["base"])
+    if not base_folder.is_dir():
+        raise UserError(
+            f"the reward model `{folder}` was trained on `{base_folder}`, which is gone", hint="train it again"
+        )
+    base = Base(base_folder, device, "float32", made["quant"], made["trust_remote_code"])
+    return Recipe(base) if whole else Recipe(base, folder, method=Method.recorded_in(folder))
+
+
+def main(folder: str) -> None:
+    """The child of the metric `reward`: lists of prompts, answers and whether they were ended in, rewards out."""
+
+    def load() -> Callable[[Any], list[float]]:
+        judge = ModelJudge(folder_recipe(Path(folder)))
+        return lambda asked: judge(asked[0], asked[1], asked[1], asked[2])
+
+    answer_lines(load)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

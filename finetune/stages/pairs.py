@@ -1,0 +1,66 @@
+"""Preference pairs as rows and batches: better answers first, the worse ones in the same order behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from harness.errors import UserError
+from harness.finetune.training.batches import Padding
+from harness.prompts.render import Example
+from harness.tokens.training_labels import Tokenised, answer_ids, ended, labelled
+
+
+def encode_pairs(examples: Sequence[Example], tokenizer: Any, max_length: int) -> Tokenised:
+    """Pairs in tokens, the prompt before both answers.
+
+    Returns:
+        A row for each pair: `better` and `worse`, each with `input_ids` and `labels`; `length`: tokens of both. Answers are cut on
+        the right to `max_length`; pairs of which nothing different is left are dropped.
+
+    Raises:
+        UserError: A row has no worse answer, or no pair is left.
+    """
+    if any(example.rejected is None for example in examples):
+        raise UserError(
+            "a row has no worse answer to learn from", hint="the data needs the columns chosen and rejected"
+        )
+    answers = [(e.prompt, answer) for e in examples for answer in (e.completion, str(e.rejected))]
+    ids = iter(answer_ids(answers, tokenizer))
+    rows: list[dict[str, Any]] = []
+    cut = dropped = lost = 0
+    for example in examples:
+        sides = []
+        for answer in (example.completion, str(example.rejected)):
+            prompt, tail = next(ids)
+            sides.append((prompt, ended(tail, answer, tokenizer, append_eos=example.append_eos)))
+        better, worse = (labelled(prompt, tail, max_length) for prompt, tail in sides)
+        lengths = [len(prompt) + len(tail) for prompt, tail in sides]
+        if better is None or worse is None or better["input_ids"] == worse["input_ids"]:
+            dropped += 1
+            lost += sum(lengths)
+            continue
+        rows.append({"better": better, "worse": worse, "length": better["length"] + worse["length"]})
+        cut += max(lengths) > max_length
+        lost += sum(lengths) - better["length"] - worse["length"]
+    if not rows:
+        raise UserError(
+            f"none of the {len(examples)} pairs has two different answers within {max_length} tokens",
+            hint="raise `--max-length`, or shorten the prompts",
+        )
+    return Tokenised(rows, cut, dropped, lost)
+
+
+class PairPadding:
+    """Batches of pairs: `[2 * pairs, width]`, better answers first."""
+
+    def __init__(self, pad_id: int) -> None:
+        self._padding = Padding(pad_id)
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        batch = self._padding([row[side] for side in ("better", "worse") for row in rows])
+        if "reference" in rows[0]:
+            batch["reference"] = torch.tensor([row["reference"][side] for side in (0, 1) for row in rows])
+        return batch

@@ -1,0 +1,133 @@
+"""Answers that a policy writes while it is trained, and what a reward says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.engine.oracle import write_plainly
+from harness.engine.padded_generation import Writer, eos_ids, write_together
+from harness.engine.prefix_cache import learns_a_prompt
+from harness.errors import UserError
+from harness.finetune.stages.judges import Judge
+from harness.finetune.stages.policy import judging
+from harness.finetune.training.batches import Padding
+from harness.jobs import TrainingSettings
+from harness.prompts.render import Example, Request
+from harness.tokens.encode import Encoded
+from harness.tokens.training_labels import Tokenised, answer_ids, labelled
+
+
+class Prompts:
+    """Prompts in tokens, those to train on and those held out, each by its place.
+
+    Args:
+        tokenizer: The model's.
+        max_length: Tokens of a prompt and its answer together.
+        settings: Of the training.
+
+    Raises:
+        UserError: Answers of `max_tokens` leave no room for a prompt.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int, settings: TrainingSettings) -> None:
+        self._tokenizer = tokenizer
+        self._room = max_length - settings.max_tokens
+        if self._room < 1:
+            raise UserError(
+                f"answers of {settings.max_tokens} tokens leave no room for a prompt within {max_length}",
+                hint="lower `max_tokens`, or raise `max_length`",
+            )
+        self._rows: list[dict[str, Any]] = []
+
+    def encode(self, examples: Sequence[Example]) -> Tokenised:
+        """Rows with their `prompt`, `example`, `index` and `length`; long prompts are cut on the left."""
+        rows: list[dict[str, Any]] = []
+        cut = lost = 0
+        pairs = answer_ids([(example.prompt, "") for example in examples], self._tokenizer)
+        for example, (ids, _) in zip(examples, pairs, strict=True):
+            kept = ids[-self._room :]
+            cut += len(kept) < len(ids)
+            lost += len(ids) - len(kept)
+            rows.append({"prompt": kept, "example": example, "index": len(self._rows), "length": len(kept)})
+            self._rows.append(rows[-1])
+        return Tokenised(rows, cut, 0, lost)
+
+    def collate(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """A micro-batch: which prompts are to be answered; what the model is fed is yet to be written."""
+        return {"index": torch.tensor([row["index"] for row in rows]), "tokens": sum(row["length"] for row in rows)}
+
+    def of(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
+        """The rows of a micro-batch."""
+        return [self._rows[index] for index in batch["index"].tolist()]
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Answers to a micro-batch of prompts, those of a prompt beside each other."""
+
+    batch: dict[str, Any]
+    """`input_ids`, `labels` (of the answers alone) and `attention_mask`, `[prompts * generations, width]`."""
+    rewards: Tensor
+    """`[prompts * generations]` float32."""
+    ended: Tensor
+    """`[prompts * generations]`: 1 where the model ended its answer, 0 where `max_tokens` did."""
+
+
+def roll_out(
+    model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], settings: TrainingSettings, judge: Judge
+) -> Rollouts:
+    """Has the model answer prompts, and the judge say what the answers are worth.
+
+    Draws come from torch's generator in the order of the rows: checkpoints keep it, so an interrupted training goes on to
+    the same answers, and the size of micro-batches changes none of them.
+    """
+    eos = eos_ids(model, tokenizer)
+    writers = [
+        Writer(_encoded(row, settings), sample, tokenizer, eos, torch.Generator().manual_seed(_seed()))
+        for row in rows
+        for sample in range(settings.generations)
+    ]
+    with judging(model):
+        if learns_a_prompt(model):  # no padding between learned tokens and the text
+            for writer in writers:
+                write_plainly(model, writer, numerics="lm-eval")
+        else:
+            write_together(model, writers, numerics="lm-eval")
+    answers = [[*writer.ids, *([] if writer.end is None else [writer.end])] for writer in writers]
+    answered = [labelled(writer.item.prompt, ids, 1 << 30) for writer, ids in zip(writers, answers, strict=True)]
+    assert all(row is not None for row in answered)
+    device = next(model.parameters()).device
+    batch = {
+        name: value.to(device) if isinstance(value, Tensor) else value
+        for name, value in Padding(tokenizer.pad_token_id or 0)(answered).items()  # type: ignore[arg-type]
+    }
+    examples = [row["example"] for row in rows for _ in range(settings.generations)]
+    ended = [writer.end is not None for writer in writers]
+    rewards = judge(
+        [example.prompt for example in examples],
+        [writer.text() for writer in writers],
+        [example.completion for example in examples],
+        ended,
+    )
+    return Rollouts(batch, torch.tensor(rewards, dtype=torch.float32, device=device), torch.tensor(ended).float())
+
+
+def _encoded(row: dict[str, Any], settings: TrainingSettings) -> Encoded:
+    request = Request(
+        str(row["index"]),
+        "generate",
+        (row["example"].prompt,),
+        max_tokens=settings.max_tokens,
+        samples=settings.generations,
+        temperature=settings.temperature,
+    )
+    return Encoded(row["index"], request, (), tuple(row["prompt"]), len(row["prompt"]), False)
+
+
+def _seed() -> int:
+    return int(torch.randint(1 << 62, ()).item())

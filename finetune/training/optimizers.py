@@ -1,0 +1,134 @@
+"""What moves the weights: optimizers by name, their parameter groups, and how the rate goes over a training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import UserError, did_you_mean
+from harness.jobs import TrainingSettings
+from harness.models.layers import decoder_layers
+
+if TYPE_CHECKING:
+    from torch import nn
+
+OPTIMIZERS = {
+    "adamw": "adamw_torch_fused",
+    "adamw_8bit": "adamw_bnb_8bit",
+    "paged_adamw": "paged_adamw_32bit",
+    "paged_adamw_8bit": "paged_adamw_8bit",
+    "adafactor": "adafactor",
+    "sgd": "sgd",
+    "adagrad": "adagrad",
+    "rmsprop": "rmsprop",
+    "lion": "lion_32bit",
+    "lion_8bit": "lion_8bit",
+    "paged_lion": "paged_lion_32bit",
+    "paged_lion_8bit": "paged_lion_8bit",
+    "ademamix": "ademamix",
+    "ademamix_8bit": "ademamix_8bit",
+}
+"""Our names to transformers'. Those of 8 bits keep their state in a quarter of the memory; paged ones move it to the host
+when the GPU is full."""
+
+DECAYED_SHARE = 0.2
+"""Share of a `wsd` training, at its end, over which the rate falls."""
+
+
+def optimizer_name(name: str) -> str:
+    """What transformers calls an optimizer.
+
+    Raises:
+        UserError: There is none of that name.
+
+    Example:
+        >>> optimizer_name("adamw_8bit")
+        'adamw_bnb_8bit'
+    """
+    if name not in OPTIMIZERS:
+        raise UserError(f"unknown optimizer `{name}`", hint=did_you_mean(name, OPTIMIZERS))
+    return OPTIMIZERS[name]
+
+
+def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
+    """Trained parameters by weight decay and rate.
+
+    Matrices decay, biases and gains do not. With `layer_decay` below 1, the rate falls by that factor from each decoder layer
+    to the one below it, and once more to the embeddings; what lies outside the layers learns at the full rate. A method
+    can scale the rate of a parameter by giving it an attribute `lr_scale` (LoRA+, arXiv 2402.12354).
+    """
+    scales = _depth_scales(model, settings.layer_decay)
+    groups: dict[tuple[float, float], list[Any]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            scale = scales(name) * getattr(parameter, "lr_scale", 1.0)
+            decay = settings.weight_decay if parameter.dim() > 1 else 0.0
+            groups.setdefault((scale, decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr": settings.lr * scale, "weight_decay": decay}
+        for (scale, decay), parameters in groups.items()
+    ]
+
+
+def _depth_scales(model: Any, factor: float) -> Callable[[str], float]:
+    """The rate's factor of a parameter, by its name."""
+    if factor == 1.0:
+        return lambda name: 1.0
+    from harness.models.reward_head import inner_model  # imports torch, which those who only check names are spared
+
+    prefix, layers = decoder_layers(model)
+    embeddings = {id(parameter) for parameter in inner_model(model).get_input_embeddings().parameters()}
+    named = {name for name, parameter in model.named_parameters() if id(parameter) in embeddings}
+
+    def scale(name: str) -> float:
+        if name in named:
+            return float(factor ** len(layers))
+        if not name.startswith(prefix + "."):
+            return 1.0
+        depth = int(name[len(prefix) + 1 :].partition(".")[0])
+        return float(factor ** (len(layers) - 1 - depth))
+
+    return scale
+
+
+def check_rates(name: str | None, rates: Sequence[float] | None) -> None:
+    """Whether a schedule has the rates that it needs.
+
+    Raises:
+        UserError: `staged` without `rates`, or `rates` without `staged`.
+    """
+    if (name == "staged") != bool(rates):
+        raise UserError(
+            "`schedule=staged` and `rates` go together", hint="for example `schedule=staged,rates=1+0.5+0.1`"
+        )
+
+
+def schedule(settings: TrainingSettings, steps: int) -> Callable[[int], float]:
+    """The factor of the rate at each step, counted from 0.
+
+    Args:
+        settings: `schedule`, `warmup` and `rates`.
+        steps: Of the whole training.
+
+    Raises:
+        UserError: `staged` without `rates`, or `rates` without `staged`.
+
+    Example:
+        >>> settings = TrainingSettings(1e-3, 10, None, 8, 8, 64, 0, schedule="linear", warmup=2)
+        >>> [round(schedule(settings, 10)(step), 2) for step in (0, 1, 2, 6)]
+        [0.0, 0.5, 1.0, 0.5]
+    """
+    check_rates(settings.schedule, settings.rates)
+    warm = int(settings.warmup * steps if settings.warmup < 1 else settings.warmup)
+
+    def after_warmup(step: int) -> float:
+        if settings.schedule == "staged":
+            return settings.rates[min(len(settings.rates) - 1, step * len(settings.rates) // max(1, steps))]
+        share = (step - warm) / max(1, steps - warm)
+        if settings.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+        left = max(0.0, 1 - share)
+        return {"constant": 1.0, "linear": left, "wsd": min(1.0, left / DECAYED_SHARE)}[settings.schedule]
+
+    return lambda step: step / warm * after_warmup(warm) if step < warm else after_warmup(step)

@@ -1,0 +1,166 @@
+"""A model without weights, and what counts the bytes it would take: the parts that `harness.finetune.training.memory` traces with."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from harness.jobs import Quant
+
+BITS_PER_WEIGHT: Mapping[Quant, float] = {"nf4": 4.127, "nf4_single": 4.5, "fp4": 4.127, "fp4_single": 4.5, "int8": 8.0}
+"""Of quantized linear layers: 64 weights of 4 bits share a scale of 32 bits, or of 8 and a 256th of another scale of 32."""
+STATE_BYTES = {
+    "adamw": 8,
+    "adamw_8bit": 2,
+    "paged_adamw": 8,
+    "paged_adamw_8bit": 2,
+    "adafactor": 0,
+    "sgd": 0,
+    "adagrad": 4,
+    "rmsprop": 4,
+    "lion": 4,
+    "lion_8bit": 1,
+    "paged_lion": 4,
+    "paged_lion_8bit": 1,
+    "ademamix": 12,
+    "ademamix_8bit": 3,
+}
+"""Bytes of optimizer state a parameter that is trained in float32; adafactor's rows and columns are next to nothing."""
+_ROUNDED_TO = 512
+"""A GPU's allocator gives memory in steps of so many bytes."""
+
+
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts storages as they come and go, and answers what tensors without content cannot: how many labels there are."""
+
+    def __init__(self, labels: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self._labels = labels
+        self._live: dict[int, Any] = {}
+
+    def restart(self) -> int:
+        """A new phase: its peak begins at what is held now, which is returned."""
+        self.peak = self.now
+        return self.now
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.index.Tensor:
+            args = (args[0], [part for index in args[1] for part in self._places(index)])
+        elif func is torch.ops.aten.nonzero.default:
+            return torch.stack(self._places(args[0]), dim=1)
+        elif func is torch.ops.aten._local_scalar_dense.default:
+            return 1.0 if args[0].dtype.is_floating_point else 1  # `bool()` of it is True
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self._count(tensor)
+        return made
+
+    def _places(self, index: Tensor | None) -> list[Any]:
+        """A mask as the indices of its true places, whose number is known beforehand."""
+        if index is None or index.dtype != torch.bool:
+            return [index]
+        count = max(1, round(self._labels * index.numel()))
+        return [torch.empty(count, dtype=torch.long) for _ in range(index.dim())]
+
+    def _count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        where = storage._cdata
+        if where in self._live:
+            return
+        size = math.ceil(storage.nbytes() / _ROUNDED_TO) * _ROUNDED_TO
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+        def gone(_: Any) -> None:
+            self._live.pop(where, None)
+            self.now -= size
+
+        self._live[where] = weakref.ref(storage, gone)
+
+
+class _Dequantized(torch.autograd.Function):
+    """A product with weights that are unpacked for the moment, in both passes."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, packed: Tensor, shape: torch.Size) -> Tensor:
+        context.shape = shape
+        return x @ torch.empty(shape, dtype=x.dtype).t()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient @ torch.empty(context.shape, dtype=gradient.dtype), None, None
+
+
+class _Packed(nn.Linear):
+    """A quantized linear layer: few bytes to hold, unpacked to use (bitsandbytes' own cannot be without content)."""
+
+    def __init__(self, linear: nn.Linear, quant: Quant, dtype: torch.dtype) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features, self.dtype = linear.in_features, linear.out_features, dtype
+        shape = linear.weight.shape
+        size = math.ceil(shape.numel() * BITS_PER_WEIGHT[quant] / 8)
+        self.weight = nn.Parameter(torch.empty(size, dtype=torch.uint8), requires_grad=False)
+        self.weight.quant_state = SimpleNamespace(shape=shape)  # type: ignore[attr-defined]
+        self.bias = linear.bias
+
+    def forward(self, input: Tensor) -> Tensor:
+        shape = torch.Size((self.out_features, self.in_features))
+        result: Tensor = _Dequantized.apply(input.to(self.dtype), self.weight, shape)  # type: ignore[no-untyped-call]
+        return (result if self.bias is None else result + self.bias).to(input.dtype)
+
+
+class States:
+    """An optimizer of which only the size of the state matters; its step needs nothing besides."""
+
+    def __init__(self, trained: list[nn.Parameter], name: str) -> None:
+        self._trained = trained
+        self._each = STATE_BYTES.get(name, STATE_BYTES["adamw"])
+        self._small = self._each * (4 if name.endswith("8bit") else 1)  # tensors below 4,096 stay in 32 bits
+        self._held: list[Tensor] = []
+
+    def step(self) -> None:
+        """Makes the state, once."""
+        for parameter in [] if self._held else self._trained:
+            each = self._each if parameter.numel() >= 4096 else self._small
+            size = each * parameter.numel() * parameter.element_size() // 4
+            self._held.append(torch.empty(size, dtype=torch.uint8))
+
+    def zero_grad(self) -> None:
+        """Lets the gradients go."""
+        for parameter in self._trained:
+            parameter.grad = None
+
+
+def quantize(model: Any, quant: Quant, dtype: torch.dtype) -> None:
+    """Packs every linear layer but the output head, as loading in 4 or 8 bits does."""
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is nn.Linear and child is not head:
+                setattr(module, name, _Packed(child, quant, dtype))
+    model.is_quantized = True
+
+
+def materialise(model: nn.Module) -> None:
+    """Gives every parameter and buffer a storage to count, shared ones once."""
+    made: dict[int, Tensor] = {}
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for name, tensor in list(held.items()):
+                if tensor is None:
+                    continue
+                if id(tensor) not in made:
+                    empty = torch.empty(tensor.shape, dtype=tensor.dtype)
+                    is_parameter = isinstance(tensor, nn.Parameter)
+                    made[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
+                held[name] = made[id(tensor)]  # type: ignore[assignment]

@@ -1,0 +1,293 @@
+"""What `harness check` finds out about a task or method, without a real model.
+
+A task must load, render, give a perfect model its best score, and give a guessing model what guessing is worth. A method
+must make a tiny random Llama trainable. All samples are looked at, the first ones are scored; nothing is said about
+whether the data are right.
+
+Example:
+    >>> for verdict in check_file("capitals.py"):  # doctest: +SKIP
+    ...     print(verdict)
+    task capitals: 3 samples
+      exact_match  oracle 1.00 ✓  chance 0.00
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from harness.api import Choose, Generate, Metric, Output, Sample, Task
+from harness.authoring.lint import lint
+from harness.errors import UserError
+from harness.plugin import plugin_error
+from harness.prompts.render import Item, render
+from harness.prompts.samples import answer_text
+from harness.registry.find import Entry, find_all, load_method, load_task, parse_task, task_metrics
+
+ROWS = 50
+"""Samples that are scored."""
+PROMPTS = 2
+"""Samples whose prompt is shown."""
+GOOD_ENOUGH = 0.95
+"""A target that scores less by a graded headline metric (METEOR gives 0.99 to a perfect match) is no reference for it."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found out about one task or method."""
+
+    title: str
+    lines: tuple[str, ...]
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """Worth a look; they do not fail the check."""
+
+    def __str__(self) -> str:
+        notes = [*(f"  ✗ {problem}" for problem in self.problems), *(f"  ! {warning}" for warning in self.warnings)]
+        return "\n".join([self.title, *self.lines, *notes])
+
+
+def check_file(
+    source: str, *, run_unsafe_code: bool = False, parameters: Mapping[str, Any] | None = None
+) -> Iterator[Verdict]:
+    """Checks every task and method of a file (or the one after its `@`).
+
+    Args:
+        source: A path as `registry.find` takes it; a name works too.
+        run_unsafe_code: Whether metrics that run code may do so.
+        parameters: Of the tasks that have them, as texts or typed.
+
+    Raises:
+        UserError: The file holds neither, or does not load, or its rows or samples cannot be used.
+    """
+    entries: list[Entry] = []
+    missing: list[UserError] = []
+    for kind in ("task", "method"):
+        try:
+            entries += find_all(kind, source)
+        except UserError as error:
+            missing.append(error)
+    if not entries:
+        if "holds no" in missing[0].message:
+            raise UserError(f"`{source}` holds neither a task nor a method", hint="`harness new task NAME` writes one")
+        raise missing[0]
+    for entry in entries:
+        yield _check_task(entry, run_unsafe_code, parameters or {}) if entry.kind == "task" else _check_method(entry)
+
+
+def _check_task(entry: Entry, run_unsafe_code: bool, parameters: Mapping[str, Any]) -> Verdict:
+    where = f"{entry.path}@{entry.name}" if entry.module is None else entry.name
+    task = load_task(entry, parse_task(where, parameters).parameters)
+    metrics = task_metrics(task, entry.path.parent)
+    items = _rendered(entry, task)
+    found = lint(items, delimiter=task.delimiter, judges_code=task.executes_code and run_unsafe_code)
+    problems = [finding.message for finding in found if finding.is_serious]
+    warnings = [finding.message for finding in found if not finding.is_serious]
+    title = f"task {entry.name}: {len(items):,} samples"
+    lines = [f"  {_shown(item)}" for item in items[:PROMPTS]]
+    if task.executes_code and not run_unsafe_code:
+        lines.append("  not scored: it runs code (`--confirm-run-unsafe-code`)")
+        return Verdict(title, tuple(lines), tuple(problems), tuple(warnings))
+    for metric in metrics:
+        try:
+            trial = _try(metric, items[:ROWS], is_headline=metric is metrics[0])
+        except UserError:
+            raise
+        except Exception as error:  # a metric is the user's code
+            raise plugin_error(entry.path, error, hint=f"metric `{metric.name}` failed on the first rows") from error
+        lines.append(f"  {metric.name}  {trial}")
+        problems += [trial.problem] if trial.problem else []
+        warnings += [trial.warning] if trial.warning else []
+    return Verdict(title, tuple(lines), tuple(problems), tuple(warnings))
+
+
+def _shown(item: Item) -> str:
+    """The prompt of a sample, or the head of a text, on one line."""
+    if item.request.mode == "text":
+        return f"text {item.request.id}: {item.request.continuations[0][:500]!r}"
+    return f"prompt {item.request.id}: {item.request.contexts[0]!r}"
+
+
+def _rendered(entry: Entry, task: Task) -> list[Item]:
+    try:
+        return render(entry.name, task)
+    except UserError:
+        raise
+    except Exception as error:  # the task's `sample` is the user's code
+        raise plugin_error(entry.path, error, hint="`sample` failed on one of the rows") from error
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A metric's values for a perfect model and for one that guesses."""
+
+    oracle: float | None
+    """None: the samples have no target."""
+    chance: float
+    problem: str | None = None
+    warning: str | None = None
+
+    def __str__(self) -> str:
+        chance = f"chance {self.chance:.2f}" if math.isfinite(self.chance) else "chance undefined"
+        if self.oracle is None:
+            return f"oracle -  {chance} (the samples have no target)"
+        return f"oracle {self.oracle + 0.0:.2f} {'✗' if self.problem else '✓'}  {chance}"
+
+
+def _try(metric: Metric, items: Sequence[Item], *, is_headline: bool) -> _Trial:
+    samples = [item.sample for item in items]
+    guessed = _measured(metric, samples, guesses)
+    chance = _value(metric, guessed)
+    if not any(map(_has_answer, samples)):
+        return _Trial(None, chance)
+    perfect = _measured(metric, samples, oracles)
+    # of several right answers the best counts where each sample has a score of its own
+    perfect = [[max(given)] if metric.score is not None else given[:1] for given in perfect]
+    oracle = _value(metric, perfect)
+    said, is_certain = _fault(metric, items, perfect, guessed, oracle, chance)
+    if said is None:
+        return _Trial(oracle, chance)
+    said = f"{metric.name}: {said}"
+    return _Trial(oracle, chance, said) if is_certain or is_headline else _Trial(oracle, chance, warning=said)
+
+
+def _fault(
+    metric: Metric,
+    items: Sequence[Item],
+    perfect: Sequence[Sequence[Any]],
+    guessed: Sequence[Sequence[Any]],
+    oracle: float,
+    chance: float,
+) -> tuple[str | None, bool]:
+    """What is wrong with a metric that has these values, if anything, and whether it is wrong of any metric.
+
+    A metric beside the headline may measure something else than closeness to the target (diversity, length).
+    """
+    if not math.isfinite(oracle):
+        return f"a perfect model scores {oracle}", False
+    better = oracle > chance if metric.higher_is_better else oracle < chance
+    if math.isfinite(chance) and not better:
+        return f"a perfect model ({oracle:.2f}) is not better than guessing ({chance:.2f})", False
+    if metric.score is None or not metric.higher_is_better:
+        return None, False
+    is_exact = all(score in (0.0, 1.0) for scores in (*perfect, *guessed) for score in scores)
+    if 0 <= oracle < (1 if is_exact else GOOD_ENOUGH):
+        item = next(
+            item for item, (score,) in zip(items, perfect, strict=True) if score < (1 if is_exact else oracle + 1)
+        )
+        answer = f"; sample {item.request.id}: {answer_text(item.sample)!r}"
+        return f"the target itself scores only {oracle:.2f}{answer}", is_exact
+    worth = [_worth(item.sample) for item in items if isinstance(item.sample, Choose)]
+    if is_exact and len(worth) == len(items) and abs(chance - math.fsum(worth) / len(worth)) > 1e-6:
+        return f"guessing scores {chance:.2f}, and is right {math.fsum(worth) / len(worth):.2f} of the time", True
+    return None, False
+
+
+def oracles(sample: Sample) -> list[Output]:
+    """What perfect models give: each target as far as the stop strings let it, certainty of a right choice or a text."""
+    if isinstance(sample, Generate):
+        targets = [sample.target] if isinstance(sample.target, str) else sample.target
+        return [Output(texts=(_cut(target, sample.stop),) * sample.samples) for target in targets]
+    if isinstance(sample, Choose):
+        right = (sample.answer,) if isinstance(sample.answer, int) else tuple(sample.answer)
+        return [_chosen(sample, right)]
+    return [Output(loglikelihoods=(0.0,), is_greedy=(True,), tokens=1)]
+
+
+def guesses(sample: Sample) -> list[Output]:
+    """What a model that knows nothing gives, all outcomes being equally likely: nothing, any choice, any byte."""
+    if isinstance(sample, Generate):
+        return [Output(texts=("",) * sample.samples)]
+    if isinstance(sample, Choose):
+        return [_chosen(sample, (winner,)) for winner in range(len(sample.choices))]
+    size = len(sample.text.encode())
+    return [Output(loglikelihoods=(-size * math.log(256),), is_greedy=(False,), tokens=max(size, 1))]
+
+
+def _chosen(sample: Choose, indices: Sequence[int]) -> Output:
+    places = range(len(sample.choices))
+    return Output(
+        loglikelihoods=tuple(0.0 if index in indices else -1e4 for index in places),
+        is_greedy=tuple(index == indices[0] for index in places),
+    )
+
+
+def _undecided(sample: Sample) -> list[Output]:
+    """One guess that favours no choice, for metrics of the whole set: the mean over all guesses has no meaning there."""
+    if not isinstance(sample, Choose):
+        return guesses(sample)
+    count = len(sample.choices)
+    return [Output(loglikelihoods=(-math.log(max(count, 1)),) * count, is_greedy=(False,) * count)]
+
+
+def _cut(text: str, stops: Sequence[str]) -> str:
+    for stop in stops:
+        text = text.partition(stop)[0]
+    return text
+
+
+def _has_answer(sample: Sample) -> bool:
+    return not isinstance(sample, Generate) or bool(answer_text(sample).strip())
+
+
+def _worth(sample: Choose) -> float:
+    """How often a guess is right."""
+    right = 1 if isinstance(sample.answer, int) else len(set(sample.answer))
+    return right / len(sample.choices)
+
+
+def _measured(metric: Metric, samples: Sequence[Sample], answers: Callable[[Sample], list[Output]]) -> list[list[Any]]:
+    """What the metric makes of each answer to each sample; programs run side by side."""
+    given = _undecided if metric.gather is not None and answers is guesses else answers
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda sample: [metric.measure(output, sample) for output in given(sample)], samples))
+
+
+def _value(metric: Metric, measured: Sequence[Sequence[Any]]) -> float:
+    """The metric over the samples, averaged over each sample's equally likely answers; NaN where it is undefined."""
+    try:
+        if metric.whole is not None:
+            return float(metric.whole([answers[0] for answers in measured]))
+        if metric.value is not None:
+            means = [
+                [math.fsum(column) / len(answers) for column in zip(*answers, strict=True)] for answers in measured
+            ]
+            return float(metric.value(tuple(math.fsum(column) for column in zip(*means, strict=True))))
+    except (ArithmeticError, ValueError):
+        return math.nan
+    return math.fsum(math.fsum(scores) / len(scores) for scores in measured) / len(measured)
+
+
+def _check_method(entry: Entry) -> Verdict:
+    method: Callable[..., Any] = load_method(entry)
+    model = _tiny_llama()
+    try:
+        made = method(model, **{parameter.name: parameter.default for parameter in entry.parameters})
+        counts = [(parameter.numel(), parameter.requires_grad) for parameter in made.parameters()]
+    except Exception as error:
+        raise plugin_error(entry.path, error, hint="the method failed on a tiny random Llama") from error
+    trainable = sum(size for size, trained in counts if trained)
+    total = sum(size for size, _ in counts)
+    title = f"method {entry.name}: {trainable:,} of {total:,} parameters of a tiny random Llama are trained"
+    problems = () if trainable else ("no parameter requires a gradient: nothing would be trained",)
+    return Verdict(title, (), problems)
+
+
+def _tiny_llama() -> Any:
+    """A random Llama small enough to build in a blink."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=64,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+        )
+    )

@@ -1,0 +1,133 @@
+"""Training rows exactly as a model gets them: what is learned, what is only read, and what did not fit.
+
+White space and token ids are drawn as in `harness.authoring.preview_prompt`; what is learned stands after `‖`, what is only read before it is
+dimmed on a terminal. No weights are loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.authoring.preview_prompt import in_line, pieces_of, visible, wrapped
+from harness.data.model_files import Snapshot
+from harness.prepare.trainings import Training
+from harness.prompts.render import Example
+from harness.settings import ONLINE_STAGES, PAIRED_STAGES
+from harness.tokens.encoder import load_encoder
+from harness.tokens.training_labels import answer_ids, blocks, ended
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+
+@dataclass(frozen=True)
+class Learned:
+    """One sequence of training."""
+
+    title: str
+    """`row 3`, `row 3, rejected`, `block 0`."""
+    ids: tuple[int, ...]
+    pieces: tuple[str, ...]
+    """What each id stands for."""
+    learned_from: int
+    """Position of the first token that is learned; the number of tokens where none is."""
+    lost_tokens: int
+    """Tokens that did not fit and were cut on the right."""
+    prompt: str
+    """As the ids read."""
+    answer: str
+
+    def lines(self, model: str) -> Iterator[tuple[str, str]]:
+        """Lines as pairs: what is only read, and what is learned or said."""
+        count = len(self.ids) - self.learned_from
+        cut = f"; {self.lost_tokens} more were cut" if self.lost_tokens else ""
+        fits = "left out, as no answer fits" if self.lost_tokens else "none learned"
+        learned = f"{count} learned, after ‖" if count else fits
+        yield "", f"── {self.title}: {len(self.ids)} tokens of {model}, {learned}{cut}"
+        mark = "‖" if count else ""
+        yield visible(self.prompt), mark + visible(self.answer) + (" ✂" if self.lost_tokens else "")
+        words = [f"{in_line(piece)}│{id}" for piece, id in zip(self.pieces, self.ids, strict=True)]
+        before = [*words[: self.learned_from], *([mark] if count else [])]
+        for line in wrapped([*before, *words[self.learned_from :]]):
+            read, found, rest = line.partition("‖")
+            yield (read, found + rest) if found or before else ("", line)
+            before = [] if found else before
+
+
+@dataclass(frozen=True)
+class TrainView:
+    """The first rows of a training."""
+
+    data: str
+    model: str
+    rows: tuple[Learned, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The view as plain data: exact texts, without marks."""
+        return {"data": self.data, "model": self.model, "rows": [vars(row) for row in self.rows]}
+
+    def styled(self) -> Text:
+        """For a terminal: what is only read is dim."""
+        from rich.text import Text
+
+        text = Text()
+        for number, row in enumerate(self.rows):
+            for read, rest in row.lines(self.model):
+                text.append(read, "dim").append(rest + "\n")
+            text.append("\n" * (number < len(self.rows) - 1))
+        text.rstrip()
+        return text
+
+    def __str__(self) -> str:
+        return self.styled().plain
+
+
+def view_training(training: Training, snapshot: Snapshot, count: int, *, trust_remote_code: bool = False) -> TrainView:
+    """The first rows that a training learns from.
+
+    Args:
+        training: What is trained, prepared.
+        snapshot: The model, whose tokenizer and context length count.
+        count: Rows, or blocks of plain text.
+        trust_remote_code: Whether the tokenizer's own code may run.
+
+    Raises:
+        UserError: The tokenizer cannot be read.
+    """
+    encoder = load_encoder(snapshot, trust_remote_code=trust_remote_code)
+    limit, stage = min(training.max_length, encoder.max_length), training.settings.stage or "sft"
+    if stage == "pretrain":
+        few = training.data.examples[: count * limit]  # each is a token at least
+        shown = _blocks(encoder.tokenizer, few, limit)[:count]
+    else:
+        shown = [
+            each
+            for number, example in enumerate(training.data.examples[:count])
+            for each in _rows(encoder.tokenizer, number, example, stage, limit)
+        ]
+    return TrainView(training.data.name, snapshot.name, tuple(shown))
+
+
+def _rows(tokenizer: Any, number: int, example: Example, stage: str, limit: int) -> Iterator[Learned]:
+    """The sequences of one example: both answers of a pair, the prompt alone where answers are written meanwhile."""
+    answers = {f"row {number}": example.completion}
+    if stage in PAIRED_STAGES and example.rejected is not None:
+        answers = {f"row {number}, chosen": example.completion, f"row {number}, rejected": example.rejected}
+    for title, text in answers.items():
+        ((prompt, answer),) = answer_ids([(example.prompt, text)], tokenizer)
+        tail = [] if stage in ONLINE_STAGES else ended(answer, text, tokenizer, append_eos=example.append_eos)
+        yield _learned(tokenizer, title, [*prompt, *tail], len(prompt), limit)
+
+
+def _blocks(tokenizer: Any, examples: Sequence[Example], limit: int) -> list[Learned]:
+    rows = blocks(examples, tokenizer, limit).rows
+    return [_learned(tokenizer, f"block {number}", row["input_ids"], 1, limit) for number, row in enumerate(rows)]
+
+
+def _learned(tokenizer: Any, title: str, ids: Sequence[int], start: int, limit: int) -> Learned:
+    kept = tuple(ids[:limit])
+    start = min(start, len(kept))
+    texts = [tokenizer.decode(part, clean_up_tokenization_spaces=False) for part in (kept[:start], kept[start:])]
+    return Learned(title, kept, pieces_of(tokenizer, kept), start, len(ids) - len(kept), *texts)

@@ -1,0 +1,1 @@
+"""The main job: train, score and time every variant of a run, and count what differs."""

@@ -1,0 +1,173 @@
+"""From a session to the document of its run (`run.json`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness import __version__
+from harness.comparison.records import fairness, inference_record, train_record
+from harness.comparison.replicas import replicated
+from harness.comparison.scores import Tally, tally
+from harness.comparison.state import Session, State
+from harness.metrics.ngram import signatures
+from harness.prepare.tasks import ScoredTask
+from harness.results import Artifact, MetricInfo, Parameters, Protocol, Run, Score, TaskInfo, Variant
+from harness.runs.folder import folder_bytes, folder_numbers, key
+
+Rows = dict[str, dict[str, list[dict[str, Any]]]]
+
+
+def unfinished(session: Session, *, created: str, command: str, seconds: dict[str, float]) -> Run:
+    """What is known now, without scores: what an interrupted run leaves."""
+    return _document(session, None, (), created, command, seconds)
+
+
+def finished(session: Session, *, created: str, command: str, seconds: dict[str, float]) -> Run:
+    """The whole document: scores, differences and verdicts from the samples on disk."""
+    tasks = session.prepared.tasks
+    scored = [state for state in session.states.values() if state.status == "done"]
+    rows: Rows = {state.name: {task.name: _in_order(session, state, task) for task in tasks} for state in scored}
+    protocols = {state.name: {task.name: _protocol(session, state, task) for task in tasks} for state in scored}
+    counted = tally(tasks, rows, protocols, session.baseline, session.config.seed)
+    losses = {
+        state.name: loss for state in scored if state.trained and (loss := state.trained.validation_loss) is not None
+    }
+    config = session.config
+    together = replicated(tasks, rows, _trainings(session), session.baseline, losses, config.seed, folds=config.folds)
+    run = [
+        f"{state.name}: {note}"
+        for state in scored
+        for note in (*state.notes, *(state.trained.notes if state.trained else ()))
+    ]
+    notes = [*run, *counted.warnings, *_cut_prompts(counted), *training_data_notes(session)]
+    document = _document(session, counted, notes, created, command, seconds)
+    return document.model_copy(update={"replicated": together})
+
+
+def _trainings(session: Session) -> dict[str, list[str]]:
+    """By trained variant, the rows that are its trainings."""
+    found: dict[str, list[str]] = {}
+    for spec in session.config.variants:
+        if spec.kind == "method":
+            found.setdefault(spec.replica_of or spec.name, []).append(spec.name)
+    return found
+
+
+def _document(
+    session: Session, counted: Tally | None, notes: Sequence[str], created: str, command: str, seconds: dict[str, float]
+) -> Run:
+    prepared = session.prepared
+    trained_on = {name for training in prepared.trainings for name in training.data.tasks}
+    return Run(
+        harness=__version__,
+        created=created,
+        command=command,
+        config=session.config.to_dict(),
+        config_sha256=session.identity,
+        environment={
+            **session.environment,
+            "model": {"name": prepared.model.name, "digest": prepared.model.digest},
+        },
+        baseline=session.baseline,
+        seed=session.config.seed,
+        notes=(*fairness(prepared, [state.row for state in session.states.values()]), *notes),
+        tasks=tuple(
+            TaskInfo(
+                name=task.name,
+                n=len(prepared.rows[0].items[task.name]),
+                trained_on=task.name in trained_on,
+                headline=task.metrics[0].name,
+                metrics=tuple(
+                    MetricInfo(name=metric.name, higher_is_better=metric.higher_is_better) for metric in task.metrics
+                ),
+                truncated=counted.truncated[task.name] if counted else 0,
+                data=task.data,
+                smallest_difference=counted.smallest[task.name] if counted else None,
+            )
+            for task in prepared.tasks
+        ),
+        variants=tuple(
+            _variant(session, state, counted.scores.get(state.name, []) if counted else [])
+            for state in session.states.values()
+        ),
+        comparisons=tuple(counted.comparisons) if counted else (),
+        overlaps=session.overlaps,
+        seconds=dict(seconds),
+    )
+
+
+def _variant(session: Session, state: State, scores: Sequence[Score]) -> Variant:
+    spec, training, trained = state.row.spec, state.row.training, state.trained
+    artifact = None
+    if state.artifact is not None:
+        where = state.artifact.relative_to(session.folder.path)
+        artifact = Artifact(
+            path=str(where), bytes=folder_bytes(state.artifact), parameters=folder_numbers(state.artifact)
+        )
+    trainable = trained.parameters_trainable if trained else 0
+    return Variant(
+        name=spec.name,
+        spec=spec.canonical,
+        method=spec.entry.name if spec.entry else None,
+        status=state.status,
+        error=state.error,
+        hyperparameters=spec.hyperparameters,
+        parameters=Parameters(total=state.parameters, trainable=trainable) if state.parameters else None,
+        model_bytes=state.model_bytes,
+        train=train_record(trained, training, state.reused, state.tuned) if trained and training else None,
+        artifact=artifact,
+        inference=inference_record(state.benched) if state.benched else None,
+        scores=tuple(scores),
+    )
+
+
+def _protocol(session: Session, state: State, task: ScoredTask) -> Protocol:
+    items, prompting = state.row.items[task.name], state.row.prompting
+    mode = items[0].request.mode
+    return Protocol(
+        version=task.task.version,
+        shots=0 if mode == "text" else task.task.shots if prompting.shots is None else prompting.shots,
+        mode="generate" if mode == "generate" else "loglikelihood",
+        numerics=session.config.numerics,
+        engine=session.config.engine,
+        dtype=session.environment["dtype"],
+        chat_template=prompting.template.text if prompting.template else None,
+        system=prompting.system,
+        token_budget=session.token_budget,
+        prompt_sha256=key(prompts=[item.request.sha256 for item in items]),
+        signatures=signatures(task.metrics, [item.sample for item in items]),
+    )
+
+
+def _in_order(session: Session, state: State, task: ScoredTask) -> list[dict[str, Any]]:
+    """The samples in the order of the task: the log has them in the order of the plan."""
+    by_id = {row["id"]: row for row in session.log(state, task).rows()}
+    return [by_id[item.request.id] for item in state.row.items[task.name]]
+
+
+def _cut_prompts(counted: Tally) -> list[str]:
+    return [
+        f"{name}: {count} prompts did not fit the model's context and were cut on the left"
+        for name, count in counted.truncated.items()
+        if count
+    ]
+
+
+def training_data_notes(session: Session) -> list[str]:
+    """What is to be known of the data of each training, and what the longest length allowed has cut."""
+    found: dict[str, None] = {}
+    for state in session.states.values():
+        training, trained = state.row.training, state.trained
+        if training is None:
+            continue
+        found |= dict.fromkeys(training.data.notes)
+        if trained and trained.lost_tokens:
+            cut = f"{trained.truncated} were cut on the right" if trained.truncated else ""
+            dropped = f"{trained.dropped} were left out, with no answer left to learn" if trained.dropped else ""
+            found[
+                f"{len(training.data.examples)} training rows of {training.data.name}, at most {training.max_length} tokens"
+                f" or the model's context each: {' and '.join(filter(None, (cut, dropped)))};"
+                f" {trained.lost_tokens:,} tokens were lost"
+            ] = None
+    return list(found)

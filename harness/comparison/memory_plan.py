@@ -1,0 +1,210 @@
+"""What trainings would need in memory: one child counts each on tensors without content, from the model's configuration.
+
+Example:
+    >>> plan_memory(configure(["lora"])).rows[0].planned.parameters_trainable  # doctest: +SKIP
+    309760
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from harness.config.config import Config
+from harness.config.variants import VariantSpec
+from harness.data.model_files import find_files, find_model
+from harness.errors import UserError
+from harness.jobs import Base, EnvironmentJob, Method, PlanJob, Planned, TrainingSettings
+from harness.prepare.trainings import DEFAULT_BATCH_SIZE, DEFAULT_MAX_LENGTH, merged, precision_of
+from harness.report import numbers
+from harness.report.progress import Progress
+from harness.report.tables import Cell, Column, Row, Table
+from harness.settings import ONLINE_STAGES, PAIRED_STAGES
+from harness.worker.server import JobFailed, Server
+
+_UNITS = {
+    "": 1,
+    "K": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "KI": 1 << 10,
+    "MI": 1 << 20,
+    "GI": 1 << 30,
+    "TI": 1 << 40,
+}
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One training, counted or not."""
+
+    name: str
+    spec: str
+    rows: int
+    """Of a micro-batch, all of the greatest length."""
+    length: int
+    planned: Planned | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What the trainings of a configuration would need."""
+
+    model: str
+    device: str
+    dtype: str
+    memory_bytes: int
+    rows: tuple[PlanRow, ...]
+
+    def fits(self, row: PlanRow) -> bool | None:
+        """Whether a training's peak is below what there is; None where it could not be counted."""
+        return row.planned.peak_bytes <= self.memory_bytes if row.planned else None
+
+    def to_json(self) -> str:
+        """The document that `--format json` prints."""
+        variants = [
+            {"name": row.name, "spec": row.spec, "micro_batch_size": row.rows, "max_length": row.length}
+            | (asdict(row.planned) if row.planned else {})
+            | {"fits": self.fits(row), "error": row.error}
+            for row in self.rows
+        ]
+        whole = {"model": self.model, "device": self.device, "dtype": self.dtype, "memory_bytes": self.memory_bytes}
+        return json.dumps(whole | {"variants": variants}, indent=1, ensure_ascii=False)
+
+
+def plan_memory(config: Config, *, memory: str | None = None, progress: Progress | None = None) -> MemoryPlan:
+    """Counts what each trained variant would need.
+
+    Args:
+        config: Of its variants, those that are trained; replicas are left out.
+        memory: What there is, such as `24GB` or `22.5GiB`; None: all that the GPU, or the host, has.
+        progress: Told what happens.
+
+    Raises:
+        UserError: There is no such model, none of the variants is trained, or `memory` is no size.
+    """
+    shown = progress or Progress()
+    given = None if memory is None else size_bytes(memory)
+    specs = [spec for spec in config.variants if spec.kind == "method" and spec.replica == 0]
+    if not specs:
+        raise UserError("none of the variants is trained", hint="name a method: `harness ls methods`")
+    model = find_model("tiny") if config.model == "tiny" else find_files(config.model, "model", weights=False)
+    if not (model.folder / "config.json").is_file():
+        raise UserError(f"`{config.model}` has no config.json", hint="give a model's folder or Hub id")
+    rows = []
+    with Server() as server:
+        environment = server.run(EnvironmentJob(config.device, config.dtype))
+        there = given or environment["gpu_bytes"] or environment["host_bytes"]
+        shown.finish()
+        for spec in specs:
+            shown.start("Count", spec.name)
+            rows.append(_row(server, spec, _job(config, spec, model.folder, environment, there)))
+            shown.finish()
+    return MemoryPlan(model.name, environment["device"], environment["dtype"], there, tuple(rows))
+
+
+def memory_table(plan: MemoryPlan) -> Table:
+    """A plan as a table: what holds the bytes, the peak, and how many rows at once would fit."""
+    names = ("trainable", "of all", "weights", "optimizer", "activations", "peak", "saved", "fits", "rows", "at most")
+    return Table("Memory", tuple(map(Column, names)), tuple(_cells(plan, row) for row in plan.rows))
+
+
+MEMORY_NOTES = (
+    "Peak: the most that tensors take at once, with all rows of a micro-batch at their greatest length (rows: how many, the"
+    " two answers of a pair being a row each with the loss of `sft`, a little too much for `stage=reward`; at most: how many"
+    " would fit). A GPU adds its context, about half a GiB, and what its allocator reserves unused.",
+    "Optimizer: its state and the gradients. Activations: what the forward pass keeps for the backward pass.",
+)
+
+
+def _cells(plan: MemoryPlan, row: PlanRow) -> Row:
+    planned = row.planned
+    if planned is None:
+        return Row(row.name, tuple(Cell() for _ in range(10)), f"not counted: {row.error}")
+    sizes = (
+        planned.weights_bytes,
+        planned.optimizer_bytes + planned.gradient_bytes,
+        planned.activation_bytes,
+        planned.peak_bytes,
+    )
+    texts = [
+        numbers.count(planned.parameters_trainable),
+        f"{planned.parameters_trainable / planned.parameters_total:.2%}",
+        *map(numbers.memory, sizes),
+        numbers.file_size(planned.artifact_bytes),
+        "yes" if plan.fits(row) else "no",
+        f"{row.rows}×{row.length:,}",
+        f"{planned.largest_micro_batch:,}",
+    ]
+    return Row(row.name, tuple(map(Cell, texts)))
+
+
+def size_bytes(text: str) -> int:
+    """A size as people write it, in bytes.
+
+    Raises:
+        UserError: It is none.
+
+    Example:
+        >>> size_bytes("24GB"), size_bytes("1.5 GiB")
+        (24000000000, 1610612736)
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", text, re.IGNORECASE)
+    size = round(float(match[1]) * _UNITS[(match[2] or "").upper()]) if match else 0
+    if size <= 0:
+        raise UserError(f"`--memory {text}` is no size", hint="write 24GB or 22.5GiB")
+    return size
+
+
+def _row(server: Server, spec: VariantSpec, job: PlanJob) -> PlanRow:
+    """A training counted, or why it cannot be: the others are counted all the same."""
+    rows, length = job.training.micro_batch_size, job.training.max_length
+    try:
+        _refuse(spec, job.training)
+        return PlanRow(spec.name, spec.canonical, rows, length, server.run(job))
+    except (JobFailed, UserError) as error:
+        return PlanRow(spec.name, spec.canonical, rows, length, error=str(error))
+
+
+def _refuse(spec: VariantSpec, training: TrainingSettings) -> None:
+    assert spec.entry is not None
+    if training.stage in ONLINE_STAGES:
+        raise UserError(f"the stage `{training.stage}` learns from what the model writes, which cannot be planned")
+    if training.checkpointing and not spec.entry.options["checkpointing"]:
+        raise UserError(f"`{spec.entry.name}` does not go with activation checkpointing")
+
+
+def _job(config: Config, spec: VariantSpec, folder: Any, environment: dict[str, Any], memory_bytes: int) -> PlanJob:
+    assert spec.entry is not None
+    asked = merged(config.train, spec)
+    settings = asked.model_dump(exclude_none=True)
+    stage = settings.get("stage", "sft")
+    batch = settings.get("batch_size", DEFAULT_BATCH_SIZE)
+    micro = min(settings.get("micro_batch_size", batch), batch)
+    resolved: dict[str, Any] = {
+        "lr": 0.0,
+        "steps": None,
+        "epochs": None,
+        "batch_size": batch,
+        "micro_batch_size": 2 * micro if stage in PAIRED_STAGES else micro,  # a better and a worse answer each
+        "max_length": settings.get("max_length", DEFAULT_MAX_LENGTH),
+        "seed": 0,
+        "precision": precision_of(asked, environment),
+    }
+    names = {field.name for field in fields(TrainingSettings)} & settings.keys()
+    return PlanJob(
+        Base(
+            folder,
+            environment["device"],
+            environment["dtype"],
+            spec.entry.quantization(spec.hyperparameters),
+            config.trust_remote_code,
+        ),
+        Method(spec.entry.name, spec.entry.path, spec.entry.module, spec.hyperparameters),
+        TrainingSettings(**{name: settings[name] for name in names} | resolved),
+        memory_bytes,
+    )

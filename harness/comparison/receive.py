@@ -1,0 +1,109 @@
+"""Takes what a scoring child sends: writes packs to their logs, keeps the books, moves the progress line."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from harness.comparison.scores import Running, sample_row
+from harness.comparison.state import Session, State
+from harness.jobs import Advanced, Event, Noted, Packed, Raw, Resumed, VariantFailed, VariantLoading, VariantStarted
+from harness.prepare.tasks import ScoredTask
+from harness.report.progress import Progress
+from harness.runs.folder import SampleLog
+
+
+class Sink:
+    """One scoring child's receiver.
+
+    Args:
+        session: The run.
+        progress: Told of every pack.
+        seconds: Ledger of stages, added to.
+    """
+
+    def __init__(self, session: Session, progress: Progress, seconds: dict[str, float]) -> None:
+        self.session = session
+        self.progress = progress
+        self.seconds = seconds
+        self.current: State | None = None
+        """The variant that the child is at."""
+        self._tasks = {task.name: task for task in session.prepared.tasks}
+        self._task: ScoredTask | None = None
+        self._log: SampleLog | None = None
+        self._running: Running | None = None
+        self._threads = ThreadPoolExecutor(os.cpu_count())
+        self._began = time.perf_counter()
+
+    def done(self, state: State, task: ScoredTask) -> list[int]:
+        """Indices of the samples on disk, up to the first whose key is not what scoring now would give."""
+        keys = self.session.sample_keys(state, task)
+        index = {item.request.id: number for number, item in enumerate(state.row.items[task.name])}
+        done = []
+        for row in self.session.log(state, task).rows():
+            number = index.get(row["id"])
+            if number is None or row["key"] != keys[number]:
+                break
+            done.append(number)
+        return done
+
+    def take(self, event: Event) -> None:
+        """One event of the child."""
+        if isinstance(event, VariantLoading):
+            self._finish_variant()
+            self.current = self.session.states[event.variant]
+            self.current.status = "running"
+        elif isinstance(event, VariantStarted):
+            assert self.current is not None
+            self.current.model_bytes, self.current.parameters = event.model_bytes, event.parameters
+        elif isinstance(event, Noted):
+            self.session.states[event.variant].notes.append(event.note)
+        elif isinstance(event, VariantFailed):
+            self.session.states[event.variant].fail(event.error)
+        elif isinstance(event, Resumed):
+            self._start_task(event)
+        elif isinstance(event, Packed):
+            self._keep(event)
+        elif isinstance(event, Advanced):
+            assert self._running is not None
+            value = self._running.value
+            note = f"{self._running.metric.name} {value:.2f}" if math.isfinite(value) else ""
+            self.progress.advance(event.done, note, event.total)
+
+    def close(self) -> None:
+        """The child is gone."""
+        self._threads.shutdown()
+        self._finish_variant()
+        self.progress.finish()
+
+    def _start_task(self, event: Resumed) -> None:
+        assert self.current is not None
+        self.progress.finish()
+        self._task = self._tasks[event.task]
+        self._log = self.session.log(self.current, self._task)
+        self._log.keep(event.kept)
+        self._running = Running(self._task.metrics[0])
+        self._running.add(self._log.rows())
+        self.progress.start("Eval", f"{event.variant}  {event.task}", len(self.current.row.items[event.task]))
+
+    def _keep(self, event: Packed) -> None:
+        assert self.current is not None and self._task is not None
+        assert self._log is not None and self._running is not None
+        items, keys = self.current.row.items[event.task], self.session.sample_keys(self.current, self._task)
+        task = self._task
+
+        def measured(raw: Raw) -> dict[str, Any]:
+            return sample_row(task, items[raw.index], raw, keys[raw.index])
+
+        # what a model wrote runs in processes of its own, which are waited for side by side
+        rows = list((self._threads.map if task.task.executes_code else map)(measured, event.raws))
+        self._log.append(rows)
+        self._running.add(rows)
+
+    def _finish_variant(self) -> None:
+        if self.current is not None:
+            self.seconds[f"score {self.current.name}"] = time.perf_counter() - self._began
+        self._began = time.perf_counter()

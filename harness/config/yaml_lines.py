@@ -1,0 +1,95 @@
+r"""A YAML file as plain data with line numbers, its scalars left as the texts that were written.
+
+PyYAML would read `1e-5` as a text, `no` as a truth value and `1.10` as 1.1. Here every plain scalar stays a text, and the
+field it is meant for says what it is; what stood in quotes is marked `Quoted`. Keys given twice are errors.
+
+Example:
+    >>> parse("lr: 1e-5\nmodel: 'no'\n", "x.yaml").data
+    {'lr': '1e-5', 'model': 'no'}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError, together
+from harness.registry.values import Quoted
+
+Place = tuple[str | int, ...]
+"""Keys and indices on the way to a value."""
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """The content of a YAML file and where each key stands."""
+
+    name: str
+    data: dict[str, Any]
+    lines: dict[Place, int] = field(default_factory=dict)
+
+    def where(self, place: Place) -> str:
+        """`compare.yaml:4`, or as near as is known."""
+        while place and place not in self.lines:
+            place = place[:-1]
+        return f"{self.name}:{self.lines[place]}" if place else self.name
+
+
+def load(path: Path) -> ConfigFile:
+    """Reads a YAML file.
+
+    Raises:
+        UserError: The file is missing, unreadable, no YAML, no mapping, or gives a key twice.
+    """
+    try:
+        return parse(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise UserError(f"could not read `{path}`: {error.strerror}", hint="check `--config`") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"`{path}` is not UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def parse(text: str, name: str) -> ConfigFile:
+    """Like `load`, from a text.
+
+    Raises:
+        UserError: See `load`.
+    """
+    import yaml
+
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{name}:{mark.line + 1}" if mark else name
+        raise UserError(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
+    lines: dict[Place, int] = {}
+    problems: list[UserError] = []
+
+    def plain(node: Any, place: Place) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return dict(pairs(node, place))
+        if isinstance(node, yaml.SequenceNode):
+            for index, each in enumerate(node.value):
+                lines[(*place, index)] = each.start_mark.line + 1
+            return [plain(each, (*place, index)) for index, each in enumerate(node.value)]
+        if node.style is not None:
+            return Quoted(node.value)
+        return None if node.tag.endswith(":null") else str(node.value)
+
+    def pairs(node: Any, place: Place) -> Iterator[tuple[str, Any]]:
+        for key_node, value_node in node.value:
+            here, line = (*place, str(key_node.value)), key_node.start_mark.line + 1
+            if here in lines:
+                problems.append(UserError(f"{name}:{line}: `{key_node.value}` is given twice"))
+            lines[here] = line
+            yield str(key_node.value), plain(value_node, here)
+
+    data = plain(root, ()) if root is not None else {}
+    if problems:
+        raise together(problems)
+    if not isinstance(data, dict):
+        raise UserError(f"`{name}` is not a mapping of keys", hint="for example `model: tiny`")
+    return ConfigFile(name, data, lines)

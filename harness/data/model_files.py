@@ -1,0 +1,168 @@
+"""A model's files on this disk: found or fetched, checked, digested. No torch.
+
+The parent process resolves every model and adapter here, before any child starts, so that a misspelt path or a model that
+was never downloaded fails in the first second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness.data.files import expand, file_sha256
+from harness.errors import UserError, did_you_mean
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
+WEIGHT_FILES = ("*.safetensors", "*.bin")
+_DIGESTED = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".py", ".tiktoken")
+_FETCHED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py", "*.tiktoken"]
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-][\w.-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The files of one model or adapter at one revision."""
+
+    name: str
+    """As the user wrote it."""
+    folder: Path
+    revision: str | None = None
+    """Commit on the Hub; None for a local folder."""
+
+    @cached_property
+    def digest(self) -> str:
+        """The Hub's commit, else a hash over the files' names and contents."""
+        if self.revision:
+            return hashlib.sha256(f"{self.name}@{self.revision}".encode()).hexdigest()
+        hasher = hashlib.sha256()
+        for path in sorted(self.folder.iterdir()):
+            if path.is_file() and path.suffix in _DIGESTED:
+                hasher.update(f"{path.name}:{file_sha256(path)}\n".encode())
+        return hasher.hexdigest()
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """A hash over the weights alone: what a training made, however long it took."""
+        files = sorted(path for pattern in WEIGHT_FILES for path in self.folder.glob(pattern))
+        return hashlib.sha256("".join(f"{path.name}:{file_sha256(path)}\n" for path in files).encode()).hexdigest()
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """`adapter_config.json` of an adapter, else `config.json` of a model.
+
+        Raises:
+            UserError: The file is not a JSON object.
+        """
+        for name in ("adapter_config.json", "config.json"):
+            if (self.folder / name).is_file():
+                return _object(self.folder / name)
+        return {}
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether this is what a PEFT method saved, or a delta of ours, rather than a whole model."""
+        return (self.folder / "adapter_config.json").is_file() or (self.folder / "method.json").is_file()
+
+
+def find_model(name: str, *, revision: str | None = None) -> Snapshot:
+    """The model called `name`: `tiny`, a folder, or a Hub id; fetched when it is not in the cache.
+
+    Raises:
+        UserError: There is no such folder or repository, or it lacks a config, a tokenizer or weights.
+
+    Example:
+        >>> find_model("tiny").folder.name
+        'model'
+    """
+    if name == "tiny":
+        from harness.tiny import MODEL
+
+        return Snapshot("tiny", MODEL)
+    snapshot = find_files(name, "model", revision=revision)
+    folder = snapshot.folder
+    if snapshot.is_adapter and not (folder / "config.json").is_file():
+        base = snapshot.config.get("base_model_name_or_path") or "its base"
+        raise UserError(
+            f"`{name}` is an adapter, not a model",
+            hint=f"compare it on its base: `--model {base}` and variant `{name}`",
+        )
+    if not (folder / "config.json").is_file():
+        raise UserError(f"`{name}` has no config.json", hint="save a model there with `save_pretrained`")
+    _object(folder / "config.json")
+    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
+        raise UserError(
+            f"`{name}` has no tokenizer ({', '.join(TOKENIZER_FILES[:3])} …)",
+            hint=f"save it beside the weights: `tokenizer.save_pretrained({str(folder)!r})`",
+        )
+    if not any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES):
+        raise UserError(f"`{name}` has no weights (*.safetensors)", hint="was the download interrupted?")
+    return snapshot
+
+
+def find_files(name: str, what: str, *, revision: str | None = None, weights: bool = True) -> Snapshot:
+    """The files of a model or adapter, given by folder or Hub id; from the Hub with or without its weights.
+
+    Raises:
+        UserError: Neither a folder nor a repository that can be reached or is in the cache.
+    """
+    path = expand(Path(name))
+    try:
+        if path.is_dir():
+            return Snapshot(name, path.resolve())
+        known = [p.name for p in path.parent.glob("*") if p.is_dir()]
+    except OSError as error:  # a name too long for any folder
+        raise UserError(f"no {what} at `{name}`: {error.strerror}", hint="check the path") from error
+    if not _HUB_ID.fullmatch(name):
+        near = did_you_mean(path.name, known)
+        hint = near if near.startswith("did") else "give a folder, or a Hub id such as Qwen/Qwen3-0.6B"
+        raise UserError(f"no {what} at `{name}`", hint=hint)
+    return _from_hub(name, what, revision, weights)
+
+
+def _object(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"could not read `{file}`: {error}", hint="was the download interrupted?") from error
+    if not isinstance(content, dict):
+        raise UserError(f"`{file}` is not a JSON object", hint="save the model again with `save_pretrained`")
+    return content
+
+
+def _from_hub(name: str, what: str, revision: str | None, weights: bool) -> Snapshot:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        wanted = _FETCHED if weights else [pattern for pattern in _FETCHED if pattern not in WEIGHT_FILES]
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+        if weights and not next(folder.glob("*.safetensors"), None):
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*_FETCHED, "*.bin"]))
+    except GatedRepoError as error:
+        raise UserError(
+            f"the {what} `{name}` is gated", hint=f"ask for access on its page ({name}), then `hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise UserError(f"the {what} `{name}` has no revision `{revision}`") from error
+    except RepositoryNotFoundError as error:
+        raise UserError(
+            f"no {what} `{name}` on the Hub, and no such folder here",
+            hint="check the spelling; a private one needs `hf auth login`",
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise UserError(
+            f"there is no folder `{name}`, it is not in the cache, and the Hub cannot be reached",
+            hint=f"once online: `hf download {name}`; or check the path",
+        ) from error
+    return Snapshot(name, folder, revision=folder.name)

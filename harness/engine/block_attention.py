@@ -1,0 +1,185 @@
+"""Attention in a packed tree, block by block: rows that share little do not meet.
+
+One mask over a whole pack has every token multiplied with every other, most of which it may not see. Cut where rows branch
+off, the pack falls into blocks: each attends to itself and to the few tokens above it in the tree, all of them together to
+the beginning, without a mask, and the two parts of the softmax are joined by their sums (Dao et al., "FlashAttention", 2022,
+arXiv 2205.14135, section 3.1). On CPU alone, whose kernel gives those sums.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy
+import torch
+from torch import Tensor
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from harness.engine.attention import Unsupported, attended, refuse_unknown
+from harness.tokens.trie import Trie
+
+NAME = "harness_blocks"
+_CALL = 1500
+"""What a block costs beside its scores, as so many of them: the call, and the copy of the keys above it."""
+
+_flash: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Neighbours in the tree."""
+
+    new: slice
+    """Its tokens among the new ones."""
+    seen: slice | Tensor
+    """Places of what they see among all that were fed: the tokens above them, and they themselves."""
+    mask: Tensor | None
+    """`[new, seen]`, to be added to the scores; None: each sees all before it in the block, and nothing is above."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A piece of a tree, cut into blocks."""
+
+    before: int
+    """Tokens of the beginning, which all of them see."""
+    fed: int
+    """Tokens of the tree, up to the last of this piece."""
+    new: int
+    """Tokens of this piece."""
+    blocks: tuple[Block, ...]
+
+    @classmethod
+    def of(cls, tree: Trie, start: int, stop: int, before: int, dtype: torch.dtype) -> Self:
+        """Cuts the tokens start … stop − 1 of a tree.
+
+        Args:
+            tree: The tree.
+            start: The first token of the piece.
+            stop: The one after its last.
+            before: Tokens of the beginning.
+            dtype: Of the scores.
+        """
+        ends = torch.tensor(tree.ends)
+        cuts = [start + cut for cut in cheapest_cuts(tree.depths[start:stop])]
+        blocks = tuple(_block(ends, low, high, start, dtype) for low, high in itertools.pairwise(cuts))
+        return cls(before, stop, stop - start, blocks)
+
+
+def cheapest_cuts(depths: Sequence[int]) -> list[int]:
+    """Where to cut a piece of a tree so that the fewest scores are computed, each block counted with its call.
+
+    Args:
+        depths: How deep in the tree each token stands.
+
+    Returns:
+        The first token of every block, and the number of tokens at the end.
+
+    Example:
+        >>> cheapest_cuts([*range(100), *range(1, 100), *range(50, 100)])
+        [0, 100, 199, 249]
+    """
+    branches = [at for at in range(1, len(depths)) if depths[at] <= depths[at - 1]]
+    starts = numpy.array([0, *branches, len(depths)])
+    above = numpy.array([depths[at] for at in starts[:-1]])
+    least, came_from = numpy.zeros(len(starts)), [0] * len(starts)
+    for number in range(1, len(starts)):
+        new = starts[number] - starts[:number]
+        costs = least[:number] + new * (above[:number] + new) + _CALL
+        came_from[number] = int(costs.argmin())
+        least[number] = costs[came_from[number]]
+    cuts = [len(starts) - 1]
+    while cuts[-1]:
+        cuts.append(came_from[cuts[-1]])
+    return [int(starts[cut]) for cut in reversed(cuts)]
+
+
+def sees(ends: Tensor, new: Tensor, places: Tensor) -> Tensor:
+    """`[new, places]`, bool: which tokens of a tree see which, each those of its own row up to itself.
+
+    Args:
+        ends: `[tokens]`, those of the tree (`harness.tokens.trie`).
+        new: `[new]` places of tokens.
+        places: `[places]` of those that they may see.
+    """
+    return (places <= new[:, None]) & (new[:, None] < ends[places])
+
+
+def _block(ends: Tensor, low: int, high: int, start: int, dtype: torch.dtype) -> Block:
+    above = (ends[:low] > low).nonzero()[:, 0]
+    places = torch.cat([above, torch.arange(low, high)])
+    visible = sees(ends, torch.arange(low, high), places)
+    first = int(places[0])
+    causal = first == low and bool((ends[low:high] >= high).all())
+    mask = None if causal else torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, -math.inf)
+    seen = slice(first, high) if len(places) == high - first else places
+    return Block(slice(low - start, high - start), seen, mask)
+
+
+def blockwise(config: Any, device: torch.device) -> bool:
+    """Whether a model's attention may be tried in blocks: on CPU, where it is torch's own."""
+    return _flash is not None and device.type == "cpu" and config._attn_implementation == "sdpa"
+
+
+def _attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Every token over its block and over the beginning.
+
+    Args:
+        module: The attention module.
+        query: `[1, heads, new, dimension]`.
+        key: `[1, key heads, beginning + fed + new, dimension]`; `value` likewise.
+        attention_mask: That of `Prefixes.unmasked`.
+        scaling: Of the scores.
+        options: Others that the model hands over.
+
+    Raises:
+        Unsupported: It asks for something else.
+    """
+    refuse_unknown(attention_mask, options)
+    piece: Blocks = attended()
+    _, heads, count, dimension = query.shape
+    if (count, key.shape[2]) != (piece.new, piece.before + piece.fed):
+        raise Unsupported("its layers attend to something else than what was fed")
+    query, key, value = (tensor if tensor.stride(-1) == 1 else tensor.contiguous() for tensor in (query, key, value))
+    groups = key.shape[1]
+    own_keys, own_values = (_repeated(tensor[:, :, piece.before :], heads // groups) for tensor in (key, value))
+    out = query.new_empty(1, count, heads, value.shape[-1])
+    sums = torch.empty(1, heads, count)
+    for block in piece.blocks:
+        found, sums[:, :, block.new] = _flash(
+            query[:, :, block.new],
+            own_keys[:, :, block.seen],
+            own_values[:, :, block.seen],
+            is_causal=block.mask is None,
+            attn_mask=None if block.mask is None else block.mask[None, None],
+            scale=scaling,
+        )
+        out[:, block.new] = found.transpose(1, 2)
+    if piece.before:  # all heads of a group as one, so that its keys need not be repeated
+        together = (1, groups, heads // groups * count, dimension)
+        beginning = slice(0, piece.before)
+        found, logsumexp = _flash(query.reshape(together), key[:, :, beginning], value[:, :, beginning], scale=scaling)
+        share = torch.sigmoid(logsumexp.reshape(1, heads, count) - sums).transpose(1, 2)[..., None]
+        found = found.reshape(1, heads, count, -1).transpose(1, 2)
+        out = torch.lerp(out.float(), found.float(), share).to(query.dtype)
+    return out, None
+
+
+def _repeated(tensor: Tensor, times: int) -> Tensor:
+    """`[1, heads, tokens, dimension]` with every head so many times."""
+    return tensor if times == 1 else tensor.repeat_interleave(times, 1)
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, _attention)

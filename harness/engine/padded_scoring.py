@@ -1,0 +1,177 @@
+"""Log-likelihoods by right-padded packs: logits only where something is scored, softmax in float32.
+
+Right padding needs no mask: attention is causal, and pads come after every position that is read.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from harness.engine.output_head import Scored, score_logits
+from harness.jobs import Raw
+from harness.tokens.encode import Encoded, ScoreRow, Span
+
+_VOCABULARY_CHUNK = 16384
+_PAD = 0
+
+
+@torch.inference_mode()
+def score_pack(model: Any, pack: Sequence[Encoded], *, token_budget: int, numerics: str) -> list[Raw]:
+    """Log-likelihood and greediness of every continuation of a pack.
+
+    Args:
+        model: A causal language model, or a PEFT model around one.
+        pack: Requests of mode `choose` or `text`.
+        token_budget: Rows of one oversized request are split into batches of this padded size.
+        numerics: `fp32` (head and softmax in float32) or `lm-eval` (all in the model's dtype).
+    """
+    rows = [row for item in pack for row in item.rows]
+    scored: list[tuple[float, bool]] = []
+    for batch in _batches(rows, token_budget):
+        scored += _score_rows(model, batch, numerics)
+    at, raws = 0, []
+    for item in pack:
+        spans = [span for row in item.rows for span in row.spans]
+        found = scored[at : at + len(spans)]
+        raws.append(summed(item, spans, [total for total, _ in found], [greedy for _, greedy in found]))
+        at += len(spans)
+    return raws
+
+
+def summed(item: Encoded, spans: Sequence[Span], totals: Sequence[float], greedy: Sequence[bool]) -> Raw:
+    """A request's outcome: sums over the spans of each continuation.
+
+    Args:
+        item: The request.
+        spans: All of it, in the order of its rows.
+        totals: The log-likelihood of each.
+        greedy: Whether each is what greedy decoding would write; it is not told of texts.
+    """
+    choices = len(item.request.continuations)
+    sums, all_greedy = [0.0] * choices, [True] * choices
+    for span, total, is_greedy in zip(spans, totals, greedy, strict=True):
+        sums[span.choice] += total
+        all_greedy[span.choice] &= is_greedy
+    return Raw(
+        item.index,
+        item.prompt_tokens,
+        item.truncated,
+        sum(len(span.targets) for span in spans),
+        loglikelihoods=tuple(sums),
+        is_greedy=tuple(all_greedy) if item.request.mode == "choose" else (),
+    )
+
+
+def _score_rows(model: Any, rows: Sequence[ScoreRow], numerics: str) -> list[tuple[float, bool]]:
+    """Log-likelihood and greediness of every span of the rows."""
+    width = max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), width), _PAD)
+    wanted = torch.zeros(len(rows), width, dtype=torch.bool)
+    spans = [(number, span) for number, row in enumerate(rows) for span in row.spans]
+    for number, row in enumerate(rows):
+        ids[number, : len(row.ids)] = torch.tensor(row.ids)
+    for number, span in spans:
+        wanted[number, span.start : span.start + len(span.targets)] = True
+    logits = needed_logits(model, ids.to(model.device), wanted.to(model.device), numerics)
+    where = torch.full((len(rows), width), -1)
+    where[wanted] = torch.arange(int(wanted.sum()))
+    which = torch.cat([where[number, span.start : span.start + len(span.targets)] for number, span in spans])
+    targets = torch.tensor([target for _, span in spans for target in span.targets])
+    found = _in_own_precision(logits, which, targets) if numerics == "lm-eval" else score_logits(logits, which, targets)
+    ends = [0, *itertools.accumulate(len(span.targets) for _, span in spans)]
+    return [
+        (float(found.loglikelihoods[start:end].sum()), bool(found.greedy[start:end].all()))
+        for start, end in itertools.pairwise(ends)
+    ]
+
+
+def _in_own_precision(logits: Tensor, which: Tensor, targets: Tensor) -> Scored:
+    """As `score_logits`, the softmax in the precision of the logits."""
+    which, targets = which.to(logits.device), targets.to(logits.device)
+    taken = functional.log_softmax(logits, dim=-1)[which, targets]
+    return Scored(taken.cpu(), (logits.argmax(-1)[which] == targets).cpu())
+
+
+def needed_logits(model: Any, ids: Tensor, wanted: Tensor, numerics: str) -> Tensor:
+    """Logits of the wanted positions alone.
+
+    Args:
+        model: A causal language model.
+        ids: `[rows, width]`.
+        wanted: `[rows, width]`, bool.
+        numerics: `fp32` or `lm-eval`.
+
+    Returns:
+        `[wanted positions, vocabulary]`, in row-major order; float32 unless `lm-eval`.
+    """
+    options: dict[str, Any] = {"use_cache": False}
+    if takes_logits_to_keep(model):
+        options["logits_to_keep"] = wanted
+    with head_numerics(model, numerics):
+        logits: Tensor = model(input_ids=ids, **options).logits
+    if logits.dim() == 3:  # all positions came back, or the kept ones under a leading axis of one
+        logits = logits[wanted] if logits.shape[:2] == wanted.shape else logits.flatten(0, 1)
+    return logits if numerics == "lm-eval" else logits.float()
+
+
+@contextmanager
+def _float32_head(head: torch.nn.Linear) -> Any:
+    def forward(hidden: Tensor) -> Tensor:
+        hidden = hidden.float()
+        bias = head.bias
+        pieces = [
+            functional.linear(
+                hidden,
+                head.weight[start : start + _VOCABULARY_CHUNK].float(),
+                None if bias is None else bias[start : start + _VOCABULARY_CHUNK].float(),
+            )
+            for start in range(0, head.weight.shape[0], _VOCABULARY_CHUNK)
+        ]
+        return torch.cat(pieces, -1)
+
+    head.forward = forward  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        del head.forward
+
+
+@contextmanager
+def _as_it_is() -> Any:
+    yield
+
+
+def head_numerics(model: Any, numerics: str) -> AbstractContextManager[None]:
+    """Runs the output head in float32 while entered, unless that is what it does already or `lm-eval` is asked.
+
+    What a model does to its logits afterwards (soft-capping, scaling) then happens in float32 too.
+    """
+    head = model.get_output_embeddings()
+    plain_head = type(head) is torch.nn.Linear and head.weight.dtype != torch.float32
+    return _float32_head(head) if numerics == "fp32" and plain_head else _as_it_is()
+
+
+def takes_logits_to_keep(model: Any) -> bool:
+    """Whether a model can be told which logits are wanted."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return "logits_to_keep" in inspect.signature(inner.forward).parameters
+
+
+def _batches(rows: Sequence[ScoreRow], token_budget: int) -> list[list[ScoreRow]]:
+    batches: list[list[ScoreRow]] = []
+    width = 0
+    for row in rows:
+        if not batches or (len(batches[-1]) + 1) * max(width, len(row.ids)) > token_budget:
+            batches.append([])
+            width = 0
+        batches[-1].append(row)
+        width = max(width, len(row.ids))
+    return batches

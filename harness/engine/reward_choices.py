@@ -1,0 +1,72 @@
+"""A reward model's answers to multiple choice: what each choice is worth after its prompt, in the place of a log-likelihood."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from harness.engine.runner import Runner
+from harness.errors import UserError
+from harness.jobs import Raw
+from harness.models.load import context_length
+from harness.models.reward_head import last_token_values
+from harness.tokens.encode import Encoded
+from harness.tokens.packs import Pack, Way
+
+_PAD = 0
+
+
+class RewardRunner(Runner):
+    """Runs a model with a reward head; prompts and choices are ended as they were when it was trained."""
+
+    def way(self, encoded: Sequence[Encoded]) -> Way:
+        """Padded packs: right padding changes nothing of what stands before it.
+
+        Raises:
+            UserError: The requests are not choices.
+        """
+        if any(item.request.mode != "choose" for item in encoded):
+            raise UserError(
+                "a reward model writes nothing and gives no probabilities", hint="score it on tasks of choices alone"
+            )
+        return self._exact
+
+    def _run(self, pack: Pack) -> list[Raw]:
+        at_once = 1 if pack.way == "plain" else max(1, len(pack.items) * self._fed // self.token_budget)
+        room = context_length(self.model, self.tokenizer)
+        raws: list[Raw] = []
+        for start in range(0, len(pack.items), at_once):
+            raws += _judged(self.model, pack.items[start : start + at_once], self.tokenizer.eos_token_id, room)
+        return raws
+
+
+@torch.inference_mode()
+def _judged(model: Any, items: Sequence[Encoded], eos: int, room: int) -> list[Raw]:
+    texts = [
+        (number, span.choice, (*row.ids[: span.start + 1], *span.targets, eos)[-room:], len(span.targets))
+        for number, item in enumerate(items)
+        for row in item.rows
+        for span in row.spans
+    ]
+    width = max(len(ids) for _, _, ids, _ in texts)
+    ids = torch.tensor([[*ids, *[_PAD] * (width - len(ids))] for _, _, ids, _ in texts])
+    mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for _, _, ids, _ in texts])
+    values = last_token_values(model, ids.to(model.device), mask.to(model.device)).tolist()
+    rewards = [[0.0] * len(item.request.continuations) for item in items]
+    tokens = [0] * len(items)
+    for (number, choice, _, count), value in zip(texts, values, strict=True):
+        rewards[number][choice] = value
+        tokens[number] += count
+    return [
+        Raw(
+            item.index,
+            item.prompt_tokens,
+            item.truncated,
+            tokens[number],
+            loglikelihoods=tuple(rewards[number]),
+            is_greedy=tuple(value == max(rewards[number]) for value in rewards[number]),
+        )
+        for number, item in enumerate(items)
+    ]

@@ -1,0 +1,1 @@
+"""Loads models, attaches adapters, restores pristine weights, measures memory. Child processes only."""

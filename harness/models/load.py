@@ -1,0 +1,291 @@
+"""Bases, and the variants made of them: load once, attach in turn, count the bytes.
+
+A `Resident` holds one base in memory. Attaching an adapter or a delta and taking it off again leaves the base bit-equal,
+which is checked; whatever writes into its weights (merging, a method that does so itself) spends it, and the next variant
+gets a fresh load.
+"""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+from harness.errors import UserError
+from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Base, Method, Quant, Recipe
+from harness.models.artifacts import load_adapter, load_delta
+from harness.models.restore import Pristine
+from harness.models.reward_head import inner_model, load_head, put_head
+from harness.registry.find import find, load_method
+
+LoadMethod = Callable[[Method], Callable[..., nn.Module]]
+"""Finds a method's function: `method_function`, or one that keeps what it found."""
+
+
+def method_function(method: Method) -> Callable[..., Any]:
+    """A method's function, its file imported."""
+    return load_method(find("method", method.source))
+
+
+def load_base(base: Base) -> Any:
+    """The weights of a base, in evaluation mode, on its device, quantized where asked.
+
+    Raises:
+        UserError: The architecture is no causal language model, or 4-bit is asked of a model without linear layers.
+    """
+    options: dict[str, Any] = {"dtype": getattr(torch, base.dtype), "trust_remote_code": base.trust_remote_code}
+    if base.quant is not None:
+        options["quantization_config"] = quantization(base.quant, base.dtype)
+        options["device_map"] = {"": base.device}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(base.folder, **options)
+    except (ValueError, OSError, KeyError, SafetensorError) as error:
+        raise UserError(
+            f"the model in `{base.folder}` cannot be loaded: {str(error).splitlines()[0][:300]}",
+            hint="a causal language model is needed; its own code needs `--trust-remote-code`",
+        ) from error
+    if base.quant is None:
+        model = model.to(base.device)
+    elif not any(_is_quantized(module) for module in model.modules()):
+        raise UserError(
+            f"the model in `{base.folder}` has no linear layers to quantize to {base.quant}",
+            hint="compare it without `qlora`, `@4bit` and `@8bit`",
+        )
+    _steady_cpu_kernels(model)
+    model.requires_grad_(False)
+    model.config.use_cache = False
+    return model.eval()
+
+
+def quantization(quant: Quant, dtype: str) -> BitsAndBytesConfig:
+    """Settings of a format for bitsandbytes; LLM.int8 has threshold 0, so that its outputs do not depend on the batch."""
+    if quant == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quant.removesuffix("_single"),
+        bnb_4bit_use_double_quant=not quant.endswith("_single"),
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
+
+
+class Resident:
+    """One base in memory, and the variant that is attached to it just now.
+
+    Args:
+        base: What to load.
+        load_method: Finds the function of a method whose delta is to be attached.
+    """
+
+    def __init__(self, base: Base, load_method: LoadMethod) -> None:
+        self.base = base
+        self._load_method = load_method
+        self._model: Any = None
+        self._pristine: Pristine | None = None
+        self._attached = False
+
+    @property
+    def bare(self) -> Any:
+        """The base itself, nothing attached."""
+        assert not self._attached, "detach first"
+        if self._model is None:
+            gc.collect()
+            self._model = load_base(self.base)
+        return self._model
+
+    def attach(self, recipe: Recipe) -> Any:
+        """The variant's model, ready to run.
+
+        Raises:
+            UserError: The adapter or delta does not fit this base.
+        """
+        self.detach()
+        base = self.bare
+        trained = recipe.adapter or recipe.base.folder
+        judges = (trained / HEAD_FILE).is_file()
+        if recipe.adapter is None and not judges:
+            return base
+        if recipe.merged:
+            self._model = self._pristine = None  # spent
+            merged = self._merged(base, recipe)
+            return _judging(merged, trained) if judges else merged
+        self._pristine = self._pristine or Pristine(base)
+        self._attached = True
+        try:
+            model = base if recipe.adapter is None else self._adapted(base, recipe)
+            return _judging(model, trained) if judges else model
+        except BaseException:
+            self.detach()
+            raise
+
+    def detach(self) -> None:
+        """Takes off what is attached; the base is as it was loaded."""
+        if not self._attached:
+            return
+        assert self._pristine is not None
+        if not self._pristine.restore():
+            self._model = self._pristine = None  # its weights were written into
+        self._attached = False
+
+    def _merged(self, base: Any, recipe: Recipe) -> Any:
+        if recipe.method is not None and not getattr(self._load_method(recipe.method), "mergeable", True):
+            raise UserError(f"method `{recipe.method.name}` cannot be merged", hint="leave out `@merged`")
+        if recipe.base.quant is not None:
+            base = base.dequantize()  # merging into 4-bit weights rounds the adapter away
+        places = set(base.state_dict())
+        merged = self._adapted(base, recipe)
+        if hasattr(merged, "peft_config"):
+            merged = _folded(merged, recipe)
+        merged = merged.to(getattr(torch, recipe.base.dtype)).eval()
+        if recipe.bits_after_merge is None:
+            return merged
+        refuse_added(merged, places, hint=f"quantize the base alone: `@{recipe.bits_after_merge}bit` without `@merged`")
+        return _requantize(merged, recipe)
+
+    def _adapted(self, base: Any, recipe: Recipe) -> Any:
+        assert recipe.adapter is not None
+        if (recipe.adapter / "adapter_config.json").is_file():
+            return load_adapter(base, recipe.adapter).eval()
+        assert recipe.method is not None
+        model = self._load_method(recipe.method)(base, **recipe.method.hyperparameters)
+        load_delta(model, recipe.adapter, recipe.method.name)
+        return model.requires_grad_(False).eval()
+
+
+def refuse_added(merged: nn.Module, places: Collection[str], *, hint: str) -> None:
+    """Refuses weights that a checkpoint of the base's architecture would lose.
+
+    Args:
+        merged: The base with an adapter in its weights.
+        places: Names of the weights that the base had.
+        hint: What to do instead.
+
+    Raises:
+        UserError: There are some.
+    """
+    added = merged.state_dict().keys() - places
+    if added:
+        raise UserError(f"training added weights that the model's architecture has no place for: {min(added)}", hint)
+
+
+def _judging(model: Any, folder: Path) -> Any:
+    """The model with the reward head that was trained with it, in place of the one that gives words."""
+    put_head(model, load_head(folder, model).requires_grad_(False))
+    return model
+
+
+def _folded(model: Any, recipe: Recipe) -> Any:
+    """A PEFT model's base with the adapter in its weights.
+
+    Raises:
+        UserError: They cannot be merged, or they would change a weight that is two layers' at once.
+    """
+    inner = inner_model(model)
+    ends = [end for end in (inner.get_input_embeddings(), inner.get_output_embeddings()) if end is not None]
+    weights = {getattr(end, "base_layer", end).weight.data_ptr() for end in ends}
+    if len(weights) < len(ends) and any(hasattr(end, "base_layer") for end in ends):
+        raise UserError(
+            f"the adapter `{recipe.adapter}` cannot be merged: embeddings and output head are one weight, and it is for one"
+            " of them",
+            hint="leave out `@merged`, or train without `lm_head` and `embed_tokens` among the target modules",
+        )
+    try:
+        if hasattr(model.base_model, "merge_and_unload"):
+            return model.merge_and_unload()
+        reason = "it changes no weights"
+    except (NotImplementedError, ValueError) as error:
+        reason = str(error)
+    kind = model.active_peft_config.peft_type.value
+    raise UserError(f"the {kind} adapter `{recipe.adapter}` cannot be merged: {reason}", hint="leave out `@merged`")
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """Total and trainable parameters; packed 4-bit weights count as what they stand for.
+
+    Example:
+        >>> count_parameters(nn.Linear(3, 2))
+        (8, 8)
+    """
+    total = trainable = 0
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        size = state.shape.numel() if state is not None else parameter.numel()
+        total += size
+        trainable += size if parameter.requires_grad else 0
+    return total, trainable
+
+
+def model_bytes(model: nn.Module) -> int:
+    """Bytes of a model's weights and buffers in memory, with the scales and code books of quantized ones.
+
+    Example:
+        >>> model_bytes(nn.Linear(3, 2))
+        32
+    """
+    seen: set[int] = set()
+    total = 0
+    for tensor in _tensors(model):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in seen:
+            seen.add(storage.data_ptr())
+            total += tensor.numel() * tensor.element_size()
+    return total
+
+
+def context_length(model: Any, tokenizer: Any) -> int:
+    """Longest input the model takes, found as lm-evaluation-harness finds it; a learned prompt takes its part of it."""
+    config = model.config.get_text_config()
+    declared = (getattr(config, key, None) for key in ("n_positions", "max_position_embeddings", "n_ctx"))
+    own = tokenizer.model_max_length if tokenizer.model_max_length < 1e29 else 2048
+    return int(next(filter(None, declared), own)) - learned_tokens(model)
+
+
+def learned_tokens(model: Any) -> int:
+    """Tokens that a method has learned and that stand before every text; 0 for most."""
+    config = getattr(model, "active_peft_config", None)
+    return int(config.num_virtual_tokens) if config is not None and config.is_prompt_learning else 0
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    for parameter in model.parameters():
+        yield parameter
+        for state in (getattr(parameter, "quant_state", None), getattr(parameter, "SCB", None)):
+            if isinstance(state, Tensor):
+                yield state
+            elif state is not None:
+                nested = getattr(state, "state2", None)
+                yield from (t for t in (state.absmax, state.code, state.offset) if isinstance(t, Tensor))
+                if nested is not None:
+                    yield from (t for t in (nested.absmax, nested.code) if isinstance(t, Tensor))
+    yield from model.buffers()
+
+
+def _requantize(merged: Any, recipe: Recipe) -> Any:
+    with tempfile.TemporaryDirectory(prefix="harness-merged-") as folder:
+        if hasattr(merged.config, "quantization_config"):
+            del merged.config.quantization_config
+        merged.save_pretrained(folder)
+        return load_base(replace(recipe.base, folder=Path(folder), quant=QUANT_OF_BITS[recipe.bits_after_merge]))
+
+
+def _is_quantized(module: nn.Module) -> bool:
+    return type(module).__name__ in ("Linear4bit", "Linear8bitLt")
+
+
+def _steady_cpu_kernels(model: nn.Module) -> None:
+    """Keeps bitsandbytes from repacking 4-bit weights in place at the first forward on AVX512-BF16 processors.
+
+    Repacked weights give garbage when they are dequantized, merged or moved (bitsandbytes issue 2078), and other logits
+    with gradients than without.
+    """
+    for module in model.modules():
+        if type(module).__name__ == "Linear4bit":
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 - not declared by nn.Module

@@ -1,0 +1,227 @@
+"""Time, memory, latency and energy: primitives with one job each, every one testable against a fake.
+
+Seconds come from an injected clock, after an injected synchronisation; memory from the kernel's or the CUDA allocator's own
+high-water marks, reset where a phase begins.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from harness.models.load import learned_tokens
+from harness.stats.quantiles import percentile
+
+Clock = Callable[[], float]
+Synchronise = Callable[[], None]
+
+_PROC = Path("/proc/self")
+
+
+def synchroniser(device: str) -> Synchronise:
+    """Waits until the device has done what it was given; nothing to wait for on CPU."""
+    if not device.startswith("cuda"):
+        return lambda: None
+    return lambda: torch.cuda.synchronize(device)
+
+
+@dataclass
+class Stopwatch:
+    """Wall seconds of pieces of work.
+
+    Example:
+        >>> ticks = iter([1.0, 3.5])
+        >>> Stopwatch(clock=lambda: next(ticks)).time(lambda: None)
+        2.5
+    """
+
+    clock: Clock = time.perf_counter
+    synchronise: Synchronise = lambda: None
+
+    def time(self, work: Callable[[], object]) -> float:
+        """Seconds that `work` took, what it queued on the device included."""
+        self.synchronise()
+        start = self.clock()
+        work()
+        self.synchronise()
+        return self.clock() - start
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """High-water marks of a phase; None where the machine has no such memory."""
+
+    peak_rss_bytes: int | None
+    """Rise over the baseline: the process after imports and before weights."""
+    peak_gpu_allocated_bytes: int | None = None
+    peak_gpu_reserved_bytes: int | None = None
+
+
+def rss_bytes(proc: Path = _PROC) -> int:
+    """Resident memory of this process now, read from `/proc`."""
+    return _status(proc, "VmRSS")
+
+
+class MemoryMeter:
+    """Peak memory of the work done while it is entered.
+
+    The kernel's own high-water mark is reset on entry (`clear_refs`); where that is forbidden, a thread samples resident
+    memory every 5 ms.
+
+    Args:
+        baseline_bytes: Resident memory after imports and before weights; subtracted.
+        device: `cpu` or `cuda…`.
+        proc: Where the kernel tells; a test's fake.
+
+    Example:
+        >>> with MemoryMeter(rss_bytes(), "cpu") as meter:
+        ...     block = bytearray(64 << 20)
+        >>> meter.peaks().peak_rss_bytes > 60 << 20
+        True
+    """
+
+    def __init__(self, baseline_bytes: int, device: str, proc: Path = _PROC) -> None:
+        self._baseline = baseline_bytes
+        self._device = device
+        self._proc = proc
+        self._sampled = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        if self._device.startswith("cuda"):
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self._device)
+        try:
+            (self._proc / "clear_refs").write_text("5")
+        except OSError:
+            self._thread = threading.Thread(target=self._sample, daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._thread is not None:
+            self._stop.set()
+            self._thread.join()
+        else:
+            self._sampled = max(self._sampled, _status(self._proc, "VmHWM"))
+
+    def peaks(self) -> Peaks:
+        """What the phase needed; read after it."""
+        rise = max(0, self._sampled - self._baseline)
+        if not self._device.startswith("cuda"):
+            return Peaks(rise)
+        allocated, reserved = (
+            torch.cuda.max_memory_allocated(self._device),
+            torch.cuda.max_memory_reserved(self._device),
+        )
+        return Peaks(rise, allocated, reserved)
+
+    def _sample(self) -> None:
+        while True:
+            self._sampled = max(self._sampled, rss_bytes(self._proc))
+            if self._stop.wait(0.005):
+                return
+
+
+class EnergyMeter:
+    """Joules that the GPU's driver counted while entered; None where it does not count."""
+
+    def __init__(self, device: str, read_millijoules: Callable[[], int] | None = None) -> None:
+        self._read = read_millijoules or _nvml_reader(device)
+        self._start = 0
+        self.joules: float | None = None
+
+    def __enter__(self) -> Self:
+        if self._read is not None:
+            self._start = self._read()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._read is not None:
+            self.joules = (self._read() - self._start) / 1000
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Raw seconds of one prefill and the decode steps after it."""
+
+    prefill_seconds: float
+    decode_seconds: tuple[float, ...]
+
+
+@torch.inference_mode()
+def latency(model: Any, ids: torch.Tensor, new_tokens: int, watch: Stopwatch) -> Latency:
+    """Times one plain forward over the prompt and a plain decode loop, token by token.
+
+    Args:
+        model: A causal language model.
+        ids: `[batch, prompt]`.
+        new_tokens: Decode steps after the prefill.
+        watch: The clock, synchronised with the model's device.
+    """
+    state: dict[str, Any] = {"model": model, "ids": ids, "cache": None}
+
+    def step() -> None:
+        output = state["model"](
+            input_ids=state["ids"], past_key_values=state["cache"], use_cache=True, logits_to_keep=1
+        )
+        state["ids"] = output.logits[:, -1:].argmax(-1)
+        state["cache"] = output.past_key_values
+        if learned_tokens(model):  # they are in the cache now; peft would put them before every new token again
+            state["model"] = model.get_base_model()
+
+    prefill = watch.time(step)
+    return Latency(prefill, tuple(watch.time(step) for _ in range(new_tokens)))
+
+
+def matmul_probe(device: str, watch: Stopwatch, *, size: int = 512, repeats: int = 7) -> float:
+    """Median seconds of a fixed matrix product and copy: how fast the machine is just now."""
+    a = torch.ones(size, size, device=device)
+    b = torch.empty_like(a)
+
+    def work() -> None:
+        for _ in range(4):
+            torch.mm(a, a, out=b)
+            b.copy_(a)
+
+    work()
+    return percentile([watch.time(work) for _ in range(repeats)], 0.5)
+
+
+def fast_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 natively; elsewhere mixed precision is slower than float32."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _status(proc: Path, key: str) -> int:
+    for line in (proc / "status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(f"{key} is not in {proc / 'status'}")
+
+
+def _nvml_reader(device: str) -> Callable[[], int] | None:
+    if not device.startswith("cuda"):
+        return None
+    with suppress(Exception):  # no driver library, or a card that does not count
+        import pynvml
+
+        pynvml.nvmlInit()
+        number = int(device.partition(":")[2] or 0)
+        handle = pynvml.nvmlDeviceGetHandleByIndex(number)
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+        return lambda: int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
+    return None

@@ -1,0 +1,262 @@
+"""Rows to samples to prompts: what a model sees, and what a variant trains on.
+
+Everything here is text. A prompt is `description`, then solved examples, then the question; under a chat template the
+examples become turns of a conversation. The same function renders what is scored and what is trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from harness.api import Choose, Generate, Message, Row, Sample, Task, Text
+from harness.data.sources import rows as load_rows
+from harness.errors import UserError, did_you_mean
+from harness.prompts.chat import ChatTemplate
+from harness.prompts.samples import answer_text, call_on, cell_of, right_of, sample_of
+from harness.prompts.shots import Shots
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """How prompts are built, whatever the task: part of a variant."""
+
+    shots: int | None = None
+    """None: what the task says."""
+    system: str | None = None
+    template: ChatTemplate | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """One sample as a model gets it: text only."""
+
+    id: str
+    mode: Literal["generate", "choose", "text"]
+    contexts: tuple[str, ...]
+    """One prompt; or one a choice; for `text` the empty string."""
+    continuations: tuple[str, ...] = ()
+    """What is scored after the context: the choices with their delimiter, or the text."""
+    stop: tuple[str, ...] = ()
+    max_tokens: int = 0
+    samples: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    window: int | None = None
+    stride: int | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Digest of everything that the model is asked, id left out."""
+        content = {**vars(self), "id": None}
+        return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Item:
+    """A sample of a task with its request and its place in the task."""
+
+    request: Request
+    sample: Sample
+    group: str | None
+    cluster: str | None
+
+
+@dataclass(frozen=True)
+class Example:
+    """What one training row becomes: the loss is on `completion` alone."""
+
+    prompt: str
+    completion: str
+    """For stages that learn from rewards: the reference answer, which a reward function is given."""
+    append_eos: bool = True
+    rejected: str | None = None
+    """The worse answer of a preference pair, whose better one is `completion`."""
+
+
+def render(
+    name: str,
+    task: Task,
+    prompting: Prompting = Prompting(),
+    *,
+    groups: Sequence[str] = (),
+    limit: int | None = None,
+) -> list[Item]:
+    """The items of a task, in the order of its data.
+
+    Args:
+        name: For messages about bad rows.
+        groups: Only these strata; all when empty.
+        limit: So many samples, spread evenly over the groups, first rows within a group.
+
+    Raises:
+        UserError: The task has no rows, an unknown group is asked, or a row lacks a column that the prompt names.
+    """
+    everything = list(enumerate(load_rows(task.data)))
+    if not everything:
+        raise UserError(f"task `{name}` has no rows", hint="check the split, or the file it reads")
+    data = _in_groups(name, task, everything, groups) if groups else everything
+    if limit is not None:
+        data = _spread(data, limit, lambda row: cell_of(name, task.group, row) or "")
+    shots = Shots(name, task, task.shots if prompting.shots is None else prompting.shots, everything)
+    items = []
+    for index, row in data:
+        sample = sample_of(name, task, row, index)
+        id = str(index if sample.id is None else sample.id)
+        request = _request(name, sample, id, task, row, shots.before(index, row, sample), prompting)
+        items.append(Item(request, sample, cell_of(name, task.group, row), cell_of(name, task.cluster, row)))
+    _check_ids(name, items)
+    return items
+
+
+def render_examples(name: str, task: Task, prompting: Prompting = Prompting()) -> list[Example]:
+    """What a variant trains on: the rendered prompt (without solved examples), delimiter, answer, first stop or EOS.
+
+    Raises:
+        UserError: The task has no train split or no rows in it, or one of its rows lacks a column.
+    """
+    if task.train is None:
+        raise UserError(f"task `{name}` has no train split", hint="name training data with `--train`")
+    rows = load_rows(task.train)
+    if not rows:
+        raise UserError(f"the train split of task `{name}` has no rows", hint="name training data with `--train`")
+    examples = []
+    for index, row in enumerate(rows):
+        sample = sample_of(name, task, row, index)
+        request = _request(name, sample, str(index), task, row, [], prompting)
+        if isinstance(sample, Text):
+            examples.append(Example("", sample.text))
+            continue
+        delimiter = _delimiter(task, sample, prompting)
+        stop = sample.stop[0] if isinstance(sample, Generate) and sample.stop else ""
+        context = request.contexts[0]
+        if isinstance(sample, Choose) and sample.per_choice_contexts:
+            context = request.contexts[right_of(sample)]
+        examples.append(Example(context, delimiter + answer_text(sample) + stop, append_eos=not stop))
+    return examples
+
+
+def _request(
+    name: str, sample: Sample, id: str, task: Task, row: Row, shots: list[Sample], prompting: Prompting
+) -> Request:
+    if isinstance(sample, Text):
+        return Request(id, "text", ("",), (sample.text,), window=sample.window, stride=sample.stride)
+    description = task.description
+    if not isinstance(description, str):
+        described = call_on(name, description, row, id)
+        if not isinstance(described, str):
+            raise UserError(f"task `{name}`: `description` returned a {type(described).__name__}, not a text")
+        description = described
+
+    def context(choice: int | None) -> str:
+        question = _question(sample, choice)
+        solved = [(_question(shot, None), answer_text(shot)) for shot in shots]
+        if prompting.template is not None:
+            return _conversation(description, solved, question, prompting)
+        system = prompting.system + "\n\n" if prompting.system else ""
+        texts = [_flat(q) + task.delimiter + a + task.shot_separator for q, a in solved]
+        return system + description + "".join(texts) + _flat(question)
+
+    if isinstance(sample, Generate):
+        return Request(
+            id,
+            "generate",
+            (context(None),),
+            stop=tuple(sample.stop),
+            max_tokens=sample.max_tokens,
+            samples=sample.samples,
+            temperature=sample.temperature,
+            top_p=sample.top_p,
+        )
+    contexts = [context(i) for i in range(len(sample.choices))] if sample.per_choice_contexts else [context(None)]
+    delimiter = _delimiter(task, sample, prompting)
+    return Request(id, "choose", tuple(contexts), tuple(delimiter + choice for choice in sample.choices))
+
+
+def _delimiter(task: Task, sample: Generate | Choose, prompting: Prompting) -> str:
+    """What stands between prompt and answer; a chat template has written it, unless it leaves a turn open."""
+    if prompting.template is None:
+        return task.delimiter
+    last = None if isinstance(sample.prompt, str) else sample.prompt[-1]
+    begun = last["content"] if isinstance(last, Mapping) and last["role"] == "assistant" else ""
+    return task.delimiter if begun and not begun[-1].isspace() else ""
+
+
+def _question(sample: Sample, choice: int | None) -> str | Sequence[Message]:
+    if isinstance(sample, Text):
+        raise UserError("a Text sample cannot be a solved example", hint="give the task no `shots`")
+    if isinstance(sample, Choose) and sample.per_choice_contexts:
+        prompt = sample.prompt[right_of(sample) if choice is None else choice]
+        assert isinstance(prompt, str)
+        return prompt
+    return sample.prompt  # type: ignore[return-value]
+
+
+def _conversation(
+    description: str, solved: list[tuple[str | Sequence[Message], str]], question: Any, prompting: Prompting
+) -> str:
+    messages: list[Message] = []
+    system = "\n\n".join(part for part in (prompting.system, description) if part)
+    if system:
+        messages.append({"role": "system", "content": system})
+    for asked, answer in solved:
+        messages += _turns(asked)
+        messages.append({"role": "assistant", "content": answer})
+    assert prompting.template is not None
+    return prompting.template.render(messages + _turns(question))
+
+
+def _turns(prompt: str | Sequence[Message]) -> list[Message]:
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+
+
+def _flat(prompt: str | Sequence[Message]) -> str:
+    """Messages as one text; an answer that the last one begins follows its question at once."""
+    if isinstance(prompt, str):
+        return prompt
+    *before, last = [message["content"] for message in prompt]
+    if not before or prompt[-1]["role"] != "assistant":
+        return "\n\n".join([*before, last])
+    asked = "\n\n".join(before)
+    apart = asked[-1:].isspace() or last[:1].isspace()
+    return asked + ("" if apart else " ") + last
+
+
+def _in_groups(name: str, task: Task, data: list[tuple[int, Row]], groups: Sequence[str]) -> list[tuple[int, Row]]:
+    if task.group is None:
+        raise UserError(f"task `{name}` has no groups", hint=f"ask for `{name}` without `:{'+'.join(groups)}`")
+    known = {cell_of(name, task.group, row) or "" for _, row in data}
+    for group in groups:
+        if group not in known:
+            raise UserError(f"task `{name}` has no group `{group}`", hint=did_you_mean(group, known))
+    return [(index, row) for index, row in data if cell_of(name, task.group, row) in groups]
+
+
+def _spread(data: list[tuple[int, Row]], limit: int, group_of: Callable[[Row], str]) -> list[tuple[int, Row]]:
+    """The first rows of every group, as evenly as the groups' sizes allow, in the order of the data."""
+    groups: dict[str, list[tuple[int, Row]]] = defaultdict(list)
+    for index, row in data:
+        groups[group_of(row)].append((index, row))
+    quota = dict.fromkeys(groups, 0)
+    left = min(limit, len(data))
+    while left > 0:
+        for group, members in groups.items():
+            if left and quota[group] < len(members):
+                quota[group] += 1
+                left -= 1
+    chosen = [entry for group, members in groups.items() for entry in members[: quota[group]]]
+    return sorted(chosen, key=lambda entry: entry[0])
+
+
+def _check_ids(name: str, items: Sequence[Item]) -> None:
+    seen: set[str] = set()
+    for item in items:
+        if item.request.id in seen:
+            raise UserError(
+                f"task `{name}` has two samples with the id `{item.request.id}`", hint="leave `id` out to number them"
+            )
+        seen.add(item.request.id)

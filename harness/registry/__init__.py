@@ -1,0 +1,1 @@
+"""Finds tasks, methods and metrics, without importing them."""

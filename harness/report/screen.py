@@ -1,0 +1,221 @@
+"""The screen that `compare` and `show` print: quality, cost, a summary in sentences, and how to read them.
+
+It fits the terminal's width (`COLUMNS`, else 120, where there is no terminal) by cutting tables into blocks, never by
+shortening a cell. Colour only repeats what a mark or a word says already.
+
+Example:
+    >>> print_run(run, folder=Path("runs/qwen3-0.6b-20261120-2355"))  # doctest: +SKIP
+    Qwen/Qwen3-0.6B · 500 samples a task · seed 0 · NVIDIA H100 80GB HBM3 · torch 2.9.0 bf16 · harness 0.1.0
+
+    Quality  gsm8k                   mmlu
+             strict ↑       vs base  acc ↑       vs base
+    ────────────────────────────────────────────────────
+    base         32.4                 44.8
+    lora         41.2  +8.8 ±2.7 ▲    45.0  +0.2 ±1.3 ≈
+    …
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len, chop_cells
+from rich.console import Console
+from rich.text import Text
+
+from harness.report import numbers
+from harness.report.heatmap import grid_lines, grids
+from harness.report.summary import footnotes, summary
+from harness.report.tables import GAP, Row, Table, tables
+from harness.results import Run
+
+PLAIN_WIDTH = 120
+"""Width of output that goes to a file or a pipe, unless `COLUMNS` says otherwise."""
+
+LONGEST_NAME = 28
+"""A variant's name is folded beyond this many terminal cells."""
+
+if TYPE_CHECKING:
+    from harness.comparison.memory_plan import MemoryPlan
+
+_STYLES = {"better": "green", "worse": "red", "undecided": "dim"}
+_ASCII = str.maketrans({"▲": "^", "▼": "v", "≈": "~", "±": "+-", "×": "x", "·": "|", "↑": "+", "↓": "-", "─": "-",
+                        "–": "-", "…": "...", "░": ".", "▒": "o", "▓": "8", "█": "#"})  # fmt: skip
+_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+
+
+def print_run(run: Run, *, console: Console | None = None, folder: Path | None = None) -> None:
+    """Prints a run to stdout.
+
+    Args:
+        run: The document of a run, finished or not; a variant without figures says why in its row.
+        console: Where to print; stdout by default.
+        folder: The run's folder, named in the last line with the command that makes a page of it.
+    """
+    console = stdout_console() if console is None else console
+    for line in screen(run, width=console.width, folder=folder):
+        if not console.encoding.lower().startswith("utf"):
+            line = Text(line.plain.translate(_ASCII))
+        console.print(line, soft_wrap=True, no_wrap=True, overflow="ignore", crop=False)
+
+
+def print_plan(plan: MemoryPlan, *, console: Console | None = None) -> None:
+    """Prints what trainings would need in memory, and how to read it."""
+    console = stdout_console() if console is None else console
+    for line in plan_lines(plan, width=console.width):
+        if not console.encoding.lower().startswith("utf"):
+            line = Text(line.plain.translate(_ASCII))
+        console.print(line, soft_wrap=True, no_wrap=True, overflow="ignore", crop=False)
+
+
+def plan_lines(plan: MemoryPlan, *, width: int) -> list[Text]:
+    """The lines of a plan, each at most `width` terminal cells where its longest word allows."""
+    from harness.comparison.memory_plan import MEMORY_NOTES, memory_table
+
+    dtype = _DTYPES.get(plan.dtype, plan.dtype)
+    head = f"{plan.model} · {plan.device} · {dtype} · {numbers.memory(plan.memory_bytes)} of memory"
+    lines = [*_wrapped(head, width, separator=" · "), Text()]
+    table = memory_table(plan)
+    for block in table.blocks(width, name_width=_name_width(table)):
+        lines += [*table_lines(block, width), Text()]
+    for note in MEMORY_NOTES:
+        lines += _wrapped(note, width, first="  ", rest="    ")
+    return lines
+
+
+def stdout_console() -> Console:
+    """A console on stdout that is as wide as the terminal, or `COLUMNS`, or `PLAIN_WIDTH`."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        columns = os.environ.get("COLUMNS", "")
+        console.width = int(columns) if columns.isdigit() and int(columns) > 0 else PLAIN_WIDTH
+    return console
+
+
+def screen(run: Run, *, width: int, folder: Path | None = None) -> list[Text]:
+    """The lines of the screen, each at most `width` terminal cells where its longest word allows."""
+    lines = [*_wrapped(header(run), width, separator=" · "), Text()]
+    for table in tables(run):
+        for block in table.blocks(width, name_width=_name_width(table)):
+            lines += [*table_lines(block, width), Text()]
+    for grid in grids(run):
+        lines += [*grid_lines(grid, width), Text()]
+    found = summary(run)
+    if found:
+        lines.append(Text("Summary", style="bold"))
+        aligned = max((cell_len(subject) for subject, _ in found if cell_len(subject) <= LONGEST_NAME), default=0)
+        for subject, text in found:
+            label = f"  {_padded(subject, aligned)}  "
+            if cell_len(subject) > aligned:
+                *above, last = folded(subject, width - 4)
+                lines += [Text(f"  {part}") for part in above]
+                label = f"  {last}: "
+            lines += _wrapped(text, width, first=label, rest=" " * (aligned + 4))
+        lines.append(Text())
+    notes = [line for note in footnotes(run) for line in _wrapped(note, width, first="  ", rest="    ")]
+    lines += [*notes, Text()] if notes else []
+    if folder is not None:
+        lines.append(Text(f"Saved {folder}    harness report {folder} --to html"))
+    return lines if lines[-1].plain else lines[:-1]
+
+
+def header(run: Run) -> str:
+    """What the numbers depend on, in one line: the model and `facts`."""
+    return " · ".join([model_name(run), *facts(run)])
+
+
+def model_name(run: Run) -> str:
+    """The model as it was asked for."""
+    return numbers.one_line(str((run.environment.get("model") or {}).get("name") or "unnamed model"))
+
+
+def facts(run: Run) -> list[str]:
+    """Samples, seed, device, versions."""
+    environment = run.environment
+    sizes = sorted({task.n for task in run.tasks})
+    samples = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}" if sizes else "no"
+    device = environment.get("device_name") or environment.get("cpu") or environment.get("device")
+    torch = str((environment.get("packages") or {}).get("torch", "")).partition("+")[0]
+    dtype = str(environment.get("dtype") or "").removeprefix("torch.")
+    numerics = " ".join(word for word in (f"torch {torch}" if torch else "", _DTYPES.get(dtype, dtype)) if word)
+    known = [f"{samples} samples a task", f"seed {run.seed}", device, numerics, f"harness {run.harness}"]
+    return [numbers.one_line(str(fact)) for fact in known if fact]
+
+
+def table_lines(table: Table, width: int) -> Iterator[Text]:
+    """A table drawn: group names, column names, a rule, a line for each variant and its note."""
+    widths, name_width = table.widths(), _name_width(table)
+    starts = {members[0] for _, members in table.groups}
+
+    def placed(label: str, cells: list[Text]) -> Text:
+        line = Text(_padded(label, name_width))
+        for index, cell in enumerate(cells):
+            gap = GAP + (index in starts)
+            line.append(" " * (gap + widths[index] - cell.cell_len)).append_text(cell)
+        line.rstrip()
+        return line
+
+    names = [Text(column.name, style="dim") for column in table.columns]
+    if any(column.group for column in table.columns):
+        line = Text(_padded(table.title, name_width), style="bold")
+        for group, members in table.groups:
+            span = sum(widths[index] for index in members) + GAP * (len(members) - 1)
+            line.append(" " * (GAP + 1)).append(_padded(group, span))
+        line.rstrip()
+        yield line
+        yield placed("", names)
+    else:
+        line = placed(table.title, names)
+        line.stylize("bold", 0, len(table.title))
+        yield line
+    yield Text("─" * (name_width + sum(widths) + GAP * len(widths) + len(starts)), style="dim")
+    for row in table.rows:
+        *above, label = folded(row.name)
+        yield from (Text(part) for part in above)
+        if not (row.note and row.is_empty):
+            cells = [Text(cell.text, style=_STYLES[cell.verdict] if cell.verdict else "") for cell in row.cells]
+            yield placed(label, cells)
+            label = ""
+        yield from _note_lines(row, label, name_width, width)
+
+
+def _note_lines(row: Row, label: str, name_width: int, width: int) -> list[Text]:
+    if not row.note:
+        return []
+    indent = " " * (name_width + GAP + 1)
+    return _wrapped(row.note, width, first=_padded(label, name_width) + " " * (GAP + 1), rest=indent)
+
+
+def _name_width(table: Table) -> int:
+    return max(cell_len(part) for name in [table.title, *(row.name for row in table.rows)] for part in folded(name))
+
+
+def folded(name: str, longest: int = LONGEST_NAME) -> list[str]:
+    """A name on lines of at most `longest` terminal cells, cut after `:`, `,`, `/` or before `@` where it can be."""
+    lines = [""]
+    for piece in re.split(r"(?<=[:,/])|(?=@)", numbers.one_line(name)):
+        if lines[-1] and cell_len(lines[-1] + piece) > longest:
+            lines.append("")
+        *full, rest = chop_cells(lines[-1] + piece, max(1, longest)) or [""]
+        lines[-1:] = [*full, rest]
+    return lines
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * max(0, width - cell_len(text))
+
+
+def _wrapped(text: str, width: int, *, first: str = "", rest: str = "", separator: str = " ") -> list[Text]:
+    """Text cut at separators into lines of at most `width` terminal cells, with a hanging indent."""
+    lines, line, joint = [], first, ""
+    room = max(LONGEST_NAME, width - cell_len(rest))
+    for word in (piece for long in text.split(separator) for piece in folded(long, room)):
+        if line.strip() and cell_len(line + joint + word) > width:
+            lines.append(Text(line.rstrip()))
+            line, joint = rest, ""
+        line, joint = line + joint + word, separator
+    return [*lines, Text(line)]

@@ -1,0 +1,250 @@
+"""The tables of a run as cells of text (quality, methods over their trainings, cost): drawn by every kind of report.
+
+A table that is too wide is cut into blocks of whole column groups, each with the variants' names, so that no cell is
+ever shortened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from rich.cells import cell_len
+
+from harness.report import numbers
+from harness.report.costs import Measure, measures
+from harness.report.summary import higher_is_better, ranks, ranks_shown, scale_of, score_of
+from harness.results import Delta, Replicated, Run, Score, TaskInfo, Variant, Verdict
+
+GAP = 2
+"""Blank columns between two columns of a group; one more stands between groups."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's heading. Neighbours with the same `group` (a task) stay together under its name."""
+
+    name: str
+    group: str = ""
+    higher_is_better: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in one place of a table."""
+
+    text: str = numbers.ABSENT
+    verdict: Verdict | None = None
+    value: float | None = None
+    """What the cell is sorted by."""
+    title: str = ""
+    """What a page shows on hover."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A variant's cells, or what befell it."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    note: str = ""
+    """`failed: out of memory`; stands in the row's place when all its cells are empty, else below it."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no cell says anything."""
+        return all(cell.text in ("", numbers.ABSENT) for cell in self.cells)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table whose first column is the variants' names."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def groups(self) -> list[tuple[str, list[int]]]:
+        """Columns that may not be parted, by group name; a column without a group stands alone."""
+        found: list[tuple[str, list[int]]] = []
+        for index, column in enumerate(self.columns):
+            if column.group and found and found[-1][0] == column.group:
+                found[-1][1].append(index)
+            else:
+                found.append((column.group, [index]))
+        return found
+
+    def widths(self) -> list[int]:
+        """Width of every column in terminal cells; a group's first column makes room for its name."""
+        widths = [
+            max(cell_len(text) for text in [column.name, *(row.cells[index].text for row in self.rows)])
+            for index, column in enumerate(self.columns)
+        ]
+        for name, members in self.groups:
+            spare = sum(widths[index] for index in members) + GAP * (len(members) - 1)
+            widths[members[0]] += max(0, cell_len(name) - spare)
+        return widths
+
+    def blocks(self, width: int, name_width: int) -> list[Table]:
+        """This table as tables of at most `width` terminal cells, of at least one group each, filled evenly."""
+        widths = self.widths()
+        groups = [members for _, members in self.groups]
+        sizes = [sum(widths[index] + GAP for index in members) + 1 for members in groups]
+
+        def packed(limit: int) -> list[list[int]]:
+            blocks: list[list[int]] = [[]]
+            used = name_width
+            for members, size in zip(groups, sizes, strict=True):
+                if used + size > limit and blocks[-1]:
+                    blocks.append([])
+                    used = name_width
+                blocks[-1] += members
+                used += size
+            return blocks
+
+        fewest = len(packed(width))
+        narrowest = next(limit for limit in range(width + 1) if limit == width or len(packed(limit)) == fewest)
+        return [
+            replace(
+                self,
+                columns=tuple(self.columns[index] for index in block),
+                rows=tuple(replace(row, cells=tuple(row.cells[index] for index in block)) for row in self.rows),
+            )
+            for block in packed(narrowest)
+        ]
+
+
+def tables(run: Run) -> list[Table]:
+    """All that have something in them, in the order in which they are read."""
+    return [table for table in (quality(run), trainings(run), cost(run)) if table.columns]
+
+
+def quality(run: Run) -> Table:
+    """Every task's headline: the value, the paired difference from the baseline, and from four variants on the rank.
+
+    A run of one variant has the value's own 95 % interval instead of a difference.
+    """
+    alone, ranked = len(run.variants) == 1, ranks_shown(run)
+    against = _against(run)
+    columns: list[Column] = []
+    for task in run.tasks:
+        higher = higher_is_better(task, task.headline)
+        columns.append(Column(f"{task.headline} {'↑' if higher else '↓'}", task.name, higher))
+        columns.append(Column("95 %" if alone else against, task.name, higher))
+        if ranked:
+            columns.append(Column("rank", task.name))
+    placed = {task.name: ranks(run, task) for task in run.tasks}
+
+    def row(variant: Variant) -> Row:
+        cells: list[Cell] = []
+        for task in run.tasks:
+            score = score_of(variant, task.name, task.headline)
+            value, delta = _score_cells(run, task, score)
+            cells += [value, _interval_cell(run, task, score) if alone else delta]
+            if ranked:
+                rank = placed[task.name].get(variant.name)
+                cells.append(Cell() if rank is None else Cell(str(rank), value=rank))
+        return Row(variant.name, tuple(cells), _note(variant))
+
+    return Table("Quality", tuple(columns), tuple(row(variant) for variant in run.variants))
+
+
+def trainings(run: Run) -> Table:
+    """Every trained variant over its seeds or folds: each headline's mean and standard deviation, and the difference.
+
+    No columns where each was trained once.
+    """
+    names = list(dict.fromkeys(each.variant for each in run.replicated))
+    places = list(dict.fromkeys((each.task, each.metric) for each in run.replicated))
+    found = {(each.variant, each.task, each.metric): each for each in run.replicated}
+    scored = {info.name for info in run.tasks}
+    most = max((len(each.trainings) for each in run.replicated), default=0)
+    columns: list[Column] = []
+    for task, metric in places:
+        higher = any(info.name == task and higher_is_better(info, metric) for info in run.tasks)
+        columns.append(Column(f"{metric} {'↑' if higher else '↓'}", task, higher))
+        if task in scored:  # the loss of held-out rows is no baseline's
+            columns.append(Column(_against(run), task, higher))
+    rows = []
+    for name in names:
+        cells: list[Cell] = []
+        for task, metric in places:
+            value, delta = _training_cells(run, found.get((name, task, metric)))
+            cells += [value, delta] if task in scored else [value]
+        rows.append(Row(name, tuple(cells)))
+    return Table(f"Over {most} {'folds' if run.config.get('folds') else 'seeds'}", tuple(columns), tuple(rows))
+
+
+def _training_cells(run: Run, found: Replicated | None) -> tuple[Cell, Cell]:
+    if found is None:
+        return Cell(), Cell("")
+    scale = numbers.Scale.of(found.metric, [found.value, *_values(run, found)])
+    title = f"{len(found.trainings)} trainings · 95 % {scale.interval(found.low, found.high)}"
+    value = Cell(scale.spread(found.value, found.deviation), value=found.value, title=title)
+    return value, Cell("") if found.delta is None else _delta_cell(scale, found.delta)
+
+
+def _values(run: Run, found: Replicated) -> list[float | None]:
+    scores = (score_of(variant, found.task, found.metric) for variant in run.variants)
+    return [score.value for score in scores if score is not None]
+
+
+def _against(run: Run) -> str:
+    return f"vs {run.baseline}" if cell_len(run.baseline) <= 9 else "difference"
+
+
+def cost(run: Run) -> Table:
+    """The learning rate that each variant got, then every measure of `costs.measures` with its ratio to the baseline."""
+    shown = measures(run)
+    trained = any(variant.train for variant in run.variants)
+    columns = (*([Column("lr")] if trained else []), *(Column(measure.name) for measure in shown))
+
+    def row(variant: Variant) -> Row:
+        rate = [_rate_cell(variant)] if trained else []
+        return Row(variant.name, (*rate, *(_cost_cell(measure, variant) for measure in shown)), _note(variant))
+
+    return Table("Cost", columns, tuple(row(variant) for variant in run.variants))
+
+
+def _rate_cell(variant: Variant) -> Cell:
+    return Cell() if variant.train is None else Cell(f"{variant.train.lr:g}", value=variant.train.lr)
+
+
+def _score_cells(run: Run, task: TaskInfo, score: Score | None) -> tuple[Cell, Cell]:
+    if score is None or score.value is None:
+        return Cell(), Cell("")
+    scale = scale_of(run, score.task, score.metric)
+    protocol = score.protocol
+    facts = [f"n {score.n}", f"95 % {scale.interval(score.low, score.high)}", f"task version {protocol.version}",
+             f"{protocol.shots} shots", protocol.mode, protocol.numerics, protocol.dtype]  # fmt: skip
+    value = Cell(scale.value(score.value), value=score.value, title=" · ".join(facts))
+    return value, Cell("") if score.delta is None else _delta_cell(scale, score.delta)
+
+
+def _delta_cell(scale: numbers.Scale, delta: Delta) -> Cell:
+    title = (
+        f"paired difference {scale.signed(delta.value)}, 95 % {scale.signed(delta.low)} to {scale.signed(delta.high)}"
+        f" · p {numbers.probability(delta.p)} · Holm p {numbers.probability(delta.p_holm)} · {delta.verdict}"
+    )
+    if delta.win_rate is not None:
+        title += f" · better on {100 * delta.win_rate:.1f} % of the samples, ties half"
+    text = f"{scale.difference(delta.value, delta.low, delta.high)} {numbers.MARKS[delta.verdict]}"
+    return Cell(text, delta.verdict, delta.value, title)
+
+
+def _interval_cell(run: Run, task: TaskInfo, score: Score | None) -> Cell:
+    if score is None:
+        return Cell("")
+    return Cell(scale_of(run, task.name, score.metric).interval(score.low, score.high), value=score.value)
+
+
+def _cost_cell(measure: Measure, variant: Variant) -> Cell:
+    value, ratio = measure.read(variant), measure.ratio(variant)
+    text = measure.write(value) + (f" ({numbers.ratio(ratio)})" if ratio is not None else "")
+    return Cell(text, value=value, title="" if ratio is None else f"{numbers.ratio(ratio)} the baseline's")
+
+
+def _note(variant: Variant) -> str:
+    if variant.status == "failed":
+        return f"failed: {numbers.one_line(variant.error or 'no reason was recorded')}"
+    return {"pending": "not run yet", "running": "running", "done": ""}[variant.status]

@@ -1,0 +1,1 @@
+"""Runs a program that a model wrote, contained by the kernel."""

@@ -1,0 +1,234 @@
+"""What a process can give up, for good, before it runs a program that a model wrote. See `harness.sandbox.run`.
+
+Runs inside the guard: the standard library alone, little of it, and nothing of ours. Everything here is asked of the kernel
+directly, and what the kernel does not have is left out and said.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import sys
+
+TYPE_CHECKING = False  # importing typing takes longer than all the rest
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+PYTHON = "refused by Python alone (audit hook); foreign functions can evade it"
+ARCHITECTURES = {"x86_64": (0xC000003E, 1), "aarch64": (0xC00000B7, 2)}
+# System calls refused: name, number on x86_64, number on aarch64. From 424 on the numbers are the same everywhere, and
+# all are answered "not implemented" but for LATER: io_uring, pidfd, new mounts, and what kernels will yet bring.
+CALLS = """
+fork 57 -  vfork 58 -  execve 59 221  execveat 322 281
+kill 62 129  tkill 200 130  rt_sigqueueinfo 129 138  rt_tgsigqueueinfo 297 240
+socket 41 198
+chmod 90 -  fchmod 91 52  fchmodat 268 53  chown 92 -  fchown 93 55  lchown 94 -  fchownat 260 54  truncate 76 45
+utime 132 -  utimes 235 -  futimesat 261 -  utimensat 280 88  mknod 133 -  mknodat 259 33  setxattr 188 5
+lsetxattr 189 6  fsetxattr 190 7  removexattr 197 14  lremovexattr 198 15  fremovexattr 199 16
+ptrace 101 117  process_vm_readv 310 270  process_vm_writev 311 271  kcmp 312 272  setpriority 141 140
+ioprio_set 251 30  sched_setaffinity 203 122  sched_setscheduler 144 119  sched_setparam 142 118
+sched_setattr 314 274  migrate_pages 256 238  move_pages 279 239
+setuid 105 146  setgid 106 144  setreuid 113 145  setregid 114 143  setresuid 117 147  setresgid 119 149
+setgroups 116 159  setfsuid 122 151  setfsgid 123 152  capset 126 91
+memfd_create 319 279  shmget 29 194  msgget 68 186  semget 64 190  mq_open 240 180  io_setup 206 0
+userfaultfd 323 282
+mount 165 40  umount2 166 39  pivot_root 155 41  chroot 161 51  unshare 272 97  setns 308 268  bpf 321 280
+perf_event_open 298 241  keyctl 250 219  add_key 248 217  request_key 249 218  init_module 175 105
+finit_module 313 273  delete_module 176 106  kexec_load 246 104  kexec_file_load 320 294  reboot 169 142
+swapon 167 224  swapoff 168 225  acct 163 89  quotactl 179 60  sethostname 170 161  setdomainname 171 162
+settimeofday 164 170  clock_settime 227 112  adjtimex 159 171  clock_adjtime 305 266  syslog 103 116  iopl 172 -
+ioperm 173 -  vhangup 153 58  fanotify_init 300 262  name_to_handle_at 303 264  open_by_handle_at 304 265
+"""
+WRITES = """
+creat 85 -  unlink 87 -  unlinkat 263 35  rename 82 -  renameat 264 38  renameat2 316 276  mkdir 83 -  mkdirat 258 34
+rmdir 84 -  link 86 -  linkat 265 37  symlink 88 -  symlinkat 266 36
+"""
+SPECIAL = "clone 56 220  tgkill 234 131  prlimit64 302 261  open 2 -  openat 257 56"
+LATER = (436, 439, 449)  # close_range, faccessat2, futex_waitv
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def lock_in(job: Mapping[str, Any]) -> dict[str, str]:
+    """Gives up rights, for good; what holds, by what it holds off."""
+    wanted = job["layers"]
+    private = _unshare(job["folder"], job["disk_bytes"]) if "namespaces" in wanted else ()
+    os.chdir(job["folder"])
+    landlock = _landlock(job["folder"], job["readable"]) if "landlock" in wanted else 0
+    held = _limit(job)
+    _drop_capabilities()
+    if sys.platform == "linux":
+        libc.prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL: nothing outlives the harness
+    if os.getppid() != job["parent"]:
+        os._exit(1)
+    seccomp = "seccomp" in wanted and _seccomp(write_nothing=not landlock)
+    threads = job["threads"] if seccomp else 0  # without the filter, a process would count as a thread does
+    counted = "mapped" in private and _set_limit(resource.RLIMIT_NPROC, threads + 1)  # in this namespace alone
+    networks = [name for name, there in (("network namespace", private), ("seccomp", seccomp)) if there]
+    processes = "none can be started (seccomp)" if seccomp else "none can be started (limit)" if counted else PYTHON
+    files = "nothing can be written, everything read (seccomp)" if seccomp else PYTHON
+    if landlock:
+        files = f"written in its folder alone, read there and in Python's (Landlock {landlock})"
+    in_memory = "tmpfs" in private
+    return {
+        "network": f"none ({', '.join(networks)})" if networks else PYTHON,
+        "processes": processes,
+        "threads": str(threads) if counted else "as many as memory holds",
+        "files": files,
+        "folder": f"{job['disk_bytes'] >> 20} MiB in memory" if in_memory else "on the disk, deleted afterwards",
+        **held,
+    }
+
+
+def _unshare(folder: str, size: int) -> tuple[str, ...]:
+    """Moves to namespaces of its own; nothing where the kernel refuses."""
+    user, net, ipc, mounts = 0x10000000, 0x40000000, 0x08000000, 0x00020000
+    uid, gid = os.geteuid(), os.getegid()
+    if not hasattr(libc, "unshare"):
+        return ()
+    if uid == 0:
+        libc.setresuid(65534, 0, 0)  # limits on processes do not bind a real user 0; a root without rights stays one
+    if libc.unshare(user | net | ipc | mounts) == 0:
+        try:
+            for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+                file = os.open(f"/proc/self/{name}", os.O_WRONLY)
+                os.write(file, text.encode())
+                os.close(file)
+            held: tuple[str, ...] = ("mapped",)
+        except OSError:  # nobody here, who could own no file on a disk of his own
+            return ("unmapped",)
+    elif libc.unshare(net | ipc | mounts) == 0:
+        held = ("root",)
+        if libc.mount(b"none", b"/", None, 0x44000, None) != 0:  # MS_REC | MS_PRIVATE: what is mounted stays here
+            return held
+    else:
+        return ()
+    options = f"size={size},nr_inodes=4096,mode=700".encode()
+    if libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 6, options) == 0:  # MS_NOSUID | MS_NODEV
+        held += ("tmpfs",)
+    return held
+
+
+def _landlock(folder: str, readable: list[str]) -> int:
+    """Limits files to be read and written, and TCP; the version of Landlock, 0 where the kernel lacks it."""
+    if sys.platform != "linux":
+        return 0
+    create, add, restrict = 444, 445, 446
+    version = libc.syscall(create, None, 0, 1)
+    if version < 1:
+        return 0
+    every = (1 << (13, 14, 15, 15)[min(version, 4) - 1]) - 1 | (version >= 5) << 15
+    rights = (ctypes.c_uint64 * 3)(every, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
+    ruleset = libc.syscall(create, rights, 8 if version < 4 else 16 if version < 6 else 24, 0)
+    if ruleset < 0:
+        return 0
+    read, read_folder, of_a_file = 1 << 2, 1 << 3, (1 << 1 | 1 << 2 | 1 << 14) & every
+    rules = [(folder, every), ("/dev/null", of_a_file), *((path, read | read_folder) for path in readable)]
+    for path, allowed in rules:
+        try:
+            handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            continue
+        if not os.path.isdir(path):  # noqa: PTH112
+            allowed &= of_a_file
+        rule = allowed.to_bytes(8, "little") + handle.to_bytes(4, "little")
+        libc.syscall(add, ruleset, 1, rule, 0)
+        os.close(handle)
+    libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+    done = libc.syscall(restrict, ruleset, 0)
+    os.close(ruleset)
+    return int(version) if done == 0 else 0
+
+
+def _limit(job: Mapping[str, Any]) -> dict[str, str]:
+    """Sets the limits that every system has, and says which it took."""
+    _set_limit(resource.RLIMIT_CORE, 0)
+    _set_limit(resource.RLIMIT_NOFILE, 64)
+    return {
+        "memory": _held(_set_limit(resource.RLIMIT_AS, job["memory_bytes"]), f"{job['memory_bytes'] >> 20} MiB"),
+        "cpu": _held(_set_limit(resource.RLIMIT_CPU, job["cpu_seconds"], 1), f"{job['cpu_seconds']} s"),
+        "file size": _held(_set_limit(resource.RLIMIT_FSIZE, job["file_bytes"]), f"{job['file_bytes'] >> 20} MiB"),
+    }
+
+
+def _held(limited: bool, said: str) -> str:
+    return said if limited else "not limited: the system refuses"
+
+
+def _set_limit(what: int, value: int, grace: int = 0) -> bool:
+    hard = resource.getrlimit(what)[1]
+    ceiling = value + grace if hard == resource.RLIM_INFINITY else min(value + grace, hard)
+    try:
+        resource.setrlimit(what, (min(value, ceiling), ceiling))
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def _drop_capabilities() -> None:
+    """A root without rights, in a namespace or out of it."""
+    architecture = sys.platform == "linux" and _architecture()
+    if architecture:
+        header, nothing = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+        libc.syscall((126, 91)[architecture[1] - 1], header, nothing)
+
+
+def _architecture() -> tuple[int, int] | None:
+    return ARCHITECTURES.get(os.uname().machine) if sys.maxsize > 2**32 else None
+
+
+def _numbers(table: str, column: int) -> dict[str, int]:
+    words = table.split()
+    return {name: int(words[at + column]) for at, name in enumerate(words) if at % 3 == 0 and words[at + column] != "-"}
+
+
+def _seccomp(write_nothing: bool) -> bool:
+    """Refuses the system calls that a program of one process has no use for; False where there is no such filter."""
+    architecture = sys.platform == "linux" and _architecture()
+    if not architecture:
+        return False
+    filter_ = _filter(*architecture, write_nothing)
+    code = ctypes.create_string_buffer(filter_, len(filter_))
+
+    class Program(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
+
+    program = Program(len(filter_) // 8, ctypes.addressof(code))
+    libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+    return bool(libc.prctl(22, 2, ctypes.byref(program), 0, 0) == 0)  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+
+
+def _filter(audit: int, column: int, write_nothing: bool) -> bytes:
+    """The filter as the kernel's own byte code (classic BPF)."""
+    load, equal, at_least, any_bit, give = 0x20, 0x15, 0x35, 0x45, 0x06
+    kill, allow = 0x80000000, 0x7FFF0000
+    refuse, unknown = 0x00050000 | 1, 0x00050000 | 38  # EPERM, ENOSYS
+    special = _numbers(SPECIAL, column)
+    code = [(load, 0, 0, 4), (equal, 1, 0, audit), (give, 0, 0, kill), (load, 0, 0, 0)]
+    for number in LATER:
+        code += [(equal, 0, 1, number), (give, 0, 0, allow)]
+    code += [(at_least, 0, 1, 424), (give, 0, 0, unknown)]
+    for number in _numbers(CALLS + (WRITES if write_nothing else ""), column).values():
+        code += [(equal, 0, 1, number), (give, 0, 0, refuse)]
+
+    def unless(name: str, argument: int, test: int, value: int) -> None:
+        """Refuses a call whose argument fails the test."""
+        if name in special:
+            code.extend([(equal, 0, 4, special[name]), (load, 0, 0, 16 + 8 * argument), (test, 1, 0, value)])
+            code.extend([(give, 0, 0, refuse), (give, 0, 0, allow)])
+
+    unless("clone", 0, any_bit, 0x00010000)  # CLONE_THREAD
+    unless("tgkill", 0, equal, os.getpid())
+    unless("prlimit64", 0, equal, 0)
+    if write_nothing:
+        for name, argument in (("open", 1), ("openat", 2)):
+            if name in special:  # neither O_WRONLY, O_RDWR, O_CREAT nor O_TRUNC
+                code += [(equal, 0, 4, special[name]), (load, 0, 0, 16 + 8 * argument), (any_bit, 0, 1, 0o1103)]
+                code += [(give, 0, 0, refuse), (give, 0, 0, allow)]
+    code += [(give, 0, 0, allow)]
+    return b"".join(
+        operation.to_bytes(2, "little") + bytes((true, false)) + value.to_bytes(4, "little")
+        for operation, true, false, value in code
+    )

@@ -1,0 +1,1 @@
+"""Intervals and tests: paired differences, proportions, resampling, seeds."""

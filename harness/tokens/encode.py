@@ -1,0 +1,180 @@
+"""Text to token ids, as lm-evaluation-harness encodes it, so that scores can be compared with everybody's.
+
+A context and its continuation are tokenised jointly; the continuation is what follows the ids of the context alone. Spaces
+at the end of a context move to its continuation. Source: `_encode_pair`, `tok_encode` and `get_rolling_token_windows` of
+lm-evaluation-harness 0.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.jobs import TaskRequests
+from harness.prompts.render import Request
+
+
+@dataclass(frozen=True)
+class Span:
+    """Tokens to score within a row."""
+
+    choice: int
+    """Which continuation of the request they belong to."""
+    start: int
+    """Row position whose logits predict the first of them."""
+    targets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One input to the model, and what is read off it. Continuations of one token share their context's row."""
+
+    ids: tuple[int, ...]
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A request in token ids."""
+
+    index: int
+    request: Request
+    rows: tuple[ScoreRow, ...]
+    """Empty for generation."""
+    prompt: tuple[int, ...]
+    """The ids generation continues; empty otherwise."""
+    prompt_tokens: int
+    truncated: bool
+
+
+class Encoder:
+    """Encodes requests for one tokenizer and one context length."""
+
+    def __init__(self, tokenizer: Any, max_length: int) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        bos = tokenizer.bos_token_id
+        self.prefix_id: int = bos if bos is not None else tokenizer.eos_token_id
+
+    def pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Contexts and their continuations in ids, as they are scored: what training learns from.
+
+        Without a context, a continuation follows the prefix token.
+        """
+        moved = [_shift_spaces(*pair) for pair in pairs]
+        texts = self._tokenise([text for context, tail in moved if context for text in (context, context + tail)])
+        alone = self._tokenise([tail for context, tail in moved if not context], special=False)
+        return [
+            self._joint(context, tail, texts) if context else ((self.prefix_id,), alone[tail])
+            for context, tail in moved
+        ]
+
+    def encode(self, task: TaskRequests) -> list[Encoded]:
+        """All requests of a task, in its order; each distinct text is tokenised once, in one batch."""
+        pairs = [[_shift_spaces(*pair) for pair in _pairs(request)] for request in task.requests]
+        joint = [c for request in pairs for context, continuation in request for c in (context, context + continuation)]
+        texts = self._tokenise(joint)
+        encoded = []
+        for index, (request, parts) in enumerate(zip(task.requests, pairs, strict=True)):
+            if request.mode == "generate":
+                encoded.append(self._generation(index, request, texts[parts[0][0]]))
+            elif request.mode == "text":
+                encoded.append(self._text(index, request, texts[parts[0][1]]))
+            else:
+                encoded.append(self._choices(index, request, parts, texts))
+        return encoded
+
+    def _generation(self, index: int, request: Request, ids: tuple[int, ...]) -> Encoded:
+        if request.max_tokens >= self.max_length:  # positions end where the context does
+            request = replace(request, max_tokens=self.max_length - 1)
+        room = self.max_length - request.max_tokens
+        return Encoded(index, request, (), (ids or (self.prefix_id,))[-room:], len(ids), len(ids) > room)
+
+    def _choices(
+        self, index: int, request: Request, parts: list[tuple[str, str]], texts: dict[str, tuple[int, ...]]
+    ) -> Encoded:
+        rows: dict[tuple[int, ...], list[Span]] = {}
+        truncated = False
+        longest = 0
+        for choice, (context, continuation) in enumerate(parts):
+            head, tail = self._joint(context, continuation, texts)
+            if not tail:
+                continue  # an empty continuation: nothing to score
+            whole = (head + tail)[-(self.max_length + 1) :]
+            truncated |= len(head + tail) > self.max_length + 1
+            longest = max(longest, len(head))
+            ids = whole[:-1]
+            targets = tail[-len(ids) :]
+            rows.setdefault(ids, []).append(Span(choice, len(ids) - len(targets), targets))
+        found = tuple(ScoreRow(ids, tuple(spans)) for ids, spans in rows.items())
+        return Encoded(index, request, found, (), longest, truncated)
+
+    def _joint(
+        self, context: str, continuation: str, texts: dict[str, tuple[int, ...]]
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        head = texts[context] if context else (self.prefix_id,)
+        tail = texts[context + continuation][len(head) :] if context else ()
+        if not tail:  # no context, or the two melt into fewer tokens than the context has alone
+            tail = self._tokenise([continuation], special=False)[continuation]
+        return head, tail
+
+    def _text(self, index: int, request: Request, tokens: tuple[int, ...]) -> Encoded:
+        length = min(request.window or self.max_length, self.max_length)
+        stride = request.stride
+        rows = _rolling(self.prefix_id, tokens, length) if stride is None else _strided(tokens, length, stride)
+        return Encoded(index, request, tuple(rows), (), len(tokens), False)
+
+    def _tokenise(self, texts: Sequence[str], *, special: bool = True) -> dict[str, tuple[int, ...]]:
+        distinct = list(dict.fromkeys(texts))
+        bos = self.tokenizer.bos_token
+        found: dict[str, tuple[int, ...]] = {}
+        for add_special in (True, False):
+            # a chat template has written the BOS token already
+            wanted = [t for t in distinct if (special and not (bos and t.startswith(bos))) == add_special]
+            if wanted:
+                ids = self.tokenizer(
+                    wanted, add_special_tokens=add_special, return_attention_mask=False, verbose=False
+                )["input_ids"]
+                found.update(zip(wanted, map(tuple, ids), strict=True))
+        return found
+
+
+def _rolling(prefix_id: int, tokens: tuple[int, ...], length: int) -> Iterator[ScoreRow]:
+    """Windows that score every token once, the first after a prefix token, each later one after one token."""
+    done = 0
+    while done < len(tokens):
+        targets = tokens[done : done + length]
+        end = done + len(targets)
+        ids = (prefix_id, *tokens[: end - 1]) if done == 0 else tokens[max(0, end - length - 1) : end - 1]
+        yield ScoreRow(ids, (Span(0, len(ids) - len(targets), targets),))
+        done = end
+
+
+def _strided(tokens: tuple[int, ...], length: int, stride: int) -> Iterator[ScoreRow]:
+    """Windows that start `stride` apart, each scoring what none before it did; nothing is scored without a token before it."""
+    done = 0
+    for start in range(0, len(tokens), min(stride, length)):
+        end = min(start + length, len(tokens))
+        first = max(done, start + 1)
+        if first < end:
+            yield ScoreRow(tokens[start : end - 1], (Span(0, first - start - 1, tokens[first:end]),))
+        done = end
+        if end == len(tokens):
+            return
+
+
+def _pairs(request: Request) -> list[tuple[str, str]]:
+    if request.mode == "generate":
+        return [(request.contexts[0], "")]
+    if request.mode == "text":
+        return [("", request.continuations[0])]
+    contexts = request.contexts * len(request.continuations) if len(request.contexts) == 1 else request.contexts
+    return list(zip(contexts, request.continuations, strict=True))
+
+
+def _shift_spaces(context: str, continuation: str) -> tuple[str, str]:
+    if not continuation:
+        return context, continuation
+    kept = context.rstrip()
+    return kept, context[len(kept) :] + continuation

@@ -1,0 +1,321 @@
+"""What a child does with a job: load one base, then train, score or time. Imports torch; runs in children alone."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import bitsandbytes
+import peft
+import torch
+import transformers
+
+from harness.engine.merging import fold
+from harness.engine.padded_scoring import needed_logits
+from harness.engine.prefix_cache import learns_a_prompt
+from harness.engine.reward_choices import RewardRunner
+from harness.engine.runner import Runner
+from harness.errors import UserError
+from harness.finetune.training.trainer import run_training
+from harness.jobs import (
+    Advanced,
+    Benched,
+    BenchJob,
+    EnvironmentJob,
+    Event,
+    MergeJob,
+    Noted,
+    Packed,
+    PlanJob,
+    Planned,
+    Recipe,
+    Resumed,
+    ScoreJob,
+    TaskRequests,
+    Trained,
+    TrainJob,
+    VariantFailed,
+    VariantLoading,
+    VariantStarted,
+)
+from harness.models.artifacts import load_trained, save_checkpoint
+from harness.models.load import Resident, context_length, count_parameters, method_function, model_bytes, refuse_added
+from harness.models.measure import (
+    Latency,
+    MemoryMeter,
+    Stopwatch,
+    fast_bfloat16,
+    latency,
+    matmul_probe,
+    rss_bytes,
+    synchroniser,
+)
+from harness.models.reward_head import has_reward_head
+from harness.runs.folder import whole_folder
+from harness.tokens.encode import Encoded, Encoder
+from harness.tokens.packs import Pack, kept_prefix
+from harness.tokens.tokenizer import load_tokenizer
+
+Send = Callable[[Event], None]
+_DRIFT = 0.05
+_TRIED, _PROBED = 8, 64
+"""Requests looked at, and tokens taken, for the probe that tells whether an adapter changes anything."""
+
+
+def describe_environment(job: EnvironmentJob) -> dict[str, Any]:
+    """Device, precision, threads and versions, with `auto` resolved."""
+    cuda = torch.cuda.is_available()
+    if job.device.startswith("cuda") and not cuda:
+        raise UserError(f"`--device {job.device}`: torch sees no CUDA device", hint="`--device cpu`, or `harness env`")
+    device = job.device if job.device != "auto" else "cuda:0" if cuda else "cpu"
+    device = "cuda:0" if device == "cuda" else device
+    on_gpu = device.startswith("cuda")
+    dtype = job.dtype if job.dtype != "auto" else "bfloat16" if on_gpu else "float32"
+    return {
+        "device": device,
+        "device_name": torch.cuda.get_device_name(device) if on_gpu else _processor(),
+        "gpu_bytes": _memory_bytes(device) if on_gpu else None,
+        "driver": _driver() if on_gpu else None,
+        "dtype": dtype,
+        "mixed_precision": dtype == "bfloat16" or (not on_gpu and dtype == "float32" and fast_bfloat16()),
+        "threads": _threads(),
+        "host_bytes": _memory_bytes("cpu"),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {module.__name__: module.__version__ for module in (torch, transformers, peft, bitsandbytes)},
+    }
+
+
+def train(job: TrainJob, send: Send) -> Trained:
+    """Trains one variant."""
+    torch.set_num_threads(_threads())
+    torch.manual_seed(job.training.seed)
+    _import_architecture(job.base.folder, job.base.trust_remote_code)
+    baseline = rss_bytes()
+    resident = Resident(job.base, method_function)
+    tokenizer = load_tokenizer(job.base.folder, trust_remote_code=job.base.trust_remote_code)
+    base = resident.bare
+    try:
+        model = method_function(job.method)(base, **job.method.hyperparameters)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        if job.method.module is None and not isinstance(error, ValueError):
+            raise  # a mistake in the user's file
+        raise UserError(
+            f"method `{job.method.name}`: {error}", hint="check its hyperparameters against the model"
+        ) from error
+    if job.start is not None:
+        load_trained(model, job.start, job.method.name)
+    return run_training(
+        job,
+        model,
+        tokenizer,
+        max_length=context_length(model, tokenizer),
+        baseline_rss_bytes=baseline,
+        on_step=lambda done, total, note: send(Advanced(done, total, note)),
+    )
+
+
+def merge(job: MergeJob) -> None:
+    """Writes the base with an adapter in its weights as a checkpoint of its own."""
+    torch.set_num_threads(_threads())
+    base = job.recipe.base
+    resident = Resident(base, method_function)
+    places = set(resident.bare.state_dict())
+    merged = resident.attach(job.recipe)
+    refuse_added(merged, places, hint="leave out `--merge`")
+    with whole_folder(job.output) as folder:
+        save_checkpoint(merged, load_tokenizer(base.folder, trust_remote_code=base.trust_remote_code), folder)
+
+
+def plan(job: PlanJob) -> Planned:
+    """Counts what a training would need, without weights."""
+    from harness.finetune.training.memory import plan_training  # its imports are not for children that train
+
+    torch.set_num_threads(_threads())
+    config = transformers.AutoConfig.from_pretrained(job.base.folder, trust_remote_code=job.base.trust_remote_code)
+    method = partial(method_function(job.method), **job.method.hyperparameters)
+    return plan_training(config, method, job)
+
+
+def score(job: ScoreJob, send: Send) -> None:
+    """Scores variants that share a base, one after the other; each pack is sent as it is done."""
+    torch.set_num_threads(_threads())
+    base = job.variants[0].recipe.base
+    resident = Resident(base, method_function)
+    tokenizer = load_tokenizer(base.folder, trust_remote_code=base.trust_remote_code)
+    encode = _remember(lambda task, room: Encoder(tokenizer, room).encode(task))
+    probe = _probe_ids(Encoder(tokenizer, context_length(resident.bare, tokenizer)), job.variants[0].tasks[:1])
+    adapted = any(variant.recipe.adapter for variant in job.variants)
+    untouched = _probe(resident.bare, probe, job.numerics) if adapted else None
+    plans: dict[Any, list[Pack]] = {}
+    for variant in job.variants:
+        send(VariantLoading(variant.name))
+        model = resident.attach(variant.recipe)
+        if untouched is not None and variant.recipe.adapter and _probe(model, probe, job.numerics).equal(untouched):
+            send(VariantFailed(variant.name, "the adapter changes nothing: its outputs equal the base's"))
+            resident.detach()
+            continue
+        send(VariantStarted(variant.name, model_bytes(model), count_parameters(model)[0]))
+        roomy = 4 * model_bytes(model) < _memory_bytes(base.device)  # of the machine: the same whatever else is running
+        unfold = fold(model) if roomy and job.engine == "auto" and job.numerics == "fp32" else None
+        runner = (RewardRunner if has_reward_head(model) else Runner)(
+            model,
+            tokenizer,
+            engine=job.engine,
+            numerics=job.numerics,
+            token_budget=job.token_budget,
+            max_rows=job.max_rows,
+            seed=job.seed,
+        )
+        room = context_length(model, tokenizer)
+        for task in variant.tasks:
+            encoded = encode(task, room)
+            plan = (id(task.requests), runner.way(encoded), room)
+            packs = plans[plan] = plans.get(plan) or runner.plan(encoded)
+            kept = kept_prefix(packs, task.done)
+            done = sum(len(pack.items) for pack in packs[:kept])
+            send(Resumed(variant.name, task.task, done))
+            for pack in packs[kept:]:
+                raws = runner.run(pack)
+                send(Packed(variant.name, task.task, tuple(raws)))
+                done += len(pack.items)
+                send(Advanced(done, len(encoded)))
+            while runner.notes:
+                send(Noted(variant.name, runner.notes.pop(0)))
+        if unfold is not None:
+            unfold()
+        del model, runner
+        resident.detach()
+
+
+def time_variant(job: BenchJob) -> Benched:
+    """Times one variant; where it shares its weights with the bare base, the two in turn."""
+    torch.set_num_threads(_threads())
+    base = job.recipe.base
+    _import_architecture(base.folder, base.trust_remote_code)
+    baseline = rss_bytes()
+    watch = Stopwatch(synchronise=synchroniser(base.device))
+    resident = Resident(base, method_function)
+    tokenizer = load_tokenizer(base.folder, trust_remote_code=base.trust_remote_code)
+    meter = MemoryMeter(baseline, base.device)
+    with meter:
+        loaded: list[Any] = []
+        load_seconds = watch.time(lambda: loaded.append(resident.attach(job.recipe)))
+        model = loaded.pop()
+        context = context_length(model, tokenizer)
+        new_tokens = 0 if has_reward_head(model) else min(job.new_tokens, max(1, context // 4))
+        prompt = min(job.prompt_tokens, context - new_tokens)
+        generator = torch.Generator().manual_seed(job.seed)
+        vocabulary = model.config.get_text_config().vocab_size
+        ids = torch.randint(0, vocabulary, (max(job.batch_sizes), prompt), generator=generator).to(base.device)
+        run = partial(latency, new_tokens=new_tokens, watch=watch)
+        for attempt in range(2):  # a machine that speeds up or slows down meanwhile is timed again
+            before = matmul_probe(base.device, watch)
+            if job.with_base:
+                ours, bases = _in_turn(job, resident, ids[:1], run)
+            else:
+                ours, bases = [run(model, ids[:1]) for _ in range(job.warmup + job.repeats)][job.warmup :], []
+            drift = abs(matmul_probe(base.device, watch) / before - 1)
+            if drift <= _DRIFT or attempt == 1:
+                break
+        if job.with_base:
+            model = resident.attach(job.recipe)
+        throughput = []
+        for size in job.batch_sizes if new_tokens else ():
+            _, timed = run(model, ids[:size]), run(model, ids[:size])  # the first one warms up
+            throughput.append((size, size * new_tokens / sum(timed.decode_seconds)))
+    return Benched(
+        load_seconds,
+        prompt,
+        new_tokens,
+        tuple(t.prefill_seconds for t in ours),
+        tuple(s for t in ours for s in t.decode_seconds),
+        tuple(t.prefill_seconds for t in bases),
+        tuple(s for t in bases for s in t.decode_seconds),
+        tuple(throughput),
+        drift,
+        job.warmup,
+        job.repeats,
+        vars(meter.peaks()),
+    )
+
+
+def _in_turn(
+    job: BenchJob, resident: Resident, ids: torch.Tensor, run: Callable[[Any, torch.Tensor], Latency]
+) -> tuple[list[Latency], list[Latency]]:
+    """The variant and the bare base, by turns, so that drift of the machine falls on both."""
+    ours, bases = [], []
+    for _ in range(job.warmup + job.repeats):
+        bases.append(run(resident.attach(Recipe(job.recipe.base)), ids))
+        ours.append(run(resident.attach(job.recipe), ids))
+    return ours[job.warmup :], bases[job.warmup :]
+
+
+def _remember(encode: Callable[[TaskRequests, int], list[Encoded]]) -> Callable[[TaskRequests, int], list[Encoded]]:
+    """Encodes each list of requests once for a context length: variants that prompt alike share it."""
+    known: dict[tuple[int, int], list[Encoded]] = {}
+
+    def remembered(task: TaskRequests, room: int) -> list[Encoded]:
+        if (id(task.requests), room) not in known:
+            known[id(task.requests), room] = encode(task, room)
+        return known[id(task.requests), room]
+
+    return remembered
+
+
+def _probe_ids(encoder: Encoder, tasks: Sequence[TaskRequests]) -> torch.Tensor:
+    """`[1, ids]`: the end of the first request with a text, short enough that a learned prompt fits before it."""
+    for task in tasks:
+        for item in encoder.encode(replace(task, requests=task.requests[:_TRIED])):
+            if item.prompt or item.rows:
+                return torch.tensor([(item.prompt or item.rows[0].ids)[-_PROBED:]])
+    return torch.tensor([[encoder.prefix_id]])
+
+
+def _probe(model: Any, ids: torch.Tensor, numerics: str) -> torch.Tensor:
+    """`[1, vocabulary]` logits after the last token."""
+    ids = ids.to(model.device)
+    with torch.inference_mode():
+        if learns_a_prompt(model):  # learned tokens come before these
+            logits: torch.Tensor = model(input_ids=ids, use_cache=True).logits[0, -1:].float()
+            return logits
+        last = torch.zeros_like(ids, dtype=torch.bool)
+        last[:, -1] = True
+        return needed_logits(model, ids, last, numerics)
+
+
+def _import_architecture(folder: Path, trust_remote_code: bool) -> None:
+    """Imports the model's class, so that memory measured from here on is weights and work, not code."""
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    if type(config) in transformers.AutoModelForCausalLM._model_mapping:
+        transformers.AutoModelForCausalLM._model_mapping[type(config)]
+
+
+def _memory_bytes(device: str) -> int:
+    """All the memory that a device has."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _threads() -> int:
+    return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+
+
+def _driver() -> str | None:
+    version = Path("/proc/driver/nvidia/version")
+    found = re.search(r"Kernel Module\D*([\d.]+)", version.read_text()) if version.is_file() else None
+    return found[1] if found else None
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []:
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,309 @@
+"""The main job, end to end, on the embedded model: what is printed, kept, continued and repeated."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness import UserError, compare, evaluate, train
+from harness.results import Run
+from harness.runs.folder import load_run
+
+TASKS = ["mini_mmlu", "mini_gsm8k", "mini_text"]
+SHORT = ["--tasks", ",".join(TASKS), "--limit", "12", "--steps", "4"]
+
+
+def harness(folder: Path, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    """Runs the command in a folder of its own."""
+    command = [sys.executable, "-m", "harness", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=600, **options)  # type: ignore[call-overload, no-any-return]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compared")
+
+
+@pytest.fixture(scope="module")
+def done(folder: Path) -> subprocess.CompletedProcess[str]:
+    return harness(folder, "compare", "base", "lora", "qlora", *SHORT)
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path, done: subprocess.CompletedProcess[str]) -> Run:
+    assert done.returncode == 0, done.stderr
+    return load_run(next((folder / "runs").iterdir()))
+
+
+def scores(run: Run) -> dict[tuple[str, str, str], float | None]:
+    return {(v.name, s.task, s.metric): s.value for v in run.variants for s in v.scores}
+
+
+def samples(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted((folder / "samples").rglob("*.jsonl"))}
+
+
+def test_every_variant_is_trained_scored_and_timed(run: Run) -> None:
+    assert [variant.status for variant in run.variants] == ["done"] * 3
+    for variant in run.variants:
+        assert {score.task for score in variant.scores} == set(TASKS)
+        assert all(score.n == 12 and score.value is not None for score in variant.scores)
+        assert variant.inference is not None and variant.inference.decode_seconds_per_token_p50 > 0
+        assert (variant.train is None) == (variant.name == "base")
+    lora = run.variant("lora")
+    assert lora.train is not None and lora.train.steps == 4 and lora.train.tokens > 0
+    assert lora.parameters is not None and 0 < lora.parameters.trainable < lora.parameters.total
+    assert lora.artifact is not None and lora.artifact.bytes > 0
+
+
+def test_the_four_bit_base_takes_less_memory_than_the_full_one(run: Run) -> None:
+    base, qlora = run.variant("base").model_bytes, run.variant("qlora").model_bytes
+    assert base is not None and qlora is not None and qlora < base
+
+
+def test_every_score_carries_protocol_n_and_interval(run: Run) -> None:
+    for variant in run.variants:
+        for score in variant.scores:
+            assert score.low is not None and score.value is not None and score.high is not None
+            assert score.low <= score.value <= score.high
+            assert len(score.protocol.prompt_sha256) == 64
+        assert (variant.scores[0].delta is None) == (variant.name == run.baseline)
+
+
+def test_all_pairs_of_headlines_are_compared(run: Run) -> None:
+    pairs = {(c.task, c.a, c.b) for c in run.comparisons}
+    assert pairs == {(t, a, b) for t in TASKS for a, b in [("lora", "base"), ("qlora", "base"), ("qlora", "lora")]}
+
+
+def test_text_without_a_train_split_is_a_forgetting_column(run: Run) -> None:
+    assert {task.name: task.trained_on for task in run.tasks} == {
+        "mini_mmlu": True,
+        "mini_gsm8k": True,
+        "mini_text": False,
+    }
+
+
+def test_stdout_is_the_screen_and_stderr_the_progress(done: subprocess.CompletedProcess[str]) -> None:
+    assert "Quality" in done.stdout and "Cost" in done.stdout and "Summary" in done.stdout
+    assert "Plan" in done.stderr and "Train" in done.stderr and "Quality" not in done.stderr
+
+
+def test_the_same_command_reprints_and_starts_nothing(folder: Path, run: Run) -> None:
+    again = harness(folder, "compare", "base", "lora", "qlora", *SHORT, "--format", "json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout) == json.loads(run.to_json())
+    assert len(list((folder / "runs").iterdir())) == 1
+
+
+def test_another_batch_size_gives_the_same_scores_from_the_same_artifacts(folder: Path, run: Run) -> None:
+    done = harness(folder, "compare", "base", "lora", "qlora", *SHORT, "--batch-size", "3", "--format", "json")
+    other = Run.model_validate(json.loads(done.stdout))
+    assert all(variant.train.reused for variant in other.variants if variant.train)
+    for where, value in scores(run).items():
+        assert scores(other)[where] == pytest.approx(value, rel=1e-5), where
+
+
+def test_the_plain_engine_gives_the_same_scores(folder: Path, run: Run) -> None:
+    options = ["--tasks", ",".join(TASKS), "--limit", "12", "--steps", "4", "--engine", "plain", "--format", "json"]
+    other = Run.model_validate(json.loads(harness(folder, "compare", "base", "lora", *options).stdout))
+    for where, value in scores(other).items():
+        assert scores(run)[where] == pytest.approx(value, rel=1e-5), where
+
+
+@pytest.mark.parametrize("whole_group", [True, False], ids=["the group", "the parent alone"])
+def test_a_killed_run_continues_to_the_same_bytes(tmp_path: Path, folder: Path, run: Run, whole_group: bool) -> None:
+    undisturbed = next(p for p in (folder / "runs").iterdir() if load_run(p).config_sha256 == run.config_sha256)
+    for left in ("runs/*/.lock", "runs/*/train/lora*.jsonl", "runs/*/samples/*/*.jsonl"):
+        kill_once(tmp_path, lambda left=left: next(tmp_path.glob(left), None) is not None, whole_group)
+    finished = harness(tmp_path, "compare", "base", "lora", "qlora", *SHORT, "--format", "json")
+    assert finished.returncode == 0, finished.stderr
+    assert scores(Run.model_validate(json.loads(finished.stdout))) == scores(run)
+    (continued,) = (tmp_path / "runs").glob("*/run.json")  # a kill at once may leave a folder with nothing in it
+    assert samples(continued.parent) == samples(undisturbed)
+
+
+def kill_once(folder: Path, ready: Callable[[], bool], whole_group: bool, *asked: str) -> None:
+    """Starts the comparison and kills it at a moment, with or without its group; nothing of it may stay."""
+    command = [sys.executable, "-m", "harness", "compare", *(asked or ("base", "lora", "qlora", *SHORT))]
+    process = subprocess.Popen(command, cwd=folder, start_new_session=True, stdout=-3, stderr=-3)
+    while not ready():
+        assert process.poll() is None or asked, "it was done before it could be killed"
+        time.sleep(0.01)
+    if whole_group and process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
+    deadline = time.monotonic() + 5
+    while left_in_session(process.pid):
+        assert time.monotonic() < deadline, f"left behind: {left_in_session(process.pid)}"
+        time.sleep(0.1)
+
+
+def left_in_session(session: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
+    asked = ["base", "lora", "--tasks", "mini_mmlu,mini_gsm8k", "--limit", "24", "--steps", "4"]
+    began = time.monotonic()
+    whole = Run.model_validate(json.loads(harness(tmp_path, "compare", *asked, "--format", "json").stdout))
+    undisturbed, seconds = next((tmp_path / "runs").iterdir()), time.monotonic() - began
+    moments = random.Random(0)
+    for attempt in range(20):
+        own = tmp_path / str(attempt)
+        own.mkdir()
+        moment = moments.uniform(0, seconds)
+        over = time.monotonic() + moment
+        kill_once(own, lambda over=over: time.monotonic() >= over, attempt % 2 == 0, *asked)
+        finished = harness(own, "compare", *asked, "--format", "json")
+        assert scores(Run.model_validate(json.loads(finished.stdout))) == scores(whole)
+        (continued,) = (own / "runs").glob("*/run.json")
+        assert samples(continued.parent) == samples(undisturbed)
+        print(
+            f"killed {'the group' if attempt % 2 == 0 else 'the parent'} after {moment:.1f} s: same samples and scores"
+        )
+
+
+def test_ctrl_c_leaves_with_130_and_the_command_that_continues(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "harness", "compare", "base", "lora", *SHORT]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # a job in the background of a script ignores the signal, and so do its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stderr is not None
+    said = ""
+    while "Train" not in said:
+        said += process.stderr.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    said += process.stderr.read()
+    assert process.wait(timeout=30) == 130
+    assert "harness compare base lora --tasks" in said
+    assert not left_in_session(process.pid)
+
+
+def test_a_second_process_on_the_same_run_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "harness", "compare", "base", "lora", *SHORT]
+    first = subprocess.Popen(command, cwd=tmp_path, stdout=-3, stderr=subprocess.PIPE, text=True)
+    assert first.stderr is not None
+    while "Plan" not in first.stderr.readline():
+        assert first.poll() is None
+    second = harness(tmp_path, "compare", "base", "lora", *SHORT)
+    first.kill()
+    first.wait()
+    assert second.returncode == 2
+    assert "another process is writing" in second.stderr and "Traceback" not in second.stderr
+
+
+METHODS = '''
+from harness import method
+
+@method
+def hungry(model, *, gib: int = 4096):
+    """Takes more memory than there is."""
+    import torch
+    model.waste = torch.ones(gib << 30, dtype=torch.uint8)
+    return model
+
+@method
+def crashing(model):
+    """Ends its process."""
+    import os, signal
+    os.kill(os.getpid(), signal.SIGKILL)
+
+@method
+def late(model):
+    """Trains, and ends its process when it is loaded again."""
+    import os, pathlib, signal
+    trained = pathlib.Path(__file__).with_name("trained")
+    if trained.exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    trained.touch()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("norm" in name)
+    return model
+
+@method
+def idle(model):
+    """Trains nothing."""
+    return model
+'''
+
+
+def test_a_variant_out_of_memory_fails_alone_and_the_exit_code_is_one(tmp_path: Path) -> None:
+    (tmp_path / "methods.py").write_text(METHODS)
+    variants = ["base", *(f"{name}=./methods.py@{name}" for name in ("hungry", "crashing", "late"))]
+    done = harness(tmp_path, "compare", *variants, *SHORT, "--format", "json")
+    assert done.returncode == 1, done.stderr
+    found = Run.model_validate(json.loads(done.stdout))
+    assert [variant.status for variant in found.variants] == ["done", "failed", "failed", "failed"]
+    assert all("out of memory" in str(variant.error) for variant in found.variants[1:])
+    assert found.variants[0].scores
+
+
+def test_a_method_that_trains_nothing_is_the_users_to_mend(tmp_path: Path) -> None:
+    (tmp_path / "methods.py").write_text(METHODS)
+    done = harness(tmp_path, "compare", "base", "./methods.py@idle", *SHORT)
+    assert done.returncode == 2
+    assert "nothing to train" in done.stderr and "hint:" in done.stderr and "Traceback" not in done.stderr
+
+
+CUSTOM = """
+from harness import Generate, Task, exact_match, task
+
+@task
+def capitals() -> Task:
+    return Task(
+        data=[{"country": "France", "city": "Paris"}, {"country": "Japan", "city": "Tokyo"}],
+        sample=lambda row: Generate(f"The capital of {row['country']} is", row["city"], stop=["."], max_tokens=8),
+        metrics=[exact_match],
+        train=[{"country": "Spain", "city": "Madrid"}] * 8,
+    )
+"""
+
+
+def test_from_python_the_same_things_happen_without_a_main_guard(tmp_path: Path) -> None:
+    (tmp_path / "capitals.py").write_text(CUSTOM)
+    (tmp_path / "script.py").write_text(
+        "import harness\n"
+        "row = harness.evaluate('base', tasks=['./capitals.py'])\n"
+        "print(row.scores[0].metric, row.scores[0].n)\n"
+        "print(harness.train('lora:rank=4', tasks=['./capitals.py'], train={'steps': 2}))\n"
+    )
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first, artifact = done.stdout.splitlines()
+    assert first == "exact_match 2"
+    assert (tmp_path / artifact / "adapter_model.safetensors").is_file()
+    assert done.stdout.count("exact_match") == 1
+
+
+def test_python_users_get_the_error_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="unknown task"):
+        evaluate("base", tasks=["mini_mlu"])
+    with pytest.raises(UserError, match="nothing to train on"):
+        train("lora", tasks=["mini_text"])
+    with pytest.raises(UserError, match="runs"):
+        compare("base", tasks=["mini_mmlu"], limit=2, output_dir="/proc/runs")

@@ -1,0 +1,97 @@
+"""Looks at held-out rows, and batches cut into parts of like length."""
+
+import math
+from typing import Any
+
+import pytest
+import tiny_models as tiny
+import torch
+from architectures import random_model
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+
+from harness import Generate
+from harness.api import Metric
+from harness.finetune.training.parts import length, split
+from harness.finetune.training.steps import Repeated
+from harness.finetune.training.validation import Undisturbed, distance, headline
+from harness.jobs import Raw
+from harness.prompts.render import Item
+
+ITEMS = [Item(tiny.generate(str(n), id=str(n)), Generate(str(n), str(n)), None, None) for n in range(3)]
+RAWS = [Raw(index, 1, False, 1, texts=(text,)) for index, text in ((2, "2"), (0, "x"), (1, "1"))]
+
+
+@pytest.mark.parametrize(
+    ("metric", "value"),
+    [
+        (Metric("m", score=lambda output, sample: float(output.texts[0] == sample.target)), 2 / 3),
+        (Metric("m", stats=lambda output, sample: (1.0, 2.0), value=lambda sums: sums[0] / sums[1]), 0.5),
+        (
+            Metric("m", gather=lambda output, sample: output.texts[0], whole=lambda all: float(all == ["x", "1", "2"])),
+            1,
+        ),
+    ],
+)
+def test_a_headline_of_any_form_is_measured_of_the_items_in_order(metric: Metric, value: float) -> None:
+    assert headline(metric, ITEMS, RAWS) == pytest.approx(value)
+
+
+def test_a_headline_without_a_number_is_no_number() -> None:
+    metric = Metric("m", stats=lambda output, sample: (0.0,), value=lambda sums: 1 / sums[0])
+    assert math.isnan(headline(metric, ITEMS, RAWS))
+
+
+def test_looks_are_ten_unless_said_otherwise() -> None:
+    assert [distance(250, None), distance(3, None), distance(250, 7)] == [25, 1, 7]
+
+
+def test_a_look_leaves_draws_dropout_and_gradients_as_they_were() -> None:
+    model: Any = get_peft_model(random_model("llama"), LoraConfig(r=2, lora_dropout=0.5, target_modules="all-linear"))
+    model.train()
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    with Undisturbed(model):
+        torch.rand(5)
+        assert not model.training
+        assert not torch.is_grad_enabled()
+    assert torch.rand(1) == expected
+    assert model.training
+    assert torch.is_grad_enabled()
+
+
+ROWS = st.lists(st.integers(1, 300).map(lambda n: {"length": n}), min_size=1, max_size=150)
+
+
+@given(ROWS, st.integers(1, 40), st.sampled_from([0, 5, 100, 10_000]))
+def test_parts_hold_every_row_once_and_no_more_than_fit(rows: list[dict[str, int]], most: int, overhead: int) -> None:
+    parts = split(rows, most, overhead, 1000)
+    assert sorted(id(row) for part in parts for row in part) == sorted(map(id, rows))
+    assert all(0 < len(part) <= most for part in parts)
+    assert all(len(part) == 1 or len(part) * max(map(length, part)) <= 1000 for part in parts)
+    lengths = [length(row) for part in parts for row in part]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+@given(ROWS, st.sampled_from([0, 20, 100]))
+def test_parts_cost_no_more_than_the_whole_or_single_rows(rows: list[dict[str, int]], overhead: int) -> None:
+    def cost(parts: list[list[dict[str, int]]]) -> int:
+        return sum(len(part) * max(map(length, part)) + overhead for part in parts)
+
+    found = cost(split(rows, len(rows), overhead, 10**9))
+    assert found <= cost([rows])
+    if len(rows) <= 32:
+        assert found <= cost([[row] for row in rows])
+
+
+def test_rows_without_a_length_are_measured() -> None:
+    assert length({"input_ids": [1, 2, 3]}) == 3
+    assert split([{"input_ids": [1] * n} for n in (1, 9)], 8, 0, 4)[0] == [{"input_ids": [1] * 9}]
+
+
+def test_batches_that_are_learned_from_several_times_follow_one_another() -> None:
+    sampler = Repeated([4, 2, 0, 1, 3], 2, 3)
+    assert list(sampler) == [4, 2, 4, 2, 4, 2, 0, 1, 0, 1, 0, 1]
+    assert len(sampler) == 12

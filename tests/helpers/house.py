@@ -1,0 +1,143 @@
+"""The house as its imports draw it: which room imports from which. As a program, prints the graph:
+
+    python tests/helpers/house.py            modules and arrows of each room
+    python tests/helpers/house.py --arrows   every arrow, with the modules behind it
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ORDER = (
+    *("errors", "results", "tiny", "api", "settings", "sandbox", "stats"),
+    *("jobs", "data"),
+    *("prompts", "tokens", "runs", "report"),
+    *("metrics", "leaderboards"),
+    *("registry",),
+    *("config", "models"),
+    *("engine", "prepare"),
+    *("finetune.training", "authoring"),
+    *("finetune.stages", "worker"),
+    *("comparison",),
+    *("cli", "__main__"),
+)
+"""A room imports only from rooms before it, and from itself."""
+FACADE = "harness"
+"""The public names, loaded lazily: everybody may import them, they import from everywhere."""
+
+
+def modules() -> dict[str, Path]:
+    """Every module by its import path, the outer folders under the name that they are installed by."""
+    found = {}
+    for folder, prefix in (
+        ("harness", "harness"),
+        *((name, f"harness.{name}") for name in ("tasks", "finetune", "leaderboards")),
+    ):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            if folder == "harness" and parts[0] in ("tasks", "finetune", "leaderboards"):
+                continue  # links to the outer folders, which are walked on their own
+            found[".".join((prefix, *(part for part in parts if part != "__init__")))] = path
+    return found
+
+
+def room_of(module: str) -> str:
+    """The room of a module; task files, and method files, are rooms of leaves that nobody imports.
+
+    Example:
+        >>> room_of("harness.comparison.run"), room_of("harness.finetune.training.loss"), room_of("harness.finetune.lora")
+        ('comparison', 'finetune.training', 'finetune')
+    """
+    parts = module.split(".")[1:]
+    if not parts:
+        return FACADE
+    if parts[0] == "finetune" and len(parts) > 1 and parts[1] in ("training", "stages"):
+        return ".".join(parts[:2])
+    return parts[0]
+
+
+def imports_of(path: Path, known: Iterable[str], public: Iterable[str]) -> set[str]:
+    """Modules of ours that a file imports at run time; what stands under `if TYPE_CHECKING:` is left out."""
+    tree, known, public = ast.parse(path.read_text(encoding="utf-8")), set(known), set(public)
+    for_types = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        for inner in ast.walk(node)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if node in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == "harness":
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                is_public = node.module == "harness" and alias.name in public
+                found.add(inner if inner in known and not is_public else node.module)
+    return {name for name in found if name.partition(".")[0] == "harness"}
+
+
+def arrows(paths: Mapping[str, Path], public: Iterable[str]) -> dict[tuple[str, str], set[tuple[str, str]]]:
+    """By pair of rooms, the imports between them: (importing module, imported module)."""
+    found: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
+    for module, path in paths.items():
+        for imported in imports_of(path, paths, public):
+            pair = room_of(module), room_of(imported)
+            if pair[0] != pair[1] and FACADE not in pair:
+                found[pair].add((module, imported))
+    return dict(found)
+
+
+def cycles(pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
+    """Groups of rooms that import from one another, directly or on a way around (Tarjan's components above one room).
+
+    Example:
+        >>> cycles([("a", "b"), ("b", "c"), ("c", "b")])
+        [['b', 'c']]
+    """
+    reachable: dict[str, set[str]] = defaultdict(set)
+    for source, target in pairs:
+        reachable[source].add(target)
+    changed = True
+    while changed:
+        changed = False
+        for source in list(reachable):
+            wider = set().union(reachable[source], *(reachable.get(target, set()) for target in reachable[source]))
+            changed |= wider != reachable[source]
+            reachable[source] = wider
+    inside = sorted(source for source in reachable if source in reachable[source])
+    groups = {tuple(b for b in inside if b in reachable[a] and a in reachable[b]) for a in inside}
+    return [list(group) for group in sorted(groups)]
+
+
+def main() -> None:
+    """Prints the graph."""
+    import harness
+
+    paths = modules()
+    graph = arrows(paths, harness.__all__)
+    members: dict[str, list[str]] = defaultdict(list)
+    for module in paths:
+        members[room_of(module)].append(module)
+    width = max(map(len, members))
+    for name in sorted(members, key=lambda room: ORDER.index(room) if room in ORDER else -1):
+        into = sorted(target for source, target in graph if source == name)
+        lines = sum(len(paths[module].read_text(encoding="utf-8").splitlines()) for module in members[name])
+        print(f"{name:{width}}  {len(members[name]):3} modules  {lines:5} lines  imports {', '.join(into) or '-'}")
+    between = sum(map(len, graph.values()))
+    print(f"{len(paths)} modules, {len(members)} rooms, {len(graph)} arrows ({between} imports behind them)")
+    print(f"cycles: {cycles(graph) or 'none'}")
+    if "--arrows" in sys.argv:
+        for (source, target), behind in sorted(graph.items()):
+            print(f"{source} -> {target}: " + ", ".join(f"{a} imports {b}" for a, b in sorted(behind)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""What stages demand is checked before anything is trained; preferences are a task, and a win rate is counted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness import Choose, Generate, Output, UserError
+from harness.config.parse import configure
+from harness.jobs import HEAD_FILE
+from harness.prepare.checks import check
+from harness.prepare.prepare import prepare
+from harness.prepare.tasks import scored_task
+from harness.prompts.render import render
+from harness.registry.find import find, load_task
+from harness.stats.paired import Observations, win_rate
+
+PAIRS = [{"prompt": f"Question {n}?", "chosen": f"yes {n}", "rejected": f"no {n}"} for n in range(4)]
+PIPELINE = (
+    "base",
+    "sft=lora:data=plain.jsonl",
+    "dpo=lora:stage=dpo,start=sft,data=pairs.jsonl",
+    "rm=lora:stage=reward,start=sft,data=pairs.jsonl",
+    "rl=lora:stage=grpo,start=sft,reward=rm,data=prompts.jsonl",
+)
+
+
+def put(path: str, *rows: dict[str, Any]) -> None:
+    Path(path).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    put("pairs.jsonl", *PAIRS)
+    put("same.jsonl", *({**row, "rejected": row["chosen"]} for row in PAIRS))
+    put("plain.jsonl", *({"prompt": row["prompt"], "completion": row["chosen"]} for row in PAIRS))
+    put("prompts.jsonl", *({"prompt": row["prompt"]} for row in PAIRS))
+    Path("rewards.py").write_text("def length(prompts, completions, references):\n    return [1.0 for _ in prompts]\n")
+    Path("torn.py").write_text("def length(:\n")
+    return tmp_path
+
+
+def checked(*variants: str, tasks: str = "preference", scores: bool = True) -> Any:
+    own: dict[str, Any] = {"task_parameters": {"data": "pairs.jsonl"}} if tasks == "preference" else {}
+    prepared = prepare(configure(variants, tasks=[tasks], **own))
+    check(prepared, scores=scores)
+    return prepared
+
+
+def test_a_pipeline_is_trained_in_the_order_of_what_needs_what() -> None:
+    prepared = checked(*reversed(PIPELINE))
+    order = [training.settings.stage or "sft" for training in prepared.trainings]
+    assert sorted(order) == ["dpo", "grpo", "reward", "sft"]
+    assert order.index("sft") < order.index("reward") < order.index("grpo")
+    assert order.index("sft") < order.index("dpo")
+
+
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [
+        (["lora:stage=dpo,data=plain.jsonl"], "`stage=dpo` learns from `chosen` and `rejected`"),
+        (["lora:stage=reward,data=same.jsonl"], r"the two answers of every row of `same\.jsonl` are the same"),
+        (["lora:stage=dpo,data=mini_gsm8k"], r"learns from a better and a worse answer, and `mini_gsm8k` has one"),
+        (["lora:stage=grpo,generations=1,data=prompts.jsonl,reward=rewards.py@length"], "`generations=1` gives one"),
+        (["lora:stage=dpo,packing=true,data=pairs.jsonl"], "rows of the stage `dpo` are not packed"),
+        (["lora:stage=grpo,data=prompts.jsonl"], "needs a reward"),
+        (["lora:stage=grpo,reward=rewards.py@lenght,data=prompts.jsonl"], "`rewards.py` has no function `lenght`"),
+        (["lora:stage=grpo,reward=torn.py@length,data=prompts.jsonl"], "`torn.py` is no Python file"),
+        (["a=lora:data=plain.jsonl", "b=lora:stage=grpo,reward=a,data=prompts.jsonl"], "`reward=a` is no reward model"),
+        (["lora:stage=grpo,reward=./nowhere,data=prompts.jsonl"], "nowhere"),
+        (["lora:stage=dpo,start=./nowhere,data=pairs.jsonl"], "nowhere"),
+        (["lora:stage=dpo,start=sft,data=pairs.jsonl"], "`start=sft` is no trained variant and no folder"),
+        (["lora:stage=reward,monitor=mini_mmlu,data=pairs.jsonl"], "cannot be watched by the task `mini_mmlu`"),
+        (["lora:monitor=preference,data=plain.jsonl"], "choose weights by the samples that they are scored on"),
+        (["lora:patience=2,data=plain.jsonl"], "`patience` has no meaning"),
+        (["lora:monitor=loss,data=plain.jsonl"], "`monitor` has no meaning"),
+        (["lora:temperature=0.5,data=plain.jsonl"], "`temperature` has no meaning for the stage `sft`"),
+        (["lora:reward=rewards.py@length,data=plain.jsonl"], "`reward` has no meaning for the stage `sft`"),
+        (
+            ["lora:stage=reward,label_smoothing=0.1,data=pairs.jsonl"],
+            "`label_smoothing` has no meaning for the stage `r",
+        ),
+        (["lora:stage=reward,beta=0.1,data=pairs.jsonl"], "`beta` has no meaning for the stage `reward`"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_anything_is(variants: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        checked(*variants)
+
+
+def test_a_shared_setting_must_mean_something_to_one_of_the_stages() -> None:
+    own: dict[str, Any] = {"tasks": ["preference"], "task_parameters": {"data": "pairs.jsonl"}, "train": {"beta": 0.2}}
+    both = prepare(configure(["lora:data=plain.jsonl", "lora:stage=dpo,data=pairs.jsonl"], **own))
+    assert both.rows[1].training is not None
+    assert both.rows[1].training.settings.beta == 0.2
+    with pytest.raises(UserError, match="`beta` has no meaning for any of the stages: sft"):
+        prepare(configure(["lora:data=plain.jsonl"], **own))
+
+
+def test_a_reward_model_is_not_asked_to_write(folder: Path) -> None:
+    variant = "rm=lora:stage=reward,data=pairs.jsonl"
+    with pytest.raises(UserError, match="variant `rm` is a reward model, which writes nothing: task `mini_gsm8k`"):
+        checked(variant, tasks="mini_gsm8k")
+    checked(variant, tasks="mini_gsm8k", scores=False)
+    checked(variant, tasks="mini_mmlu")
+    (folder / "given").mkdir()
+    (folder / "given" / "adapter_config.json").write_text("{}")
+    checked("./given", tasks="mini_gsm8k")
+    (folder / "given" / HEAD_FILE).write_text("")
+    with pytest.raises(UserError, match="is a reward model"):
+        checked("./given", tasks="mini_gsm8k")
+    with pytest.raises(UserError, match=r"`reward=./other` is no reward model"):
+        (folder / "given").rename(folder / "other")
+        (folder / "other" / HEAD_FILE).unlink()
+        checked("lora:stage=grpo,reward=./other,data=prompts.jsonl")
+
+
+def test_a_delta_of_another_method_is_no_start(folder: Path) -> None:
+    (folder / "given").mkdir()
+    (folder / "given" / "method.json").write_text('{"method": "bitfit", "hyperparameters": {}}')
+    with pytest.raises(UserError, match=r"`lora` cannot go on from `./given`, which `bitfit` made"):
+        checked("lora:start=./given,data=plain.jsonl")
+
+
+# The task
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Q?", "chosen": "yes", "rejected": "no"},
+        {"instruction": "Q?", "input": "", "chosen": "yes", "rejected": "no"},
+        {"conversations": [{"from": "human", "value": "Q?"}], "chosen": {"from": "gpt", "value": "yes"},
+         "rejected": {"from": "gpt", "value": "no"}},
+        {"chosen": [{"role": "user", "content": "Q?"}, {"role": "assistant", "content": "yes"}],
+         "rejected": [{"role": "user", "content": "Q?"}, {"role": "assistant", "content": "no"}]},
+    ],
+)  # fmt: skip
+def test_preferences_are_read_in_every_form(row: dict[str, Any]) -> None:
+    put("forms.jsonl", row)
+    task = load_task(find("task", "preference"), {"data": "forms.jsonl"})
+    (item,) = render("preference", task)
+    assert isinstance(item.sample, Choose)
+    assert (item.request.contexts, item.request.continuations) == (("Q?",), (" no", " yes"))
+    tie = Output(loglikelihoods=(-1.0, -1.0), is_greedy=(False, False), tokens=2)
+    from harness import acc
+
+    assert acc.measure(tie, item.sample) == 0.0
+
+
+def test_a_conversation_stays_one_and_a_row_without_a_pair_is_an_error() -> None:
+    turns = [{"from": "human", "value": "A"}, {"from": "gpt", "value": "B"}, {"from": "human", "value": "C"}]
+    put("long.jsonl", {"conversations": turns, "chosen": "yes", "rejected": "no"})
+    (item,) = render("preference", load_task(find("task", "preference"), {"data": "long.jsonl"}))
+    assert [turn["role"] for turn in item.sample.prompt] == ["user", "assistant", "user"]  # type: ignore[union-attr, index]
+    with pytest.raises(UserError, match="has no `rejected`"):
+        put("half.jsonl", {"prompt": "Q?", "chosen": "yes"})
+        render("preference", load_task(find("task", "preference"), {"data": "half.jsonl"}))
+
+
+def test_with_a_reward_model_answers_are_written_and_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def ask(self: Any, question: Any) -> list[float]:
+        asked.append(question)
+        return [0.5]
+
+    monkeypatch.setattr("harness.metrics.model_process.Helper.ask", ask)
+    task = load_task(find("task", "preference"), {"data": "pairs.jsonl", "reward": "rm", "max_tokens": 8})
+    item = render("preference", task)[0]
+    assert isinstance(item.sample, Generate)
+    (metric,) = task.metrics
+    assert metric.measure(Output(texts=("yes",), tokens=8), item.sample) == 0.5  # type: ignore[union-attr]
+    assert asked == [[["Question 0?"], [" yes"], [False]]]
+
+
+def test_a_reward_model_that_is_trained_again_in_its_place_makes_another_task(tmp_path: Path) -> None:
+    (tmp_path / "rm").mkdir()
+
+    def digest(weights: str) -> str:
+        (tmp_path / "rm" / HEAD_FILE).write_text(weights)
+        config = configure(["base"], tasks="preference", task_parameters={"data": "pairs.jsonl", "reward": "rm"})
+        return scored_task(config, "preference").digest
+
+    assert digest("first") == digest("first") != digest("second")
+    asked = {"data": "pairs.jsonl", "reward": "no folder has such a name. " * 50}
+    assert scored_task(configure(["base"], tasks="preference", task_parameters=asked), "preference").digest
+
+
+@pytest.mark.parametrize(
+    "line", ["from elsewhere import *", "import elsewhere as judge", "judge = print", "class judge: ..."]
+)
+def test_a_reward_may_come_into_its_file_in_any_way(line: str) -> None:
+    Path("any.py").write_text(line)
+    checked("lora:stage=grpo,reward=any.py@judge,data=prompts.jsonl")
+
+
+@pytest.mark.slow  # the child imports torch
+def test_a_reward_model_that_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:
+    from harness import reward_by
+
+    metric = reward_by(str(tmp_path / "nothing"))
+    with pytest.raises(UserError, match=r"could not judge answers .* holds no reward model"):
+        metric.measure(Output(texts=("yes",), tokens=1), Generate("Q?", "yes"))
+
+
+# Win rates
+
+
+def test_a_win_rate_counts_ties_half_and_knows_the_direction() -> None:
+    a, b = Observations(np.array([1.0, 2.0, 3.0, 4.0])), Observations(np.array([1.0, 3.0, 2.0, 1.0]))
+    assert win_rate(a, b) == 0.625
+    assert win_rate(a, b, higher_is_better=False) == 0.375
+    assert win_rate(b, a) == 0.375
+    assert win_rate(Observations(np.ones((2, 1)), value=sum), Observations(np.ones((2, 1)), value=sum)) is None
+    assert win_rate(Observations([1.0, np.nan]), Observations([1.0, 2.0])) is None

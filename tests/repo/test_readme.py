@@ -1,0 +1,98 @@
+"""What the READMEs show works: every Python block loads, every command line names real commands and flags."""
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.main import get_command
+
+from harness.cli.app import app
+from harness.prompts.render import render
+from harness.registry.find import find_all, load_method, load_task
+from harness.report.screen import print_run
+from harness.results import Run
+from harness.runs.folder import load_run
+
+ROOT = Path(__file__).parents[2]
+READMES = ["README.md", "tasks/README.md", "finetune/README.md", "leaderboards/README.md", "CONTRIBUTING.md"]
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    found = []
+    for name in READMES:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        found += [(name, block) for block in re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)]
+    return found
+
+
+def command_lines() -> list[tuple[str, str]]:
+    lines = []
+    for name in READMES:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        lines += [(name, line) for line in re.findall(r"^harness (.+)$", text, re.MULTILINE)]
+        lines += [(name, line) for line in re.findall(r"`harness ([a-z][^`]*)`", text)]
+    return lines
+
+
+GUIDE = "tasks/README.md"
+"""Its examples read files that it gives: tests/test_guide.py runs them."""
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [each for each in blocks("python") if each[0] != GUIDE],
+    ids=lambda value: value.splitlines()[0][:40],
+)
+def test_python_blocks_load(name: str, block: str, tmp_path: Path) -> None:
+    file = tmp_path / "example.py"
+    file.write_text(block, encoding="utf-8")
+    if "@task" in block:
+        for entry in find_all("task", str(file)):
+            assert render(entry.name, load_task(entry, {}))
+    elif "@method" in block:
+        for entry in find_all("method", str(file)):
+            assert load_method(entry).name == entry.name
+    else:
+        compile(block, name, "exec")
+
+
+@pytest.mark.parametrize(("name", "line"), command_lines(), ids=lambda value: value[:50])
+def test_command_lines_name_real_commands_and_flags(name: str, line: str) -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    command, *words = line.split("#")[0].split()
+    assert command in commands, f"{name}: no command {command}"
+    asked = commands[command]
+    if hasattr(asked, "commands"):
+        assert words and words[0] in asked.commands, f"{name}: no command {command} {words[:1]}"
+        asked = asked.commands[words.pop(0)]
+    known = {option for parameter in asked.params for option in parameter.opts}
+    for word in words:
+        if re.match(r"--?[a-z]", word):
+            assert word.split("=")[0] in known, f"{name}: {command} has no {word}"
+
+
+def test_the_screen_in_the_readme_is_that_of_the_published_run() -> None:
+    """The numbers shown are computed: from the run kept in leaderboards/results."""
+    run = load_run(ROOT / "leaderboards" / "results" / "tiny" / "run.json")
+    assert shown(run) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_published_run_is_the_default_one_and_tells_variants_apart() -> None:
+    run = load_run(ROOT / "leaderboards" / "results" / "tiny" / "run.json")
+    assert [variant.name for variant in run.variants] == ["base", "lora", "qlora"]
+    verdicts = [
+        score.delta.verdict for score in run.variant("lora").scores if score.delta and score.delta.p_holm is not None
+    ]
+    assert verdicts.count("better") >= 4 and verdicts.count("worse") >= 1
+    chance = {"mini_mmlu": 0.25, "mini_ceval": 0.25}
+    for score in run.variant("base").scores:
+        if score.task in chance:
+            assert score.low is not None and score.low > chance[score.task]
+
+
+def shown(run: Run) -> str:
+    console = Console(file=io.StringIO(), width=100, no_color=True)
+    print_run(run, console=console)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().strip().splitlines())  # type: ignore[attr-defined]

@@ -1,0 +1,360 @@
+"""The screen: right numbers, right words, whole cells at any width, with and without a terminal."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from example_run import COSTS, TASKS, VALUES, example_run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from harness.report import numbers
+from harness.report.costs import measures
+from harness.report.screen import LONGEST_NAME, folded, print_run, screen, stdout_console
+from harness.report.summary import difference, footnotes, front_of, ranks, summary
+from harness.report.tables import cost, quality
+from harness.results import Overlap, Run, SharedSample
+
+
+def shown(run: Run, width: int = 120, **options: Path) -> str:
+    return "\n".join(line.plain for line in screen(run, width=width, **options))
+
+
+def changed(run: Run, name: str, /, **fields: object) -> Run:
+    """The run with fields of one variant replaced."""
+    variants = [v.model_copy(update=fields) if v.name == name else v for v in run.variants]
+    return run.model_copy(update={"variants": tuple(variants)})
+
+
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), (0.00082, "0.82 ms"), (0.0182, "18.2 ms"), (0.35, "350 ms"), (0.9996, "1.0 s"), (1.24, "1.2 s"),
+     (59.97, "1m 00s"), (124, "2m 04s"), (3725, "1h 02m")],
+)  # fmt: skip
+def test_seconds_are_written_in_the_unit_one_would_say(value: float | None, text: str) -> None:
+    assert numbers.seconds(value) == text
+
+
+@settings(deadline=None)  # a busy machine is no reason to fail
+@given(st.floats(0, 1e5))
+def test_a_longer_time_is_never_written_shorter(value: float) -> None:
+    def read(text: str) -> float:
+        units = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+        if text.endswith(" ms") or text.endswith(" s"):
+            number, unit = text.split()
+            return float(number) * units[unit]
+        return sum(float(part[:-1]) * units[part[-1]] for part in text.split())
+
+    assert read(numbers.seconds(value)) == pytest.approx(value, rel=0.06, abs=6e-6)
+
+
+def test_bytes_in_memory_are_binary_and_on_disk_decimal() -> None:
+    assert numbers.memory(8_482_560_410) == "7.9 GiB"
+    assert numbers.file_size(40_400_000) == "40.4 MB"
+    assert numbers.memory(1024**3 - 1) == "1.0 GiB"
+    assert numbers.count(851_968) == "852.0 k"
+
+
+def test_a_peak_below_16_mebibytes_says_no_more_than_that() -> None:
+    assert numbers.peak(16 * 1024**2 - 1) == "<16 MiB"
+    assert numbers.peak(16 * 1024**2) == "16.0 MiB"
+    assert numbers.peak(None) == "-"
+
+
+def test_shares_are_shown_in_points_and_everything_else_on_its_own_scale() -> None:
+    assert numbers.Scale.of("acc", [0.324, 1.0]).value(0.324) == "32.4"
+    assert numbers.Scale.of("bleu", [0.4]).value(0.4) == "0.4"
+    assert numbers.Scale.of("word_ppl", [18.2]).value(18.2) == "18.20"
+    assert numbers.Scale.of("bits_per_byte", [0.93]).value(0.93) == "0.930"
+    assert numbers.Scale.of("length", [0.5, 212.0]).value(0.5) == "0.50"
+
+
+def test_a_difference_never_rounds_to_minus_zero() -> None:
+    assert numbers.Scale.of("acc", [0.5]).difference(-0.0001, -0.01, 0.0098) == "+0.0 ±1.0"
+
+
+def test_text_of_others_cannot_move_the_cursor() -> None:
+    assert numbers.one_line("\n\x1b[2Jout of memory\ntraceback") == "[2Jout of memory"
+
+
+# Tables
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+@pytest.mark.parametrize("names", [("base", "lora", "qlora"), ("base", "lora", "qlora", "full")])
+def test_every_line_fits_the_width_and_no_cell_is_shortened(names: tuple[str, ...], width: int) -> None:
+    run = example_run(*names, fail="full")
+    lines = shown(run, width, folder=Path("runs/x")).splitlines()
+    assert max(map(cell_len, lines)) <= width
+    assert "…" not in "".join(lines)
+    for table in (quality(run), cost(run)):
+        for row in table.rows:
+            assert all(cell.text in "\n".join(lines) for cell in row.cells)
+
+
+def test_every_block_repeats_the_variants_and_holds_whole_tasks() -> None:
+    blocks = quality(example_run()).blocks(80, name_width=7)
+    assert [group for block in blocks for group, _ in block.groups] == list(TASKS)
+    assert len(blocks) == 3
+    for block in blocks:
+        assert [row.name for row in block.rows] == ["base", "lora", "qlora"]
+        assert all(len(members) == 2 for _, members in block.groups)
+
+
+def test_a_table_too_wide_for_any_terminal_is_still_whole() -> None:
+    assert "+91.0 ±1.4 ▲" in shown(example_run(), width=10)
+
+
+def test_values_differences_and_marks_stand_in_the_row_of_their_variant() -> None:
+    lines = shown(example_run(tasks=2)).splitlines()
+    row = next(line for line in lines if line.startswith("lora"))
+    assert row.split() == ["lora", "54.0", "-7.0", "±4.7", "≈", "93.0", "+91.0", "±1.4", "▲"]
+    base = next(line for line in lines if line.startswith("base"))
+    assert base.split() == ["base", "61.0", "2.0"]
+
+
+def test_costs_stand_beside_their_ratio_to_the_base() -> None:
+    lines = shown(example_run(tasks=1)).splitlines()
+    row = [line for line in lines if line.startswith("qlora")][1]
+    assert "2m 57s" in row
+    assert "4.8 GiB" in row
+    assert "33.5 ms (1.84×)" in row
+    assert "17.0 ms (1.87×)" in row
+
+
+def test_the_ratio_to_a_trained_baseline_is_not_that_to_the_base_timed_in_turn() -> None:
+    run = example_run().model_copy(update={"baseline": "lora"})
+    decode = measures(run)[-1]
+    assert decode.ratio(run.variant("qlora")) == pytest.approx(1.87 / 1.23)
+    assert decode.ratio(run.variant("lora")) is None
+
+
+def test_a_reward_model_has_no_time_of_decoding() -> None:
+    run = example_run()
+    timed = run.variant("lora").inference
+    assert timed is not None
+    silent = {name: None for name in type(timed).model_fields if "decode" in name}
+    run = changed(run, "lora", inference=timed.model_copy(update=silent))
+    decode = measures(run)[-1]
+    assert decode.comparable(run.variant("lora")) is decode.ratio(run.variant("lora")) is None
+    row = next(line for line in shown(run).splitlines() if line.startswith("lora") and "GiB" in line)
+    assert row.split()[-1] == numbers.ABSENT
+    assert measures(run.model_copy(update={"baseline": "lora"}))[-1].ratio(run.variant("qlora")) is None
+
+
+def test_a_failed_variant_says_so_in_its_row_and_the_others_go_on() -> None:
+    text = shown(example_run("base", "lora", "full", fail="full"))
+    assert "full   failed: out of memory (needs > 79 GiB)" in text
+    assert "torch.OutOfMemoryError" not in text
+    assert "+91.0 ±1.4 ▲" in text
+
+
+def test_a_variant_that_failed_after_training_keeps_its_costs() -> None:
+    run = changed(example_run(), "qlora", status="failed", error="killed", scores=())
+    rows = [line for line in shown(run).splitlines() if "2m 57s" in line or line.strip() == "failed: killed"]
+    assert len(rows) == 2
+
+
+def test_an_unfinished_run_can_be_shown() -> None:
+    run = changed(example_run("base", "lora"), "lora", status="pending", scores=(), train=None, artifact=None)
+    assert "not run yet" in shown(run)
+
+
+def test_a_single_variant_has_its_own_interval_and_no_differences() -> None:
+    text = shown(example_run("base"))
+    assert "54.2–67.8" in text
+    assert "vs base" not in text
+    assert "Summary" not in text
+    assert "train " not in text
+
+
+def test_on_a_machine_without_gpu_peaks_are_of_resident_memory() -> None:
+    run = example_run()
+    for name in ("lora", "qlora"):
+        train = run.variant(name).train
+        assert train is not None
+        run = changed(
+            run, name, train=train.model_copy(update={"peak_gpu_allocated_bytes": None, "peak_rss_bytes": 9_000})
+        )
+    text = shown(run)
+    assert "peak RSS" in text
+    assert "<16 MiB" in text
+    assert "Pareto front (mini_gsm8k, peak RSS)" not in text
+    assert "peak memory in training" not in text
+
+
+def test_a_long_name_is_folded_not_cut() -> None:
+    name = "./methods/rslora.py@rslora:rank=8,alpha=16,target_modules=q_proj+v_proj@merged"
+    assert "".join(folded(name)) == name
+    assert max(map(cell_len, folded(name))) <= LONGEST_NAME
+    run = changed(example_run("base", "lora"), "lora", name=name)
+    assert max(map(cell_len, shown(run, 80).splitlines())) <= 80
+
+
+def test_wide_characters_keep_columns_straight() -> None:
+    run = changed(example_run("base", "lora", tasks=1), "lora", name="微调")
+    lines = [line for line in shown(run).splitlines() if "54.0" in line or "61.0" in line]
+    assert len({cell_len(line[: line.index(".0")]) for line in lines}) == 1
+
+
+# Words
+
+
+def test_the_summary_says_which_differences_are_real_and_what_was_forgotten() -> None:
+    found = dict(summary(example_run("base", "lora", "qlora")))
+    assert found["lora"] == (
+        "better than base on mini_gsm8k, mini_code, mini_translation and mini_summary;"
+        " no difference shown on mini_mmlu, mini_ceval and mini_text"
+    )
+    assert found["qlora"].endswith("worse on mini_mmlu (forgetting) and mini_text (forgetting)")
+    assert found["qlora vs lora"] == (
+        "0.61 × the peak GPU memory in training, 1.43 × the training time; mini_gsm8k: no difference shown (-2.0 ±2.5)"
+    )
+
+
+def test_a_difference_reads_the_same_from_both_sides() -> None:
+    run = example_run("base", "lora", "qlora", "full")
+    for task in run.tasks:
+        for a, b in (("lora", "base"), ("full", "qlora")):
+            there, back = difference(run, task, a, b), difference(run, task, b, a)
+            assert there is not None and back is not None
+            assert (there.value, there.low, there.high) == (-back.value, -back.high, -back.low)
+            assert {there.verdict, back.verdict} in ({"better", "worse"}, {"undecided"})
+
+
+def test_lower_is_better_turns_the_verdict_round() -> None:
+    run = example_run("base", "full")
+    text = next(task for task in run.tasks if task.name == "mini_text")
+    found = difference(run, text, "full", "base")
+    assert found is not None and found.value > 0 and found.verdict == "worse"
+
+
+def test_ranks_come_from_four_variants_on_and_are_shared_by_ties() -> None:
+    assert ranks(example_run(), example_run().tasks[0]) == {}
+    run = example_run("base", "lora", "qlora", "full")
+    assert ranks(run, run.tasks[1]) == {"base": 4, "lora": 1, "qlora": 1, "full": 1}
+    assert "rank" in shown(run)
+    assert "rank" not in shown(example_run())
+
+
+def test_the_front_has_no_variant_that_another_beats_on_both() -> None:
+    run = example_run("base", "lora", "qlora", "full")
+    for task in run.tasks:
+        for measure in measures(run):
+            placed, front = front_of(run, task, task.headline, measure)
+            assert set(front) <= set(placed)
+            sign = 1 if TASKS[task.name][1] else -1
+            values = {name: sign * VALUES[name][list(TASKS).index(task.name)] for name in placed}
+            costs = {name: measure.comparable(run.variant(name)) for name in placed}
+            for name in front:
+                assert not any(values[o] > values[name] and costs[o] < costs[name] for o in placed)
+
+
+def test_the_footer_counts_the_tests_and_is_honest_about_seeds() -> None:
+    notes = "\n".join(footnotes(example_run()))
+    assert "Holm-adjusted p < .05 over 14 tests" in notes
+    assert "unadjusted" in notes
+    assert "`--seeds 3` speaks of methods" in notes
+
+
+def test_a_task_that_showed_nothing_is_told_what_it_could_have_shown() -> None:
+    warnings = [note for note in footnotes(example_run()) if note.startswith("warning: with")]
+    assert len(warnings) == 1
+    assert "8.0 points on mini_mmlu" in warnings[0]
+    assert "mini_gsm8k" not in warnings[0]
+
+
+def test_notes_of_the_run_and_a_loss_that_has_not_settled_are_shown() -> None:
+    text = shown(example_run("base", "qlora", "full"))
+    assert "note: full used lr 1e-05; others 2e-04" in text
+    assert "warning: qlora: training loss still falling" in text
+
+
+# The console
+
+
+def test_without_a_terminal_the_width_is_120_or_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert stdout_console().width == 120
+    monkeypatch.setenv("COLUMNS", "80")
+    assert stdout_console().width == 80
+    monkeypatch.setenv("COLUMNS", "wide")
+    assert stdout_console().width == 120
+
+
+def test_colour_is_only_added_so_that_without_it_the_text_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = []
+    for no_color in (False, True):
+        stream = io.StringIO()
+        console = Console(
+            file=stream, force_terminal=True, width=120, color_system="truecolor", no_color=no_color, _environ={}
+        )
+        print_run(example_run(), console=console)
+        texts.append(stream.getvalue())
+    assert "\x1b[32m" in texts[0]
+    assert "\x1b[3" not in texts[1]
+    plain = io.StringIO()
+    print_run(example_run(), console=Console(file=plain, width=120))
+    for text in texts:
+        bare = re.sub(r"\x1b\[[\d;]*m", "", text)
+        assert bare == plain.getvalue()
+
+
+def test_a_terminal_without_unicode_gets_ascii_marks() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii", errors="strict")
+    print_run(example_run(), console=Console(file=stream, width=120))
+    stream.flush()
+    assert "+91.0 +-1.4 ^" in raw.getvalue().decode("ascii")
+
+
+def test_markup_in_names_is_only_text(capsys: pytest.CaptureFixture[str]) -> None:
+    print_run(changed(example_run(), "lora", name="[red]lora[/red]"))
+    assert "[red]lora[/red]" in capsys.readouterr().out
+
+
+def test_the_last_line_says_where_the_run_is_and_how_to_make_a_page() -> None:
+    text = shown(example_run(), folder=Path("runs/tiny-1"))
+    assert text.endswith("Saved runs/tiny-1    harness report runs/tiny-1 --to html")
+
+
+def test_the_header_names_what_the_numbers_depend_on() -> None:
+    first = shown(example_run()).splitlines()[0]
+    assert first == (
+        "Qwen/Qwen3-0.6B · 200 samples a task · seed 0 · NVIDIA H100 80GB HBM3 · torch 2.13.0 bf16 · harness 0.1.0"
+    )
+
+
+def test_an_environment_that_says_little_is_no_error() -> None:
+    assert shown(example_run(environment={})).startswith("unnamed model · 200 samples a task · seed 0 · harness")
+
+
+def test_every_trained_variant_shows_its_costs() -> None:
+    text = shown(example_run("base", *COSTS))
+    assert "596.0 M" in text
+    assert "1.2 GB" in text
+
+
+def test_reports_do_not_import_torch() -> None:
+    code = "import sys, harness.report.screen, harness.leaderboards; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_samples_that_were_trained_on_are_a_warning_with_an_example() -> None:
+    shared = SharedSample(id="7", train_row=3, question_part=1.0, text="natalia sold clips to " + "48 " * 60)
+    overlap = Overlap(task="mini_mmlu", train="x.jsonl", n=200, words=13, sharing=5, contained=2, examples=(shared,))
+    run = example_run(overlaps=[overlap, overlap.model_copy(update={"task": "mini_text", "contained": 0})])
+    (line,) = [line for line in footnotes(run) if "training data" in line]
+    assert line.startswith("warning: 2 of 200 samples of mini_mmlu (1%) stand in the training data (x.jsonl)")
+    assert "sample 7, in row 3: “natalia sold clips" in line and line.endswith("…”")
+    assert Run.model_validate_json(run.to_json()).overlaps == run.overlaps

@@ -1,0 +1,162 @@
+"""What several trainings say together, against cases that are known: from simulations, and by hand."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from example_run import example_run
+from scipy import stats as scipy_stats
+from scored_rows import ACC, QA, RATIO, SUMS, lines, ones
+
+from harness.comparison.replicas import HELD_OUT, replicated
+from harness.leaderboards import latex, markdown, page
+from harness.report.numbers import Scale
+from harness.report.screen import screen
+from harness.report.summary import footnotes
+from harness.report.tables import tables
+from harness.results import Delta, Replicated
+from harness.stats import seeds as spread
+from harness.stats.paired import Observations
+
+
+def world(generator: np.random.Generator, samples: int, seeds: int, gain: float) -> tuple[list[Any], Any]:
+    """Scores of a method after several trainings, and of the base: samples differ in ease, seeds in luck."""
+    ease = generator.normal(0, 1, samples)
+    base = ease + generator.normal(0, 0.5, samples)
+    luck = generator.normal(0, 0.2, seeds)
+    trained = [ease + gain + luck[s] + generator.normal(0, 0.5, samples) for s in range(seeds)]
+    return [Observations(scores) for scores in trained], Observations(base)
+
+
+def test_the_mean_and_deviation_are_those_of_the_trainings() -> None:
+    found = spread.mean([Observations(np.array(ones(right))) for right in (20, 24, 28)])
+    assert found is not None and found.value == pytest.approx(0.6) and found.deviation == pytest.approx(0.1)
+    assert found.low is not None and found.high is not None
+    margin = scipy_stats.t.ppf(0.975, 2) * 0.1 / math.sqrt(3)
+    assert found.high - 0.6 > margin and 0.6 - found.low > margin  # the samples vary too
+
+
+def test_folds_share_rows_so_that_their_variance_counts_for_more() -> None:
+    values = [1.0, 2.0, 4.0, 5.0]
+    margin = scipy_stats.t.ppf(0.975, 3) * math.sqrt(10 / 3 * (1 / 4 + 1 / 3))  # variance 10/3; 1/k + 1/(k - 1)
+    assert margin == pytest.approx(4.4376, abs=1e-3)
+    found = spread.mean_of_numbers(values, folds=4)
+    assert found.high == pytest.approx(3 + margin) and found.low == pytest.approx(3 - margin)
+    assert found.deviation == pytest.approx(math.sqrt(10 / 3))
+    steady = [Observations(np.full(20, value)) for value in values]  # samples that do not vary
+    over_samples = spread.mean(steady, folds=4)
+    assert over_samples is not None and over_samples.high == pytest.approx(3 + margin)
+    apart = spread.difference(steady, [Observations(np.zeros(20))], folds=4)
+    assert apart is not None and apart.high == pytest.approx(3 + margin)
+
+
+def test_equal_trainings_leave_the_samples_alone_to_vary() -> None:
+    generator = np.random.default_rng(0)
+    a, b = Observations(generator.normal(0.3, 1, 200)), Observations(generator.normal(0, 1, 200))
+    once = spread.difference([a], [b])
+    thrice = spread.difference([a, a, a], [b])
+    assert once is not None and thrice is not None
+    assert thrice.value == pytest.approx(once.value)
+    assert thrice.high - thrice.low == pytest.approx(once.high - once.low, rel=1e-6)
+
+
+def test_a_method_that_is_better_with_one_seed_only_is_not_shown_better() -> None:
+    lucky = [Observations(np.array(ones(right))) for right in (40, 20, 21)]
+    base = Observations(np.array(ones(20)))
+    found = spread.difference(lucky, [base])
+    assert found is not None and found.p > 0.05 and found.low < 0 < found.high
+
+
+def test_statistics_that_are_summed_are_averaged_as_numbers_not_as_sums() -> None:
+    def of(table: list[list[float]]) -> Observations:
+        return Observations(np.array(table), lambda sums: sums[0] / sums[1])
+
+    first, second = of([[1, 1], [2, 1]]), of([[1, 4], [3, 4]])  # 1.5 and 0.5
+    found = spread.mean([first, second])
+    assert found is not None and found.value == pytest.approx(1.0)
+    apart = spread.difference([first, second], [of([[1, 2], [1, 2]])])
+    assert apart is not None and apart.value == pytest.approx(0.5)
+
+
+def test_numbers_of_the_whole_set_are_averaged_too() -> None:
+    def of(values: list[float]) -> Observations:
+        return Observations(values, whole=lambda rows: float(max(rows)))
+
+    generator = np.random.default_rng(0)
+    trainings = [of(generator.normal(size=30).tolist()) for _ in range(3)]
+    found = spread.mean(trainings)
+    assert found is not None
+    assert found.value == pytest.approx(np.mean([max(each.values) for each in trainings]))
+
+
+def test_where_nothing_differs_nothing_is_said_of_others() -> None:
+    wrong = Observations(np.zeros(10))
+    assert spread.difference([wrong] * 3, [wrong]) is None
+    all_right = spread.difference([Observations(np.ones(10))] * 2, [wrong])
+    assert all_right is not None and 0 < all_right.p < 0.01
+
+
+def test_a_score_that_is_no_number_says_nothing() -> None:
+    broken = Observations(np.array([1.0, math.nan]))
+    assert spread.mean([broken, broken]) is None
+    assert spread.difference([broken], [Observations(np.ones(2))]) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_intervals_cover_the_methods_gain_as_often_as_they_say(seeds: int) -> None:
+    generator, covered, trials = np.random.default_rng(seeds), 0, 400
+    for trial in range(trials):
+        trained, base = world(generator, 100, seeds, gain=0.5)
+        found = spread.difference(trained, [base], seed=trial)
+        assert found is not None
+        covered += found.low <= 0.5 <= found.high
+    assert covered / trials >= 0.92
+
+
+def test_rows_of_one_variant_are_taken_together_and_judged() -> None:
+    rows = {
+        "base": {"qa": lines("acc", ones(5), length=ones(5)), "sums": lines("ratio", [[1.0, 2.0]] * 4)},
+        "lora": {"qa": lines("acc", ones(36), length=ones(5)), "sums": lines("ratio", [[1.0, 2.0]] * 4)},
+        "lora.seed1": {"qa": lines("acc", ones(38), length=ones(5)), "sums": lines("ratio", [[3.0, 2.0]] * 4)},
+    }
+    members = {"lora": ["lora", "lora.seed1", "lora.seed2"], "full": ["full"]}  # the third failed
+    found = replicated([QA, SUMS], rows, members, "base", {"lora": 1.0, "lora.seed1": 3.0}, 0)
+    assert [(each.task, each.metric) for each in found] == [("qa", ACC.name), ("sums", RATIO.name), (HELD_OUT, "loss")]
+    assert found[0].trainings == ("lora", "lora.seed1") and found[0].value == pytest.approx(37 / 40)
+    assert found[0].delta is not None and found[0].delta.verdict == "better"
+    assert found[1].delta is not None and found[1].delta.verdict == "undecided"
+    assert found[2].value == 2.0 and found[2].delta is None
+    folds = replicated([QA, SUMS], rows, members, "base", {"lora": 1.0, "lora.seed1": 3.0}, 0, folds=3)
+    for wide, narrow in zip(folds, found, strict=True):
+        assert wide.high is not None and narrow.high is not None and wide.high > narrow.high
+    assert folds[0].delta is not None and folds[0].delta.high > found[0].delta.high
+
+
+def test_the_table_shows_mean_and_deviation_and_the_difference() -> None:
+    delta = Delta(value=0.2, low=0.1, high=0.3, p=0.001, p_holm=0.002, verdict="better")
+    qa = Replicated(
+        variant="lora", trainings=("lora", "lora.seed1", "lora.seed2"), task="mini_gsm8k", metric="strict",
+        value=0.4, deviation=0.05, low=0.3, high=0.5, delta=delta,
+    )  # fmt: skip
+    held_out = qa.model_copy(update={"task": HELD_OUT, "metric": "loss", "value": 1.25, "delta": None})
+    run = example_run(config={"seeds": 3}, replicated=[qa.model_dump(), held_out.model_dump()])
+    [table] = [table for table in tables(run) if table.title == "Over 3 seeds"]
+    assert [cell.text for cell in table.rows[0].cells] == ["40.0 ±5.0", "+20.0 ±10.0 ▲", "1.250 ±0.050"]
+    for written in (page.render([run]), markdown.render([run]), latex.render([run])):
+        assert "Over 3 seeds" in written and HELD_OUT in written and "1.250" in written
+    notes = "\n".join(footnotes(run))
+    assert "speaks of methods" in notes and "one training seed" not in notes
+    for width in (80, 120):
+        lines_ = [line.plain for line in screen(run, width=width)]
+        assert any(line.startswith("Over 3 seeds") for line in lines_)
+        assert max(map(len, lines_)) <= width
+
+
+def test_a_spread_is_written_on_the_scale_of_its_score() -> None:
+    assert Scale.of("acc", [0.4]).spread(0.412, 0.008) == "41.2 ±0.8"
+
+
+def test_a_loss_is_written_as_it_is() -> None:
+    assert Scale.of("loss", [0.146]).spread(0.146, 0.006) == "0.146 ±0.006"
