@@ -32,7 +32,7 @@ _HOMES = {
     "harness.metrics.ngram": "bleu_for",
     "harness.metrics.text_match": "matching",
     "harness.results": "Run",
-    "harness.comparison.run": "compare evaluate train",
+    "harness.comparison.api": "compare evaluate train",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 
@@ -54,9 +54,9 @@ if TYPE_CHECKING:
     from harness.api import Text as Text
     from harness.api import method as method
     from harness.api import task as task
-    from harness.comparison.run import compare as compare
-    from harness.comparison.run import evaluate as evaluate
-    from harness.comparison.run import train as train
+    from harness.comparison.api import compare as compare
+    from harness.comparison.api import evaluate as evaluate
+    from harness.comparison.api import train as train
     from harness.data.sources import hub as hub
     from harness.data.sources import packaged as packaged
     from harness.data.sources import rows as rows

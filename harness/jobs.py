@@ -13,10 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.errors import UserError
-from harness.prompts.render import Example, Item, Request
-from harness.registry.find import find
-from harness.settings import Schedule, Stage
+from harness.api import Sample
+from harness.settings import TrainingSettings
 
 Bits = Literal[4, 8] | None
 Quant = Literal["nf4", "nf4_single", "fp4", "fp4_single", "int8"]
@@ -56,23 +54,6 @@ class Method:
         """What the registry finds it by."""
         return self.name if self.module else f"{self.path.resolve()}@{self.name}"
 
-    @classmethod
-    def recorded_in(cls, folder: Path) -> Method | None:
-        """What made the delta in a folder, as its record says; None where there is none: PEFT adapters need none.
-
-        Raises:
-            UserError: The record is torn, or there is no such method any more.
-        """
-        record = folder / "method.json"
-        if not record.is_file():
-            return None
-        try:
-            content = json.loads(record.read_text(encoding="utf-8"))
-            entry = find("method", content["method"])
-            return cls(entry.name, entry.path, entry.module, content["hyperparameters"])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise UserError(f"`{record}` is not a record of a method: {error}") from error
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -85,46 +66,6 @@ class Recipe:
     bits_after_merge: Bits = None
     method: Method | None = None
     """What built the delta (None for PEFT adapters, which describe themselves)."""
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """Settings of one training, every default resolved."""
-
-    lr: float
-    steps: int | None
-    epochs: float | None
-    batch_size: int
-    micro_batch_size: int
-    """Rows that go through the model at once, at most."""
-    max_length: int
-    seed: int
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of the matrix products; weights and optimizer stay as loaded."""
-    stage: Stage = "sft"
-    packing: bool = False
-    checkpointing: bool = False
-    optimizer: str = "adamw"
-    schedule: Schedule = "cosine"
-    rates: Sequence[float] = ()
-    """Factors of the rate over equal parts of the training, for the schedule `staged`."""
-    warmup: float = 0.05
-    """Share of the steps below 1, else steps."""
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    """Largest norm of the gradient; 0: any."""
-    label_smoothing: float = 0.0
-    neftune: float = 0.0
-    layer_decay: float = 1.0
-    evaluate_every: int | None = None
-    """Steps between two looks at the held-out rows; None: ten looks a training."""
-    patience: int | None = None
-    """Looks without a gain after which training stops; None: it goes on to the end."""
-    beta: float | None = None
-    """How strongly the model is held to where it started; None: the stage's own."""
-    generations: int = 8
-    max_tokens: int = 64
-    temperature: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -418,3 +359,50 @@ class Planned:
     artifact_bytes: int
     largest_micro_batch: int
     """Rows of the greatest length that fit; 0: not one does."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One sample as a model gets it: text only."""
+
+    id: str
+    mode: Literal["generate", "choose", "text"]
+    contexts: tuple[str, ...]
+    """One prompt; or one a choice; for `text` the empty string."""
+    continuations: tuple[str, ...] = ()
+    """What is scored after the context: the choices with their delimiter, or the text."""
+    stop: tuple[str, ...] = ()
+    max_tokens: int = 0
+    samples: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    window: int | None = None
+    stride: int | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Digest of everything that the model is asked, id left out."""
+        content = {**vars(self), "id": None}
+        return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Item:
+    """A sample of a task with its request and its place in the task."""
+
+    request: Request
+    sample: Sample
+    group: str | None
+    cluster: str | None
+
+
+@dataclass(frozen=True)
+class Example:
+    """What one training row becomes: the loss is on `completion` alone."""
+
+    prompt: str
+    completion: str
+    """For stages that learn from rewards: the reference answer, which a reward function is given."""
+    append_eos: bool = True
+    rejected: str | None = None
+    """The worse answer of a preference pair, whose better one is `completion`."""

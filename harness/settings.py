@@ -10,12 +10,19 @@ Example:
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from typing import Annotated, Any, Literal, get_args
-
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    pass
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Annotated, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 COLUMNS = (
     "prompt",
@@ -214,3 +221,90 @@ class TrainSettings(BaseModel):
         if self.steps is not None and self.epochs is not None:
             raise ValueError("both `steps` and `epochs` are given: keep one")
         return self
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Settings of one training, every default resolved."""
+
+    lr: float
+    steps: int | None
+    epochs: float | None
+    batch_size: int
+    micro_batch_size: int
+    """Rows that go through the model at once, at most."""
+    max_length: int
+    seed: int
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the matrix products; weights and optimizer stay as loaded."""
+    stage: Stage = "sft"
+    packing: bool = False
+    checkpointing: bool = False
+    optimizer: str = "adamw"
+    schedule: Schedule = "cosine"
+    rates: Sequence[float] = ()
+    """Factors of the rate over equal parts of the training, for the schedule `staged`."""
+    warmup: float = 0.05
+    """Share of the steps below 1, else steps."""
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    """Largest norm of the gradient; 0: any."""
+    label_smoothing: float = 0.0
+    neftune: float = 0.0
+    layer_decay: float = 1.0
+    evaluate_every: int | None = None
+    """Steps between two looks at the held-out rows; None: ten looks a training."""
+    patience: int | None = None
+    """Looks without a gain after which training stops; None: it goes on to the end."""
+    beta: float | None = None
+    """How strongly the model is held to where it started; None: the stage's own."""
+    generations: int = 8
+    max_tokens: int = 64
+    temperature: float = 1.0
+
+
+OPTIMIZERS = {
+    "adamw": "adamw_torch_fused",
+    "adamw_8bit": "adamw_bnb_8bit",
+    "paged_adamw": "paged_adamw_32bit",
+    "paged_adamw_8bit": "paged_adamw_8bit",
+    "adafactor": "adafactor",
+    "sgd": "sgd",
+    "adagrad": "adagrad",
+    "rmsprop": "rmsprop",
+    "lion": "lion_32bit",
+    "lion_8bit": "lion_8bit",
+    "paged_lion": "paged_lion_32bit",
+    "paged_lion_8bit": "paged_lion_8bit",
+    "ademamix": "ademamix",
+    "ademamix_8bit": "ademamix_8bit",
+}
+"""Our names to transformers'. Those of 8 bits keep their state in a quarter of the memory; paged ones move it to the host
+when the GPU is full."""
+
+
+def optimizer_name(name: str) -> str:
+    """What transformers calls an optimizer.
+
+    Raises:
+        UserError: There is none of that name.
+
+    Example:
+        >>> optimizer_name("adamw_8bit")
+        'adamw_bnb_8bit'
+    """
+    if name not in OPTIMIZERS:
+        raise UserError(f"unknown optimizer `{name}`", hint=did_you_mean(name, OPTIMIZERS))
+    return OPTIMIZERS[name]
+
+
+def check_rates(name: str | None, rates: Sequence[float] | None) -> None:
+    """Whether a schedule has the rates that it needs.
+
+    Raises:
+        UserError: `staged` without `rates`, or `rates` without `staged`.
+    """
+    if (name == "staged") != bool(rates):
+        raise UserError(
+            "`schedule=staged` and `rates` go together", hint="for example `schedule=staged,rates=1+0.5+0.1`"
+        )

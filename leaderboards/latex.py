@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.report.screen import header
+from harness.report.summary import header
 from harness.report.tables import Table, tables
 from harness.results import Run
 

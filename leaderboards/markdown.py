@@ -15,8 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from harness.report.screen import facts, model_name
-from harness.report.summary import footnotes, summary
+from harness.report.summary import facts, footnotes, model_name, summary
 from harness.report.tables import Table, tables
 from harness.results import Run
 

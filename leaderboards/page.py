@@ -21,12 +21,13 @@ from markupsafe import Markup, escape
 from harness.report import numbers
 from harness.report.costs import Measure, measures
 from harness.report.heatmap import grids
-from harness.report.screen import facts, model_name
 from harness.report.summary import (
+    facts,
     footnotes,
     front_of,
     higher_is_better,
     leading,
+    model_name,
     ranks_shown,
     scale_of,
     score_of,

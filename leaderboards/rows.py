@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.report.numbers import one_line
-from harness.report.screen import model_name
-from harness.report.summary import ranks
+from harness.report.summary import model_name, ranks
 from harness.results import Delta, Replicated, Run, Score, Variant
 
 _RUN = ("model", "model_digest", "device", "harness", "created", "config_sha256", "baseline")

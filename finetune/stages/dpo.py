@@ -20,8 +20,7 @@ from harness.finetune.stages.pairs import PairPadding, encode_pairs
 from harness.finetune.stages.policy import answer_logprobs, judging
 from harness.finetune.training.figures import Figures
 from harness.finetune.training.parts import length, tokens_at_once
-from harness.jobs import TrainJob
-from harness.prompts.render import Example
+from harness.jobs import Example, TrainJob
 
 BETA = 0.1
 

@@ -19,13 +19,13 @@ from typing import Any, Protocol
 
 import torch
 
-from harness.errors import UserError
+from harness.errors import UserError, plugin_error
 from harness.finetune.training.batches import Padding
-from harness.jobs import Base, Method, Recipe, RewardFunction
+from harness.jobs import Base, Recipe, RewardFunction
 from harness.metrics.model_process import answer_lines
 from harness.models.load import Resident, context_length, method_function
 from harness.models.reward_head import has_reward_head, last_token_values, made_on
-from harness.plugin import plugin_error
+from harness.registry.find import recorded_method
 from harness.tokens.tokenizer import load_tokenizer
 from harness.tokens.training_labels import answer_ids, ended, labelled
 
@@ -183,7 +183,7 @@ def folder_recipe(folder: Path, device: str = "cpu") -> Recipe:
             f"the reward model `{folder}` was trained on `{base_folder}`, which is gone", hint="train it again"
         )
     base = Base(base_folder, device, "float32", made["quant"], made["trust_remote_code"])
-    return Recipe(base) if whole else Recipe(base, folder, method=Method.recorded_in(folder))
+    return Recipe(base) if whole else Recipe(base, folder, method=recorded_method(folder))
 
 
 def main(folder: str) -> None:

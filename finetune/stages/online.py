@@ -9,8 +9,7 @@ from harness.finetune.stages.judges import load_judge
 from harness.finetune.stages.policy import Beginning
 from harness.finetune.stages.rollouts import Prompts, Rollouts, roll_out
 from harness.finetune.training.figures import Figures
-from harness.jobs import TrainJob
-from harness.prompts.render import Example
+from harness.jobs import Example, TrainJob
 
 
 class Online:

@@ -9,7 +9,7 @@ import torch
 
 from harness.errors import UserError
 from harness.finetune.training.batches import Padding
-from harness.prompts.render import Example
+from harness.jobs import Example
 from harness.tokens.training_labels import Tokenised, answer_ids, ended, labelled
 
 

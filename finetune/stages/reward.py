@@ -15,9 +15,8 @@ from torch.nn import Module, functional
 
 from harness.finetune.stages.pairs import PairPadding, encode_pairs
 from harness.finetune.training.figures import Figures
-from harness.jobs import HEAD_FILE, TrainJob
+from harness.jobs import HEAD_FILE, Example, TrainJob
 from harness.models.reward_head import NumberHead, head_for, last_token_values, load_head, put_head, save_head
-from harness.prompts.render import Example
 
 
 class Reward:

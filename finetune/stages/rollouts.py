@@ -16,8 +16,8 @@ from harness.errors import UserError
 from harness.finetune.stages.judges import Judge
 from harness.finetune.stages.policy import judging
 from harness.finetune.training.batches import Padding
-from harness.jobs import TrainingSettings
-from harness.prompts.render import Example, Request
+from harness.jobs import Example, Request
+from harness.settings import TrainingSettings
 from harness.tokens.encode import Encoded
 from harness.tokens.training_labels import Tokenised, answer_ids, labelled
 

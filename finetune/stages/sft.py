@@ -12,8 +12,7 @@ from torch import Tensor
 from harness.finetune.training.batches import Packing, Padding
 from harness.finetune.training.figures import Figures
 from harness.finetune.training.loss import label_loss
-from harness.jobs import TrainJob
-from harness.prompts.render import Example
+from harness.jobs import Example, TrainJob
 from harness.tokens.training_labels import IGNORED, Tokenised, blocks, tokenise
 
 

@@ -3,52 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import UserError, did_you_mean
-from harness.jobs import TrainingSettings
 from harness.models.layers import decoder_layers
+from harness.settings import TrainingSettings, check_rates
 
 if TYPE_CHECKING:
     from torch import nn
 
-OPTIMIZERS = {
-    "adamw": "adamw_torch_fused",
-    "adamw_8bit": "adamw_bnb_8bit",
-    "paged_adamw": "paged_adamw_32bit",
-    "paged_adamw_8bit": "paged_adamw_8bit",
-    "adafactor": "adafactor",
-    "sgd": "sgd",
-    "adagrad": "adagrad",
-    "rmsprop": "rmsprop",
-    "lion": "lion_32bit",
-    "lion_8bit": "lion_8bit",
-    "paged_lion": "paged_lion_32bit",
-    "paged_lion_8bit": "paged_lion_8bit",
-    "ademamix": "ademamix",
-    "ademamix_8bit": "ademamix_8bit",
-}
-"""Our names to transformers'. Those of 8 bits keep their state in a quarter of the memory; paged ones move it to the host
-when the GPU is full."""
 
 DECAYED_SHARE = 0.2
 """Share of a `wsd` training, at its end, over which the rate falls."""
-
-
-def optimizer_name(name: str) -> str:
-    """What transformers calls an optimizer.
-
-    Raises:
-        UserError: There is none of that name.
-
-    Example:
-        >>> optimizer_name("adamw_8bit")
-        'adamw_bnb_8bit'
-    """
-    if name not in OPTIMIZERS:
-        raise UserError(f"unknown optimizer `{name}`", hint=did_you_mean(name, OPTIMIZERS))
-    return OPTIMIZERS[name]
 
 
 def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
@@ -90,18 +56,6 @@ def _depth_scales(model: Any, factor: float) -> Callable[[str], float]:
         return float(factor ** (len(layers) - 1 - depth))
 
     return scale
-
-
-def check_rates(name: str | None, rates: Sequence[float] | None) -> None:
-    """Whether a schedule has the rates that it needs.
-
-    Raises:
-        UserError: `staged` without `rates`, or `rates` without `staged`.
-    """
-    if (name == "staged") != bool(rates):
-        raise UserError(
-            "`schedule=staged` and `rates` go together", hint="for example `schedule=staged,rates=1+0.5+0.1`"
-        )
 
 
 def schedule(settings: TrainingSettings, steps: int) -> Callable[[int], float]:

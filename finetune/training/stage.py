@@ -14,8 +14,7 @@ from typing import Any, Protocol, cast
 from torch import Tensor
 
 from harness.finetune.training.figures import Figures
-from harness.jobs import TrainJob
-from harness.prompts.render import Example
+from harness.jobs import Example, TrainJob
 
 _MODULES = {"sft": "sft", "pretrain": "sft", "reward": "reward", "dpo": "dpo", "grpo": "grpo", "ppo": "ppo"}
 

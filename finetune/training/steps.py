@@ -33,9 +33,9 @@ from harness.finetune.training.parts import length, split, tokens_at_once
 from harness.finetune.training.recorder import Recorder
 from harness.finetune.training.stage import Stage
 from harness.finetune.training.validation import Headline, Undisturbed
-from harness.jobs import TrainingSettings
 from harness.models.artifacts import trained_tensors
 from harness.models.reward_head import inner_model
+from harness.settings import TrainingSettings
 
 CHECKPOINT_EVERY_SECONDS = 300.0
 _TENSORS_FILE, _RECORD_FILE = "trained.safetensors", "training.json"

@@ -22,17 +22,17 @@ from harness.engine.prefix_cache import learns_a_prompt
 from harness.errors import UserError
 from harness.finetune.training.adaptive_rank import adaptive_rank
 from harness.finetune.training.loss import whole_logits_note
-from harness.finetune.training.optimizers import optimizer_name
 from harness.finetune.training.recorder import Recorder
 from harness.finetune.training.stage import Stage, load_stage
 from harness.finetune.training.steps import Diverged, StageTrainer, last_checkpoint, step_of
 from harness.finetune.training.validation import Headline, distance
-from harness.jobs import TRAINED_FILE, Trained, TrainingSettings, TrainJob
+from harness.jobs import TRAINED_FILE, Trained, TrainJob
 from harness.models.artifacts import save_artifact
 from harness.models.load import count_parameters
 from harness.models.measure import EnergyMeter, MemoryMeter, fast_bfloat16
-from harness.runs.folder import whole_folder
+from harness.settings import TrainingSettings, optimizer_name
 from harness.stats.quantiles import percentile
+from harness.storage import whole_folder
 
 _KEYS_AND_VALUES = ("PREFIX_TUNING", "CARTRIDGE")
 """What peft learns as keys and values, which it loses where activations are computed again."""

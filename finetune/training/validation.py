@@ -10,8 +10,7 @@ import torch
 
 from harness.api import Metric, Output
 from harness.engine.runner import Runner
-from harness.jobs import Monitor, Raw, TaskRequests
-from harness.prompts.render import Item
+from harness.jobs import Item, Monitor, Raw, TaskRequests
 from harness.registry.find import find, load_task, parse_task, task_metrics
 from harness.tokens.encode import Encoder
 

@@ -22,9 +22,9 @@ from typing import Any
 
 from harness.api import Choose, Generate, Metric, Output, Sample, Task
 from harness.authoring.lint import lint
-from harness.errors import UserError
-from harness.plugin import plugin_error
-from harness.prompts.render import Item, render
+from harness.errors import UserError, plugin_error
+from harness.jobs import Item
+from harness.prompts.render import render
 from harness.prompts.samples import answer_text
 from harness.registry.find import Entry, find_all, load_method, load_task, parse_task, task_metrics
 

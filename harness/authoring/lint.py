@@ -14,8 +14,8 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.api import Choose, Generate, Sample, Text
+from harness.jobs import Item
 from harness.metrics.cjk import has_cjk
-from harness.prompts.render import Item
 
 _MISSING = frozenset({"nan", "<na>", "nat"})
 """What a missing value of a table becomes when it is written as text, in lower case."""

@@ -17,10 +17,9 @@ from typing import Any
 
 from harness.api import Choose, Generate
 from harness.data.model_files import Snapshot
-from harness.jobs import TaskRequests
-from harness.prompts.render import Item
+from harness.jobs import Item, TaskRequests
 from harness.prompts.samples import answer_text
-from harness.tokens.encoder import load_encoder
+from harness.tokens.tokenizer import load_encoder
 
 _SPACES = re.compile(r"^ +| {2,}| +$", re.MULTILINE)
 WIDTH = 100

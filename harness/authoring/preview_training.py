@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from harness.authoring.preview_prompt import in_line, pieces_of, visible, wrapped
 from harness.data.model_files import Snapshot
+from harness.jobs import Example
 from harness.prepare.trainings import Training
-from harness.prompts.render import Example
 from harness.settings import ONLINE_STAGES, PAIRED_STAGES
-from harness.tokens.encoder import load_encoder
+from harness.tokens.tokenizer import load_encoder
 from harness.tokens.training_labels import answer_ids, blocks, ended
 
 if TYPE_CHECKING:

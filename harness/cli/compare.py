@@ -52,12 +52,13 @@ def compare(
         del flags[name]
     with o.progress(quiet=quiet) as shown:
         shown.start("Read", "what is asked")
+        from harness.comparison import dry_run as plans
         from harness.comparison import run as comparison
         from harness.config.parse import configure
 
         config = configure(variants or [], file=file, **o.settings(flags))
         if dry_run:
-            plan = str(comparison.plan(config))
+            plan = str(plans.plan(config))
         else:
             run = comparison.run(config, progress=shown, fresh=fresh, command=o.command_line())
     if dry_run:

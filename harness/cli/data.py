@@ -32,8 +32,9 @@ def fetch(
     form: o.Format = "human",
 ) -> None:
     """Copy what tasks read from the Hub into a folder; `HARNESS_DATA=DIR` then reads from there, without a network."""
+    from harness.authoring.task_splits import splits_of
     from harness.data.fetch import fetch as fetch_splits
-    from harness.data.fetch import splits_of, verify
+    from harness.data.fetch import verify
     from harness.data.files import expand, home
 
     where = expand(to) if to else home() / "data"

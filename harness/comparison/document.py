@@ -6,14 +6,34 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness import __version__
-from harness.comparison.records import fairness, inference_record, train_record
+from harness.comparison.curve import read_curve, read_rewards
+from harness.comparison.fairness import fairness
 from harness.comparison.replicas import replicated
 from harness.comparison.scores import Tally, tally
 from harness.comparison.state import Session, State
+from harness.comparison.tuning import Tuned
+from harness.jobs import Benched, Trained
 from harness.metrics.ngram import signatures
 from harness.prepare.tasks import ScoredTask
-from harness.results import Artifact, MetricInfo, Parameters, Protocol, Run, Score, TaskInfo, Variant
-from harness.runs.folder import folder_bytes, folder_numbers, key
+from harness.prepare.trainings import Training
+from harness.results import (
+    Artifact,
+    Inference,
+    MetricInfo,
+    Parameters,
+    Protocol,
+    Run,
+    Score,
+    TaskInfo,
+    Throughput,
+    Train,
+    TrainingData,
+    TuningTrial,
+    Variant,
+)
+from harness.runs.reuse import folder_bytes, folder_numbers
+from harness.stats.quantiles import percentile
+from harness.storage import key
 
 Rows = dict[str, dict[str, list[dict[str, Any]]]]
 
@@ -171,3 +191,64 @@ def training_data_notes(session: Session) -> list[str]:
                 f" {trained.lost_tokens:,} tokens were lost"
             ] = None
     return list(found)
+
+
+def train_record(trained: Trained, training: Training, reused: bool, tuned: Tuned | None = None) -> Train:
+    """What training cost."""
+    return Train(
+        train_seconds=trained.train_seconds,
+        tokens=trained.tokens,
+        tokens_per_second=trained.tokens / trained.train_seconds if trained.train_seconds else 0.0,
+        steps=trained.steps,
+        lr=training.lr,
+        batch_size=training.batch_size,
+        seed=training.seed,
+        samples=trained.samples,
+        data=TrainingData(
+            name=training.data.name,
+            sha256=training.data.digest,
+            rows=len(training.data.examples),
+            duplicates=training.data.duplicates,
+            cut=trained.truncated,
+            dropped=trained.dropped,
+            lost_tokens=trained.lost_tokens,
+            validation_rows=len(training.validation.examples) if training.validation else None,
+        ),
+        final_loss=trained.final_loss,
+        curve=read_rewards(trained.rewards) if trained.rewards else read_curve(trained.losses, trained.held_out_losses),
+        step_seconds_p50=trained.step_seconds_p50,
+        validation_loss=trained.validation_loss,
+        tuning=tuple(TuningTrial(**vars(trial)) for trial in tuned.trials) if tuned else (),
+        energy_joules=trained.energy_joules,
+        reused=reused,
+        **trained.peaks,
+    )
+
+
+def inference_record(benched: Benched) -> Inference:
+    """What running costs, with the raw times."""
+    prefill, decode = benched.prefill_seconds, benched.decode_seconds
+    bases = benched.base_prefill_seconds, benched.base_decode_seconds
+    raw = {"prefill": list(prefill), "decode": list(decode)}
+    if bases[0]:
+        raw |= {"base_prefill": list(bases[0]), "base_decode": list(bases[1])}
+    return Inference(
+        load_seconds=benched.load_seconds,
+        prompt_tokens=benched.prompt_tokens,
+        new_tokens=benched.new_tokens,
+        batch_size=1,
+        warmup=benched.warmup,
+        repeats=benched.repeats,
+        prefill_seconds_p50=percentile(prefill, 0.5),
+        prefill_seconds_p90=percentile(prefill, 0.9),
+        prefill_seconds_p99=percentile(prefill, 0.99),
+        decode_seconds_per_token_p50=percentile(decode, 0.5) if decode else None,
+        decode_seconds_per_token_p90=percentile(decode, 0.9) if decode else None,
+        decode_seconds_per_token_p99=percentile(decode, 0.99) if decode else None,
+        raw_seconds=raw,
+        base_prefill_seconds_p50=percentile(bases[0], 0.5) if bases[0] else None,
+        base_decode_seconds_per_token_p50=percentile(bases[1], 0.5) if bases[1] else None,
+        throughput=tuple(Throughput(batch_size=size, tokens_per_second=rate) for size, rate in benched.throughput),
+        probe_drift=benched.probe_drift,
+        **benched.peaks,
+    )

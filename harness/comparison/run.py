@@ -14,16 +14,15 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
+from harness.comparison import recipes
 from harness.comparison.card import CARD, model_card
 from harness.comparison.document import finished, training_data_notes, unfinished
+from harness.comparison.dry_run import Purpose, describe
 from harness.comparison.receive import Sink
-from harness.comparison.records import overlap_summary
-from harness.comparison.state import Session, State, token_budget
+from harness.comparison.state import Session, State
 from harness.comparison.tuning import Tuned, tune
 from harness.config.config import Config
-from harness.config.parse import configure
 from harness.errors import UserError
 from harness.jobs import (
     Advanced,
@@ -32,25 +31,24 @@ from harness.jobs import (
     BenchJob,
     EnvironmentJob,
     Event,
+    Item,
     Recipe,
+    Request,
     ScoreJob,
     ScoreVariant,
     TaskRequests,
 )
 from harness.prepare.checks import check
-from harness.prepare.prepare import Prepared, prepare
+from harness.prepare.overlap import overlap_summary
+from harness.prepare.prepare import prepare
 from harness.prepare.trainings import Training
-from harness.prompts.render import Item, Request
-from harness.report.numbers import counted
 from harness.report.progress import Progress
-from harness.results import Run, Variant
-from harness.runs.folder import RunFolder, adopt, find_trained, key, throw_weights, write_whole
+from harness.results import Run
+from harness.runs.folder import RunFolder
+from harness.runs.reuse import adopt, find_trained, throw_weights
 from harness.sandbox.run import protections
-from harness.tokens.encoder import load_encoder
-from harness.tokens.packs import plan_tree, tokens_fed, tokens_needed
+from harness.storage import key, write_whole
 from harness.worker.server import JobFailed, Server
-
-Purpose = Literal["compare", "train", "bench"]
 
 
 def run(config: Config, *, progress: Progress | None = None, fresh: bool = False, command: str = "") -> Run:
@@ -136,7 +134,7 @@ class Comparison:
             try:
                 if self.session.config.tune_lr and training.tunable:
                     training = self._tuned(training, states)
-                job = self.session.train_job(training)
+                job = recipes.train_job(self.session, training)
                 found = find_trained(self.session.config.output_dir, job.train_key)
                 reused = found is not None and adopt(found[0], job.output)
                 if found is not None and reused:
@@ -157,7 +155,7 @@ class Comparison:
         """Leaves the base with a variant's adapter in its weights."""
         training = state.row.training
         assert training is not None and state.artifact is not None
-        job = self.session.merge_job(state)
+        job = recipes.merge_job(self.session, state)
         try:
             with self._stage("Merge", state.name):
                 self.server.run(job)
@@ -168,7 +166,9 @@ class Comparison:
             raise UserError(
                 f"merging failed: {failure}", hint=f"the adapter itself is in {state.artifact}"
             ) from failure
-        card = model_card(self.session, state, self.session.train_job(training), command=self.command, merged=True)
+        card = model_card(
+            self.session, state, recipes.train_job(self.session, training), command=self.command, merged=True
+        )
         write_whole(job.output / CARD, card)
         return job.output
 
@@ -192,7 +192,7 @@ class Comparison:
 
         def loss_of(lr: float) -> float | None:
             trial = replace(training, id=f"{training.id}@lr={lr:g}", lr=lr)
-            job = self.session.train_job(trial)
+            job = recipes.train_job(self.session, trial)
             found = find_trained(self.session.config.output_dir, job.train_key, figures_only=True)
             try:
                 with self._stage("Tune", f"{name} lr {lr:g}"):
@@ -217,7 +217,7 @@ class Comparison:
         """Scores every variant on the same samples; variants that share a base share its load."""
         groups: dict[Base, list[State]] = {}
         for state in self.session.going():
-            groups.setdefault(self.session.recipe(state).base, []).append(state)
+            groups.setdefault(recipes.recipe(self.session, state).base, []).append(state)
         for states in groups.values():
             waiting = states
             while waiting:
@@ -236,7 +236,7 @@ class Comparison:
         variants = [
             ScoreVariant(
                 state.name,
-                self.session.recipe(state),
+                recipes.recipe(self.session, state),
                 [
                     TaskRequests(task.name, requests(state.row.items[task.name]), sink.done(state, task))
                     for task in self.session.prepared.tasks
@@ -261,7 +261,7 @@ class Comparison:
         """Times every variant in a child of its own, in turn with the bare base where they share weights."""
         known: dict[Recipe, Benched] = {}
         for state in self.session.going():
-            recipe, record = self.session.recipe(state), self.session.cost_record(state)
+            recipe, record = recipes.recipe(self.session, state), recipes.cost_record(self.session, state)
             on_bare_base = recipe.base.quant is None and recipe.method is None and not recipe.merged
             in_turn = recipe.adapter is not None and on_bare_base
             benched = known.get(recipe) or record.read()
@@ -309,112 +309,6 @@ class Comparison:
         yield
         self.progress.finish()
         self.seconds[f"{label.lower()} {what}"] = time.perf_counter() - began
-
-
-def describe(prepared: Prepared, purpose: Purpose = "compare") -> str:
-    """What a run will do, in a line.
-
-    Example:
-        >>> describe(prepare(configure(["base", "lora"])))
-        'train lora on 6 tasks; score 2 variants × 7 tasks; time each'
-    """
-    by_data: dict[str, list[str]] = {}
-    for training in prepared.trainings:
-        tasks = training.data.tasks
-        name = f"{len(tasks)} tasks" if len(tasks) > 2 else training.data.name
-        by_data.setdefault(name, []).append(training.entry.name)
-    steps = [f"train {', '.join(methods)} on {data}" for data, methods in by_data.items()]
-    variants = counted(len(prepared.rows), "variant")
-    if purpose == "compare":
-        steps.append(f"score {variants} × {counted(len(prepared.tasks), 'task')}")
-    if purpose != "train":
-        steps.append("time each" if steps else f"time {variants}")
-    return "; ".join(steps)
-
-
-def plan(config: Config) -> str:
-    """What `run` would do, for `--dry-run`: everything is resolved, rendered and counted, no weights are loaded.
-
-    Raises:
-        UserError: Something the user can mend.
-    """
-    prepared = prepare(config)
-    check(prepared, scores=True)
-    encoder = load_encoder(prepared.model, trust_remote_code=config.trust_remote_code)
-    lines = [f"model  {prepared.model.name}  {prepared.model.digest[:12]}"]
-    for training in prepared.trainings:
-        length = f"{training.steps} steps" if training.steps is not None else f"{training.epochs:g} epochs"
-        without = "" if training.fold is None else f" without part {training.fold + 1} of {config.folds}"
-        lines.append(
-            f"train  {training.id.rpartition('#')[0]}  {length} of batch {training.batch_size}, lr {training.lr:g},"
-            f" {len(training.data.examples)} rows of {training.data.name}{without}, seed {training.seed}"
-        )
-    for task in prepared.tasks:
-        items = prepared.rows[0].items[task.name]
-        encoded = encoder.encode(TaskRequests(task.name, [item.request for item in items]))
-        packs = plan_tree(encoded, token_budget(config.device), config.batch_size)
-        lines.append(
-            f"score  {task.name}  {len(items)} samples ({items[0].request.mode}),"
-            f" {tokens_needed(encoded):,} tokens of which {tokens_fed(packs):,} are to be fed"
-        )
-    lines += [f"row    {row.spec.name}  {row.spec.canonical}" for row in prepared.rows]
-    return "\n".join(lines)
-
-
-def compare(
-    *variants: str,
-    model: str = "tiny",
-    tasks: Sequence[str] | None = None,
-    progress: Progress | None = None,
-    fresh: bool = False,
-    **settings: Any,
-) -> Run:
-    """Compares variants, as `harness compare` does.
-
-    Args:
-        *variants: Specs: `"base"`, `"lora:rank=8"`, `"mine=./x.py@rslora@4bit"`.
-        model: `tiny`, a folder, or a Hub id.
-        tasks: Names or paths; the `mini_*` tasks when the model is `tiny`.
-        progress: Told what happens; silent when None.
-        fresh: Start anew.
-        **settings: Fields of `harness.config.parse.Config`; `train` is a mapping.
-
-    Raises:
-        UserError: Something the user can mend.
-
-    Example:
-        >>> run = compare("base", "lora", limit=20, train={"steps": 20})  # doctest: +SKIP
-        >>> run.variant("lora").scores[0].delta.verdict  # doctest: +SKIP
-        'better'
-    """
-    config = configure(variants, model=model, tasks=tasks, **settings)
-    return run(config, progress=progress, fresh=fresh, command=f"harness.compare({', '.join(map(repr, variants))}, …)")
-
-
-def evaluate(variant: str = "base", **settings: Any) -> Variant:
-    """Scores one variant, as `harness eval` does; its results are those of its row.
-
-    Raises:
-        UserError: Something the user can mend.
-
-    Example:
-        >>> evaluate("base", tasks=["mini_mmlu"], limit=20).scores[0].value  # doctest: +SKIP
-        0.85
-    """
-    return compare(variant, **settings).variants[0]
-
-
-def train(variant: str, *, progress: Progress | None = None, **settings: Any) -> Path:
-    """Trains one variant once, as `harness train` does, and gives the folder of its artifact.
-
-    Raises:
-        UserError: Something the user can mend, or the training failed.
-
-    Example:
-        >>> train("lora:rank=8", train={"data": "data.jsonl"})  # doctest: +SKIP
-        PosixPath('runs/tiny-20261120-235501/adapters/lora-rank-8-1a2b3c')
-    """
-    return train_only(configure([variant], **settings), progress=progress).artifact
 
 
 @dataclass(frozen=True)

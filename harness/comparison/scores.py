@@ -13,11 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.api import Metric, Output, Stats
-from harness.errors import UserError
-from harness.jobs import Raw
-from harness.plugin import plugin_error
+from harness.errors import UserError, plugin_error
+from harness.jobs import Item, Raw
 from harness.prepare.tasks import ScoredTask
-from harness.prompts.render import Item
 from harness.results import Comparison, Delta, GroupScore, Protocol, Score
 from harness.stats.paired import (
     Difference,

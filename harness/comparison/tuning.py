@@ -14,10 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
-from typing import Any
 
-from harness.errors import UserError
+from harness.prepare.checks import _optuna
 
 _FACTORS = (1.0, 1 / 3, 3.0)
 _WIDEST = 30.0
@@ -69,17 +67,3 @@ def tune(default: float, trials: int, loss_of: Callable[[float], float | None]) 
         study.tell(asked, loss, state=None if loss is not None else optuna.trial.TrialState.FAIL)
     known = [(trial.validation_loss, trial.lr) for trial in tried if trial.validation_loss is not None]
     return Tuned(min(known)[1], tuple(tried)) if known else None
-
-
-def require_optuna() -> None:
-    """Raises a `UserError` where optuna is not installed."""
-    if find_spec("optuna") is None:
-        raise UserError("`--tune-lr` needs optuna, which is not installed", hint="pip install 'finetune-harness[tune]'")
-
-
-def _optuna() -> Any:
-    require_optuna()
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna

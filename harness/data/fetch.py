@@ -11,18 +11,17 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.data.files import file_sha256
-from harness.data.hub import cached_commit, load_online, parse_hub, watched
-from harness.data.offline import MANIFEST, VARIABLE, Part, check, read_manifest
-from harness.data.sources import Hub, source
+from harness.data.hub import cached_commit, load_online
+from harness.data.offline import MANIFEST, Part, check, read_manifest
+from harness.data.sources import Hub
 from harness.errors import UserError, together
-from harness.registry.find import find_all, load_task, parse_task
 
 AT_ONCE = 8
 """Splits that are asked for at the same time: most of the wait for a small one is the network's."""
@@ -39,34 +38,6 @@ class Fetched:
     bytes: int
     new: bool
     """False: it was there before."""
-
-
-def splits_of(name: str, parameters: Mapping[str, Any] | None = None) -> list[Hub]:
-    """The splits that a task reads, one configuration each: its samples, solved examples and train split.
-
-    Args:
-        name: A task as on the command line, or `hub:owner/name[:config[:split]][@revision]`.
-        parameters: Values of `-T key=value`.
-
-    Raises:
-        UserError: There is no such task, or it fails.
-
-    Example:
-        >>> [str(split) for split in splits_of("gsm8k")]
-        ['hub:openai/gsm8k:main:test', 'hub:openai/gsm8k:main:train']
-    """
-    if name.startswith("hub:"):
-        return parse_hub(name).parts
-    spec = parse_task(name, parameters)
-    found: dict[Hub, None] = {}
-    with _without_copies(), watched() as seen:
-        for entry in find_all("task", spec.source):
-            task = load_task(entry, spec.parameters)
-            for data in (task.data, task.shots_from, task.train):
-                where = source(data) if data is not None else None
-                if isinstance(where, Hub):
-                    found.update(dict.fromkeys(where.parts))
-    return [split for split in (found | seen) if not split.is_local]
 
 
 def fetch(splits: Iterable[Hub], to: Path) -> Iterator[Fetched]:
@@ -244,14 +215,3 @@ def _writing(path: Path) -> Iterator[None]:
             f"could not write `{error.filename or path}`: {error.strerror or error}",
             hint="what is whole there is kept; free some space, or name another folder: `--to DIR`",
         ) from error
-
-
-@contextlib.contextmanager
-def _without_copies() -> Iterator[None]:
-    """What a task reads to know itself comes from the Hub while its data are still to be fetched."""
-    before = os.environ.pop(VARIABLE, None)
-    try:
-        yield
-    finally:
-        if before is not None:
-            os.environ[VARIABLE] = before

@@ -6,8 +6,9 @@ Checked once a run is prepared, before anything is loaded.
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
+from typing import Any
 
-from harness.comparison.tuning import require_optuna
 from harness.data.model_files import Snapshot
 from harness.errors import UserError
 from harness.jobs import HEAD_FILE
@@ -115,3 +116,17 @@ def _check_tasks(row: Row) -> None:
                 f"variant `{row.spec.name}` is a reward model, which writes nothing: task `{task}` cannot be scored with it",
                 hint="score it on tasks of choices (`--tasks preference`), or train it apart: `harness train`",
             )
+
+
+def require_optuna() -> None:
+    """Raises a `UserError` where optuna is not installed."""
+    if find_spec("optuna") is None:
+        raise UserError("`--tune-lr` needs optuna, which is not installed", hint="pip install 'finetune-harness[tune]'")
+
+
+def _optuna() -> Any:
+    require_optuna()
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna

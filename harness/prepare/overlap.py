@@ -27,7 +27,9 @@ from numpy.typing import NDArray
 
 from harness.api import Choose, Sample, Text
 from harness.metrics.cjk import CJK, space_out
+from harness.prepare.prepare import Prepared
 from harness.prompts.samples import answer_text
+from harness.results import Overlap, SharedSample
 
 SHORTEST, LONGEST = 8, 13
 """Words of a run."""
@@ -242,3 +244,50 @@ def _distinct(training: Iterable[str]) -> Iterator[tuple[int, str]]:
         if (fingerprint := hash(text)) not in seen:
             seen.add(fingerprint)
             yield row, text
+
+
+OVERLAP_EXAMPLES = 5
+"""Samples that `run.json` shows for each overlap."""
+
+
+def overlap_records(prepared: Prepared) -> tuple[Overlap, ...]:
+    """What the samples of every task share with every set of training data."""
+    data = {training.data.digest: training.data for training in prepared.trainings}
+    records = []
+    for taught in data.values():
+        texts = [f"{example.prompt}{example.completion}" for example in taught.examples]
+        for task in prepared.tasks:
+            items = prepared.rows[0].items[task.name]
+            found = shared_runs([(item.request.id, *own_texts(item.sample)) for item in items], texts)
+            records.append(_overlap(task.name, taught.name, len(items), found))
+    return tuple(records)
+
+
+def _overlap(task: str, train: str, count: int, found: Found) -> Overlap:
+    return Overlap(
+        task=task,
+        train=train,
+        n=count,
+        words=found.words,
+        sharing=len(found.samples),
+        contained=len(found.contained),
+        examples=tuple(
+            SharedSample(id=each.sample, train_row=each.row, question_part=each.part, text=each.text)
+            for each in found.samples[:OVERLAP_EXAMPLES]
+        ),
+    )
+
+
+def overlap_summary(overlaps: Sequence[Overlap]) -> str:
+    """All of it in a line.
+
+    Example:
+        >>> overlap_summary([])
+        'nothing is trained'
+    """
+    if not overlaps:
+        return "nothing is trained"
+    total, sharing = sum(each.n for each in overlaps), sum(each.sharing for each in overlaps)
+    found = [f"{each.contained:,} of {each.n:,} samples of {each.task}" for each in overlaps if each.contained]
+    stand = f"{', '.join(found)} stand in the training data" if found else "no sample stands in the training data"
+    return f"{stand}; {sharing:,} of {total:,} share a run of words with it" if sharing else stand

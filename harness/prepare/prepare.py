@@ -14,13 +14,13 @@ from harness import __version__
 from harness.config.parse import Config
 from harness.config.variants import VariantSpec
 from harness.data.model_files import Snapshot, find_model
-from harness.jobs import RewardFunction
+from harness.jobs import Item, RewardFunction
 from harness.prepare.tasks import ScoredTask, prompting_of, refuse_code, scored_task
 from harness.prepare.trainings import Training, Trainings, given_artifact
 from harness.prompts.chat import load_template
-from harness.prompts.render import Item, Prompting, render
+from harness.prompts.render import Prompting, render
 from harness.registry.find import source_digest
-from harness.runs.folder import key
+from harness.storage import key
 
 
 @dataclass(frozen=True)

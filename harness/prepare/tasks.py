@@ -16,7 +16,7 @@ from harness.errors import UserError, did_you_mean
 from harness.prompts.chat import ChatTemplate
 from harness.prompts.render import Prompting
 from harness.registry.find import Entry, TaskSpec, find, load_task, parse_task, source_digest, task_metrics
-from harness.runs.folder import key
+from harness.storage import key
 
 _TEMPLATES = {"chat": True, "none": False}
 """Values of a variant's `template`: whether its prompts go through the model's chat template."""

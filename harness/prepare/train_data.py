@@ -16,10 +16,19 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
+from harness.config.mixes import parse_mix, weighted
+from harness.data.sources import FORMATS, source
 from harness.errors import UserError
-from harness.prompts.render import Example
-from harness.runs.folder import key
+from harness.jobs import Example
+from harness.prepare.tasks import ScoredTask, unscored_task
+from harness.prompts.chat import ChatTemplate
+from harness.prompts.render import Prompting, render_examples
+from harness.prompts.training_rows import examples_from_rows
+from harness.registry.find import parse_task
+from harness.settings import TrainSettings
+from harness.storage import key
 
 
 @dataclass(frozen=True)
@@ -132,3 +141,102 @@ def _parted(data: TrainData, chosen: set[int]) -> tuple[TrainData, TrainData]:
     for place, example in enumerate(data.examples):
         parts[place in chosen].append(example)
     return replace(data, examples=tuple(parts[0])), replace(data, examples=tuple(parts[1]), notes=())
+
+
+def train_data(
+    name: str,
+    tasks: Sequence[ScoredTask],
+    settings: TrainSettings,
+    prompting: Prompting,
+    template: ChatTemplate | None,
+) -> TrainData:
+    """Reads what `--train` names: a task, a file, a `hub:` address, or a mix of them; '' means the tasks' own.
+
+    Args:
+        name: As typed.
+        tasks: The tasks of the run.
+        settings: Columns, stage, turns, and whether copies of rows are left out.
+        prompting: How the variant is prompted, and so trained: its system prompt, and its chat template where it has one.
+        template: What message data is written in: the model's chat template, whether other prompts go through it or not.
+
+    Raises:
+        UserError: There is nothing to train on, or it cannot be read.
+    """
+    parts = parse_mix(name)
+    files = {part.source: source(part.source).load() for part in parts if _is_file(part.source)}
+    is_data = name == (settings.data or "")  # rows that are held out by name may have columns of their own
+    if settings.columns and not files and is_data:
+        raise UserError("`--train-columns` goes with a file or `hub:`, not with a task", hint="drop it")
+    columns = settings.columns or {}
+    fitting = {file for file, given in files.items() if given and set(columns.values()) <= given[0].keys()}
+    chosen: list[ScoredTask] = []
+    examples: list[Example] = []
+    seen: set[tuple[str, ...]] = set()
+    rows = duplicates = 0
+    for part in parts:
+        if part.source in files:
+            found = examples_from_rows(
+                part.source,
+                files[part.source],
+                # a part of a mix may need none
+                columns=columns if part.source in fitting or (is_data and not fitting) else None,
+                template=template,
+                chat=prompting.template is not None,
+                system=prompting.system,
+                stage=settings.stage or "sft",
+                every_turn=settings.turns == "all",
+            )
+        else:
+            own = _train_tasks(part.source, tasks)
+            distinct = {(task.spec.source, key(parameters=task.spec.parameters)): task for task in own}.values()
+            plain = replace(prompting, shots=None)
+            found = [example for task in distinct for example in render_examples(task.name, task.task, plain)]
+            chosen += own
+        kept = without_copies(found, seen)
+        rows, duplicates = rows + len(found), duplicates + len(found) - len(kept)
+        examples += weighted(kept if settings.dedupe else found, part.weight)
+    if not examples:
+        raise UserError(f"the weights of `{name}` leave none of its {rows} rows", hint="raise them")
+    if settings.samples is not None and settings.samples < len(examples):
+        examples = random.Random(0).sample(examples, settings.samples)
+    names = tuple(dict.fromkeys(task.name for task in chosen))
+    known = TrainData(name or "+".join(names), names, tuple(examples), duplicates)
+    notes = [_duplicates(known.name, duplicates, rows, settings)] if duplicates else []
+    empty = sum(not example.completion.strip() for example in examples) if settings.stage in (None, "sft") else 0
+    if examples and empty == len(examples):
+        raise UserError(
+            f"every answer of the training data `{known.name}` is empty: nothing but the end of the text would be learned",
+            hint="is the right column the answer? `--train-columns prompt=COLUMN,completion=COLUMN`",
+        )
+    if empty:
+        notes.append(
+            f"{empty} of {len(examples)} training rows of {known.name} have an empty answer: they teach to end"
+        )
+    return replace(known, notes=tuple(notes))
+
+
+def _is_file(name: str) -> bool:
+    """Whether training data is read from files, or from the Hub, rather than rendered by a task."""
+    return name.startswith("hub:") or Path(name).suffix in FORMATS or ("/" in name and Path(name).is_dir())
+
+
+def _duplicates(name: str, duplicates: int, rows: int, settings: TrainSettings) -> str:
+    if settings.dedupe:
+        return f"{duplicates} of {rows} training rows of {name} are copies of earlier ones and were left out"
+    return f"{duplicates} of {rows} training rows of {name} are copies of earlier ones; `dedupe=true` leaves them out"
+
+
+def _train_tasks(name: str, tasks: Sequence[ScoredTask]) -> list[ScoredTask]:
+    """The tasks whose train split is meant; of the scored ones, all that share it."""
+    if not name:
+        found = [task for task in tasks if task.task.train is not None]
+        if not found:
+            raise UserError(
+                "there is nothing to train on: none of the tasks has a train split",
+                hint="name training data: `--train gsm8k`, `--train data.jsonl` or `--train hub:OWNER/NAME`",
+            )
+        return found
+    spec = parse_task(name)
+    if spec.groups:
+        raise UserError(f"`{name}`: a train split is taken whole", hint=f"write `{spec.source}`")
+    return [task for task in tasks if task.spec.source == spec.source] or [unscored_task(name)]

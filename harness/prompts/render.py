@@ -6,16 +6,15 @@ examples become turns of a conversation. The same function renders what is score
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from harness.api import Choose, Generate, Message, Row, Sample, Task, Text
 from harness.data.sources import rows as load_rows
 from harness.errors import UserError, did_you_mean
+from harness.jobs import Example, Item, Request
 from harness.prompts.chat import ChatTemplate
 from harness.prompts.samples import answer_text, call_on, cell_of, right_of, sample_of
 from harness.prompts.shots import Shots
@@ -29,53 +28,6 @@ class Prompting:
     """None: what the task says."""
     system: str | None = None
     template: ChatTemplate | None = None
-
-
-@dataclass(frozen=True)
-class Request:
-    """One sample as a model gets it: text only."""
-
-    id: str
-    mode: Literal["generate", "choose", "text"]
-    contexts: tuple[str, ...]
-    """One prompt; or one a choice; for `text` the empty string."""
-    continuations: tuple[str, ...] = ()
-    """What is scored after the context: the choices with their delimiter, or the text."""
-    stop: tuple[str, ...] = ()
-    max_tokens: int = 0
-    samples: int = 1
-    temperature: float = 0.0
-    top_p: float = 1.0
-    window: int | None = None
-    stride: int | None = None
-
-    @property
-    def sha256(self) -> str:
-        """Digest of everything that the model is asked, id left out."""
-        content = {**vars(self), "id": None}
-        return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Item:
-    """A sample of a task with its request and its place in the task."""
-
-    request: Request
-    sample: Sample
-    group: str | None
-    cluster: str | None
-
-
-@dataclass(frozen=True)
-class Example:
-    """What one training row becomes: the loss is on `completion` alone."""
-
-    prompt: str
-    completion: str
-    """For stages that learn from rewards: the reference answer, which a reward function is given."""
-    append_eos: bool = True
-    rejected: str | None = None
-    """The worse answer of a preference pair, whose better one is `completion`."""
 
 
 def render(

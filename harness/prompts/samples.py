@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.api import Choose, Generate, Row, Sample, Task, Text
-from harness.errors import UserError, did_you_mean
-from harness.plugin import plugin_error
+from harness.errors import UserError, did_you_mean, plugin_error
 
 
 class _MissingColumn(KeyError):

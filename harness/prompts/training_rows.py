@@ -22,8 +22,8 @@ from typing import Any
 
 from harness.api import Message, Row
 from harness.errors import UserError
+from harness.jobs import Example
 from harness.prompts.chat import PLAIN, ChatTemplate
-from harness.prompts.render import Example
 from harness.settings import ONLINE_STAGES, PAIRED_STAGES, Stage
 
 _ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant", "model": "assistant"}

@@ -20,6 +20,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,8 +31,8 @@ from typing import Any
 
 from harness import metrics
 from harness.api import MethodFunction, Metric, Task, TaskFunction
-from harness.errors import UserError, did_you_mean
-from harness.plugin import plugin_error
+from harness.errors import UserError, did_you_mean, plugin_error
+from harness.jobs import Method
 from harness.registry.scan import Entry as Entry
 from harness.registry.scan import Kind as Kind
 from harness.registry.scan import Parameter as Parameter
@@ -364,3 +365,20 @@ def _import_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def recorded_method(folder: Path) -> Method | None:
+    """The method that made the delta in a folder, as its record says; None without a record: PEFT adapters need none.
+
+    Raises:
+        UserError: The record is torn, or there is no such method any more.
+    """
+    record = folder / "method.json"
+    if not record.is_file():
+        return None
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+        entry = find("method", content["method"])
+        return Method(entry.name, entry.path, entry.module, content["hyperparameters"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"`{record}` is not a record of a method: {error}") from error

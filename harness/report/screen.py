@@ -29,7 +29,7 @@ from rich.text import Text
 
 from harness.report import numbers
 from harness.report.heatmap import grid_lines, grids
-from harness.report.summary import footnotes, summary
+from harness.report.summary import _DTYPES, footnotes, header, summary
 from harness.report.tables import GAP, Row, Table, tables
 from harness.results import Run
 
@@ -40,12 +40,11 @@ LONGEST_NAME = 28
 """A variant's name is folded beyond this many terminal cells."""
 
 if TYPE_CHECKING:
-    from harness.comparison.memory_plan import MemoryPlan
+    from harness.report.memory import MemoryPlan
 
 _STYLES = {"better": "green", "worse": "red", "undecided": "dim"}
 _ASCII = str.maketrans({"▲": "^", "▼": "v", "≈": "~", "±": "+-", "×": "x", "·": "|", "↑": "+", "↓": "-", "─": "-",
                         "–": "-", "…": "...", "░": ".", "▒": "o", "▓": "8", "█": "#"})  # fmt: skip
-_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
 def print_run(run: Run, *, console: Console | None = None, folder: Path | None = None) -> None:
@@ -74,7 +73,7 @@ def print_plan(plan: MemoryPlan, *, console: Console | None = None) -> None:
 
 def plan_lines(plan: MemoryPlan, *, width: int) -> list[Text]:
     """The lines of a plan, each at most `width` terminal cells where its longest word allows."""
-    from harness.comparison.memory_plan import MEMORY_NOTES, memory_table
+    from harness.report.memory import MEMORY_NOTES, memory_table
 
     dtype = _DTYPES.get(plan.dtype, plan.dtype)
     head = f"{plan.model} · {plan.device} · {dtype} · {numbers.memory(plan.memory_bytes)} of memory"
@@ -121,29 +120,6 @@ def screen(run: Run, *, width: int, folder: Path | None = None) -> list[Text]:
     if folder is not None:
         lines.append(Text(f"Saved {folder}    harness report {folder} --to html"))
     return lines if lines[-1].plain else lines[:-1]
-
-
-def header(run: Run) -> str:
-    """What the numbers depend on, in one line: the model and `facts`."""
-    return " · ".join([model_name(run), *facts(run)])
-
-
-def model_name(run: Run) -> str:
-    """The model as it was asked for."""
-    return numbers.one_line(str((run.environment.get("model") or {}).get("name") or "unnamed model"))
-
-
-def facts(run: Run) -> list[str]:
-    """Samples, seed, device, versions."""
-    environment = run.environment
-    sizes = sorted({task.n for task in run.tasks})
-    samples = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}" if sizes else "no"
-    device = environment.get("device_name") or environment.get("cpu") or environment.get("device")
-    torch = str((environment.get("packages") or {}).get("torch", "")).partition("+")[0]
-    dtype = str(environment.get("dtype") or "").removeprefix("torch.")
-    numerics = " ".join(word for word in (f"torch {torch}" if torch else "", _DTYPES.get(dtype, dtype)) if word)
-    known = [f"{samples} samples a task", f"seed {run.seed}", device, numerics, f"harness {run.harness}"]
-    return [numbers.one_line(str(fact)) for fact in known if fact]
 
 
 def table_lines(table: Table, width: int) -> Iterator[Text]:

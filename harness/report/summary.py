@@ -10,11 +10,18 @@ Example:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from harness.report import numbers
+from harness.results import Run
+
+if TYPE_CHECKING:
+    pass
+
+from typing import NamedTuple
+
 from harness.report.costs import Measure, measures
-from harness.results import Delta, Overlap, Run, Score, TaskInfo, Variant, Verdict
+from harness.results import Delta, Overlap, Score, TaskInfo, Variant, Verdict
 from harness.stats import paired
 
 RANKED_FROM = 4
@@ -247,3 +254,29 @@ def _trained_on(overlap: Overlap) -> str:
         f" stand in the training data ({overlap.train}), so their scores show memory; such as sample {first.id},"
         f" in row {first.train_row}: “{text}”"
     )
+
+
+_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+
+
+def header(run: Run) -> str:
+    """What the numbers depend on, in one line: the model and `facts`."""
+    return " · ".join([model_name(run), *facts(run)])
+
+
+def model_name(run: Run) -> str:
+    """The model as it was asked for."""
+    return numbers.one_line(str((run.environment.get("model") or {}).get("name") or "unnamed model"))
+
+
+def facts(run: Run) -> list[str]:
+    """Samples, seed, device, versions."""
+    environment = run.environment
+    sizes = sorted({task.n for task in run.tasks})
+    samples = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}" if sizes else "no"
+    device = environment.get("device_name") or environment.get("cpu") or environment.get("device")
+    torch = str((environment.get("packages") or {}).get("torch", "")).partition("+")[0]
+    dtype = str(environment.get("dtype") or "").removeprefix("torch.")
+    numerics = " ".join(word for word in (f"torch {torch}" if torch else "", _DTYPES.get(dtype, dtype)) if word)
+    known = [f"{samples} samples a task", f"seed {run.seed}", device, numerics, f"harness {run.harness}"]
+    return [numbers.one_line(str(fact)) for fact in known if fact]

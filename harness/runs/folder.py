@@ -14,47 +14,22 @@ One process writes a folder (a lock that its children hold too). A line torn by 
 from __future__ import annotations
 
 import datetime
-import errno
 import fcntl
-import hashlib
 import json
-import math
 import os
 import re
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from harness.errors import (UserError, did_you_mean)
-from harness.jobs import (TRAINED_FILE, Benched, Trained)
+from harness.jobs import Benched
 from harness.results import (SCHEMA, Run)
+from harness.storage import (slug, write_whole, writing)
 
 DOCUMENT = "run.json"
 LOCK = ".lock"
-
-
-def slug(text: str) -> str:
-    """A folder name for a canonical spec: readable, and unique by six hex digits.
-
-    Example:
-        >>> slug("lora:rank=16")
-        'lora-rank-16-de684e'
-    """
-    readable = re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[:40]
-    return f"{readable or 'x'}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
-
-
-def key(**parts: Any) -> str:
-    """SHA-256 of everything that decides a result, as hex.
-
-    Example:
-        >>> key(a=1, b=2) == key(b=2, a=1)
-        True
-    """
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 @dataclass
@@ -251,144 +226,6 @@ def list_runs(output: Path) -> list[tuple[Path, Run]]:
         except UserError:
             continue
     return sorted(found, key=lambda entry: (entry[1].created, entry[0].name), reverse=True)
-
-
-def find_trained(output: Path, train_key: str, *, figures_only: bool = False) -> tuple[Path, Trained] | None:
-    """The artifact of an earlier training with the same key, in any run.
-
-    Args:
-        output: Where runs are kept.
-        train_key: Of the training.
-        figures_only: Whether one will do whose weights were thrown away, as those of rates that lost are.
-    """
-    records = (file for file in output.glob(f"*/*/*/{TRAINED_FILE}") if not file.parent.name.endswith(".partial"))
-    for file in sorted(records, key=_modified, reverse=True):
-        try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-            if record["train_key"] == train_key and (figures_only or _has_weights(file.parent)):
-                return file.parent, Trained(**record["trained"])
-        except (OSError, ValueError, KeyError, TypeError):  # torn, or written by another version: train anew
-            continue
-    return None
-
-
-def adopt(artifact: Path, into: Path) -> bool:
-    """Takes another run's artifact into this one, by hard links where the disk allows, so that each run stands alone.
-
-    Returns:
-        False where another process has thrown the artifact away meanwhile.
-    """
-    if artifact == into:
-        return True
-    aside = into.with_name(into.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    with writing(into):
-        try:
-            shutil.copytree(artifact, aside, copy_function=os.link)
-        except OSError:
-            shutil.rmtree(aside, ignore_errors=True)
-            try:
-                shutil.copytree(artifact, aside)
-            except OSError:
-                if _has_weights(artifact):
-                    raise
-                shutil.rmtree(aside, ignore_errors=True)
-        if not _has_weights(aside):
-            shutil.rmtree(aside, ignore_errors=True)
-            return False
-        shutil.rmtree(into, ignore_errors=True)  # an artifact of other versions of torch or peft
-        aside.rename(into)
-    return True
-
-
-def throw_weights(artifact: Path) -> None:
-    """Leaves of an artifact the figures of its training alone; whoever copies it meanwhile finds it gone, not halved."""
-    aside = artifact.with_name(artifact.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    artifact.rename(aside)
-    for path in aside.iterdir():
-        if path.is_file() and path.name != TRAINED_FILE:
-            path.unlink()
-    aside.rename(artifact)
-
-
-def _has_weights(artifact: Path) -> bool:
-    return next(artifact.glob("*.safetensors"), None) is not None
-
-
-def _modified(file: Path) -> float:
-    """When a file was written; 0 for one that another process has removed meanwhile."""
-    try:
-        return file.stat().st_mtime
-    except OSError:
-        return 0.0
-
-
-def folder_bytes(path: Path) -> int:
-    """Bytes of an artifact's files, our own record left out."""
-    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file() and p.name not in (TRAINED_FILE, "README.md"))
-
-
-def folder_numbers(path: Path) -> int | None:
-    """Numbers in an artifact's weight files, read off their headers; None where they cannot be read."""
-    from safetensors import SafetensorError, safe_open
-
-    count = 0
-    for file in path.glob("*.safetensors"):
-        try:
-            with safe_open(file, "numpy") as tensors:
-                names = tensors.keys()
-                count += sum(math.prod(tensors.get_slice(name).get_shape()) for name in names)
-        except (SafetensorError, OSError):
-            return None
-    return count
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file so that it is there whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
-
-
-@contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Gives a folder to fill, which takes the place of `path` when that is done: it is there whole or not at all."""
-    aside = path.with_name(path.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    yield aside
-    for file in aside.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
-    shutil.rmtree(path, ignore_errors=True)
-    aside.rename(path)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns a full disk or a folder that may not be written into a sentence.
-
-    Raises:
-        UserError: For `OSError`s of that kind.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"the disk is full: could not write `{path}`",
-                hint="what was scored is kept: make room and give the same command again",
-            ) from error
-        raise UserError(
-            f"could not write `{path}`: {error.strerror or error}", hint="choose another folder with `--output-dir`"
-        ) from error
 
 
 def _newest(output: Path, config_sha256: str) -> Path | None:

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.jobs import TaskRequests
-from harness.prompts.render import Request
+from harness.jobs import Request, TaskRequests
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import UserError
-from harness.prompts.render import Example
+from harness.jobs import Example
 from harness.tokens.encode import Encoder
 
 IGNORED = -100

@@ -57,7 +57,7 @@ from harness.models.measure import (
     synchroniser,
 )
 from harness.models.reward_head import has_reward_head
-from harness.runs.folder import whole_folder
+from harness.storage import whole_folder
 from harness.tokens.encode import Encoded, Encoder
 from harness.tokens.packs import Pack, kept_prefix
 from harness.tokens.tokenizer import load_tokenizer

@@ -10,8 +10,8 @@ from harness.authoring.preview_training import TrainView, view_training
 from harness.cli import main
 from harness.config.parse import configure
 from harness.data.model_files import find_model
+from harness.jobs import Example
 from harness.prepare.prepare import prepare
-from harness.prompts.render import Example
 
 
 @pytest.fixture(autouse=True)

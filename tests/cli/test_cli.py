@@ -11,6 +11,7 @@ import pytest
 from example_run import example_run
 
 from harness.cli import main
+from harness.comparison import dry_run
 from harness.comparison import run as comparison
 from harness.config.parse import configure
 
@@ -180,7 +181,7 @@ def test_ctrl_c_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_dry_run_prints_a_file_that_asks_for_the_same(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(comparison, "plan", lambda config: "train lora\nscore 2 variants", raising=False)
+    monkeypatch.setattr(dry_run, "plan", lambda config: "train lora\nscore 2 variants", raising=False)
     assert main(["compare", "base", "lora:rank=4", "--limit", "7", "--dry-run", "-q"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("# train lora\n# score 2 variants\n")

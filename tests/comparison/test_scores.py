@@ -8,8 +8,8 @@ from scored_rows import ACC, QA, RATIO, SUMS, lines, ones, scored
 
 from harness import Choose, Generate, Metric, Output, Task, UserError
 from harness.comparison.scores import Running, Tally, observations, sample_row, tally
-from harness.jobs import Raw
-from harness.prompts.render import Item, render
+from harness.jobs import Item, Raw
+from harness.prompts.render import render
 from harness.results import Protocol
 from harness.stats.paired import holm
 

@@ -19,9 +19,8 @@ from harness.engine.oracle import generate_plainly, score_plainly
 from harness.engine.padded_generation import Writer, choose, generate_pack
 from harness.engine.padded_scoring import score_pack
 from harness.engine.runner import Runner
-from harness.jobs import Advanced, Packed, Raw, Recipe, Resumed, ScoreJob, ScoreVariant, VariantStarted
+from harness.jobs import Advanced, Packed, Raw, Recipe, Request, Resumed, ScoreJob, ScoreVariant, VariantStarted
 from harness.models.load import Resident, method_function
-from harness.prompts.render import Request
 from harness.tokens.encode import Encoded, Encoder
 from harness.tokens.packs import kept_prefix, plan_padded
 from harness.worker import child

@@ -23,7 +23,7 @@ from harness.jobs import Base, Method, Packed, Raw, Recipe, ScoreJob, ScoreVaria
 from harness.models.artifacts import save_artifact
 from harness.models.load import Resident, context_length, load_base, method_function
 from harness.models.measure import Stopwatch, latency
-from harness.runs.folder import folder_numbers
+from harness.runs.reuse import folder_numbers
 from harness.tokens.encode import Encoded, Encoder
 from harness.worker import child
 

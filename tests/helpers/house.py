@@ -1,12 +1,13 @@
 """The house as its imports draw it: which room imports from which. As a program, prints the graph:
 
-    python tests/helpers/house.py            modules and arrows of each room
-    python tests/helpers/house.py --arrows   every arrow, with the modules behind it
+python tests/helpers/house.py            modules and arrows of each room
+python tests/helpers/house.py --arrows   every arrow, with the modules behind it
 """
 
 from __future__ import annotations
 
 import ast
+import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -14,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 ORDER = (
-    *("errors", "results", "tiny", "api", "settings", "sandbox", "stats"),
+    *("errors", "storage", "results", "tiny", "api", "settings", "sandbox", "stats"),
     *("jobs", "data"),
     *("prompts", "tokens", "runs", "report"),
     *("metrics", "leaderboards"),
@@ -27,6 +28,10 @@ ORDER = (
     *("cli", "__main__"),
 )
 """A room imports only from rooms before it, and from itself."""
+LEAVES = ("tasks", "finetune")
+"""Task and method files: they import the public names alone, and nobody imports them."""
+HEAVY = ("torch", "transformers", "peft", "datasets")
+"""Packages that take seconds to import, and that hold a GPU or threads."""
 FACADE = "harness"
 """The public names, loaded lazily: everybody may import them, they import from everywhere."""
 
@@ -64,12 +69,7 @@ def room_of(module: str) -> str:
 def imports_of(path: Path, known: Iterable[str], public: Iterable[str]) -> set[str]:
     """Modules of ours that a file imports at run time; what stands under `if TYPE_CHECKING:` is left out."""
     tree, known, public = ast.parse(path.read_text(encoding="utf-8")), set(known), set(public)
-    for_types = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
-        for inner in ast.walk(node)
-    }
+    for_types = _for_types(tree)
     found: set[str] = set()
     for node in ast.walk(tree):
         if node in for_types:
@@ -82,6 +82,54 @@ def imports_of(path: Path, known: Iterable[str], public: Iterable[str]) -> set[s
                 is_public = node.module == "harness" and alias.name in public
                 found.add(inner if inner in known and not is_public else node.module)
     return {name for name in found if name.partition(".")[0] == "harness"}
+
+
+def heavy_imports(path: Path) -> set[str]:
+    """Which of the heavy packages a file imports anywhere, inside functions too."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types, found = _for_types(tree), set()
+    for node in ast.walk(tree):
+        if node in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found & set(HEAVY)
+
+
+def _for_types(tree: ast.Module) -> set[ast.AST]:
+    """What stands under `if TYPE_CHECKING:`."""
+    return {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        for inner in ast.walk(node)
+    }
+
+
+def classes_of(path: Path) -> list[str]:
+    """Names of the classes that a module defines at its top, without a leading underscore."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    return [node.name for node in body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+
+
+def copy_of_the_package(folder: Path) -> Path:
+    """A copy of the package that can be imported from `folder`, weights and data left out."""
+    for name in ("harness", "tasks", "finetune", "leaderboards"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.safetensors", "results", "data_files")
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignored)
+    return folder
+
+
+WATCH_IMPORTS = f"""
+import importlib, sys
+for module in sys.argv[1:]:
+    importlib.import_module(module)
+    if found := [name for name in {HEAVY} if name in sys.modules]:
+        sys.exit(module + " imports " + ", ".join(found))
+"""
+"""A program that imports the modules in its arguments one by one and stops at the first that brings a heavy package along."""
 
 
 def arrows(paths: Mapping[str, Path], public: Iterable[str]) -> dict[tuple[str, str], set[tuple[str, str]]]:

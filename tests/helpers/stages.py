@@ -10,9 +10,9 @@ from typing import Any
 
 import tiny_models as tiny
 
-from harness.jobs import Recipe, Trained, TrainingSettings, TrainJob
+from harness.jobs import Example, Recipe, Trained, TrainJob
 from harness.models.load import Resident, method_function
-from harness.prompts.render import Example
+from harness.settings import TrainingSettings
 from harness.worker import child
 
 SETTINGS = TrainingSettings(

@@ -18,8 +18,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from harness.jobs import QUANT_OF_BITS, Base, Method, Recipe, TaskRequests
-from harness.prompts.render import Request
+from harness.jobs import QUANT_OF_BITS, Base, Method, Recipe, Request, TaskRequests
 
 Shape = Literal["llama", "qwen3", "gpt2"]
 SHAPES: tuple[Shape, ...] = ("llama", "qwen3", "gpt2")

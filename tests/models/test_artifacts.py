@@ -16,22 +16,21 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness.cli import main
-from harness.comparison import card
+from harness.comparison import card, recipes
 from harness.comparison import run as comparison
 from harness.comparison.card import CARD, model_card
-from harness.comparison.records import fairness
+from harness.comparison.fairness import fairness
 from harness.comparison.replicas import HELD_OUT
 from harness.comparison.run import Left, train_only
 from harness.comparison.state import Session
 from harness.config.parse import configure
 from harness.data.model_files import Snapshot
 from harness.errors import UserError
-from harness.jobs import Base, BenchJob, MergeJob, Recipe, TrainingSettings, TrainJob
+from harness.jobs import Base, BenchJob, Example, MergeJob, Recipe, TrainJob
 from harness.models.load import Resident, load_base, method_function
 from harness.prepare.prepare import prepare
-from harness.prompts.render import Example
 from harness.runs.folder import RunFolder, load_run
-from harness.settings import TrainSettings
+from harness.settings import TrainingSettings, TrainSettings
 from harness.worker import child
 from harness.worker.server import run_job
 
@@ -214,7 +213,7 @@ def test_a_card_names_the_base_and_the_data_that_are_on_the_hub(
     on_hub = replace(training, settings=TrainSettings(data="hub:org/rows:main*2 + ./mine.jsonl + gsm8k"))
     state.row = replace(state.row, training=on_hub)
     session.prepared = replace(session.prepared, model=Snapshot("org/model", session.prepared.model.folder, "c0ffee"))
-    text = model_card(session, state, session.train_job(on_hub), command="what was typed")
+    text = model_card(session, state, recipes.train_job(session, on_hub), command="what was typed")
     header = ModelCard(text).data.to_dict()
     assert header["base_model"] == "org/model" and header["datasets"] == ["org/rows"]
     assert 'from_pretrained("org/model", revision="c0ffee", dtype=' in text

@@ -13,10 +13,9 @@ from peer import Asked, Side
 
 from harness.comparison.scores import observations, sample_row
 from harness.config.parse import configure
-from harness.jobs import Base, Event, Packed, Raw, Recipe, ScoreJob, ScoreVariant, TaskRequests
+from harness.jobs import Base, Event, Item, Packed, Raw, Recipe, ScoreJob, ScoreVariant, TaskRequests
 from harness.prepare.prepare import prepare
 from harness.prepare.tasks import ScoredTask
-from harness.prompts.render import Item
 from harness.stats.paired import interval
 from harness.worker.child import score
 

@@ -12,8 +12,7 @@ from typing import Any
 from ours import Prepared
 
 from harness.api import Generate
-from harness.jobs import Raw
-from harness.prompts.render import Item
+from harness.jobs import Item, Raw
 
 
 def script(case: Prepared) -> list[Raw]:

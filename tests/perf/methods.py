@@ -20,17 +20,18 @@ from typing import Any
 
 import torch
 
-from harness.comparison.run import compare
+from harness.comparison.api import compare
 from harness.config.parse import configure
 from harness.engine.runner import Runner
 from harness.finetune.training.trainer import run_training
-from harness.jobs import Base, Method, Recipe, TaskRequests, TrainingSettings, TrainJob
+from harness.jobs import Base, Method, Recipe, TaskRequests, TrainJob
 from harness.models.load import Resident, context_length, load_base, method_function
 from harness.prepare.prepare import prepare
 from harness.registry.find import Entry, list_entries
 from harness.report import numbers
 from harness.report.summary import scale_of, score_of
 from harness.results import Run, Variant
+from harness.settings import TrainingSettings
 from harness.tiny import MODEL
 from harness.tokens.encode import Encoder
 from harness.tokens.tokenizer import load_tokenizer

@@ -10,9 +10,8 @@ from typing import Any
 from meter import Meter, gemm_peak
 
 from harness.engine.runner import Runner
-from harness.jobs import Base, Event, Packed, Raw, Recipe, ScoreJob, ScoreVariant, TaskRequests
+from harness.jobs import Base, Event, Packed, Raw, Recipe, Request, ScoreJob, ScoreVariant, TaskRequests
 from harness.models.load import load_base
-from harness.prompts.render import Request
 from harness.tokens.encode import Encoder
 from harness.tokens.tokenizer import load_tokenizer
 from harness.tokens.trie import size

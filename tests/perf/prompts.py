@@ -17,7 +17,8 @@ from transformers import AutoTokenizer
 from harness import acc
 from harness.api import Choose, Generate, Row, Task
 from harness.data.sources import hub, rows
-from harness.prompts.render import Prompting, Request, render
+from harness.jobs import Request
+from harness.prompts.render import Prompting, render
 from harness.tasks.gsm8k import gsm8k
 from harness.tasks.mmlu import mmlu
 

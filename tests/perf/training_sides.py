@@ -45,9 +45,9 @@ def measured(train: Callable[..., Any], record: dict[str, Any]) -> Callable[...,
 
 def ours(spec: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> list[float]:
     """What `harness train` does in its child."""
-    from harness.jobs import Base, Method, TrainingSettings, TrainJob
-    from harness.prompts.render import Example
+    from harness.jobs import Base, Example, Method, TrainJob
     from harness.registry.find import find
+    from harness.settings import TrainingSettings
     from harness.worker import child
 
     entry = find("method", spec["method"])

@@ -3,8 +3,8 @@
 import pytest
 
 from harness.errors import UserError
+from harness.jobs import Example
 from harness.prepare.train_data import TrainData, beside, fold, held_out, identity, without_copies
-from harness.prompts.render import Example
 
 
 def data(*texts: str) -> TrainData:

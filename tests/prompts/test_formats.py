@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from harness import UserError
+from harness.jobs import Example
 from harness.prompts.chat import ChatTemplate
-from harness.prompts.render import Example
 from harness.prompts.training_rows import examples_from_rows
 
 CHAT = ChatTemplate("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>", {})

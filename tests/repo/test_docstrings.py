@@ -5,12 +5,12 @@ import doctest
 import importlib
 from pathlib import Path
 
+import house
 import pytest
-from test_imports import files
 
 import harness
 
-MODULES = dict(files())
+MODULES = house.modules()
 SLOW = {"torch", "transformers", "peft", "bitsandbytes"}
 """What takes seconds to import."""
 

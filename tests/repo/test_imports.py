@@ -1,142 +1,119 @@
-"""The house's floors: what may import what, and what importing costs."""
+"""The order of the rooms: what may import what, which few modules may import torch, and what importing costs."""
 
-import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
+import house
 import pytest
 
 import harness
 
-ROOT = Path(__file__).parents[2]
-FLOORS = (
-    ("errors", "results", "format", "progress", "__init__"),
-    ("api",),
-    ("layers", "values", "configfile", "gates", "costs", "quantiles", "settings", "tuning"),
-    (
-        "declarations",
-        "nli",
-        "helper",
-        "tokenizer",
-        "plugin",
-        "labels",
-        "files",
-        "mixes",
-        "copies",
-        "splits",
-        "data",
-        "chat",
-        "guard",
-        "guard_child",
-        "guard_kernel",
-    ),
-    ("metrics", "registry", "tiny", "proportions", "resampling"),
-    ("variants", "config", "spec", "samples", "shots", "render", "stats", "spread", "snapshot", "scaffold", "taskdoc"),
-    ("fetch", "jobs", "overlap", "summary", "tables", "heatmap", "lint", "check"),
-    ("runs", "traindata"),
-    ("artifacts",),
-    ("models", "pristine", "heads"),
-    ("measure", "engine", "finetune"),
-    ("encoder",),
-    ("preparation", "scored", "trainings", "children"),
-    ("worker", "records", "tally", "session", "demands"),
-    ("replicas",),
-    ("document", "sink", "card"),
-    ("comparison", "planning"),
-    ("report", "leaderboards", "promptview", "trainview"),
-    ("cli",),
-    ("__main__",),
+MODULES = house.modules()
+GRAPH = house.arrows(MODULES, harness.__all__)
+
+WITH_TORCH = (
+    "harness.models",
+    "harness.engine",
+    "harness.worker.child",
+    "harness.finetune",  # method files, the training loop and its stages
+    "harness.tiny.build",
+    "harness.metrics.entailment_model",
 )
-"""From the ground up: a room imports from the floors below it, and from its own."""
-
-WITHOUT_TORCH = ("cli", "report", "leaderboards", "stats", "runs", "registry", "spec", "api", "render", "metrics")
-
-
-def files() -> list[tuple[str, Path]]:
-    """Every module of ours by its import path, the outer folders under the name they are installed by."""
-    found = []
-    for folder, prefix in (
-        ("harness", "harness"),
-        *((f, f"harness.{f}") for f in ("tasks", "finetune", "leaderboards")),
-    ):
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            parts = path.relative_to(ROOT / folder).with_suffix("").parts
-            if folder == "harness" and parts[0] in ("tasks", "finetune", "leaderboards"):
-                continue  # the links, which are walked by their own folders
-            found.append((".".join((prefix, *(part for part in parts if part != "__init__"))), path))
-    return found
+"""All that may import torch, transformers, peft and datasets. Everything else belongs to the parent process."""
+INSIDE_A_FUNCTION = {
+    "harness.data.hub": {"datasets"},
+    "harness.data.offline": {"datasets"},
+    "harness.tokens.tokenizer": {"transformers"},
+    "harness.authoring.check": {"transformers"},
+}
+"""Modules of the parent with a function that needs such a package: it is imported when the function is called."""
 
 
-def imports(path: Path) -> set[str]:
-    """Modules of ours that a file imports at run time, `if TYPE_CHECKING:` left out."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    typing_only = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
-        for inner in ast.walk(node)
+def may_import_torch(module: str) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in WITH_TORCH)
+
+
+def is_written_by_users(path: Path) -> bool:
+    return any(line.startswith(("@task", "@method")) for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def test_every_room_has_a_place_in_the_order() -> None:
+    rooms = {house.room_of(module) for module in MODULES} - {house.FACADE, *house.LEAVES}
+    assert rooms == set(house.ORDER)
+    assert len(set(house.ORDER)) == len(house.ORDER)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if house.room_of(name) in house.ORDER])
+def test_a_room_imports_only_from_rooms_before_it(module: str) -> None:
+    here = house.ORDER.index(house.room_of(module))
+    rooms = {name: house.room_of(name) for name in house.imports_of(MODULES[module], MODULES, harness.__all__)}
+    later = {
+        name
+        for name, room in rooms.items()
+        if room in house.LEAVES or (room in house.ORDER and house.ORDER.index(room) > here)
     }
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if node in typing_only:
-            continue
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module == "harness":
-            names |= {
-                f"harness.{alias.name}" if alias.name not in harness.__all__ else "harness" for alias in node.names
-            }
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-    return {name for name in names if name.partition(".")[0] == "harness"}
+    assert later == set(), f"{module} imports {later}, which belong to later rooms"
 
 
-def room(module: str) -> str:
-    return [*module.split("."), "__init__"][1]
-
-
-def test_every_room_has_a_floor() -> None:
-    placed = {name for floor in FLOORS for name in floor} | {"tasks"}
-    assert {room(module) for module, _ in files()} - placed == set()
-
-
-@pytest.mark.parametrize(("module", "path"), [pytest.param(m, p, id=m) for m, p in files() if room(m) != "tasks"])
-def test_a_room_imports_only_from_below(module: str, path: Path) -> None:
-    height = {name: index for index, floor in enumerate(FLOORS) for name in floor}
-    above = {name for name in imports(path) if height.get(room(name), 0) > height.get(room(module), 0)}
-    assert above == set(), f"{module} imports from above: {above}"
+def test_no_two_rooms_import_from_one_another() -> None:
+    assert house.cycles(GRAPH) == []
 
 
 @pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, id=module)
-        for module, path in files()
-        if room(module) in ("tasks", "finetune")
-        and any(line.startswith(("@task", "@method")) for line in path.read_text().splitlines())
-    ],
+    "module",
+    [name for name, path in MODULES.items() if house.room_of(name) in house.LEAVES and is_written_by_users(path)],
 )
-def test_tasks_and_methods_use_the_public_names_alone(path: Path) -> None:
-    assert imports(path) <= {"harness"}
+def test_tasks_and_methods_use_the_public_names_alone(module: str) -> None:
+    assert house.imports_of(MODULES[module], MODULES, harness.__all__) <= {"harness"}
 
 
 def test_no_public_name_is_hidden_by_a_module() -> None:
-    """Importing `harness.task` would put a module where `@task` was."""
-    assert {room(module) for module, _ in files()} & set(harness.__all__) == set()
+    """Importing a module `harness.task` would put it where `@task` was."""
+    names = {module.split(".")[1] for module in MODULES if "." in module}
+    assert names & set(harness.__all__) == set()
 
 
-def test_the_parents_rooms_import_no_torch() -> None:
-    modules = [module for module, _ in files() if room(module) in WITHOUT_TORCH]
-    code = (
-        "import importlib, sys\n"
-        f"for name in {modules}:\n"
-        "    importlib.import_module(name)\n"
-        "    assert not {'torch', 'transformers', 'peft', 'datasets'} & set(sys.modules), name\n"
+def test_a_class_name_occurs_once() -> None:
+    named = Counter(name for path in MODULES.values() for name in house.classes_of(path))
+    assert [name for name, count in named.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if not may_import_torch(name)])
+def test_functions_of_the_parent_import_torch_nowhere_but_where_listed(module: str) -> None:
+    assert house.heavy_imports(MODULES[module]) == INSIDE_A_FUNCTION.get(module, set())
+
+
+def test_only_the_childs_rooms_import_torch() -> None:
+    """Imports every other module in one process, then asks which heavy package came along, and by whom."""
+    modules = [name for name in MODULES if not may_import_torch(name)]
+    done = subprocess.run(
+        [sys.executable, "-c", house.WATCH_IMPORTS, *modules], check=False, capture_output=True, text=True
     )
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert {room(module) for module in modules} == set(WITHOUT_TORCH)
+
+
+@pytest.mark.parametrize("module", ["harness.comparison.state", "harness.report.tables", "harness.tokens.packs"])
+def test_the_guard_sees_a_planted_import(module: str, tmp_path: Path) -> None:
+    """A copy of the package with `import torch` in one of the parent's modules is caught, and the module is named."""
+    planted = house.copy_of_the_package(tmp_path)
+    (planted / "torch.py").write_text("")  # the real one takes seconds
+    path = planted / MODULES[module].relative_to(house.ROOT)
+    path.write_text(path.read_text(encoding="utf-8") + "\nimport torch\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", house.WATCH_IMPORTS, "harness.errors", module, "harness.cli"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=planted,
+        env={"PYTHONPATH": str(planted), "PATH": ""},
+    )
+    assert done.returncode == 1 and f"{module} imports torch" in done.stderr, done.stderr
+
+
+def test_what_may_import_torch_exists() -> None:
+    assert [name for name in WITH_TORCH if not any(m == name or m.startswith(f"{name}.") for m in MODULES)] == []
 
 
 def test_help_imports_neither_pydantic_nor_numpy() -> None:

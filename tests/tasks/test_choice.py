@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import Choose, Output, UserError, acc_bytes, acc_norm, label, mc2, rows
-from harness.prompts.render import Item, Prompting, render, render_examples
+from harness.jobs import Item
+from harness.prompts.render import Prompting, render, render_examples
 from harness.registry.find import find, load_task
 
 GOLDENS = json.loads((Path(__file__).parents[1] / "goldens" / "choice.json").read_text())

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from harness.api import Choose, Generate, Output, Task
 from harness.data.sources import rows
 from harness.errors import UserError
+from harness.jobs import Item
 from harness.metrics import code
 from harness.metrics.code import estimate, pass_at
-from harness.prompts.render import Item, Prompting, render, render_examples
+from harness.prompts.render import Prompting, render, render_examples
 from harness.registry.find import find, load_task, task_metrics
 from harness.sandbox.run import Outcome
 

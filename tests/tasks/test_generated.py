@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from harness import Generate, Output, UserError
 from harness.api import Metric, Task
+from harness.jobs import Item
 from harness.leaderboards.page import render as page
 from harness.metrics.function_call import arguments, call, function, read_call, same
-from harness.prompts.render import Item, render
+from harness.prompts.render import render
 from harness.registry.find import find, find_metric, load_task
 from harness.report.heatmap import grid_lines, grids, parts
 from harness.report.screen import screen

@@ -25,8 +25,9 @@ from harness import (
     pearson,
     rmse,
 )
+from harness.jobs import Item
 from harness.metrics.regression import first_number, last_number
-from harness.prompts.render import Item, render, render_examples
+from harness.prompts.render import render, render_examples
 from harness.registry.find import find, load_task
 
 

@@ -17,7 +17,8 @@ from tiny_models import save_tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness import Text, UserError, evaluate
-from harness.prompts.render import Item, Prompting, render, render_examples
+from harness.jobs import Item
+from harness.prompts.render import Prompting, render, render_examples
 from harness.registry.find import find, load_task, parse_task
 from harness.tasks.wikitext import detokenised
 

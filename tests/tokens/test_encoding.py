@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UserError
-from harness.prompts.render import Example
+from harness.jobs import Example
 from harness.tokens.encode import Encoder
 from harness.tokens.training_labels import IGNORED, blocks, tokenise
 

@@ -20,17 +20,17 @@ from harness.jobs import (
     Advanced,
     BenchJob,
     EnvironmentJob,
+    Example,
     Packed,
     Recipe,
     Resumed,
     ScoreJob,
     ScoreVariant,
-    TrainingSettings,
     TrainJob,
     VariantLoading,
     VariantStarted,
 )
-from harness.prompts.render import Example
+from harness.settings import TrainingSettings
 from harness.worker import server as worker
 from harness.worker.server import JobFailed, Server, is_out_of_memory
 

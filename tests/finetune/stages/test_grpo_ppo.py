@@ -17,9 +17,8 @@ from harness.finetune.stages.judges import FunctionJudge, load_judge
 from harness.finetune.stages.policy import answer_mask, token_logprobs
 from harness.finetune.stages.rollouts import Prompts, roll_out
 from harness.finetune.training import steps as optimizer_steps
-from harness.jobs import HEAD_FILE, RewardFunction, TrainJob
+from harness.jobs import HEAD_FILE, Example, RewardFunction, TrainJob
 from harness.models.load import load_base
-from harness.prompts.render import Example
 from harness.worker import child
 
 PROMPTS = [Example(f"Question: {name}? Answer:", f" {name}") for name in stages.NAMES]

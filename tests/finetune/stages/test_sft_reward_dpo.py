@@ -12,18 +12,17 @@ import torch
 from stages import PAIRS, Interrupted, attached, job_for, recipe_of, steps, train
 from torch.nn import functional
 
-from harness.comparison.records import inference_record
+from harness.comparison.document import inference_record
 from harness.errors import UserError
 from harness.finetune.stages import dpo
 from harness.finetune.stages.dpo import Dpo, dpo_losses
 from harness.finetune.stages.pairs import encode_pairs
 from harness.finetune.stages.policy import Beginning
 from harness.finetune.training import steps as optimizer_steps
-from harness.jobs import HEAD_FILE, BenchJob, Recipe, ScoreJob, ScoreVariant, TaskRequests
+from harness.jobs import HEAD_FILE, BenchJob, Example, Recipe, ScoreJob, ScoreVariant, TaskRequests
 from harness.models.artifacts import load_trained
 from harness.models.load import Resident, count_parameters, load_base, method_function
 from harness.models.reward_head import has_reward_head, last_token_values, made_on
-from harness.prompts.render import Example
 from harness.worker import child
 
 

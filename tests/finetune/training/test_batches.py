@@ -14,8 +14,8 @@ from torch.nn import functional
 from harness.errors import UserError
 from harness.finetune.stages.sft import Sft
 from harness.finetune.training.batches import Packing, Padding, pack, packing_fault
-from harness.jobs import TrainingSettings, TrainJob
-from harness.prompts.render import Example
+from harness.jobs import Example, TrainJob
+from harness.settings import TrainingSettings
 from harness.tokens.training_labels import IGNORED
 from harness.worker import child
 

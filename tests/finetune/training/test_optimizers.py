@@ -10,8 +10,8 @@ from architectures import random_model
 from peft import LoraConfig, get_peft_model
 
 from harness.errors import UserError
-from harness.finetune.training.optimizers import OPTIMIZERS, optimizer_name, parameter_groups, schedule
-from harness.jobs import TrainingSettings
+from harness.finetune.training.optimizers import parameter_groups, schedule
+from harness.settings import OPTIMIZERS, TrainingSettings, optimizer_name
 
 SETTINGS = TrainingSettings(
     lr=1e-2, steps=20, epochs=None, batch_size=8, micro_batch_size=8, max_length=64, seed=0, weight_decay=0.1

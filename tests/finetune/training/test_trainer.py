@@ -21,9 +21,9 @@ from harness.config.parse import configure
 from harness.errors import UserError
 from harness.finetune.stages import sft
 from harness.finetune.training import batches, steps, trainer
-from harness.jobs import TRAINED_FILE, Advanced, Event, Method, Monitor, Recipe, Trained, TrainingSettings, TrainJob
+from harness.jobs import TRAINED_FILE, Advanced, Event, Example, Method, Monitor, Recipe, Trained, TrainJob
 from harness.models.load import Resident, load_base, method_function
-from harness.prompts.render import Example
+from harness.settings import TrainingSettings
 from harness.tokens.training_labels import tokenise
 from harness.worker import child
 

@@ -16,8 +16,7 @@ from harness.api import Metric
 from harness.finetune.training.parts import length, split
 from harness.finetune.training.steps import Repeated
 from harness.finetune.training.validation import Undisturbed, distance, headline
-from harness.jobs import Raw
-from harness.prompts.render import Item
+from harness.jobs import Item, Raw
 
 ITEMS = [Item(tiny.generate(str(n), id=str(n)), Generate(str(n), str(n)), None, None) for n in range(3)]
 RAWS = [Raw(index, 1, False, 1, texts=(text,)) for index, text in ((2, "2"), (0, "x"), (1, "1"))]

@@ -1,0 +1,192 @@
+"""How each variant's model is made: from a prepared training to the job, recipe and keys that a child gets."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+from harness.comparison.state import Session, State
+from harness.data.model_files import Snapshot
+from harness.jobs import QUANT_OF_BITS, Base, Bits, MergeJob, Method, Quant, Recipe, RewardFunction, TrainJob
+from harness.prepare.trainings import Training, precision_of
+from harness.registry.find import recorded_method, source_digest
+from harness.runs.folder import CostRecord
+from harness.settings import TrainingSettings
+from harness.storage import key
+
+
+def train_job(session: Session, training: Training) -> TrainJob:
+    """What a child needs to train, its key included."""
+    base = _base(session, _quantization(training), _start_checkpoint(session, training))
+    settings = _training_settings(session, training)
+    start, reward = _start_adapter(session, training), _reward(session, training)
+    packages = session.environment["packages"]
+    return TrainJob(
+        base=base,
+        method=_method(training),
+        training=settings,
+        examples=training.data.examples,
+        saves=training.saves,
+        output=session.folder.artifact(training.id, training.saves),
+        log=session.folder.train_log(training.id),
+        state=session.folder.train_state(training.id),
+        validation=training.validation.examples if training.validation else (),
+        monitor=training.monitor,
+        start=start,
+        reward=reward,
+        report_to=session.config.report_to,
+        train_key=key(
+            model=session.prepared.model.digest,
+            method=training.entry.name,
+            method_source=source_digest(training.entry),
+            hyperparameters=training.hyperparameters,
+            settings=vars(settings),
+            data=training.data.digest,
+            validation=training.validation.digest if training.validation else None,
+            monitor=training.monitor and [training.monitor.digest, [i.request.sha256 for i in training.monitor.items]],
+            given=[_given_digest(session, given) for given in (training.start, training.reward)],
+            dtype=base.dtype,
+            device=base.device.split(":")[0],
+            packages={name: packages[name] for name in ("torch", "transformers", "peft", "bitsandbytes")},
+        ),
+    )
+
+
+def recipe(session: Session, state: State) -> Recipe:
+    """How a variant's model is made for scoring and timing: see `harness.models.load`."""
+    row, spec = state.row, state.row.spec
+    if spec.kind == "base":
+        return Recipe(_base(session, QUANT_OF_BITS[spec.bits]))
+    if row.adapter is not None and not row.adapter.is_adapter:
+        return Recipe(_base(session, QUANT_OF_BITS[spec.bits], row.adapter.folder))
+    if row.adapter is not None:
+        return _with_adapter(
+            session, spec.bits, None, row.adapter.folder, recorded_method(row.adapter.folder), spec.merged
+        )
+    assert row.training is not None and state.artifact is not None
+    return _trained_recipe(session, row.training, state.artifact, spec.bits, spec.merged)
+
+
+def merge_job(session: Session, state: State) -> MergeJob:
+    """What a child needs to leave a trained variant as a checkpoint; its transforms play no part."""
+    training = state.row.training
+    assert training is not None and state.artifact is not None
+    return MergeJob(_trained_recipe(session, training, state.artifact, None, True), session.folder.merged(training.id))
+
+
+def cost_record(session: Session, state: State) -> CostRecord:
+    """Where a variant's timing is kept; its key holds whatever decides how long things take."""
+    made, environment = recipe(session, state), session.environment
+    artifact = Snapshot(state.name, state.artifact).weights_digest if state.artifact else None
+    names = ("device_name", "driver", "threads", "packages")
+    cost_key = key(
+        model=session.prepared.model.digest,
+        base=[made.base.folder.name, made.base.device, made.base.dtype, made.base.quant],
+        artifact=artifact or (state.row.adapter.digest if state.row.adapter else None),
+        transforms=state.row.spec.transforms,
+        machine={name: environment[name] for name in names},
+    )
+    return session.folder.costs(session.kept_as(state), cost_key)
+
+
+def _training_settings(session: Session, training: Training) -> TrainingSettings:
+    """Every setting of a training, defaults filled in."""
+    given = training.settings.model_dump(exclude_none=True)
+    names = {field.name for field in fields(TrainingSettings)} & given.keys()
+    return TrainingSettings(
+        **{name: given[name] for name in names}
+        | {
+            "lr": training.lr,
+            "steps": training.steps,
+            "epochs": training.epochs,
+            "batch_size": training.batch_size,
+            "micro_batch_size": min(given.get("micro_batch_size", training.batch_size), training.batch_size),
+            "max_length": training.max_length,
+            "seed": training.seed,
+            "precision": precision_of(training.settings, session.environment),
+        }
+    )
+
+
+def _artifact_of(session: Session, training: Training) -> Path:
+    return session.folder.artifact(training.id, training.saves)
+
+
+def _start_checkpoint(session: Session, training: Training) -> Path | None:
+    """The folder of the whole checkpoint that a training goes on from: its base."""
+    start = training.start
+    if isinstance(start, Training):
+        if start.saves == "checkpoint":
+            return _artifact_of(session, start)
+        return _start_checkpoint(session, start)  # an adapter stands on the base of the one it goes on from
+    return start.folder if start is not None and not start.is_adapter else None
+
+
+def _start_adapter(session: Session, training: Training) -> Path | None:
+    """The folder of the adapter that a training goes on from."""
+    start = training.start
+    if isinstance(start, Training):
+        return None if start.saves == "checkpoint" else _artifact_of(session, start)
+    return start.folder if start is not None and start.is_adapter else None
+
+
+def _reward(session: Session, training: Training) -> Recipe | RewardFunction | None:
+    reward = training.reward
+    if isinstance(reward, Training):
+        return _trained_recipe(session, reward, _artifact_of(session, reward), None, False)
+    if isinstance(reward, Snapshot):
+        if not reward.is_adapter:
+            return Recipe(_base(session, None, reward.folder))
+        return _with_adapter(session, None, None, reward.folder, recorded_method(reward.folder), False)
+    return reward
+
+
+def _given_digest(session: Session, given: Training | Snapshot | RewardFunction | None) -> str | None:
+    """Digest of what a training goes on from or is judged by."""
+    if isinstance(given, Training):
+        return Snapshot(given.id, _artifact_of(session, given)).weights_digest
+    return given.digest if given else None
+
+
+def _trained_recipe(session: Session, training: Training, artifact: Path, bits: Bits, merged: bool) -> Recipe:
+    if training.saves == "checkpoint":
+        return Recipe(_base(session, QUANT_OF_BITS[bits], artifact))
+    saved_by_peft = (artifact / "adapter_config.json").is_file()
+    method = None if saved_by_peft else _method(training)
+    return _with_adapter(
+        session, bits, _quantization(training), artifact, method, merged, _start_checkpoint(session, training)
+    )
+
+
+def _with_adapter(
+    session: Session,
+    bits: Bits,
+    load: Quant | None,
+    adapter: Path,
+    method: Method | None,
+    merged: bool,
+    checkpoint: Path | None = None,
+) -> Recipe:
+    if merged:  # merged at the precision it was trained at, then quantized
+        return Recipe(_base(session, load, checkpoint), adapter, True, bits, method)
+    return Recipe(_base(session, QUANT_OF_BITS[bits] or load, checkpoint), adapter, method=method)
+
+
+def _base(session: Session, quant: Quant | None = None, folder: Path | None = None) -> Base:
+    return Base(
+        folder or session.prepared.model.folder,
+        session.environment["device"],
+        session.environment["dtype"],
+        quant,
+        session.config.trust_remote_code,
+    )
+
+
+def _quantization(training: Training) -> Quant | None:
+    found: Quant | None = training.entry.quantization(training.hyperparameters)
+    return found
+
+
+def _method(training: Training) -> Method:
+    entry = training.entry
+    return Method(entry.name, entry.path, entry.module, training.hyperparameters)
