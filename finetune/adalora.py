@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness import linear_layers, method
+from harness.finetune._peft import add_adapter
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -35,14 +36,15 @@ def adalora(
     layers: Sequence[int] | None = None,
 ) -> Module:
     """Ranks cut from `init_rank` to `rank` on average, after `hold` and before `settle` of the steps."""
-    from peft import AdaLoraConfig, get_peft_model
+    from peft import AdaLoraConfig
 
     if rank > init_rank:
         raise ValueError(f"`rank` {rank} is above `init_rank` {init_rank}, from which ranks are cut")
     if hold < 0 or settle < 0 or hold + settle >= 1:
         raise ValueError(f"`hold` {hold:g} and `settle` {settle:g} are shares of the steps that leave none to cut in")
-    config = AdaLoraConfig(
-        task_type="CAUSAL_LM",
+    return add_adapter(
+        model,
+        AdaLoraConfig,
         target_r=rank,
         init_r=init_rank,
         lora_alpha=2 * rank if alpha is None else alpha,
@@ -54,5 +56,3 @@ def adalora(
         deltaT=interval,
         target_modules=linear_layers(model, target_modules, layers=layers, rank=init_rank),
     )
-    adapted: Module = get_peft_model(model, config)
-    return adapted

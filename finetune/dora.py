@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness import linear_layers, method
+from harness import method
+from harness.finetune._peft import add_lora
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -29,15 +30,6 @@ def dora(
     layers: Sequence[int] | None = None,
 ) -> Module:
     """LoRA on directions, and a trained length for each output; `alpha` defaults to twice the rank."""
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        use_dora=True,
-        r=rank,
-        lora_alpha=2 * rank if alpha is None else alpha,
-        lora_dropout=dropout,
-        target_modules=linear_layers(model, target_modules, layers=layers, rank=rank),
+    return add_lora(
+        model, rank=rank, alpha=alpha, dropout=dropout, target_modules=target_modules, layers=layers, use_dora=True
     )
-    adapted: Module = get_peft_model(model, config)
-    return adapted

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness import linear_layers, method
+from harness.finetune._peft import add_adapter
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -31,7 +32,7 @@ def ia3(
     layers: Sequence[int] | None = None,
 ) -> Module:
     """Trained factors on keys, values and inner activations, or on the outputs of the linear layers that are named."""
-    from peft import IA3Config, get_peft_model
+    from peft import IA3Config
 
     if target_modules is None:
         heads = [name for name in linear_layers(model, "attention", layers=layers) if _is(_KEYS_AND_VALUES, name)]
@@ -41,9 +42,7 @@ def ia3(
     if not chosen:
         raise ValueError("no keys, values and inner activations are known of this architecture: give `target_modules`")
     inner = [name for name in chosen if _is(_AFTER_ACTIVATION, name)]
-    config = IA3Config(task_type="CAUSAL_LM", target_modules=chosen, feedforward_modules=inner)
-    adapted: Module = get_peft_model(model, config)
-    return adapted
+    return add_adapter(model, IA3Config, target_modules=chosen, feedforward_modules=inner)
 
 
 def _is(kind: re.Pattern[str], name: str) -> bool:

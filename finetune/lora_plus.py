@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness import linear_layers, method
+from harness import method
+from harness.finetune._peft import add_lora
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -31,18 +32,9 @@ def lora_plus(
     layers: Sequence[int] | None = None,
 ) -> Module:
     """LoRA with `ratio` times the rate for its second matrix; `alpha` defaults to twice the rank."""
-    from peft import LoraConfig, get_peft_model
-
     if ratio <= 0:
         raise ValueError(f"`ratio` is {ratio:g}: with it the second matrix would not learn")
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=rank,
-        lora_alpha=2 * rank if alpha is None else alpha,
-        lora_dropout=dropout,
-        target_modules=linear_layers(model, target_modules, layers=layers, rank=rank),
-    )
-    adapted: Module = get_peft_model(model, config)
+    adapted = add_lora(model, rank=rank, alpha=alpha, dropout=dropout, target_modules=target_modules, layers=layers)
     for name, parameter in adapted.named_parameters():
         if ".lora_B." in name:
             parameter.lr_scale = ratio  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness import linear_layers, method
+from harness.finetune._peft import add_adapter
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -28,13 +29,12 @@ def miss(
     layers: Sequence[int] | None = None,
 ) -> Module:
     """One matrix of `rank` rows for each linear layer, shared by the shards of its inputs."""
-    from peft import MissConfig, get_peft_model
+    from peft import MissConfig
 
-    config = MissConfig(
-        task_type="CAUSAL_LM",
+    return add_adapter(
+        model,
+        MissConfig,
         r=rank,
         miss_dropout=dropout,
         target_modules=linear_layers(model, target_modules, layers=layers, rank=rank),
     )
-    adapted: Module = get_peft_model(model, config)
-    return adapted

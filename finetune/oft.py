@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness import linear_layers, method
+from harness.finetune._peft import add_adapter
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -29,14 +30,13 @@ def oft(
     layers: Sequence[int] | None = None,
 ) -> Module:
     """Trained rotations of blocks of `block_size` inputs, or of the nearest size that divides a layer's."""
-    from peft import OFTConfig, get_peft_model
+    from peft import OFTConfig
 
-    config = OFTConfig(
-        task_type="CAUSAL_LM",
+    return add_adapter(
+        model,
+        OFTConfig,
         r=0,
         oft_block_size=block_size,
         module_dropout=dropout,
         target_modules=linear_layers(model, target_modules, layers=layers),
     )
-    adapted: Module = get_peft_model(model, config)
-    return adapted

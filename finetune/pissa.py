@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness import linear_layers, method
+from harness.finetune._peft import add_adapter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,9 +68,9 @@ def olora(
 
 def _from_weights(model: Module, factors: Callable[[Tensor], tuple[Tensor, Tensor]], **options: Any) -> Module:
     """LoRA that starts at `second @ first`, and beside it the same, frozen and negative."""
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
 
-    adapted: Any = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **options))
+    adapted: Any = add_adapter(model, LoraConfig, **options)
     adapted.add_adapter("start", LoraConfig(task_type="CAUSAL_LM", **options))
     for module in adapted.modules():
         if hasattr(module, "lora_A") and "start" in module.lora_A:

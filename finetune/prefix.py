@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from harness import UserError, method, starting_keys_and_values
+from harness.finetune._peft import add_prefix
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -35,23 +36,7 @@ def prefix(
     text: str = "",
 ) -> Module:
     """Keys and values before the text in every layer, written by a network of `width` where `projection` is on."""
-    from peft import PrefixTuningConfig, get_peft_model
-
     if projection and init != "random":
         raise UserError(f"a prefix with a projection starts at random, not as `{init}`", hint="add `projection=false`")
     start = starting_keys_and_values(model, tokens, init=init, text=text)
-    _, layers, _, heads, dimension = start.shape
-    config = PrefixTuningConfig(
-        task_type="CAUSAL_LM",
-        num_virtual_tokens=tokens,
-        num_layers=layers,
-        num_attention_heads=heads,
-        token_dim=heads * dimension,
-        encoder_hidden_size=width,
-        prefix_projection=projection,
-    )
-    adapted = get_peft_model(model, config)
-    if not projection:
-        adapted.prompt_encoder["default"].embedding.weight.data.copy_(start.flatten(1))
-    learner: Module = adapted
-    return learner
+    return add_prefix(model, start, prefix_projection=projection, encoder_hidden_size=width)

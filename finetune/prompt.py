@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from harness import method, starting_embeddings
+from harness.finetune._peft import add_prompt
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -23,10 +24,6 @@ def prompt(
     model: Module, *, tokens: int = 20, init: Literal["vocab", "text", "random"] = "vocab", text: str = ""
 ) -> Module:
     """Learned embeddings before the text: `tokens` of them, that start as words, as a text, or at random."""
-    from peft import PromptTuningConfig, get_peft_model
+    from peft import PromptTuningConfig
 
-    start = starting_embeddings(model, tokens, init=init, text=text)
-    adapted = get_peft_model(model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=tokens))
-    adapted.prompt_encoder["default"].embedding.weight.data.copy_(start)
-    learner: Module = adapted
-    return learner
+    return add_prompt(model, PromptTuningConfig, starting_embeddings(model, tokens, init=init, text=text))

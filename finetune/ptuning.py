@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from harness import method, starting_embeddings
+from harness.finetune._peft import add_adapter
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -25,14 +26,13 @@ def ptuning(
     model: Module, *, tokens: int = 20, encoder: Literal["mlp", "lstm"] = "mlp", width: int | None = None
 ) -> Module:
     """Embeddings before the text, written by an MLP or an LSTM of `width` (the model's, unless given)."""
-    from peft import PromptEncoderConfig, get_peft_model
+    from peft import PromptEncoderConfig
 
     start = starting_embeddings(model, tokens)
-    config = PromptEncoderConfig(
-        task_type="CAUSAL_LM",
+    return add_adapter(
+        model,
+        PromptEncoderConfig,
         num_virtual_tokens=tokens,
         encoder_reparameterization_type=encoder.upper(),
         encoder_hidden_size=width or start.shape[1],
     )
-    adapted: Module = get_peft_model(model, config)
-    return adapted

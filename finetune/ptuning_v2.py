@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from harness import method, starting_keys_and_values
+from harness.finetune._peft import add_prefix
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -23,18 +24,4 @@ def ptuning_v2(
     model: Module, *, tokens: int = 20, init: Literal["vocab", "text", "random"] = "vocab", text: str = ""
 ) -> Module:
     """Keys and values before the text in every layer, that start as words, as a text, or at random."""
-    from peft import PrefixTuningConfig, get_peft_model
-
-    start = starting_keys_and_values(model, tokens, init=init, text=text)
-    _, layers, _, heads, dimension = start.shape
-    config = PrefixTuningConfig(
-        task_type="CAUSAL_LM",
-        num_virtual_tokens=tokens,
-        num_layers=layers,
-        num_attention_heads=heads,
-        token_dim=heads * dimension,
-    )
-    adapted = get_peft_model(model, config)
-    adapted.prompt_encoder["default"].embedding.weight.data.copy_(start.flatten(1))
-    learner: Module = adapted
-    return learner
+    return add_prefix(model, starting_keys_and_values(model, tokens, init=init, text=text))

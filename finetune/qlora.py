@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from harness import linear_layers, method
+from harness import method
+from harness.finetune._peft import add_lora
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -31,16 +32,6 @@ def qlora(
     quant: Literal["nf4", "nf4_single", "fp4", "fp4_single", "int8"] = "nf4",
 ) -> Module:
     """Low-rank matrices beside a quantized base: `quant`; `_single` leaves the scales in float32."""
-    from peft import LoraConfig, get_peft_model
-
     if not getattr(model, "is_quantized", False):
         raise ValueError(f"the base is to be in {quant}, and is not quantized")
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=rank,
-        lora_alpha=2 * rank if alpha is None else alpha,
-        lora_dropout=dropout,
-        target_modules=linear_layers(model, target_modules, layers=layers, rank=rank),
-    )
-    adapted: Module = get_peft_model(model, config)
-    return adapted
+    return add_lora(model, rank=rank, alpha=alpha, dropout=dropout, target_modules=target_modules, layers=layers)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness import linear_layers, method
+from harness.finetune._peft import add_adapter
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -30,14 +31,13 @@ def randlora(
     layers: Sequence[int] | None = None,
 ) -> Module:
     """Trained mixtures of random matrices of rank `rank`, times `scale`."""
-    from peft import RandLoraConfig, get_peft_model
+    from peft import RandLoraConfig
 
-    config = RandLoraConfig(
-        task_type="CAUSAL_LM",
+    return add_adapter(
+        model,
+        RandLoraConfig,
         r=rank,
         randlora_alpha=round(scale * rank),
         randlora_dropout=dropout,
         target_modules=linear_layers(model, target_modules, layers=layers, rank=rank),
     )
-    adapted: Module = get_peft_model(model, config)
-    return adapted

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness import linear_layers, method
+from harness import method
+from harness.finetune._peft import add_lora
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -30,15 +31,6 @@ def rslora(
     layers: Sequence[int] | None = None,
 ) -> Module:
     """LoRA with a scale that suits any rank; meant for high ones."""
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        use_rslora=True,
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules=linear_layers(model, target_modules, layers=layers, rank=rank),
+    return add_lora(
+        model, rank=rank, alpha=alpha, dropout=dropout, target_modules=target_modules, layers=layers, use_rslora=True
     )
-    adapted: Module = get_peft_model(model, config)
-    return adapted

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness import linear_layers, method
+from harness.finetune._peft import add_adapter
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -27,12 +28,11 @@ def shira(
     layers: Sequence[int] | None = None,
 ) -> Module:
     """Randomly picked entries of each weight, as many as LoRA of `rank` has; where is saved too."""
-    from peft import ShiraConfig, get_peft_model
+    from peft import ShiraConfig
 
-    config = ShiraConfig(
-        task_type="CAUSAL_LM",
+    return add_adapter(
+        model,
+        ShiraConfig,
         r=rank,
         target_modules=linear_layers(model, target_modules, layers=layers, rank=rank),
     )
-    adapted: Module = get_peft_model(model, config)
-    return adapted

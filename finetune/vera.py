@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness import linear_layers, method
+from harness.finetune._peft import add_adapter
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -28,15 +29,14 @@ def vera(
     layers: Sequence[int] | None = None,
 ) -> Module:
     """Trained vectors around random matrices of rank `rank`, which all layers share."""
-    from peft import VeraConfig, get_peft_model
+    from peft import VeraConfig
 
     if rank < 1:
         raise ValueError(f"a rank of {rank} has nothing to train")
-    config = VeraConfig(
-        task_type="CAUSAL_LM",
+    return add_adapter(
+        model,
+        VeraConfig,
         r=rank,
         vera_dropout=dropout,
         target_modules=linear_layers(model, target_modules, layers=layers),
     )
-    adapted: Module = get_peft_model(model, config)
-    return adapted
