@@ -1,6 +1,6 @@
 """Shared steps of the methods built on the peft library: add an adapter, a LoRA, a learned prompt or a learned prefix.
 
-Private to the built-in methods. A method of your own calls `get_peft_model` itself, as in finetune/README.md.
+Only the built-in methods use this module. Your own method calls `get_peft_model` itself, as in finetune/README.md.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ def add_prompt(model: Module, config: type[Any], start: Tensor, **options: Any) 
         start: `[tokens, width]`.
         options: Further keys of the configuration.
     """
-    adapted: Any = add_adapter(model, config, num_virtual_tokens=len(start), **options)
-    adapted.prompt_encoder["default"].embedding.weight.data.copy_(start)
-    learner: Module = adapted
-    return learner
+    adapted = add_adapter(model, config, num_virtual_tokens=len(start), **options)
+    encoder: Any = adapted.get_submodule("prompt_encoder.default")
+    encoder.embedding.weight.data.copy_(start)
+    return adapted
 
 
 def add_prefix(model: Module, start: Tensor, *, prefix_projection: bool = False, **options: Any) -> Module:

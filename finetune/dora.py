@@ -1,7 +1,8 @@
-"""DoRA: the length of each row of a weight is trained by itself, LoRA turns its direction.
+"""DoRA: trains the length of each row of a weight separately; LoRA changes the direction.
 
-Paper: Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation", 2024 (arXiv 2402.09353). Often a little better than LoRA
-at small ranks; slower and larger while training, and several times slower to generate with until it is merged.
+Paper: Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation", 2024 (arXiv 2402.09353). Often a little better than
+LoRA at small ranks. Training is slower and needs more memory; generation is several times slower until the adapter is
+merged.
 
 Example:
     harness compare lora dora dora@merged
@@ -29,7 +30,7 @@ def dora(
     target_modules: str | Sequence[str] = "all-linear",
     layers: Sequence[int] | None = None,
 ) -> Module:
-    """LoRA on directions, and a trained length for each output; `alpha` defaults to twice the rank."""
+    """LoRA on directions and a trained length for each output; `alpha` defaults to twice the rank."""
     return add_lora(
         model, rank=rank, alpha=alpha, dropout=dropout, target_modules=target_modules, layers=layers, use_dora=True
     )

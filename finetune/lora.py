@@ -1,8 +1,8 @@
 """LoRA: low-rank matrices beside frozen weights.
 
 Paper: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021 (arXiv 2106.09685). All linear layers by
-default: attention alone loses even at equal parameters (Schulman et al., "LoRA Without Regret", 2025). The method to hold
-the others against.
+default: attention only is worse even with as many parameters (Schulman et al., "LoRA Without Regret", 2025). The
+baseline for the other parameter-efficient methods.
 
 Example:
     harness compare base lora:rank=8 lora:rank=64 lora:target_modules=attention lora:layers=-1+-2

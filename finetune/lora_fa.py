@@ -1,8 +1,8 @@
-"""LoRA-FA: the first matrix of LoRA stays at its random start, only the second one is trained.
+"""LoRA-FA: LoRA with a fixed random first matrix; only the second matrix is trained.
 
 Paper: Zhang et al., "LoRA-FA: Memory-efficient Low-rank Adaptation for Large Language Models Fine-tuning", 2023 (arXiv
-2308.03303). A weight's input need not be kept for the backward pass, only its `rank` projections: for long sequences
-without activation checkpointing. The random matrices are part of the adapter and saved with it.
+2308.03303). The backward pass needs only the `rank` projections of a layer's input, not the input: for long sequences
+without activation checkpointing. The random matrices are part of the adapter and are saved with it.
 
 Example:
     harness compare lora lora_fa

@@ -1,7 +1,7 @@
-"""MiSS: each layer's inputs are summed in shards of `rank`, and one small matrix acts on the sums.
+"""MiSS: sums each layer's inputs in shards of `rank` and applies one small matrix to the sums.
 
-Paper: Kang and Yin, "MiSS: Revisiting the Trade-off in LoRA with an Efficient Shard-Sharing Structure", 2024 (arXiv 2409.15371).
-One matrix where LoRA has two; among the best rows of peft's own comparison, at the speed of LoRA.
+Paper: Kang and Yin, "MiSS: Revisiting the Trade-off in LoRA with an Efficient Shard-Sharing Structure", 2024 (arXiv
+2409.15371). One matrix where LoRA has two. Among the best methods in peft's own comparison, as fast as LoRA.
 
 Example:
     harness compare lora miss miss:rank=16

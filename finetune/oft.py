@@ -1,8 +1,8 @@
-"""OFT: blocks of each layer's inputs are turned by trained orthogonal matrices.
+"""OFT: rotates blocks of each layer's inputs by trained orthogonal matrices.
 
 Papers: Qiu et al., "Controlling Text-to-Image Diffusion by Orthogonal Finetuning", 2023 (arXiv 2306.07280); Qiu et al.,
-"Orthogonal Finetuning Made Scalable", 2025 (arXiv 2506.19847), which is the form used here. Lengths and angles between
-neurons stay as they were: for keeping what the base knows.
+"Orthogonal Finetuning Made Scalable", 2025 (arXiv 2506.19847), which is the form used here. The lengths of neurons
+and the angles between them do not change: for keeping the base's knowledge.
 
 Example:
     harness compare lora oft oft:block_size=16
@@ -29,7 +29,7 @@ def oft(
     target_modules: str | Sequence[str] = "all-linear",
     layers: Sequence[int] | None = None,
 ) -> Module:
-    """Trained rotations of blocks of `block_size` inputs, or of the nearest size that divides a layer's."""
+    """Trained rotations of blocks of `block_size` inputs, or of the nearest size that divides a layer's inputs."""
     from peft import OFTConfig
 
     return add_adapter(

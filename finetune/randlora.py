@@ -1,8 +1,8 @@
-"""RandLoRA: changes of full rank, as trained mixtures of random low-rank matrices.
+"""RandLoRA: full-rank updates, as trained mixtures of random low-rank matrices.
 
-Paper: Albert et al., "RandLoRA: Full-rank parameter-efficient fine-tuning of large models", 2025 (arXiv 2502.00987). For tasks
-where LoRA's rank is too small; a smaller `rank` means more mixed matrices and more parameters. The random matrices are
-saved with the adapter, which makes it large on disk.
+Paper: Albert et al., "RandLoRA: Full-rank parameter-efficient fine-tuning of large models", 2025 (arXiv 2502.00987).
+For tasks where LoRA's rank is too small; a smaller `rank` means more mixed matrices and more parameters. The random
+matrices are saved with the adapter, so it is large on disk.
 
 Example:
     harness compare lora:rank=64 randlora
@@ -30,7 +30,7 @@ def randlora(
     target_modules: str | Sequence[str] = "all-linear",
     layers: Sequence[int] | None = None,
 ) -> Module:
-    """Trained mixtures of random matrices of rank `rank`, times `scale`."""
+    """Trained mixtures of random matrices of rank `rank`, multiplied by `scale`."""
     from peft import RandLoraConfig
 
     return add_adapter(
