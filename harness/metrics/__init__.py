@@ -1,7 +1,7 @@
 """Metrics: pure functions from outputs to numbers.
 
-Each is a `harness.api.Metric`, loaded with its libraries when it is first used. A metric's docstring is the comment under
-its assignment: scale and source.
+Each is a `harness.api.Metric`; it and its libraries are loaded at the first use. The string under a metric's assignment
+is its docstring: scale and source.
 
     >>> find("acc").name
     'acc'
@@ -90,7 +90,7 @@ if TYPE_CHECKING:
 
 
 def names() -> list[str]:
-    """Names of the built-in metrics, sorted; loads none of them.
+    """Returns the names of the built-in metrics, sorted, without loading them.
 
     Example:
         >>> "bleu" in names()
@@ -100,18 +100,18 @@ def names() -> list[str]:
 
 
 FAMILIES = {"pass@K": ("code", "pass_at"), "evaluate:NAME[:KEY]": ("by_name", "from_evaluate")}
-"""Names that stand for many metrics: the module and the function that makes one of them."""
+"""Patterns of names that are many metrics each, with the module and the function that makes such a metric."""
 
 
 def find(name: str, folder: Path | None = None) -> Metric:
-    """The built-in metric of that name, `pass@K`, or `evaluate:NAME[:KEY]`.
+    """Returns the built-in metric of a name, `pass@K`, or `evaluate:NAME[:KEY]`.
 
     Args:
-        name: As a task names it.
-        folder: Where the paths of `evaluate:./x.py` start; the working folder when not given.
+        name: Name of the metric, as in a task.
+        folder: Folder to which the path in `evaluate:./x.py` is relative; default: the working folder.
 
     Raises:
-        UserError: There is none.
+        UserError: There is no such metric.
 
     Example:
         >>> find("rougel")

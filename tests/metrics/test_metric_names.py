@@ -209,7 +209,7 @@ def test_numbers_are_indices_of_choices_or_read_from_texts(folder: Path) -> None
     metric = find_metric("evaluate:./same")
     assert whole(metric, chose(2, 2), chose(1, 0)) == 0.5
     assert whole(metric, wrote(" 7 ", "7"), wrote("seven", "7")) == 0.5
-    with pytest.raises(UserError, match="wants numbers, and the target 'seven' is none"):
+    with pytest.raises(UserError, match="takes numbers, and the target 'seven' is not a number"):
         metric.measure(*wrote("7", "seven"))
     module("mae", NUMBERS, "{'mae': sum(abs(p - r) for p, r in zip(predictions, references))}", "float32")
     assert not find_metric("evaluate:./mae").higher_is_better
@@ -218,10 +218,10 @@ def test_numbers_are_indices_of_choices_or_read_from_texts(folder: Path) -> None
 def test_a_key_is_named_where_there_are_several(folder: Path) -> None:
     module("two", ONE, "{'share': 0.25, 'words': 3, 'kind': 'x', 'parts': [1]}")
     assert find_metric("evaluate:./two:words").name == "two.words"
-    with pytest.raises(UserError, match="gives several numbers: share, words") as error:
+    with pytest.raises(UserError, match="returns several numbers: share, words") as error:
         find_metric("evaluate:./two")
     assert error.value.hint == "name one: `evaluate:./two:share`"
-    with pytest.raises(UserError, match="there is no `shares`"):
+    with pytest.raises(UserError, match="returns no `shares`"):
         find_metric("evaluate:./two:shares")
     module("own", ONE, "{'own': 1.0, 'words': 3}")
     module("scored", ONE, "{'score': 1.0, 'words': 3}")
@@ -230,13 +230,13 @@ def test_a_key_is_named_where_there_are_several(folder: Path) -> None:
 
 def test_a_module_that_does_not_fit_is_refused_before_any_model(folder: Path) -> None:
     module("sourced", SOURCES)
-    with pytest.raises(UserError, match=r"wants other inputs .*sources"):
+    with pytest.raises(UserError, match=r"takes other inputs .*sources"):
         find_metric("evaluate:./sourced")
     module("empty", ONE, "{}")
-    with pytest.raises(UserError, match="gives no number"):
+    with pytest.raises(UserError, match="returns no number"):
         find_metric("evaluate:./empty")
     module("failing", ONE, "1 / 0")
-    with pytest.raises(UserError, match="failed on two invented samples: ZeroDivisionError"):
+    with pytest.raises(UserError, match="failed on two synthetic samples: ZeroDivisionError"):
         find_metric("evaluate:./failing")
     Path("needy").mkdir()
     Path("needy/needy.py").write_text("import evaluate\nimport a_library_that_is_not_there\n" + MODULE)
