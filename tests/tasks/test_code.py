@@ -60,7 +60,7 @@ def test_pass_at_k_is_the_product_that_the_paper_computes(case: tuple[int, int, 
 
 def test_pass_at_k_of_fewer_than_k_texts_is_refused() -> None:
     sample = Generate("", "", meta={"after": ""})
-    with pytest.raises(UserError, match="pass@2 needs at least 2 texts a sample, and there are 1") as caught:
+    with pytest.raises(UserError, match="pass@2 needs at least 2 texts per sample, and there are 1") as caught:
         score(sample, "pass", k=2)
     assert caught.value.hint and "samples=2" in caught.value.hint
     with pytest.raises(UserError, match="there is no pass@0"):
@@ -121,7 +121,7 @@ def test_humaneval_draws_many(made_up_hub: Path) -> None:
 
 @pytest.mark.parametrize("name", CODE_TASKS)
 def test_more_is_not_asked_than_is_drawn(name: str) -> None:
-    with pytest.raises(UserError, match="pass@10 of 5 samples"):
+    with pytest.raises(UserError, match="pass@10 needs at least 10 samples, not 5"):
         of(name, samples=5, temperature=0.2, k=[1, 10])
 
 

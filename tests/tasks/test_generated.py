@@ -151,7 +151,7 @@ def test_a_default_that_is_written_out_counts_as_left_out() -> None:
 
 
 def test_a_target_that_is_no_call_is_refused() -> None:
-    with pytest.raises(UserError, match="metric `call`: the target of a sample is no call"):
+    with pytest.raises(UserError, match="metric `call`: the target of a sample is not a call"):
         call.measure(Output(texts=("x",)), Generate("x", "set_alarm"))
 
 

@@ -143,12 +143,12 @@ def test_a_label_with_spaces_at_its_ends_is_the_label_without_them(tmp_path: Pat
         (["a", "b"], {"label": "lable"}, "has no column `lable`"),
         (["a", "b"], {"text": "body"}, "names the column `body`, which row 0 does not have"),
         (["a", "b"], {"labels": ["a", "c"]}, "row 1: the column `label` is `b`, which is not among the labels"),
-        (["a", "b"], {"labels": ["a", "b", " a"]}, "the label `a` is empty, or named twice"),
+        (["a", "b"], {"labels": ["a", "b", " a"]}, "the label `a` is empty, or given twice"),
         (["a", "b"], {"labels": ["a"]}, "1 labels in the column `label`"),
         ([0, 2], {"names": ["no", "yes"]}, "row 1: the label 2 of the column `label` is out of range"),
         ([0, -1], {"names": ["no", "yes"]}, "row 1: the label -1 of the column `label` is out of range"),
         ([0.0, 1.5], {"names": ["no", "yes"]}, "row 0: the label 0.0 of the column `label` is out of range"),
-        (["good", " good", "bad"], {}, "row 1: 'good' and ' good' differ by spaces alone"),
+        (["good", " good", "bad"], {}, "row 1: 'good' and ' good' differ only by spaces"),
         (["a", None], {}, "row 1: the column `label` has no label"),
         (["a", "  "], {"labels": ["a", "b"]}, "row 1: the column `label` has no label"),
         (["a", "a"], {}, "1 labels in the column `label`"),
@@ -193,7 +193,7 @@ def test_thousands_of_labels_are_sampled_and_measured_without_tables_of_their_si
 def test_one_class_alone_has_no_area_under_a_curve_and_no_correlation() -> None:
     samples = [Choose("x", ["no", "yes"], 1)] * 3
     outputs = [Output(loglikelihoods=(-1.0, -float(i))) for i in range(3)]
-    with pytest.raises(ValueError, match="one label"):
+    with pytest.raises(ValueError, match="the same label"):
         value(auc, outputs, samples)
     assert value(mcc, outputs, samples) == 0
 
@@ -214,7 +214,7 @@ def test_a_log_likelihood_that_is_no_number_makes_no_score(metric: Metric) -> No
 
 
 def test_the_metrics_of_labels_want_one_right_answer() -> None:
-    with pytest.raises(UserError, match="`mcc` is about one right label"):
+    with pytest.raises(UserError, match="`mcc` needs one right label"):
         mcc.measure(Output(loglikelihoods=(-1.0, -2.0)), Choose("x", ["a", "b"], [0, 1]))
     with pytest.raises(UserError, match="scores Choose samples"):
         auc.measure(Output(texts=("a",)), Generate("x", "a"))
