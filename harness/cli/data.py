@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import options as o
+from harness.cli.options import Flags, takes
 from harness.errors import UserError
 
 app = typer.Typer(help="Fetch the data of tasks, for machines without a network.", no_args_is_help=True)
@@ -21,15 +21,15 @@ def _root() -> None:
 
 
 @app.command()
+@takes("task_parameters format")
 def fetch(
+    flags: Flags,
     tasks: Annotated[
         list[str] | None,
         typer.Argument(metavar="TASK…", help="Tasks as in `--tasks`, or hub:owner/name[:config[:split]][@revision]."),
     ] = None,
     to: Annotated[Path | None, typer.Option(help="The folder; default `$HARNESS_HOME/data`.")] = None,
-    task_parameters: o.TaskParameters = None,
     check: Annotated[bool, typer.Option("--check", help="Fetch nothing: see that every file is as fetched.")] = False,
-    form: o.Format = "human",
 ) -> None:
     """Copy what tasks read from the Hub into a folder; `HARNESS_DATA=DIR` then reads from there, without a network."""
     from harness.authoring.task_splits import splits_of
@@ -43,14 +43,16 @@ def fetch(
         parts = verify(where)
         whole = [asdict(part) for part in parts]
         typer.echo(
-            json.dumps(whole, indent=1, ensure_ascii=False) if form == "json" else f"{len(parts)} files, all as fetched"
+            json.dumps(whole, indent=1, ensure_ascii=False)
+            if flags.format == "json"
+            else f"{len(parts)} files, all as fetched"
         )
         return
     if not names:
         raise UserError("no task is named", hint="for example `harness data fetch gsm8k mmlu --to DIR`")
     wanted = {}
     for name in names:
-        splits = splits_of(name, o.settings({"task_parameters": task_parameters}).get("task_parameters"))
+        splits = splits_of(name, flags.parameters())
         wanted.update(dict.fromkeys(splits))
         if not splits:
             typer.echo(f"`{name}` reads nothing from the Hub", err=True)
@@ -58,11 +60,11 @@ def fetch(
     try:
         for done in fetch_splits(wanted, where):
             rows.append({"split": str(done.split), "bytes": done.bytes, "new": done.new, **asdict(done.part)})
-            if form == "human":
+            if flags.format == "human":
                 count, size = f"{done.part.rows:,} rows", f"{done.bytes / 1e6:.1f} MB"
                 typer.echo(f"{done.split}  {count}  {size}  {'fetched' if done.new else 'there already'}")
     finally:
-        if form == "json":
+        if flags.format == "json":
             typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
-    if wanted and form == "human":
+    if wanted and flags.format == "human":
         typer.echo(f"\nto use it: export HARNESS_DATA={where}", err=True)

@@ -8,24 +8,25 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from harness.cli import options as o
+from harness.cli.options import Flags, takes
 
 if TYPE_CHECKING:
     from harness.registry.find import Entry
 
 
+@takes("output_dir format")
 def ls(
+    flags: Flags,
     what: Annotated[Literal["tasks", "methods", "metrics", "runs"], typer.Argument(help="What to list.")],
-    output_dir: o.OutputDir = None,
-    form: o.Format = "human",
 ) -> None:
     """List tasks, methods, metrics or runs. Nothing is imported, so a broken plugin hides no other."""
-    rows = _runs(output_dir) if what == "runs" else _entries(what)
-    if form == "json":
+    rows = _runs(flags.output_dir) if what == "runs" else _entries(what)
+    if flags.format == "json":
         typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
     if what == "methods":
@@ -94,7 +95,7 @@ def _table(
 
 def _entries(what: Literal["tasks", "methods", "metrics"]) -> list[dict[str, Any]]:
     from harness.authoring.docstrings import facts
-    from harness.registry import find
+    from harness.registry.find import find
 
     kinds: dict[str, find.Kind] = {"tasks": "task", "methods": "method", "metrics": "metric"}
     for name, problem in find.broken_plugins(kinds[what]).items():
@@ -120,9 +121,7 @@ def _hyperparameters(entry: Entry) -> dict[str, Any]:
     return {"hyperparameters": {parameter.name: parameter.default for parameter in entry.parameters}}
 
 
-def _runs(output_dir: o.OutputDir) -> list[dict[str, Any]]:
-    from pathlib import Path
-
+def _runs(output_dir: Path | None) -> list[dict[str, Any]]:
     from harness.runs.folder import list_runs
 
     rows = []

@@ -7,22 +7,23 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import options as o
+from harness.cli.options import Flags, run_folder, takes
 
 
+@takes("output_dir")
 def report(
+    flags: Flags,
     runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="Folders or names of runs.")],
     to: Annotated[str, typer.Option("--to", help="md, html, csv, json, tex; comma-separated.")] = "md",
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder; default: the run's own, or here for several runs.")
     ] = None,
-    output_dir: o.OutputDir = None,
 ) -> None:
     """Write reports from run.json files and print their paths."""
     from harness.leaderboards import export
     from harness.runs.folder import load_run
 
-    folders = [o.run_folder(name, output_dir) for name in runs]
+    folders = [run_folder(name, flags.output_dir) for name in runs]
     loaded = [load_run(folder) for folder in folders]
     own = folders[0] if folders[0].is_dir() else folders[0].parent
     target = out or (own if len(folders) == 1 else Path())

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import types
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 from example_run import example_run
 
 from harness.cli import main
-from harness.comparison import dry_run
-from harness.comparison import run as comparison
+from harness.cli.options import Flags, takes
+from harness.config.config import Config
 from harness.config.parse import configure
+from harness.settings import TrainSettings
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +83,18 @@ def test_flags_become_the_configuration(asked: dict[str, Any]) -> None:
         train={"data": "mini_gsm8k", "samples": 100, "steps": 10, "lr": 1e-4}, dtype="float32", numerics="lm-eval",
         engine="plain", baseline="l", output_dir="out",
     )  # fmt: skip
+
+
+def test_every_flag_sets_a_field_that_exists() -> None:
+    sets = [field.metadata["sets"] for field in fields(Flags) if field.metadata["sets"]]
+    train = {name.removeprefix("train.") for name in sets if name.startswith("train.")}
+    assert train <= set(TrainSettings.model_fields)
+    assert {name for name in sets if "." not in name} <= set(Config.model_fields)
+
+
+def test_a_command_takes_only_flags_that_are_declared() -> None:
+    with pytest.raises(TypeError, match="limt"):
+        takes("model limt")
 
 
 def test_json_is_the_only_thing_on_stdout(asked: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
