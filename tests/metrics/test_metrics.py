@@ -243,7 +243,7 @@ def test_a_metric_bears_its_name_and_refuses_samples_of_another_kind(name):
     assert isinstance(metric, Metric)
     assert metric.name == name or (name, metric.name) == ("meteor", "meteor_no_synonyms")  # without WordNet
     assert getattr(metrics, name) is metric
-    chooses = metrics._HOME[name] in ("choice", "labels")
+    chooses = metrics._HOMES[name] in ("harness.metrics.choice", "harness.metrics.labels")
     wrong = Text("text") if chooses else Choose("prompt", ["a"], 0)
     with pytest.raises(UserError, match=f"`{metric.name}`"):
         metric.measure(Output(texts=("a",), loglikelihoods=(-1.0,), tokens=1), wrong)
