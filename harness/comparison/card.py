@@ -12,16 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-import yaml
-
 from harness import __version__
 from harness.comparison.document import train_record
-from harness.comparison.state import Session, State
 from harness.config.mixes import parse_mix
-from harness.data.model_files import Snapshot
 from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Quant, TrainJob
-from harness.prepare.trainings import TUNED_ON, Training
-from harness.report import numbers
 from harness.results import Train
 from harness.settings import ONLINE_STAGES, ONLY_FOR, TrainingSettings
 
@@ -78,7 +72,7 @@ def model_card(session: Session, state: State, job: TrainJob, *, command: str, m
     }
     versions = {"finetune-harness": __version__, **environment["packages"], "python": platform.python_version()}
     sections = [
-        f"---\n{_header(session, training, library, judges)}---",
+        f"---\n{_header(session, training, library, judges)}\n---",
         f"# {_escaped(spec.name)}: {_code(training.entry.name)} on {_code(model.name)}"
         + (", merged" if merged else ""),
         _table(what),
@@ -95,18 +89,19 @@ def model_card(session: Session, state: State, job: TrainJob, *, command: str, m
 
 
 def _header(session: Session, training: Training, library: str, judges: bool) -> str:
-    """What the Hub reads: of bases and data sets, those that are there."""
+    """Metadata for the Hub, as YAML; names only base models and data sets that are on the Hub."""
+    from huggingface_hub import ModelCardData
+
     model = session.prepared.model
     sources = [part.source for part in parse_mix(training.settings.data or "")]
     datasets = [source.removeprefix("hub:").split(":")[0] for source in sources if source.startswith("hub:")]
-    header: dict[str, Any] = {
-        "base_model": model.name if model.revision else None,
-        "library_name": library,
-        "pipeline_tag": None if judges else "text-generation",
-        "datasets": [name for name in datasets if name.count("/") == 1],
-        "tags": ["finetune-harness", training.entry.name, training.settings.stage or "sft"],
-    }
-    return yaml.safe_dump({key: value for key, value in header.items() if value}, sort_keys=False, allow_unicode=True)
+    return ModelCardData(
+        base_model=model.name if model.revision else None,
+        datasets=[name for name in datasets if name.count("/") == 1] or None,
+        library_name=library,
+        pipeline_tag=None if judges else "text-generation",
+        tags=["finetune-harness", training.entry.name, training.settings.stage or "sft"],
+    ).to_yaml()
 
 
 def _library(merged: bool, job: TrainJob, state: State) -> str:
