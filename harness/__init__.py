@@ -1,7 +1,7 @@
-"""Which way of fine-tuning is worth it, for this model, this data and this hardware.
+"""Compares ways of fine-tuning a model, on your data and your hardware.
 
-Tasks, methods and metrics are written with the names below; `compare()`, `evaluate()` and `train()` do what the
-commands of the same names do. Every name is loaded when it is first used, so that `import harness` stays quick.
+The names below are for files of tasks, methods and metrics; `compare()`, `evaluate()` and `train()` are the commands
+`compare`, `eval` and `train`. Names are loaded at first use, so that `import harness` is quick.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The command line: one file a command, each thin: parse, call, print.
+"""Command line: one module per command; each parses, calls the library and prints.
 
-Stdout is data, stderr is progress and errors. Exit codes: 0 done; 1 a variant or a `--fail-if` gate failed; 2 usage,
-configuration or plugin; 3 a bug; 130 Ctrl-C.
+Data go to stdout, progress and errors to stderr. Exit codes: 0 success; 1 a variant or a `--fail-if` gate failed;
+2 wrong usage, configuration or plugin; 3 a bug; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code.
 
     Args:
-        arguments: What follows `harness`; None: those of the process.
+        arguments: Arguments after `harness`; by default those of the process.
     """
     try:
         code = app(args=None if arguments is None else list(arguments), prog_name="harness", standalone_mode=False)
         sys.stdout.flush()
-        if code == _INTERRUPTED:  # typer has caught the Ctrl-C
+        if code == _INTERRUPTED:  # typer catches Ctrl-C and returns this code
             return _interrupted(sys.argv[1:] if arguments is None else list(arguments))
         return code if isinstance(code, int) else 0
     except UserError as error:
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _interrupted(arguments: list[str]) -> int:
-    """Says how an interrupted run continues: what was finished is kept, and the same command goes on from there."""
+    """Prints the command that continues an interrupted run; finished work is kept."""
     if arguments and arguments[0] in ("compare", "eval", "train", "bench"):
         again = shlex.join(["harness", *(word for word in arguments if word != "--fresh")])
         typer.echo(f"\ninterrupted; what is finished is kept. To continue: {again}", err=True)

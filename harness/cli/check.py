@@ -1,4 +1,4 @@
-"""`harness check`: does a file of tasks or methods do what it should?"""
+"""`harness check`: validate a file of tasks or methods."""
 
 from __future__ import annotations
 

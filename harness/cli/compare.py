@@ -1,4 +1,4 @@
-"""`harness compare`: the product."""
+"""`harness compare`: train, score and compare variants."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def compare(flags: Flags, variants: Variants = None) -> None:
     Without variants: `base lora qlora`. The same command continues a run that was interrupted.
     """
     with flags.progress() as shown:
-        from harness.comparison import run as comparison
+        from harness.comparison.run import run as comparison
 
         config = flags.configure(variants)
         if flags.dry_run:

@@ -1,4 +1,4 @@
-"""`harness data fetch`: what tasks read from the Hub, copied into a folder."""
+"""`harness data fetch`: copy the data of tasks from the Hub into a folder."""
 
 from __future__ import annotations
 

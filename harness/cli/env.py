@@ -1,4 +1,4 @@
-"""`harness env`: the machine and the versions, for a bug report. Imports none of the libraries it names."""
+"""`harness env`: machine and versions, for a bug report. Imports none of the libraries that it lists."""
 
 from __future__ import annotations
 

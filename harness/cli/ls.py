@@ -1,4 +1,4 @@
-"""`harness ls`: what there is."""
+"""`harness ls`: list tasks, methods, metrics or runs."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def ls(
 
 
 def _width() -> int | None:
-    """Terminal cells a line may take; None in a pipe or file, where whole lines are wanted."""
-    asked = os.environ.get("COLUMNS", "")
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() or asked.isdigit() else None
+    """Returns the width to cut lines to; None for a pipe or file, which gets whole lines."""
+    columns = os.environ.get("COLUMNS", "")
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() or columns.isdigit() else None
 
 
 def _methods(rows: Sequence[dict[str, Any]], width: int | None) -> list[str]:
-    """A table of what one chooses by, and below each method what it trains."""
-    told = {True: "yes", False: "no"}
+    """Lays out a table of methods; the line below each says which parameters it trains."""
+    yes_no = {True: "yes", False: "no"}
     shown = [
-        {**row, "lr": f"{row['lr']:g}", **{key: told[row[key]] for key in ("mergeable", "checkpointing")}}
+        {**row, "lr": f"{row['lr']:g}", **{key: yes_no[row[key]] for key in ("mergeable", "checkpointing")}}
         for row in rows
     ]
     columns = ("name", "lr", "mergeable", "checkpointing", "padding", "summary")
@@ -75,7 +75,7 @@ _TASK_HEADS = {"name": "task", "summary": "what it measures"}
 def _table(
     rows: Sequence[dict[str, Any]], columns: Sequence[str], width: int | None, heads: dict[str, str] = _TASK_HEADS
 ) -> list[str]:
-    """Rows in columns, the last one cut to the terminal; more than two columns have a head."""
+    """Lays out rows in columns, lines cut to the width; with more than two columns there is a header."""
     from rich.cells import cell_len, set_cell_size
 
     cells = [[str(row[column]) for column in columns] for row in rows]

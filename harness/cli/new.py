@@ -1,4 +1,4 @@
-"""`harness new`: a file to start from."""
+"""`harness new`: create a file for a task or method."""
 
 from __future__ import annotations
 

@@ -270,10 +270,10 @@ def print_result(run: Run, config: Config, form: Literal["human", "json"]) -> No
         print_run(run, folder=folder)
     from harness.config.gates import failed_gates
 
-    held = failed_gates(run, config.gates)
-    for text in held:
+    failed = failed_gates(run, config.gates)
+    for text in failed:
         echo(f"failed: {text}", err=True)
-    if held or any(variant.status == "failed" for variant in run.variants):
+    if failed or any(variant.status == "failed" for variant in run.variants):
         raise Exit(1)
 
 

@@ -1,4 +1,4 @@
-"""`harness report`: tables and pages from finished runs."""
+"""`harness report`: write tables and pages from finished runs."""
 
 from __future__ import annotations
 

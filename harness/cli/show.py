@@ -1,4 +1,4 @@
-"""`harness show`: a run's tables, or what a task or method is, or the exact prompt of a sample."""
+"""`harness show`: the tables of a run, the description of a task or method, or the exact prompt of a sample."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _print_run(folder: Path, form: str) -> None:
 
 
 def _entry(what: str, form: str) -> str:
-    """A task's or method's place, description and parameters."""
+    """Describes a task or method: file, description and parameters."""
     from harness.authoring.docstrings import facts
     from harness.registry.find import find, parse_task
     from harness.registry.values import show as written
@@ -82,7 +82,7 @@ def _entry(what: str, form: str) -> str:
 
 
 def _view(what: str, index: int, flags: Flags) -> View:
-    """One sample of a task as a model gets it."""
+    """Renders one sample of a task as the model receives it."""
     from harness.authoring.preview_prompt import view
     from harness.data.model_files import find_model
     from harness.prompts.chat import load_template

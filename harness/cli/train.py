@@ -1,4 +1,4 @@
-"""`harness train`: train one variant, score nothing."""
+"""`harness train`: train one variant without scoring it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def train(flags: Flags, variant: OneVariant) -> None:
     """Train one method, score nothing, and print the folder of what it made (then that of the merged checkpoint)."""
     with flags.progress() as shown:
-        from harness.comparison import run
+        from harness.comparison.run import run
 
         config = flags.configure([variant], tasks_needed=False)
         if config.variants[0].kind != "method":
@@ -42,7 +42,7 @@ def train(flags: Flags, variant: OneVariant) -> None:
 
 
 def _first_rows(config: Config, count: int) -> TrainView:
-    """The first rows of a training, as the model gets them."""
+    """Renders the first rows of the training data as the model receives them."""
     from harness.authoring.preview_training import view_training
     from harness.prepare.prepare import prepare
 

@@ -1,6 +1,6 @@
-"""The `README.md` beside what a training left: what it is, how it went, how to load it, how to make it again.
+"""Model card (`README.md`) of a trained artifact: description, results, how to load it and how to reproduce it.
 
-Its header is what the Hub reads of a model card, so that an artifact can be uploaded as it is.
+Its header is the metadata that the Hub reads, so that an artifact can be uploaded as it is.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from harness.settings import ONLINE_STAGES, ONLY_FOR, TrainingSettings
 CARD = "README.md"
 
 _ELSEWHERE = {"lr", "steps", "epochs", "batch_size", "micro_batch_size", "max_length", "seed", "stage", "checkpointing"}
-"""Settings that have a line of their own."""
+"""Settings that have a row of their own in the card."""
 _ONLINE = {"generations", "max_tokens", "temperature"}
 
 
 def model_card(session: Session, state: State, job: TrainJob, *, command: str, merged: bool = False) -> str:
-    """The card of what a training left, as Markdown.
+    """Returns the model card of a training run, as Markdown.
 
     Args:
         session: The run.
-        state: A variant that was trained; others may share the training.
-        job: The training, settings resolved.
-        command: What was typed.
-        merged: The card is for the base with the adapter in its weights.
+        state: A trained variant; other variants may share the training run.
+        job: The training run, with resolved settings.
+        command: The command line of the user.
+        merged: Whether the card is for the checkpoint with the adapter merged.
     """
     training, trained = state.row.training, state.trained
     assert training is not None and trained is not None and state.artifact is not None
@@ -112,7 +112,7 @@ def _library(merged: bool, job: TrainJob, state: State) -> str:
 
 
 def _loading(library: str, job: TrainJob, model: Snapshot, folder: str, tasks: Sequence[str], *, judges: bool) -> str:
-    """Lines that load it; only we load what a method of no library left, and heads of reward models."""
+    """Code that loads the artifact; artifacts of neither PEFT nor Transformers, and reward heads, load only here."""
     whole = library == "transformers"
     base = model.name if job.base.folder == model.folder else str(job.base.folder)
     bits = next((f"@{bits}bit" for bits, quant in QUANT_OF_BITS.items() if quant and quant == job.base.quant), "")
@@ -156,7 +156,7 @@ def _quantization(quant: Quant, dtype: str) -> str:
 
 
 def _command(session: Session, state: State, command: str) -> str:
-    """One that trains this alone, everything that decided it written out; what was typed where no such command is."""
+    """Returns a command that repeats this training run alone, all settings explicit; else the command of the user."""
     training, config = state.row.training, session.config
     assert training is not None
     alone = not isinstance(training.start, Training) and not isinstance(training.reward, Training)
@@ -181,7 +181,7 @@ def _command(session: Session, state: State, command: str) -> str:
 
 
 def _typed(value: Any) -> str:
-    """A setting as `-S` takes it."""
+    """Formats a setting as `-S` parses it."""
     if isinstance(value, Mapping):
         return ",".join(f"{key}={each}" for key, each in value.items())
     if isinstance(value, list | tuple):
@@ -226,7 +226,7 @@ def _loss(record: Train) -> str:
 
 
 def _held_out(job: TrainJob, record: Train) -> dict[str, str]:
-    """What was seen of the held-out rows: stages that learn from rewards give the reward, negative, as their loss."""
+    """Held-out loss; online stages record the negative reward as their loss, so this returns the reward."""
     if record.validation_loss is None:
         return {}
     if job.training.stage in ONLINE_STAGES:
@@ -248,7 +248,7 @@ def _memory(record: Train) -> str:
 
 
 def _given(given: Any) -> str:
-    """What a training goes on from or is judged by."""
+    """Name of the model or training run that a training run starts from, or takes its reward from."""
     if given is None:
         return ""
     name = given.id.split("#")[0] if isinstance(given, Training) else getattr(given, "name", "")

@@ -1,7 +1,7 @@
 """Metrics: pure functions from outputs to numbers.
 
-Each is a `harness.api.Metric`; it and its libraries are loaded at the first use. The string under a metric's assignment
-is its docstring: scale and source.
+Each is a `harness.api.Metric`, loaded with its libraries at first use. The string under its assignment documents it:
+scale and source.
 
     >>> find("acc").name
     'acc'
@@ -79,7 +79,7 @@ if not TYPE_CHECKING:  # a type checker that sees `__getattr__` accepts every na
 
 
 def names() -> list[str]:
-    """Returns the names of the built-in metrics, sorted, without loading them.
+    """Returns the sorted names of the built-in metrics; loads none of them.
 
     Example:
         >>> "bleu" in names()
@@ -89,18 +89,18 @@ def names() -> list[str]:
 
 
 FAMILIES = {"pass@K": ("code", "pass_at"), "evaluate:NAME[:KEY]": ("by_name", "from_evaluate")}
-"""Patterns of names that are many metrics each, with the module and the function that makes such a metric."""
+"""Names of families of metrics: the module and the function that makes a metric of the family."""
 
 
 def find(name: str, folder: Path | None = None) -> Metric:
-    """Returns the built-in metric of a name, `pass@K`, or `evaluate:NAME[:KEY]`.
+    """Returns the built-in metric of that name, `pass@K`, or `evaluate:NAME[:KEY]`.
 
     Args:
-        name: Name of the metric, as in a task.
-        folder: Folder to which the path in `evaluate:./x.py` is relative; default: the working folder.
+        name: Name as in a task.
+        folder: Folder that paths of `evaluate:./x.py` are relative to; by default the working folder.
 
     Raises:
-        UserError: There is no such metric.
+        UserError: No metric has that name.
 
     Example:
         >>> find("rougel")
