@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error.message, error.hint)
     except TyperException as error:
         near = [f"`{name}`" for name in getattr(error, "possibilities", None) or []]
-        hint = "did you mean " + " or ".join(near) + "?" if near else "`--help` lists what there is"
+        hint = "did you mean " + " or ".join(near) + "?" if near else "`--help` lists commands and flags"
         message, question, nearest = str(getattr(error, "format_message", error.__str__)()).partition(" Did you mean ")
         said = message.partition(" (Possible")[0].partition(", unable")[0].rstrip(".").replace("Value error, ", "")
         return _fail(said[:1].lower() + said[1:], f"did you mean {nearest}" if question else hint)
@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
             return 3
         return _fail(
-            f"could not write `{error.filename or 'output'}`: {error.strerror}", "`--output-dir` names another"
+            f"could not write `{error.filename or 'output'}`: {error.strerror}",
+            "choose another folder with `--output-dir`",
         )
     except Exception:
         traceback.print_exc()
@@ -64,7 +65,7 @@ def _interrupted(arguments: list[str]) -> int:
     """Prints the command that continues an interrupted run; finished work is kept."""
     if arguments and arguments[0] in ("compare", "eval", "train", "bench"):
         again = shlex.join(["harness", *(word for word in arguments if word != "--fresh")])
-        typer.echo(f"\ninterrupted; what is finished is kept. To continue: {again}", err=True)
+        typer.echo(f"\ninterrupted; finished work is kept. To continue: {again}", err=True)
     return _INTERRUPTED
 
 

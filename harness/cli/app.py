@@ -33,7 +33,7 @@ app = typer.Typer(
     },
 )
 
-_COMPARE, _INSPECT, _EXTEND = "Compare", "Look", "Extend"
+_COMPARE, _INSPECT, _EXTEND = "Compare", "Inspect", "Extend"
 app.command("compare", rich_help_panel=_COMPARE)(compare)
 app.command("eval", rich_help_panel=_COMPARE)(evaluate)
 app.command("train", rich_help_panel=_COMPARE)(train)
@@ -57,7 +57,7 @@ def _print_version(requested: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass

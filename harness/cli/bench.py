@@ -7,9 +7,9 @@ from harness.cli.options import Flags, OneVariant, command_line, print_result, t
 
 @takes("model file train train_columns batch_size device dtype seed trust_remote_code output_dir format fresh quiet")
 def bench(flags: Flags, variant: OneVariant) -> None:
-    """Time prefill and decoding of one variant beside the bare base, and measure its memory."""
+    """Measure latency (prefill, decoding) and memory of one variant, next to the base model."""
     with flags.progress() as shown:
-        from harness.comparison import run as comparison
+        from harness.comparison.run import run as comparison
 
         config = flags.configure([variant], tasks_needed=False)
         run = comparison.time_only(config, progress=shown, fresh=flags.fresh, command=command_line())

@@ -13,9 +13,9 @@ from harness.cli.options import Flags, Variants, command_line, print_plan, print
     "report_to output_dir format fail_if fresh dry_run quiet",
 )
 def compare(flags: Flags, variants: Variants = None) -> None:
-    """Train variants, score them on the same samples, measure their costs, say which differences are real.
+    """Train variants, score them on the same samples, measure their costs and test which differences are significant.
 
-    Without variants: `base lora qlora`. The same command continues a run that was interrupted.
+    Without variants: `base lora qlora`. The same command continues an interrupted run.
     """
     with flags.progress() as shown:
         from harness.comparison.run import run as comparison

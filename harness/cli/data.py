@@ -12,7 +12,7 @@ import typer
 from harness.cli.options import Flags, takes
 from harness.errors import UserError
 
-app = typer.Typer(help="Fetch the data of tasks, for machines without a network.", no_args_is_help=True)
+app = typer.Typer(help="Download the data of tasks, for machines without a network.", no_args_is_help=True)
 
 
 @app.callback()
@@ -28,10 +28,12 @@ def fetch(
         list[str] | None,
         typer.Argument(metavar="TASK…", help="Tasks as in `--tasks`, or hub:owner/name[:config[:split]][@revision]."),
     ] = None,
-    to: Annotated[Path | None, typer.Option(help="The folder; default `$HARNESS_HOME/data`.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Fetch nothing: see that every file is as fetched.")] = False,
+    to: Annotated[Path | None, typer.Option(help="Target folder; default: `$HARNESS_HOME/data`.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Download nothing; verify the files of an earlier fetch.")
+    ] = False,
 ) -> None:
-    """Copy what tasks read from the Hub into a folder; `HARNESS_DATA=DIR` then reads from there, without a network."""
+    """Copy the data of tasks from the Hub into a folder; with `HARNESS_DATA=DIR` tasks read it without a network."""
     from harness.authoring.task_splits import splits_of
     from harness.data.fetch import fetch as fetch_splits
     from harness.data.fetch import verify
@@ -49,7 +51,7 @@ def fetch(
         )
         return
     if not names:
-        raise UserError("no task is named", hint="for example `harness data fetch gsm8k mmlu --to DIR`")
+        raise UserError("no task given", hint="for example `harness data fetch gsm8k mmlu --to DIR`")
     wanted = {}
     for name in names:
         splits = splits_of(name, flags.parameters())
@@ -62,7 +64,7 @@ def fetch(
             rows.append({"split": str(done.split), "bytes": done.bytes, "new": done.new, **asdict(done.part)})
             if flags.format == "human":
                 count, size = f"{done.part.rows:,} rows", f"{done.bytes / 1e6:.1f} MB"
-                typer.echo(f"{done.split}  {count}  {size}  {'fetched' if done.new else 'there already'}")
+                typer.echo(f"{done.split}  {count}  {size}  {'fetched' if done.new else 'already there'}")
     finally:
         if flags.format == "json":
             typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))

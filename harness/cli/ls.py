@@ -24,7 +24,7 @@ def ls(
     flags: Flags,
     what: Annotated[Literal["tasks", "methods", "metrics", "runs"], typer.Argument(help="What to list.")],
 ) -> None:
-    """List tasks, methods, metrics or runs. Nothing is imported, so a broken plugin hides no other."""
+    """List tasks, methods, metrics or runs. Plugins are not imported, so a broken one does not hide the others."""
     rows = _runs(flags.output_dir) if what == "runs" else _entries(what)
     if flags.format == "json":
         typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
@@ -37,7 +37,7 @@ def ls(
     for line in lines:
         typer.echo(line)
     if not rows:
-        typer.echo(f"no {what} here", err=True)
+        typer.echo(f"no {what} found", err=True)
 
 
 def _width() -> int | None:
@@ -95,12 +95,11 @@ def _table(
 
 def _entries(what: Literal["tasks", "methods", "metrics"]) -> list[dict[str, Any]]:
     from harness.authoring.docstrings import facts
-    from harness.registry.find import find
 
-    kinds: dict[str, find.Kind] = {"tasks": "task", "methods": "method", "metrics": "metric"}
-    for name, problem in find.broken_plugins(kinds[what]).items():
-        typer.echo(f"left out `{name}`: {problem}", err=True)
-    entries = find.list_entries(kinds[what])
+    kinds: dict[str, registry.Kind] = {"tasks": "task", "methods": "method", "metrics": "metric"}
+    for name, problem in registry.broken_plugins(kinds[what]).items():
+        typer.echo(f"skipped `{name}`: {problem}", err=True)
+    entries = registry.list_entries(kinds[what])
     if what == "tasks":
         return [{**known, "headline": (known["metrics"] or ["?"])[0]} for known in map(facts, entries)]
     return [

@@ -52,18 +52,16 @@ class Flags:
     """
 
     model: str | None = _flag(
-        _WHAT, "--model", "-m", sets="model", help="Hub id or folder; default `tiny`, the embedded one."
+        _WHAT, "--model", "-m", sets="model", help="Hub id or folder; default: `tiny`, the embedded model."
     )
     tasks: str | None = _flag(
         _WHAT, "--tasks", "-t", sets="tasks", help="NAME[:GROUP+GROUP] or FILE.py[@NAME], comma-separated."
     )
     task_parameters: list[str] | None = _flag(
-        _WHAT, "-T", metavar="KEY=VALUE", help="Parameter of the tasks that have it; repeatable."
+        _WHAT, "-T", metavar="KEY=VALUE", help="Parameter for the tasks that have it; repeatable."
     )
-    file: Path | None = _flag(_WHAT, "--config", "-c", help="compare.yaml; flags win over it.")
-    baseline: str | None = _flag(
-        _WHAT, sets="baseline", help="Variant that the others are compared with; default the first."
-    )
+    file: Path | None = _flag(_WHAT, "--config", "-c", help="Settings file (compare.yaml); flags override it.")
+    baseline: str | None = _flag(_WHAT, sets="baseline", help="Variant to compare the others with; default: the first.")
 
     train: str | None = _flag(
         _TRAIN,
@@ -72,70 +70,77 @@ class Flags:
         help="Task, file or hub:owner/name[:config[:split]]; default: the tasks' train splits.",
     )
     train_columns: str | None = _flag(
-        _TRAIN, sets="train.columns", metavar="OURS=THEIRS,…", help="Such as prompt=question,completion=answer."
+        _TRAIN,
+        sets="train.columns",
+        metavar="OURS=THEIRS,…",
+        help="Columns of the training data, such as prompt=question,completion=answer.",
     )
-    train_samples: int | None = _flag(_TRAIN, sets="train.samples", help="Rows of the training data to use.")
-    steps: int | None = _flag(_TRAIN, sets="train.steps", help="Optimizer steps.")
-    epochs: float | None = _flag(_TRAIN, sets="train.epochs", help="Passes over the training data.")
+    train_samples: int | None = _flag(_TRAIN, sets="train.samples", help="Number of training rows to use.")
+    steps: int | None = _flag(_TRAIN, sets="train.steps", help="Number of optimizer steps.")
+    epochs: float | None = _flag(_TRAIN, sets="train.epochs", help="Number of passes over the training data.")
     lr: float | None = _flag(_TRAIN, "--lr", sets="train.lr", help="Learning rate; default: each method's own.")
     tune_lr: int | None = _flag(
         _TRAIN,
         "--tune-lr",
         sets="tune_lr",
         metavar="TRIALS",
-        help="Try so many learning rates for each method on held-out rows, where none is given.",
+        help="Number of learning rates to try per method, on held-out rows, if none is given.",
     )
-    train_batch_size: int | None = _flag(_TRAIN, sets="train.batch_size", help="Samples an optimizer step.")
-    max_length: int | None = _flag(_TRAIN, sets="train.max_length", help="Tokens of a training sample at most.")
+    train_batch_size: int | None = _flag(_TRAIN, sets="train.batch_size", help="Samples per optimizer step.")
+    max_length: int | None = _flag(
+        _TRAIN, sets="train.max_length", help="Maximum number of tokens in a training sample."
+    )
     train_settings: list[str] | None = _flag(
-        _TRAIN, "-S", metavar="KEY=VALUE", help="Any setting of training: schedule=wsd, warmup=0.1 …; repeatable."
+        _TRAIN, "-S", metavar="KEY=VALUE", help="Any training setting: schedule=wsd, warmup=0.1 …; repeatable."
     )
     seeds: int | None = _flag(
-        _TRAIN, sets="seeds", help="Train each method with this many seeds; rows `lora`, `lora.seed1` …."
+        _TRAIN, sets="seeds", help="Number of seeds to train each method with; rows `lora`, `lora.seed1` …."
     )
     folds: int | None = _flag(
         _TRAIN,
         sets="folds",
-        help="Cross-validate: train each method without each of so many parts of the data; rows `lora.fold1` ….",
+        help="Number of cross-validation folds; each method is trained once per fold, rows `lora.fold1` ….",
     )
-    preview: int | None = _flag(_TRAIN, "--preview", min=1, help="Show so many rows as the model gets them, and stop.")
+    preview: int | None = _flag(
+        _TRAIN, "--preview", min=1, help="Print this many training rows as the model receives them, and exit."
+    )
     merge: bool = _flag(
-        _TRAIN, "--merge", default=False, help="Leave the base with the adapter in its weights, too: a checkpoint."
+        _TRAIN, "--merge", default=False, help="Also save a checkpoint of the base with the adapter merged."
     )
 
     num_fewshot: int | None = _flag(
-        _SCORE, "--num-fewshot", "-f", sets="num_fewshot", help="Solved examples before each prompt."
+        _SCORE, "--num-fewshot", "-f", sets="num_fewshot", help="Number of solved examples before each prompt."
     )
-    limit: int | None = _flag(_SCORE, "--limit", "-n", sets="limit", help="Samples a task, spread over its groups.")
+    limit: int | None = _flag(_SCORE, "--limit", "-n", sets="limit", help="Samples per task, spread over its groups.")
     batch_size: int | None = _flag(
-        _SCORE, "--batch-size", "-b", sets="batch_size", help="Samples at once; changes no score."
+        _SCORE, "--batch-size", "-b", sets="batch_size", help="Evaluation batch size; does not change scores."
     )
     apply_chat_template: bool = _flag(
         _SCORE,
         "--apply-chat-template",
         sets="apply_chat_template",
         default=False,
-        help="Prompts as turns of a conversation.",
+        help="Format prompts with the model's chat template.",
     )
     numerics: Literal["fp32", "lm-eval"] | None = _flag(
-        _SCORE, sets="numerics", help="Softmax in float32 (default), or as lm-eval does it."
+        _SCORE, sets="numerics", help="Softmax in float32 (default), or as in lm-eval."
     )
     engine: Literal["auto", "plain"] | None = _flag(
-        _SCORE, sets="engine", help="The fast path (default), or the plain one it is tested against."
+        _SCORE, sets="engine", help="The fast engine (default), or the plain one that it is tested against."
     )
     confirm_run_unsafe_code: bool = _flag(
         _SCORE,
         "--confirm-run-unsafe-code",
         sets="confirm_run_unsafe_code",
         default=False,
-        help="Allow tasks that run what a model wrote.",
+        help="Allow tasks that run code written by a model.",
     )
 
-    device: str | None = _flag(_MACHINE, sets="device", help="auto, cpu, cuda, cuda:1 ….")
+    device: str | None = _flag(_MACHINE, sets="device", help="Device: auto, cpu, cuda, cuda:1 ….")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = _flag(
         _MACHINE, sets="dtype", help="Precision of the weights."
     )
-    seed: int | None = _flag(_MACHINE, sets="seed", help="Of training and sampling; default 0.")
+    seed: int | None = _flag(_MACHINE, sets="seed", help="Seed of training and sampling; default: 0.")
     trust_remote_code: bool = _flag(
         _MACHINE,
         "--trust-remote-code",
@@ -145,19 +150,23 @@ class Flags:
     )
 
     report_to: str | None = _flag(
-        _OUTPUT, "--report-to", sets="report_to", metavar="NAME{,NAME}", help="tensorboard, wandb, mlflow."
+        _OUTPUT, "--report-to", sets="report_to", metavar="NAME{,NAME}", help="Trackers: tensorboard, wandb, mlflow."
     )
-    output_dir: Path | None = _flag(_OUTPUT, "--output-dir", "-o", sets="output_dir", help="Default `runs`.")
-    format: Literal["human", "json"] = _flag(_OUTPUT, "--format", default="human", help="json: one document on stdout.")
+    output_dir: Path | None = _flag(
+        _OUTPUT, "--output-dir", "-o", sets="output_dir", help="Folder for runs; default: `runs`."
+    )
+    format: Literal["human", "json"] = _flag(
+        _OUTPUT, "--format", default="human", help="json prints one document on stdout."
+    )
     fail_if: list[str] | None = _flag(
         _OUTPUT,
         sets="fail_if",
         metavar="GATE",
-        help='Exit 1 when it holds: "lora.gsm8k < base.gsm8k - 0.01", values as in run.json; repeatable.',
+        help='Exit with 1 if this holds: "lora.gsm8k < base.gsm8k - 0.01", values as in run.json; repeatable.',
     )
-    fresh: bool = _flag(_OUTPUT, "--fresh", default=False, help="Start anew instead of continuing.")
-    dry_run: bool = _flag(_OUTPUT, "--dry-run", default=False, help="Print the plan and the resolved YAML, and stop.")
-    quiet: bool = _flag(_OUTPUT, "--quiet", "-q", default=False, help="No progress on stderr.")
+    fresh: bool = _flag(_OUTPUT, "--fresh", default=False, help="Start again instead of continuing an interrupted run.")
+    dry_run: bool = _flag(_OUTPUT, "--dry-run", default=False, help="Print the plan and the resolved YAML, and exit.")
+    quiet: bool = _flag(_OUTPUT, "--quiet", "-q", default=False, help="Print no progress on stderr.")
 
     def settings(self) -> dict[str, Any]:
         """Returns the settings that were given, as `configure` takes them: those of training under `train`.
@@ -193,7 +202,7 @@ class Flags:
         from harness.report.progress import Progress, TerminalProgress
 
         with contextlib.nullcontext(Progress()) if self.quiet else TerminalProgress() as shown:
-            shown.start("Read", "what is asked")
+            shown.start("Read", "configuration")
             yield shown
 
 

@@ -15,12 +15,12 @@ def plan(
     flags: Flags,
     variants: Variants = None,
     memory: Annotated[
-        str | None, Option(help="Of the machine it is for, such as 24GB; default: this one's.", metavar="SIZE")
+        str | None, Option(help="Memory of the target machine, such as 24GB; default: this machine's.", metavar="SIZE")
     ] = None,
 ) -> None:
-    """Predict the memory of each training from the model's configuration alone: no weights are fetched or loaded.
+    """Predict the memory of each training run from the model's configuration: no weights are downloaded or loaded.
 
-    Another machine's plan: `harness plan lora qlora -m meta-llama/Llama-3.1-8B --dtype bfloat16 --memory 24GB`.
+    For another machine: `harness plan lora qlora -m meta-llama/Llama-3.1-8B --dtype bfloat16 --memory 24GB`.
     """
     with flags.progress() as shown:
         from harness.comparison.run import memory_plan

@@ -14,9 +14,10 @@ from harness.cli.options import Flags, run_folder, takes
 def report(
     flags: Flags,
     runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="Folders or names of runs.")],
-    to: Annotated[str, typer.Option("--to", help="md, html, csv, json, tex; comma-separated.")] = "md",
+    to: Annotated[str, typer.Option("--to", help="Formats: md, html, csv, json, tex; comma-separated.")] = "md",
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder; default: the run's own, or here for several runs.")
+        Path | None,
+        typer.Option("--out", help="Target folder; default: the run's own, or this folder for several runs."),
     ] = None,
 ) -> None:
     """Write reports from run.json files and print their paths."""

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 @takes("model task_parameters num_fewshot apply_chat_template trust_remote_code output_dir format")
 def show(
     flags: Flags,
-    what: Annotated[str, typer.Argument(metavar="RUN|TASK|METHOD", help="Folder or name of a run, a task, a method.")],
+    what: Annotated[
+        str, typer.Argument(metavar="RUN|TASK|METHOD", help="Folder or name of a run, or a task or method.")
+    ],
     sample: Annotated[
         int | None, typer.Option("--sample", help="Print this sample's exact prompt and its tokens, from 0.")
     ] = None,
 ) -> None:
-    """Print a run again, describe a task or method, or show what a model is asked."""
+    """Print a run, describe a task or method, or print the prompt of a sample."""
     if sample is not None:
         found = _view(what, sample, flags)
         typer.echo(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) if flags.format == "json" else str(found))
@@ -94,7 +96,7 @@ def _view(what: str, index: int, flags: Flags) -> View:
     template = load_template(snapshot.folder) if flags.apply_chat_template else None
     if flags.apply_chat_template and template is None:
         raise UserError(
-            f"`{model}` has no chat template", hint="drop `--apply-chat-template`, or name an instruct model"
+            f"`{model}` has no chat template", hint="drop `--apply-chat-template`, or use an instruct model"
         )
     spec = parse_task(what, flags.parameters())
     task = load_task(find("task", spec.source), spec.parameters)

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     "report_to output_dir format fresh quiet",
 )
 def train(flags: Flags, variant: OneVariant) -> None:
-    """Train one method, score nothing, and print the folder of what it made (then that of the merged checkpoint)."""
+    """Train one method without scoring it; print the folder of the artifact, then that of the merged checkpoint."""
     with flags.progress() as shown:
         from harness.comparison.run import run
 
         config = flags.configure([variant], tasks_needed=False)
         if config.variants[0].kind != "method":
-            raise UserError(f"`{variant}` is not trained", hint="name a method: `harness ls methods`")
+            raise UserError(f"`{variant}` is not trained", hint="choose a method: `harness ls methods`")
         if flags.preview is not None:
             rows = _first_rows(config, flags.preview)
         else:

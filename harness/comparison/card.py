@@ -50,12 +50,12 @@ def model_card(session: Session, state: State, job: TrainJob, *, command: str, m
         "Base": _code(model.name) + f" ({_origin(model)})" + _base_loaded(job, model),
         "Method": _code(training.entry.name) + (f": {_escaped(parameters)}" if parameters else ""),
         "Trained": f"{trained.parameters_trainable:,} of {trained.parameters_total:,} parameters ({share:.3%})"
-        + (", here in the weights of the base" if merged else ""),
+        + (", merged into the base" if merged else ""),
         "Data": _data(training, record),
         "Stage": _code(job.training.stage),
-        "Goes on from": _given(training.start),
-        "Judged by": _given(training.reward),
-        "Length": f"{trained.steps:,} steps of {record.batch_size} rows, at most {training.max_length:,} tokens a row",
+        "Starts from": _given(training.start),
+        "Reward from": _given(training.reward),
+        "Length": f"{trained.steps:,} steps of {record.batch_size} rows, at most {training.max_length:,} tokens per row",
         "Learning rate": f"{training.lr:g}, {_rate(training, record)}",
         "Other settings": _escaped(", ".join(f"{name} = {_text(value)}" for name, value in _settings(job.training))),
         "Seed": str(training.seed),
@@ -65,8 +65,8 @@ def model_card(session: Session, state: State, job: TrainJob, *, command: str, m
         **_held_out(job, record),
         "Reward": _reward(trained.rewards),
         "Curve": record.curve,
-        "Time": f"{numbers.seconds(record.train_seconds)} for {record.tokens:,} tokens"
-        f" ({record.tokens_per_second:,.0f} a second)",
+        "Time": f"{format.seconds(record.train_seconds)} for {record.tokens:,} tokens"
+        f" ({record.tokens_per_second:,.0f} per second)",
         "Memory": _memory(record),
         "Notes": _escaped("; ".join((*training.data.notes, *trained.notes))),
     }
@@ -76,11 +76,11 @@ def model_card(session: Session, state: State, job: TrainJob, *, command: str, m
         f"# {_escaped(spec.name)}: {_code(training.entry.name)} on {_code(model.name)}"
         + (", merged" if merged else ""),
         _table(what),
-        "## How it went",
+        "## Results",
         _table(went),
         "## How to load it",
         _loading(library, job, model, folder.name, training.data.tasks, judges=judges),
-        "## How to make it again",
+        "## How to reproduce it",
         f"```\n{_command(session, state, command)}\n```",
         f"Made with {', '.join(f'{name} {version}' for name, version in versions.items())}"
         f" on {_escaped(str(environment['device_name']))}.",
@@ -143,7 +143,7 @@ def _loading(library: str, job: TrainJob, model: Snapshot, folder: str, tasks: S
             f'model = PeftModel.from_pretrained(base, "./{folder}")',
             f"tokenizer = AutoTokenizer.from_pretrained({where})",
         ]
-    return "```python\n" + "\n".join(lines) + f"\n```\n\nor scored on tasks:\n\n{ours}"
+    return "```python\n" + "\n".join(lines) + f"\n```\n\nTo score it on tasks:\n\n{ours}"
 
 
 def _quantization(quant: Quant, dtype: str) -> str:
@@ -194,9 +194,9 @@ def _data(training: Training, record: Train) -> str:
     assert data is not None
     parts = [f"{_code(data.name)}, {data.rows:,} rows (sha256 `{data.sha256[:16]}`)"]
     if data.cut:
-        parts.append(f"{data.cut:,} of them cut to the greatest length")
+        parts.append(f"{data.cut:,} of them truncated to the maximum length")
     if data.dropped:
-        parts.append(f"{data.dropped:,} left out as too long")
+        parts.append(f"{data.dropped:,} dropped as too long")
     if training.validation is not None:
         parts.append(f"{data.validation_rows:,} rows held out (sha256 `{training.validation.digest[:16]}`)")
     return ", ".join(parts)
@@ -244,7 +244,7 @@ def _memory(record: Train) -> str:
         for value, where in ((record.peak_gpu_allocated_bytes, "on the GPU"), (record.peak_rss_bytes, "on the host"))
         if value is not None
     ]
-    return f"{numbers.listing(peaks)} at most" if peaks else ""
+    return f"{format.listing(peaks)} peak" if peaks else ""
 
 
 def _given(given: Any) -> str:

@@ -210,7 +210,7 @@ def test_ls_and_show_tell_what_there_is(capsys: pytest.CaptureFixture[str]) -> N
     assert main(["show", "lora"]) == 0
     assert "rank=16   int" in capsys.readouterr().out
     assert main(["ls", "runs"]) == 0
-    assert capsys.readouterr().err == "no runs here\n"
+    assert capsys.readouterr().err == "no runs found\n"
 
 
 def test_show_prints_the_exact_prompt(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,12 +16,11 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness.cli import main
-from harness.comparison import card, recipes
-from harness.comparison import run as comparison
 from harness.comparison.card import CARD, model_card
 from harness.comparison.fairness import fairness
 from harness.comparison.replicas import HELD_OUT
-from harness.comparison.run import Left, train_only
+from harness.comparison.run import Left, card, recipes, train_only
+from harness.comparison.run import run as comparison
 from harness.comparison.state import Session
 from harness.config.parse import configure
 from harness.data.model_files import Snapshot
@@ -31,8 +30,7 @@ from harness.models.load import Resident, load_base, method_function
 from harness.prepare.prepare import prepare
 from harness.runs.folder import RunFolder, load_run
 from harness.settings import TrainingSettings, TrainSettings
-from harness.worker import child
-from harness.worker.server import run_job
+from harness.worker.server import child, run_job
 
 EXAMPLES = [Example(f"Question: {n % 4}? Answer:", f" {['one', 'two', 'three', 'four'][n % 4]}") for n in range(8)]
 SETTINGS = TrainingSettings(lr=2e-2, steps=3, epochs=None, batch_size=4, micro_batch_size=4, max_length=64, seed=0)
@@ -225,7 +223,7 @@ def test_the_command_on_a_card_makes_the_same_training(
 ) -> None:
     train = {"validation": "0.25", "steps": 2, "clip": 0.5}
     first = left_by(tmp_path, variant, train=train, seed=3, dtype="float32").artifact
-    words = shlex.split((first / CARD).read_text().split("make it again\n\n```\n")[1].split("\n```")[0])
+    words = shlex.split((first / CARD).read_text().split("How to reproduce it\n\n```\n")[1].split("\n```")[0])
     assert main([*words[1:], "--output-dir", str(tmp_path), "--fresh", "--quiet", "--format", "json"]) == 0
     second = Path(json.loads(capsys.readouterr().out)["artifact"])
     assert second != first
