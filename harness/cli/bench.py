@@ -9,7 +9,7 @@ from harness.cli.options import Flags, OneVariant, command_line, print_result, t
 def bench(flags: Flags, variant: OneVariant) -> None:
     """Measure latency (prefill, decoding) and memory of one variant, next to the base model."""
     with flags.progress() as shown:
-        from harness.comparison.run import run as comparison
+        from harness.comparison import run as comparison
 
         config = flags.configure([variant], tasks_needed=False)
         run = comparison.time_only(config, progress=shown, fresh=flags.fresh, command=command_line())

@@ -18,11 +18,12 @@ def compare(flags: Flags, variants: Variants = None) -> None:
     Without variants: `base lora qlora`. The same command continues an interrupted run.
     """
     with flags.progress() as shown:
-        from harness.comparison.run import run as comparison
+        from harness.comparison import dry_run
+        from harness.comparison import run as comparison
 
         config = flags.configure(variants)
         if flags.dry_run:
-            plan = str(comparison.plan(config))
+            plan = str(dry_run.plan(config))
         else:
             run = comparison.run(config, progress=shown, fresh=flags.fresh, command=command_line())
     if flags.dry_run:

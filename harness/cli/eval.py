@@ -15,7 +15,7 @@ from harness.cli.options import Flags, OneVariant, command_line, print_result, t
 def evaluate(flags: Flags, variant: OneVariant) -> None:
     """Score one variant: the base, an adapter, or a method (trained first, or reused from an earlier run)."""
     with flags.progress() as shown:
-        from harness.comparison.run import run as comparison
+        from harness.comparison import run as comparison
 
         config = flags.configure([variant])
         run = comparison.run(config, progress=shown, fresh=flags.fresh, command=command_line())

@@ -95,11 +95,12 @@ def _table(
 
 def _entries(what: Literal["tasks", "methods", "metrics"]) -> list[dict[str, Any]]:
     from harness.authoring.docstrings import facts
+    from harness.registry import find
 
-    kinds: dict[str, registry.Kind] = {"tasks": "task", "methods": "method", "metrics": "metric"}
-    for name, problem in registry.broken_plugins(kinds[what]).items():
+    kinds: dict[str, find.Kind] = {"tasks": "task", "methods": "method", "metrics": "metric"}
+    for name, problem in find.broken_plugins(kinds[what]).items():
         typer.echo(f"skipped `{name}`: {problem}", err=True)
-    entries = registry.list_entries(kinds[what])
+    entries = find.list_entries(kinds[what])
     if what == "tasks":
         return [{**known, "headline": (known["metrics"] or ["?"])[0]} for known in map(facts, entries)]
     return [

@@ -23,7 +23,7 @@ def plan(
     For another machine: `harness plan lora qlora -m meta-llama/Llama-3.1-8B --dtype bfloat16 --memory 24GB`.
     """
     with flags.progress() as shown:
-        from harness.comparison.run import memory_plan
+        from harness.comparison import memory_plan
 
         config = flags.configure(variants, tasks_needed=False)
         found = memory_plan.plan_memory(config, memory=memory, progress=shown)

@@ -14,8 +14,12 @@ from typing import Any
 
 from harness import __version__
 from harness.comparison.document import train_record
+from harness.comparison.state import Session, State
 from harness.config.mixes import parse_mix
+from harness.data.model_files import Snapshot
 from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Quant, TrainJob
+from harness.prepare.trainings import TUNED_ON, Training
+from harness.report import numbers
 from harness.results import Train
 from harness.settings import ONLINE_STAGES, ONLY_FOR, TrainingSettings
 

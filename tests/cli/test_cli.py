@@ -13,6 +13,8 @@ from example_run import example_run
 
 from harness.cli import main
 from harness.cli.options import Flags, takes
+from harness.comparison import dry_run
+from harness.comparison import run as comparison
 from harness.config.config import Config
 from harness.config.parse import configure
 from harness.settings import TrainSettings
