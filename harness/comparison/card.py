@@ -69,7 +69,7 @@ def model_card(session: Session, state: State, job: TrainJob, *, command: str, m
         **_held_out(job, record),
         "Reward": _reward(trained.rewards),
         "Curve": record.curve,
-        "Time": f"{format.seconds(record.train_seconds)} for {record.tokens:,} tokens"
+        "Time": f"{numbers.seconds(record.train_seconds)} for {record.tokens:,} tokens"
         f" ({record.tokens_per_second:,.0f} per second)",
         "Memory": _memory(record),
         "Notes": _escaped("; ".join((*training.data.notes, *trained.notes))),
@@ -248,7 +248,7 @@ def _memory(record: Train) -> str:
         for value, where in ((record.peak_gpu_allocated_bytes, "on the GPU"), (record.peak_rss_bytes, "on the host"))
         if value is not None
     ]
-    return f"{format.listing(peaks)} peak" if peaks else ""
+    return f"{numbers.listing(peaks)} peak" if peaks else ""
 
 
 def _given(given: Any) -> str:

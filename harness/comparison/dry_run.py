@@ -22,6 +22,7 @@ def describe(prepared: Prepared, purpose: Purpose = "compare") -> str:
     """What a run will do, in a line.
 
     Example:
+        >>> from harness.config.parse import configure
         >>> describe(prepare(configure(["base", "lora"])))
         'train lora on 6 tasks; score 2 variants × 7 tasks; time each'
     """
