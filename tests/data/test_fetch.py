@@ -198,7 +198,7 @@ def test_the_command_tells_what_it_cannot_do(tmp_path: Path) -> None:
 PREPARE = """
 import json, socket, sys
 from harness.preparation import prepare
-from harness.spec import configure
+from harness.config.parse import configure
 
 if sys.argv[2] == "blocked":
     class Blocked(socket.socket):

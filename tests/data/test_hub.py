@@ -14,7 +14,7 @@ PREPARE = """
 import json, sys
 from harness import UserError
 from harness.preparation import prepare
-from harness.spec import configure
+from harness.config.parse import configure
 
 for data, columns, *stage in json.loads(sys.argv[1]):
     told = {"data": data, "columns": columns, **dict(zip(["stage"], stage))}

@@ -223,7 +223,7 @@ def test_every_task_gives_numbers_and_token_ppl_is_that_of_the_guide(
 
 REAL = """
 from harness.registry import find, load_task
-from harness.render import render
+from harness.prompts.render import render
 
 def items(name, **parameters):
     return render(name, load_task(find("task", name), parameters))
