@@ -59,11 +59,11 @@ def test_train_and_test_are_disjoint(task: str) -> None:
 @pytest.mark.parametrize(("task", "everybody"), [("mini_mmlu", "countries"), ("mini_ceval", "people")])
 def test_questions_are_about_other_entities_than_were_trained_on(seed: int, task: str, everybody: str) -> None:
     lore = getattr(World(seed), everybody)
-    names = {split: {entity["name"] for entity in lore.part(split)} for split in ("train", "test")}
+    names = {split: {entity["name"] for entity in lore.of_split(split)} for split in ("train", "test")}
     assert not names["train"] & names["test"]
     for split in ("train", "test"):
         for row in tiny.rows(task, split):
-            (entity,) = [entity for entity in lore.part(split) if _names(row["question"], entity["name"])]
+            (entity,) = [entity for entity in lore.of_split(split) if _names(row["question"], entity["name"])]
             assert row["choices"][row["answer"]] == entity[row["subject"]]
 
 
