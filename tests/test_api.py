@@ -184,7 +184,7 @@ def test_a_user_error_survives_the_way_between_processes() -> None:
 
 
 def test_suggestions_without_anything_known_do_not_trail_off() -> None:
-    assert did_you_mean("x", []) == "there are none"
+    assert did_you_mean("x", []) == "none are defined"
     assert did_you_mean("x", [], listing="`harness ls tasks`") == "`harness ls tasks`"
     assert did_you_mean("1", [12, "z"]) == "did you mean `12`?"  # type: ignore[list-item]
 

@@ -14,9 +14,8 @@ from example_run import example_run
 
 from harness import UserError
 from harness.jobs import TRAINED_FILE, Benched, Trained
-from harness.runs import folder as runs
 from harness.runs.folder import RunFolder, SampleLog, list_runs, load_run
-from harness.runs.reuse import adopt, find_trained, throw_weights
+from harness.runs.reuse import adopt, find_trained, folder_bytes, delete_weights
 from harness.storage import key, slug, write_whole
 
 TRAINED = {
@@ -187,7 +186,7 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for write in (lambda: SampleLog(tmp_path / "t.jsonl").append([{}]), lambda: write_whole(tmp_path / "x", "y")):
         with pytest.raises(UserError, match="the disk is full") as error:
             write()
-        assert "make room" in str(error.value.hint)
+        assert "free some space" in str(error.value.hint)
 
 
 def test_a_file_system_that_takes_no_more_loses_only_the_torn_pack(tmp_path: Path) -> None:
@@ -231,13 +230,13 @@ def test_a_document_comes_back_equal(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b'{"schema": 2}', "has schema 2, this version reads 1"),
-        (b"{}", "has schema None, this version reads 1"),
-        (b'{"schema": 1}', "is not a run"),
-        (b'{"schema": 1, "har', "is not a run"),
-        (b"[]", "is not a run"),
-        (b"\xff\xfe", "is not a run"),
-        (b"", "is not a run"),
+        (b'{"schema": 2}', "has schema 2, but this version of harness reads schema 1"),
+        (b"{}", "has schema None, but this version of harness reads schema 1"),
+        (b'{"schema": 1}', "is not the results of a run"),
+        (b'{"schema": 1, "har', "is not the results of a run"),
+        (b"[]", "is not the results of a run"),
+        (b"\xff\xfe", "is not the results of a run"),
+        (b"", "is not the results of a run"),
     ],
 )
 def test_what_is_not_a_run_of_this_schema_is_said(tmp_path: Path, content: bytes, said: str) -> None:
@@ -316,7 +315,7 @@ def test_a_record_that_goes_while_it_is_looked_for_is_passed_over(
 
 def test_of_a_training_that_lost_the_figures_are_kept(tmp_path: Path) -> None:
     lost = trained(tmp_path / "one" / "adapters" / "lora", "k1")
-    throw_weights(lost)
+    delete_weights(lost)
     assert [path.name for path in lost.iterdir()] == [TRAINED_FILE]
     assert find_trained(tmp_path, "k1") is None
     found = find_trained(tmp_path, "k1", figures_only=True)
@@ -331,7 +330,7 @@ def test_what_is_thrown_away_meanwhile_is_not_adopted(tmp_path: Path, monkeypatc
 
     def thrown(source: Any, target: Any, **options: Any) -> None:
         if list(there.glob("*.safetensors")):
-            throw_weights(there)
+            delete_weights(there)
         link(source, target, **options)
 
     monkeypatch.setattr(os, "link", thrown)
@@ -365,4 +364,4 @@ def test_a_childs_traceback_is_kept(tmp_path: Path) -> None:
 
 
 def test_the_size_of_an_artifact_leaves_our_record_out(tmp_path: Path) -> None:
-    assert runs.folder_bytes(trained(tmp_path / "a", "four")) == 4
+    assert folder_bytes(trained(tmp_path / "a", "four")) == 4
