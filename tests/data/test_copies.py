@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness import UserError, hub, rows
-from harness.data.files import file_sha256
+from harness.data.digests import file_sha256
 from harness.data.sources import provenance
 
 ROWS = [
@@ -103,7 +103,7 @@ def test_a_run_that_lacks_data_fails_before_anything_is_loaded_or_written(copies
 def test_an_altered_file_is_named(copies: Path) -> None:
     file = copies / "datasets/o/n/one/test.jsonl"
     file.write_text(file.read_text().replace("x", "y"))
-    with pytest.raises(UserError, match="was altered") as error:
+    with pytest.raises(UserError, match="has changed") as error:
         rows(hub("o/n", "one", split="test"))
     assert str(file) in error.value.message
     file.unlink()
@@ -114,13 +114,13 @@ def test_an_altered_file_is_named(copies: Path) -> None:
 @pytest.mark.parametrize(
     ("manifest", "said"),
     [
-        (None, "holds no fetched data"),
+        (None, "has no fetched data"),
         ("[", "could not read"),
         ('{"a": 1}', "could not read"),
         ('[{"repo": "o/n"}]', "could not read"),
         (
             '[{"repo": "o/n", "config": "one", "split": "test", "file": "../../x", "rows": 1, "sha256": "", "revision": null}]',
-            "not below",
+            "leaves the folder",
         ),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 from harness import UserError, hub, packaged
 from harness.data import hub as splits
-from harness.data.files import file_sha256
+from harness.data.digests import file_sha256
 from harness.data.sources import provenance, rows, source
 
 ROWS = [{"q": "1 + 1", "a": "2"}, {"q": "Straße 数学", "a": "é"}]
@@ -67,12 +67,12 @@ def test_a_csv_field_may_hold_line_ends_and_whole_documents(tmp_path: Path) -> N
         (
             "x.jsonl",
             '{"a": "fine \\ud83d\\ude00"}\n{"a": "half \\ud83d"}',
-            r"line 2 holds half of a character \(.ud83d\)",
+            r"line 2 has half of a character \(.ud83d\)",
         ),
-        ("x.json", '[{"a": "\\uDE00"}]', "object 0 holds half of a character"),
+        ("x.json", '[{"a": "\\uDE00"}]', "object 0 has half of a character"),
         ("x.json", '[{"a": 1}, {"a"', "is not JSON"),
-        ("x.json", '{"a": 1}', "must hold a list of objects"),
-        ("x.json", "[1, 2]", "must hold a list of objects"),
+        ("x.json", '{"a": 1}', "is not a list of JSON objects"),
+        ("x.json", "[1, 2]", "is not a list of JSON objects"),
         ("x.csv", "q,a\n1,2\n3\n", "line 3 has more or fewer fields"),
         ("x.csv", "q,a\n1,2,3\n", "line 2 has more or fewer fields"),
         ("x.csv", 'q,a\n1,"2', "could not read"),
@@ -81,10 +81,10 @@ def test_a_csv_field_may_hold_line_ends_and_whole_documents(tmp_path: Path) -> N
         ("x.jsonl", b'{"a": "\xe9"}', "is not UTF-8"),
         ("x.json", b'[{"a": "\xff"}]', "is not UTF-8"),
         ("x.txt", b"caf\xe9", "is not UTF-8"),
-        ("x.parquet", b"PAR1 torn", "is not a whole Parquet file"),
-        ("x.parquet", b"", "is not a whole Parquet file"),
-        ("x.yaml", "a: 1", "is of an unknown format"),
-        ("x", "a: 1", "is of an unknown format"),
+        ("x.parquet", b"PAR1 torn", "is not a complete Parquet file"),
+        ("x.parquet", b"", "is not a complete Parquet file"),
+        ("x.yaml", "a: 1", "has an unknown format"),
+        ("x", "a: 1", "has an unknown format"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_with_its_fault(
@@ -118,7 +118,7 @@ def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_generator_cannot_be_data_because_it_is_read_more_than_once() -> None:
     for wrong in ((row for row in ROWS), {"a": 1}, None, 7):
-        with pytest.raises(UserError, match="data cannot be a"):
+        with pytest.raises(UserError, match="`data` cannot be a"):
             source(wrong)  # type: ignore[arg-type]
 
 
@@ -250,7 +250,7 @@ def test_a_folder_is_its_files_one_after_another(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_data_says_what_was_wanted(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no data file") as error:
+    with pytest.raises(UserError, match="has no data file") as error:
         rows(tmp_path)
     assert error.value.hint is not None and ".jsonl" in error.value.hint
     (tmp_path / "main").mkdir()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness import UserError, hub, rows
+from harness.authoring.task_splits import splits_of
 from harness.data import fetch
 from harness.data.hub import Hub
 from harness.data.offline import read_manifest
@@ -63,15 +64,15 @@ SPLITS = [
 def test_everything_that_a_task_reads_is_found(online: Online, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.data.hub.load_online", online.load)
     (tmp_path / "x.py").write_text(TASK)
-    found = fetch.splits_of(str(tmp_path / "x.py"), {"config": "other"})
+    found = splits_of(str(tmp_path / "x.py"), {"config": "other"})
     assert list(map(str, found)) == [
         "hub:o/n:other:test",
         "hub:o/n:a:dev",
         "hub:o/n:b:dev",
         "hub:o/labels::train",
     ]
-    assert fetch.splits_of("mini_mmlu") == []
-    assert fetch.splits_of("hub:o/n:a+b:test") == [hub("o/n", "a", split="test"), hub("o/n", "b", split="test")]
+    assert splits_of("mini_mmlu") == []
+    assert splits_of("hub:o/n:a+b:test") == [hub("o/n", "a", split="test"), hub("o/n", "b", split="test")]
 
 
 def test_what_was_fetched_is_read_and_not_fetched_again(
@@ -85,7 +86,7 @@ def test_what_was_fetched_is_read_and_not_fetched_again(
         assert [row["q"] for row in rows(split)] == [f"{split} 1", "2 数"]
     assert len(online.asked) == 3
     assert len(fetch.verify(tmp_path)) == 3
-    assert {part.revision for part in read_manifest(tmp_path)} == {"0123456789" * 4}
+    assert {file.revision for file in read_manifest(tmp_path)} == {"0123456789" * 4}
 
 
 def test_the_folder_is_a_dataset_to_others_too(online: Online, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,14 +120,14 @@ def test_an_interrupted_fetch_goes_on_where_it_stopped(online: Online, tmp_path:
     online.asked.clear()
     assert [each.new for each in fetch.fetch(SPLITS, tmp_path)] == [False, True, True]
     assert str(SPLITS[0]) not in online.asked
-    assert not list(tmp_path.rglob("*.aside"))
+    assert not list(tmp_path.rglob(".*.[0-9]*"))
 
 
 def test_an_altered_file_is_named_and_fetched_again(online: Online, tmp_path: Path) -> None:
     (done,) = fetch.fetch(SPLITS[:1], tmp_path)
-    path = tmp_path / done.part.file
+    path = tmp_path / done.file.file
     path.write_bytes(path.read_bytes()[:-1] + b"0")
-    with pytest.raises(UserError, match="was altered") as error:
+    with pytest.raises(UserError, match="has changed") as error:
         fetch.verify(tmp_path)
     assert str(path) in error.value.message
     assert [each.new for each in fetch.fetch(SPLITS[:1], tmp_path)] == [True]
@@ -168,7 +169,7 @@ def test_a_full_disk_leaves_nothing_half_written(
 
     with monkeypatch.context() as patch:
         patch.setattr(pyarrow.parquet, "write_table", full)
-        with pytest.raises(UserError, match="No space left"):
+        with pytest.raises(UserError, match="the disk is full"):
             list(fetch.fetch(SPLITS, tmp_path))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(list(fetch.fetch(SPLITS, tmp_path))) == 3
@@ -192,13 +193,13 @@ def test_the_command_tells_what_it_cannot_do(tmp_path: Path) -> None:
     unknown = command("gsm9k", "--to", str(tmp_path))
     assert unknown.returncode == 2 and "did you mean `gsm8k`" in unknown.stderr
     empty = command("--check", "--to", str(tmp_path / "nowhere"))
-    assert empty.returncode == 2 and "holds no fetched data" in empty.stderr
+    assert empty.returncode == 2 and "has no fetched data" in empty.stderr
 
 
 PREPARE = """
 import json, socket, sys
-from harness.preparation import prepare
-from harness.spec import configure
+from harness.prepare.prepare import prepare
+from harness.config.parse import configure
 
 if sys.argv[2] == "blocked":
     class Blocked(socket.socket):
