@@ -56,7 +56,7 @@ def test_a_task_parameter_must_be_keyword_only_with_a_default() -> None:
         (lambda *, rank=8: None, "does not take the model"),
         (lambda model, rank=8: None, "`rank` of method"),
         (lambda model, *, rank: None, "`rank` of method"),
-        (lambda model, *, lr=1.0: None, "declares `lr`, which every variant has already"),
+        (lambda model, *, lr=1.0: None, "declares `lr`, which is a key of every variant"),
     ],
 )
 def test_a_malformed_method_says_what_is_wrong(function: Any, said: str) -> None:
@@ -82,7 +82,7 @@ def test_a_method_may_take_any_further_key() -> None:
         ({"metrics": [exact_match, exact_match]}, "same name: exact_match, exact_match"),
         ({"sample": "row"}, "must be a function"),
         ({"shots": -1}, "-1 shots"),
-        ({"shots_order": "last"}, "unknown order of shots `last`"),
+        ({"shots_order": "last"}, "unknown `shots_order`: `last`"),
     ],
 )
 def test_a_malformed_task_says_what_is_wrong(fields: dict[str, Any], said: str) -> None:

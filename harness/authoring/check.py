@@ -26,7 +26,10 @@ from harness.errors import UserError, plugin_error
 from harness.jobs import Item
 from harness.prompts.render import render
 from harness.prompts.samples import answer_text
-from harness.registry.find import Entry, find_all, load_method, load_task, parse_task, task_metrics
+from harness.registry.find import NoEntry, find_all
+from harness.registry.load import load_method, load_task, task_metrics
+from harness.registry.scan import Entry
+from harness.registry.task_spec import parse_task
 
 ROWS = 50
 """Samples that are scored."""
@@ -65,16 +68,18 @@ def check_file(
         UserError: The file holds neither, or does not load, or its rows or samples cannot be used.
     """
     entries: list[Entry] = []
-    missing: list[UserError] = []
+    problems: list[UserError] = []
     for kind in ("task", "method"):
         try:
             entries += find_all(kind, source)
         except UserError as error:
-            missing.append(error)
+            problems.append(error)
     if not entries:
-        if "holds no" in missing[0].message:
-            raise UserError(f"`{source}` holds neither a task nor a method", hint="`harness new task NAME` writes one")
-        raise missing[0]
+        if isinstance(problems[0], NoEntry):
+            raise UserError(
+                f"`{source}` has neither a task nor a method", hint="create a task file with `harness new task NAME`"
+            )
+        raise problems[0]
     for entry in entries:
         yield _check_task(entry, run_unsafe_code, parameters or {}) if entry.kind == "task" else _check_method(entry)
 

@@ -10,7 +10,9 @@ from typing import Any
 from harness.data.hub import parse_hub, watched
 from harness.data.offline import VARIABLE
 from harness.data.sources import Hub, source
-from harness.registry.find import find_all, load_task, parse_task
+from harness.registry.find import find_all
+from harness.registry.load import load_task
+from harness.registry.task_spec import parse_task
 
 
 def splits_of(name: str, parameters: Mapping[str, Any] | None = None) -> list[Hub]:

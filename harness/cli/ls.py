@@ -15,7 +15,7 @@ import typer
 from harness.cli import options as o
 
 if TYPE_CHECKING:
-    from harness.registry.find import Entry
+    from harness.registry.scan import Entry
 
 
 def ls(
@@ -95,8 +95,9 @@ def _table(
 def _entries(what: Literal["tasks", "methods", "metrics"]) -> list[dict[str, Any]]:
     from harness.authoring.docstrings import facts
     from harness.registry import find
+    from harness.registry.scan import Kind
 
-    kinds: dict[str, find.Kind] = {"tasks": "task", "methods": "method", "metrics": "metric"}
+    kinds: dict[str, Kind] = {"tasks": "task", "methods": "method", "metrics": "metric"}
     for name, problem in find.broken_plugins(kinds[what]).items():
         typer.echo(f"left out `{name}`: {problem}", err=True)
     entries = find.list_entries(kinds[what])

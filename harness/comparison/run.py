@@ -45,7 +45,7 @@ from harness.prepare.trainings import Training
 from harness.report.progress import Progress
 from harness.results import Run
 from harness.runs.folder import RunFolder
-from harness.runs.reuse import adopt, find_trained, delete_weights
+from harness.runs.reuse import adopt, delete_weights, find_trained
 from harness.sandbox.run import protections
 from harness.storage import key, write_whole
 from harness.worker.server import JobFailed, Server

@@ -99,6 +99,6 @@ def test_too_few_examples_say_how_many_there_are(order: Any) -> None:
 
 
 def test_an_unknown_order_is_refused() -> None:
-    with pytest.raises(UserError, match="unknown order of shots `lmeval`") as raised:
+    with pytest.raises(UserError, match="unknown `shots_order`: `lmeval`") as raised:
         a_task(ASKED, shots_order="lmeval")
     assert "lm-eval" in str(raised.value.hint)

@@ -15,7 +15,7 @@ from example_run import example_run
 from harness import UserError
 from harness.jobs import TRAINED_FILE, Benched, Trained
 from harness.runs.folder import RunFolder, SampleLog, list_runs, load_run
-from harness.runs.reuse import adopt, find_trained, folder_bytes, delete_weights
+from harness.runs.reuse import adopt, delete_weights, find_trained, folder_bytes
 from harness.storage import key, slug, write_whole
 
 TRAINED = {

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from harness import Choose, Output, UserError, acc_bytes, acc_norm, label, mc2, rows
 from harness.jobs import Item
 from harness.prompts.render import Prompting, render, render_examples
-from harness.registry.find import find, load_task
+from harness.registry.find import find
+from harness.registry.load import load_task
 
 GOLDENS = json.loads((Path(__file__).parents[1] / "goldens" / "choice.json").read_text())
 CATEGORIES = ("mmlu_stem", "mmlu_humanities", "mmlu_social_sciences", "mmlu_other")

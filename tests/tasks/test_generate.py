@@ -12,7 +12,8 @@ import pytest
 
 from harness import Generate, Metric, Output, UserError, choice_letter, matching
 from harness.prompts.render import Prompting, render, render_examples
-from harness.registry.find import find, load_task
+from harness.registry.find import find
+from harness.registry.load import load_task
 
 GOLDENS = json.loads((Path(__file__).parents[1] / "goldens" / "generation.json").read_text(encoding="utf-8"))
 

@@ -28,7 +28,8 @@ from harness import (
 from harness.jobs import Item
 from harness.metrics.regression import first_number, last_number
 from harness.prompts.render import render, render_examples
-from harness.registry.find import find, load_task
+from harness.registry.find import find
+from harness.registry.load import load_task
 
 
 def load(name: str, **parameters: Any) -> Any:
