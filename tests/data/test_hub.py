@@ -50,7 +50,7 @@ def test_what_is_missing_there_is_one_clear_error(hub: str, tmp_path: Path) -> N
         ("hub:openai/gsm8k:mian", None): "BuilderConfig 'mian' not found. Available: ['main']",
         ("hub:openai/gsm8k:main:tset", None): "Unknown split \"tset\". Should be one of ['train', 'test']",
         ("hub:cais/mmlu", None): "Please pick one among the available configs: ['abstract_algebra'",
-        ("hub:openai/gsm8k:main", None): "row 0 has the columns question, answer; wanted: prompt + completion",
+        ("hub:openai/gsm8k:main", None): "row 0 has the columns question, answer; a row needs prompt + completion",
     }
     messages = prepared(tmp_path, *expected, ("hub:openai/gsm8k:main", {**COLUMNS, "prompt": "q"}))
     for message, said in zip(messages, [*expected.values(), "has no column `q`"], strict=True):

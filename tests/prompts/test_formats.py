@@ -181,7 +181,7 @@ def test_a_missing_column_lists_those_there_are() -> None:
     rows = [{"question": "1+1", "answer": "2"}]
     with pytest.raises(UserError, match="has no column `reply`") as error:
         examples_from_rows("data.jsonl", rows, columns={"prompt": "question", "completion": "reply"})
-    assert error.value.hint == "it has: question, answer"
+    assert error.value.hint == "its columns: question, answer"
     with pytest.raises(UserError, match="row 1, has no column `answer`"):
         examples_from_rows(
             "data.jsonl", [*rows, {"question": "2"}], columns={"prompt": "question", "completion": "answer"}
@@ -193,28 +193,32 @@ def test_a_missing_column_lists_those_there_are() -> None:
     [
         ("question answer", "sft", "`--train-columns prompt=question,completion=answer`"),
         ("id question answer level", "sft", "`--train-columns prompt=question,completion=answer`"),
-        ("id problem level", "sft", "`--train-columns prompt=problem,completion=COLUMN` (of: id, problem, level)"),
-        ("a b", "sft", "`--train-columns prompt=COLUMN,completion=COLUMN` (of: a, b)"),
-        ("", "sft", "`--train-columns prompt=COLUMN,completion=COLUMN` (of: none)"),
+        ("id problem level", "sft", "`--train-columns prompt=problem,completion=COLUMN` (columns: id, problem, level)"),
+        ("a b", "sft", "`--train-columns prompt=COLUMN,completion=COLUMN` (columns: a, b)"),
+        ("", "sft", "`--train-columns prompt=COLUMN,completion=COLUMN` (columns: none)"),
         ("prompt answer", "sft", "`--train-columns completion=answer`"),
         ("instruction input answer", "sft", "`--train-columns output=answer`"),
         ("id query answer", "grpo", "`--train-columns prompt=query`"),
-        ("prompt completion", "dpo", "`--train-columns chosen=COLUMN,rejected=COLUMN` (of: prompt, completion)"),
-        ("prompt chosen worse", "dpo", "`--train-columns rejected=COLUMN` (of: prompt, chosen, worse)"),
+        ("prompt completion", "dpo", "`--train-columns chosen=COLUMN,rejected=COLUMN` (columns: prompt, completion)"),
+        ("prompt chosen worse", "dpo", "`--train-columns rejected=COLUMN` (columns: prompt, chosen, worse)"),
     ],
 )
 def test_columns_that_are_no_known_format_get_the_flag_to_type(columns: str, stage: Any, mapping: str) -> None:
     row = dict.fromkeys(columns.split(), "x")
     with pytest.raises(UserError, match=f"row 0 has the columns {', '.join(row) or 'none'}; ") as error:
         one(row, stage=stage)
-    needs = "it needs a better and a worse answer to one prompt; under other names" if stage == "dpo" else "map them"
+    needs = (
+        "this stage needs a better and a worse answer to each prompt; if they have other names"
+        if stage == "dpo"
+        else "map the columns"
+    )
     assert error.value.hint == f"{needs}: {mapping}"
 
 
 def test_a_row_that_is_unlike_the_first_is_not_mapped_to_itself() -> None:
     with pytest.raises(UserError, match="row 1 has the columns a, b") as error:
         examples_from_rows("x", [{"prompt": "Q", "completion": "A"}, {"a": "Q", "b": "A"}])
-    assert error.value.hint == "mend the row, or leave it out"
+    assert error.value.hint == "fix the row, or leave it out"
 
 
 @pytest.mark.parametrize(
@@ -228,7 +232,7 @@ def test_a_row_that_is_unlike_the_first_is_not_mapped_to_itself() -> None:
         ({"messages": "hi"}, "row 0 has str, not a list of turns, in `messages`"),
         ({"messages": []}, "row 0 has an empty list in `messages`"),
         ({"conversations": []}, "row 0 has an empty list in `conversations`"),
-        ({"messages": [*TURNS[:2], {"from": "zzz", "value": "A"}]}, "row 0 has a turn of the unknown role `zzz`"),
+        ({"messages": [*TURNS[:2], {"from": "zzz", "value": "A"}]}, "row 0 has a turn with the unknown role `zzz`"),
         ({"messages": [{"role": "user", "content": []}, TURNS[2]]}, "row 0 has list in `user turn`"),
         ({"prompt": TURNS, "completion": None}, r"row 0 has no `content` in turn 3 \(assistant\)"),
         ({"messages": TURNS[:2]}, "row 0 has no assistant turn"),
@@ -249,9 +253,9 @@ CALL = {"tool_calls": [{"function": {"name": "add", "arguments": "{}"}}]}
 @pytest.mark.parametrize(
     ("turn", "said", "hint"),
     [
-        ({"role": "assistant", "content": None, **CALL}, "a tool call, which is not read, in turn 2", "write the call"),
-        ({"role": "assistant", "content": "", **CALL}, "a tool call, which is not read, in turn 2", "write the call"),
-        ({"role": "assistant", **CALL}, "a tool call, which is not read, in turn 2", "write the call into `content`"),
+        ({"role": "assistant", "content": None, **CALL}, "an unsupported tool call in turn 2", "write the call"),
+        ({"role": "assistant", "content": "", **CALL}, "an unsupported tool call in turn 2", "write the call"),
+        ({"role": "assistant", **CALL}, "an unsupported tool call in turn 2", "write the call into `content`"),
         ({"role": "assistant", "content": None}, "no `content` in turn 2", "give the turn a text"),
         ({"role": "assistant"}, "no `content` in turn 2", "give the turn a text"),
         ({"from": "gpt", "value": None}, "no `content` in turn 2", "give the turn a text"),

@@ -62,10 +62,10 @@ def test_a_sample_is_never_its_own_solved_example() -> None:
 
 
 def test_too_few_shots_say_how_many_there_are() -> None:
-    with pytest.raises(UserError, match="has 2 solved examples in group `words`, 3 shots were asked") as error:
+    with pytest.raises(UserError, match="has 2 solved examples in group `words`, but 3 shots were requested") as error:
         contexts(a_task(shots_from=SHOTS, group="s"), Prompting(shots=3))
-    assert error.value.hint == "ask for at most 2"
-    with pytest.raises(UserError, match="has no solved examples to show"):
+    assert error.value.hint == "request at most 2 shots"
+    with pytest.raises(UserError, match="has no solved examples"):
         contexts(a_task(), Prompting(shots=1))
 
 

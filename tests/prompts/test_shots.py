@@ -93,9 +93,9 @@ def test_a_question_that_is_also_in_another_split_keeps_its_example_there() -> N
 @pytest.mark.parametrize("order", ["first", "seeded", "lm-eval", "lm-eval-spare"])
 def test_too_few_examples_say_how_many_there_are(order: Any) -> None:
     most = 2 if order == "lm-eval-spare" else 3
-    with pytest.raises(UserError, match=f"{most} solved examples, 4 shots") as raised:
+    with pytest.raises(UserError, match=f"{most} solved examples, but 4 shots") as raised:
         shown(a_task(ASKED, POOL[:3], shots_order=order), 4)
-    assert raised.value.hint == f"ask for at most {most}"
+    assert raised.value.hint == f"request at most {most} shots"
 
 
 def test_an_unknown_order_is_refused() -> None:
