@@ -275,15 +275,26 @@ import os, sys
 assert not {"HF_TOKEN", "PYTHONSTARTUP", "USER"} & set(os.environ) and "secret" not in str(os.environ)
 assert os.environ["HOME"] == os.environ["TMPDIR"]
 assert not [name for name in sys.modules if name == "harness" or name.startswith("harness.")]
-try:
-    import guard_kernel, harness.registry.find
-    import registry
-except ImportError:
-    pass
-else:
-    raise AssertionError("our modules are in its path")
 """
     assert run_program(program).passed
+
+
+@pytest.mark.parametrize("name", ["child", "kernel", "run"])
+def test_the_modules_of_the_sandbox_cannot_be_imported_by_their_names(host: Host, name: str) -> None:
+    """A program may have, or install, a package called `kernel`."""
+    program = f"""
+import sys, __main__
+assert {name!r} not in sys.modules and not hasattr(__main__, {name!r})
+assert not [path for path in (*sys.path, *sys.path_importer_cache) if path.rstrip("/").endswith("sandbox")]
+import {name}
+"""
+    assert run_program(program).detail == f"ModuleNotFoundError: No module named '{name}'"
+
+
+@needs_landlock
+def test_a_program_can_import_a_module_of_its_own_called_kernel(host: Host) -> None:
+    program = "import os, sys\nopen('kernel.py', 'w').write('x = 7')\nsys.path.append(os.getcwd())\nimport kernel\nassert kernel.x == 7"
+    assert run_program(program) == run.Outcome(passed=True)
 
 
 def test_names_are_those_of_the_peer(host: Host) -> None:
@@ -349,8 +360,8 @@ def test_with_less_from_the_kernel_the_same_is_refused(
 def test_what_does_not_hold_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "LAYERS", ())
     weak = protections.__wrapped__()
-    assert {what for what, said in weak.items() if "Python alone" in said} == {"network", "processes", "files"}
-    assert "disk" in weak["folder"] and weak["threads"] == "as many as memory holds"
+    assert {aspect for aspect, text in weak.items() if "only by Python" in text} == {"network", "processes", "files"}
+    assert "disk" in weak["folder"] and weak["threads"] == "limited only by memory"
     assert set(weak) == set(protections())
 
 
