@@ -57,7 +57,7 @@ def test_a_metric_that_credits_wrong_choices_is_found_out() -> None:
         "data=[{'q': str(n)} for n in range(3)], sample=lambda row: Choose(row['q'], list('abcd'), 1), metrics=[lenient]",
         lenient,
     )
-    assert verdict.problems == ("lenient: guessing scores 0.50, and is right 0.25 of the time",)
+    assert verdict.problems == ("lenient: guessing scores 0.50, but a guess is right with probability 0.25",)
 
 
 def test_a_target_that_scores_badly_is_named_with_its_sample() -> None:
@@ -82,9 +82,9 @@ def test_a_target_that_scores_badly_is_named_with_its_sample() -> None:
         (
             "Choose(row['q'], ['x', 'x', 'y'], 1)",
             "",
-            "sample 0: the right choice is there twice, once as a wrong one: `x`",
+            "sample 0: the right choice is also among the wrong ones: `x`",
         ),
-        ("Choose(row['q'], ['x'], 0)", "", "sample 0: there is one choice"),
+        ("Choose(row['q'], ['x'], 0)", "", "sample 0: there is only one choice"),
         ("Text('  ')", "", "sample 0: the text is empty"),
     ],
 )
@@ -100,18 +100,18 @@ def test_what_spoils_a_score_fails_the_check(sample: str, more: str, said: str) 
         (
             "Generate(row['q'] + ' ', row['a'])",
             "",
-            "sample 0: the prompt ends in white space, and the delimiter ' ' adds",
+            "sample 0: the prompt ends in white space, and the delimiter ' ' begins with more",
         ),
         ("Generate(row['q'] + ' ', row['a'])", ", delimiter=''", "sample 0: the prompt ends in a space"),
         ("Generate(row['q'], ' ' + row['a'])", "", "sample 0: the target begins with white space, and the delimiter"),
-        ("Generate('same', row['a'])", "", "samples 0 and 1 ask the same (and 2 more)"),
+        ("Generate('same', row['a'])", "", "samples 0 and 1 ask the same question (and 2 more)"),
         (
             "Generate(row['q'], row['a'] * 10, max_tokens=3)",
             "",
-            "the target takes about 5 tokens, and max_tokens=3 cuts",
+            "the target has about 5 tokens, and max_tokens=3 cuts",
         ),
         ("Generate(row['q'], row['a'] + '.', stop=('.',))", "", "would cut the target"),
-        ("Choose(row['q'], ['x', 'y', 'y'], 0)", "", "sample 0: a wrong choice is there twice: `y`"),
+        ("Choose(row['q'], ['x', 'y', 'y'], 0)", "", "sample 0: a wrong choice occurs twice: `y`"),
         ("Generate([{'role': 'user', 'content': row['q'] + ' '}], row['a'])", "", "sample 0: the prompt ends in white"),
     ],
 )
@@ -166,7 +166,7 @@ def test_samples_without_a_target_have_no_oracle() -> None:
 def test_code_is_run_only_when_that_is_confirmed(capsys: pytest.CaptureFixture[str]) -> None:
     meta = "meta={'before': 'def f():\\n    return ', 'after': '\\nassert f() == 7'}"
     verdict = generate(f"Generate(row['q'], '7', {meta})", ", executes_code=True", "'pass@1'")
-    assert "not scored: it runs code" in str(verdict)
+    assert "not scored: its metrics run generated code" in str(verdict)
     (verdict,) = check_file("./t.py", run_unsafe_code=True)
     assert "pass@1  oracle 1.00 ✓  chance 0.00" in str(verdict)
 
@@ -182,7 +182,7 @@ def test_a_new_task_passes_its_check(kind: str, capsys: pytest.CaptureFixture[st
     (verdict,) = check_file("./rivers.py")
     assert (verdict.problems, verdict.warnings) == ((), ())
     assert main(["new", "task", "rivers"]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
 
 
 def test_a_file_with_neither_says_so() -> None:

@@ -50,9 +50,9 @@ def test_what_does_not_fit_is_said() -> None:
     whole = view({"prompt": "Q: one?", "completion": "a b c d e f"}).rows[0]
     assert whole.lost_tokens == 0
     cut = view({"prompt": "Q: one?", "completion": "a b c d e f"}, max_length=len(whole.ids) - 4)
-    assert cut.rows[0].ids == whole.ids[:-4] and "; 4 more were cut" in str(cut) and " ✂" in str(cut)
+    assert cut.rows[0].ids == whole.ids[:-4] and "; 4 more were cut off" in str(cut) and " ✂" in str(cut)
     gone = view({"prompt": "Q: one?", "completion": "a b c d e f"}, max_length=2)
-    assert "left out, as no answer fits" in str(gone) and "‖" not in str(gone)
+    assert "left out, because the answer does not fit" in str(gone) and "‖" not in str(gone)
 
 
 def test_a_pair_is_two_rows_a_prompt_alone_none_and_plain_text_blocks() -> None:
