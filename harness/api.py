@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 Message = Mapping[str, str]
 Prompt = str | Sequence[Message]
-"""A text, or chat messages (`{"role": "user", "content": "…"}`). If the last message is the assistant's, the model continues it."""
+"""A text, or chat messages (`{"role": "user", "content": "…"}`). The model continues a last message of the assistant."""
 
 ShotsOrder = Literal["first", "seeded", "lm-eval", "lm-eval-spare"]
 """How the solved examples of a sample are chosen.

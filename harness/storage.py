@@ -114,6 +114,17 @@ def replace_folder(folder: Path, path: Path) -> None:
     folder.rename(path)
 
 
+def disk_full(path: Path | None = None, *, hint: str | None = None) -> UserError:
+    """The error for a full disk.
+
+    Args:
+        path: The file or folder that could not be written, if it is known.
+        hint: What the user can do about it; None: the advice for a run folder.
+    """
+    message = "the disk is full" + (f": could not write `{path}`" if path else "")
+    return UserError(message, hint or "finished work is kept: free some space and give the same command again")
+
+
 @contextmanager
 def writing(path: Path, *, hint: str | None = None) -> Iterator[None]:
     """Turns an `OSError` inside the block into an error message that names `path`.
@@ -129,10 +140,7 @@ def writing(path: Path, *, hint: str | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"the disk is full: could not write `{path}`",
-                hint=hint or "finished work is kept: free some space, then run the same command again",
-            ) from error
+            raise disk_full(path, hint=hint) from error
         raise UserError(
             f"could not write `{path}`: {error.strerror or error}",
             hint=hint or "choose another folder with `--output-dir`",

@@ -134,7 +134,7 @@ def packaged(package: str, path: str) -> File:
     return File(Path(str(importlib.resources.files(package) / path)))
 
 
-class Table(Sequence[Row]):
+class ParquetTable(Sequence[Row]):
     """The rows of an Arrow table, converted to dictionaries on access, so that a large file stays compact in memory."""
 
     BATCH_ROWS = 1000
@@ -182,7 +182,7 @@ def one_line(error: Exception) -> str:
 
 def _read(path: Path) -> Sequence[Row]:
     if path.suffix == ".parquet":
-        return Table(_parquet(path))
+        return ParquetTable(_parquet(path))
     if path.suffix == ".json":
         return _json_rows(path)
     with path.open(encoding="utf-8-sig", newline="" if path.suffix in (".csv", ".tsv") else None) as file:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from harness.api import Row
 from harness.data.digests import file_sha256
-from harness.data.files import File, Table, expand, one_line
+from harness.data.files import File, ParquetTable, expand, one_line
 from harness.errors import UserError
 from harness.storage import home
 
@@ -177,7 +177,7 @@ def _rows(path: Path) -> Sequence[Row]:
 def _table_rows(path: Path) -> Sequence[Row]:
     """The rows of a Parquet file; `datasets` decodes columns whose stored form differs from their values (JSON, images)."""
     rows = File(path).load()
-    if not isinstance(rows, Table) or set(re.findall(r'"_type": "(\w+)"', rows.features)) <= _AS_STORED:
+    if not isinstance(rows, ParquetTable) or set(re.findall(r'"_type": "(\w+)"', rows.features)) <= _AS_STORED:
         return rows
     import datasets
 

@@ -7,7 +7,7 @@ output:
     ready {'network': 'none (seccomp)', …}     the active protections; the wall-time limit starts now
     refused network                            the program tried this and was refused (once per kind)
     fault exception ValueError: …              how the program ended, if it did not reach its end
-    done …                                     the last statement was executed; followed by the answer to the parent's question
+    done …                                     it reached its end; followed by the answer to the parent's question
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Invented tasks and lines of samples files, with scores that can be checked by hand."""
+"""Invented tasks and lines of samples files, with scores that are easy to compute by hand."""
 
 from __future__ import annotations
 
