@@ -240,7 +240,7 @@ def test_a_task_without_solved_examples_says_so():
 
 
 def test_more_solved_examples_than_there_are_is_an_error():
-    with pytest.raises(UserError, match="5 solved examples in group `abstract_algebra`, 6 shots"):
+    with pytest.raises(UserError, match="5 solved examples in group `abstract_algebra`, but 6 shots"):
         rendered("mmlu", shots=6)
 
 

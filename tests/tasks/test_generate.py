@@ -128,7 +128,7 @@ def test_mmlu_pro_takes_the_letter_or_the_worked_answer_as_target():
 
 
 def test_more_shots_than_a_category_has_are_refused():
-    with pytest.raises(UserError, match="5 solved examples in group `math`, 6 shots"):
+    with pytest.raises(UserError, match="5 solved examples in group `math`, but 6 shots"):
         items_of("mmlu_pro:math", 6)
 
 
