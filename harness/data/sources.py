@@ -1,4 +1,4 @@
-"""Where rows come from: the Hub, local files and folders, files shipped in a package, or a list.
+"""Sources of rows: the Hub, local files and folders, files shipped in a package, or a list.
 
 Every source gives its rows in a fixed order, and a digest that changes when the rows change. Data that cannot be read are
 reported here, with the file and line, before any model is loaded.

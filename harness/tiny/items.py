@@ -128,13 +128,13 @@ _LAST: Final[list[tuple[str, str, Callable[[Numbers], int | Numbers]]]] = [
 
 def function(rng: random.Random) -> Row:
     """A function of two list operations and an optional last one, with test lists."""
-    (said_1, write_1, do_1), (said_2, write_2, do_2) = _step(rng), _step(rng)
-    said, written, do = rng.choice(_LAST)
+    (text_1, code_1, do_1), (text_2, code_2, do_2) = _step(rng), _step(rng)
+    text, code, do = rng.choice(_LAST)
     lists = [[rng.randint(0, 12) for _ in range(rng.randint(4, 6))] for _ in range(4)]
     return {
-        "steps": f"{said_1}, then {said_2}",
-        "docstring": f"{said_1}, then {said_2}{said}",
-        "code": written.format(write_2(write_1("x"))),
+        "steps": f"{text_1}, then {text_2}",
+        "docstring": f"{text_1}, then {text_2}{text}",
+        "code": code.format(code_2(code_1("x"))),
         "cases": [[numbers, do(do_2(do_1(numbers)))] for numbers in lists],
     }
 

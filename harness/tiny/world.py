@@ -1,6 +1,6 @@
 """A seeded synthetic world: the pretraining text of the embedded model, and the rows of the `mini_*` tasks.
 
-The world has countries (facts in English), people (facts in Chinese), sums told as stories, one-line code, sentences in
+The world has countries (facts in English), people (facts in Chinese), sums in short stories, one-line code, sentences in
 two languages, and short stories with summaries. `World.documents` is an endless stream of pretraining documents about
 it; `World.rows` gives the train or test rows of a task.
 
