@@ -11,7 +11,9 @@ import torch
 from harness.api import Metric, Output
 from harness.engine.runner import Runner
 from harness.jobs import Item, Monitor, Raw, TaskRequests
-from harness.registry.find import find, load_task, parse_task, task_metrics
+from harness.registry.find import find
+from harness.registry.load import load_task, task_metrics
+from harness.registry.task_spec import parse_task
 from harness.tokens.encode import Encoder
 
 LOOKS = 10

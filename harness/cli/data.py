@@ -37,7 +37,8 @@ def fetch(
     from harness.authoring.task_splits import splits_of
     from harness.data.fetch import fetch as fetch_splits
     from harness.data.fetch import verify
-    from harness.data.files import expand, home
+    from harness.data.files import expand
+    from harness.storage import home
 
     where = expand(to) if to else home() / "data"
     names = [part for text in tasks or [] for part in text.split(",") if part]
@@ -61,9 +62,9 @@ def fetch(
     rows = []
     try:
         for done in fetch_splits(wanted, where):
-            rows.append({"split": str(done.split), "bytes": done.bytes, "new": done.new, **asdict(done.part)})
+            rows.append({"split": str(done.split), "bytes": done.bytes, "new": done.new, **asdict(done.file)})
             if flags.format == "human":
-                count, size = f"{done.part.rows:,} rows", f"{done.bytes / 1e6:.1f} MB"
+                count, size = f"{done.file.rows:,} rows", f"{done.bytes / 1e6:.1f} MB"
                 typer.echo(f"{done.split}  {count}  {size}  {'fetched' if done.new else 'already there'}")
     finally:
         if flags.format == "json":

@@ -16,7 +16,7 @@ import typer
 from harness.cli.options import Flags, takes
 
 if TYPE_CHECKING:
-    from harness.registry.find import Entry
+    from harness.registry.scan import Entry
 
 
 @takes("output_dir format")
@@ -96,8 +96,9 @@ def _table(
 def _entries(what: Literal["tasks", "methods", "metrics"]) -> list[dict[str, Any]]:
     from harness.authoring.docstrings import facts
     from harness.registry import find
+    from harness.registry.scan import Kind
 
-    kinds: dict[str, find.Kind] = {"tasks": "task", "methods": "method", "metrics": "metric"}
+    kinds: dict[str, Kind] = {"tasks": "task", "methods": "method", "metrics": "metric"}
     for name, problem in find.broken_plugins(kinds[what]).items():
         typer.echo(f"skipped `{name}`: {problem}", err=True)
     entries = find.list_entries(kinds[what])

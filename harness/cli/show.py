@@ -52,7 +52,8 @@ def _print_run(folder: Path, form: str) -> None:
 def _entry(what: str, form: str) -> str:
     """Describes a task or method: file, description and parameters."""
     from harness.authoring.docstrings import facts
-    from harness.registry.find import find, parse_task
+    from harness.registry.find import find
+    from harness.registry.task_spec import parse_task
     from harness.registry.values import show as written
 
     try:
@@ -89,7 +90,9 @@ def _view(what: str, index: int, flags: Flags) -> View:
     from harness.data.model_files import find_model
     from harness.prompts.chat import load_template
     from harness.prompts.render import Prompting, render
-    from harness.registry.find import find, load_task, parse_task
+    from harness.registry.find import find
+    from harness.registry.load import load_task
+    from harness.registry.task_spec import parse_task
 
     model = flags.model or "tiny"
     snapshot = find_model(model)

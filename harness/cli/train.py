@@ -33,7 +33,9 @@ def train(flags: Flags, variant: OneVariant) -> None:
         if flags.preview is not None:
             rows = _first_rows(config, flags.preview)
         else:
-            left = comparison.train_only(config, progress=shown, fresh=flags.fresh, command=command_line(), merge=flags.merge)
+            left = comparison.train_only(
+                config, progress=shown, fresh=flags.fresh, command=command_line(), merge=flags.merge
+            )
     if flags.preview is not None:
         _print_rows(rows, flags.format)
         return

@@ -45,7 +45,7 @@ from harness.prepare.trainings import Training
 from harness.report.progress import Progress
 from harness.results import Run
 from harness.runs.folder import RunFolder
-from harness.runs.reuse import adopt, find_trained, throw_weights
+from harness.runs.reuse import adopt, delete_weights, find_trained
 from harness.sandbox.run import protections
 from harness.storage import key, write_whole
 from harness.worker.server import JobFailed, Server
@@ -208,7 +208,7 @@ class Comparison:
             tried[lr] = loss, lr, job.output
             for _, _, worse in sorted(tried.values())[1:]:  # as it goes: the disk need not hold all of them
                 if worse.is_dir():
-                    throw_weights(worse)
+                    delete_weights(worse)
             return loss
 
         return tune(training.lr, self.session.config.tune_lr or 0, loss_of)

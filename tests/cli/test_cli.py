@@ -155,7 +155,7 @@ def test_a_gate_that_holds_makes_the_exit_code_1(asked: dict[str, Any], capfd: p
         ("show mini_gsm8k --sample 100000", "has no sample 100000", "from 0"),
         ("check gone.py", "no file `gone.py`", ""),
         ("report gone", "no run at `gone`", ""),
-        ("new task import", "`import` cannot name a task", ""),
+        ("new task import", "`import` cannot be the name of a task", ""),
         ("ls task", "'task' is not one of", ""),
     ],
 )

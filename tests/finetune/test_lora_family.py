@@ -401,7 +401,7 @@ def test_a_hyperparameter_says_what_the_base_is_loaded_in(text: str, load: Any, 
         ("qlora:quant=nf4_single@4bit", "belong to a base in nf4_single"),
         ("qlora:quant=int8@4bit", "belong to a base in int8"),
         ("./m.py@loose:format=q3", "there is no quantization `q3`"),
-        ("./m.py@wrong", "loads its base in `nf5`, which is no format"),
+        ("./m.py@wrong", "has `load='nf5'`, which is not a quantization"),
     ],
 )
 def test_formats_that_do_not_go_together_are_errors(

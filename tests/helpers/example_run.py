@@ -1,4 +1,4 @@
-"""A run with invented numbers and every shape a report must draw: four variants, seven tasks, one failure if asked."""
+"""A run with invented numbers that covers all parts of a report: four variants, seven tasks, optionally a failure."""
 
 from __future__ import annotations
 

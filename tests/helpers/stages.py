@@ -1,4 +1,4 @@
-"""What tests of the training stages share: toy pairs, and jobs that train on them."""
+"""Toy preferences for tests of the training stages, and jobs that train on them."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from harness.api import Sample
 from harness.cli import main
 from harness.metrics.by_name import split_name
 from harness.registry import find
-from harness.registry.find import find_metric, task_metrics
+from harness.registry.load import find_metric, task_metrics
 
 MODULE = """
 import datasets
@@ -132,20 +132,20 @@ def test_a_metric_of_a_file_is_found_beside_the_task_and_in_the_working_folder(
 
 def test_what_is_wrong_with_a_metric_of_a_file_is_said() -> None:
     Path("labels.py").write_text(FILE)
-    with pytest.raises(UserError, match="holds 2 metrics: `length`"):
+    with pytest.raises(UserError, match="has 2 metrics: `length`"):
         find_metric("./labels.py")
-    with pytest.raises(UserError, match="holds no metric `lenght`") as error:
+    with pytest.raises(UserError, match="has no metric `lenght`") as error:
         find_metric("./labels.py@lenght")
     assert error.value.hint == "did you mean `length`?"
     Path("none.py").write_text("x = 1\n")
-    with pytest.raises(UserError, match="holds no metric") as error:
+    with pytest.raises(UserError, match="has no metric") as error:
         find_metric("./none.py@x")
     assert "Metric(" in str(error.value.hint)
     Path("bad.py").write_text(FILE + "\n1 / 0\n")
     with pytest.raises(UserError, match=r"(?s)could not load `bad\.py`.*ZeroDivisionError"):
         find_metric("./bad.py@length")
     Path("later.py").write_text(FILE + "\nlength = 3\n")
-    with pytest.raises(UserError, match=r"`length` of later\.py is not a metric"):
+    with pytest.raises(UserError, match=r"`length` in `later\.py` is not a metric"):
         find_metric("./later.py@length")
 
 
@@ -271,7 +271,7 @@ def test_the_evaluate_library_is_not_imported_for_other_metrics() -> None:
     import subprocess
 
     code = (
-        "import sys; from harness.registry.find import find_metric, list_entries\n"
+        "import sys; from harness.registry.find import list_entries; from harness.registry.load import find_metric\n"
         "list_entries('metric'); find_metric('exact_match'); find_metric('macro_f1')\n"
         "sys.exit(bool({'evaluate', 'torch', 'datasets', 'scipy.stats'} & set(sys.modules)))"
     )

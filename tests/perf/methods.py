@@ -27,7 +27,8 @@ from harness.finetune.training.trainer import run_training
 from harness.jobs import Base, Method, Recipe, TaskRequests, TrainJob
 from harness.models.load import Resident, context_length, load_base, method_function
 from harness.prepare.prepare import prepare
-from harness.registry.find import Entry, list_entries
+from harness.registry.find import list_entries
+from harness.registry.scan import Entry
 from harness.report import numbers
 from harness.report.summary import scale_of, score_of
 from harness.results import Run, Variant

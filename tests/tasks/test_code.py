@@ -18,7 +18,8 @@ from harness.jobs import Item
 from harness.metrics import code
 from harness.metrics.code import estimate, pass_at
 from harness.prompts.render import Prompting, render, render_examples
-from harness.registry.find import find, load_task, task_metrics
+from harness.registry.find import find
+from harness.registry.load import load_task, task_metrics
 from harness.sandbox.run import Outcome
 
 CODE_TASKS = ("humaneval", "humaneval_instruct", "mbpp")

@@ -15,7 +15,8 @@ from harness.jobs import Item
 from harness.leaderboards.page import render as page
 from harness.metrics.function_call import arguments, call, function, read_call, same
 from harness.prompts.render import render
-from harness.registry.find import find, find_metric, load_task
+from harness.registry.find import find
+from harness.registry.load import find_metric, load_task
 from harness.report.heatmap import grid_lines, grids, parts
 from harness.report.screen import screen
 from harness.results import Run

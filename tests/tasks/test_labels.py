@@ -28,7 +28,8 @@ from harness import (
 from harness.jobs import Item
 from harness.metrics.regression import first_number, last_number
 from harness.prompts.render import render, render_examples
-from harness.registry.find import find, load_task
+from harness.registry.find import find
+from harness.registry.load import load_task
 
 
 def load(name: str, **parameters: Any) -> Any:
@@ -141,7 +142,7 @@ def test_a_label_with_spaces_at_its_ends_is_the_label_without_them(tmp_path: Pat
     ("labels", "parameters", "message"),
     [
         (["a", "b"], {"label": "lable"}, "has no column `lable`"),
-        (["a", "b"], {"text": "body"}, "names the column `body`, which row 0 does not have"),
+        (["a", "b"], {"text": "body"}, "uses the column `body`, which row 0 does not have"),
         (["a", "b"], {"labels": ["a", "c"]}, "row 1: the column `label` is `b`, which is not among the labels"),
         (["a", "b"], {"labels": ["a", "b", " a"]}, "the label `a` is empty, or given twice"),
         (["a", "b"], {"labels": ["a"]}, "1 labels in the column `label`"),
@@ -257,7 +258,7 @@ def test_flat_files_are_questions_too_with_and_without_a_passage(tmp_path: Path)
     first = items("qa", data=data, context=None, question="q", answer="a")[0]
     assert first.request.contexts == ("Question: Capital of Peru?\nAnswer:",)
     assert (first.sample.target, first.cluster) == (["Lima"], None)
-    with pytest.raises(UserError, match="names the column `context`, which row 0 does not have"):
+    with pytest.raises(UserError, match="uses the column `context`, which row 0 does not have"):
         items("qa", data=data, question="q", answer="a")
 
 

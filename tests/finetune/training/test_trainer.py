@@ -515,7 +515,8 @@ def numbers():
 
 def test_a_tasks_headline_can_say_what_is_best(root: Path, tmp_path: Path) -> None:
     from harness.prompts.render import Prompting, render
-    from harness.registry.find import find, load_task
+    from harness.registry.find import find
+    from harness.registry.load import load_task
 
     file = tmp_path / "numbers.py"
     file.write_text(CAPITALS)
