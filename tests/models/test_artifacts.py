@@ -16,11 +16,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness.cli import main
+from harness.comparison import card, dry_run, recipes
+from harness.comparison import run as comparison
 from harness.comparison.card import CARD, model_card
 from harness.comparison.fairness import fairness
 from harness.comparison.replicas import HELD_OUT
-from harness.comparison.run import Left, card, recipes, train_only
-from harness.comparison.run import run as comparison
+from harness.comparison.run import Left, train_only
 from harness.comparison.state import Session
 from harness.config.parse import configure
 from harness.data.model_files import Snapshot
@@ -30,7 +31,8 @@ from harness.models.load import Resident, load_base, method_function
 from harness.prepare.prepare import prepare
 from harness.runs.folder import RunFolder, load_run
 from harness.settings import TrainingSettings, TrainSettings
-from harness.worker.server import child, run_job
+from harness.worker import child
+from harness.worker.server import run_job
 
 EXAMPLES = [Example(f"Question: {n % 4}? Answer:", f" {['one', 'two', 'three', 'four'][n % 4]}") for n in range(8)]
 SETTINGS = TrainingSettings(lr=2e-2, steps=3, epochs=None, batch_size=4, micro_batch_size=4, max_length=64, seed=0)
@@ -370,7 +372,7 @@ def test_every_training_of_a_variant_keeps_samples_of_its_own(tmp_path: Path, se
 
 
 def test_a_dry_run_says_which_part_a_training_leaves_out() -> None:
-    said = comparison.plan(configure(["lora"], tasks=["mini_gsm8k"], folds=2, limit=2, train={"samples": 31}))
+    said = dry_run.plan(configure(["lora"], tasks=["mini_gsm8k"], folds=2, limit=2, train={"samples": 31}))
     trainings = [line for line in said.splitlines() if line.startswith("train")]
     assert ["without part 1 of 2" in line for line in trainings] == [True, False]
     assert "without part 2 of 2" in trainings[1]
