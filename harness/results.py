@@ -16,6 +16,18 @@ Verdict = Literal["better", "worse", "undecided"]
 Status = Literal["pending", "running", "done", "failed"]
 
 
+def verdict_of(value: float, p: float, higher_is_better: bool, alpha: float = 0.05) -> Verdict:
+    """Judges a difference by its p-value, adjusted where it is one of several.
+
+    Example:
+        >>> verdict_of(-0.7, 0.001, higher_is_better=False)
+        'better'
+    """
+    if value == 0 or not p < alpha:
+        return "undecided"
+    return "better" if (value > 0) == higher_is_better else "worse"
+
+
 class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -6,9 +6,7 @@ from typing import Literal
 
 from harness.comparison.state import token_budget
 from harness.config.config import Config
-from harness.jobs import (
-    TaskRequests,
-)
+from harness.jobs import TaskRequests
 from harness.prepare.checks import check
 from harness.prepare.prepare import Prepared, prepare
 from harness.report.numbers import counted
@@ -22,6 +20,7 @@ def describe(prepared: Prepared, purpose: Purpose = "compare") -> str:
     """What a run will do, in a line.
 
     Example:
+        >>> from harness.config.parse import configure
         >>> describe(prepare(configure(["base", "lora"])))
         'train lora on 6 tasks; score 2 variants × 7 tasks; time each'
     """

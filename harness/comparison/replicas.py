@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from harness.comparison.scores import Rows, observations
 from harness.prepare.tasks import ScoredTask
-from harness.results import Delta, Replicated
+from harness.results import Delta, Replicated, verdict_of
 from harness.stats import paired, seeds
-from harness.stats.paired import Observations
+from harness.stats.observations import Observations
 
 HELD_OUT = "held-out rows"
 """What stands in the place of a task where the number is the loss of the rows that a training did not see."""
@@ -90,7 +90,7 @@ def _judged(found: Sequence[Replicated], higher_is_better: Mapping[str, bool]) -
     for each in found:
         if each.delta is not None:
             p = next(adjusted)
-            verdict = paired.verdict(each.delta.value, p, higher_is_better[each.task])
+            verdict = verdict_of(each.delta.value, p, higher_is_better[each.task])
             each = each.model_copy(update={"delta": each.delta.model_copy(update={"p_holm": p, "verdict": verdict})})
         judged.append(each)
     return judged

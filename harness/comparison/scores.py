@@ -16,19 +16,10 @@ from harness.api import Metric, Output, Stats
 from harness.errors import UserError, plugin_error
 from harness.jobs import Item, Raw
 from harness.prepare.tasks import ScoredTask
-from harness.results import Comparison, Delta, GroupScore, Protocol, Score
-from harness.stats.paired import (
-    Difference,
-    Observations,
-    by_group,
-    holm,
-    interval,
-    macro,
-    paired,
-    smallest_difference,
-    verdict,
-    win_rate,
-)
+from harness.results import Comparison, Delta, GroupScore, Protocol, Score, verdict_of
+from harness.stats.intervals import interval
+from harness.stats.observations import Observations, by_group, macro
+from harness.stats.paired import PairedDifference, holm, paired, smallest_difference, win_rate
 
 Rows = Sequence[Mapping[str, Any]]
 """Lines of a samples file, in the order of the task's items."""
@@ -177,7 +168,7 @@ def tally(
         for task in tasks
         for metric in task.metrics
     }
-    differences: dict[tuple[str, str, str, str], Difference] = {}
+    differences: dict[tuple[str, str, str, str], PairedDifference] = {}
     baseline_first = sorted(rows, key=lambda name: name != baseline)
     for task in tasks:
         for number, metric in enumerate(task.metrics):
@@ -209,7 +200,7 @@ def tally(
             high=found.high,
             p=found.p,
             p_holm=adjusted,
-            verdict=verdict(found.value, found.p if adjusted is None else adjusted, metric.higher_is_better),
+            verdict=verdict_of(found.value, found.p if adjusted is None else adjusted, metric.higher_is_better),
             win_rate=won(task, metric, name, baseline),
         )
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 from typing import NamedTuple
 
 from harness.report.costs import Measure, measures
-from harness.results import Delta, Overlap, Score, TaskInfo, Variant, Verdict
-from harness.stats import paired
+from harness.results import Delta, Overlap, Score, TaskInfo, Variant, Verdict, verdict_of
+from harness.stats import ranking
 
 RANKED_FROM = 4
 """With fewer variants than this, ranks say nothing that the verdicts do not."""
@@ -69,7 +69,7 @@ def difference(run: Run, task: TaskInfo, a: str, b: str) -> Difference | None:
         if comparison.a != a:
             value, low, high = -value, -high, -low
         p = comparison.p if comparison.p_holm is None else comparison.p_holm
-        verdict = paired.verdict(value, p, higher_is_better(task, task.headline))
+        verdict = verdict_of(value, p, higher_is_better(task, task.headline))
         return Difference(value, low, high, verdict)
     return None
 
@@ -106,7 +106,7 @@ def ranks(run: Run, task: TaskInfo) -> dict[str, int]:
         found = difference(run, task, a, b)
         return found is not None and found.verdict == "better"
 
-    return paired.ranks(scored, better)
+    return ranking.ranks(scored, better)
 
 
 def summary(run: Run) -> list[Finding]:
@@ -187,7 +187,7 @@ def front_of(run: Run, task: TaskInfo, metric: str, measure: Measure) -> tuple[l
             points[variant.name] = (score.value, cost)
     if len(points) < 2:
         return list(points), []
-    return list(points), paired.pareto(points, higher_is_better=higher_is_better(task, metric))
+    return list(points), ranking.pareto(points, higher_is_better=higher_is_better(task, metric))
 
 
 def footnotes(run: Run) -> list[str]:

@@ -28,7 +28,9 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from harness.stats.paired import Observations, interval, spread
+from harness.stats.intervals import interval
+from harness.stats.observations import Observations
+from harness.stats.paired import Difference, spread
 from harness.stats.proportions import boundary
 
 
@@ -42,16 +44,6 @@ class Mean:
     low: float | None
     high: float | None
     """95 % interval of the method's score: other samples, other trainings."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A difference of two methods, or of a method and the base, with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-    p: float
 
 
 def mean(trainings: Sequence[Observations], *, folds: int | None = None, seed: int = 0) -> Mean | None:
@@ -121,8 +113,7 @@ def difference(
     margin = _margin(parts, 0.05)
     if margin == 0 and found.differing == 0:  # equal on all that was seen says nothing of how far apart they may be
         return None
-    by_exchange = min(1.0, 2.0 ** (1 - found.differing))  # what exchanging a and b at random allows
-    p = max(_chance_of(value, parts), by_exchange)
+    p = max(_chance_of(value, parts), found.p_by_exchange)
     low, high = value - margin, value + margin
     return Difference(value, *((min(low, 0.0), max(high, 0.0)) if p >= 0.05 else (low, high)), p)
 
@@ -145,9 +136,8 @@ def _error(values: Sequence[float], folds: int | None) -> float:
 
 
 def _values(trainings: Sequence[Observations]) -> list[float] | None:
-    values = [interval(each, resamples=2).value for each in trainings]
-    known = [value for value in values if value is not None]
-    return known if len(known) == len(values) else None
+    known = [each.number for each in trainings if each.number is not None]
+    return known if len(known) == len(trainings) else None
 
 
 def _together(trainings: Sequence[Observations]) -> Observations:

@@ -210,7 +210,7 @@ def test_a_failing_metric_shows_the_authors_line_and_the_sample() -> None:
 
     task = scored("qa", Metric("broken", score=broken), path=__file__)
     raw = Raw(0, prompt_tokens=1, truncated=False, tokens=1, texts=("x",))
-    with pytest.raises(UserError, match=r"an error in `test_tally\.py`") as error:
+    with pytest.raises(UserError, match=r"an error in `test_scores\.py`") as error:
         sample_row(task, an_item(Generate("q", "a", id="row-7")), raw, "k")
     assert "return float(output.texts[7])" in error.value.message and "IndexError" in error.value.message
     assert "api.py" not in error.value.message

@@ -16,7 +16,7 @@ from harness.config.parse import configure
 from harness.jobs import Base, Event, Item, Packed, Raw, Recipe, ScoreJob, ScoreVariant, TaskRequests
 from harness.prepare.prepare import prepare
 from harness.prepare.tasks import ScoredTask
-from harness.stats.paired import interval
+from harness.stats.intervals import interval
 from harness.worker.child import score
 
 Engine = Literal["auto", "plain"]

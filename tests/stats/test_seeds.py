@@ -17,7 +17,7 @@ from harness.report.summary import footnotes
 from harness.report.tables import tables
 from harness.results import Delta, Replicated
 from harness.stats import seeds as spread
-from harness.stats.paired import Observations
+from harness.stats.observations import Observations
 
 
 def world(generator: np.random.Generator, samples: int, seeds: int, gain: float) -> tuple[list[Any], Any]:

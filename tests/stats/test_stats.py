@@ -12,21 +12,12 @@ from scipy import optimize
 from scipy import stats as scipy_stats
 
 from harness.errors import UserError
-from harness.stats.paired import (
-    GroupValue,
-    Interval,
-    Observations,
-    by_group,
-    holm,
-    interval,
-    macro,
-    paired,
-    pareto,
-    ranks,
-    smallest_difference,
-    verdict,
-)
+from harness.results import verdict_of
+from harness.stats.intervals import Interval, interval
+from harness.stats.observations import GroupValue, Observations, by_group, macro
+from harness.stats.paired import holm, paired, smallest_difference
 from harness.stats.proportions import mcnemar_interval, mcnemar_p, smallest_shown, wilson
+from harness.stats.ranking import pareto, ranks
 from harness.stats.resampling import deal
 
 
@@ -534,7 +525,7 @@ def test_groups_have_numbers_of_their_own_whole():
 
 
 def test_a_number_is_made_in_one_way():
-    with pytest.raises(ValueError, match="not by both"):
+    with pytest.raises(ValueError, match="not both"):
         Observations([1.0, 2.0], perplexity, whole=mean_of)
     with pytest.raises(UserError, match="no sample was scored"):
         Observations([], whole=mean_of)
@@ -590,11 +581,11 @@ def test_holm_of_nothing_is_nothing():
 
 
 def test_verdict_reads_sign_direction_and_p():
-    assert verdict(0.1, 0.01, higher_is_better=True) == "better"
-    assert verdict(0.1, 0.01, higher_is_better=False) == "worse"
-    assert verdict(-0.1, 0.01, higher_is_better=True) == "worse"
-    assert verdict(0.1, 0.05, higher_is_better=True) == "undecided"
-    assert verdict(0.1, math.nan, higher_is_better=True) == "undecided"
+    assert verdict_of(0.1, 0.01, higher_is_better=True) == "better"
+    assert verdict_of(0.1, 0.01, higher_is_better=False) == "worse"
+    assert verdict_of(-0.1, 0.01, higher_is_better=True) == "worse"
+    assert verdict_of(0.1, 0.05, higher_is_better=True) == "undecided"
+    assert verdict_of(0.1, math.nan, higher_is_better=True) == "undecided"
 
 
 def test_variants_that_cannot_be_told_apart_share_a_rank():
