@@ -52,7 +52,7 @@ def test_no_run_and_an_unwritable_folder_are_user_errors(tmp_path: Path) -> None
     with pytest.raises(UserError, match="no run"):
         export([], ["md"], tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="could not write"):
         export([example_run()], ["md"], tmp_path / "file")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import subprocess
 import sys
@@ -17,8 +18,10 @@ from rich.console import Console
 
 from harness.report import numbers
 from harness.report.costs import measures
-from harness.report.screen import LONGEST_NAME, folded, print_run, screen, stdout_console
-from harness.report.summary import difference, footnotes, front_of, ranks, summary
+from harness.report.footnotes import footnotes
+from harness.report.scores import ranks
+from harness.report.screen import LONGEST_NAME, name_lines, print_run, screen, stdout_console
+from harness.report.summary import front_of, summary
 from harness.report.tables import cost, quality
 from harness.results import Overlap, Run, SharedSample
 
@@ -195,8 +198,8 @@ def test_on_a_machine_without_gpu_peaks_are_of_resident_memory() -> None:
 
 def test_a_long_name_is_folded_not_cut() -> None:
     name = "./methods/rslora.py@rslora:rank=8,alpha=16,target_modules=q_proj+v_proj@merged"
-    assert "".join(folded(name)) == name
-    assert max(map(cell_len, folded(name))) <= LONGEST_NAME
+    assert "".join(name_lines(name)) == name
+    assert max(map(cell_len, name_lines(name))) <= LONGEST_NAME
     run = changed(example_run("base", "lora"), "lora", name=name)
     assert max(map(cell_len, shown(run, 80).splitlines())) <= 80
 
@@ -226,16 +229,28 @@ def test_a_difference_reads_the_same_from_both_sides() -> None:
     run = example_run("base", "lora", "qlora", "full")
     for task in run.tasks:
         for a, b in (("lora", "base"), ("full", "qlora")):
-            there, back = difference(run, task, a, b), difference(run, task, b, a)
+            there, back = run.comparison(task, a, b), run.comparison(task, b, a)
             assert there is not None and back is not None
             assert (there.value, there.low, there.high) == (-back.value, -back.high, -back.low)
             assert {there.verdict, back.verdict} in ({"better", "worse"}, {"undecided"})
 
 
+def test_a_document_without_verdicts_is_judged_when_it_is_loaded() -> None:
+    """Runs written before `comparisons[].verdict` existed are read as before; a recorded verdict is kept."""
+    document = json.loads(example_run("base", "lora", "qlora").to_json())
+    assert {found["verdict"] for found in document["comparisons"]} == {"better", "worse", "undecided"}
+    for found in document["comparisons"]:
+        del found["verdict"]
+    old = Run.model_validate_json(json.dumps(document))
+    assert old == example_run("base", "lora", "qlora") and shown(old) == shown(example_run())
+    document["comparisons"][0]["verdict"] = "worse"
+    assert Run.model_validate(document).comparisons[0].verdict == "worse" != old.comparisons[0].verdict
+
+
 def test_lower_is_better_turns_the_verdict_round() -> None:
     run = example_run("base", "full")
     text = next(task for task in run.tasks if task.name == "mini_text")
-    found = difference(run, text, "full", "base")
+    found = run.comparison(text, "full", "base")
     assert found is not None and found.value > 0 and found.verdict == "worse"
 
 
@@ -264,7 +279,7 @@ def test_the_footer_counts_the_tests_and_is_honest_about_seeds() -> None:
     notes = "\n".join(footnotes(example_run()))
     assert "Holm-adjusted p < .05 over 14 tests" in notes
     assert "unadjusted" in notes
-    assert "`--seeds 3` speaks of methods" in notes
+    assert "use `--seeds 3` to compare methods" in notes
 
 
 def test_a_task_that_showed_nothing_is_told_what_it_could_have_shown() -> None:
@@ -331,12 +346,12 @@ def test_the_last_line_says_where_the_run_is_and_how_to_make_a_page() -> None:
 def test_the_header_names_what_the_numbers_depend_on() -> None:
     first = shown(example_run()).splitlines()[0]
     assert first == (
-        "Qwen/Qwen3-0.6B · 200 samples a task · seed 0 · NVIDIA H100 80GB HBM3 · torch 2.13.0 bf16 · harness 0.1.0"
+        "Qwen/Qwen3-0.6B · 200 samples per task · seed 0 · NVIDIA H100 80GB HBM3 · torch 2.13.0 bf16 · harness 0.1.0"
     )
 
 
 def test_an_environment_that_says_little_is_no_error() -> None:
-    assert shown(example_run(environment={})).startswith("unnamed model · 200 samples a task · seed 0 · harness")
+    assert shown(example_run(environment={})).startswith("unnamed model · 200 samples per task · seed 0 · harness")
 
 
 def test_every_trained_variant_shows_its_costs() -> None:
@@ -355,6 +370,6 @@ def test_samples_that_were_trained_on_are_a_warning_with_an_example() -> None:
     overlap = Overlap(task="mini_mmlu", train="x.jsonl", n=200, words=13, sharing=5, contained=2, examples=(shared,))
     run = example_run(overlaps=[overlap, overlap.model_copy(update={"task": "mini_text", "contained": 0})])
     (line,) = [line for line in footnotes(run) if "training data" in line]
-    assert line.startswith("warning: 2 of 200 samples of mini_mmlu (1%) stand in the training data (x.jsonl)")
+    assert line.startswith("warning: 2 of 200 samples of mini_mmlu (1%) are in the training data (x.jsonl)")
     assert "sample 7, in row 3: “natalia sold clips" in line and line.endswith("…”")
     assert Run.model_validate_json(run.to_json()).overlaps == run.overlaps

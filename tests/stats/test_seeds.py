@@ -11,9 +11,9 @@ from scored_rows import ACC, QA, RATIO, SUMS, lines, ones
 
 from harness.comparison.replicas import HELD_OUT, replicated
 from harness.leaderboards import latex, markdown, page
+from harness.report.footnotes import footnotes
 from harness.report.numbers import Scale
 from harness.report.screen import screen
-from harness.report.summary import footnotes
 from harness.report.tables import tables
 from harness.results import Delta, Replicated
 from harness.stats import seeds as spread
@@ -147,7 +147,7 @@ def test_the_table_shows_mean_and_deviation_and_the_difference() -> None:
     for written in (page.render([run]), markdown.render([run]), latex.render([run])):
         assert "Over 3 seeds" in written and HELD_OUT in written and "1.250" in written
     notes = "\n".join(footnotes(run))
-    assert "speaks of methods" in notes and "one training seed" not in notes
+    assert "this table compares methods" in notes and "one training seed" not in notes
     for width in (80, 120):
         lines_ = [line.plain for line in screen(run, width=width)]
         assert any(line.startswith("Over 3 seeds") for line in lines_)
