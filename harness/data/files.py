@@ -127,7 +127,7 @@ def packaged(package: str, path: str) -> File:
     return File(Path(str(importlib.resources.files(package) / path)))
 
 
-class Table(Sequence[Row]):
+class ParquetTable(Sequence[Row]):
     """The rows of an Arrow table, made when they are asked for: a large file stays as compact as it came."""
 
     BATCH_ROWS = 1000
@@ -203,7 +203,7 @@ def summary(error: Exception) -> str:
 
 def _read(path: Path) -> Sequence[Row]:
     if path.suffix == ".parquet":
-        return Table(_parquet(path))
+        return ParquetTable(_parquet(path))
     if path.suffix == ".json":
         return _json_rows(path)
     with path.open(encoding="utf-8-sig", newline="" if path.suffix in (".csv", ".tsv") else None) as file:

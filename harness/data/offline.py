@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.api import Row
-from harness.data.files import File, Table, expand, file_sha256, home, summary
+from harness.data.files import File, ParquetTable, expand, file_sha256, home, summary
 from harness.errors import UserError
 
 VARIABLE = "HARNESS_DATA"
@@ -172,7 +172,7 @@ def _rows(path: Path) -> Sequence[Row]:
 def _table_rows(path: Path) -> Sequence[Row]:
     """Columns that are stored in another form than they are given in (JSON, images) are left to `datasets`."""
     rows = File(path).load()
-    if not isinstance(rows, Table) or set(re.findall(r'"_type": "(\w+)"', rows.features)) <= _AS_STORED:
+    if not isinstance(rows, ParquetTable) or set(re.findall(r'"_type": "(\w+)"', rows.features)) <= _AS_STORED:
         return rows
     import datasets
 
