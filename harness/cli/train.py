@@ -49,7 +49,7 @@ def train(
         del flags[name]
     with o.progress(quiet=quiet) as shown:
         shown.start("Read", "what is asked")
-        from harness.comparison import run
+        from harness.comparison.training import train_only
         from harness.config.parse import configure
 
         config = configure([variant], file=file, tasks_needed=False, **o.settings(flags))
@@ -58,7 +58,7 @@ def train(
         if preview is not None:
             rows = _first_rows(config, preview)
         else:
-            left = run.train_only(config, progress=shown, fresh=fresh, command=o.command_line(), merge=merge)
+            left = train_only(config, progress=shown, fresh=fresh, command=o.command_line(), merge=merge)
     if preview is not None:
         _print_rows(rows, form)
         return

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.comparison.run import run, train_only
+from harness.comparison.run import run
+from harness.comparison.training import train_only
 from harness.config.parse import configure
 from harness.report.progress import Progress
 from harness.results import Run, Variant

@@ -7,7 +7,8 @@ import pytest
 from scored_rows import ACC, QA, RATIO, SUMS, lines, ones, scored
 
 from harness import Choose, Generate, Metric, Output, Task, UserError
-from harness.comparison.scores import Running, Tally, observations, sample_row, tally
+from harness.comparison.samples import RunningScore, observations, sample_row
+from harness.comparison.scores import Scores, compute_scores
 from harness.jobs import Item, Raw
 from harness.prompts.render import render
 from harness.results import Protocol
@@ -43,13 +44,13 @@ ROWS = {
 }
 
 
-def counted(rows: Any = ROWS, baseline: str = "base") -> Tally:
+def counted(rows: Any = ROWS, baseline: str = "base") -> Scores:
     protocols = {name: {"qa": PROTOCOL, "sums": PROTOCOL} for name in rows}
-    return tally([QA, SUMS], rows, protocols, baseline, seed=0)
+    return compute_scores([QA, SUMS], rows, protocols, baseline, seed=0)
 
 
 def test_scores_are_those_of_the_samples_in_the_order_of_tasks_and_metrics() -> None:
-    scores = counted().scores["lora"]
+    scores = counted().by_variant["lora"]
     assert [(s.task, s.metric, s.value, s.n) for s in scores] == [
         ("qa", "acc", 0.75, 40),
         ("qa", "length", 1.5, 40),
@@ -59,14 +60,14 @@ def test_scores_are_those_of_the_samples_in_the_order_of_tasks_and_metrics() -> 
 
 
 def test_groups_and_their_macro_average_are_told() -> None:
-    acc = counted().scores["lora"][0]
+    acc = counted().by_variant["lora"][0]
     assert [(group.name, group.n) for group in acc.groups] == [("a", 10), ("b", 30)]
     assert acc.groups[0].value == 1.0 and acc.macro == pytest.approx((1 + 2 / 3) / 2)
-    assert counted().scores["lora"][2].groups == () and counted().scores["lora"][2].macro is None
+    assert counted().by_variant["lora"][2].groups == () and counted().by_variant["lora"][2].macro is None
 
 
 def test_differences_are_from_the_baseline_and_their_verdicts_know_the_direction() -> None:
-    deltas = {name: [score.delta for score in scores] for name, scores in counted().scores.items()}
+    deltas = {name: [score.delta for score in scores] for name, scores in counted().by_variant.items()}
     assert deltas["base"] == [None, None, None]
     assert [(d.value, d.verdict) for d in deltas["lora"] if d] == [(0.5, "better"), (-2.5, "better"), (0, "undecided")]
     assert [d.verdict for d in deltas["full"] if d] == ["undecided", "worse", "better"]
@@ -75,11 +76,15 @@ def test_differences_are_from_the_baseline_and_their_verdicts_know_the_direction
 
 
 def test_holm_counts_the_headline_differences_shown_and_no_others() -> None:
-    tallied = counted()
-    shown = [score.delta for name in ("lora", "full") for score in tallied.scores[name] if score.metric != "length"]
+    computed = counted()
+    shown = [
+        score.delta for name in ("lora", "full") for score in computed.by_variant[name] if score.metric != "length"
+    ]
     adjusted = holm([delta.p for delta in shown if delta])
     assert sorted(delta.p_holm or 0 for delta in shown if delta) == pytest.approx(sorted(adjusted))
-    assert all(score.delta is None or score.delta.p_holm is None for s in tallied.scores.values() for score in s[1:2])
+    assert all(
+        score.delta is None or score.delta.p_holm is None for s in computed.by_variant.values() for score in s[1:2]
+    )
 
 
 def test_the_verdict_is_of_the_adjusted_p() -> None:
@@ -88,39 +93,39 @@ def test_the_verdict_is_of_the_adjusted_p() -> None:
         name: {"qa": lines("acc", ones(right), length=[1.0] * 40), "sums": ROWS["base"]["sums"]}
         for name, right in {"base": 10, "lora": 16, "full": 16}.items()
     }
-    delta = counted(rows).scores["lora"][0].delta
+    delta = counted(rows).by_variant["lora"][0].delta
     assert delta is not None and delta.p == pytest.approx(2 * 0.5**6)
     assert delta.p_holm is not None and delta.p_holm > 0.05 and delta.verdict == "undecided"
 
 
 def test_comparisons_are_all_pairs_of_headlines() -> None:
-    tallied = counted()
-    pairs = [(c.task, c.metric, c.a, c.b) for c in tallied.comparisons]
+    computed = counted()
+    pairs = [(c.task, c.metric, c.a, c.b) for c in computed.comparisons]
     expected = [("lora", "base"), ("full", "base"), ("full", "lora")]
     assert pairs == [(t, m, a, b) for t, m in (("qa", "acc"), ("sums", "ratio")) for a, b in expected]
-    assert [c.test for c in tallied.comparisons] == ["mcnemar"] * 3 + ["paired bootstrap"] * 3
-    assert [c.value for c in tallied.comparisons[:3]] == pytest.approx([0.5, -0.15, -0.65])
-    adjusted = holm([c.p for c in tallied.comparisons])
-    assert [c.p_holm for c in tallied.comparisons] == pytest.approx(adjusted)
+    assert [c.test for c in computed.comparisons] == ["mcnemar"] * 3 + ["paired bootstrap"] * 3
+    assert [c.value for c in computed.comparisons[:3]] == pytest.approx([0.5, -0.15, -0.65])
+    adjusted = holm([c.p for c in computed.comparisons])
+    assert [c.p_holm for c in computed.comparisons] == pytest.approx(adjusted)
 
 
 def test_another_baseline_turns_the_differences_round() -> None:
-    tallied = counted(baseline="lora")
-    base, lora = tallied.scores["base"][0].delta, tallied.scores["lora"][0].delta
+    computed = counted(baseline="lora")
+    base, lora = computed.by_variant["base"][0].delta, computed.by_variant["lora"][0].delta
     assert lora is None and base is not None and (base.value, base.verdict) == (-0.5, "worse")
-    assert [(c.a, c.b) for c in tallied.comparisons[:3]] == [("base", "lora"), ("full", "lora"), ("full", "base")]
+    assert [(c.a, c.b) for c in computed.comparisons[:3]] == [("base", "lora"), ("full", "lora"), ("full", "base")]
 
 
 def test_without_the_baseline_there_are_scores_and_comparisons_but_no_differences() -> None:
-    tallied = counted({name: ROWS[name] for name in ("lora", "full")})
-    assert all(score.delta is None for scores in tallied.scores.values() for score in scores)
-    assert [(c.task, c.a, c.b) for c in tallied.comparisons] == [("qa", "full", "lora"), ("sums", "full", "lora")]
-    assert tallied.smallest == {"qa": None, "sums": None}
+    computed = counted({name: ROWS[name] for name in ("lora", "full")})
+    assert all(score.delta is None for scores in computed.by_variant.values() for score in scores)
+    assert [(c.task, c.a, c.b) for c in computed.comparisons] == [("qa", "full", "lora"), ("sums", "full", "lora")]
+    assert computed.smallest == {"qa": None, "sums": None}
 
 
 def test_when_all_variants_failed_there_is_nothing_to_count() -> None:
-    tallied = counted({})
-    assert (tallied.scores, tallied.comparisons, tallied.truncated) == ({}, [], {"qa": 0, "sums": 0})
+    computed = counted({})
+    assert (computed.by_variant, computed.comparisons, computed.truncated) == ({}, [], {"qa": 0, "sums": 0})
 
 
 def test_the_smallest_difference_is_the_largest_over_the_variants() -> None:
@@ -137,9 +142,9 @@ def test_a_single_sample_is_scored() -> None:
         name: {"qa": lines("acc", [right], length=[1.0]), "sums": lines("ratio", [[1.0, 2.0]])}
         for name, right in {"base": 0.0, "lora": 1.0}.items()
     }
-    tallied = counted(rows)
-    assert [score.value for score in tallied.scores["lora"]] == [1.0, 1.0, 0.5]
-    assert tallied.scores["lora"][2].low is None and tallied.scores["lora"][2].delta is None
+    computed = counted(rows)
+    assert [score.value for score in computed.by_variant["lora"]] == [1.0, 1.0, 0.5]
+    assert computed.by_variant["lora"][2].low is None and computed.by_variant["lora"][2].delta is None
 
 
 def test_a_value_that_the_sums_do_not_allow_is_no_number_and_no_crash() -> None:
@@ -149,8 +154,8 @@ def test_a_value_that_the_sums_do_not_allow_is_no_number_and_no_crash() -> None:
         metric = Metric("m", stats=lambda output, sample: (1, 0), value=value)
         rows = lines("m", [[1.0, 0.0]] * 3)
         assert math.isnan(running(metric, rows))
-        found = tally([scored("t", metric)], {"base": {"t": rows}}, {"base": {"t": PROTOCOL}}, "base", seed=0)
-        assert found.scores["base"][0].value is None
+        found = compute_scores([scored("t", metric)], {"base": {"t": rows}}, {"base": {"t": PROTOCOL}}, "base", seed=0)
+        assert found.by_variant["base"][0].value is None
 
 
 def test_the_running_value_is_that_of_the_samples_so_far() -> None:
@@ -161,7 +166,7 @@ def test_the_running_value_is_that_of_the_samples_so_far() -> None:
 
 
 def running(metric: Metric, *packs: list[dict[str, Any]]) -> float:
-    so_far = Running(metric)
+    so_far = RunningScore(metric)
     for rows in packs:
         so_far.add(rows)
     return so_far.value
@@ -174,10 +179,10 @@ def test_a_metric_of_the_whole_is_scored_and_compared() -> None:
         "base": {"t": lines("distinct", ["same"] * 40)},
         "lora": {"t": lines("distinct", [f"text {number}" for number in range(40)])},
     }
-    found = tally([task], rows, {name: {"t": PROTOCOL} for name in rows}, "base", seed=0)
-    assert [found.scores[name][0].value for name in rows] == [1 / 40, 1.0]
-    assert found.scores["lora"][0].delta is not None
-    assert found.scores["lora"][0].delta.value == pytest.approx(39 / 40)
+    found = compute_scores([task], rows, {name: {"t": PROTOCOL} for name in rows}, "base", seed=0)
+    assert [found.by_variant[name][0].value for name in rows] == [1 / 40, 1.0]
+    assert found.by_variant["lora"][0].delta is not None
+    assert found.by_variant["lora"][0].delta.value == pytest.approx(39 / 40)
     assert found.comparisons[0].test == "paired jackknife"
     assert math.isnan(running(distinct, rows["lora"]["t"])), "only all samples together make it"
     assert sample_row(task, an_item(Generate("q", "a")), Raw(0, 1, False, 1, texts=("hm",)), "key")["metrics"] == {

@@ -16,13 +16,13 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness.cli import main
-from harness.comparison import card, recipes
+from harness.comparison import card, dry_run, recipes
 from harness.comparison import run as comparison
 from harness.comparison.card import CARD, model_card
 from harness.comparison.fairness import fairness
 from harness.comparison.replicas import HELD_OUT
-from harness.comparison.run import Left, train_only
 from harness.comparison.state import Session
+from harness.comparison.training import TrainResult, train_only
 from harness.config.parse import configure
 from harness.data.model_files import Snapshot
 from harness.errors import UserError
@@ -160,7 +160,7 @@ def _here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "Server", Here)
 
 
-def left_by(output: Path, variant: str, *, merge: bool = False, **settings: Any) -> Left:
+def left_by(output: Path, variant: str, *, merge: bool = False, **settings: Any) -> TrainResult:
     shared = {"steps": 2, "samples": 24, "batch_size": 4}
     train = {**shared, **settings.pop("train", {})}
     config = configure([variant], tasks=["mini_gsm8k"], train=train, output_dir=output, **settings)
@@ -170,13 +170,13 @@ def left_by(output: Path, variant: str, *, merge: bool = False, **settings: Any)
 def left_session(output: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     """The session of a training that is done."""
     sessions: list[Session] = []
-    own = comparison.Comparison.train_all
+    own = comparison.RunInProgress.train_all
 
-    def train_all(self: comparison.Comparison) -> None:
+    def train_all(self: comparison.RunInProgress) -> None:
         own(self)
         sessions.append(self.session)
 
-    monkeypatch.setattr(comparison.Comparison, "train_all", train_all)
+    monkeypatch.setattr(comparison.RunInProgress, "train_all", train_all)
     left_by(output, "lora:rank=4")
     return sessions[0]
 
@@ -311,9 +311,9 @@ def test_a_training_leaves_a_merged_checkpoint_when_told(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("variant", "message"),
     [
-        ("full", "is a whole checkpoint already"),
-        ("prompt", "`prompt` trains cannot be merged into the weights"),
-        ("lora:stage=reward", "a reward model has a head of its own"),
+        ("full", "already saves a complete checkpoint"),
+        ("prompt", "an artifact of `prompt` cannot be merged into the weights"),
+        ("lora:stage=reward", "a reward model has a reward head"),
     ],
 )
 def test_what_cannot_be_merged_is_refused_before_training(tmp_path: Path, variant: str, message: str) -> None:
@@ -323,14 +323,14 @@ def test_what_cannot_be_merged_is_refused_before_training(tmp_path: Path, varian
 
 
 def test_how_a_variant_is_scored_is_nothing_to_train_by(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="`@merged@4bit` says how a variant is scored") as refused:
+    with pytest.raises(UserError, match="`@merged@4bit` changes how a variant is scored") as refused:
         left_by(tmp_path, "lora@merged@4bit")
     assert "`--merge` writes" in str(refused.value.hint)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_merged_after_all_says_where_the_training_is(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no place for: .*; what was trained is in .*/adapters/bitfit-"):
+    with pytest.raises(UserError, match=r"no place for: .*; the trained adapter is in .*/adapters/bitfit-"):
         left_by(tmp_path, "bitfit:add=true", merge=True)
     assert not list(tmp_path.glob("*/merged/*")) and list(tmp_path.glob("*/adapters/bitfit-*/README.md"))
 
@@ -372,7 +372,7 @@ def test_every_training_of_a_variant_keeps_samples_of_its_own(tmp_path: Path, se
 
 
 def test_a_dry_run_says_which_part_a_training_leaves_out() -> None:
-    said = comparison.plan(configure(["lora"], tasks=["mini_gsm8k"], folds=2, limit=2, train={"samples": 31}))
+    said = dry_run.plan(configure(["lora"], tasks=["mini_gsm8k"], folds=2, limit=2, train={"samples": 31}))
     trainings = [line for line in said.splitlines() if line.startswith("train")]
     assert ["without part 1 of 2" in line for line in trainings] == [True, False]
     assert "without part 2 of 2" in trainings[1]
