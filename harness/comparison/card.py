@@ -1,6 +1,6 @@
-"""The `README.md` beside what a training left: what it is, how it went, how to load it, how to make it again.
+"""The model card (`README.md`) of an artifact: what it is, how training went, how to load it, how to reproduce it.
 
-Its header is what the Hub reads of a model card, so that an artifact can be uploaded as it is.
+Its header has the fields that the Hub reads, so that an artifact can be uploaded unchanged.
 """
 
 from __future__ import annotations
@@ -27,20 +27,30 @@ from harness.settings import ONLINE_STAGES, ONLY_FOR, TrainingSettings
 
 CARD = "README.md"
 
-_ELSEWHERE = {"lr", "steps", "epochs", "batch_size", "micro_batch_size", "max_length", "seed", "stage", "checkpointing"}
-"""Settings that have a line of their own."""
+_SHOWN_ELSEWHERE = {
+    "lr",
+    "steps",
+    "epochs",
+    "batch_size",
+    "micro_batch_size",
+    "max_length",
+    "seed",
+    "stage",
+    "checkpointing",
+}
+"""Settings that have their own line."""
 _ONLINE = {"generations", "max_tokens", "temperature"}
 
 
 def model_card(session: Session, state: State, job: TrainJob, *, command: str, merged: bool = False) -> str:
-    """The card of what a training left, as Markdown.
+    """Makes the card of an artifact, as Markdown.
 
     Args:
         session: The run.
-        state: A variant that was trained; others may share the training.
-        job: The training, settings resolved.
-        command: What was typed.
-        merged: The card is for the base with the adapter in its weights.
+        state: A trained variant; others may share the training run.
+        job: The training job, with resolved settings.
+        command: The command as typed.
+        merged: Whether the card is for the base with the adapter merged into its weights.
     """
     training, trained = state.row.training, state.trained
     assert training is not None and trained is not None and state.artifact is not None
@@ -56,12 +66,12 @@ def model_card(session: Session, state: State, job: TrainJob, *, command: str, m
         "Base": _code(model.name) + f" ({_origin(model)})" + _base_loaded(job, model),
         "Method": _code(training.entry.name) + (f": {_escaped(parameters)}" if parameters else ""),
         "Trained": f"{trained.parameters_trainable:,} of {trained.parameters_total:,} parameters ({share:.3%})"
-        + (", here in the weights of the base" if merged else ""),
+        + (", here merged into the base" if merged else ""),
         "Data": _data(training, record),
         "Stage": _code(job.training.stage),
-        "Goes on from": _given(training.start),
-        "Judged by": _given(training.reward),
-        "Length": f"{trained.steps:,} steps of {record.batch_size} rows, at most {training.max_length:,} tokens a row",
+        "Continued from": _given(training.start),
+        "Reward source": _given(training.reward),
+        "Length": f"{trained.steps:,} steps of {record.batch_size} rows, at most {training.max_length:,} tokens per row",
         "Learning rate": f"{training.lr:g}, {_rate(training, record)}",
         "Other settings": _escaped(", ".join(f"{name} = {_text(value)}" for name, value in _settings(job.training))),
         "Seed": str(training.seed),
@@ -72,7 +82,7 @@ def model_card(session: Session, state: State, job: TrainJob, *, command: str, m
         "Reward": _reward(trained.rewards),
         "Curve": record.curve,
         "Time": f"{numbers.seconds(record.train_seconds)} for {record.tokens:,} tokens"
-        f" ({record.tokens_per_second:,.0f} a second)",
+        f" ({record.tokens_per_second:,.0f} per second)",
         "Memory": _memory(record),
         "Notes": _escaped("; ".join((*training.data.notes, *trained.notes))),
     }
@@ -86,7 +96,7 @@ def model_card(session: Session, state: State, job: TrainJob, *, command: str, m
         _table(went),
         "## How to load it",
         _loading(library, job, model, folder.name, training.data.tasks, judges=judges),
-        "## How to make it again",
+        "## How to reproduce it",
         f"```\n{_command(session, state, command)}\n```",
         f"Made with {', '.join(f'{name} {version}' for name, version in versions.items())}"
         f" on {_escaped(str(environment['device_name']))}.",
@@ -95,7 +105,7 @@ def model_card(session: Session, state: State, job: TrainJob, *, command: str, m
 
 
 def _header(session: Session, training: Training, library: str, judges: bool) -> str:
-    """What the Hub reads: of bases and data sets, those that are there."""
+    """Makes the header that the Hub reads; it names only bases and datasets that are on the Hub."""
     model = session.prepared.model
     sources = [part.source for part in parse_mix(training.settings.data or "")]
     datasets = [source.removeprefix("hub:").split(":")[0] for source in sources if source.startswith("hub:")]
@@ -117,7 +127,7 @@ def _library(merged: bool, job: TrainJob, state: State) -> str:
 
 
 def _loading(library: str, job: TrainJob, model: Snapshot, folder: str, tasks: Sequence[str], *, judges: bool) -> str:
-    """Lines that load it; only we load what a method of no library left, and heads of reward models."""
+    """Shows how to load the artifact; methods that no library knows, and reward heads, need harness itself."""
     whole = library == "transformers"
     base = model.name if job.base.folder == model.folder else str(job.base.folder)
     bits = next((f"@{bits}bit" for bits, quant in QUANT_OF_BITS.items() if quant and quant == job.base.quant), "")
@@ -148,7 +158,7 @@ def _loading(library: str, job: TrainJob, model: Snapshot, folder: str, tasks: S
             f'model = PeftModel.from_pretrained(base, "./{folder}")',
             f"tokenizer = AutoTokenizer.from_pretrained({where})",
         ]
-    return "```python\n" + "\n".join(lines) + f"\n```\n\nor scored on tasks:\n\n{ours}"
+    return "```python\n" + "\n".join(lines) + f"\n```\n\nOr score it on tasks:\n\n{ours}"
 
 
 def _quantization(quant: Quant, dtype: str) -> str:
@@ -161,7 +171,7 @@ def _quantization(quant: Quant, dtype: str) -> str:
 
 
 def _command(session: Session, state: State, command: str) -> str:
-    """One that trains this alone, everything that decided it written out; what was typed where no such command is."""
+    """Returns a command that trains only this artifact with every setting written out, or else the command as typed."""
     training, config = state.row.training, session.config
     assert training is not None
     alone = not isinstance(training.start, Training) and not isinstance(training.reward, Training)
@@ -186,7 +196,7 @@ def _command(session: Session, state: State, command: str) -> str:
 
 
 def _typed(value: Any) -> str:
-    """A setting as `-S` takes it."""
+    """Formats a setting for `-S`."""
     if isinstance(value, Mapping):
         return ",".join(f"{key}={each}" for key, each in value.items())
     if isinstance(value, list | tuple):
@@ -199,9 +209,9 @@ def _data(training: Training, record: Train) -> str:
     assert data is not None
     parts = [f"{_code(data.name)}, {data.rows:,} rows (sha256 `{data.sha256[:16]}`)"]
     if data.cut:
-        parts.append(f"{data.cut:,} of them cut to the greatest length")
+        parts.append(f"{data.cut:,} of them truncated to the maximum length")
     if data.dropped:
-        parts.append(f"{data.dropped:,} left out as too long")
+        parts.append(f"{data.dropped:,} dropped as too long")
     if training.validation is not None:
         parts.append(f"{data.validation_rows:,} rows held out (sha256 `{training.validation.digest[:16]}`)")
     return ", ".join(parts)
@@ -214,14 +224,19 @@ def _rate(training: Training, record: Train) -> str:
             for trial in record.tuning
         )
         return f"the best of {len(record.tuning)} tried on held-out rows ({tried})"
-    return "as given" if training.settings.lr is not None else "the method's own, not tuned"
+    return "as given" if training.settings.lr is not None else "the method's default, not tuned"
 
 
 def _settings(settings: TrainingSettings) -> Iterable[tuple[str, Any]]:
     for field in fields(settings):
         value = getattr(settings, field.name)
         online = settings.stage in ONLINE_STAGES
-        if field.name not in _ELSEWHERE and value is not None and value != () and (online or field.name not in _ONLINE):
+        if (
+            field.name not in _SHOWN_ELSEWHERE
+            and value is not None
+            and value != ()
+            and (online or field.name not in _ONLINE)
+        ):
             yield field.name, value
 
 
@@ -231,7 +246,7 @@ def _loss(record: Train) -> str:
 
 
 def _held_out(job: TrainJob, record: Train) -> dict[str, str]:
-    """What was seen of the held-out rows: stages that learn from rewards give the reward, negative, as their loss."""
+    """Shows the held-out loss, or the held-out reward, which stages that learn from rewards record as a negative loss."""
     if record.validation_loss is None:
         return {}
     if job.training.stage in ONLINE_STAGES:
@@ -253,7 +268,7 @@ def _memory(record: Train) -> str:
 
 
 def _given(given: Any) -> str:
-    """What a training goes on from or is judged by."""
+    """Names the adapter or model that a training run continues from, or its reward model."""
     if given is None:
         return ""
     name = given.id.split("#")[0] if isinstance(given, Training) else getattr(given, "name", "")

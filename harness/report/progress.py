@@ -1,6 +1,6 @@
-"""What a long run tells while it runs: one line a stage on stderr.
+"""The progress display of a run: one line per stage on stderr.
 
-`Progress` is what the comparison talks to, and by itself it says nothing (`--quiet`); `TerminalProgress` draws it.
+A run reports to a `Progress`, which shows nothing (`--quiet`); `TerminalProgress` draws it.
 
 Example:
     >>> with TerminalProgress() as progress:  # doctest: +SKIP
@@ -25,40 +25,40 @@ if TYPE_CHECKING:
 
 BAR_WIDTH, SHORT_BAR = 22, 8
 PART = " · "
-"""Between the parts of a note; the last ones are left out where there is no room."""
+"""Separator between the parts of a note; the last parts are dropped if the line is too long."""
 SECONDS_BETWEEN_FRAMES = 0.1
 SECONDS_BETWEEN_LINES = 30.0
-"""Without a terminal, a stage under way says so this often."""
+"""Without a terminal, a stage prints a line this often."""
 
 
 class Progress:
-    """Listener of a run; every method does nothing. Subclasses show what they like."""
+    """Receives the progress events of a run; its methods do nothing, subclasses show what they like."""
 
     def say(self, label: str, text: str) -> None:
-        """One line that stays, such as `Plan   train qlora (lora reused from 3 h ago) …`."""
+        """Shows a permanent line, such as `Plan   train qlora on gsm8k; …`."""
 
     def start(self, label: str, what: str, total: int | None = None) -> None:
-        """A stage begins: `label` is Load, Train, Eval or Time; `what` names the variant and task."""
+        """Begins a stage: `label` is Start, Train, Eval or Time, for example; `what` names the variant and task."""
 
     def advance(self, done: int, note: str = "", total: int | None = None) -> None:
-        """`done` of `total` units are behind us; `note` is short: `loss 1.31`, `acc 0.43`."""
+        """Reports that `done` of `total` units are done; `note` is short: `loss 1.31`, `acc 0.43`."""
 
     def finish(self, note: str = "") -> None:
-        """The stage is over; its line stays, with `note`."""
+        """Ends the stage; its line stays, with `note`."""
 
     def pause(self) -> None:
-        """Nothing may be drawn until the stage's `finish` or the next `start`: latencies are being timed."""
+        """Forbids drawing until the stage's `finish` or the next `start`, because it would disturb latency timing."""
 
 
 class TerminalProgress(Progress):
-    """Draws stages on stderr: on a terminal one line each, redrawn in place; elsewhere plain lines now and then.
+    """Draws stages on stderr: on a terminal one line each, redrawn in place; elsewhere a plain line every 30 s.
 
-    Nothing is drawn but from within these calls: there is no thread that could disturb a timing, and no hidden cursor
-    or alternate screen that an exception could leave behind. Used as a context manager it ends an open line as well.
+    It draws only within these calls: there is no thread that could disturb timing, and no hidden cursor or alternate screen
+    that an exception could leave behind. As a context manager it also ends an unfinished line.
 
     Args:
         console: Where to draw; stderr by default.
-        now: Seconds on a clock that never goes back.
+        now: Returns the seconds of a monotonic clock.
     """
 
     def __init__(self, console: Console | None = None, now: Callable[[], float] = time.monotonic) -> None:
@@ -81,7 +81,7 @@ class TerminalProgress(Progress):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leaves the stage's line where it stands, and the cursor on a line of its own."""
+        """Keeps the line of an unfinished stage and moves the cursor to a new line."""
         self._paused = False
         if self._label is not None and self._live:
             self._console.print()
@@ -89,14 +89,14 @@ class TerminalProgress(Progress):
         self._flush()
 
     def say(self, label: str, text: str) -> None:
-        """One line that stays; while paused it waits."""
+        """Shows a permanent line; while drawing is paused, the line waits."""
         from rich.text import Text
 
         self._waiting.append(Text(f"{label:<5}  ", style="bold") + Text(one_line(text), style="not bold"))
         self._flush()
 
     def start(self, label: str, what: str, total: int | None = None) -> None:
-        """A stage begins. One that was not finished keeps its line."""
+        """Begins a stage; an unfinished stage is finished first."""
         if self._label is not None:
             self.finish()
         self._paused = False
@@ -107,7 +107,7 @@ class TerminalProgress(Progress):
         self._draw()
 
     def advance(self, done: int, note: str = "", total: int | None = None) -> None:
-        """Redraws the line, ten times a second at most; without a terminal, prints one every half minute."""
+        """Redraws the line at most ten times per second; without a terminal, prints a line every 30 s."""
         if self._label is None:
             return
         self._done, self._note = done, one_line(note) or self._note
@@ -117,7 +117,7 @@ class TerminalProgress(Progress):
             self._draw()
 
     def finish(self, note: str = "") -> None:
-        """The stage is over; its line stays, with `note` or the last one, and the time it took."""
+        """Ends the stage; its line stays, with `note` or the last note, and the elapsed time."""
         if self._label is None:
             return
         self._paused = False
@@ -131,7 +131,7 @@ class TerminalProgress(Progress):
         self._paused = True
 
     def _flush(self) -> None:
-        """Prints the lines that wait, above the stage's own."""
+        """Prints waiting lines above the line of the stage."""
         if self._paused or not self._waiting:
             return
         for line in self._waiting:
@@ -146,11 +146,11 @@ class TerminalProgress(Progress):
         self._clear()
         line = self._line(final)
         if self._live:
-            line.truncate(self._console.width - 1)  # a full line would wrap, and could not be drawn over
+            line.truncate(self._console.width - 1)  # a line of full width would wrap, and could not be redrawn
         self._console.print(line, end="\n" if final or not self._live else "", soft_wrap=True)
 
     def _clear(self) -> None:
-        """Empties the line that the stage is drawn on."""
+        """Clears the line of the stage."""
         if self._live and self._label is not None:
             from rich.control import Control
             from rich.segment import ControlType
@@ -158,7 +158,7 @@ class TerminalProgress(Progress):
             self._console.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
 
     def _line(self, final: bool) -> Text:
-        """The stage's line; where it would be wider than the terminal, bar and note give way before the time does."""
+        """Makes the line of the stage; if it is wider than the terminal, it shortens the bar and the note, not the time."""
         notes = self._note.split(PART) if self._note else []
         line = self._drawn_line(final, BAR_WIDTH, notes)
         if self._live:

@@ -184,7 +184,7 @@ def left_session(output: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
 @pytest.mark.parametrize(
     ("variant", "library", "facts"),
     [
-        ("lora:rank=4", "peft", ["rank = 4", "0.002, the method's own, not tuned", "PeftModel.from_pretrained"]),
+        ("lora:rank=4", "peft", ["rank = 4", "0.002, the method's default, not tuned", "PeftModel.from_pretrained"]),
         ("full:lr=1e-4", "transformers", ["0.0001, as given", 'AutoModelForCausalLM.from_pretrained("./full']),
         ("freeze:layers=1", "finetune-harness", ["layers = 1", "harness eval ./freeze"]),
     ],
@@ -273,14 +273,15 @@ def test_an_adapter_that_names_another_base_is_told_of(tmp_path: Path) -> None:
     left = left_by(tmp_path, "lora:rank=4").artifact
     for asked in ([str(left)], [f"lora:rank=4,start={left}"]):
         prepared = prepare(configure(asked, tasks=["mini_gsm8k"]))
-        assert not any("its adapter names" in note for note in fairness(prepared, prepared.rows))
+        assert not any("its adapter was trained on" in note for note in fairness(prepared, prepared.rows))
     described = json.loads((left / "adapter_config.json").read_text())
     described["base_model_name_or_path"] = "somebody/else"
     (left / "adapter_config.json").write_text(json.dumps(described))
     for asked in ([str(left)], [f"lora:rank=4,start={left}"]):
         prepared = prepare(configure(asked, tasks=["mini_gsm8k"]))
         assert any(
-            "names `somebody/else`" in note and "stands on `tiny`" in note for note in fairness(prepared, prepared.rows)
+            "trained on `somebody/else`" in note and "runs on `tiny`" in note
+            for note in fairness(prepared, prepared.rows)
         )
 
 
@@ -325,7 +326,7 @@ def test_what_cannot_be_merged_is_refused_before_training(tmp_path: Path, varian
 def test_how_a_variant_is_scored_is_nothing_to_train_by(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="`@merged@4bit` changes how a variant is scored") as refused:
         left_by(tmp_path, "lora@merged@4bit")
-    assert "`--merge` writes" in str(refused.value.hint)
+    assert "`--merge` saves" in str(refused.value.hint)
     assert not list(tmp_path.iterdir())
 
 
@@ -348,7 +349,7 @@ def test_a_stage_that_learns_from_rewards_is_not_tuned(tmp_path: Path) -> None:
     assert taught is not None and taught.tunable and taught.validation is not None
     assert written is not None and not written.tunable and written.validation is None
     assert len(written.data.examples) == len(taught.data.examples) + len(taught.validation.examples)
-    assert any("`--tune-lr` leaves out rl (" in note for note in fairness(prepared, prepared.rows))
+    assert any("`--tune-lr` does not tune rl (" in note for note in fairness(prepared, prepared.rows))
 
 
 def test_every_fold_of_a_variant_holds_out_rows_of_its_own() -> None:
@@ -374,8 +375,8 @@ def test_every_training_of_a_variant_keeps_samples_of_its_own(tmp_path: Path, se
 def test_a_dry_run_says_which_part_a_training_leaves_out() -> None:
     said = dry_run.plan(configure(["lora"], tasks=["mini_gsm8k"], folds=2, limit=2, train={"samples": 31}))
     trainings = [line for line in said.splitlines() if line.startswith("train")]
-    assert ["without part 1 of 2" in line for line in trainings] == [True, False]
-    assert "without part 2 of 2" in trainings[1]
+    assert ["without fold 1 of 2" in line for line in trainings] == [True, False]
+    assert "without fold 2 of 2" in trainings[1]
 
 
 class Brief(Here):
