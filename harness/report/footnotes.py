@@ -20,7 +20,7 @@ def _legend(run: Run) -> Iterator[str]:
         tests = sum(delta.p_holm is not None for delta in deltas)
         yield "  ".join(f"{mark} {numbers.VERDICTS[verdict]}" for verdict, mark in numbers.MARKS.items())
         yield (
-            "± is half the 95 % interval of the paired difference, unadjusted; ▲ and ▼ need a Holm-adjusted p < .05"
+            "± is half the width of the 95 % interval of the paired difference, unadjusted; ▲ and ▼ need a Holm-adjusted p < .05"
             f" over {numbers.counted(tests, 'test')}"
         )
     if has_ranks(run):

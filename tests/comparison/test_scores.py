@@ -105,8 +105,26 @@ def test_comparisons_are_all_pairs_of_headlines() -> None:
     assert pairs == [(t, m, a, b) for t, m in (("qa", "acc"), ("sums", "ratio")) for a, b in expected]
     assert [c.test for c in computed.comparisons] == ["mcnemar"] * 3 + ["paired bootstrap"] * 3
     assert [c.value for c in computed.comparisons[:3]] == pytest.approx([0.5, -0.15, -0.65])
+    assert [c.verdict for c in computed.comparisons] == [
+        "better",
+        "undecided",
+        "worse",
+        "undecided",
+        "better",
+        "better",
+    ]
     adjusted = holm([c.p for c in computed.comparisons])
     assert [c.p_holm for c in computed.comparisons] == pytest.approx(adjusted)
+
+
+def test_a_reversed_comparison_exchanges_the_variants_and_the_verdict() -> None:
+    there = scores_of().comparisons[2]
+    back = there.reversed()
+    assert (there.a, there.b, there.verdict) == ("full", "lora", "worse")
+    assert (back.a, back.b, back.verdict) == ("lora", "full", "better")
+    assert there.win_rate is not None and back.win_rate == pytest.approx(1 - there.win_rate) and back.win_rate > 0.5
+    assert (back.low, back.high, back.p) == (-there.high, -there.low, there.p)
+    assert back.reversed().model_copy(update={"win_rate": there.win_rate}) == there
 
 
 def test_another_baseline_reverses_the_differences() -> None:
