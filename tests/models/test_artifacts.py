@@ -225,7 +225,7 @@ def test_the_command_on_a_card_makes_the_same_training(
 ) -> None:
     train = {"validation": "0.25", "steps": 2, "clip": 0.5}
     first = left_by(tmp_path, variant, train=train, seed=3, dtype="float32").artifact
-    words = shlex.split((first / CARD).read_text().split("make it again\n\n```\n")[1].split("\n```")[0])
+    words = shlex.split((first / CARD).read_text().split("How to reproduce it\n\n```\n")[1].split("\n```")[0])
     assert main([*words[1:], "--output-dir", str(tmp_path), "--fresh", "--quiet", "--format", "json"]) == 0
     second = Path(json.loads(capsys.readouterr().out)["artifact"])
     assert second != first
