@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def train(flags: Flags, variant: OneVariant) -> None:
     """Train one method without scoring it; print the folder of the artifact, then that of the merged checkpoint."""
     with flags.progress() as shown:
-        from harness.comparison import run as comparison
+        from harness.comparison.training import train_only
 
         config = flags.configure([variant], tasks_needed=False)
         if config.variants[0].kind != "method":
@@ -33,9 +33,7 @@ def train(flags: Flags, variant: OneVariant) -> None:
         if flags.preview is not None:
             rows = _first_rows(config, flags.preview)
         else:
-            left = comparison.train_only(
-                config, progress=shown, fresh=flags.fresh, command=command_line(), merge=flags.merge
-            )
+            left = train_only(config, progress=shown, fresh=flags.fresh, command=command_line(), merge=flags.merge)
     if flags.preview is not None:
         _print_rows(rows, flags.format)
         return

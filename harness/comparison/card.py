@@ -213,7 +213,7 @@ def _rate(training: Training, record: Train) -> str:
             for trial in record.tuning
         )
         return f"the best of {len(record.tuning)} tried on held-out rows ({tried})"
-    return "as given" if training.settings.lr is not None else "the method's own, not tuned"
+    return "as given" if training.settings.lr is not None else "the method's default, not tuned"
 
 
 def _settings(settings: TrainingSettings) -> Iterable[tuple[str, Any]]:

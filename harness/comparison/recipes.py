@@ -87,7 +87,7 @@ def cost_record(session: Session, state: State) -> CostRecord:
         transforms=state.row.spec.transforms,
         machine={name: environment[name] for name in names},
     )
-    return session.folder.costs(session.kept_as(state), cost_key)
+    return session.folder.costs(session.stored_as(state), cost_key)
 
 
 def _training_settings(session: Session, training: Training) -> TrainingSettings:

@@ -1,4 +1,4 @@
-"""The main job, end to end, on the embedded model: what is printed, kept, continued and repeated."""
+"""The main job, end to end, on the embedded model: its output, its files, resuming and repeating."""
 
 import json
 import os
@@ -21,7 +21,7 @@ SHORT = ["--tasks", ",".join(TASKS), "--limit", "12", "--steps", "4"]
 
 
 def harness(folder: Path, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    """Runs the command in a folder of its own."""
+    """Runs the command in a folder."""
     command = [sys.executable, "-m", "harness", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=600, **options)  # type: ignore[call-overload, no-any-return]
 
@@ -68,7 +68,7 @@ def test_the_four_bit_base_takes_less_memory_than_the_full_one(run: Run) -> None
     assert base is not None and qlora is not None and qlora < base
 
 
-def test_every_score_carries_protocol_n_and_interval(run: Run) -> None:
+def test_every_score_has_protocol_n_and_interval(run: Run) -> None:
     for variant in run.variants:
         for score in variant.scores:
             assert score.low is not None and score.value is not None and score.high is not None
@@ -118,23 +118,23 @@ def test_the_plain_engine_gives_the_same_scores(folder: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize("whole_group", [True, False], ids=["the group", "the parent alone"])
-def test_a_killed_run_continues_to_the_same_bytes(tmp_path: Path, folder: Path, run: Run, whole_group: bool) -> None:
+def test_a_killed_run_resumes_with_the_same_bytes(tmp_path: Path, folder: Path, run: Run, whole_group: bool) -> None:
     undisturbed = next(p for p in (folder / "runs").iterdir() if load_run(p).config_sha256 == run.config_sha256)
     for left in ("runs/*/.lock", "runs/*/train/lora*.jsonl", "runs/*/samples/*/*.jsonl"):
         kill_once(tmp_path, lambda left=left: next(tmp_path.glob(left), None) is not None, whole_group)
     finished = harness(tmp_path, "compare", "base", "lora", "qlora", *SHORT, "--format", "json")
     assert finished.returncode == 0, finished.stderr
     assert scores(Run.model_validate(json.loads(finished.stdout))) == scores(run)
-    (continued,) = (tmp_path / "runs").glob("*/run.json")  # a kill at once may leave a folder with nothing in it
+    (continued,) = (tmp_path / "runs").glob("*/run.json")  # a very early kill may leave an empty folder
     assert samples(continued.parent) == samples(undisturbed)
 
 
 def kill_once(folder: Path, ready: Callable[[], bool], whole_group: bool, *asked: str) -> None:
-    """Starts the comparison and kills it at a moment, with or without its group; nothing of it may stay."""
+    """Starts the comparison and kills it when `ready`, with or without its process group; no process may remain."""
     command = [sys.executable, "-m", "harness", "compare", *(asked or ("base", "lora", "qlora", *SHORT))]
     process = subprocess.Popen(command, cwd=folder, start_new_session=True, stdout=-3, stderr=-3)
     while not ready():
-        assert process.poll() is None or asked, "it was done before it could be killed"
+        assert process.poll() is None or asked, "it finished before it could be killed"
         time.sleep(0.01)
     if whole_group and process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
@@ -181,7 +181,7 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
         )
 
 
-def test_ctrl_c_leaves_with_130_and_the_command_that_continues(tmp_path: Path) -> None:
+def test_ctrl_c_exits_with_130_and_shows_the_command_that_resumes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "harness", "compare", "base", "lora", *SHORT]
     process = subprocess.Popen(
         command,
@@ -189,7 +189,7 @@ def test_ctrl_c_leaves_with_130_and_the_command_that_continues(tmp_path: Path) -
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # a job in the background of a script ignores the signal, and so do its children
+        # a background job of a script ignores the signal, and so do its children
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
@@ -221,20 +221,20 @@ from harness import method
 
 @method
 def hungry(model, *, gib: int = 4096):
-    """Takes more memory than there is."""
+    """Needs more memory than available."""
     import torch
     model.waste = torch.ones(gib << 30, dtype=torch.uint8)
     return model
 
 @method
 def crashing(model):
-    """Ends its process."""
+    """Kills its process."""
     import os, signal
     os.kill(os.getpid(), signal.SIGKILL)
 
 @method
 def late(model):
-    """Trains, and ends its process when it is loaded again."""
+    """Trains, and kills its process when it is loaded again."""
     import os, pathlib, signal
     trained = pathlib.Path(__file__).with_name("trained")
     if trained.exists():
@@ -262,7 +262,7 @@ def test_a_variant_out_of_memory_fails_alone_and_the_exit_code_is_one(tmp_path: 
     assert found.variants[0].scores
 
 
-def test_a_method_that_trains_nothing_is_the_users_to_mend(tmp_path: Path) -> None:
+def test_a_method_that_trains_nothing_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "methods.py").write_text(METHODS)
     done = harness(tmp_path, "compare", "base", "./methods.py@idle", *SHORT)
     assert done.returncode == 2
@@ -283,7 +283,7 @@ def capitals() -> Task:
 """
 
 
-def test_from_python_the_same_things_happen_without_a_main_guard(tmp_path: Path) -> None:
+def test_the_python_api_works_without_a_main_guard(tmp_path: Path) -> None:
     (tmp_path / "capitals.py").write_text(CUSTOM)
     (tmp_path / "script.py").write_text(
         "import harness\n"
@@ -299,7 +299,7 @@ def test_from_python_the_same_things_happen_without_a_main_guard(tmp_path: Path)
     assert done.stdout.count("exact_match") == 1
 
 
-def test_python_users_get_the_error_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_api_raises_the_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="unknown task"):
         evaluate("base", tasks=["mini_mlu"])

@@ -33,11 +33,11 @@ COSTS: dict[str, tuple[float, int, int, int, float, float]] = {
 
 
 def example_run(*names: str, tasks: int = 7, fail: str | None = None, **changes: Any) -> Run:
-    """A finished run.
+    """Makes a finished run.
 
     Args:
-        names: Variants, the first one the baseline; `base`, `lora` and `qlora` by default.
-        tasks: How many of the seven tasks.
+        names: Variants; the first is the baseline. Default: `base`, `lora` and `qlora`.
+        tasks: Number of tasks, at most seven.
         fail: A variant that ran out of memory.
         changes: Fields of the document to replace.
     """

@@ -28,7 +28,7 @@ def scored(name: str, *metrics: Metric, path: str = "x.py") -> ScoredTask:
 
 
 def lines(metric: str, values: list[Any], *, groups: str = "", cut: int = 0, **others: Any) -> list[dict[str, Any]]:
-    """Lines of a samples file."""
+    """Makes lines of a samples file."""
     return [
         {
             "id": str(number),

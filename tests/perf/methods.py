@@ -30,7 +30,7 @@ from harness.prepare.prepare import prepare
 from harness.registry.find import list_entries
 from harness.registry.scan import Entry
 from harness.report import numbers
-from harness.report.summary import scale_of, score_of
+from harness.report.scores import scale_of
 from harness.results import Run, Variant
 from harness.settings import TrainingSettings
 from harness.tiny import MODEL
@@ -147,7 +147,7 @@ def scores(run: Run, variant: Variant) -> list[str]:
     """Headlines with their intervals."""
     cells = []
     for task in run.tasks:
-        score = score_of(variant, task.name, task.headline)
+        score = variant.headline(task)
         scale = scale_of(run, task.name, task.headline)
         cells.append("-" if score is None else f"{scale.value(score.value)} ({scale.interval(score.low, score.high)})")
     return cells

@@ -691,9 +691,9 @@ def test_held_out_rows_tell_overfitting_and_falling_from_what_training_shows() -
     assert read_curve(falling, [3.0, 2.0, 2.2]) == "overfitting: stop earlier"
     assert read_curve(falling, [3.0, 2.0, 2.0, 2.0, 2.0, 2.01]) == "converged"
     assert read_curve([1.0] * 40, [3.0, 2.0, 1.5, 1.1]) == "still falling: more steps may help"
-    assert read_curve(falling, [3.0, math.nan]) == "diverged: lower the rate"
+    assert read_curve(falling, [3.0, math.nan]) == "diverged: lower the learning rate"
 
 
 @pytest.mark.parametrize("losses", [[4.0, 3.0, math.nan, math.nan], [4.0] * 20 + [math.inf]])
 def test_a_curve_that_left_the_numbers_has_diverged(losses: list[float]) -> None:
-    assert read_curve(losses) == "diverged: lower the rate"
+    assert read_curve(losses) == "diverged: lower the learning rate"
