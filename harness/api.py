@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, overload, runtime_checkable
 
 from harness.errors import UserError, did_you_mean
+from harness.settings import RESERVED_KEYS
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -43,46 +44,6 @@ ShotsOrder = Literal["first", "seeded", "lm-eval", "lm-eval-spare"]
 
 QUANTIZATIONS = ("nf4", "nf4_single", "fp4", "fp4_single", "int8")
 """Quantizations of a base: 4-bit with quantized scales, 4-bit with plain scales (`_single`), and 8-bit."""
-RESERVED_KEYS = (
-    "lr",
-    "steps",
-    "epochs",
-    "batch_size",
-    "micro_batch_size",
-    "max_length",
-    "seed",
-    "data",
-    "samples",
-    "dedupe",
-    "turns",
-    "packing",
-    "schedule",
-    "rates",
-    "warmup",
-    "weight_decay",
-    "clip",
-    "label_smoothing",
-    "neftune",
-    "layer_decay",
-    "optimizer",
-    "precision",
-    "checkpointing",
-    "validation",
-    "evaluate_every",
-    "patience",
-    "monitor",
-    "stage",
-    "start",
-    "reward",
-    "beta",
-    "generations",
-    "max_tokens",
-    "temperature",
-    "shots",
-    "system",
-    "template",
-)
-"""Keys that every variant has, with the same meaning for all methods; a method may not declare them."""
 
 
 @runtime_checkable

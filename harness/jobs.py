@@ -73,7 +73,7 @@ class Monitor:
     """A task whose headline says which checkpoint is best."""
 
     task: str
-    """As typed."""
+    """The source by which the registry finds it."""
     parameters: Mapping[str, Any]
     items: Sequence[Item]
     digest: str = ""

@@ -8,7 +8,6 @@ Example:
 from __future__ import annotations
 
 import re
-from dataclasses import fields
 from typing import Any
 
 from harness.config.config import Config
@@ -16,10 +15,10 @@ from harness.config.variants import VariantSpec
 from harness.data.model_files import find_files, find_model
 from harness.errors import UserError
 from harness.jobs import Base, EnvironmentJob, Method, PlanJob
-from harness.prepare.trainings import DEFAULT_BATCH_SIZE, DEFAULT_MAX_LENGTH, merged, precision_of
+from harness.prepare.training_settings import given_settings, on_machine, resolve
 from harness.report.memory import MemoryPlan, PlanRow
 from harness.report.progress import Progress
-from harness.settings import ONLINE_STAGES, PAIRED_STAGES, TrainingSettings
+from harness.settings import STAGES, TrainingSettings
 from harness.worker.server import JobFailed, Server
 
 _UNITS = {
@@ -95,30 +94,19 @@ def _row(server: Server, spec: VariantSpec, job: PlanJob) -> PlanRow:
 
 def _refuse(spec: VariantSpec, training: TrainingSettings) -> None:
     assert spec.entry is not None
-    if training.stage in ONLINE_STAGES:
-        raise UserError(f"the stage `{training.stage}` learns from what the model writes, which cannot be planned")
+    if STAGES[training.stage].rows == "prompt":
+        raise UserError(f"the stage `{training.stage}` learns from generated answers, whose memory cannot be planned")
     if training.checkpointing and not spec.entry.options["checkpointing"]:
-        raise UserError(f"`{spec.entry.name}` does not go with activation checkpointing")
+        raise UserError(f"`{spec.entry.name}` does not support activation checkpointing")
 
 
 def _job(config: Config, spec: VariantSpec, folder: Any, environment: dict[str, Any], memory_bytes: int) -> PlanJob:
     assert spec.entry is not None
-    asked = merged(config.train, spec)
-    settings = asked.model_dump(exclude_none=True)
-    stage = settings.get("stage", "sft")
-    batch = settings.get("batch_size", DEFAULT_BATCH_SIZE)
-    micro = min(settings.get("micro_batch_size", batch), batch)
-    resolved: dict[str, Any] = {
-        "lr": 0.0,
-        "steps": None,
-        "epochs": None,
-        "batch_size": batch,
-        "micro_batch_size": 2 * micro if stage in PAIRED_STAGES else micro,  # a better and a worse answer each
-        "max_length": settings.get("max_length", DEFAULT_MAX_LENGTH),
-        "seed": 0,
-        "precision": precision_of(asked, environment),
-    }
-    names = {field.name for field in fields(TrainingSettings)} & settings.keys()
+    given = given_settings(config, spec)
+    resolved = resolve(given, spec.entry, seed=config.seed, embedded=config.model == "tiny")
+    settings = on_machine(resolved, environment)
+    if STAGES[settings.stage].rows == "pair":  # each row has a better and a worse answer
+        settings = settings.model_copy(update={"micro_batch_size": 2 * settings.micro_batch_size})
     return PlanJob(
         Base(
             folder,
@@ -128,6 +116,6 @@ def _job(config: Config, spec: VariantSpec, folder: Any, environment: dict[str, 
             config.trust_remote_code,
         ),
         Method(spec.entry.name, spec.entry.path, spec.entry.module, spec.hyperparameters),
-        TrainingSettings(**{name: settings[name] for name in names} | resolved),
+        settings,
         memory_bytes,
     )

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 from harness.comparison.state import Session, State
 from harness.data.model_files import Snapshot
 from harness.jobs import QUANT_OF_BITS, Base, Bits, MergeJob, Method, Quant, Recipe, RewardFunction, TrainJob
-from harness.prepare.trainings import Training, precision_of
+from harness.prepare.training_settings import on_machine
+from harness.prepare.trainings import Training
 from harness.registry.find import source_digest
 from harness.registry.load import recorded_method
 from harness.runs.folder import CostRecord
-from harness.settings import TrainingSettings
 from harness.storage import key
 
 
 def train_job(session: Session, training: Training) -> TrainJob:
     """What a child needs to train, its key included."""
     base = _base(session, _quantization(training), _start_checkpoint(session, training))
-    settings = _training_settings(session, training)
+    settings = on_machine(training.settings, session.environment)
     start, reward = _start_adapter(session, training), _reward(session, training)
     packages = session.environment["packages"]
     return TrainJob(
@@ -41,7 +40,7 @@ def train_job(session: Session, training: Training) -> TrainJob:
             method=training.entry.name,
             method_source=source_digest(training.entry),
             hyperparameters=training.hyperparameters,
-            settings=vars(settings),
+            settings=settings.of_the_loop(),
             data=training.data.digest,
             validation=training.validation.digest if training.validation else None,
             monitor=training.monitor and [training.monitor.digest, [i.request.sha256 for i in training.monitor.items]],
@@ -55,22 +54,22 @@ def train_job(session: Session, training: Training) -> TrainJob:
 
 def recipe(session: Session, state: State) -> Recipe:
     """How a variant's model is made for scoring and timing: see `harness.models.load`."""
-    row, spec = state.row, state.row.spec
+    variant, spec = state.variant, state.variant.spec
     if spec.kind == "base":
         return Recipe(_base(session, QUANT_OF_BITS[spec.bits]))
-    if row.adapter is not None and not row.adapter.is_adapter:
-        return Recipe(_base(session, QUANT_OF_BITS[spec.bits], row.adapter.folder))
-    if row.adapter is not None:
+    if variant.adapter is not None and not variant.adapter.is_adapter:
+        return Recipe(_base(session, QUANT_OF_BITS[spec.bits], variant.adapter.folder))
+    if variant.adapter is not None:
         return _with_adapter(
-            session, spec.bits, None, row.adapter.folder, recorded_method(row.adapter.folder), spec.merged
+            session, spec.bits, None, variant.adapter.folder, recorded_method(variant.adapter.folder), spec.merged
         )
-    assert row.training is not None and state.artifact is not None
-    return _trained_recipe(session, row.training, state.artifact, spec.bits, spec.merged)
+    assert variant.training is not None and state.artifact is not None
+    return _trained_recipe(session, variant.training, state.artifact, spec.bits, spec.merged)
 
 
 def merge_job(session: Session, state: State) -> MergeJob:
     """What a child needs to leave a trained variant as a checkpoint; its transforms play no part."""
-    training = state.row.training
+    training = state.variant.training
     assert training is not None and state.artifact is not None
     return MergeJob(_trained_recipe(session, training, state.artifact, None, True), session.folder.merged(training.id))
 
@@ -83,30 +82,11 @@ def cost_record(session: Session, state: State) -> CostRecord:
     cost_key = key(
         model=session.prepared.model.digest,
         base=[made.base.folder.name, made.base.device, made.base.dtype, made.base.quant],
-        artifact=artifact or (state.row.adapter.digest if state.row.adapter else None),
-        transforms=state.row.spec.transforms,
+        artifact=artifact or (state.variant.adapter.digest if state.variant.adapter else None),
+        transforms=state.variant.spec.transforms,
         machine={name: environment[name] for name in names},
     )
     return session.folder.costs(session.stored_as(state), cost_key)
-
-
-def _training_settings(session: Session, training: Training) -> TrainingSettings:
-    """Every setting of a training, defaults filled in."""
-    given = training.settings.model_dump(exclude_none=True)
-    names = {field.name for field in fields(TrainingSettings)} & given.keys()
-    return TrainingSettings(
-        **{name: given[name] for name in names}
-        | {
-            "lr": training.lr,
-            "steps": training.steps,
-            "epochs": training.epochs,
-            "batch_size": training.batch_size,
-            "micro_batch_size": min(given.get("micro_batch_size", training.batch_size), training.batch_size),
-            "max_length": training.max_length,
-            "seed": training.seed,
-            "precision": precision_of(training.settings, session.environment),
-        }
-    )
 
 
 def _artifact_of(session: Session, training: Training) -> Path:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.prepare.checks import _optuna
+from harness.prepare.checks import require_optuna
 
 _FACTORS = (1.0, 1 / 3, 3.0)
 _WIDEST = 30.0
@@ -53,7 +53,10 @@ def tune(default: float, trials: int, loss_of: Callable[[float], float | None]) 
     Raises:
         UserError: optuna is not installed.
     """
-    optuna = _optuna()
+    require_optuna()
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=len(_FACTORS))
     study = optuna.create_study(direction="minimize", sampler=sampler)
     for factor in _FACTORS[:trials]:

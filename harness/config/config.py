@@ -7,9 +7,11 @@ Example:
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,8 +19,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from harness.config.gates import Gate, parse_gate
 from harness.config.variants import VariantSpec
+from harness.errors import UserError, did_you_mean
 from harness.registry.task_spec import TaskSpec, parse_task
-from harness.settings import Count, TrainSettings, known_trackers, mapped
+from harness.settings import Count, TrainSettings, mapped
 
 MINI_TASKS = (
     "mini_mmlu",
@@ -30,11 +33,35 @@ MINI_TASKS = (
     "mini_text",
 )
 """The tasks of the embedded model."""
+TRACKERS = ("tensorboard", "wandb", "mlflow")
+"""Experiment trackers; each needs the package of the same name."""
 
 
 def listed(value: Any) -> Any:
     """`a,b` as a list."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def known_trackers(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Checks that every name is a tracker whose package is installed, and returns the names.
+
+    Raises:
+        UserError: A tracker is unknown or not installed.
+    """
+    for name in names:
+        if name not in TRACKERS:
+            raise UserError(f"`--report-to {name}`: unknown tracker", hint=did_you_mean(name, TRACKERS))
+        if find_spec(name) is None:
+            raise UserError(f"`--report-to {name}` needs the package `{name}`", hint=f"pip install {name}")
+    return names
+
+
+def _without_seed(train: TrainSettings) -> TrainSettings:
+    if "seed" in train.model_fields_set:
+        raise ValueError(
+            "`seed` does not belong to the settings of training: give it as `--seed`, or as a key of a variant"
+        )
+    return train
 
 
 class Config(BaseModel):
@@ -50,7 +77,7 @@ class Config(BaseModel):
     `NAME.fold1` …"""
     task_parameters: Annotated[dict[str, Any], BeforeValidator(mapped)] = {}
     """Given to every task that has such a parameter."""
-    train: TrainSettings = TrainSettings()
+    train: Annotated[TrainSettings, AfterValidator(_without_seed)] = TrainSettings()
     limit: Count | None = None
     """Samples a task, spread over its groups."""
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
@@ -78,7 +105,7 @@ class Config(BaseModel):
     output_dir: Path = Path("runs")
     fail_if: Annotated[tuple[str, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = ()
 
-    @property
+    @functools.cached_property
     def task_specs(self) -> tuple[TaskSpec, ...]:
         """The tasks parsed, each with those of `task_parameters` that it has, typed."""
         return tuple(parse_task(text, self.task_parameters) for text in self.tasks)
@@ -110,7 +137,7 @@ class Config(BaseModel):
             for key, value in self.model_dump(mode="json", exclude={"variants"}).items()
             if value not in (None, {}, [])
         }
-        content["train"] = {key: value for key, value in content["train"].items() if value is not None}
+        content["train"] = self.train.model_dump(mode="json", exclude_unset=True)
         content["variants"] = {variant.name: _entry(variant) for variant in self.variants if variant.replica == 0}
         return {key: content[key] for key in type(self).model_fields if content.get(key) not in (None, {})}
 

@@ -257,7 +257,7 @@ def overlap_records(prepared: Prepared) -> tuple[Overlap, ...]:
     for taught in data.values():
         texts = [f"{example.prompt}{example.completion}" for example in taught.examples]
         for task in prepared.tasks:
-            items = prepared.rows[0].items[task.name]
+            items = prepared.variants[0].items[task.name]
             found = shared_runs([(item.request.id, *own_texts(item.sample)) for item in items], texts)
             records.append(_overlap(task.name, taught.name, len(items), found))
     return tuple(records)

@@ -10,7 +10,6 @@ import pytest
 from harness import Choose, Generate, Output, UserError
 from harness.config.parse import configure
 from harness.jobs import HEAD_FILE
-from harness.prepare.checks import check
 from harness.prepare.prepare import prepare
 from harness.prepare.tasks import scored_task
 from harness.prompts.render import render
@@ -47,14 +46,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def checked(*variants: str, tasks: str = "preference", scores: bool = True) -> Any:
     own: dict[str, Any] = {"task_parameters": {"data": "pairs.jsonl"}} if tasks == "preference" else {}
-    prepared = prepare(configure(variants, tasks=[tasks], **own))
-    check(prepared, scores=scores)
-    return prepared
+    return prepare(configure(variants, tasks=[tasks], **own), scores=scores)
 
 
 def test_a_pipeline_is_trained_in_the_order_of_what_needs_what() -> None:
     prepared = checked(*reversed(PIPELINE))
-    order = [training.settings.stage or "sft" for training in prepared.trainings]
+    order = [training.settings.stage for training in prepared.trainings]
     assert sorted(order) == ["dpo", "grpo", "reward", "sft"]
     assert order.index("sft") < order.index("reward") < order.index("grpo")
     assert order.index("sft") < order.index("dpo")
@@ -65,27 +62,33 @@ def test_a_pipeline_is_trained_in_the_order_of_what_needs_what() -> None:
     [
         (["lora:stage=dpo,data=plain.jsonl"], "`stage=dpo` learns from `chosen` and `rejected`"),
         (["lora:stage=reward,data=same.jsonl"], r"the two answers of every row of `same\.jsonl` are the same"),
-        (["lora:stage=dpo,data=mini_gsm8k"], r"learns from a better and a worse answer, and `mini_gsm8k` has one"),
+        (
+            ["lora:stage=dpo,data=mini_gsm8k"],
+            r"learns from a better and a worse answer, but rows of `mini_gsm8k` have one",
+        ),
         (["lora:stage=grpo,generations=1,data=prompts.jsonl,reward=rewards.py@length"], "`generations=1` gives one"),
-        (["lora:stage=dpo,packing=true,data=pairs.jsonl"], "rows of the stage `dpo` are not packed"),
+        (["lora:stage=dpo,packing=true,data=pairs.jsonl"], "rows of the stage `dpo` cannot be packed"),
         (["lora:stage=grpo,data=prompts.jsonl"], "needs a reward"),
         (["lora:stage=grpo,reward=rewards.py@lenght,data=prompts.jsonl"], "`rewards.py` has no function `lenght`"),
-        (["lora:stage=grpo,reward=torn.py@length,data=prompts.jsonl"], "`torn.py` is no Python file"),
-        (["a=lora:data=plain.jsonl", "b=lora:stage=grpo,reward=a,data=prompts.jsonl"], "`reward=a` is no reward model"),
+        (["lora:stage=grpo,reward=torn.py@length,data=prompts.jsonl"], "`torn.py` is not a Python file"),
+        (
+            ["a=lora:data=plain.jsonl", "b=lora:stage=grpo,reward=a,data=prompts.jsonl"],
+            "`reward=a` is not a reward model",
+        ),
         (["lora:stage=grpo,reward=./nowhere,data=prompts.jsonl"], "nowhere"),
         (["lora:stage=dpo,start=./nowhere,data=pairs.jsonl"], "nowhere"),
-        (["lora:stage=dpo,start=sft,data=pairs.jsonl"], "`start=sft` is no trained variant and no folder"),
-        (["lora:stage=reward,monitor=mini_mmlu,data=pairs.jsonl"], "cannot be watched by the task `mini_mmlu`"),
-        (["lora:monitor=preference,data=plain.jsonl"], "choose weights by the samples that they are scored on"),
-        (["lora:patience=2,data=plain.jsonl"], "`patience` has no meaning"),
-        (["lora:monitor=loss,data=plain.jsonl"], "`monitor` has no meaning"),
-        (["lora:temperature=0.5,data=plain.jsonl"], "`temperature` has no meaning for the stage `sft`"),
-        (["lora:reward=rewards.py@length,data=plain.jsonl"], "`reward` has no meaning for the stage `sft`"),
+        (["lora:stage=dpo,start=sft,data=pairs.jsonl"], "`start=sft` is neither a trained variant nor a folder"),
+        (["lora:stage=reward,monitor=mini_mmlu,data=pairs.jsonl"], "cannot be monitored by the task `mini_mmlu`"),
+        (["lora:monitor=preference,data=plain.jsonl"], "choose weights by the samples that score them"),
+        (["lora:patience=2,data=plain.jsonl"], "`patience` has no effect"),
+        (["lora:monitor=loss,data=plain.jsonl"], "`monitor` has no effect"),
+        (["lora:temperature=0.5,data=plain.jsonl"], "`temperature` has no effect in the stage `sft`"),
+        (["lora:reward=rewards.py@length,data=plain.jsonl"], "`reward` has no effect in the stage `sft`"),
         (
             ["lora:stage=reward,label_smoothing=0.1,data=pairs.jsonl"],
-            "`label_smoothing` has no meaning for the stage `r",
+            "`label_smoothing` has no effect in the stage `r",
         ),
-        (["lora:stage=reward,beta=0.1,data=pairs.jsonl"], "`beta` has no meaning for the stage `reward`"),
+        (["lora:stage=reward,beta=0.1,data=pairs.jsonl"], "`beta` has no effect in the stage `reward`"),
     ],
 )
 def test_what_cannot_be_trained_is_said_before_anything_is(variants: list[str], message: str) -> None:
@@ -96,15 +99,15 @@ def test_what_cannot_be_trained_is_said_before_anything_is(variants: list[str], 
 def test_a_shared_setting_must_mean_something_to_one_of_the_stages() -> None:
     own: dict[str, Any] = {"tasks": ["preference"], "task_parameters": {"data": "pairs.jsonl"}, "train": {"beta": 0.2}}
     both = prepare(configure(["lora:data=plain.jsonl", "lora:stage=dpo,data=pairs.jsonl"], **own))
-    assert both.rows[1].training is not None
-    assert both.rows[1].training.settings.beta == 0.2
-    with pytest.raises(UserError, match="`beta` has no meaning for any of the stages: sft"):
+    assert both.variants[1].training is not None
+    assert both.variants[1].training.settings.beta == 0.2
+    with pytest.raises(UserError, match="`beta` has no effect in any of the stages: sft"):
         prepare(configure(["lora:data=plain.jsonl"], **own))
 
 
 def test_a_reward_model_is_not_asked_to_write(folder: Path) -> None:
     variant = "rm=lora:stage=reward,data=pairs.jsonl"
-    with pytest.raises(UserError, match="variant `rm` is a reward model, which writes nothing: task `mini_gsm8k`"):
+    with pytest.raises(UserError, match="variant `rm` is a reward model, which generates no text: task `mini_gsm8k`"):
         checked(variant, tasks="mini_gsm8k")
     checked(variant, tasks="mini_gsm8k", scores=False)
     checked(variant, tasks="mini_mmlu")
@@ -114,7 +117,7 @@ def test_a_reward_model_is_not_asked_to_write(folder: Path) -> None:
     (folder / "given" / HEAD_FILE).write_text("")
     with pytest.raises(UserError, match="is a reward model"):
         checked("./given", tasks="mini_gsm8k")
-    with pytest.raises(UserError, match=r"`reward=./other` is no reward model"):
+    with pytest.raises(UserError, match=r"`reward=./other` is not a reward model"):
         (folder / "given").rename(folder / "other")
         (folder / "other" / HEAD_FILE).unlink()
         checked("lora:stage=grpo,reward=./other,data=prompts.jsonl")
@@ -123,7 +126,7 @@ def test_a_reward_model_is_not_asked_to_write(folder: Path) -> None:
 def test_a_delta_of_another_method_is_no_start(folder: Path) -> None:
     (folder / "given").mkdir()
     (folder / "given" / "method.json").write_text('{"method": "bitfit", "hyperparameters": {}}')
-    with pytest.raises(UserError, match=r"`lora` cannot go on from `./given`, which `bitfit` made"):
+    with pytest.raises(UserError, match=r"`lora` cannot start from `./given`, which `bitfit` made"):
         checked("lora:start=./given,data=plain.jsonl")
 
 
@@ -185,11 +188,11 @@ def test_a_reward_model_that_is_trained_again_in_its_place_makes_another_task(tm
     def digest(weights: str) -> str:
         (tmp_path / "rm" / HEAD_FILE).write_text(weights)
         config = configure(["base"], tasks="preference", task_parameters={"data": "pairs.jsonl", "reward": "rm"})
-        return scored_task(config, "preference").digest
+        return scored_task(config.task_specs[0]).digest
 
     assert digest("first") == digest("first") != digest("second")
     asked = {"data": "pairs.jsonl", "reward": "no folder has such a name. " * 50}
-    assert scored_task(configure(["base"], tasks="preference", task_parameters=asked), "preference").digest
+    assert scored_task(configure(["base"], tasks="preference", task_parameters=asked).task_specs[0]).digest
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.jobs import Example
-from harness.prepare.train_data import TrainData, beside, fold, held_out, identity, without_copies
+from harness.prepare.train_data import TrainData, beside, fold, held_out, identity, without_duplicates
 
 
 def data(*texts: str) -> TrainData:
@@ -23,8 +23,8 @@ def test_rows_are_equal_however_white_space_and_accents_are_written() -> None:
 
 def test_each_text_is_kept_once_over_all_that_was_seen() -> None:
     seen: set[tuple[str, ...]] = set()
-    assert without_copies(data("a", "b", "a ").examples, seen) == list(data("a", "b").examples)
-    assert without_copies(data("b", "c").examples, seen) == list(data("c").examples)
+    assert without_duplicates(data("a", "b", "a ").examples, seen) == list(data("a", "b").examples)
+    assert without_duplicates(data("b", "c").examples, seen) == list(data("c").examples)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.98])
@@ -40,9 +40,9 @@ def test_a_share_is_held_out_and_every_row_is_on_one_side(share: float) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 1.0, 2.0, -1.0, float("nan")])
 def test_a_share_that_leaves_one_side_empty_is_refused(share: float) -> None:
-    with pytest.raises(UserError, match="of 50 rows leaves nothing on one side"):
+    with pytest.raises(UserError, match="of 50 rows leaves no rows to train on, or none to hold out"):
         held_out(ROWS, share)
-    with pytest.raises(UserError, match="of 1 rows leaves nothing on one side"):
+    with pytest.raises(UserError, match="of 1 rows leaves no rows to train on, or none to hold out"):
         held_out(data("a"), 0.5)
 
 
@@ -77,10 +77,10 @@ def test_rows_that_are_held_out_by_name_are_told_of_or_left_out() -> None:
     assert beside(train, data("d"), dedupe=True) == train
     told = beside(train, validation, dedupe=False)
     assert told.examples == train.examples
-    assert told.notes == ("1 training rows of x stand in the validation data x too",)
+    assert told.notes == ("1 training rows of x are in the validation data x too",)
     left = beside(train, validation, dedupe=True)
     assert left.examples == data("a", "c").examples and "left out" in left.notes[0]
-    with pytest.raises(UserError, match="every training row of x stands in the validation data"):
+    with pytest.raises(UserError, match="every training row of x is in the validation data"):
         beside(data("a"), data("a"), dedupe=True)
 
 
