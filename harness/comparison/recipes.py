@@ -1,4 +1,4 @@
-"""How each variant's model is made: from a prepared training to the job, recipe and keys that a child gets."""
+"""Jobs and recipes for children: how each variant's model is trained, merged, loaded and timed, with the keys of the results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.storage import key
 
 
 def train_job(session: Session, training: Training) -> TrainJob:
-    """What a child needs to train, its key included."""
+    """The job of a training run, with its key."""
     base = _base(session, _quantization(training), _start_checkpoint(session, training))
     settings = on_machine(training.settings, session.environment)
     start, reward = _start_adapter(session, training), _reward(session, training)
@@ -53,7 +53,7 @@ def train_job(session: Session, training: Training) -> TrainJob:
 
 
 def recipe(session: Session, state: State) -> Recipe:
-    """How a variant's model is made for scoring and timing: see `harness.models.load`."""
+    """The steps to a variant's model for scoring and timing; `harness.models.load` carries them out."""
     variant, spec = state.variant, state.variant.spec
     if spec.kind == "base":
         return Recipe(_base(session, QUANT_OF_BITS[spec.bits]))
@@ -68,14 +68,14 @@ def recipe(session: Session, state: State) -> Recipe:
 
 
 def merge_job(session: Session, state: State) -> MergeJob:
-    """What a child needs to leave a trained variant as a checkpoint; its transforms play no part."""
+    """The job that merges a trained variant into a checkpoint; its transforms have no influence."""
     training = state.variant.training
     assert training is not None and state.artifact is not None
     return MergeJob(_trained_recipe(session, training, state.artifact, None, True), session.folder.merged(training.id))
 
 
 def cost_record(session: Session, state: State) -> CostRecord:
-    """Where a variant's timing is kept; its key holds whatever decides how long things take."""
+    """The cached timing of a variant; its key contains everything that influences the time."""
     made, environment = recipe(session, state), session.environment
     artifact = Snapshot(state.name, state.artifact).weights_digest if state.artifact else None
     names = ("device_name", "driver", "threads", "packages")
@@ -94,17 +94,17 @@ def _artifact_of(session: Session, training: Training) -> Path:
 
 
 def _start_checkpoint(session: Session, training: Training) -> Path | None:
-    """The folder of the whole checkpoint that a training goes on from: its base."""
+    """The folder of the whole checkpoint that a training run starts from, which is its base."""
     start = training.start
     if isinstance(start, Training):
         if start.saves == "checkpoint":
             return _artifact_of(session, start)
-        return _start_checkpoint(session, start)  # an adapter stands on the base of the one it goes on from
+        return _start_checkpoint(session, start)  # an adapter keeps the base of the adapter that it starts from
     return start.folder if start is not None and not start.is_adapter else None
 
 
 def _start_adapter(session: Session, training: Training) -> Path | None:
-    """The folder of the adapter that a training goes on from."""
+    """The folder of the adapter that a training run starts from."""
     start = training.start
     if isinstance(start, Training):
         return None if start.saves == "checkpoint" else _artifact_of(session, start)
@@ -123,7 +123,7 @@ def _reward(session: Session, training: Training) -> Recipe | RewardFunction | N
 
 
 def _given_digest(session: Session, given: Training | Snapshot | RewardFunction | None) -> str | None:
-    """Digest of what a training goes on from or is judged by."""
+    """Digest of the starting point or the judge of a training run."""
     if isinstance(given, Training):
         return Snapshot(given.id, _artifact_of(session, given)).weights_digest
     return given.digest if given else None

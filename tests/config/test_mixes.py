@@ -1,4 +1,4 @@
-"""Training data of several parts: how it is written, and exactly how often each row is taken."""
+"""Mixes of training data: their syntax, and how often each row is used."""
 
 from collections import Counter
 from pathlib import Path
@@ -41,12 +41,12 @@ def test_a_malformed_mix_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(("weight", "count"), [(1, 10), (3, 30), (0.5, 5), (2.5, 25), (0.04, 0), (0.26, 3)])
-def test_a_weight_is_how_often_rows_are_taken(weight: float, count: int) -> None:
+def test_a_weight_is_how_often_rows_are_used(weight: float, count: int) -> None:
     taken = weighted(range(10), weight)
     assert len(taken) == count == len(weighted(range(10), weight))
     assert set(Counter(taken).values()) <= {int(weight), int(weight) + 1}
     assert taken == weighted(range(10), weight)
 
 
-def test_no_rows_weigh_nothing() -> None:
+def test_no_rows_stay_no_rows() -> None:
     assert weighted([], 3) == []

@@ -1,4 +1,4 @@
-"""Variants as typed and compare.yaml become one validated configuration, and everything wrong is listed at once."""
+"""Variants as typed and compare.yaml become one validated configuration, and all errors are listed at once."""
 
 from pathlib import Path
 from typing import get_args
@@ -78,7 +78,7 @@ lists = st.lists(values, max_size=3)
 
 
 @given(values | lists)
-def test_what_is_shown_reads_back(value: object) -> None:
+def test_values_shown_as_text_read_back(value: object) -> None:
     (text,) = split(show(value), ",")
     assert read(unquote(text)) == value
 
@@ -116,7 +116,7 @@ def test_keys_are_sorted_into_hyperparameters_training_and_prompting() -> None:
     assert variant.prompting == {"shots": 2, "system": "hi"}
 
 
-def test_transforms_and_prompting_do_not_touch_the_training() -> None:
+def test_transforms_and_shots_do_not_change_the_training_spec() -> None:
     specs = {parse_variant(text).training_spec for text in ("lora", "lora@4bit", "x=lora@merged", "lora:shots=3")}
     assert specs == {f"lora:{LORA}"}
     assert parse_variant("lora:lr=1e-3").training_spec != f"lora:{LORA}"
@@ -173,7 +173,7 @@ def test_a_method_from_a_file_keeps_its_at_sign() -> None:
     assert parse_variant("./x.py").canonical == "./x.py@rslora:rank=4"
 
 
-def test_folders_are_adapters_or_checkpoints_by_what_they_hold() -> None:
+def test_folders_are_adapters_or_checkpoints_by_their_files() -> None:
     for name, file in (("adapter", "adapter_config.json"), ("checkpoint", "config.json")):
         Path(name).mkdir()
         Path(name, file).write_text("{}")
@@ -207,7 +207,7 @@ def test_canonical_specs_read_back(
     assert again == variant
 
 
-def test_bare_compare_takes_the_embedded_model_and_its_tasks() -> None:
+def test_compare_without_arguments_uses_the_embedded_model_and_its_tasks() -> None:
     config = configure()
     assert config.model == "tiny" and [variant.name for variant in config.variants] == ["base", "lora", "qlora"]
     assert len(config.tasks) == 7 and all(task.startswith("mini_") for task in config.tasks)
@@ -244,7 +244,7 @@ def test_yaml_is_typed_by_its_fields() -> None:
     assert (specs["published"].kind, specs["published"].revision) == ("adapter", "v1")
 
 
-def test_flags_win_over_the_file() -> None:
+def test_flags_override_the_file() -> None:
     config = configure(file=write(YAML), limit=3, train={"epochs": 2, "lr": 1e-3})
     assert (config.limit, config.train.epochs, config.train.steps, config.train.lr) == (3, 2.0, None, 1e-3)
     assert config.train.samples == 2000
@@ -265,14 +265,14 @@ def test_the_resolved_yaml_loads_back_to_the_same_config() -> None:
     assert again.to_yaml() == config.to_yaml()
 
 
-def test_the_digest_is_about_the_work_alone() -> None:
+def test_the_digest_depends_on_the_work_only() -> None:
     digest = configure(["base"]).sha256
     assert configure(["base"], output_dir="elsewhere", fail_if="base.mini_mmlu < 0").sha256 == digest
     assert configure(["base"], limit=5).sha256 != digest
     assert configure(["base:shots=1"]).sha256 != digest
 
 
-def test_everything_wrong_in_a_file_is_listed_with_its_line() -> None:
+def test_all_errors_of_a_file_are_listed_with_its_line() -> None:
     file = write(
         "modle: tiny\ntrain: {stepz: 2, lr: x}\ntasks: [mini_gsm9k]\nlimit: -1\nbaseline: lara\nvariants:\n"
         "  lora: {method: lora, ran: 16}\n  two: {adapter: a/b, method: lora}\n  base: {}\n"
@@ -295,7 +295,7 @@ def test_everything_wrong_in_a_file_is_listed_with_its_line() -> None:
         assert part in message
 
 
-def test_yaml_keys_given_twice_and_torn_files_are_refused() -> None:
+def test_yaml_with_repeated_keys_and_malformed_files_are_refused() -> None:
     with pytest.raises(UserError, match=r"x\.yaml:2: `limit` is given twice"):
         parse("limit: 1\nlimit: 2\n", "x.yaml")
     with pytest.raises(UserError, match=r"x\.yaml:2: not YAML"):
@@ -322,7 +322,7 @@ def test_yaml_keys_given_twice_and_torn_files_are_refused() -> None:
         ("d/y.jsonl", "no training file `d/y.jsonl`", "did you mean `z.jsonl`?"),
     ],
 )
-def test_data_that_is_not_there_gets_the_way_to_write_it(
+def test_the_error_of_missing_data_shows_how_to_write_it(
     data: str, message: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -334,7 +334,7 @@ def test_data_that_is_not_there_gets_the_way_to_write_it(
     assert error.value.message.startswith(message) and str(error.value.hint).startswith(hint)
 
 
-def test_quotes_keep_a_text_a_text() -> None:
+def test_quoted_values_stay_texts() -> None:
     data = parse("a: 'no'\nb: no\nc: 1.10\nd:\n", "x.yaml").data
     assert data == {"a": "no", "b": "no", "c": "1.10", "d": None} and isinstance(data["a"], Quoted)
 
@@ -369,7 +369,7 @@ def test_wrong_settings_get_a_clear_error(settings: dict[str, object], message: 
     assert message in f"{error.value.message} {error.value.hint}"
 
 
-def test_columns_may_be_of_data_that_every_variant_names() -> None:
+def test_columns_are_allowed_if_every_variant_names_its_data() -> None:
     Path("mine.jsonl").write_text("{}\n")
     columns = {"columns": "prompt=x,completion=y"}
     assert configure(["base", "lora:data=mine.jsonl"], train=columns).train.columns
@@ -377,7 +377,7 @@ def test_columns_may_be_of_data_that_every_variant_names() -> None:
         configure(["lora:data=mine.jsonl", "full"], train=columns)
 
 
-def test_a_misspelt_setting_of_a_variant_is_named_as_what_it_is() -> None:
+def test_the_error_of_misspelt_data_says_whether_it_is_training_or_validation_data() -> None:
     for key, what in (("data", "training"), ("validation", "validation")):
         with pytest.raises(UserError, match=f"{what} data `mini_gsm9k` is neither a task"):
             configure([f"lora:{key}=mini_gsm9k"])
@@ -413,7 +413,7 @@ def test_other_settings_of_a_variant_must_be_above_zero(key: str) -> None:
         parse_variant(f"lora:{key}=0")
 
 
-def test_two_variants_of_one_name_are_refused() -> None:
+def test_two_variants_with_one_name_are_refused() -> None:
     with pytest.raises(UserError, match="two variants are named `lora`") as error:
         configure(["lora", "lora=lora:rank=8"])
     assert error.value.hint == "rename one of them: `NAME=SPEC`"
@@ -462,6 +462,6 @@ def test_gates_are_computed_from_headlines(text: str, holds: bool) -> None:
 @pytest.mark.parametrize(
     "text", ["", "1 < 2 < 3", "lora.gsm8k <", "lora.gsm8k * lora.gsm8k < 1", "lora < 1", "f(1) < 2"]
 )
-def test_what_is_no_gate_is_refused(text: str) -> None:
+def test_a_malformed_gate_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="--fail-if"):
         parse_gate(text, ["base", "lora"], ["gsm8k"])

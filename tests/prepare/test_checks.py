@@ -1,4 +1,4 @@
-"""What stages demand is checked before anything is trained; preferences are a task, and a win rate is counted."""
+"""The needs of each stage are checked before training; preferences are a task, and a win rate is counted."""
 
 import json
 from pathlib import Path
@@ -49,7 +49,7 @@ def checked(*variants: str, tasks: str = "preference", scores: bool = True) -> A
     return prepare(configure(variants, tasks=[tasks], **own), scores=scores)
 
 
-def test_a_pipeline_is_trained_in_the_order_of_what_needs_what() -> None:
+def test_a_training_run_comes_after_the_runs_that_it_needs() -> None:
     prepared = checked(*reversed(PIPELINE))
     order = [training.settings.stage for training in prepared.trainings]
     assert sorted(order) == ["dpo", "grpo", "reward", "sft"]
@@ -91,12 +91,12 @@ def test_a_pipeline_is_trained_in_the_order_of_what_needs_what() -> None:
         (["lora:stage=reward,beta=0.1,data=pairs.jsonl"], "`beta` has no effect in the stage `reward`"),
     ],
 )
-def test_what_cannot_be_trained_is_said_before_anything_is(variants: list[str], message: str) -> None:
+def test_impossible_training_runs_are_refused_before_training(variants: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         checked(*variants)
 
 
-def test_a_shared_setting_must_mean_something_to_one_of_the_stages() -> None:
+def test_a_shared_setting_must_have_an_effect_in_one_of_the_stages() -> None:
     own: dict[str, Any] = {"tasks": ["preference"], "task_parameters": {"data": "pairs.jsonl"}, "train": {"beta": 0.2}}
     both = prepare(configure(["lora:data=plain.jsonl", "lora:stage=dpo,data=pairs.jsonl"], **own))
     assert both.variants[1].training is not None
@@ -105,7 +105,7 @@ def test_a_shared_setting_must_mean_something_to_one_of_the_stages() -> None:
         prepare(configure(["lora:data=plain.jsonl"], **own))
 
 
-def test_a_reward_model_is_not_asked_to_write(folder: Path) -> None:
+def test_a_reward_model_is_not_scored_on_generated_text(folder: Path) -> None:
     variant = "rm=lora:stage=reward,data=pairs.jsonl"
     with pytest.raises(UserError, match="variant `rm` is a reward model, which generates no text: task `mini_gsm8k`"):
         checked(variant, tasks="mini_gsm8k")
@@ -123,7 +123,7 @@ def test_a_reward_model_is_not_asked_to_write(folder: Path) -> None:
         checked("lora:stage=grpo,reward=./other,data=prompts.jsonl")
 
 
-def test_a_delta_of_another_method_is_no_start(folder: Path) -> None:
+def test_training_cannot_start_from_a_delta_of_another_method(folder: Path) -> None:
     (folder / "given").mkdir()
     (folder / "given" / "method.json").write_text('{"method": "bitfit", "hyperparameters": {}}')
     with pytest.raises(UserError, match=r"`lora` cannot start from `./given`, which `bitfit` made"):
@@ -166,7 +166,7 @@ def test_a_conversation_stays_one_and_a_row_without_a_pair_is_an_error() -> None
         render("preference", load_task(find("task", "preference"), {"data": "half.jsonl"}))
 
 
-def test_with_a_reward_model_answers_are_written_and_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_reward_model_answers_are_generated_and_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
     def ask(self: Any, question: Any) -> list[float]:
@@ -182,7 +182,7 @@ def test_with_a_reward_model_answers_are_written_and_judged(monkeypatch: pytest.
     assert asked == [[["Question 0?"], [" yes"], [False]]]
 
 
-def test_a_reward_model_that_is_trained_again_in_its_place_makes_another_task(tmp_path: Path) -> None:
+def test_another_reward_model_in_the_same_folder_changes_the_digest(tmp_path: Path) -> None:
     (tmp_path / "rm").mkdir()
 
     def digest(weights: str) -> str:
@@ -198,7 +198,7 @@ def test_a_reward_model_that_is_trained_again_in_its_place_makes_another_task(tm
 @pytest.mark.parametrize(
     "line", ["from elsewhere import *", "import elsewhere as judge", "judge = print", "class judge: ..."]
 )
-def test_a_reward_may_come_into_its_file_in_any_way(line: str) -> None:
+def test_a_reward_function_may_be_defined_or_imported(line: str) -> None:
     Path("any.py").write_text(line)
     checked("lora:stage=grpo,reward=any.py@judge,data=prompts.jsonl")
 

@@ -1,4 +1,4 @@
-"""Everything that can fail before a model is loaded fails here, and what makes two runs the same is known here."""
+"""Preparation of a run: errors that need no model, and the identity by which equal runs are recognised."""
 
 import json
 from pathlib import Path
@@ -65,7 +65,7 @@ def training(*variants: str, **settings: Any) -> Training:
     return found
 
 
-def test_variants_that_prompt_alike_share_their_items() -> None:
+def test_variants_with_equal_prompts_share_their_items() -> None:
     base, lora, shots = prepared("base", "lora", "s=base:shots=1").variants
     assert base.items is lora.items and base.items is not shots.items
     name = "./x.py@capitals"
@@ -89,7 +89,7 @@ def test_parameters_reach_the_task() -> None:
     assert row.items["./x.py@capitals"][0].request.contexts == ("Think. The capital of France is",)
 
 
-def test_variants_train_on_the_tasks_own_train_rows_unless_told_otherwise() -> None:
+def test_variants_train_on_the_tasks_own_train_rows_by_default() -> None:
     data = training().data
     assert (data.name, data.tasks, len(data.examples)) == ("./x.py@capitals", ("./x.py@capitals",), 5)
     assert (data.examples[0].prompt, data.examples[0].completion) == ("The capital of C0 is", " c0\n")
@@ -101,7 +101,7 @@ def test_a_task_that_is_not_scored_can_be_trained_on() -> None:
     assert (data.name, data.tasks, len(data.examples)) == ("./x.py@capitals", ("./x.py@capitals",), 5)
 
 
-def test_groups_of_one_task_count_as_trained_on_and_its_rows_are_taken_once() -> None:
+def test_groups_of_one_task_share_its_train_rows_which_are_used_once() -> None:
     whole = training(tasks=["mini_mmlu"]).data
     kinds = sorted({item.group or "" for item in prepared(tasks=["mini_mmlu"]).variants[0].items["mini_mmlu"]})
     names = (f"mini_mmlu:{kinds[0]}", f"mini_mmlu:{kinds[1]}")
@@ -169,7 +169,7 @@ def test_bad_training_files_are_refused(content: str, said: str) -> None:
         training(train={"data": "bad.jsonl"})
 
 
-def test_nothing_to_train_on_is_an_error_only_for_those_who_train() -> None:
+def test_missing_training_data_is_an_error_only_if_a_variant_is_trained() -> None:
     prepared("base", tasks=["./x.py@untrained"])
     with pytest.raises(UserError, match="there is nothing to train on"):
         prepared("lora", tasks=["./x.py@untrained"])
@@ -177,7 +177,7 @@ def test_nothing_to_train_on_is_an_error_only_for_those_who_train() -> None:
         training(train={"data": "./x.py@untrained"})
 
 
-def test_columns_do_not_go_with_a_task() -> None:
+def test_columns_of_a_task_are_refused() -> None:
     with pytest.raises(UserError, match="`--train-columns` needs a file"):
         training(train={"data": "./x.py@capitals", "columns": {"prompt": "country"}})
 
@@ -200,12 +200,12 @@ def test_a_task_that_cannot_be_scored_is_refused(task: str, said: str) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"limit": 0}, {"limit": -1}, {"num_fewshot": -1}, {"train": {"steps": 0}}])
-def test_counts_below_one_never_get_here(settings: dict[str, Any]) -> None:
+def test_counts_below_one_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="should be greater than"):
         prepared(**settings)
 
 
-def test_the_rate_is_the_variants_then_the_flags_then_the_methods() -> None:
+def test_the_learning_rate_is_the_variants_then_the_flags_then_the_methods() -> None:
     assert training("lora:lr=0.5", train={"lr": 0.25}).settings.lr == 0.5
     assert training("lora", train={"lr": 0.25}).settings.lr == 0.25
     model = Path("model")
@@ -252,7 +252,7 @@ def test_variants_that_differ_only_after_training_share_one() -> None:
     assert len(prepared("lora", "lora:rank=4", "lora:seed=1").trainings) == 3
 
 
-def test_a_chat_template_must_be_there_and_its_word_known() -> None:
+def test_a_chat_template_must_exist_and_its_name_be_known() -> None:
     with pytest.raises(UserError, match="unknown template `chta`") as error:
         prepared("base:template=chta")
     assert error.value.hint == "did you mean `chat`?"
@@ -278,7 +278,7 @@ def test_an_adapter_must_hold_something_to_score() -> None:
     assert row.adapter is not None and row.adapter.is_adapter and row.training is None
 
 
-def test_equal_runs_have_equal_identities_and_each_change_makes_another() -> None:
+def test_equal_runs_have_equal_identities_and_each_change_another() -> None:
     variants = ("base", "lora", "s=base:shots=1")
     first = prepared(*variants).identity
     assert prepared(*variants).identity == first == prepared(*variants, output_dir=Path("elsewhere")).identity
@@ -294,7 +294,7 @@ def test_equal_runs_have_equal_identities_and_each_change_makes_another() -> Non
     assert len(seen) == 7
 
 
-def test_a_reward_or_a_watched_task_that_changes_makes_another_run() -> None:
+def test_a_changed_reward_or_monitored_task_changes_the_identity() -> None:
     put("prompts.jsonl", {"prompt": "Q"})
     variants = (
         "rl=lora:stage=grpo,reward=judge.py@one,data=prompts.jsonl",
@@ -313,7 +313,7 @@ def test_a_reward_or_a_watched_task_that_changes_makes_another_run() -> None:
     assert len({first, identity("2.0", ""), identity("1.0", "# a change\n")}) == 3
 
 
-def test_what_is_trained_on_is_known_by_the_examples_it_becomes() -> None:
+def test_the_digest_of_training_data_is_of_its_examples() -> None:
     before = training().data.digest
     put("train.jsonl", *({"country": f"C{n}", "city": f"c{n}", "unused": n} for n in range(5)))
     assert training().data.digest == before != training("lora:samples=4").data.digest
@@ -324,7 +324,7 @@ def test_what_is_trained_on_is_known_by_the_examples_it_becomes() -> None:
 # Training data
 
 
-def test_a_mix_takes_the_rows_of_each_part_as_often_as_it_says() -> None:
+def test_a_mix_uses_the_rows_of_each_part_by_its_weight() -> None:
     data = training(
         train={"data": "./x.py@capitals*2 + pairs.jsonl*0.4", "columns": "prompt=question,completion=answer"}
     ).data
@@ -352,17 +352,17 @@ def test_a_mix_takes_the_rows_of_each_part_as_often_as_it_says() -> None:
 
 def test_duplicate_rows_are_noted_or_left_out() -> None:
     put("copies.jsonl", {"text": "one"}, {"text": "two"}, {"text": " one"})
-    told = training(train={"data": "copies.jsonl"}).data
-    assert (len(told.examples), told.duplicates) == (3, 1)
-    assert told.notes == ("1 of 3 training rows of copies.jsonl repeat earlier rows; `dedupe=true` leaves them out",)
+    found = training(train={"data": "copies.jsonl"}).data
+    assert (len(found.examples), found.duplicates) == (3, 1)
+    assert found.notes == ("1 of 3 training rows of copies.jsonl repeat earlier rows; `dedupe=true` leaves them out",)
     left = training("lora:dedupe=true", train={"data": "copies.jsonl*2"}).data
     assert [example.completion for example in left.examples] == ["one", "two"] * 2 and left.duplicates == 1
 
 
 def test_empty_answers_are_noted_and_refused_if_there_are_no_others() -> None:
     put("some.jsonl", *({"prompt": f"Q{n}", "completion": "A" * (n > 1)} for n in range(5)))
-    told = training(train={"data": "some.jsonl"}).data
-    assert told.notes == (
+    found = training(train={"data": "some.jsonl"}).data
+    assert found.notes == (
         "2 of 5 training rows of some.jsonl have an empty answer: they teach the model to end its text at once",
     )
     put("none.jsonl", {"prompt": "Q", "completion": ""}, {"prompt": "P", "completion": " "})
@@ -399,7 +399,7 @@ def with_template() -> None:
     (model / "chat_template.jinja").write_text(template)
 
 
-def test_what_is_trained_on_is_what_is_prompted() -> None:
+def test_training_prompts_equal_scoring_prompts() -> None:
     with_template()
     variants = ("lora", "chat=lora:template=chat", "system=lora:template=chat,system=S", "said=lora:system=S")
     for row in prepared(*variants, model="./model").variants:
@@ -423,13 +423,15 @@ def test_a_monitored_task_is_prompted_as_the_variant_is() -> None:
     assert asked == [plain, f"S\n\n{plain}", f"<user>{plain}<assistant>", f"<system>S<user>{plain}<assistant>", plain]
 
 
-def test_conversations_are_written_in_the_models_template_unless_it_is_refused() -> None:
+def test_conversations_use_the_models_template_unless_it_is_turned_off() -> None:
     with_template()
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]
     put("talk.jsonl", {"messages": [*turns, {"role": "user", "content": "so"}, {"role": "assistant", "content": "ok"}]})
-    told = {"data": "talk.jsonl"}
-    assert training(model="./model", train=told).data.examples[0].prompt == "<user>hi<assistant>yo<user>so<assistant>"
-    plain = training("lora:template=none,turns=all", model="./model", train=told).data.examples
+    settings = {"data": "talk.jsonl"}
+    assert (
+        training(model="./model", train=settings).data.examples[0].prompt == "<user>hi<assistant>yo<user>so<assistant>"
+    )
+    plain = training("lora:template=none,turns=all", model="./model", train=settings).data.examples
     assert [example.prompt for example in plain] == [
         "User: hi\nAssistant:",
         "User: hi\nAssistant: yo\nUser: so\nAssistant:",

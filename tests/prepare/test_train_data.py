@@ -1,4 +1,4 @@
-"""Copies among training rows, and what is held out of them."""
+"""Duplicates among training rows, and held-out rows."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def test_rows_are_equal_however_white_space_and_accents_are_written() -> None:
     assert len({identity(example) for example in [*alike, *others]}) == 4
 
 
-def test_each_text_is_kept_once_over_all_that_was_seen() -> None:
+def test_each_text_is_kept_once() -> None:
     seen: set[tuple[str, ...]] = set()
     assert without_duplicates(data("a", "b", "a ").examples, seen) == list(data("a", "b").examples)
     assert without_duplicates(data("b", "c").examples, seen) == list(data("c").examples)
@@ -46,7 +46,7 @@ def test_a_share_that_leaves_one_side_empty_is_refused(share: float) -> None:
         held_out(data("a"), 0.5)
 
 
-def test_copies_stay_on_one_side() -> None:
+def test_duplicates_stay_on_one_side() -> None:
     copied = data(*(f"row {n % 10}" + " " * (n // 10) for n in range(40)))
     train, held = held_out(copied, 0.25)
     assert len(held.examples) in (8, 10)
@@ -58,7 +58,7 @@ def test_copies_stay_on_one_side() -> None:
 
 
 @pytest.mark.parametrize("of", [2, 3, 7, 25])
-def test_each_row_is_in_one_fold_and_folds_are_of_one_size(of: int) -> None:
+def test_each_row_is_in_one_fold_and_folds_are_of_equal_size(of: int) -> None:
     parts = [fold(ROWS, number, of) for number in range(of)]
     held = [example for _, part in parts for example in part.examples]
     assert sorted(held, key=str) == sorted(ROWS.examples, key=str)
@@ -72,18 +72,18 @@ def test_too_few_rows_for_the_folds_are_an_error() -> None:
         fold(data("a", "b", "c", "c "), 0, 2)
 
 
-def test_rows_that_are_held_out_by_name_are_told_of_or_left_out() -> None:
+def test_training_rows_that_are_held_out_by_name_are_noted_or_left_out() -> None:
     train, validation = data("a", "b", "c"), data("b ", "d")
     assert beside(train, data("d"), dedupe=True) == train
-    told = beside(train, validation, dedupe=False)
-    assert told.examples == train.examples
-    assert told.notes == ("1 training rows of x are in the validation data x too",)
+    noted = beside(train, validation, dedupe=False)
+    assert noted.examples == train.examples
+    assert noted.notes == ("1 training rows of x are in the validation data x too",)
     left = beside(train, validation, dedupe=True)
     assert left.examples == data("a", "c").examples and "left out" in left.notes[0]
     with pytest.raises(UserError, match="every training row of x is in the validation data"):
         beside(data("a"), data("a"), dedupe=True)
 
 
-def test_the_digest_is_of_what_is_learned() -> None:
+def test_the_digest_is_of_the_examples() -> None:
     assert data("a").digest == data("a").digest != data("b").digest
     assert TrainData("other name", ("t",), data("a").examples, 3, ("note",)).digest == data("a").digest

@@ -198,7 +198,7 @@ def test_sizes_are_read_as_people_write_them() -> None:
     assert size_bytes("24GB") == 24 * 10**9
     assert size_bytes("1.5gib") == 3 << 29
     for wrong in ("", "GB", "-1GB", "0GB", "24 apples"):
-        with pytest.raises(UserError, match="is no size"):
+        with pytest.raises(UserError, match="is not a size"):
             size_bytes(wrong)
 
 
