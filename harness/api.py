@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, overload, runtime_checkable
 
 from harness.errors import UserError, did_you_mean
-from harness.settings import RESERVED_KEYS
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -394,7 +393,7 @@ def method(
 
     Raises:
         UserError: The model is not the first parameter, or a hyperparameter is not keyword-only, has no default, or has
-            a reserved name (`RESERVED_KEYS`).
+            a reserved name (`harness.settings.RESERVED_KEYS`).
 
     Example:
         >>> @method(lr=2e-4)
@@ -403,6 +402,8 @@ def method(
         >>> everything.name, everything.lr
         ('everything', 0.0002)
     """
+    # imported here, since it imports pydantic, which takes 0.1 s that a file of tasks need not wait for
+    from harness.settings import RESERVED_KEYS
 
     def wrap(function: Callable[..., Module]) -> MethodFunction:
         taken = list(inspect.signature(function).parameters.values())
