@@ -224,6 +224,18 @@ class TrainingSettings(TrainSettings):
         return self.model_dump(exclude=_scoped(Scope.CHOOSES))
 
 
+def overridden(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Shared settings, overridden by own ones; an own `steps` also removes a shared `epochs`, and vice versa.
+
+    Example:
+        >>> overridden({"steps": 9, "lr": 0.1}, {"epochs": 2})
+        {'lr': 0.1, 'epochs': 2}
+    """
+    lengths = {"steps", "epochs"}
+    kept = {key: value for key, value in shared.items() if not (key in lengths and lengths & own.keys())}
+    return {**kept, **own}
+
+
 class PromptSettings(BaseModel):
     """Keys of a variant that decide its prompts; None: as the run has it for all variants."""
 

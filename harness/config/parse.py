@@ -28,7 +28,7 @@ from harness.config.yaml_lines import ConfigFile, Place, load
 from harness.errors import UserError, did_you_mean, together
 from harness.registry.find import find_all
 from harness.registry.task_spec import parse_task
-from harness.settings import SHARED_KEYS
+from harness.settings import SHARED_KEYS, overridden
 from harness.settings import TrainSettings as TrainSettings
 
 DEFAULT_VARIANTS = ("base", "lora", "qlora")
@@ -75,16 +75,14 @@ def configure(
 
 
 def _merged(written: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The file's settings, overridden by the given ones; a given `steps` also removes the file's `epochs`, and vice versa."""
+    """The file's settings, overridden by the given ones."""
     given = {key: value for key, value in settings.items() if value is not None}
     train = {key: value for key, value in (given.pop("train", None) or {}).items() if value is not None}
     merged = {**{key: value for key, value in written.items() if value is not None}, **given}
     shared = merged.get("train")
     if isinstance(shared, dict) or not shared:
         shared = {key: value for key, value in (shared or {}).items() if value is not None}
-        if {"steps", "epochs"} & set(train):
-            shared = {key: value for key, value in shared.items() if key not in ("steps", "epochs")}
-        merged["train"] = {**shared, **train}
+        merged["train"] = overridden(shared, train)
     return merged
 
 

@@ -18,7 +18,7 @@ from harness.config.config import Config
 from harness.config.variants import VariantSpec
 from harness.errors import UserError
 from harness.registry.scan import Entry
-from harness.settings import STAGES, TrainingSettings, TrainSettings, check_rates, optimizer_name, stages_of
+from harness.settings import STAGES, TrainingSettings, TrainSettings, check_rates, optimizer_name, overridden, stages_of
 
 DEFAULT_EPOCHS = 1.0
 TINY_LR_SCALE, TINY_STEPS = 10.0, 150
@@ -27,12 +27,9 @@ within minutes."""
 
 
 def given_settings(config: Config, spec: VariantSpec) -> TrainSettings:
-    """The settings given for a variant: its own over the shared ones; an own `steps` also removes a shared `epochs`."""
+    """The settings given for a variant: the shared ones, overridden by its own."""
     own = {key: value for key, value in spec.training.items() if key != "seed"}
-    shared = config.train.model_dump(exclude_unset=True)
-    if {"steps", "epochs"} & own.keys():
-        shared = {key: value for key, value in shared.items() if key not in ("steps", "epochs")}
-    return TrainSettings(**{**shared, **own})
+    return TrainSettings(**overridden(config.train.model_dump(exclude_unset=True), own))
 
 
 def resolve(given: TrainSettings, method: Entry, *, seed: int, embedded: bool) -> TrainingSettings:
