@@ -60,31 +60,31 @@ def weighted(rows: Sequence[AnyRow], weight: float) -> list[AnyRow]:
     return [*(list(rows) * whole), *(rows[place] for place in drawn)]
 
 
-def data_problems(what: str, data: str) -> list[UserError]:
+def data_problems(kind: str, data: str) -> list[UserError]:
     """The errors of data as typed, part by part, found without reading a row.
 
     Args:
-        what: `training` or `validation`, for messages; validation data may also be a number, the share to hold out.
+        kind: `training` or `validation`, for messages; validation data may also be a number, the share to hold out.
         data: A mix, a source, or such a number.
     """
-    if what == "validation" and _is_number(data):
+    if kind == "validation" and _is_number(data):
         return []
     try:
-        return [problem for part in parse_mix(data) if (problem := _source_problem(what, part.source))]
+        return [problem for part in parse_mix(data) if (problem := _source_problem(kind, part.source))]
     except UserError as error:
         return [error]
 
 
-def _source_problem(what: str, data: str) -> UserError | None:
+def _source_problem(kind: str, data: str) -> UserError | None:
     """The error of a source that does not exist or cannot be read, with the spelling that was probably meant."""
     if data.startswith("hub:"):
         if 1 <= len(data.split(":")) - 1 <= 3 and data.split(":")[1]:
             return None
-        return UserError(f"malformed {what} data `{data}`", hint="write hub:owner/name[:config[:split]]")
+        return UserError(f"malformed {kind} data `{data}`", hint="write hub:owner/name[:config[:split]]")
     path, _ = split_path(data)
     if (path.is_file() and path.suffix in FORMATS) or ("/" in data and path.is_dir()):
         return None
-    unreadable = UserError(f"{what} file `{data}` has an unknown extension", hint="known: " + " ".join(FORMATS))
+    unreadable = UserError(f"{kind} file `{data}` has an unknown extension", hint="known: " + " ".join(FORMATS))
     if path.is_file() and path.suffix not in ("", ".py"):
         return unreadable
     meant = "put blanks around the plus sign of a mix: `a + b`" if "+" in data else ""
@@ -93,13 +93,13 @@ def _source_problem(what: str, data: str) -> UserError | None:
     if path.suffix and path.suffix != ".py" and not path.exists():
         near = [each.name for each in path.parent.glob("*")] if path.parent.is_dir() else []
         hint = meant or (did_you_mean(path.name, near) if near else "check the path")
-        return UserError(f"no {what} file `{data}`", hint=hint)
+        return UserError(f"no {kind} file `{data}`", hint=hint)
     try:
         find("task", parse_task(data).source)
     except UserError as error:
         if path.is_file() and not path.suffix:
             return unreadable
-        return UserError(f"{what} data `{data}` is neither a task, a file, nor hub:owner/name", meant or error.hint)
+        return UserError(f"{kind} data `{data}` is neither a task, a file, nor hub:owner/name", meant or error.hint)
     return None
 
 

@@ -219,10 +219,10 @@ def _contradictions(config: Config) -> list[UserError]:
                     hint="tune without `--folds`, then give the learning rate: `lr=RATE`",
                 )
             )
-    asked = [config.train.model_dump(), *(variant.training for variant in config.variants)]
-    for key, what in (("data", "training"), ("validation", "validation")):
-        sources = {str(settings[key]) for settings in asked if settings.get(key) is not None}
-        problems += [problem for source in sorted(sources) for problem in data_problems(what, source)]
+    given = [config.train.model_dump(), *(variant.training for variant in config.variants)]
+    for key, kind in (("data", "training"), ("validation", "validation")):
+        sources = {str(settings[key]) for settings in given if settings.get(key) is not None}
+        problems += [problem for source in sorted(sources) for problem in data_problems(kind, source)]
     named = [variant.training.get("data") for variant in config.variants if variant.kind == "method"]
     if config.train.columns and not config.train.data and not (named and all(named)):
         problems.append(UserError("`train.columns` is given without `train.data`", hint="name the data with `--train`"))

@@ -58,7 +58,7 @@ class VariantSpec:
     replica_of: str | None = None
     """Name of the variant as typed, of which this is a replica."""
     fold: int | None = None
-    """Part of the training data, from 0, that this training run holds out."""
+    """With `--folds`, the number of the fold that this training run holds out, from 0."""
 
     @property
     def load(self) -> str | None:

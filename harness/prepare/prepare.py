@@ -114,15 +114,15 @@ def prepare(config: Config, *, scores: bool = True) -> Prepared:
     variants = []
     for spec in config.variants:
         prompting = prompting_of(config, spec, template)
-        asked = (prompting.shots, prompting.system, prompting.template is not None)
-        if asked not in rendered:
-            rendered[asked] = {
+        wanted = (prompting.shots, prompting.system, prompting.template is not None)
+        if wanted not in rendered:
+            rendered[wanted] = {
                 task.name: render(task.name, task.task, prompting, groups=task.spec.groups, limit=config.limit)
                 for task in tasks
             }
         training = trainings.of(spec) if spec.kind == "method" else None
         adapter = given_artifact(spec.source, spec.revision) if spec.kind == "adapter" else None
-        variants.append(PreparedVariant(spec, prompting, rendered[asked], training, adapter))
+        variants.append(PreparedVariant(spec, prompting, rendered[wanted], training, adapter))
     prepared = Prepared(config, model, tasks, tuple(variants))
     check(prepared, scores=scores)
     return prepared

@@ -112,10 +112,13 @@ def prompting_of(config: Config, spec: VariantSpec, template: ChatTemplate | Non
     Raises:
         UserError: The variant asks for an unknown template, or for a chat template that the model does not have.
     """
-    asked = spec.prompting.get("template")
-    if asked not in (None, *_TEMPLATES):
-        raise UserError(f"variant `{spec.name}`: unknown template `{asked}`", hint=did_you_mean(str(asked), _TEMPLATES))
-    chat = config.apply_chat_template if asked is None else _TEMPLATES[asked]
+    template_name = spec.prompting.get("template")
+    if template_name not in (None, *_TEMPLATES):
+        raise UserError(
+            f"variant `{spec.name}`: unknown template `{template_name}`",
+            hint=did_you_mean(str(template_name), _TEMPLATES),
+        )
+    chat = config.apply_chat_template if template_name is None else _TEMPLATES[template_name]
     if chat and template is None:
         raise UserError(
             f"`{config.model}` has no chat template", hint="leave out `--apply-chat-template`, or use an instruct model"

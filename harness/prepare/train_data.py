@@ -115,7 +115,7 @@ def fold(data: TrainData, number: int, of: int) -> tuple[TrainData, TrainData]:
     return _split(data, set(folds[number]))
 
 
-def beside(data: TrainData, validation: TrainData, *, dedupe: bool) -> TrainData:
+def separate(data: TrainData, validation: TrainData, *, dedupe: bool) -> TrainData:
     """The training data, given validation data of another name: `dedupe` removes rows that both have, else a note counts them.
 
     Raises:

@@ -14,7 +14,7 @@ from harness.data.model_files import Snapshot, find_files
 from harness.errors import UserError, did_you_mean
 from harness.jobs import Monitor, RewardFunction
 from harness.prepare.tasks import ScoredTask, prompting_of, scored_task
-from harness.prepare.train_data import TrainData, beside, fold, held_out, train_data
+from harness.prepare.train_data import TrainData, fold, held_out, separate, train_data
 from harness.prepare.training_settings import check_given, given_settings, resolve
 from harness.prompts.chat import ChatTemplate
 from harness.prompts.render import render
@@ -53,7 +53,7 @@ class Training:
     reward: Training | Snapshot | RewardFunction | None = None
     """Judge of the answers that the model generates."""
     fold: int | None = None
-    """With `--folds`, the part of the rows that is held out, from 0."""
+    """With `--folds`, the number of the fold that is held out, from 0."""
 
     @property
     def tunable(self) -> bool:
@@ -146,7 +146,7 @@ class Trainings:
         except ValueError:
             whole = given.model_copy(update={"samples": None})
             validation = self._rows(spec, whole, str(wanted))
-            return beside(data, validation, dedupe=given.dedupe), validation
+            return separate(data, validation, dedupe=given.dedupe), validation
         return held_out(data, share)
 
     def _rows(self, spec: VariantSpec, given: TrainSettings, name: str) -> TrainData:

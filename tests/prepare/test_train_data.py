@@ -4,7 +4,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.jobs import Example
-from harness.prepare.train_data import TrainData, beside, fold, held_out, identity, without_duplicates
+from harness.prepare.train_data import TrainData, fold, held_out, identity, separate, without_duplicates
 
 
 def data(*texts: str) -> TrainData:
@@ -74,14 +74,14 @@ def test_too_few_rows_for_the_folds_are_an_error() -> None:
 
 def test_training_rows_that_are_held_out_by_name_are_noted_or_left_out() -> None:
     train, validation = data("a", "b", "c"), data("b ", "d")
-    assert beside(train, data("d"), dedupe=True) == train
-    noted = beside(train, validation, dedupe=False)
+    assert separate(train, data("d"), dedupe=True) == train
+    noted = separate(train, validation, dedupe=False)
     assert noted.examples == train.examples
     assert noted.notes == ("1 training rows of x are in the validation data x too",)
-    left = beside(train, validation, dedupe=True)
+    left = separate(train, validation, dedupe=True)
     assert left.examples == data("a", "c").examples and "left out" in left.notes[0]
     with pytest.raises(UserError, match="every training row of x is in the validation data"):
-        beside(data("a"), data("a"), dedupe=True)
+        separate(data("a"), data("a"), dedupe=True)
 
 
 def test_the_digest_is_of_the_examples() -> None:
