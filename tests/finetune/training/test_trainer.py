@@ -15,7 +15,6 @@ import tiny_models as tiny
 import torch
 from safetensors.torch import load_file
 
-from harness import settings
 from harness.comparison.curve import read_curve
 from harness.config.parse import configure
 from harness.errors import UserError
@@ -656,7 +655,7 @@ def test_a_tracker_that_is_not_there_is_named_with_how_to_get_it(monkeypatch: py
     with pytest.raises(UserError, match="unknown tracker") as caught:
         configure(["base"], report_to="tensorbord")
     assert "tensorboard" in str(caught.value.hint)
-    monkeypatch.setattr(settings, "find_spec", lambda name: None)
+    monkeypatch.setattr("harness.config.config.find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs the package `mlflow`") as caught:
         configure(["base"], report_to="mlflow")
     assert caught.value.hint == "pip install mlflow"
