@@ -43,46 +43,6 @@ ShotsOrder = Literal["first", "seeded", "lm-eval", "lm-eval-spare"]
 
 QUANTIZATIONS = ("nf4", "nf4_single", "fp4", "fp4_single", "int8")
 """Quantizations of a base: 4-bit with quantized scales, 4-bit with plain scales (`_single`), and 8-bit."""
-RESERVED_KEYS = (
-    "lr",
-    "steps",
-    "epochs",
-    "batch_size",
-    "micro_batch_size",
-    "max_length",
-    "seed",
-    "data",
-    "samples",
-    "dedupe",
-    "turns",
-    "packing",
-    "schedule",
-    "rates",
-    "warmup",
-    "weight_decay",
-    "clip",
-    "label_smoothing",
-    "neftune",
-    "layer_decay",
-    "optimizer",
-    "precision",
-    "checkpointing",
-    "validation",
-    "evaluate_every",
-    "patience",
-    "monitor",
-    "stage",
-    "start",
-    "reward",
-    "beta",
-    "generations",
-    "max_tokens",
-    "temperature",
-    "shots",
-    "system",
-    "template",
-)
-"""Keys that every variant has, with the same meaning for all methods; a method may not declare them."""
 
 
 @runtime_checkable
@@ -433,7 +393,7 @@ def method(
 
     Raises:
         UserError: The model is not the first parameter, or a hyperparameter is not keyword-only, has no default, or has
-            a reserved name (`RESERVED_KEYS`).
+            a reserved name (`harness.settings.RESERVED_KEYS`).
 
     Example:
         >>> @method(lr=2e-4)
@@ -442,6 +402,8 @@ def method(
         >>> everything.name, everything.lr
         ('everything', 0.0002)
     """
+    # imported here, since it imports pydantic, which takes 0.1 s that a file of tasks need not wait for
+    from harness.settings import RESERVED_KEYS
 
     def wrap(function: Callable[..., Module]) -> MethodFunction:
         taken = list(inspect.signature(function).parameters.values())

@@ -1,7 +1,7 @@
-"""What the parent process asks of a child, and what comes back: plain data, no torch.
+"""Jobs that the parent process gives to a child, and the events that come back: plain data, no torch.
 
-A child loads one base and does one job: train a variant, score variants that share the base, or time one. Everything it is
-told is here, so a job can be pickled, sent elsewhere, and repeated.
+A child loads one base and does one job: train a variant, score variants that share the base, or time one. A job contains
+everything that the child needs, so it can be pickled, sent to another machine, and repeated.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ Bits = Literal[4, 8] | None
 Quant = Literal["nf4", "nf4_single", "fp4", "fp4_single", "int8"]
 """Formats of quantized weights: 4-bit with double quantization of the scales, or without (`_single`); LLM.int8."""
 QUANT_OF_BITS: Mapping[Bits, Quant | None] = {None: None, 4: "nf4", 8: "int8"}
-"""What `@4bit` and `@8bit` mean."""
+"""Formats of `@4bit` and `@8bit`."""
 
 HEAD_FILE = "reward_head.safetensors"
-"""In the folder of an artifact that judges answers instead of writing them."""
+"""File in the artifact of a reward model, which judges answers instead of generating them."""
 TRAINED_FILE = "trained.json"
-"""In an artifact's folder: its train key, and the figures of its training."""
+"""File in an artifact's folder with its train key and the figures of its training run."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """A set of weights as loaded: variants with equal bases share one load."""
+    """Weights and how they are loaded; variants with equal bases share one load."""
 
     folder: Path
     device: str
@@ -42,7 +42,7 @@ class Base:
 
 @dataclass(frozen=True)
 class Method:
-    """A method a child can find again: the file and the function's name."""
+    """A method, by the file and function that a child imports."""
 
     name: str
     path: Path
@@ -51,13 +51,13 @@ class Method:
 
     @property
     def source(self) -> str:
-        """What the registry finds it by."""
+        """The source by which the registry finds it."""
         return self.name if self.module else f"{self.path.resolve()}@{self.name}"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a variant's model is made from a base."""
+    """Steps from a base to a variant's model."""
 
     base: Base
     adapter: Path | None = None
@@ -65,37 +65,37 @@ class Recipe:
     merged: bool = False
     bits_after_merge: Bits = None
     method: Method | None = None
-    """What built the delta (None for PEFT adapters, which describe themselves)."""
+    """The method that made the delta; None for PEFT adapters, which describe themselves."""
 
 
 @dataclass(frozen=True)
 class Monitor:
-    """A task whose headline says which checkpoint is best."""
+    """A task whose headline decides which checkpoint is best."""
 
     task: str
-    """As typed."""
+    """The source by which the registry finds it."""
     parameters: Mapping[str, Any]
     items: Sequence[Item]
     digest: str = ""
-    """Of the task's file and rows, which decide what is best beside the prompts."""
+    """Digest of the task's file and rows: with the prompts, they decide which checkpoint is best."""
 
 
 @dataclass(frozen=True)
 class RewardFunction:
-    """`(prompts, completions, references) -> list of rewards`, in a file of the user's."""
+    """A user's function `(prompts, completions, references) -> list of rewards`."""
 
     path: Path
     name: str
 
     @property
     def digest(self) -> str:
-        """Of the file, and which of its functions is meant."""
+        """Digest of the file and the function's name."""
         return hashlib.sha256(self.path.read_bytes() + self.name.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class EnvironmentJob:
-    """What machine is this: device, resolved precision, versions."""
+    """Report the machine: device, resolved dtype, versions."""
 
     device: str
     dtype: str
@@ -111,42 +111,42 @@ class TrainJob:
     examples: Sequence[Example]
     saves: Literal["delta", "checkpoint"]
     output: Path
-    """Made whole or not at all."""
+    """Folder of the artifact; written completely or not at all."""
     log: Path
-    """One line a step."""
+    """File with one line for each step."""
     state: Path
-    """Where an interrupted training continues from."""
+    """Folder of the state from which an interrupted training run continues."""
     train_key: str
-    """Written into the artifact, by which later runs find it."""
+    """Digest of everything that decides the artifact; later runs find the artifact by it."""
     validation: Sequence[Example] = ()
-    """Held-out rows; none: training is not looked at from outside."""
+    """Held-out rows; without them and without a monitor, there are no evaluations during training."""
     monitor: Monitor | None = None
-    """None: the loss of the held-out rows says which checkpoint is best."""
+    """None: the loss on the held-out rows decides which checkpoint is best."""
     start: Path | None = None
-    """Folder of the artifact of the same method whose tensors training goes on from."""
+    """Folder of an artifact of the same method, whose tensors training starts from."""
     reward: Recipe | RewardFunction | None = None
-    """What judges answers, for the stages that learn from rewards."""
+    """Judge of the answers, for the stages that learn from rewards."""
     report_to: Sequence[str] = ()
-    """Trackers that are told of every step: `tensorboard`, `wandb`, `mlflow`."""
+    """Trackers that receive the figures of every step: `tensorboard`, `wandb`, `mlflow`."""
 
 
 @dataclass(frozen=True)
 class MergeJob:
-    """Leave the base with an adapter in its weights, as a checkpoint, in `output`."""
+    """Merge an adapter into its base and save the checkpoint in `output`."""
 
     recipe: Recipe
     output: Path
-    """Made whole or not at all."""
+    """Written completely or not at all."""
 
 
 @dataclass(frozen=True)
 class TaskRequests:
-    """The requests of one task for one variant, and which of them are already on disk."""
+    """The requests of one task for one variant; the results of some may be on disk already."""
 
     task: str
     requests: Sequence[Request]
     done: Sequence[int] = ()
-    """Indices of the samples on disk, in the order of the file."""
+    """Indices of the samples on disk, in the order of the samples file."""
 
 
 @dataclass(frozen=True)
@@ -172,18 +172,18 @@ class ScoreJob:
 
 @dataclass(frozen=True)
 class PlanJob:
-    """Count what a training would need; of the base's folder its configuration alone is read."""
+    """Predict the memory of a training run; of the base's folder, only the configuration is read."""
 
     base: Base
     method: Method
     training: TrainingSettings
     memory_bytes: int
-    """What there is."""
+    """Memory that is available."""
 
 
 @dataclass(frozen=True)
 class BenchJob:
-    """Time one variant, in turn with the bare base where they share weights."""
+    """Time one variant; if it shares weights with the bare base, the two are timed alternately."""
 
     recipe: Recipe
     with_base: bool
@@ -197,7 +197,7 @@ class BenchJob:
 
 @dataclass(frozen=True)
 class Raw:
-    """What a model gave for one request; `index` is its place in the task."""
+    """The model's output for one request; `index` is the position of the sample in the task."""
 
     index: int
     prompt_tokens: int
@@ -210,7 +210,7 @@ class Raw:
 
 @dataclass(frozen=True)
 class Packed:
-    """A pack is done: the unit of commit and resume."""
+    """The outputs of a finished pack, the unit of commit and resume."""
 
     variant: str
     task: str
@@ -219,7 +219,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Resumed:
-    """So many samples at the front of the file are whole packs of the plan; what follows them is scored again."""
+    """The first `kept` samples of the file are whole packs of the plan; samples after them are scored again."""
 
     variant: str
     task: str
@@ -237,14 +237,14 @@ class Advanced:
 
 @dataclass(frozen=True)
 class VariantLoading:
-    """A scoring child takes up a variant: what goes wrong from here on is that variant's."""
+    """A scoring child starts with a variant: later errors belong to that variant."""
 
     variant: str
 
 
 @dataclass(frozen=True)
 class VariantStarted:
-    """The variant's model is there: its size in memory, and its parameters."""
+    """The variant's model is loaded: its size in memory, and its number of parameters."""
 
     variant: str
     model_bytes: int
@@ -253,7 +253,7 @@ class VariantStarted:
 
 @dataclass(frozen=True)
 class Noted:
-    """Something that the user should know of how a variant was run."""
+    """A note for the user about how a variant was run."""
 
     variant: str
     note: str
@@ -261,7 +261,7 @@ class Noted:
 
 @dataclass(frozen=True)
 class VariantFailed:
-    """A variant could not be scored; the others go on."""
+    """A variant could not be scored; the job continues with the others."""
 
     variant: str
     error: str
@@ -276,13 +276,13 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """The job raised: a sentence for the user's table, and the traceback for a bug report."""
+    """The job raised an error: a sentence for the user's table, and the traceback for a bug report."""
 
     error: str
     hint: str | None
     traceback: str
     is_users: bool
-    """Whether it is a mistake that the user can mend: it stops the run instead of failing a row."""
+    """Whether the user can correct the error; it then stops the run instead of failing one row."""
 
 
 Event = Packed | Resumed | Advanced | VariantLoading | VariantStarted | Noted | VariantFailed | Done | Failed
@@ -291,7 +291,7 @@ Job = EnvironmentJob | TrainJob | MergeJob | ScoreJob | BenchJob | PlanJob
 
 @dataclass(frozen=True)
 class Trained:
-    """Result of a `TrainJob`: figures that go to `run.json`."""
+    """Result of a `TrainJob`: figures for `run.json`."""
 
     train_seconds: float
     tokens: int
@@ -305,37 +305,37 @@ class Trained:
     truncated: int
     """Training rows cut on the right to `max_length`."""
     dropped: int
-    """Training rows left out: nothing to learn from was left of them within `max_length`."""
+    """Training rows left out because no token to learn fits into `max_length`."""
     lost_tokens: int
-    """Tokens cut off, and those of the rows left out."""
+    """Tokens that were cut off, and the tokens of the rows left out."""
     checkpointing: bool
     micro_batch_size: int
     peaks: Mapping[str, int | None] = field(default_factory=dict)
     energy_joules: float | None = None
     validation_loss: float | None = None
-    """Of the held-out rows, with the weights that were kept."""
+    """Loss on the held-out rows, with the weights that were kept."""
     validation: tuple[tuple[int, float], ...] = ()
-    """Every look at what is monitored: (steps done, loss or headline)."""
+    """Every evaluation: (steps done, loss or headline of the monitored task)."""
     rewards: tuple[float, ...] = ()
     """Mean reward of each step's answers, for stages that learn from rewards."""
     held_out_losses: tuple[float, ...] = ()
-    """Losses of the held-out rows, look by look."""
+    """Loss on the held-out rows at each evaluation."""
     best_step: int | None = None
-    """The look whose weights were kept."""
+    """Step of the evaluation whose weights were kept."""
     notes: tuple[str, ...] = ()
-    """What is to be known of how it went: memory that ran out, an early stop."""
+    """Notes for the report: memory ran out, training stopped early."""
 
 
 @dataclass(frozen=True)
 class Benched:
-    """Result of a `BenchJob`; seconds as measured, nothing thrown away."""
+    """Result of a `BenchJob`; all measured seconds, including outliers."""
 
     load_seconds: float
     prompt_tokens: int
     new_tokens: int
     prefill_seconds: tuple[float, ...]
     decode_seconds: tuple[float, ...]
-    """None of a reward model, which writes nothing."""
+    """Empty for a reward model, which generates no text."""
     base_prefill_seconds: tuple[float, ...]
     base_decode_seconds: tuple[float, ...]
     throughput: tuple[tuple[int, float], ...]
@@ -358,19 +358,19 @@ class Planned:
     peak_bytes: int
     artifact_bytes: int
     largest_micro_batch: int
-    """Rows of the greatest length that fit; 0: not one does."""
+    """Number of rows of the greatest length that fit; 0: not even one fits."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One sample as a model gets it: text only."""
+    """One sample as the model receives it: text only."""
 
     id: str
     mode: Literal["generate", "choose", "text"]
     contexts: tuple[str, ...]
-    """One prompt; or one a choice; for `text` the empty string."""
+    """One prompt, or one for each choice; for `text`, the empty string."""
     continuations: tuple[str, ...] = ()
-    """What is scored after the context: the choices with their delimiter, or the text."""
+    """Texts whose log-likelihood is scored after the context: the choices with their delimiter, or the text."""
     stop: tuple[str, ...] = ()
     max_tokens: int = 0
     samples: int = 1
@@ -381,14 +381,14 @@ class Request:
 
     @property
     def sha256(self) -> str:
-        """Digest of everything that the model is asked, id left out."""
+        """Digest of the request, without its id."""
         content = {**vars(self), "id": None}
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Item:
-    """A sample of a task with its request and its place in the task."""
+    """A sample of a task with its request, group and cluster."""
 
     request: Request
     sample: Sample
@@ -398,11 +398,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Example:
-    """What one training row becomes: the loss is on `completion` alone."""
+    """One training example; the loss is on `completion` only."""
 
     prompt: str
     completion: str
-    """For stages that learn from rewards: the reference answer, which a reward function is given."""
+    """For stages that learn from rewards: the reference answer, which the reward function receives."""
     append_eos: bool = True
     rejected: str | None = None
-    """The worse answer of a preference pair, whose better one is `completion`."""
+    """The worse answer of a preference pair; `completion` is the better one."""

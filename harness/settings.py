@@ -1,28 +1,25 @@
-"""How variants are trained: every setting once, with its type, its meaning and what leaving it out gives.
+"""The settings of training: each is declared once, in `TrainSettings`, with its type, its meaning and its default.
 
-They are the `train:` block of `compare.yaml`, the keys of a variant (`lora:schedule=wsd,warmup=0.1`), and `-S KEY=VALUE`
-on the command line. A variant's own key wins over the shared one.
+All variants share the `train:` block of `compare.yaml` (on the command line `-S KEY=VALUE`); a variant's own keys
+(`lora:schedule=wsd,warmup=0.1`) override it. Everything else in this module follows from that class and from `STAGES`.
 
 Example:
-    >>> TrainSettings(lr="1e-5", warmup=0.1).lr
-    1e-05
+    >>> given = TrainSettings(lr="1e-5", warmup=0.1)
+    >>> given.lr, given.batch_size, sorted(given.model_fields_set)
+    (1e-05, 16, ['lr', 'warmup'])
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-from harness.errors import UserError, did_you_mean
-
-if TYPE_CHECKING:
-    pass
-
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
-from typing import Annotated, Literal, get_args
+from enum import Enum
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from harness.errors import UserError, did_you_mean
 
 COLUMNS = (
     "prompt",
@@ -36,69 +33,60 @@ COLUMNS = (
     "output",
     "system",
 )
-"""Columns of training data that others may be mapped to."""
+"""Columns of training data that `train.columns` can map to other names."""
 
 Stage = Literal["sft", "pretrain", "reward", "dpo", "grpo", "ppo"]
 Turns = Literal["last", "all"]
 Schedule = Literal["cosine", "linear", "constant", "wsd", "staged"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
-PAIRED_STAGES: tuple[Stage, ...] = ("reward", "dpo")
-"""Learn from a better and a worse answer."""
-ONLINE_STAGES: tuple[Stage, ...] = ("grpo", "ppo")
-"""Learn from answers that the model writes meanwhile, and what a reward says of them."""
 
-TRAINING = {
-    "lr": "float",
-    "steps": "int",
-    "epochs": "float",
-    "batch_size": "int",
-    "micro_batch_size": "int",
-    "max_length": "int",
-    "seed": "int",
-    "data": "str",
-    "samples": "int",
-    "dedupe": "bool",
-    "turns": f"Literal{list(get_args(Turns))}",
-    "packing": "bool",
-    "schedule": f"Literal{list(get_args(Schedule))}",
-    "rates": "Sequence[float]",
-    "warmup": "float",
-    "weight_decay": "float",
-    "clip": "float",
-    "label_smoothing": "float",
-    "neftune": "float",
-    "layer_decay": "float",
-    "optimizer": "str",
-    "precision": f"Literal{list(get_args(Precision))}",
-    "checkpointing": "bool",
-    "validation": "float | str",
-    "evaluate_every": "int",
-    "patience": "int",
-    "monitor": "str",
-    "stage": f"Literal{list(get_args(Stage))}",
-    "start": "str",
-    "reward": "str",
-    "beta": "float",
-    "generations": "int",
-    "max_tokens": "int",
-    "temperature": "float",
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage: a kind of training."""
+
+    module: str
+    """Name of its module in `harness.finetune.stages`."""
+    rows: Literal["single", "pair", "prompt"]
+    """`single`: a prompt with its answer, or plain text. `pair`: a prompt with a better and a worse answer. `prompt`: a prompt
+    alone; the model generates the answers during training, and a reward judges them."""
+    packs: bool = False
+    """Whether its rows can be packed (`packing=true`)."""
+    tunes_lr: bool = True
+    """Whether `--tune-lr` applies: it compares losses of held-out rows, which stages that learn from rewards do not have."""
+    own_settings: tuple[str, ...] = ()
+    """Settings that have a meaning only for the stages that list them."""
+
+
+_REWARDED = ("beta", "reward", "generations", "max_tokens", "temperature")
+STAGES: Mapping[Stage, StageSpec] = {
+    "sft": StageSpec("sft", "single", packs=True, own_settings=("label_smoothing",)),
+    "pretrain": StageSpec("sft", "single", packs=True, own_settings=("label_smoothing",)),
+    "reward": StageSpec("reward", "pair"),
+    "dpo": StageSpec("dpo", "pair", own_settings=("label_smoothing", "beta")),
+    "grpo": StageSpec("grpo", "prompt", tunes_lr=False, own_settings=_REWARDED),
+    "ppo": StageSpec("ppo", "prompt", tunes_lr=False, own_settings=_REWARDED),
 }
-"""Keys of a variant that decide its training, and their types as `harness.registry.values` reads them."""
 
-ONLY_FOR: dict[str, tuple[Stage, ...]] = {
-    "label_smoothing": ("sft", "pretrain", "dpo"),
-    "beta": ("dpo", *ONLINE_STAGES),
-    **dict.fromkeys(("reward", "generations", "max_tokens", "temperature"), ONLINE_STAGES),
-}
-"""Settings that mean nothing to the other stages: no variant may give one itself to such a stage, and one that all variants share
-must mean something to one of them."""
 
-TRACKERS = ("tensorboard", "wandb", "mlflow")
-"""Who can be told of every step; each is a package of that name."""
+def stages_of(setting: str) -> tuple[Stage, ...]:
+    """Stages that a setting has a meaning for: those that list it as their own, else all.
 
-MAY_BE_ZERO = ("seed", "warmup", "weight_decay", "clip", "label_smoothing", "neftune", "beta")
-"""Numbers that 0 is a sensible value of; all others are above it."""
+    Example:
+        >>> stages_of("beta")
+        ('dpo', 'grpo', 'ppo')
+    """
+    return tuple(stage for stage, spec in STAGES.items() if setting in spec.own_settings) or tuple(STAGES)
+
+
+class Scope(Enum):
+    """What the type of a setting does not say about it."""
+
+    CHOOSES = (
+        "It chooses rows, weights or a judge. Keys hold a digest of their content; the training loop does not read it."
+    )
+    SHARED = "It belongs to the `train:` block and is no key of a variant."
+    VARIANT = "It is a key of a variant and does not belong to the `train:` block."
 
 
 def mapped(value: Any) -> Any:
@@ -111,24 +99,10 @@ def mapped(value: Any) -> Any:
     return {key.strip(): text.strip() for key, _, text in pairs}
 
 
-def known_trackers(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names, where each is a tracker that is installed.
-
-    Raises:
-        UserError: One is not.
-    """
-    for name in names:
-        if name not in TRACKERS:
-            raise UserError(f"`--report-to {name}`: unknown tracker", hint=did_you_mean(name, TRACKERS))
-        if find_spec(name) is None:
-            raise UserError(f"`--report-to {name}` needs the package `{name}`", hint=f"pip install {name}")
-    return names
-
-
-def _columns(columns: dict[str, str] | None) -> dict[str, str] | None:
+def _known_columns(columns: dict[str, str] | None) -> dict[str, str] | None:
     for column in columns or {}:
         if column not in COLUMNS:
-            raise ValueError(f"`{column}` is no column of ours: {did_you_mean(column, COLUMNS)}")
+            raise ValueError(f"`{column}` is not a column of training data: {did_you_mean(column, COLUMNS)}")
     return columns
 
 
@@ -137,84 +111,98 @@ def _factors(value: Any) -> Any:
     return [part.strip() for part in value.split("+") if part.strip()] if isinstance(value, str) else value
 
 
+def _text_of_number(value: Any) -> Any:
+    return str(value) if isinstance(value, float) else value
+
+
 Count = Annotated[int, Field(gt=0)]
 Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class TrainSettings(BaseModel):
-    """What all trainings share, unless a variant says otherwise; None: the default of the method or trainer."""
+    """Settings as given: by one variant, for all variants, or the first over the second.
+
+    The default of a field is the value of a setting that was left out; None means that the method, the stage or the model
+    decides it. `model_fields_set` has the names that were given. The order of the fields is the order of the keys in specs.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: str | None = None
-    """A task (its train split), a file or folder, `hub:owner/name[:config[:split]]`, or a mix: `gsm8k*3 + data.jsonl`; None:
-    the train splits of the tasks."""
-    columns: Annotated[dict[str, str] | None, BeforeValidator(mapped), AfterValidator(_columns)] = None
-    """Our column to theirs: `prompt=question,completion=answer`."""
-    samples: Count | None = None
-    """So many rows of the data, drawn with a fixed seed; None: all."""
-    dedupe: bool | None = None
-    """Leave out rows that stand in the data already."""
-    turns: Turns | None = None
-    """Which of the assistant's turns of a conversation are learned; `all`: each is an example after what came before it."""
-    steps: Count | None = None
-    """Optimizer steps."""
-    epochs: Amount | None = None
-    """Passes over the data."""
     lr: Amount | None = None
     """Highest learning rate; None: the method's own."""
-    batch_size: Count | None = None
-    """Rows an optimizer step."""
+    steps: Count | None = None
+    """Optimizer steps; with neither `steps` nor `epochs`, one epoch."""
+    epochs: Amount | None = None
+    """Passes over the data."""
+    batch_size: Count = 16
+    """Rows of an optimizer step."""
     micro_batch_size: Count | None = None
-    """Rows that go through the model at once; None: the batch, halved where memory runs out. Changes no result."""
-    max_length: Count | None = None
-    """Tokens of a row at most; longer ones are cut on the right and counted."""
-    packing: bool | None = None
-    """Rows of a batch laid end to end instead of padded, each blind to the others. Changes no result."""
-    schedule: Schedule | None = None
-    """How the rate goes after the warm-up: `wsd` is level and falls over the last fifth, `staged` follows `rates`."""
-    rates: Annotated[tuple[Amount, ...] | None, BeforeValidator(_factors)] = None
-    """Factors of the rate over equal parts of the training, for `staged`."""
-    warmup: NotNegative | None = None
-    """Share of the steps below 1, else steps, over which the rate rises from 0."""
-    weight_decay: NotNegative | None = None
-    """AdamW's, on matrices alone."""
-    clip: NotNegative | None = None
-    """Largest norm of the gradient; 0: any."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Share of each target that is spread (`sft`, `pretrain`); share of pairs taken to be labelled wrongly (`dpo`)."""
-    neftune: NotNegative | None = None
-    """Noise on the embeddings (arXiv 2310.05914): its alpha; 0: none."""
-    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Factor of the rate from each layer to the one below it."""
-    optimizer: str | None = None
-    precision: Precision | None = None
-    """Of the matrix products; `auto`: bfloat16 where the machine multiplies it natively."""
-    checkpointing: bool | None = None
-    """Activations are computed again in the backward pass instead of kept."""
-    validation: Annotated[str | None, BeforeValidator(lambda v: str(v) if isinstance(v, float) else v)] = None
-    """Held out: a share of the rows (`0.1`), or data named as `data` is."""
+    """Rows that pass through the model at once; None: the whole batch, halved when memory runs out. Changes no result."""
+    max_length: Count = 1024
+    """Greatest number of tokens of a row; longer rows are cut on the right and counted."""
+    seed: Annotated[int, Field(ge=0), Scope.VARIANT] = 0
+    data: Annotated[str | None, Scope.CHOOSES] = None
+    """A task (its train split), a file or folder, `hub:owner/name[:config[:split]]`, or a mix: `gsm8k*3 + data.jsonl`; None:
+    the train splits of the tasks."""
+    columns: Annotated[
+        dict[str, str] | None, BeforeValidator(mapped), AfterValidator(_known_columns), Scope.CHOOSES, Scope.SHARED
+    ] = None
+    """Names of our columns in the data: `prompt=question,completion=answer`."""
+    samples: Annotated[Count | None, Scope.CHOOSES] = None
+    """Number of rows to use, drawn with a fixed seed; None: all."""
+    dedupe: Annotated[bool, Scope.CHOOSES] = False
+    """Leave out rows that repeat an earlier row."""
+    turns: Annotated[Turns, Scope.CHOOSES] = "last"
+    """Assistant turns of a conversation to learn; `all` makes an example of each, with the turns before it as the prompt."""
+    packing: bool = False
+    """Put the rows of a batch end to end instead of padding them; rows do not attend to each other. Changes no result."""
+    schedule: Schedule = "cosine"
+    """Learning rate after the warm-up: `wsd` keeps it constant and lowers it over the last fifth, `staged` follows `rates`."""
+    rates: Annotated[tuple[Amount, ...], BeforeValidator(_factors)] = ()
+    """Factors of the learning rate over equal parts of the steps, for `schedule=staged`."""
+    warmup: NotNegative = 0.05
+    """Steps over which the learning rate rises from 0; a number below 1 is a share of all steps."""
+    weight_decay: NotNegative = 0.0
+    """Weight decay of AdamW, applied to matrices only."""
+    clip: NotNegative = 1.0
+    """Largest norm of the gradient; 0: no limit."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each target that is spread over the vocabulary (`sft`, `pretrain`), or of pairs assumed to be labelled wrongly
+    (`dpo`)."""
+    neftune: NotNegative = 0.0
+    """Alpha of the noise added to the embeddings (NEFTune, arXiv 2310.05914); 0: no noise."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor of the learning rate from each layer to the one below it."""
+    optimizer: str = "adamw"
+    """A name of `OPTIMIZERS`."""
+    precision: Precision = "auto"
+    """Precision of the matrix products; `auto`: bfloat16 where the machine multiplies it natively. Weights and optimizer state
+    keep the precision they are loaded in."""
+    checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them."""
+    validation: Annotated[float | str | None, BeforeValidator(_text_of_number), Scope.CHOOSES] = None
+    """Held-out rows: a share of the data (`0.1`), or other data, named as `data` is."""
     evaluate_every: Count | None = None
-    """Steps between two looks at the held-out rows; None: ten looks a training."""
+    """Steps between two evaluations on the held-out rows; None: ten evaluations in a training run."""
     patience: Count | None = None
-    """Looks without a gain after which training stops; None: it goes on to the end."""
-    monitor: str | None = None
-    """What a gain is: `loss` of the held-out rows, or the headline of a task (not one that is scored)."""
-    stage: Stage | None = None
-    """What is learned from: answers (`sft`), plain text (`pretrain`), pairs (`reward`, `dpo`), rewards (`grpo`, `ppo`)."""
-    start: str | None = None
-    """Training goes on from another variant of the comparison, or from an adapter or checkpoint by path."""
-    reward: str | None = None
-    """What judges answers: a variant of stage `reward`, its folder, or `FILE.py@function`."""
+    """Evaluations without an improvement after which training stops; None: it never stops early."""
+    monitor: Annotated[str | None, Scope.CHOOSES] = None
+    """Measure of improvement: `loss` on the held-out rows, or the headline of a task that the run does not score."""
+    stage: Stage = "sft"
+    """Learn from answers (`sft`), plain text (`pretrain`), pairs (`reward`, `dpo`) or rewards (`grpo`, `ppo`)."""
+    start: Annotated[str | None, Scope.CHOOSES] = None
+    """Starting point: another variant of the comparison, or an adapter or checkpoint by path."""
+    reward: Annotated[str | None, Scope.CHOOSES] = None
+    """Judge of the answers: a variant of `stage=reward`, its folder, or `FILE.py@function`."""
     beta: NotNegative | None = None
-    """How strongly the model is held to where it started (`dpo`, `grpo`, `ppo`)."""
-    generations: Count | None = None
-    """Answers written for each prompt (`grpo`, `ppo`)."""
-    max_tokens: Count | None = None
-    """Tokens of a written answer at most (`grpo`, `ppo`)."""
-    temperature: Amount | None = None
-    """Of the written answers (`grpo`, `ppo`)."""
+    """Strength of the pull towards the reference policy (`dpo`, `grpo`, `ppo`); None: the stage's own."""
+    generations: Count = 8
+    """Answers generated for each prompt (`grpo`, `ppo`)."""
+    max_tokens: Count = 64
+    """Greatest number of tokens of a generated answer (`grpo`, `ppo`)."""
+    temperature: Amount = 1.0
+    """Sampling temperature of the generated answers (`grpo`, `ppo`)."""
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainSettings:
@@ -223,45 +211,80 @@ class TrainSettings(BaseModel):
         return self
 
 
-@dataclass(frozen=True)
-class TrainingSettings:
-    """Settings of one training, every default resolved."""
+class TrainingSettings(TrainSettings):
+    """Settings of one training run, resolved: a child receives these."""
 
-    lr: float
-    steps: int | None
-    epochs: float | None
-    batch_size: int
-    micro_batch_size: int
-    """Rows that go through the model at once, at most."""
-    max_length: int
-    seed: int
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of the matrix products; weights and optimizer stay as loaded."""
-    stage: Stage = "sft"
-    packing: bool = False
-    checkpointing: bool = False
-    optimizer: str = "adamw"
-    schedule: Schedule = "cosine"
-    rates: Sequence[float] = ()
-    """Factors of the rate over equal parts of the training, for the schedule `staged`."""
-    warmup: float = 0.05
-    """Share of the steps below 1, else steps."""
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    """Largest norm of the gradient; 0: any."""
-    label_smoothing: float = 0.0
-    neftune: float = 0.0
-    layer_decay: float = 1.0
-    evaluate_every: int | None = None
-    """Steps between two looks at the held-out rows; None: ten looks a training."""
-    patience: int | None = None
-    """Looks without a gain after which training stops; None: it goes on to the end."""
-    beta: float | None = None
-    """How strongly the model is held to where it started; None: the stage's own."""
-    generations: int = 8
-    max_tokens: int = 64
-    temperature: float = 1.0
+    lr: Amount
+    micro_batch_size: Count
+    precision: Precision = "fp32"
+    """`auto` until the machine is known."""
 
+    def of_the_loop(self) -> dict[str, Any]:
+        """The settings that the training loop reads, by name; the others choose its rows, weights and judge."""
+        return self.model_dump(exclude=_scoped(Scope.CHOOSES))
+
+
+def overridden(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Shared settings, overridden by own ones; an own `steps` also removes a shared `epochs`, and vice versa.
+
+    Example:
+        >>> overridden({"steps": 9, "lr": 0.1}, {"epochs": 2})
+        {'lr': 0.1, 'epochs': 2}
+    """
+    lengths = {"steps", "epochs"}
+    kept = {key: value for key, value in shared.items() if not (key in lengths and lengths & own.keys())}
+    return {**kept, **own}
+
+
+class PromptSettings(BaseModel):
+    """Keys of a variant that decide its prompts; None: as the run has it for all variants."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shots: Annotated[int, Field(ge=0)] | None = None
+    """Solved examples before each prompt."""
+    system: str | None = None
+    """System prompt."""
+    template: str | None = None
+    """`chat`: prompts go through the model's chat template; `none`: they do not."""
+
+
+def _scoped(scope: Scope) -> set[str]:
+    return {name for name, field in TrainSettings.model_fields.items() if scope in field.metadata}
+
+
+def _types(model: type[BaseModel]) -> dict[str, str]:
+    """The type of each field as `harness.registry.values` reads it."""
+    return {name: _type_text(field.annotation) for name, field in model.model_fields.items()}
+
+
+def _type_text(annotation: Any) -> str:
+    """An annotation as text, without None and without limits.
+
+    Example:
+        >>> _type_text(Amount | None), _type_text(tuple[Count, ...]), _type_text(Turns)
+        ('float', 'Sequence[int]', "Literal['last', 'all']")
+    """
+    kind, inside = get_origin(annotation), get_args(annotation)
+    if kind is Annotated:
+        return _type_text(inside[0])
+    if kind in (Union, UnionType):
+        return " | ".join(_type_text(each) for each in inside if each is not NoneType)
+    if kind is Literal:
+        return f"Literal{list(inside)}"
+    if kind is tuple:
+        return f"Sequence[{_type_text(inside[0])}]"
+    return str(annotation.__name__)
+
+
+TRAINING_KEYS = {key: text for key, text in _types(TrainSettings).items() if key not in _scoped(Scope.SHARED)}
+"""Keys of a variant that decide its training, with the text of their types."""
+PROMPTING_KEYS = _types(PromptSettings)
+"""Keys of a variant that decide its prompts, with the text of their types."""
+RESERVED_KEYS = (*TRAINING_KEYS, *PROMPTING_KEYS)
+"""Keys of a variant that have the same meaning for every method; a method cannot declare a hyperparameter of that name."""
+SHARED_KEYS = tuple(name for name in TrainSettings.model_fields if name not in _scoped(Scope.VARIANT))
+"""Keys of the `train:` block."""
 
 OPTIMIZERS = {
     "adamw": "adamw_torch_fused",
@@ -279,15 +302,15 @@ OPTIMIZERS = {
     "ademamix": "ademamix",
     "ademamix_8bit": "ademamix_8bit",
 }
-"""Our names to transformers'. Those of 8 bits keep their state in a quarter of the memory; paged ones move it to the host
-when the GPU is full."""
+"""Our names of optimizers, with the names in transformers. 8-bit optimizers keep their state in a quarter of the memory; paged
+ones move it to the host when the GPU is full."""
 
 
 def optimizer_name(name: str) -> str:
-    """What transformers calls an optimizer.
+    """The name of an optimizer in transformers.
 
     Raises:
-        UserError: There is none of that name.
+        UserError: The optimizer is unknown.
 
     Example:
         >>> optimizer_name("adamw_8bit")
@@ -298,13 +321,13 @@ def optimizer_name(name: str) -> str:
     return OPTIMIZERS[name]
 
 
-def check_rates(name: str | None, rates: Sequence[float] | None) -> None:
-    """Whether a schedule has the rates that it needs.
+def check_rates(schedule: str, rates: Sequence[float]) -> None:
+    """Checks that `rates` are given with the schedule `staged`, and with no other.
 
     Raises:
-        UserError: `staged` without `rates`, or `rates` without `staged`.
+        UserError: One of the two is given without the other.
     """
-    if (name == "staged") != bool(rates):
+    if (schedule == "staged") != bool(rates):
         raise UserError(
             "`schedule=staged` and `rates` go together", hint="for example `schedule=staged,rates=1+0.5+0.1`"
         )

@@ -92,7 +92,7 @@ def schedule(settings: TrainingSettings, steps: int) -> Callable[[int], float]:
         UserError: `staged` without `rates`, or `rates` without `staged`.
 
     Example:
-        >>> settings = TrainingSettings(1e-3, 10, None, 8, 8, 64, 0, schedule="linear", warmup=2)
+        >>> settings = TrainingSettings(lr=1e-3, steps=10, micro_batch_size=8, schedule="linear", warmup=2)
         >>> [round(schedule(settings, 10)(step), 2) for step in (0, 1, 2, 6)]
         [0.0, 0.5, 1.0, 0.5]
     """

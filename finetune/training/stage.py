@@ -15,8 +15,7 @@ from torch import Tensor
 
 from harness.finetune.training.figures import Figures
 from harness.jobs import Example, TrainJob
-
-_MODULES = {"sft": "sft", "pretrain": "sft", "reward": "reward", "dpo": "dpo", "grpo": "grpo", "ppo": "ppo"}
+from harness.settings import STAGES
 
 
 class Stage(Protocol):
@@ -56,5 +55,5 @@ class Stage(Protocol):
 
 def load_stage(job: TrainJob, model: Any, tokenizer: Any, max_length: int) -> Stage:
     """The stage of a job, its rows tokenised."""
-    module = importlib.import_module(f"harness.finetune.stages.{_MODULES[job.training.stage]}")
+    module = importlib.import_module(f"harness.finetune.stages.{STAGES[job.training.stage].module}")
     return cast(Stage, module.make_stage(job, model, tokenizer, max_length))

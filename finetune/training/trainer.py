@@ -137,7 +137,7 @@ def steps_of(settings: TrainingSettings, rows: int, updates: int = 1) -> int:
         updates: Optimizer steps on the same batch; with more than one, only whole batches count.
 
     Example:
-        >>> steps_of(TrainingSettings(1e-3, None, 2.0, 8, 8, 64, 0), rows=20)
+        >>> steps_of(TrainingSettings(lr=1e-3, epochs=2.0, batch_size=8, micro_batch_size=8), rows=20)
         6
     """
     if settings.steps is not None:

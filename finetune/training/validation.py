@@ -16,7 +16,6 @@ from harness.engine.runner import Runner
 from harness.jobs import Item, Monitor, Raw, TaskRequests
 from harness.registry.find import find
 from harness.registry.load import load_task, task_metrics
-from harness.registry.task_spec import parse_task
 from harness.tokens.encode import Encoder
 
 EVALUATIONS = 10
@@ -45,7 +44,7 @@ class Headline:
     """
 
     def __init__(self, monitor: Monitor, tokenizer: Any, *, context: int, seed: int) -> None:
-        entry = find("task", parse_task(monitor.task).source)
+        entry = find("task", monitor.task)
         task = load_task(entry, monitor.parameters)
         self.metric: Metric = task_metrics(task, entry.path.parent)[0]
         self._items = monitor.items

@@ -14,7 +14,7 @@ from harness.authoring.preview_prompt import in_line, pieces_of, visible, wrappe
 from harness.data.model_files import Snapshot
 from harness.jobs import Example
 from harness.prepare.trainings import Training
-from harness.settings import ONLINE_STAGES, PAIRED_STAGES
+from harness.settings import STAGES, Stage
 from harness.tokens.tokenizer import load_encoder
 from harness.tokens.training_labels import answer_ids, blocks, ended
 
@@ -98,7 +98,7 @@ def view_training(training: Training, snapshot: Snapshot, count: int, *, trust_r
         UserError: The tokenizer cannot be read.
     """
     encoder = load_encoder(snapshot, trust_remote_code=trust_remote_code)
-    limit, stage = min(training.max_length, encoder.max_length), training.settings.stage or "sft"
+    limit, stage = min(training.settings.max_length, encoder.max_length), training.given.stage
     if stage == "pretrain":
         few = training.data.examples[: count * limit]  # enough: every example has at least one token
         shown = _blocks(encoder.tokenizer, few, limit)[:count]
@@ -111,14 +111,14 @@ def view_training(training: Training, snapshot: Snapshot, count: int, *, trust_r
     return TrainView(training.data.name, snapshot.name, tuple(shown))
 
 
-def _rows(tokenizer: Any, number: int, example: Example, stage: str, limit: int) -> Iterator[Learned]:
+def _rows(tokenizer: Any, number: int, example: Example, stage: Stage, limit: int) -> Iterator[Learned]:
     """The sequences of one example: both answers of a preference; only the prompt for stages that generate the answers."""
     answers = {f"row {number}": example.completion}
-    if stage in PAIRED_STAGES and example.rejected is not None:
+    if STAGES[stage].rows == "pair" and example.rejected is not None:
         answers = {f"row {number}, chosen": example.completion, f"row {number}, rejected": example.rejected}
     for title, text in answers.items():
         ((prompt, answer),) = answer_ids([(example.prompt, text)], tokenizer)
-        tail = [] if stage in ONLINE_STAGES else ended(answer, text, tokenizer, append_eos=example.append_eos)
+        tail = [] if STAGES[stage].rows == "prompt" else ended(answer, text, tokenizer, append_eos=example.append_eos)
         yield _learned(tokenizer, title, [*prompt, *tail], len(prompt), limit)
 
 

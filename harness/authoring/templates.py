@@ -11,8 +11,8 @@ import keyword
 from pathlib import Path
 from typing import Literal
 
-from harness.api import RESERVED_KEYS
 from harness.errors import UserError
+from harness.settings import RESERVED_KEYS
 from harness.storage import writing
 
 TASK = '''"""{name}: the skill that it measures.

@@ -46,8 +46,8 @@ def _first_rows(config: Config, count: int) -> TrainView:
     from harness.authoring.preview_training import view_training
     from harness.prepare.prepare import prepare
 
-    prepared = prepare(config.one_training())
-    training = prepared.rows[0].training
+    prepared = prepare(config.one_training(), scores=False)
+    training = prepared.variants[0].training
     assert training is not None
     return view_training(training, prepared.model, count, trust_remote_code=config.trust_remote_code)
 

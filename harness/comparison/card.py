@@ -9,7 +9,7 @@ import json
 import platform
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from harness import __version__
@@ -21,13 +21,12 @@ from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Quant, TrainJob
 from harness.prepare.trainings import TUNED_ON, Training
 from harness.report import numbers
 from harness.results import Train
-from harness.settings import ONLINE_STAGES, ONLY_FOR, TrainingSettings
+from harness.settings import STAGES, TrainingSettings, stages_of
 
 CARD = "README.md"
 
 _ELSEWHERE = {"lr", "steps", "epochs", "batch_size", "micro_batch_size", "max_length", "seed", "stage", "checkpointing"}
 """Settings that have a row of their own in the card."""
-_ONLINE = {"generations", "max_tokens", "temperature"}
 
 
 def model_card(session: Session, state: State, job: TrainJob, *, command: str, merged: bool = False) -> str:
@@ -40,10 +39,10 @@ def model_card(session: Session, state: State, job: TrainJob, *, command: str, m
         command: The command line of the user.
         merged: Whether the card is for the checkpoint with the adapter merged.
     """
-    training, trained = state.row.training, state.trained
+    training, trained = state.variant.training, state.trained
     assert training is not None and trained is not None and state.artifact is not None
     record = train_record(trained, training, state.reused, state.tuned)
-    spec, model = state.row.spec, session.prepared.model
+    spec, model = state.variant.spec, session.prepared.model
     folder = session.folder.merged(training.id) if merged else state.artifact
     judges = (state.artifact / HEAD_FILE).is_file()
     library = _library(merged, job, state)
@@ -59,10 +58,10 @@ def model_card(session: Session, state: State, job: TrainJob, *, command: str, m
         "Stage": _code(job.training.stage),
         "Starts from": _given(training.start),
         "Reward from": _given(training.reward),
-        "Length": f"{trained.steps:,} steps of {record.batch_size} rows, at most {training.max_length:,} tokens per row",
-        "Learning rate": f"{training.lr:g}, {_rate(training, record)}",
+        "Length": f"{trained.steps:,} steps of {record.batch_size} rows, at most {training.settings.max_length:,} tokens per row",
+        "Learning rate": f"{training.settings.lr:g}, {_rate(training, record)}",
         "Other settings": _escaped(", ".join(f"{name} = {_text(value)}" for name, value in _settings(job.training))),
-        "Seed": str(training.seed),
+        "Seed": str(training.settings.seed),
     }
     went = {
         "Loss": _loss(record),
@@ -97,14 +96,14 @@ def _header(session: Session, training: Training, library: str, judges: bool) ->
     from huggingface_hub import ModelCardData
 
     model = session.prepared.model
-    sources = [part.source for part in parse_mix(training.settings.data or "")]
+    sources = [part.source for part in parse_mix(training.given.data or "")]
     datasets = [source.removeprefix("hub:").split(":")[0] for source in sources if source.startswith("hub:")]
     return ModelCardData(
         base_model=model.name if model.revision else None,
         datasets=[name for name in datasets if name.count("/") == 1] or None,
         library_name=library,
         pipeline_tag=None if judges else "text-generation",
-        tags=["finetune-harness", training.entry.name, training.settings.stage or "sft"],
+        tags=["finetune-harness", training.entry.name, training.settings.stage],
     ).to_yaml()
 
 
@@ -161,24 +160,23 @@ def _quantization(quant: Quant, dtype: str) -> str:
 
 def _command(session: Session, state: State, command: str) -> str:
     """Returns a command that repeats this training run alone, all settings explicit; else the command of the user."""
-    training, config = state.row.training, session.config
+    training, config = state.variant.training, session.config
     assert training is not None
     alone = not isinstance(training.start, Training) and not isinstance(training.reward, Training)
-    if state.row.spec.fold is not None or not alone or config.task_parameters:
+    if state.variant.spec.fold is not None or not alone or config.task_parameters:
         return command
-    stage = training.settings.stage or "sft"
-    given = training.settings.model_dump(exclude_none=True)
-    settings = {name: value for name, value in given.items() if stage in ONLY_FOR.get(name, (stage,))}
-    settings |= {"lr": training.lr}
-    settings |= {"batch_size": training.batch_size, "max_length": training.max_length}
-    settings |= {"epochs": training.epochs} if training.steps is None else {"steps": training.steps}
+    resolved, given = training.settings, training.given.model_dump(exclude_unset=True)
+    settings = {name: value for name, value in given.items() if resolved.stage in stages_of(name)}
+    settings |= {"lr": resolved.lr}
+    settings |= {"batch_size": resolved.batch_size, "max_length": resolved.max_length}
+    settings |= {"epochs": resolved.epochs} if resolved.steps is None else {"steps": resolved.steps}
     if training.validation is not None and "validation" not in settings:
         settings["validation"] = TUNED_ON
-    spec = replace(state.row.spec, training={}).training_spec
+    spec = replace(state.variant.spec, training={}).training_spec
     words = ["harness", "train", spec, "--model", config.model]
     words += [] if "data" in settings else ["--tasks", ",".join(config.tasks)]
     words += [word for name, value in settings.items() for word in ("-S", f"{name}={_typed(value)}")]
-    words += ["--seed", str(training.seed), "--dtype", session.environment["dtype"]]
+    words += ["--seed", str(resolved.seed), "--dtype", session.environment["dtype"]]
     words += [] if config.device == "auto" else ["--device", config.device]
     words += ["--apply-chat-template"] * config.apply_chat_template + ["--trust-remote-code"] * config.trust_remote_code
     return shlex.join(words)
@@ -213,15 +211,13 @@ def _rate(training: Training, record: Train) -> str:
             for trial in record.tuning
         )
         return f"the best of {len(record.tuning)} tried on held-out rows ({tried})"
-    return "as given" if training.settings.lr is not None else "the method's default, not tuned"
+    return "as given" if training.given.lr is not None else "the method's default, not tuned"
 
 
 def _settings(settings: TrainingSettings) -> Iterable[tuple[str, Any]]:
-    for field in fields(settings):
-        value = getattr(settings, field.name)
-        online = settings.stage in ONLINE_STAGES
-        if field.name not in _ELSEWHERE and value is not None and value != () and (online or field.name not in _ONLINE):
-            yield field.name, value
+    for name, value in settings.of_the_loop().items():
+        if name not in _ELSEWHERE and value is not None and value != () and settings.stage in stages_of(name):
+            yield name, value
 
 
 def _loss(record: Train) -> str:
@@ -233,7 +229,7 @@ def _held_out(job: TrainJob, record: Train) -> dict[str, str]:
     """Held-out loss; online stages record the negative reward as their loss, so this returns the reward."""
     if record.validation_loss is None:
         return {}
-    if job.training.stage in ONLINE_STAGES:
+    if STAGES[job.training.stage].rows == "prompt":
         return {"Held-out reward": f"{-record.validation_loss:.4g}"}
     return {"Held-out loss": f"{record.validation_loss:.4g}"}
 

@@ -86,11 +86,11 @@ def _document(session: Session, scores: Scores | None, notes: Sequence[str]) -> 
         },
         baseline=session.baseline,
         seed=session.config.seed,
-        notes=(*fairness(prepared, [state.row for state in session.states.values()]), *notes),
+        notes=(*fairness(prepared, [state.variant for state in session.states.values()]), *notes),
         tasks=tuple(
             TaskInfo(
                 name=task.name,
-                n=len(prepared.rows[0].items[task.name]),
+                n=len(prepared.variants[0].items[task.name]),
                 trained_on=task.name in trained_on,
                 headline=task.metrics[0].name,
                 metrics=tuple(
@@ -113,7 +113,7 @@ def _document(session: Session, scores: Scores | None, notes: Sequence[str]) -> 
 
 
 def _variant(session: Session, state: State, scores: Sequence[Score]) -> Variant:
-    spec, training, trained = state.row.spec, state.row.training, state.trained
+    spec, training, trained = state.variant.spec, state.variant.training, state.trained
     artifact = None
     if state.artifact is not None:
         where = state.artifact.relative_to(session.folder.path)
@@ -138,7 +138,7 @@ def _variant(session: Session, state: State, scores: Sequence[Score]) -> Variant
 
 
 def _protocol(session: Session, state: State, task: ScoredTask) -> Protocol:
-    items, prompting = state.row.items[task.name], state.row.prompting
+    items, prompting = state.variant.items[task.name], state.variant.prompting
     mode = items[0].request.mode
     return Protocol(
         version=task.task.version,
@@ -158,7 +158,7 @@ def _protocol(session: Session, state: State, task: ScoredTask) -> Protocol:
 def _in_order(session: Session, state: State, task: ScoredTask) -> list[dict[str, Any]]:
     """Returns the samples in the order of the task; their file has them in the order of the packs."""
     by_id = {row["id"]: row for row in session.log(state, task).rows()}
-    return [by_id[item.request.id] for item in state.row.items[task.name]]
+    return [by_id[item.request.id] for item in state.variant.items[task.name]]
 
 
 def _truncated_prompts(scores: Scores) -> list[str]:
@@ -173,7 +173,7 @@ def training_data_notes(session: Session) -> list[str]:
     """Lists notes on the training data, including how much the maximum length has cut."""
     found: dict[str, None] = {}
     for state in session.states.values():
-        training, trained = state.row.training, state.trained
+        training, trained = state.variant.training, state.trained
         if training is None:
             continue
         found |= dict.fromkeys(training.data.notes)
@@ -181,7 +181,7 @@ def training_data_notes(session: Session) -> list[str]:
             cut = f"{trained.truncated} were truncated on the right" if trained.truncated else ""
             dropped = f"{trained.dropped} were dropped because no answer token was left" if trained.dropped else ""
             found[
-                f"{len(training.data.examples)} training rows of {training.data.name}, limited to {training.max_length}"
+                f"{len(training.data.examples)} training rows of {training.data.name}, limited to {training.settings.max_length}"
                 f" tokens or the model's context: {' and '.join(filter(None, (cut, dropped)))};"
                 f" {trained.lost_tokens:,} tokens were lost"
             ] = None
@@ -195,9 +195,9 @@ def train_record(trained: Trained, training: Training, reused: bool, tuned: Tune
         tokens=trained.tokens,
         tokens_per_second=trained.tokens / trained.train_seconds if trained.train_seconds else 0.0,
         steps=trained.steps,
-        lr=training.lr,
-        batch_size=training.batch_size,
-        seed=training.seed,
+        lr=training.settings.lr,
+        batch_size=training.settings.batch_size,
+        seed=training.settings.seed,
         samples=trained.samples,
         data=TrainingData(
             name=training.data.name,

@@ -7,7 +7,6 @@ from typing import Literal
 from harness.comparison.state import token_budget
 from harness.config.config import Config
 from harness.jobs import TaskRequests
-from harness.prepare.checks import check
 from harness.prepare.prepare import Prepared, prepare
 from harness.report.numbers import counted
 from harness.tokens.packs import plan_tree, tokens_fed, tokens_needed
@@ -30,7 +29,7 @@ def describe(prepared: Prepared, purpose: Purpose = "compare") -> str:
         name = f"{len(tasks)} tasks" if len(tasks) > 2 else training.data.name
         by_data.setdefault(name, []).append(training.entry.name)
     steps = [f"train {', '.join(methods)} on {data}" for data, methods in by_data.items()]
-    variants = counted(len(prepared.rows), "variant")
+    variants = counted(len(prepared.variants), "variant")
     if purpose == "compare":
         steps.append(f"score {variants} × {counted(len(prepared.tasks), 'task')}")
     if purpose != "train":
@@ -45,23 +44,21 @@ def plan(config: Config) -> str:
         UserError: The configuration, a file or a plugin has a mistake that the user can fix.
     """
     prepared = prepare(config)
-    check(prepared, scores=True)
     encoder = load_encoder(prepared.model, trust_remote_code=config.trust_remote_code)
     lines = [f"model  {prepared.model.name}  {prepared.model.digest[:12]}"]
     for training in prepared.trainings:
-        length = f"{training.steps} steps" if training.steps is not None else f"{training.epochs:g} epochs"
         without = "" if training.fold is None else f" without fold {training.fold + 1} of {config.folds}"
         lines.append(
-            f"train  {training.id.rpartition('#')[0]}  {length} of batch {training.batch_size}, lr {training.lr:g},"
-            f" {len(training.data.examples)} rows of {training.data.name}{without}, seed {training.seed}"
+            f"train  {training.id.rpartition('#')[0]}  {training.length} of batch {training.settings.batch_size}, lr {training.settings.lr:g},"
+            f" {len(training.data.examples)} rows of {training.data.name}{without}, seed {training.settings.seed}"
         )
     for task in prepared.tasks:
-        items = prepared.rows[0].items[task.name]
+        items = prepared.variants[0].items[task.name]
         encoded = encoder.encode(TaskRequests(task.name, [item.request for item in items]))
         packs = plan_tree(encoded, token_budget(config.device), config.batch_size)
         lines.append(
             f"score  {task.name}  {len(items)} samples ({items[0].request.mode}),"
             f" {tokens_needed(encoded):,} tokens, {tokens_fed(packs):,} of them computed (shared prefixes once)"
         )
-    lines += [f"row    {row.spec.name}  {row.spec.canonical}" for row in prepared.rows]
+    lines += [f"row    {variant.spec.name}  {variant.spec.canonical}" for variant in prepared.variants]
     return "\n".join(lines)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.data.model_files import Snapshot
-from harness.prepare.prepare import Prepared, Row
+from harness.prepare.prepare import Prepared, PreparedVariant
 from harness.prepare.trainings import Training
 
 _SHOWN_ELSEWHERE = {
@@ -24,27 +24,27 @@ _SHOWN_ELSEWHERE = {
 """Settings that the note shows under another name, or that change no result."""
 
 
-def _other_base(row: Row, model: Snapshot) -> list[str]:
+def _other_base(variant: PreparedVariant, model: Snapshot) -> list[str]:
     """Notes that a given adapter was trained on another base than the model of this run."""
-    given = row.adapter or (row.training.start if row.training else None)
+    given = variant.adapter or (variant.training.start if variant.training else None)
     named = given.config.get("base_model_name_or_path") if isinstance(given, Snapshot) and given.is_adapter else None
     same = not named or Path(named).name == Path(model.name).name or Path(named) == model.folder
     if same or model.name.replace("/", "--") in str(named):  # the Hub's cache writes a name like this
         return []
     return [
-        f"{row.spec.name}: its adapter was trained on `{named}`, according to its config, but runs on `{model.name}` here"
+        f"{variant.spec.name}: its adapter was trained on `{named}`, according to its config, but runs on `{model.name}` here"
     ]
 
 
-def fairness(prepared: Prepared, rows: Sequence[Row]) -> list[str]:
+def fairness(prepared: Prepared, variants: Sequence[PreparedVariant]) -> list[str]:
     """Describes the differences between variants other than the method.
 
     There is one note for training settings that are not the same for all variants, one for learning rates that are
     defaults, one for prompts, and one for each given adapter that was trained on another base.
     """
-    notes = [note for row in rows for note in _other_base(row, prepared.model)]
-    trained = [row for row in rows if row.training and not row.spec.replica]
-    described = {row.spec.name: _settings(row.training) for row in trained if row.training}
+    notes = [note for variant in variants for note in _other_base(variant, prepared.model)]
+    trained = [variant for variant in variants if variant.training and not variant.spec.replica]
+    described = {variant.spec.name: _settings(variant.training) for variant in trained if variant.training}
     labels = dict.fromkeys(label for settings in described.values() for label in settings)
     differing = [k for k in labels if len({settings.get(k, "default") for settings in described.values()}) > 1]
     if differing:
@@ -53,8 +53,14 @@ def fairness(prepared: Prepared, rows: Sequence[Row]) -> list[str]:
             for name, settings in described.items()
         ]
         notes.append("training settings differ, not only the method; " + "; ".join(parts))
-    untuned = {row.spec.name: row.training.lr for row in trained if row.training and row.training.settings.lr is None}
-    online = {row.spec.name for row in trained if row.training and not row.training.tunable} & untuned.keys()
+    untuned = {
+        variant.spec.name: variant.training.settings.lr
+        for variant in trained
+        if variant.training and variant.training.given.lr is None
+    }
+    online = {
+        variant.spec.name for variant in trained if variant.training and not variant.training.tunable
+    } & untuned.keys()
     if online and prepared.config.tune_lr is not None:
         notes.append(
             f"`--tune-lr` does not tune {', '.join(f'{name} ({untuned[name]:g})' for name in sorted(online))}:"
@@ -66,7 +72,8 @@ def fairness(prepared: Prepared, rows: Sequence[Row]) -> list[str]:
             f"learning rates are the methods' defaults, not tuned: {rates}; `--tune-lr 5` tries 5 for each method"
         )
     prompts = {
-        row.spec.name: _prompts(row.prompting.shots, row.prompting.system, row.prompting.template) for row in rows
+        variant.spec.name: _prompts(variant.prompting.shots, variant.prompting.system, variant.prompting.template)
+        for variant in variants
     }
     if len(set(prompts.values())) > 1:
         notes.append("prompts differ; " + "; ".join(f"{name}: {text}" for name, text in prompts.items()))
@@ -79,13 +86,13 @@ def fairness(prepared: Prepared, rows: Sequence[Row]) -> list[str]:
 
 def _settings(training: Training) -> dict[str, str]:
     """Lists the settings of a training run, without those that were not set."""
-    others = training.settings.model_dump(exclude_none=True, exclude=_SHOWN_ELSEWHERE)
+    others = training.given.model_dump(exclude_unset=True, exclude=_SHOWN_ELSEWHERE)
     return {
-        "lr": f"{training.lr:g}",
-        "length": f"{training.steps} steps" if training.steps is not None else f"{training.epochs:g} epochs",
-        "batch": str(training.batch_size),
-        "max length": str(training.max_length),
-        "seed": str(training.seed),
+        "lr": f"{training.settings.lr:g}",
+        "length": training.length,
+        "batch": str(training.settings.batch_size),
+        "max length": str(training.settings.max_length),
+        "seed": str(training.settings.seed),
         "data": f"{training.data.name} ({len(training.data.examples)} rows)",
         **{name.replace("_", " "): str(value) for name, value in others.items()},
     }

@@ -1,4 +1,4 @@
-"""What trainings would need in memory: one child counts each on tensors without content, from the model's configuration.
+"""Predicts the memory of training runs: a child counts them on tensors without content, from the model's configuration.
 
 Example:
     >>> plan_memory(configure(["lora"])).rows[0].planned.parameters_trainable  # doctest: +SKIP
@@ -8,7 +8,6 @@ Example:
 from __future__ import annotations
 
 import re
-from dataclasses import fields
 from typing import Any
 
 from harness.config.config import Config
@@ -16,10 +15,10 @@ from harness.config.variants import VariantSpec
 from harness.data.model_files import find_files, find_model
 from harness.errors import UserError
 from harness.jobs import Base, EnvironmentJob, Method, PlanJob
-from harness.prepare.trainings import DEFAULT_BATCH_SIZE, DEFAULT_MAX_LENGTH, merged, precision_of
+from harness.prepare.training_settings import given_settings, on_machine, resolve
 from harness.report.memory import MemoryPlan, PlanRow
 from harness.report.progress import Progress
-from harness.settings import ONLINE_STAGES, PAIRED_STAGES, TrainingSettings
+from harness.settings import STAGES, TrainingSettings
 from harness.worker.server import JobFailed, Server
 
 _UNITS = {
@@ -36,15 +35,15 @@ _UNITS = {
 
 
 def plan_memory(config: Config, *, memory: str | None = None, progress: Progress | None = None) -> MemoryPlan:
-    """Counts what each trained variant would need.
+    """Predicts the memory that the training run of each variant needs.
 
     Args:
-        config: Of its variants, those that are trained; replicas are left out.
-        memory: What there is, such as `24GB` or `22.5GiB`; None: all that the GPU, or the host, has.
-        progress: Told what happens.
+        config: The run; variants that are not trained, and replicas, are left out.
+        memory: Available memory, such as `24GB` or `22.5GiB`; None: all memory of the GPU, or of the host.
+        progress: Receives the progress.
 
     Raises:
-        UserError: There is no such model, none of the variants is trained, or `memory` is no size.
+        UserError: The model does not exist, no variant is trained, or `memory` is not a size.
     """
     shown = progress or Progress()
     given = None if memory is None else size_bytes(memory)
@@ -57,20 +56,20 @@ def plan_memory(config: Config, *, memory: str | None = None, progress: Progress
     rows = []
     with Server() as server:
         environment = server.run(EnvironmentJob(config.device, config.dtype))
-        there = given or environment["gpu_bytes"] or environment["host_bytes"]
+        available = given or environment["gpu_bytes"] or environment["host_bytes"]
         shown.finish()
         for spec in specs:
             shown.start("Count", spec.name)
-            rows.append(_row(server, spec, _job(config, spec, model.folder, environment, there)))
+            rows.append(_row(server, spec, _job(config, spec, model.folder, environment, available)))
             shown.finish()
-    return MemoryPlan(model.name, environment["device"], environment["dtype"], there, tuple(rows))
+    return MemoryPlan(model.name, environment["device"], environment["dtype"], available, tuple(rows))
 
 
 def size_bytes(text: str) -> int:
-    """A size as people write it, in bytes.
+    """Converts a size such as `24GB` to bytes.
 
     Raises:
-        UserError: It is none.
+        UserError: The text is not a size.
 
     Example:
         >>> size_bytes("24GB"), size_bytes("1.5 GiB")
@@ -79,46 +78,35 @@ def size_bytes(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", text, re.IGNORECASE)
     size = round(float(match[1]) * _UNITS[(match[2] or "").upper()]) if match else 0
     if size <= 0:
-        raise UserError(f"`--memory {text}` is no size", hint="write 24GB or 22.5GiB")
+        raise UserError(f"`--memory {text}` is not a size", hint="write 24GB or 22.5GiB")
     return size
 
 
 def _row(server: Server, spec: VariantSpec, job: PlanJob) -> PlanRow:
-    """A training counted, or why it cannot be: the others are counted all the same."""
+    """The plan of one training run, or the reason why there is none; the other runs are planned in any case."""
     rows, length = job.training.micro_batch_size, job.training.max_length
     try:
-        _refuse(spec, job.training)
+        _check_plannable(spec, job.training)
         return PlanRow(spec.name, spec.canonical, rows, length, server.run(job))
     except (JobFailed, UserError) as error:
         return PlanRow(spec.name, spec.canonical, rows, length, error=str(error))
 
 
-def _refuse(spec: VariantSpec, training: TrainingSettings) -> None:
+def _check_plannable(spec: VariantSpec, training: TrainingSettings) -> None:
     assert spec.entry is not None
-    if training.stage in ONLINE_STAGES:
-        raise UserError(f"the stage `{training.stage}` learns from what the model writes, which cannot be planned")
+    if STAGES[training.stage].rows == "prompt":
+        raise UserError(f"the stage `{training.stage}` learns from generated answers, whose memory cannot be planned")
     if training.checkpointing and not spec.entry.options["checkpointing"]:
-        raise UserError(f"`{spec.entry.name}` does not go with activation checkpointing")
+        raise UserError(f"`{spec.entry.name}` does not support activation checkpointing")
 
 
 def _job(config: Config, spec: VariantSpec, folder: Any, environment: dict[str, Any], memory_bytes: int) -> PlanJob:
     assert spec.entry is not None
-    asked = merged(config.train, spec)
-    settings = asked.model_dump(exclude_none=True)
-    stage = settings.get("stage", "sft")
-    batch = settings.get("batch_size", DEFAULT_BATCH_SIZE)
-    micro = min(settings.get("micro_batch_size", batch), batch)
-    resolved: dict[str, Any] = {
-        "lr": 0.0,
-        "steps": None,
-        "epochs": None,
-        "batch_size": batch,
-        "micro_batch_size": 2 * micro if stage in PAIRED_STAGES else micro,  # a better and a worse answer each
-        "max_length": settings.get("max_length", DEFAULT_MAX_LENGTH),
-        "seed": 0,
-        "precision": precision_of(asked, environment),
-    }
-    names = {field.name for field in fields(TrainingSettings)} & settings.keys()
+    given = given_settings(config, spec)
+    resolved = resolve(given, spec.entry, seed=config.seed, embedded=config.model == "tiny")
+    settings = on_machine(resolved, environment)
+    if STAGES[settings.stage].rows == "pair":  # each row has a better and a worse answer
+        settings = settings.model_copy(update={"micro_batch_size": 2 * settings.micro_batch_size})
     return PlanJob(
         Base(
             folder,
@@ -128,6 +116,6 @@ def _job(config: Config, spec: VariantSpec, folder: Any, environment: dict[str, 
             config.trust_remote_code,
         ),
         Method(spec.entry.name, spec.entry.path, spec.entry.module, spec.hyperparameters),
-        TrainingSettings(**{name: settings[name] for name in names} | resolved),
+        settings,
         memory_bytes,
     )

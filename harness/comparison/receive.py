@@ -39,7 +39,7 @@ class Receiver:
     def done(self, state: State, task: ScoredTask) -> list[int]:
         """Returns the indices of the samples on disk, up to the first whose key is out of date."""
         keys = self.session.sample_keys(state, task)
-        index = {item.request.id: number for number, item in enumerate(state.row.items[task.name])}
+        index = {item.request.id: number for number, item in enumerate(state.variant.items[task.name])}
         done = []
         for row in self.session.log(state, task).rows():
             number = index.get(row["id"])
@@ -85,12 +85,12 @@ class Receiver:
         self._log.keep(event.kept)
         self._running = RunningScore(self._task.metrics[0])
         self._running.add(self._log.rows())
-        self.progress.start("Eval", f"{event.variant}  {event.task}", len(self.current.row.items[event.task]))
+        self.progress.start("Eval", f"{event.variant}  {event.task}", len(self.current.variant.items[event.task]))
 
     def _keep(self, event: Packed) -> None:
         assert self.current is not None and self._task is not None
         assert self._log is not None and self._running is not None
-        items, keys = self.current.row.items[event.task], self.session.sample_keys(self.current, self._task)
+        items, keys = self.current.variant.items[event.task], self.session.sample_keys(self.current, self._task)
         task = self._task
 
         def measured(raw: Raw) -> dict[str, Any]:

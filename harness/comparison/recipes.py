@@ -1,25 +1,24 @@
-"""How each variant's model is made: from a prepared training to the job, recipe and keys that a child gets."""
+"""Jobs and recipes for children: how each variant's model is trained, merged, loaded and timed, with the keys of the results."""
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 from harness.comparison.state import Session, State
 from harness.data.model_files import Snapshot
 from harness.jobs import QUANT_OF_BITS, Base, Bits, MergeJob, Method, Quant, Recipe, RewardFunction, TrainJob
-from harness.prepare.trainings import Training, precision_of
+from harness.prepare.training_settings import on_machine
+from harness.prepare.trainings import Training
 from harness.registry.find import source_digest
 from harness.registry.load import recorded_method
 from harness.runs.folder import CostRecord
-from harness.settings import TrainingSettings
 from harness.storage import key
 
 
 def train_job(session: Session, training: Training) -> TrainJob:
-    """What a child needs to train, its key included."""
+    """The job of a training run, with its key."""
     base = _base(session, _quantization(training), _start_checkpoint(session, training))
-    settings = _training_settings(session, training)
+    settings = on_machine(training.settings, session.environment)
     start, reward = _start_adapter(session, training), _reward(session, training)
     packages = session.environment["packages"]
     return TrainJob(
@@ -41,7 +40,7 @@ def train_job(session: Session, training: Training) -> TrainJob:
             method=training.entry.name,
             method_source=source_digest(training.entry),
             hyperparameters=training.hyperparameters,
-            settings=vars(settings),
+            settings=settings.of_the_loop(),
             data=training.data.digest,
             validation=training.validation.digest if training.validation else None,
             monitor=training.monitor and [training.monitor.digest, [i.request.sha256 for i in training.monitor.items]],
@@ -54,59 +53,40 @@ def train_job(session: Session, training: Training) -> TrainJob:
 
 
 def recipe(session: Session, state: State) -> Recipe:
-    """How a variant's model is made for scoring and timing: see `harness.models.load`."""
-    row, spec = state.row, state.row.spec
+    """The steps to a variant's model for scoring and timing; `harness.models.load` carries them out."""
+    variant, spec = state.variant, state.variant.spec
     if spec.kind == "base":
         return Recipe(_base(session, QUANT_OF_BITS[spec.bits]))
-    if row.adapter is not None and not row.adapter.is_adapter:
-        return Recipe(_base(session, QUANT_OF_BITS[spec.bits], row.adapter.folder))
-    if row.adapter is not None:
+    if variant.adapter is not None and not variant.adapter.is_adapter:
+        return Recipe(_base(session, QUANT_OF_BITS[spec.bits], variant.adapter.folder))
+    if variant.adapter is not None:
         return _with_adapter(
-            session, spec.bits, None, row.adapter.folder, recorded_method(row.adapter.folder), spec.merged
+            session, spec.bits, None, variant.adapter.folder, recorded_method(variant.adapter.folder), spec.merged
         )
-    assert row.training is not None and state.artifact is not None
-    return _trained_recipe(session, row.training, state.artifact, spec.bits, spec.merged)
+    assert variant.training is not None and state.artifact is not None
+    return _trained_recipe(session, variant.training, state.artifact, spec.bits, spec.merged)
 
 
 def merge_job(session: Session, state: State) -> MergeJob:
-    """What a child needs to leave a trained variant as a checkpoint; its transforms play no part."""
-    training = state.row.training
+    """The job that merges a trained variant into a checkpoint; its transforms have no influence."""
+    training = state.variant.training
     assert training is not None and state.artifact is not None
     return MergeJob(_trained_recipe(session, training, state.artifact, None, True), session.folder.merged(training.id))
 
 
 def cost_record(session: Session, state: State) -> CostRecord:
-    """Where a variant's timing is kept; its key holds whatever decides how long things take."""
+    """The cached timing of a variant; its key contains everything that influences the time."""
     made, environment = recipe(session, state), session.environment
     artifact = Snapshot(state.name, state.artifact).weights_digest if state.artifact else None
     names = ("device_name", "driver", "threads", "packages")
     cost_key = key(
         model=session.prepared.model.digest,
         base=[made.base.folder.name, made.base.device, made.base.dtype, made.base.quant],
-        artifact=artifact or (state.row.adapter.digest if state.row.adapter else None),
-        transforms=state.row.spec.transforms,
+        artifact=artifact or (state.variant.adapter.digest if state.variant.adapter else None),
+        transforms=state.variant.spec.transforms,
         machine={name: environment[name] for name in names},
     )
     return session.folder.costs(session.stored_as(state), cost_key)
-
-
-def _training_settings(session: Session, training: Training) -> TrainingSettings:
-    """Every setting of a training, defaults filled in."""
-    given = training.settings.model_dump(exclude_none=True)
-    names = {field.name for field in fields(TrainingSettings)} & given.keys()
-    return TrainingSettings(
-        **{name: given[name] for name in names}
-        | {
-            "lr": training.lr,
-            "steps": training.steps,
-            "epochs": training.epochs,
-            "batch_size": training.batch_size,
-            "micro_batch_size": min(given.get("micro_batch_size", training.batch_size), training.batch_size),
-            "max_length": training.max_length,
-            "seed": training.seed,
-            "precision": precision_of(training.settings, session.environment),
-        }
-    )
 
 
 def _artifact_of(session: Session, training: Training) -> Path:
@@ -114,17 +94,17 @@ def _artifact_of(session: Session, training: Training) -> Path:
 
 
 def _start_checkpoint(session: Session, training: Training) -> Path | None:
-    """The folder of the whole checkpoint that a training goes on from: its base."""
+    """The folder of the whole checkpoint that a training run starts from, which is its base."""
     start = training.start
     if isinstance(start, Training):
         if start.saves == "checkpoint":
             return _artifact_of(session, start)
-        return _start_checkpoint(session, start)  # an adapter stands on the base of the one it goes on from
+        return _start_checkpoint(session, start)  # an adapter keeps the base of the adapter that it starts from
     return start.folder if start is not None and not start.is_adapter else None
 
 
 def _start_adapter(session: Session, training: Training) -> Path | None:
-    """The folder of the adapter that a training goes on from."""
+    """The folder of the adapter that a training run starts from."""
     start = training.start
     if isinstance(start, Training):
         return None if start.saves == "checkpoint" else _artifact_of(session, start)
@@ -143,7 +123,7 @@ def _reward(session: Session, training: Training) -> Recipe | RewardFunction | N
 
 
 def _given_digest(session: Session, given: Training | Snapshot | RewardFunction | None) -> str | None:
-    """Digest of what a training goes on from or is judged by."""
+    """Digest of the starting point or the judge of a training run."""
     if isinstance(given, Training):
         return Snapshot(given.id, _artifact_of(session, given)).weights_digest
     return given.digest if given else None

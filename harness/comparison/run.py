@@ -37,7 +37,6 @@ from harness.jobs import (
     Trained,
     TrainJob,
 )
-from harness.prepare.checks import check
 from harness.prepare.overlap import overlap_summary
 from harness.prepare.prepare import prepare
 from harness.prepare.trainings import Training
@@ -109,8 +108,7 @@ class RunInProgress:
         began = time.perf_counter()
         progress.start("Start", config.model)
         with Server() as server:
-            prepared = prepare(config)
-            check(prepared, scores=purpose == "compare")
+            prepared = prepare(config, scores=purpose == "compare")
             identity = key(purpose=purpose, prepared=prepared.identity)
             with RunFolder.open(config.output_dir, config.model, identity, fresh=fresh) as folder:
                 server.hold(folder.lock)
@@ -138,7 +136,7 @@ class RunInProgress:
     def train_all(self) -> None:
         """Trains every variant that no earlier run has trained, each in its own child process."""
         for training in self.session.prepared.trainings:
-            states = [s for s in self.session.active() if s.row.training and s.row.training.id == training.id]
+            states = [s for s in self.session.active() if s.variant.training and s.variant.training.id == training.id]
             try:
                 self._train(training, states)
             except JobFailed as failure:
@@ -165,7 +163,7 @@ class RunInProgress:
 
     def _with_best_learning_rate(self, training: Training, states: Sequence[State]) -> Training:
         """Sets the learning rate with the lowest held-out loss; replicas take that of the first training run."""
-        spec = states[0].row.spec
+        spec = states[0].variant.spec
         typed = spec.replica_of or spec.name
 
         def train(job: TrainJob) -> Trained:
@@ -180,8 +178,8 @@ class RunInProgress:
             raise JobFailed("training failed with every learning rate that was tried")
         for state in states:
             state.tuned = tuned
-            state.row = replace(state.row, training=replace(training, lr=tuned.lr))
-        return replace(training, lr=tuned.lr)
+            state.variant = replace(state.variant, training=training.with_lr(tuned.lr))
+        return training.with_lr(tuned.lr)
 
     def score_all(self) -> None:
         """Scores every variant on the same samples; variants with the same base share one load of it."""
@@ -208,7 +206,7 @@ class RunInProgress:
                 state.name,
                 recipes.recipe(self.session, state),
                 [
-                    TaskRequests(task.name, requests(state.row.items[task.name]), receiver.done(state, task))
+                    TaskRequests(task.name, requests(state.variant.items[task.name]), receiver.done(state, task))
                     for task in self.session.prepared.tasks
                 ],
             )
@@ -221,7 +219,7 @@ class RunInProgress:
             self.server.run(job, receiver.take)
         except JobFailed as failure:
             culprit = receiver.current or states[0]
-            self._fail([culprit], failure, f"score-{culprit.row.spec.canonical}")
+            self._fail([culprit], failure, f"score-{culprit.variant.spec.canonical}")
         finally:
             receiver.close()
         self._save()
@@ -244,7 +242,7 @@ class RunInProgress:
                 state.benched, state.status = benched, "done"
                 known[recipe] = benched
             except JobFailed as failure:
-                self._fail([state], failure, f"time-{state.row.spec.canonical}")
+                self._fail([state], failure, f"time-{state.variant.spec.canonical}")
         self._save()
 
     def conclude(self) -> Run:

@@ -13,7 +13,7 @@ from harness.config.config import Config
 from harness.data.model_files import Snapshot
 from harness.jobs import Benched, Trained
 from harness.prepare.overlap import overlap_records
-from harness.prepare.prepare import Prepared, Row
+from harness.prepare.prepare import Prepared, PreparedVariant
 from harness.prepare.tasks import ScoredTask
 from harness.prepare.trainings import Training
 from harness.results import Overlap
@@ -33,7 +33,7 @@ def token_budget(device: str) -> int:
 class State:
     """The results of one variant so far."""
 
-    row: Row
+    variant: PreparedVariant
     status: Literal["pending", "running", "done", "failed"] = "pending"
     error: str | None = None
     trained: Trained | None = None
@@ -50,7 +50,7 @@ class State:
     @property
     def name(self) -> str:
         """The variant's name."""
-        return self.row.spec.name
+        return self.variant.spec.name
 
     def fail(self, error: str) -> None:
         """Marks the variant as failed, with the reason; other variants continue."""
@@ -82,7 +82,7 @@ class Session:
     _sample_keys: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.states = {row.spec.name: State(row) for row in self.prepared.rows}
+        self.states = {variant.spec.name: State(variant) for variant in self.prepared.variants}
 
     @property
     def config(self) -> Config:
@@ -92,7 +92,7 @@ class Session:
     @property
     def baseline(self) -> str:
         """The variant that differences are from."""
-        return self.config.baseline or self.prepared.rows[0].spec.name
+        return self.config.baseline or self.prepared.variants[0].spec.name
 
     @property
     def token_budget(self) -> int:
@@ -114,14 +114,18 @@ class Session:
 
     def unscored(self, state: State) -> bool:
         """Whether samples of a variant are missing on disk."""
-        return any(len(self.log(state, task).rows()) < len(state.row.items[task.name]) for task in self.prepared.tasks)
+        return any(
+            len(self.log(state, task).rows()) < len(state.variant.items[task.name]) for task in self.prepared.tasks
+        )
 
     def missing(self, training: Training) -> str | None:
         """Returns the id of a training run whose artifact this one needs, but which this run has not made or reused.
 
         Its folder may exist nevertheless: an earlier attempt with other code may have left it.
         """
-        available = {state.row.training.id for state in self.states.values() if state.row.training and state.artifact}
+        available = {
+            state.variant.training.id for state in self.states.values() if state.variant.training and state.artifact
+        }
         for needed in (training.start, training.reward):
             if isinstance(needed, Training) and needed.id not in available:
                 return needed.id
@@ -134,24 +138,24 @@ class Session:
         """
         where = state.name, task.name
         if where not in self._sample_keys:
-            row = state.row
+            variant = state.variant
             shared = key(
                 model=self.prepared.model.digest,
-                training=row.training.id if row.training else None,
+                training=variant.training.id if variant.training else None,
                 artifact=Snapshot(state.name, state.artifact).weights_digest if state.artifact else None,
-                adapter=row.adapter.digest if row.adapter else None,
-                transforms=row.spec.transforms,
+                adapter=variant.adapter.digest if variant.adapter else None,
+                transforms=variant.spec.transforms,
                 dtype=self.environment["dtype"],
                 numerics=self.config.numerics,
                 engine=self.config.engine,
                 seed=self.config.seed,
             )
-            items = row.items[task.name]
+            items = variant.items[task.name]
             self._sample_keys[where] = [key(shared=shared, request=item.request.sha256)[:32] for item in items]
         return self._sample_keys[where]
 
     def stored_as(self, state: State) -> str:
         """Returns the name of a variant's files; each replica and fold of a variant has its own files."""
-        spec, training = state.row.spec, state.row.training
-        seed = training.seed if training else self.config.seed
+        spec, training = state.variant.spec, state.variant.training
+        seed = training.settings.seed if training else self.config.seed
         return f"{spec.canonical}#{seed}" + (f"/{spec.fold}" if spec.fold is not None else "")

@@ -31,7 +31,7 @@ def sweep(session: Session, training: Training, train: Callable[[TrainJob], Trai
     succeeded: list[tuple[float, float, Path]] = []
 
     def held_out_loss(lr: float) -> float | None:
-        trial = replace(training, id=f"{training.id}@lr={lr:g}", lr=lr)
+        trial = replace(training.with_lr(lr), id=f"{training.id}@lr={lr:g}")
         job = recipes.train_job(session, trial)
         try:
             loss = train(job).validation_loss
@@ -48,4 +48,4 @@ def sweep(session: Session, training: Training, train: Callable[[TrainJob], Trai
                 delete_weights(worse)
         return loss
 
-    return tune(training.lr, session.config.tune_lr or 0, held_out_loss)
+    return tune(training.settings.lr, session.config.tune_lr or 0, held_out_loss)

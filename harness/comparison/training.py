@@ -90,7 +90,7 @@ def refuse_merge(config: Config) -> None:
 
 def _merge(work: RunInProgress, state: State) -> Path:
     """Saves the base with a variant's adapter merged into its weights."""
-    training, session = state.row.training, work.session
+    training, session = state.variant.training, work.session
     assert training is not None and state.artifact is not None
     job = recipes.merge_job(session, state)
     try:

@@ -1,7 +1,7 @@
-"""A learning rate for each method, found on held-out rows, with as many trials for one method as for another.
+"""Searches a learning rate for each method on held-out rows, with the same number of trials for every method.
 
-optuna proposes: first the method's own rate, a third and three times it, then rates that its tree-structured Parzen
-estimator (Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011) expects most of.
+optuna proposes the learning rates: first the method's own, a third of it and three times it, then those that its tree-structured
+Parzen estimator (Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011) expects to be best.
 
 Example:
     >>> from math import log10
@@ -15,45 +15,48 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.prepare.checks import _optuna
+from harness.prepare.checks import require_optuna
 
 _FACTORS = (1.0, 1 / 3, 3.0)
 _WIDEST = 30.0
-"""Rates further from the method's own than this are not tried."""
+"""Largest factor between the method's own learning rate and one that is tried."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A rate that was tried."""
+    """A learning rate that was tried."""
 
     lr: float
     validation_loss: float | None
-    """None: the training failed or diverged."""
+    """None: the training run failed or diverged."""
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The rate whose training left the lowest loss of the held-out rows, and all that were tried."""
+    """The learning rate with the lowest loss on the held-out rows, and all trials."""
 
     lr: float
     trials: tuple[Trial, ...]
 
 
 def tune(default: float, trials: int, loss_of: Callable[[float], float | None]) -> Tuned | None:
-    """Tries so many rates.
+    """Tries learning rates and returns the best.
 
     Args:
-        default: The method's own rate.
-        trials: How many.
-        loss_of: Trains with a rate and gives the loss of the held-out rows; None where that failed.
+        default: The method's own learning rate.
+        trials: Number of learning rates to try.
+        loss_of: Trains with a learning rate and returns the loss on the held-out rows; None if that failed.
 
     Returns:
-        None where every training failed.
+        None if every training run failed.
 
     Raises:
         UserError: optuna is not installed.
     """
-    optuna = _optuna()
+    require_optuna()
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=len(_FACTORS))
     study = optuna.create_study(direction="minimize", sampler=sampler)
     for factor in _FACTORS[:trials]:

@@ -1,1 +1,1 @@
-"""What the user asked for: flags, YAML and variant specs become a `Config`."""
+"""The configuration of a run: flags, YAML and variant specs become a `Config`."""

@@ -1,4 +1,4 @@
-"""The typed settings of a comparison, frozen: what `spec.configure` makes and everything else reads.
+"""The configuration of a comparison, typed and frozen: `harness.config.parse.configure` makes it.
 
 Example:
     >>> Config(limit="50").limit
@@ -7,9 +7,11 @@ Example:
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,19 +19,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from harness.config.gates import Gate, parse_gate
 from harness.config.variants import VariantSpec
+from harness.errors import UserError, did_you_mean
 from harness.registry.task_spec import TaskSpec, parse_task
-from harness.settings import Count, TrainSettings, known_trackers, mapped
+from harness.settings import Count, TrainSettings, mapped
+from harness.tiny.world import TASKS as MINI_TASKS
 
-MINI_TASKS = (
-    "mini_mmlu",
-    "mini_gsm8k",
-    "mini_code",
-    "mini_ceval",
-    "mini_translation",
-    "mini_summary",
-    "mini_text",
-)
-"""The tasks of the embedded model."""
+TRACKERS = ("tensorboard", "wandb", "mlflow")
+"""Experiment trackers; each needs the package of the same name."""
 
 
 def listed(value: Any) -> Any:
@@ -37,50 +33,72 @@ def listed(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def known_trackers(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Checks that every name is a tracker whose package is installed, and returns the names.
+
+    Raises:
+        UserError: A tracker is unknown or not installed.
+    """
+    for name in names:
+        if name not in TRACKERS:
+            raise UserError(f"`--report-to {name}`: unknown tracker", hint=did_you_mean(name, TRACKERS))
+        if find_spec(name) is None:
+            raise UserError(f"`--report-to {name}` needs the package `{name}`", hint=f"pip install {name}")
+    return names
+
+
+def _without_seed(train: TrainSettings) -> TrainSettings:
+    if "seed" in train.model_fields_set:
+        raise ValueError(
+            "`seed` does not belong to the settings of training: give it as `--seed`, or as a key of a variant"
+        )
+    return train
+
+
 class Config(BaseModel):
-    """A comparison, resolved."""
+    """A comparison, with every setting resolved."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: Annotated[str, Field(min_length=1)] = "tiny"
     tasks: Annotated[tuple[str, ...], BeforeValidator(listed)] = MINI_TASKS
-    """As typed; a file that holds several tasks is written out as `FILE@NAME` each."""
+    """As typed; a file with several tasks is written out as one `FILE@NAME` for each."""
     variants: tuple[InstanceOf[VariantSpec], ...] = ()
-    """With `seeds` above 1, trained variants are followed by their replicas `NAME.seed1`, `NAME.seed2` …; with `folds`, by
-    `NAME.fold1` …"""
+    """Trained variants are followed by their replicas: `NAME.seed1`, `NAME.seed2` … for `seeds` above 1, `NAME.fold1` … for
+    `folds`."""
     task_parameters: Annotated[dict[str, Any], BeforeValidator(mapped)] = {}
-    """Given to every task that has such a parameter."""
-    train: TrainSettings = TrainSettings()
+    """Parameters of tasks; each is passed to every task that declares it."""
+    train: Annotated[TrainSettings, AfterValidator(_without_seed)] = TrainSettings()
     limit: Count | None = None
-    """Samples a task, spread over its groups."""
+    """Number of samples for each task, spread over its groups; None: all."""
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
-    """Solved examples before each prompt; None: what the task says."""
+    """Solved examples before each prompt; None: the task's own number."""
     batch_size: Count | None = None
-    """Samples that go through the model at once; changes no score."""
+    """Samples that pass through the model at once; changes no score."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     seed: Annotated[int, Field(ge=0)] = 0
     seeds: Count = 1
-    """Trainings of each trained variant, with seeds `seed`, `seed` + 1, …, each a row of its own."""
+    """Training runs of each trained variant, with the seeds `seed`, `seed` + 1, …; each is one row of the table."""
     tune_lr: Annotated[int, Field(ge=2)] | None = None
-    """Rates tried for each training whose rate is not given, judged by the loss of held-out rows."""
+    """Learning rates to try for each training run without a given one; the lowest loss on held-out rows wins."""
     folds: Annotated[int, Field(ge=2)] | None = None
-    """Parts of the training data: each trained variant is trained without each of them in turn, which is then held out."""
+    """Folds of a cross-validation: each trained variant has one training run per fold, which holds that fold out."""
     numerics: Literal["fp32", "lm-eval"] = "fp32"
     engine: Literal["auto", "plain"] = "auto"
     apply_chat_template: bool = False
     trust_remote_code: bool = False
     confirm_run_unsafe_code: bool = False
     baseline: str | None = None
-    """Name of the variant that others are compared with; None: the first."""
+    """Name of the variant that the others are compared with; None: the first."""
     report_to: Annotated[tuple[str, ...], BeforeValidator(listed), AfterValidator(known_trackers)] = ()
-    """Trackers that are told of every training step: `tensorboard`, `wandb`, `mlflow`."""
+    """Trackers that receive the figures of every training step: `tensorboard`, `wandb`, `mlflow`."""
     output_dir: Path = Path("runs")
     fail_if: Annotated[tuple[str, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = ()
 
-    @property
+    @functools.cached_property
     def task_specs(self) -> tuple[TaskSpec, ...]:
-        """The tasks parsed, each with those of `task_parameters` that it has, typed."""
+        """The tasks, parsed once, each with the `task_parameters` that it declares, typed."""
         return tuple(parse_task(text, self.task_parameters) for text in self.tasks)
 
     @property
@@ -91,7 +109,7 @@ class Config(BaseModel):
 
     @property
     def sha256(self) -> str:
-        """Digest of what is computed: equal for equal work, wherever it is written and whatever gates it."""
+        """Digest of the work: independent of the output folder, trackers and gates."""
         content = {
             key: value for key, value in self.to_dict().items() if key not in ("output_dir", "report_to", "fail_if")
         }
@@ -99,23 +117,23 @@ class Config(BaseModel):
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     def one_training(self) -> Config:
-        """The first variant alone, as typed: trained with one seed, on all of its rows."""
+        """The configuration of the first variant alone: one training run, on all of its rows."""
         once = {"seeds": 1, "folds": None, "variants": (replace(self.variants[0], fold=None),)}
         return self.model_copy(update=once)
 
     def to_dict(self) -> dict[str, Any]:
-        """The resolved configuration as plain data, in the schema of `compare.yaml`, fields that are None left out."""
+        """The resolved configuration as plain data, in the schema of `compare.yaml`, without fields that are None."""
         content = {
             key: value
             for key, value in self.model_dump(mode="json", exclude={"variants"}).items()
             if value not in (None, {}, [])
         }
-        content["train"] = {key: value for key, value in content["train"].items() if value is not None}
+        content["train"] = self.train.model_dump(mode="json", exclude_unset=True)
         content["variants"] = {variant.name: _entry(variant) for variant in self.variants if variant.replica == 0}
         return {key: content[key] for key in type(self).model_fields if content.get(key) not in (None, {})}
 
     def to_yaml(self) -> str:
-        """The resolved configuration as a `compare.yaml` that loads back to an equal one."""
+        """The resolved configuration as a `compare.yaml`, which loads back to an equal configuration."""
         import yaml
 
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=120)

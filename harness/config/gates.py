@@ -1,7 +1,7 @@
-"""Gates of a run: `--fail-if "lora.gsm8k < base.gsm8k - 0.01"` makes the exit code 1 when it holds.
+"""Gates of a run: `--fail-if "lora.gsm8k < base.gsm8k - 0.01"` sets the exit code to 1 when it holds.
 
-A gate is a comparison (`<`, `<=`, `>`, `>=`) of two sums of numbers and scores. A score is `VARIANT.TASK`: the headline
-value as `run.json` has it (accuracy 0.41, not 41). The grammar is small and read here; nothing is evaluated as Python.
+A gate compares (`<`, `<=`, `>`, `>=`) two sums of numbers and scores. A score is `VARIANT.TASK`: the value of the headline in
+`run.json` (accuracy 0.41, not 41). This module parses the small grammar itself and evaluates nothing as Python.
 
 Example:
     >>> gate = parse_gate("lora.gsm8k < base.gsm8k - 0.01", ["base", "lora"], ["gsm8k"])
@@ -33,16 +33,16 @@ Reference = tuple[str, str]
 
 @dataclass(frozen=True)
 class Term:
-    """A signed number times, perhaps, a score."""
+    """A signed number, or its product with a score."""
 
     factor: float
     reference: Reference | None
 
     def value(self, scores: Mapping[Reference, float]) -> float:
-        """What the term is worth.
+        """The value of the term.
 
         Raises:
-            KeyError: Its score is not known.
+            KeyError: Its score is unknown.
         """
         return self.factor * (scores[self.reference] if self.reference else 1.0)
 
@@ -57,7 +57,7 @@ class Gate:
     right: tuple[Term, ...]
 
     def holds(self, scores: Mapping[Reference, float]) -> bool:
-        """Whether the condition is met, so that the run fails. A score that is missing meets it."""
+        """Whether the condition holds and the run fails; it also holds if a score is missing."""
         try:
             left, right = (sum(term.value(scores) for term in terms) for terms in (self.left, self.right))
         except KeyError:
@@ -70,11 +70,11 @@ def parse_gate(text: str, variants: Sequence[str], tasks: Sequence[str]) -> Gate
 
     Args:
         text: Such as `lora.gsm8k < 0.9 * base.gsm8k`.
-        variants: Names that may stand before the dot.
-        tasks: Task specs that may stand after it.
+        variants: Names that are valid before the dot.
+        tasks: Tasks, as typed, that are valid after the dot.
 
     Raises:
-        UserError: The text is no gate, or names an unknown variant or task.
+        UserError: The text is not a gate, or names an unknown variant or task.
     """
     sides = re.split(r"(<=|>=|<|>)", text)
     if len(sides) != 3:
@@ -98,7 +98,10 @@ def failed_gates(run: Run, gates: Sequence[Gate]) -> list[str]:
 
 
 def _terms(text: str, side: str, known: Mapping[str, Reference]) -> tuple[Term, ...]:
-    """A sum: terms `a`, `a * b` joined by `+` and `-`. Known names win, longest first: they may hold signs and dots."""
+    """Reads a sum: terms `a` and `a * b`, joined by `+` and `-`.
+
+    Names may contain signs and dots, so known names are matched first, the longest before the others.
+    """
     names = "|".join(re.escape(name) for name in sorted(known, key=len, reverse=True))
     atom = re.compile(rf"\s*(?:({names})(?![\w.])|({_NUMBER})(?![\w.]))" if names else rf"\s*(?:(?!)()|({_NUMBER}))")
     terms: list[Term] = []
@@ -110,7 +113,7 @@ def _terms(text: str, side: str, known: Mapping[str, Reference]) -> tuple[Term, 
         while True:
             match = atom.match(side, at)
             if match is None or (match[1] and reference):
-                raise _unreadable(text, side[at:].strip(), known)
+                raise _syntax_error(text, side[at:].strip(), known)
             reference = known[match[1]] if match[1] else reference
             factor *= float(match[2]) if match[2] else 1.0
             at = match.end()
@@ -122,11 +125,11 @@ def _terms(text: str, side: str, known: Mapping[str, Reference]) -> tuple[Term, 
         if not side[at:].strip():
             return tuple(terms)
         if not re.match(r"\s*[+-]", side[at:]):
-            raise _unreadable(text, side[at:].strip(), known)
+            raise _syntax_error(text, side[at:].strip(), known)
         sign = 1.0
 
 
-def _unreadable(text: str, rest: str, known: Mapping[str, Reference]) -> UserError:
+def _syntax_error(text: str, rest: str, known: Mapping[str, Reference]) -> UserError:
     word = rest.split()[0] if rest else ""
-    what = f"`{word}` is neither a number nor VARIANT.TASK of this run" if word else "something is missing"
-    return UserError(f"`--fail-if {text}`: {what}", hint=did_you_mean(word, known))
+    wrong = f"`{word}` is neither a number nor VARIANT.TASK of this run" if word else "something is missing"
+    return UserError(f"`--fail-if {text}`: {wrong}", hint=did_you_mean(word, known))

@@ -1,7 +1,7 @@
-r"""A YAML file as plain data with line numbers, its scalars left as the texts that were written.
+r"""Reads a YAML file as plain data with line numbers; scalars stay texts, exactly as written.
 
-PyYAML would read `1e-5` as a text, `no` as a truth value and `1.10` as 1.1. Here every plain scalar stays a text, and the
-field it is meant for says what it is; what stood in quotes is marked `Quoted`. Keys given twice are errors.
+PyYAML reads `1e-5` as text, `no` as false and `1.10` as 1.1. Here every plain scalar stays a text, and the type of the field
+that receives it decides how it is read. A scalar in quotes is marked as `Quoted`. A key that is given twice is an error.
 
 Example:
     >>> parse("lr: 1e-5\nmodel: 'no'\n", "x.yaml").data
@@ -19,19 +19,19 @@ from harness.errors import UserError, together
 from harness.registry.values import Quoted
 
 Place = tuple[str | int, ...]
-"""Keys and indices on the way to a value."""
+"""Path of keys and indices to a value."""
 
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """The content of a YAML file and where each key stands."""
+    """The content of a YAML file, with the line of each key."""
 
     name: str
     data: dict[str, Any]
     lines: dict[Place, int] = field(default_factory=dict)
 
     def where(self, place: Place) -> str:
-        """`compare.yaml:4`, or as near as is known."""
+        """`compare.yaml:4` for a key or its nearest known parent; else the name of the file."""
         while place and place not in self.lines:
             place = place[:-1]
         return f"{self.name}:{self.lines[place]}" if place else self.name
@@ -41,7 +41,7 @@ def load(path: Path) -> ConfigFile:
     """Reads a YAML file.
 
     Raises:
-        UserError: The file is missing, unreadable, no YAML, no mapping, or gives a key twice.
+        UserError: The file is missing or unreadable, is not YAML or not a mapping, or gives a key twice.
     """
     try:
         return parse(path.read_text(encoding="utf-8"), str(path))
@@ -52,7 +52,7 @@ def load(path: Path) -> ConfigFile:
 
 
 def parse(text: str, name: str) -> ConfigFile:
-    """Like `load`, from a text.
+    """Reads YAML from a text; see `load`.
 
     Raises:
         UserError: See `load`.

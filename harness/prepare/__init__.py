@@ -1,1 +1,1 @@
-"""Everything about a run that is known before a model loads, and every check of it."""
+"""Preparation of a run: all that is known before a model loads, and every check of it."""

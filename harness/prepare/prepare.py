@@ -1,7 +1,7 @@
-"""Everything of a run that can be known, and can fail, before a model is loaded: no torch.
+"""Prepares a run: everything that can be known, and can fail, before a model is loaded. No torch.
 
-From a configuration to rendered samples, training examples, resolved settings and file paths. A misspelt column, an empty
-train file or a missing adapter ends here.
+A configuration becomes rendered samples, training examples, resolved settings and file paths. A misspelt column, an empty
+training file or a missing adapter is reported here.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import __version__
-from harness.config.parse import Config
+from harness.config.config import Config
 from harness.config.variants import VariantSpec
 from harness.data.model_files import Snapshot, find_model
 from harness.jobs import Item, RewardFunction
+from harness.prepare.checks import check
 from harness.prepare.tasks import ScoredTask, prompting_of, refuse_code, scored_task
 from harness.prepare.trainings import Training, Trainings, given_artifact
 from harness.prompts.chat import load_template
@@ -24,13 +25,13 @@ from harness.storage import key
 
 
 @dataclass(frozen=True)
-class Row:
-    """One variant, prepared."""
+class PreparedVariant:
+    """One variant of a run, ready to be trained and scored."""
 
     spec: VariantSpec
     prompting: Prompting
     items: dict[str, list[Item]]
-    """By task name; variants that prompt alike share the lists."""
+    """By task name; variants with equal prompts share the lists."""
     training: Training | None
     adapter: Snapshot | None
     """A given adapter or checkpoint."""
@@ -43,27 +44,27 @@ class Prepared:
     config: Config
     model: Snapshot
     tasks: tuple[ScoredTask, ...]
-    rows: tuple[Row, ...]
+    variants: tuple[PreparedVariant, ...]
 
     @property
     def trainings(self) -> list[Training]:
-        """Each training once: what another goes on from, or is judged by, before it, else in the order of the variants."""
+        """Each training run once, in the order of the variants; a run that needs the artifact of another comes after it."""
         found: dict[str, Training] = {}
 
-        def take(training: Training) -> None:
+        def add(training: Training) -> None:
             for needed in (training.start, training.reward):
                 if isinstance(needed, Training):
-                    take(needed)
+                    add(needed)
             found.setdefault(training.id, training)
 
-        for row in self.rows:
-            if row.training:
-                take(row.training)
+        for variant in self.variants:
+            if variant.training:
+                add(variant.training)
         return list(found.values())
 
     @property
     def identity(self) -> str:
-        """What makes two runs the same: the configuration, and what came of every file and dataset it reads."""
+        """Digest by which equal runs are recognised: the configuration, and the content of every file and dataset it reads."""
         return key(
             config=self.config.sha256,
             harness=__version__,
@@ -73,7 +74,7 @@ class Prepared:
             methods=sorted({source_digest(training.entry) for training in self.trainings}),
             train=[training.data.digest for training in self.trainings],
             validation=[training.validation.digest for training in self.trainings if training.validation],
-            adapters=[row.adapter.digest for row in self.rows if row.adapter],
+            adapters=[variant.adapter.digest for variant in self.variants if variant.adapter],
             given=[
                 given.digest
                 for training in self.trainings
@@ -89,38 +90,44 @@ class Prepared:
 
     @property
     def _distinct_items(self) -> list[list[list[Item]]]:
-        """Each set of prompts once, as variants that prompt alike share it."""
-        found = {id(row.items): row.items for row in self.rows}
+        """Each set of prompts once, by task: variants with equal prompts share it."""
+        found = {id(variant.items): variant.items for variant in self.variants}
         return [list(items.values()) for items in found.values()]
 
 
-def _prompts_digest(items: Sequence[Item]) -> str:
-    """Solved examples, descriptions and imported helpers decide prompts too, and are in no other digest."""
-    return key(prompts=[item.request.sha256 for item in items])
+def prepare(config: Config, *, scores: bool = True) -> Prepared:
+    """Resolves a configuration and checks that it can be run.
 
-
-def prepare(config: Config) -> Prepared:
-    """Resolves a configuration.
+    Args:
+        config: The configuration.
+        scores: Whether the variants will be scored: some of them cannot be scored on some tasks.
 
     Raises:
-        UserError: Whatever is wrong with models, tasks, prompts or training data.
+        UserError: The first error of the models, tasks, prompts, training data or training runs.
     """
     model = find_model(config.model)
-    tasks = tuple(scored_task(config, text) for text in config.tasks)
+    tasks = tuple(map(scored_task, config.task_specs))
     refuse_code(config, tasks)
     template = load_template(model.folder)
     rendered: dict[tuple[Any, ...], dict[str, list[Item]]] = {}
     trainings = Trainings(config, tasks, template)
-    rows = []
+    variants = []
     for spec in config.variants:
         prompting = prompting_of(config, spec, template)
-        key = (prompting.shots, prompting.system, prompting.template is not None)
-        if key not in rendered:
-            rendered[key] = {
+        wanted = (prompting.shots, prompting.system, prompting.template is not None)
+        if wanted not in rendered:
+            rendered[wanted] = {
                 task.name: render(task.name, task.task, prompting, groups=task.spec.groups, limit=config.limit)
                 for task in tasks
             }
         training = trainings.of(spec) if spec.kind == "method" else None
         adapter = given_artifact(spec.source, spec.revision) if spec.kind == "adapter" else None
-        rows.append(Row(spec, prompting, rendered[key], training, adapter))
-    return Prepared(config, model, tasks, tuple(rows))
+        variants.append(PreparedVariant(spec, prompting, rendered[wanted], training, adapter))
+    prepared = Prepared(config, model, tasks, tuple(variants))
+    check(prepared, scores=scores)
+    return prepared
+
+
+def _prompts_digest(items: Sequence[Item]) -> str:
+    """Digest of prompts: no other digest covers their solved examples, descriptions and imported helpers."""
+    return key(prompts=[item.request.sha256 for item in items])

@@ -1,4 +1,4 @@
-"""The tasks of a run as it scores them, and the prompts that a variant asks them in."""
+"""The tasks of a run, loaded, and how each variant is prompted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.api import Metric, Task
-from harness.config.parse import Config
+from harness.config.config import Config
 from harness.config.variants import VariantSpec
 from harness.data.model_files import Snapshot
 from harness.data.sources import FORMATS, provenance, source
@@ -18,7 +18,7 @@ from harness.prompts.render import Prompting
 from harness.registry.find import find, source_digest
 from harness.registry.load import load_task, task_metrics
 from harness.registry.scan import Entry
-from harness.registry.task_spec import TaskSpec, parse_task
+from harness.registry.task_spec import TaskSpec
 from harness.storage import key
 
 _TEMPLATES = {"chat": True, "none": False}
@@ -35,16 +35,18 @@ class ScoredTask:
     entry: Entry
     task: Task
     metrics: tuple[Metric, ...]
-    """Those that the task names, found."""
     digest: str
-    """Of the task's file and rows: what decides its samples."""
+    """Digest of the task's file, parameters and rows, which decide its samples."""
     data: str | None = None
-    """Where its rows come from and which content they had."""
+    """Origin of its rows, and the digest of their content."""
 
 
-def scored_task(config: Config, text: str) -> ScoredTask:
-    """A task as typed, with those of the run's task parameters that it has."""
-    spec = parse_task(text, config.task_parameters)
+def scored_task(spec: TaskSpec) -> ScoredTask:
+    """Loads a task.
+
+    Raises:
+        UserError: The task does not exist, its file fails, or its rows cannot be found.
+    """
     entry = find("task", spec.source)
     task = load_task(entry, spec.parameters)
     digest = key(
@@ -54,11 +56,11 @@ def scored_task(config: Config, text: str) -> ScoredTask:
         data=source(task.data).digest(),
     )
     metrics = task_metrics(task, entry.path.parent)
-    return ScoredTask(text, spec, entry, task, metrics, digest, provenance(task.data))
+    return ScoredTask(spec.text, spec, entry, task, metrics, digest, provenance(task.data))
 
 
 def _folder_digests(parameters: Mapping[str, Any]) -> dict[str, str]:
-    """What folders that a task is given hold, such as a reward model's, which may be trained again in place."""
+    """Digest of every folder among the parameters of a task, such as a reward model's, which may be overwritten."""
     return {name: Snapshot(name, Path(value)).digest for name, value in parameters.items() if _is_folder(value)}
 
 
@@ -69,39 +71,57 @@ def _is_folder(value: Any) -> bool:
         return False
 
 
-def unscored_task(name: str) -> ScoredTask:
-    """A task that is only trained on."""
+def unscored_task(spec: TaskSpec) -> ScoredTask:
+    """Loads a task that only gives training data.
+
+    Raises:
+        UserError: See `scored_task`.
+    """
     try:
-        entry = find("task", name)
+        entry = find("task", spec.source)
     except UserError as error:
         raise UserError(
-            f"training data `{name}`: {error.message}", hint=f"{error.hint}; a file ends in {' '.join(FORMATS)}"
+            f"training data `{spec.text}`: {error.message}", hint=f"{error.hint}; a file ends in {' '.join(FORMATS)}"
         ) from error
     task = load_task(entry, {})
-    return ScoredTask(
-        name, TaskSpec(name, name), entry, task, task_metrics(task, entry.path.parent), source_digest(entry)
-    )
+    return ScoredTask(spec.text, spec, entry, task, task_metrics(task, entry.path.parent), source_digest(entry))
 
 
 def refuse_code(config: Config, tasks: Sequence[ScoredTask]) -> None:
-    """Raises a `UserError` where a task runs what a model wrote and nobody has allowed that."""
+    """Checks that tasks which run generated code are allowed to.
+
+    Raises:
+        UserError: Such a task is there without `--confirm-run-unsafe-code`.
+    """
     running = [task.name for task in tasks if task.task.executes_code]
     if running and not config.confirm_run_unsafe_code:
         raise UserError(
-            f"task `{running[0]}` runs code that the model wrote",
-            hint="if that is what you want on this machine, add `--confirm-run-unsafe-code`",
+            f"task `{running[0]}` runs code that the model generates",
+            hint="to allow this on this machine, add `--confirm-run-unsafe-code`",
         )
 
 
 def prompting_of(config: Config, spec: VariantSpec, template: ChatTemplate | None) -> Prompting:
-    """How a variant is prompted: its own keys over what is said for all; `template` is the model's."""
-    asked = spec.prompting.get("template")
-    if asked not in (None, *_TEMPLATES):
-        raise UserError(f"variant `{spec.name}`: unknown template `{asked}`", hint=did_you_mean(str(asked), _TEMPLATES))
-    chat = config.apply_chat_template if asked is None else _TEMPLATES[asked]
+    """How a variant is prompted: its own keys override the settings of the run.
+
+    Args:
+        config: The run.
+        spec: The variant.
+        template: The model's chat template; None: it has none.
+
+    Raises:
+        UserError: The variant asks for an unknown template, or for a chat template that the model does not have.
+    """
+    template_name = spec.prompting.get("template")
+    if template_name not in (None, *_TEMPLATES):
+        raise UserError(
+            f"variant `{spec.name}`: unknown template `{template_name}`",
+            hint=did_you_mean(str(template_name), _TEMPLATES),
+        )
+    chat = config.apply_chat_template if template_name is None else _TEMPLATES[template_name]
     if chat and template is None:
         raise UserError(
-            f"`{config.model}` has no chat template", hint="drop `--apply-chat-template`, or use an instruct model"
+            f"`{config.model}` has no chat template", hint="leave out `--apply-chat-template`, or use an instruct model"
         )
     return Prompting(
         spec.prompting.get("shots", config.num_fewshot), spec.prompting.get("system"), template if chat else None

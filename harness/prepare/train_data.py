@@ -1,7 +1,7 @@
-"""What variants train on: examples, how many of them are copies, and which are held out.
+"""Training data: examples, counts of duplicates, and held-out rows.
 
-Rows are equal where their texts are, after Unicode normalisation (NFC) and with runs of white space taken as one blank. Equal
-rows stay on one side of every split, so that nothing that is held out was trained on.
+Rows are equal if their texts are, after Unicode normalisation (NFC) and with each run of white space replaced by one blank.
+Equal rows stay on one side of every split, so that no held-out row is trained on.
 
 Example:
     >>> data = TrainData("x", (), (Example("a", " b"), Example("a ", "b"), Example("c", " d")))
@@ -33,31 +33,31 @@ from harness.storage import key
 
 @dataclass(frozen=True)
 class TrainData:
-    """What variants train on."""
+    """Rows that variants train on or are evaluated on."""
 
     name: str
     tasks: tuple[str, ...]
-    """Names of the scored tasks whose train split it is, or is part of it."""
+    """Names of the scored tasks whose train splits are part of it."""
     examples: tuple[Example, ...]
     duplicates: int = 0
-    """Rows that stood in the data already, counted before the weights of a mix."""
+    """Rows that repeat an earlier row, counted before the weights of a mix."""
     notes: tuple[str, ...] = ()
-    """What is to be known of it."""
+    """Notes for the report."""
 
     @cached_property
     def digest(self) -> str:
-        """Of the examples: whatever file, column, prompt or template they came from."""
+        """Digest of the examples, independent of the file, columns, prompts or template that they were made from."""
         return key(examples=[list(vars(each).values()) for each in self.examples])
 
 
 def identity(example: Example) -> tuple[str, ...]:
-    """What makes two rows the same: all of their text, however its white space is written."""
+    """The text of a row, normalised: rows with equal identities are duplicates."""
     texts = (example.prompt, example.completion, example.rejected or "")
     return tuple(" ".join(unicodedata.normalize("NFC", text).split()) for text in texts)
 
 
-def without_copies(examples: Iterable[Example], seen: set[tuple[str, ...]]) -> list[Example]:
-    """The examples that are not in `seen`, which they are put into, each once."""
+def without_duplicates(examples: Iterable[Example], seen: set[tuple[str, ...]]) -> list[Example]:
+    """The first of each group of equal examples, unless it is in `seen`; adds them to `seen`."""
     kept = []
     for example in examples:
         own = identity(example)
@@ -68,10 +68,13 @@ def without_copies(examples: Iterable[Example], seen: set[tuple[str, ...]]) -> l
 
 
 def held_out(data: TrainData, share: float) -> tuple[TrainData, TrainData]:
-    """The data without a share of its rows, and those rows, drawn with a fixed seed.
+    """Splits off a share of the rows, drawn with a fixed seed.
+
+    Returns:
+        The data without those rows, and those rows.
 
     Raises:
-        UserError: The share leaves one of the two empty.
+        UserError: One of the two would be empty.
     """
     wanted = round(share * len(data.examples)) if 0 < share < 1 else 0
     chosen: set[int] = set()
@@ -80,22 +83,25 @@ def held_out(data: TrainData, share: float) -> tuple[TrainData, TrainData]:
             chosen.update(group)
     if not 0 < len(chosen) < len(data.examples):
         raise UserError(
-            f"`validation={share:g}` of {len(data.examples)} rows leaves nothing on one side",
-            hint="a share between 0 and 1, such as 0.1, or the name of other data",
+            f"`validation={share:g}` of {len(data.examples)} rows leaves no rows to train on, or none to hold out",
+            hint="give a share between 0 and 1, such as 0.1, or the name of other data",
         )
-    return _parted(data, chosen)
+    return _split(data, chosen)
 
 
 def fold(data: TrainData, number: int, of: int) -> tuple[TrainData, TrainData]:
-    """The data without one of `of` parts of nearly equal size, and that part: for cross-validation.
+    """Splits off one of `of` folds of nearly equal size, for cross-validation.
 
     Args:
-        data: The whole.
-        number: Which part is held out, from 0.
-        of: How many parts there are; each row is in one of them, whatever `number`.
+        data: All rows.
+        number: The fold that is held out, from 0.
+        of: Number of folds; every row is in exactly one of them.
+
+    Returns:
+        The data without the fold, and the fold.
 
     Raises:
-        UserError: There are too few different rows.
+        UserError: There are fewer than two different rows for each fold.
     """
     groups = _groups(data.examples)
     if len(groups) < 2 * of:
@@ -103,73 +109,78 @@ def fold(data: TrainData, number: int, of: int) -> tuple[TrainData, TrainData]:
             f"{len(groups)} different training rows are too few for `--folds {of}`",
             hint="use fewer folds, or more data",
         )
-    parts: list[list[int]] = [[] for _ in range(of)]
+    folds: list[list[int]] = [[] for _ in range(of)]
     for group in groups:
-        min(parts, key=len).extend(group)
-    return _parted(data, set(parts[number]))
+        min(folds, key=len).extend(group)
+    return _split(data, set(folds[number]))
 
 
-def beside(data: TrainData, validation: TrainData, *, dedupe: bool) -> TrainData:
-    """The data to train on beside rows held out of it by name: with `dedupe` without those, else with a note of them."""
+def separate(data: TrainData, validation: TrainData, *, dedupe: bool) -> TrainData:
+    """The training data, given validation data of another name: `dedupe` removes rows that both have, else a note counts them.
+
+    Raises:
+        UserError: No training row would be left.
+    """
     held = {identity(example) for example in validation.examples}
     kept = tuple(example for example in data.examples if identity(example) not in held)
     shared = len(data.examples) - len(kept)
     if not shared:
         return data
     if not dedupe:
-        note = f"{shared} training rows of {data.name} stand in the validation data {validation.name} too"
+        note = f"{shared} training rows of {data.name} are in the validation data {validation.name} too"
         return replace(data, notes=(*data.notes, note))
     if not kept:
-        raise UserError(f"every training row of {data.name} stands in the validation data {validation.name}")
-    note = f"{shared} training rows of {data.name} were left out: they stand in the validation data {validation.name}"
+        raise UserError(f"every training row of {data.name} is in the validation data {validation.name}")
+    note = f"{shared} training rows of {data.name} were left out: they are in the validation data {validation.name}"
     return replace(data, examples=kept, notes=(*data.notes, note))
 
 
 def _groups(examples: Sequence[Example]) -> list[list[int]]:
-    """The places of equal rows together, in an order drawn with a fixed seed."""
+    """Groups of the indices of equal rows, in an order drawn with a fixed seed."""
     groups: dict[tuple[str, ...], list[int]] = {}
-    for place, example in enumerate(examples):
-        groups.setdefault(identity(example), []).append(place)
+    for index, example in enumerate(examples):
+        groups.setdefault(identity(example), []).append(index)
     found = list(groups.values())
     random.Random(0).shuffle(found)
     return found
 
 
-def _parted(data: TrainData, chosen: set[int]) -> tuple[TrainData, TrainData]:
-    """The data without the chosen rows, and those."""
-    parts: tuple[list[Example], list[Example]] = [], []
-    for place, example in enumerate(data.examples):
-        parts[place in chosen].append(example)
-    return replace(data, examples=tuple(parts[0])), replace(data, examples=tuple(parts[1]), notes=())
+def _split(data: TrainData, chosen: set[int]) -> tuple[TrainData, TrainData]:
+    """The data without the chosen rows, and the chosen rows."""
+    rest: list[Example] = []
+    split_off: list[Example] = []
+    for index, example in enumerate(data.examples):
+        (split_off if index in chosen else rest).append(example)
+    return replace(data, examples=tuple(rest)), replace(data, examples=tuple(split_off), notes=())
 
 
 def train_data(
     name: str,
     tasks: Sequence[ScoredTask],
-    settings: TrainSettings,
+    given: TrainSettings,
     prompting: Prompting,
     template: ChatTemplate | None,
 ) -> TrainData:
-    """Reads what `--train` names: a task, a file, a `hub:` address, or a mix of them; '' means the tasks' own.
+    """Reads training or validation data: a task, a file, a `hub:` address, or a mix of them; '' means the tasks' own.
 
     Args:
         name: As typed.
         tasks: The tasks of the run.
-        settings: Columns, stage, turns, and whether copies of rows are left out.
-        prompting: How the variant is prompted, and so trained: its system prompt, and its chat template where it has one.
-        template: What message data is written in: the model's chat template, whether other prompts go through it or not.
+        given: Settings of the variant: columns, samples, stage, turns, dedupe.
+        prompting: How the variant is prompted, and so trained: its system prompt, and its chat template if it has one.
+        template: The chat template for rows of messages: the model's, also for variants without it in other prompts.
 
     Raises:
         UserError: There is nothing to train on, or it cannot be read.
     """
     parts = parse_mix(name)
     files = {part.source: source(part.source).load() for part in parts if _is_file(part.source)}
-    is_data = name == (settings.data or "")  # rows that are held out by name may have columns of their own
-    if settings.columns and not files and is_data:
-        raise UserError("`--train-columns` goes with a file or `hub:`, not with a task", hint="drop it")
-    columns = settings.columns or {}
-    fitting = {file for file, given in files.items() if given and set(columns.values()) <= given[0].keys()}
-    chosen: list[ScoredTask] = []
+    is_data = name == (given.data or "")  # `columns` belong to `data`; validation data has columns of its own
+    if given.columns and not files and is_data:
+        raise UserError("`--train-columns` needs a file or `hub:`, not a task", hint="leave it out")
+    columns = given.columns or {}
+    fitting = {file for file, rows in files.items() if rows and set(columns.values()) <= rows[0].keys()}
+    used: list[ScoredTask] = []
     examples: list[Example] = []
     seen: set[tuple[str, ...]] = set()
     rows = duplicates = 0
@@ -178,56 +189,67 @@ def train_data(
             found = examples_from_rows(
                 part.source,
                 files[part.source],
-                # a part of a mix may need none
+                # in a mix, files that have our columns need no mapping
                 columns=columns if part.source in fitting or (is_data and not fitting) else None,
                 template=template,
                 chat=prompting.template is not None,
                 system=prompting.system,
-                stage=settings.stage or "sft",
-                every_turn=settings.turns == "all",
+                stage=given.stage,
+                every_turn=given.turns == "all",
             )
         else:
             own = _train_tasks(part.source, tasks)
             distinct = {(task.spec.source, key(parameters=task.spec.parameters)): task for task in own}.values()
             plain = replace(prompting, shots=None)
             found = [example for task in distinct for example in render_examples(task.name, task.task, plain)]
-            chosen += own
-        kept = without_copies(found, seen)
+            used += own
+        kept = without_duplicates(found, seen)
         rows, duplicates = rows + len(found), duplicates + len(found) - len(kept)
-        examples += weighted(kept if settings.dedupe else found, part.weight)
+        examples += weighted(kept if given.dedupe else found, part.weight)
     if not examples:
         raise UserError(f"the weights of `{name}` leave none of its {rows} rows", hint="raise them")
-    if settings.samples is not None and settings.samples < len(examples):
-        examples = random.Random(0).sample(examples, settings.samples)
-    names = tuple(dict.fromkeys(task.name for task in chosen))
-    known = TrainData(name or "+".join(names), names, tuple(examples), duplicates)
-    notes = [_duplicates(known.name, duplicates, rows, settings)] if duplicates else []
-    empty = sum(not example.completion.strip() for example in examples) if settings.stage in (None, "sft") else 0
-    if examples and empty == len(examples):
+    if given.samples is not None and given.samples < len(examples):
+        examples = random.Random(0).sample(examples, given.samples)
+    names = tuple(dict.fromkeys(task.name for task in used))
+    data = TrainData(name or "+".join(names), names, tuple(examples), duplicates)
+    return replace(data, notes=(*_duplicates(data, rows, given), *_empty_answers(data, given)))
+
+
+def _duplicates(data: TrainData, rows: int, given: TrainSettings) -> list[str]:
+    """A note that counts duplicates, if there are any."""
+    if not data.duplicates:
+        return []
+    found = f"{data.duplicates} of {rows} training rows of {data.name} repeat earlier rows"
+    return [f"{found} and were left out" if given.dedupe else f"{found}; `dedupe=true` leaves them out"]
+
+
+def _empty_answers(data: TrainData, given: TrainSettings) -> list[str]:
+    """A note that counts empty answers, if there are any.
+
+    Raises:
+        UserError: All answers are empty.
+    """
+    empty = sum(not example.completion.strip() for example in data.examples) if given.stage == "sft" else 0
+    if not empty:
+        return []
+    if empty == len(data.examples):
         raise UserError(
-            f"every answer of the training data `{known.name}` is empty: nothing but the end of the text would be learned",
-            hint="is the right column the answer? `--train-columns prompt=COLUMN,completion=COLUMN`",
+            f"every answer of the training data `{data.name}` is empty: the model would only learn to end its text",
+            hint="check the column of the answers: `--train-columns prompt=COLUMN,completion=COLUMN`",
         )
-    if empty:
-        notes.append(
-            f"{empty} of {len(examples)} training rows of {known.name} have an empty answer: they teach to end"
-        )
-    return replace(known, notes=tuple(notes))
+    return [
+        f"{empty} of {len(data.examples)} training rows of {data.name} have an empty answer: they teach the model to"
+        " end its text at once"
+    ]
 
 
 def _is_file(name: str) -> bool:
-    """Whether training data is read from files, or from the Hub, rather than rendered by a task."""
+    """Whether data comes from files or from the Hub rather than from a task."""
     return name.startswith("hub:") or Path(name).suffix in FORMATS or ("/" in name and Path(name).is_dir())
 
 
-def _duplicates(name: str, duplicates: int, rows: int, settings: TrainSettings) -> str:
-    if settings.dedupe:
-        return f"{duplicates} of {rows} training rows of {name} are copies of earlier ones and were left out"
-    return f"{duplicates} of {rows} training rows of {name} are copies of earlier ones; `dedupe=true` leaves them out"
-
-
 def _train_tasks(name: str, tasks: Sequence[ScoredTask]) -> list[ScoredTask]:
-    """The tasks whose train split is meant; of the scored ones, all that share it."""
+    """The tasks whose train split a name means: of the scored tasks, all that share it."""
     if not name:
         found = [task for task in tasks if task.task.train is not None]
         if not found:
@@ -238,5 +260,5 @@ def _train_tasks(name: str, tasks: Sequence[ScoredTask]) -> list[ScoredTask]:
         return found
     spec = parse_task(name)
     if spec.groups:
-        raise UserError(f"`{name}`: a train split is taken whole", hint=f"write `{spec.source}`")
-    return [task for task in tasks if task.spec.source == spec.source] or [unscored_task(name)]
+        raise UserError(f"`{name}`: a train split has no groups", hint=f"write `{spec.source}`")
+    return [task for task in tasks if task.spec.source == spec.source] or [unscored_task(spec)]

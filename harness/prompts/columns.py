@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.api import Row
 from harness.errors import UserError
-from harness.settings import ONLINE_STAGES, PAIRED_STAGES, Stage
+from harness.settings import STAGES, Stage
 
 _FORMATS: tuple[frozenset[str], ...] = (
     frozenset({"prompt", "completion", "system"}),
@@ -75,9 +75,9 @@ def suggest_mapping(present: Sequence[str], stage: Stage) -> str:
         stage: The training stage.
     """
     ours = ["prompt", "completion"]
-    if stage in PAIRED_STAGES:
+    if STAGES[stage].rows == "pair":
         ours = ["chosen", "rejected"]
-    elif stage in ONLINE_STAGES:
+    elif STAGES[stage].rows == "prompt":
         ours = ["prompt"]
     elif "instruction" in present:  # `instruction` and `input` together are the prompt
         ours = ["output"]
@@ -90,6 +90,6 @@ def suggest_mapping(present: Sequence[str], stage: Stage) -> str:
         return "fix the row, or leave it out"
     flag = "`--train-columns " + ",".join(f"{column}={name}" for column, name in found.items()) + "`"
     among = f" (columns: {', '.join(present) or 'none'})" if "COLUMN" in found.values() else ""
-    if stage in PAIRED_STAGES:
+    if STAGES[stage].rows == "pair":
         return f"this stage needs a better and a worse answer to each prompt; if they have other names: {flag}{among}"
     return f"map the columns: {flag}{among}"

@@ -25,7 +25,7 @@ from harness.errors import UserError
 from harness.jobs import Example
 from harness.prompts.chat import PLAIN, ChatTemplate
 from harness.prompts.columns import complete_mapping, rename, suggest_mapping
-from harness.settings import ONLINE_STAGES, PAIRED_STAGES, Stage
+from harness.settings import STAGES, Stage
 
 _ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant", "model": "assistant"}
 _KNOWN_ROLES = ("system", "user", "assistant", "tool", *_ROLES)
@@ -98,22 +98,22 @@ class _Reader:
         turns = row.get(conversation)
         if "chosen" in row and "rejected" in row:
             return [self._preference(index, row, turns)]
-        if self.stage in PAIRED_STAGES:
+        if STAGES[self.stage].rows == "pair":
             raise self._unknown_format(index, row, f"`stage={self.stage}` learns from `chosen` and `rejected`")
         if conversation:
             return self._conversation(index, row, conversation, turns)
-        if "prompt" in row and ("completion" in row or self.stage in ONLINE_STAGES):
+        if "prompt" in row and ("completion" in row or STAGES[self.stage].rows == "prompt"):
             prompt, completion = row["prompt"], row.get("completion", "")
             if isinstance(prompt, list):
                 answer = completion if isinstance(completion, list) else [{"role": "assistant", "content": completion}]
-                known = completion or self.stage not in ONLINE_STAGES
+                known = completion or STAGES[self.stage].rows != "prompt"
                 return self._conversation(index, row, "prompt", [*prompt, *(answer if known else [])])
             return [self._pair(index, row, self._text(index, "prompt", prompt), "completion", completion)]
         answer_column = next((column for column in ("output", "response") if column in row), "output")
-        if "instruction" in row and (answer_column in row or self.stage in ONLINE_STAGES):
+        if "instruction" in row and (answer_column in row or STAGES[self.stage].rows == "prompt"):
             prompt = self._instruction(index, row)
             return [self._pair(index, row, prompt, answer_column, row.get(answer_column, ""), "\n\n")]
-        if self.stage in ONLINE_STAGES:
+        if STAGES[self.stage].rows == "prompt":
             raise self._unknown_format(
                 index, row, f"`stage={self.stage}` learns from a `prompt`, `instruction` or messages"
             )
@@ -151,7 +151,7 @@ class _Reader:
             wrong = "an empty list" if isinstance(given, list) else f"{type(given).__name__}, not a list of turns,"
             raise UserError(f"training data `{self.name}`: row {index} has {wrong} in `{column}`", hint=_MESSAGES)
         turns = self._turns(index, given)
-        if turns[-1]["role"] != "assistant" and self.stage in ONLINE_STAGES:
+        if turns[-1]["role"] != "assistant" and STAGES[self.stage].rows == "prompt":
             return [Example(self._rendered(index, row, turns), "")]
         positions = [position for position, turn in enumerate(turns) if turn["role"] == "assistant" and position]
         if not positions:

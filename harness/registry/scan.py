@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.api import QUANTIZATIONS, RESERVED_KEYS, MethodFunction
+from harness.api import QUANTIZATIONS, MethodFunction
 from harness.errors import UserError
+from harness.settings import RESERVED_KEYS
 
 Kind = Literal["task", "method", "metric"]
 

@@ -22,7 +22,7 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def view(row: dict[str, Any], count: int = 1, *, repeats: int = 1, **settings: Any) -> TrainView:
     Path("rows.jsonl").write_text((json.dumps(row) + "\n") * repeats)
     config = configure(["lora"], tasks=["mini_mmlu"], limit=1, train={"data": "rows.jsonl", **settings})
-    training = prepare(config).rows[0].training
+    training = prepare(config).variants[0].training
     assert training is not None
     return view_training(training, find_model("tiny"), count)
 
@@ -70,7 +70,7 @@ def test_prompts_of_online_stages_are_shown_without_an_answer() -> None:
     Path("rows.jsonl").write_text('{"prompt": "Q"}\n')
     Path("r.py").write_text("def length(prompts, completions, references): return [0.0 for _ in prompts]\n")
     settings = {"data": "rows.jsonl", "stage": "grpo", "reward": "r.py@length"}
-    training = prepare(configure(["lora"], tasks=["mini_mmlu"], limit=1, train=settings)).rows[0].training
+    training = prepare(configure(["lora"], tasks=["mini_mmlu"], limit=1, train=settings)).variants[0].training
     assert training is not None and training.data.examples == (Example("Q", ""),)
     assert "none learned" in str(view_training(training, find_model("tiny"), 5))
 
@@ -85,3 +85,12 @@ def test_the_command_prints_text_or_json_and_trains_nothing(capsys: pytest.Captu
     assert document["data"] == "rows.jsonl" and document["rows"][0]["answer"] == " 🙂\n<eos>"
     assert main(["train", "lora", "--train", "rows.jsonl", "--preview", "0"]) == 2
     assert not Path("runs").exists()
+
+
+def test_rows_that_the_stage_cannot_learn_from_are_refused_by_the_preview_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["train", "lora", "--tasks", "mini_gsm8k", "-S", "stage=dpo", "--preview", "1", "--quiet"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "`stage=dpo` learns from a better and a worse answer, but rows of `mini_gsm8k` have one" in shown.err

@@ -1,20 +1,19 @@
-"""Variants as typed and compare.yaml become one validated configuration, and everything wrong is listed at once."""
+"""Variants as typed and compare.yaml become one validated configuration, and all errors are listed at once."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from harness import UserError
-from harness.api import RESERVED_KEYS
 from harness.config.gates import parse_gate
 from harness.config.parse import configure
-from harness.config.variants import PROMPTING, parse_variant
+from harness.config.variants import parse_variant
 from harness.config.yaml_lines import parse
 from harness.registry.values import Quoted, read, show, split, unquote
-from harness.settings import MAY_BE_ZERO, TRAINING, TrainSettings
+from harness.settings import RESERVED_KEYS, SHARED_KEYS, STAGES, Stage, TrainSettings, stages_of
 
 LORA = "rank=16,alpha=32,dropout=0.0,target_modules=all-linear,layers=none"
 
@@ -79,7 +78,7 @@ lists = st.lists(values, max_size=3)
 
 
 @given(values | lists)
-def test_what_is_shown_reads_back(value: object) -> None:
+def test_values_shown_as_text_read_back(value: object) -> None:
     (text,) = split(show(value), ",")
     assert read(unquote(text)) == value
 
@@ -117,7 +116,7 @@ def test_keys_are_sorted_into_hyperparameters_training_and_prompting() -> None:
     assert variant.prompting == {"shots": 2, "system": "hi"}
 
 
-def test_transforms_and_prompting_do_not_touch_the_training() -> None:
+def test_transforms_and_shots_do_not_change_the_training_spec() -> None:
     specs = {parse_variant(text).training_spec for text in ("lora", "lora@4bit", "x=lora@merged", "lora:shots=3")}
     assert specs == {f"lora:{LORA}"}
     assert parse_variant("lora:lr=1e-3").training_spec != f"lora:{LORA}"
@@ -132,10 +131,10 @@ def test_bits_at_scoring_follow_the_method_unless_merged() -> None:
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        ("lora@4bit@merged", "can no longer be merged", "@merged@4bit"),
+        ("lora@4bit@merged", "cannot be merged after `@4bit`", "@merged@4bit"),
         ("base@merged", "`base` has nothing to merge", "leave out"),
         ("full@merged", "cannot be merged", "leave out"),
-        ("qlora@8bit", "belong to a base in nf4", "`qlora`"),
+        ("qlora@8bit", "need a base in nf4", "`qlora`"),
         ("lora@4bit@8bit", "contradicts", "one of each"),
         ("lora@merged@merged", "repeats", "one of each"),
         ("lora@3bit", "unknown transform `@3bit`", "`@4bit`"),
@@ -145,7 +144,10 @@ def test_bits_at_scoring_follow_the_method_unless_merged() -> None:
         ("lora:rank=8,rank=9", "gives `rank` twice", None),
         ("lora:rank", "`rank` is not `key=value`", "write "),
         ("lora:", "is not `key=value`", "write "),
-        ("lora:lr=0", "expected more than zero", None),
+        ("lora:lr=0", "`lr`: input should be greater than 0, got `0.0`", None),
+        ("base:shots=-1", "`shots`: input should be greater than or equal to 0, got `-1`", None),
+        ("lora:schedule=cosin", "`schedule`: expected `cosine` or", None),
+        ("lora:optimizer=sgd,validation=0.1,seed=-1", "`seed`: input should be greater than or equal to 0", None),
         ("lora:steps=1,epochs=1", "both `steps` and `epochs`", "keep one"),
         ("base:lr=1e-4", "`base` is not trained", "shots"),
         ("owner/adapter:steps=5", "only scored", "shots"),
@@ -171,7 +173,7 @@ def test_a_method_from_a_file_keeps_its_at_sign() -> None:
     assert parse_variant("./x.py").canonical == "./x.py@rslora:rank=4"
 
 
-def test_folders_are_adapters_or_checkpoints_by_what_they_hold() -> None:
+def test_folders_are_adapters_or_checkpoints_by_their_files() -> None:
     for name, file in (("adapter", "adapter_config.json"), ("checkpoint", "config.json")):
         Path(name).mkdir()
         Path(name, file).write_text("{}")
@@ -205,14 +207,14 @@ def test_canonical_specs_read_back(
     assert again == variant
 
 
-def test_bare_compare_takes_the_embedded_model_and_its_tasks() -> None:
+def test_compare_without_arguments_uses_the_embedded_model_and_its_tasks() -> None:
     config = configure()
     assert config.model == "tiny" and [variant.name for variant in config.variants] == ["base", "lora", "qlora"]
     assert len(config.tasks) == 7 and all(task.startswith("mini_") for task in config.tasks)
 
 
 def test_another_model_needs_tasks() -> None:
-    with pytest.raises(UserError, match="no tasks named for `other/model`"):
+    with pytest.raises(UserError, match="no tasks are given for `other/model`"):
         configure(["base"], model="other/model")
     assert configure(["base"], model="other/model", tasks_needed=False).tasks == ()
 
@@ -242,7 +244,7 @@ def test_yaml_is_typed_by_its_fields() -> None:
     assert (specs["published"].kind, specs["published"].revision) == ("adapter", "v1")
 
 
-def test_flags_win_over_the_file() -> None:
+def test_flags_override_the_file() -> None:
     config = configure(file=write(YAML), limit=3, train={"epochs": 2, "lr": 1e-3})
     assert (config.limit, config.train.epochs, config.train.steps, config.train.lr) == (3, 2.0, None, 1e-3)
     assert config.train.samples == 2000
@@ -263,14 +265,14 @@ def test_the_resolved_yaml_loads_back_to_the_same_config() -> None:
     assert again.to_yaml() == config.to_yaml()
 
 
-def test_the_digest_is_about_the_work_alone() -> None:
+def test_the_digest_depends_on_the_work_only() -> None:
     digest = configure(["base"]).sha256
     assert configure(["base"], output_dir="elsewhere", fail_if="base.mini_mmlu < 0").sha256 == digest
     assert configure(["base"], limit=5).sha256 != digest
     assert configure(["base:shots=1"]).sha256 != digest
 
 
-def test_everything_wrong_in_a_file_is_listed_with_its_line() -> None:
+def test_all_errors_of_a_file_are_listed_with_its_line() -> None:
     file = write(
         "modle: tiny\ntrain: {stepz: 2, lr: x}\ntasks: [mini_gsm9k]\nlimit: -1\nbaseline: lara\nvariants:\n"
         "  lora: {method: lora, ran: 16}\n  two: {adapter: a/b, method: lora}\n  base: {}\n"
@@ -287,13 +289,13 @@ def test_everything_wrong_in_a_file_is_listed_with_its_line() -> None:
         "compare.yaml:4: `limit`: input should be greater than 0, got `-1`",
         "compare.yaml:7: variant `lora`: `lora` has no hyperparameter `ran`; did you mean `rank`?",
         "compare.yaml:8: variant `two` has both a method and an adapter",
-        "baseline `lara` is no variant here",
+        "baseline `lara` is not a variant of this run",
         "training data `gsm9k` is neither a task, a file, nor hub:owner/name",
     ):
         assert part in message
 
 
-def test_yaml_keys_given_twice_and_torn_files_are_refused() -> None:
+def test_yaml_with_repeated_keys_and_malformed_files_are_refused() -> None:
     with pytest.raises(UserError, match=r"x\.yaml:2: `limit` is given twice"):
         parse("limit: 1\nlimit: 2\n", "x.yaml")
     with pytest.raises(UserError, match=r"x\.yaml:2: not YAML"):
@@ -307,16 +309,20 @@ def test_yaml_keys_given_twice_and_torn_files_are_refused() -> None:
 @pytest.mark.parametrize(
     ("data", "message", "hint"),
     [
-        ("d/x.foo", "training file `d/x.foo` is of an unknown extension", "known: .jsonl .json"),
-        ("d/plain", "training file `d/plain` is of an unknown extension", "known: .jsonl .json"),
-        ("a.jsonl+b.jsonl", "no training file `a.jsonl+b.jsonl`", "parts of a mix stand apart: `a + b`"),
-        ("a.jsonl +b.jsonl", "no training file `a.jsonl +b.jsonl`", "parts of a mix stand apart: `a + b`"),
+        ("d/x.foo", "training file `d/x.foo` has an unknown extension", "known: .jsonl .json"),
+        ("d/plain", "training file `d/plain` has an unknown extension", "known: .jsonl .json"),
+        ("a.jsonl+b.jsonl", "no training file `a.jsonl+b.jsonl`", "put blanks around the plus sign of a mix: `a + b`"),
+        (
+            "a.jsonl +b.jsonl",
+            "no training file `a.jsonl +b.jsonl`",
+            "put blanks around the plus sign of a mix: `a + b`",
+        ),
         ("owner/name", "training data `owner/name` is neither", "did you mean `hub:owner/name`?"),
         ("owner/name-1.5", "no training file `owner/name-1.5`", "did you mean `hub:owner/name-1.5`?"),
         ("d/y.jsonl", "no training file `d/y.jsonl`", "did you mean `z.jsonl`?"),
     ],
 )
-def test_data_that_is_not_there_gets_the_way_to_write_it(
+def test_the_error_of_missing_data_shows_how_to_write_it(
     data: str, message: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -328,7 +334,7 @@ def test_data_that_is_not_there_gets_the_way_to_write_it(
     assert error.value.message.startswith(message) and str(error.value.hint).startswith(hint)
 
 
-def test_quotes_keep_a_text_a_text() -> None:
+def test_quoted_values_stay_texts() -> None:
     data = parse("a: 'no'\nb: no\nc: 1.10\nd:\n", "x.yaml").data
     assert data == {"a": "no", "b": "no", "c": "1.10", "d": None} and isinstance(data["a"], Quoted)
 
@@ -346,12 +352,13 @@ def test_quotes_keep_a_text_a_text() -> None:
         ({"train": {"data": "hub:"}}, "malformed training data"),
         ({"train": {"columns": "prompt"}}, "expected a=b,c=d"),
         ({"train": {"data": "hub:a/b", "columns": "promt=x"}}, "did you mean `prompt`"),
-        ({"train": {"columns": "prompt=x,completion=y"}}, "`train.columns` without `train.data`"),
+        ({"train": {"columns": "prompt=x,completion=y"}}, "`train.columns` is given without `train.data`"),
         ({"train": {"validation": "mini_gsm9k"}}, "validation data `mini_gsm9k` is neither a task"),
         ({"train": {"validation": "gone.jsonl"}}, "no validation file `gone.jsonl`"),
         ({"folds": 2, "tune_lr": 3}, "both `folds` and `tune_lr` are given"),
         ({"task_parameters": {"year": "1"}}, "no task has a parameter `year`"),
-        ({"tasks": "mini_gsm8k,mini_gsm8k"}, "asked for twice"),
+        ({"tasks": "mini_gsm8k,mini_gsm8k"}, "task `mini_gsm8k` is given twice"),
+        ({"train": {"seed": 3}}, "give it as `--seed`"),
         ({"fail_if": "lora.mini_gsm8k"}, "not one comparison"),
         ({"fail_if": "lora.mini_gsm9k < 1"}, "neither a number nor VARIANT.TASK"),
     ],
@@ -362,36 +369,54 @@ def test_wrong_settings_get_a_clear_error(settings: dict[str, object], message: 
     assert message in f"{error.value.message} {error.value.hint}"
 
 
-def test_columns_may_be_of_data_that_every_variant_names() -> None:
+def test_columns_are_allowed_if_every_variant_names_its_data() -> None:
     Path("mine.jsonl").write_text("{}\n")
     columns = {"columns": "prompt=x,completion=y"}
     assert configure(["base", "lora:data=mine.jsonl"], train=columns).train.columns
-    with pytest.raises(UserError, match=r"`train\.columns` without `train\.data`"):
+    with pytest.raises(UserError, match=r"`train\.columns` is given without `train\.data`"):
         configure(["lora:data=mine.jsonl", "full"], train=columns)
 
 
-def test_a_misspelt_setting_of_a_variant_is_named_as_what_it_is() -> None:
+def test_the_error_of_misspelt_data_says_whether_it_is_training_or_validation_data() -> None:
     for key, what in (("data", "training"), ("validation", "validation")):
         with pytest.raises(UserError, match=f"{what} data `mini_gsm9k` is neither a task"):
             configure([f"lora:{key}=mini_gsm9k"])
     assert configure(["lora:validation=0.25"], train={"validation": 0.5}).train.validation == "0.5"
 
 
-def test_keys_and_settings_of_training_agree() -> None:
-    assert (*TRAINING, *PROMPTING) == RESERVED_KEYS
-    assert {*TRAINING} - {"seed"} == {*TrainSettings.model_fields} - {"columns"}
-    for key in {key for key, kind in TRAINING.items() if kind in ("int", "float")} - {"seed"}:
-        try:
-            zero_is_allowed = TrainSettings.model_validate({key: 0}) is not None
-        except ValidationError:
-            zero_is_allowed = False
-        assert zero_is_allowed is (key in MAY_BE_ZERO), key
+def test_the_reserved_keys_keep_their_order() -> None:
+    """Specs, folder names and keys of samples contain the keys in this order."""
+    assert " ".join(RESERVED_KEYS) == (
+        "lr steps epochs batch_size micro_batch_size max_length seed data samples dedupe turns packing schedule rates warmup"
+        " weight_decay clip label_smoothing neftune layer_decay optimizer precision checkpointing validation evaluate_every"
+        " patience monitor stage start reward beta generations max_tokens temperature shots system template"
+    )
+    assert {*SHARED_KEYS} ^ {*TrainSettings.model_fields} == {"seed"} and "columns" not in RESERVED_KEYS
 
 
-def test_two_variants_of_one_name_are_refused() -> None:
+def test_every_stage_is_in_the_table_and_its_own_settings_are_settings() -> None:
+    assert tuple(STAGES) == get_args(Stage)
+    assert {name for spec in STAGES.values() for name in spec.own_settings} <= {*TrainSettings.model_fields}
+    assert stages_of("label_smoothing") == ("sft", "pretrain", "dpo")
+    assert stages_of("generations") == ("grpo", "ppo")
+    assert stages_of("lr") == tuple(STAGES)
+
+
+@pytest.mark.parametrize("key", ["seed", "warmup", "weight_decay", "clip", "label_smoothing", "neftune", "beta"])
+def test_some_settings_of_a_variant_may_be_zero(key: str) -> None:
+    assert parse_variant(f"lora:{key}=0").training == {key: 0}
+
+
+@pytest.mark.parametrize("key", ["steps", "epochs", "batch_size", "samples", "layer_decay", "patience", "temperature"])
+def test_other_settings_of_a_variant_must_be_above_zero(key: str) -> None:
+    with pytest.raises(UserError, match=rf"`{key}`: input should be greater than 0, got `0"):
+        parse_variant(f"lora:{key}=0")
+
+
+def test_two_variants_with_one_name_are_refused() -> None:
     with pytest.raises(UserError, match="two variants are named `lora`") as error:
         configure(["lora", "lora=lora:rank=8"])
-    assert error.value.hint == "name one of them: `NAME=SPEC`"
+    assert error.value.hint == "rename one of them: `NAME=SPEC`"
 
 
 def test_seeds_add_replicas_of_trained_variants_only() -> None:
@@ -401,7 +426,7 @@ def test_seeds_add_replicas_of_trained_variants_only() -> None:
         "base": None, "lora": None, "lora.seed1": 11, "lora.seed2": 12,
         "qlora:seed=5": 5, "qlora:seed=5.seed1": 6, "qlora:seed=5.seed2": 7,
     }  # fmt: skip
-    with pytest.raises(UserError, match=r"second variant `lora\.seed1`"):
+    with pytest.raises(UserError, match=r"second variant named `lora\.seed1`"):
         configure(["lora", "lora.seed1=lora"], seeds=2)
 
 
@@ -437,6 +462,6 @@ def test_gates_are_computed_from_headlines(text: str, holds: bool) -> None:
 @pytest.mark.parametrize(
     "text", ["", "1 < 2 < 3", "lora.gsm8k <", "lora.gsm8k * lora.gsm8k < 1", "lora < 1", "f(1) < 2"]
 )
-def test_what_is_no_gate_is_refused(text: str) -> None:
+def test_a_malformed_gate_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="--fail-if"):
         parse_gate(text, ["base", "lora"], ["gsm8k"])

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 ORDER = (
-    *("lazy", "errors", "storage", "results", "tiny", "api", "settings", "sandbox", "stats"),
+    *("lazy", "errors", "storage", "results", "tiny", "settings", "api", "sandbox", "stats"),
     *("jobs", "data"),
     *("prompts", "tokens", "runs", "report"),
     *("metrics", "leaderboards"),

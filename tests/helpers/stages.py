@@ -38,7 +38,7 @@ def job_for(
     job = TrainJob(
         base=settings.pop("base", tiny.tiny_base(root / "llama")),
         method=tiny.built_in(name, **hyperparameters),
-        training=replace(SETTINGS, **settings),
+        training=SETTINGS.model_copy(update=settings),
         examples=examples,
         saves="checkpoint" if name == "full" else "delta",
         output=output / "artifact",

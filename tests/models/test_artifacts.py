@@ -208,10 +208,10 @@ def test_a_card_names_the_base_and_the_data_that_are_on_the_hub(
 ) -> None:
     session = left_session(tmp_path, monkeypatch)
     (state,) = session.states.values()
-    training = state.row.training
+    training = state.variant.training
     assert training is not None
-    on_hub = replace(training, settings=TrainSettings(data="hub:org/rows:main*2 + ./mine.jsonl + gsm8k"))
-    state.row = replace(state.row, training=on_hub)
+    on_hub = replace(training, given=TrainSettings(data="hub:org/rows:main*2 + ./mine.jsonl + gsm8k"))
+    state.variant = replace(state.variant, training=on_hub)
     session.prepared = replace(session.prepared, model=Snapshot("org/model", session.prepared.model.folder, "c0ffee"))
     text = model_card(session, state, recipes.train_job(session, on_hub), command="what was typed")
     header = ModelCard(text).data.to_dict()
@@ -273,7 +273,7 @@ def test_an_adapter_that_names_another_base_is_told_of(tmp_path: Path) -> None:
     left = left_by(tmp_path, "lora:rank=4").artifact
     for asked in ([str(left)], [f"lora:rank=4,start={left}"]):
         prepared = prepare(configure(asked, tasks=["mini_gsm8k"]))
-        assert not any("its adapter was trained on" in note for note in fairness(prepared, prepared.rows))
+        assert not any("its adapter was trained on" in note for note in fairness(prepared, prepared.variants))
     described = json.loads((left / "adapter_config.json").read_text())
     described["base_model_name_or_path"] = "somebody/else"
     (left / "adapter_config.json").write_text(json.dumps(described))
@@ -281,7 +281,7 @@ def test_an_adapter_that_names_another_base_is_told_of(tmp_path: Path) -> None:
         prepared = prepare(configure(asked, tasks=["mini_gsm8k"]))
         assert any(
             "trained on `somebody/else`" in note and "runs on `tiny`" in note
-            for note in fairness(prepared, prepared.rows)
+            for note in fairness(prepared, prepared.variants)
         )
 
 
@@ -345,11 +345,11 @@ def test_a_stage_that_learns_from_rewards_is_not_tuned(tmp_path: Path) -> None:
     )
     online = f"rl=lora:stage=grpo,reward={tmp_path}/judge.py@longer"
     prepared = prepare(configure(["lora", online], tasks=["mini_gsm8k"], tune_lr=3, output_dir=tmp_path))
-    taught, written = (row.training for row in prepared.rows)
+    taught, written = (row.training for row in prepared.variants)
     assert taught is not None and taught.tunable and taught.validation is not None
     assert written is not None and not written.tunable and written.validation is None
     assert len(written.data.examples) == len(taught.data.examples) + len(taught.validation.examples)
-    assert any("`--tune-lr` does not tune rl (" in note for note in fairness(prepared, prepared.rows))
+    assert any("`--tune-lr` does not tune rl (" in note for note in fairness(prepared, prepared.variants))
 
 
 def test_every_fold_of_a_variant_holds_out_rows_of_its_own() -> None:

@@ -65,7 +65,7 @@ def prepared(case: Case) -> Prepared:
     )
     found = prepare(config)
     (task,) = found.tasks
-    items = found.rows[0].items[task.name]
+    items = found.variants[0].items[task.name]
     if case.max_tokens is not None:
         items = [replace(item, request=replace(item.request, max_tokens=case.max_tokens)) for item in items]
     return Prepared(case, task, items)

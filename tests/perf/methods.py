@@ -167,7 +167,9 @@ def exactness(entry: Entry, folder: Path) -> Exactness:
         job = TrainJob(
             base=base,
             method=method,
-            training=TrainingSettings(training.lr, 10, None, 4, 4, 512, 0),
+            training=TrainingSettings(
+                lr=training.settings.lr, steps=10, batch_size=4, micro_batch_size=4, max_length=512
+            ),
             examples=training.data.examples,
             saves=training.saves,
             output=Path(output) / "artifact",
@@ -179,7 +181,7 @@ def exactness(entry: Entry, folder: Path) -> Exactness:
         model: Any = method_function(method)(load_base(base), **method.hyperparameters)
         options: dict[str, Any] = {"max_length": 512, "baseline_rss_bytes": 0, "on_step": lambda *_: None}
         run_training(job, model, tokenizer, **options)
-        items = prepared.rows[0].items["mini_gsm8k"]
+        items = prepared.variants[0].items["mini_gsm8k"]
         requests = TaskRequests("mini_gsm8k", [item.request for item in items])
         ids = torch.tensor([tokenizer(items[0].request.contexts[0])["input_ids"]])
         trained = logits(model, ids)

@@ -1,4 +1,4 @@
-"""What stages demand is checked before anything is trained; preferences are a task, and a win rate is counted."""
+"""The needs of each stage are checked before training; preferences are a task, and a win rate is counted."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,6 @@ import pytest
 from harness import Choose, Generate, Output, UserError
 from harness.config.parse import configure
 from harness.jobs import HEAD_FILE
-from harness.prepare.checks import check
 from harness.prepare.prepare import prepare
 from harness.prepare.tasks import scored_task
 from harness.prompts.render import render
@@ -47,14 +46,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def checked(*variants: str, tasks: str = "preference", scores: bool = True) -> Any:
     own: dict[str, Any] = {"task_parameters": {"data": "pairs.jsonl"}} if tasks == "preference" else {}
-    prepared = prepare(configure(variants, tasks=[tasks], **own))
-    check(prepared, scores=scores)
-    return prepared
+    return prepare(configure(variants, tasks=[tasks], **own), scores=scores)
 
 
-def test_a_pipeline_is_trained_in_the_order_of_what_needs_what() -> None:
+def test_a_training_run_comes_after_the_runs_that_it_needs() -> None:
     prepared = checked(*reversed(PIPELINE))
-    order = [training.settings.stage or "sft" for training in prepared.trainings]
+    order = [training.settings.stage for training in prepared.trainings]
     assert sorted(order) == ["dpo", "grpo", "reward", "sft"]
     assert order.index("sft") < order.index("reward") < order.index("grpo")
     assert order.index("sft") < order.index("dpo")
@@ -65,46 +62,52 @@ def test_a_pipeline_is_trained_in_the_order_of_what_needs_what() -> None:
     [
         (["lora:stage=dpo,data=plain.jsonl"], "`stage=dpo` learns from `chosen` and `rejected`"),
         (["lora:stage=reward,data=same.jsonl"], r"the two answers of every row of `same\.jsonl` are the same"),
-        (["lora:stage=dpo,data=mini_gsm8k"], r"learns from a better and a worse answer, and `mini_gsm8k` has one"),
+        (
+            ["lora:stage=dpo,data=mini_gsm8k"],
+            r"learns from a better and a worse answer, but rows of `mini_gsm8k` have one",
+        ),
         (["lora:stage=grpo,generations=1,data=prompts.jsonl,reward=rewards.py@length"], "`generations=1` gives one"),
-        (["lora:stage=dpo,packing=true,data=pairs.jsonl"], "rows of the stage `dpo` are not packed"),
+        (["lora:stage=dpo,packing=true,data=pairs.jsonl"], "rows of the stage `dpo` cannot be packed"),
         (["lora:stage=grpo,data=prompts.jsonl"], "needs a reward"),
         (["lora:stage=grpo,reward=rewards.py@lenght,data=prompts.jsonl"], "`rewards.py` has no function `lenght`"),
-        (["lora:stage=grpo,reward=torn.py@length,data=prompts.jsonl"], "`torn.py` is no Python file"),
-        (["a=lora:data=plain.jsonl", "b=lora:stage=grpo,reward=a,data=prompts.jsonl"], "`reward=a` is no reward model"),
+        (["lora:stage=grpo,reward=torn.py@length,data=prompts.jsonl"], "`torn.py` is not a Python file"),
+        (
+            ["a=lora:data=plain.jsonl", "b=lora:stage=grpo,reward=a,data=prompts.jsonl"],
+            "`reward=a` is not a reward model",
+        ),
         (["lora:stage=grpo,reward=./nowhere,data=prompts.jsonl"], "nowhere"),
         (["lora:stage=dpo,start=./nowhere,data=pairs.jsonl"], "nowhere"),
-        (["lora:stage=dpo,start=sft,data=pairs.jsonl"], "`start=sft` is no trained variant and no folder"),
-        (["lora:stage=reward,monitor=mini_mmlu,data=pairs.jsonl"], "cannot be watched by the task `mini_mmlu`"),
-        (["lora:monitor=preference,data=plain.jsonl"], "choose weights by the samples that they are scored on"),
-        (["lora:patience=2,data=plain.jsonl"], "`patience` has no meaning"),
-        (["lora:monitor=loss,data=plain.jsonl"], "`monitor` has no meaning"),
-        (["lora:temperature=0.5,data=plain.jsonl"], "`temperature` has no meaning for the stage `sft`"),
-        (["lora:reward=rewards.py@length,data=plain.jsonl"], "`reward` has no meaning for the stage `sft`"),
+        (["lora:stage=dpo,start=sft,data=pairs.jsonl"], "`start=sft` is neither a trained variant nor a folder"),
+        (["lora:stage=reward,monitor=mini_mmlu,data=pairs.jsonl"], "cannot be monitored by the task `mini_mmlu`"),
+        (["lora:monitor=preference,data=plain.jsonl"], "choose weights by the samples that score them"),
+        (["lora:patience=2,data=plain.jsonl"], "`patience` has no effect"),
+        (["lora:monitor=loss,data=plain.jsonl"], "`monitor` has no effect"),
+        (["lora:temperature=0.5,data=plain.jsonl"], "`temperature` has no effect in the stage `sft`"),
+        (["lora:reward=rewards.py@length,data=plain.jsonl"], "`reward` has no effect in the stage `sft`"),
         (
             ["lora:stage=reward,label_smoothing=0.1,data=pairs.jsonl"],
-            "`label_smoothing` has no meaning for the stage `r",
+            "`label_smoothing` has no effect in the stage `r",
         ),
-        (["lora:stage=reward,beta=0.1,data=pairs.jsonl"], "`beta` has no meaning for the stage `reward`"),
+        (["lora:stage=reward,beta=0.1,data=pairs.jsonl"], "`beta` has no effect in the stage `reward`"),
     ],
 )
-def test_what_cannot_be_trained_is_said_before_anything_is(variants: list[str], message: str) -> None:
+def test_impossible_training_runs_are_refused_before_training(variants: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         checked(*variants)
 
 
-def test_a_shared_setting_must_mean_something_to_one_of_the_stages() -> None:
+def test_a_shared_setting_must_have_an_effect_in_one_of_the_stages() -> None:
     own: dict[str, Any] = {"tasks": ["preference"], "task_parameters": {"data": "pairs.jsonl"}, "train": {"beta": 0.2}}
     both = prepare(configure(["lora:data=plain.jsonl", "lora:stage=dpo,data=pairs.jsonl"], **own))
-    assert both.rows[1].training is not None
-    assert both.rows[1].training.settings.beta == 0.2
-    with pytest.raises(UserError, match="`beta` has no meaning for any of the stages: sft"):
+    assert both.variants[1].training is not None
+    assert both.variants[1].training.settings.beta == 0.2
+    with pytest.raises(UserError, match="`beta` has no effect in any of the stages: sft"):
         prepare(configure(["lora:data=plain.jsonl"], **own))
 
 
-def test_a_reward_model_is_not_asked_to_write(folder: Path) -> None:
+def test_a_reward_model_is_not_scored_on_generated_text(folder: Path) -> None:
     variant = "rm=lora:stage=reward,data=pairs.jsonl"
-    with pytest.raises(UserError, match="variant `rm` is a reward model, which writes nothing: task `mini_gsm8k`"):
+    with pytest.raises(UserError, match="variant `rm` is a reward model, which generates no text: task `mini_gsm8k`"):
         checked(variant, tasks="mini_gsm8k")
     checked(variant, tasks="mini_gsm8k", scores=False)
     checked(variant, tasks="mini_mmlu")
@@ -114,16 +117,16 @@ def test_a_reward_model_is_not_asked_to_write(folder: Path) -> None:
     (folder / "given" / HEAD_FILE).write_text("")
     with pytest.raises(UserError, match="is a reward model"):
         checked("./given", tasks="mini_gsm8k")
-    with pytest.raises(UserError, match=r"`reward=./other` is no reward model"):
+    with pytest.raises(UserError, match=r"`reward=./other` is not a reward model"):
         (folder / "given").rename(folder / "other")
         (folder / "other" / HEAD_FILE).unlink()
         checked("lora:stage=grpo,reward=./other,data=prompts.jsonl")
 
 
-def test_a_delta_of_another_method_is_no_start(folder: Path) -> None:
+def test_training_cannot_start_from_a_delta_of_another_method(folder: Path) -> None:
     (folder / "given").mkdir()
     (folder / "given" / "method.json").write_text('{"method": "bitfit", "hyperparameters": {}}')
-    with pytest.raises(UserError, match=r"`lora` cannot go on from `./given`, which `bitfit` made"):
+    with pytest.raises(UserError, match=r"`lora` cannot start from `./given`, which `bitfit` made"):
         checked("lora:start=./given,data=plain.jsonl")
 
 
@@ -163,7 +166,7 @@ def test_a_conversation_stays_one_and_a_row_without_a_pair_is_an_error() -> None
         render("preference", load_task(find("task", "preference"), {"data": "half.jsonl"}))
 
 
-def test_with_a_reward_model_answers_are_written_and_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_reward_model_answers_are_generated_and_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
     def ask(self: Any, question: Any) -> list[float]:
@@ -179,23 +182,23 @@ def test_with_a_reward_model_answers_are_written_and_judged(monkeypatch: pytest.
     assert asked == [[["Question 0?"], [" yes"], [False]]]
 
 
-def test_a_reward_model_that_is_trained_again_in_its_place_makes_another_task(tmp_path: Path) -> None:
+def test_another_reward_model_in_the_same_folder_changes_the_digest(tmp_path: Path) -> None:
     (tmp_path / "rm").mkdir()
 
     def digest(weights: str) -> str:
         (tmp_path / "rm" / HEAD_FILE).write_text(weights)
         config = configure(["base"], tasks="preference", task_parameters={"data": "pairs.jsonl", "reward": "rm"})
-        return scored_task(config, "preference").digest
+        return scored_task(config.task_specs[0]).digest
 
     assert digest("first") == digest("first") != digest("second")
     asked = {"data": "pairs.jsonl", "reward": "no folder has such a name. " * 50}
-    assert scored_task(configure(["base"], tasks="preference", task_parameters=asked), "preference").digest
+    assert scored_task(configure(["base"], tasks="preference", task_parameters=asked).task_specs[0]).digest
 
 
 @pytest.mark.parametrize(
     "line", ["from elsewhere import *", "import elsewhere as judge", "judge = print", "class judge: ..."]
 )
-def test_a_reward_may_come_into_its_file_in_any_way(line: str) -> None:
+def test_a_reward_function_may_be_defined_or_imported(line: str) -> None:
     Path("any.py").write_text(line)
     checked("lora:stage=grpo,reward=any.py@judge,data=prompts.jsonl")
 

@@ -1,11 +1,11 @@
-"""Samples that were trained on are found, whatever they were wrapped in; what a genre repeats is not taken for them."""
+"""Samples in the training data are found in any wrapping; common phrases do not count."""
 
 import random
 
 import pytest
 
 from harness import Choose, Generate, Text
-from harness.prepare.overlap import Found, own_texts, shared_runs, words_of
+from harness.prepare.overlap import OverlapMatches, find_overlap, own_texts, words_of
 
 WORDS = [
     a + b
@@ -22,8 +22,8 @@ def prompted(seed: int, words: int = 20) -> tuple[str, str, str]:
     return str(seed), f"Question: {question(seed, words)}?\nAnswer:", f"the answer is {seed}"
 
 
-def ids(found: Found) -> list[str]:
-    return [each.sample for each in found.contained]
+def ids(found: OverlapMatches) -> list[str]:
+    return [match.sample for match in found.contained]
 
 
 SAMPLES = [prompted(seed) for seed in range(40)]
@@ -40,67 +40,67 @@ UNRELATED = [f"Question: {question(seed)}?\nAnswer: the answer is {seed}" for se
         "user\n\n{}\n\nassistant\n\nseven",
     ],
 )
-def test_a_question_is_found_in_whatever_form_it_was_trained_on(wrapped: str) -> None:
+def test_a_question_is_found_in_any_form(wrapped: str) -> None:
     for form in (str, str.upper, lambda text: text.replace(" ", ",  \n")):
-        found = shared_runs(SAMPLES, [*UNRELATED, wrapped.format(form(question(7)))])
+        found = find_overlap(SAMPLES, [*UNRELATED, wrapped.format(form(question(7)))])
         assert ids(found) == ["7"]
-        assert found.samples[0].row == 40 and question(7) in found.samples[0].text
+        assert found.matches[0].row == 40 and question(7) in found.matches[0].text
 
 
-def test_nothing_is_found_where_nothing_is_shared() -> None:
-    assert shared_runs(SAMPLES, UNRELATED).samples == ()
+def test_unrelated_texts_share_nothing() -> None:
+    assert find_overlap(SAMPLES, UNRELATED).matches == ()
 
 
-def test_a_template_that_all_share_is_no_overlap() -> None:
+def test_a_template_of_all_texts_does_not_count() -> None:
     template = "You are a careful assistant who reads the following question twice before you answer it in one word "
     samples = [(id, template + asked, answer) for id, asked, answer in SAMPLES]
-    assert shared_runs(samples, [template + text for text in UNRELATED]).samples == ()
-    assert shared_runs(samples[:2], [template + text for text in UNRELATED[:2]]).samples == ()
+    assert find_overlap(samples, [template + text for text in UNRELATED]).matches == ()
+    assert find_overlap(samples[:2], [template + text for text in UNRELATED[:2]]).matches == ()
 
 
-def test_a_phrase_of_many_training_rows_is_no_overlap_but_a_row_given_often_is() -> None:
+def test_a_phrase_of_many_rows_does_not_count_but_a_repeated_row_does() -> None:
     phrase = question(7)
-    assert shared_runs(SAMPLES, [f"{phrase} {question(seed)}" for seed in range(200, 211)]).samples == ()
-    assert ids(shared_runs(SAMPLES, [f"{phrase} end"] * 50)) == ["7"]
+    assert find_overlap(SAMPLES, [f"{phrase} {question(seed)}" for seed in range(200, 211)]).matches == ()
+    assert ids(find_overlap(SAMPLES, [f"{phrase} end"] * 50)) == ["7"]
 
 
 def test_part_of_a_question_is_shared_but_not_contained() -> None:
     half = " ".join(question(7).split()[:14])
-    (shared,) = shared_runs(SAMPLES, [f"{half} and then something else"]).samples
+    (shared,) = find_overlap(SAMPLES, [f"{half} and then something else"]).matches
     assert shared.sample == "7" and shared.part == pytest.approx(14 / 20) and shared.text == half
-    assert ids(shared_runs(SAMPLES, [f"{half} and then something else"])) == []
+    assert ids(find_overlap(SAMPLES, [f"{half} and then something else"])) == []
 
 
 def test_the_row_that_has_most_of_a_sample_is_named() -> None:
     half = " ".join(question(7).split()[:14])
-    assert shared_runs(SAMPLES, [half + " x", question(7) + " y"]).samples[0].row == 1
+    assert find_overlap(SAMPLES, [half + " x", question(7) + " y"]).matches[0].row == 1
 
 
-def test_the_run_is_as_long_as_the_questions_allow() -> None:
-    assert shared_runs([prompted(seed, 40) for seed in range(9)], []).words == 13
-    assert shared_runs([prompted(seed, 10) for seed in range(9)], []).words == 10
-    assert shared_runs([prompted(seed, 3) for seed in range(9)], []).words == 8
+def test_the_length_of_an_ngram_follows_the_questions() -> None:
+    assert find_overlap([prompted(seed, 40) for seed in range(9)], []).words == 13
+    assert find_overlap([prompted(seed, 10) for seed in range(9)], []).words == 10
+    assert find_overlap([prompted(seed, 3) for seed in range(9)], []).words == 8
 
 
 def test_a_short_question_counts_with_its_answer_at_the_end_of_a_row() -> None:
     samples = [(str(seed), f"Q: {question(seed, 3)}\nA:", f"{question(seed + 50, 2)}") for seed in range(20)]
     asked, answer = question(3, 3), question(53, 2)
-    assert ids(shared_runs(samples, [f"Description.\n\nQ: {asked}\nA: {answer}"])) == ["3"]
-    assert ids(shared_runs(samples, [f"{asked}? {answer}!"])) == ["3"]
-    assert ids(shared_runs(samples, [f"{asked}? something else", f"{asked}? {answer} and more"])) == []
+    assert ids(find_overlap(samples, [f"Description.\n\nQ: {asked}\nA: {answer}"])) == ["3"]
+    assert ids(find_overlap(samples, [f"{asked}? {answer}!"])) == ["3"]
+    assert ids(find_overlap(samples, [f"{asked}? something else", f"{asked}? {answer} and more"])) == []
 
 
-def test_a_very_short_sample_proves_nothing() -> None:
-    assert shared_runs([("0", "Yes?", "no"), ("1", "Why?", "so")], ["Yes? no"]).samples == ()
+def test_a_very_short_sample_does_not_count() -> None:
+    assert find_overlap([("0", "Yes?", "no"), ("1", "Why?", "so")], ["Yes? no"]).matches == ()
 
 
 def test_chinese_is_compared_by_character() -> None:
     rng = random.Random(0)
     texts = ["".join(chr(rng.randrange(0x4E00, 0x5E00)) for _ in range(40)) for _ in range(10)]
     samples = [(str(place), f"问题：{text}？\n答案：", "甲") for place, text in enumerate(texts)]
-    found = shared_runs(samples, [f"请看：{texts[4]}。"])
+    found = find_overlap(samples, [f"请看：{texts[4]}。"])
     assert ids(found) == ["4"] and found.words == 26
-    assert shared_runs(samples, [texts[4][:20]]).samples == ()
+    assert find_overlap(samples, [texts[4][:20]]).matches == ()
 
 
 def test_words_are_alike_in_every_width_and_case() -> None:
@@ -120,15 +120,15 @@ def test_the_own_text_of_a_sample_is_its_question_and_right_answer() -> None:
     ("samples", "training"),
     [([], []), ([], ["a b c"]), (SAMPLES, []), (SAMPLES, ["", " \n"]), ([("0", "", "")], ["", question(0)])],
 )
-def test_what_is_empty_shares_nothing(samples: list[tuple[str, str, str]], training: list[str]) -> None:
-    assert shared_runs(samples, training).samples == ()
+def test_empty_texts_share_nothing(samples: list[tuple[str, str, str]], training: list[str]) -> None:
+    assert find_overlap(samples, training).matches == ()
 
 
-def test_a_lone_sample_has_no_template_to_leave_out() -> None:
-    assert ids(shared_runs(SAMPLES[7:8], [SAMPLES[7][1] + " x"])) == ["7"]
+def test_a_single_sample_has_no_template() -> None:
+    assert ids(find_overlap(SAMPLES[7:8], [SAMPLES[7][1] + " x"])) == ["7"]
 
 
 def test_a_copy_is_found_among_thousands() -> None:
     samples = [prompted(seed, 60) for seed in range(500)]
     training = [question(seed, 100) for seed in range(1000, 4000)] + [question(3, 60)]
-    assert ids(shared_runs(samples, training)) == ["3"]
+    assert ids(find_overlap(samples, training)) == ["3"]

@@ -1,4 +1,4 @@
-"""Everything that can fail before a model is loaded fails here, and what makes two runs the same is known here."""
+"""Preparation of a run: errors that need no model, and the identity by which equal runs are recognised."""
 
 import json
 from pathlib import Path
@@ -55,18 +55,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def prepared(*variants: str, tasks: Any = ("./x.py@capitals",), **settings: Any) -> Prepared:
-    return prepare(configure(variants or ("base",), tasks=list(tasks), **settings))
+def prepared(*variants: str, tasks: Any = ("./x.py@capitals",), scores: bool = True, **settings: Any) -> Prepared:
+    return prepare(configure(variants or ("base",), tasks=list(tasks), **settings), scores=scores)
 
 
 def training(*variants: str, **settings: Any) -> Training:
-    found = prepared(*(variants or ("lora",)), **settings).rows[-1].training
+    found = prepared(*(variants or ("lora",)), **settings).variants[-1].training
     assert found is not None
     return found
 
 
-def test_variants_that_prompt_alike_share_their_items() -> None:
-    base, lora, shots = prepared("base", "lora", "s=base:shots=1").rows
+def test_variants_with_equal_prompts_share_their_items() -> None:
+    base, lora, shots = prepared("base", "lora", "s=base:shots=1").variants
     assert base.items is lora.items and base.items is not shots.items
     name = "./x.py@capitals"
     assert base.items[name][1].request.contexts == ("The capital of Japan is",)
@@ -76,20 +76,20 @@ def test_variants_that_prompt_alike_share_their_items() -> None:
 
 def test_the_embedded_default_is_prepared() -> None:
     found = prepared("base", "few=base:shots=2", "lora", tasks=("mini_mmlu", "mini_text"), limit=6)
-    assert [len(items) for items in found.rows[0].items.values()] == [6, 6]
+    assert [len(items) for items in found.variants[0].items.values()] == [6, 6]
     assert [task.name for task in found.tasks] == ["mini_mmlu", "mini_text"]
     assert [each.data.tasks for each in found.trainings] == [("mini_mmlu",)]
-    few = found.rows[1].items
+    few = found.variants[1].items
     assert few["mini_mmlu"][0].request.contexts[0].count("Answer:") == 3
-    assert few["mini_text"][0].request == found.rows[0].items["mini_text"][0].request
+    assert few["mini_text"][0].request == found.variants[0].items["mini_text"][0].request
 
 
 def test_parameters_reach_the_task() -> None:
-    (row,) = prepared(task_parameters={"word": "Think. "}).rows
+    (row,) = prepared(task_parameters={"word": "Think. "}).variants
     assert row.items["./x.py@capitals"][0].request.contexts == ("Think. The capital of France is",)
 
 
-def test_variants_train_on_the_tasks_own_train_rows_unless_told_otherwise() -> None:
+def test_variants_train_on_the_tasks_own_train_rows_by_default() -> None:
     data = training().data
     assert (data.name, data.tasks, len(data.examples)) == ("./x.py@capitals", ("./x.py@capitals",), 5)
     assert (data.examples[0].prompt, data.examples[0].completion) == ("The capital of C0 is", " c0\n")
@@ -101,14 +101,14 @@ def test_a_task_that_is_not_scored_can_be_trained_on() -> None:
     assert (data.name, data.tasks, len(data.examples)) == ("./x.py@capitals", ("./x.py@capitals",), 5)
 
 
-def test_groups_of_one_task_count_as_trained_on_and_its_rows_are_taken_once() -> None:
+def test_groups_of_one_task_share_its_train_rows_which_are_used_once() -> None:
     whole = training(tasks=["mini_mmlu"]).data
-    kinds = sorted({item.group or "" for item in prepared(tasks=["mini_mmlu"]).rows[0].items["mini_mmlu"]})
+    kinds = sorted({item.group or "" for item in prepared(tasks=["mini_mmlu"]).variants[0].items["mini_mmlu"]})
     names = (f"mini_mmlu:{kinds[0]}", f"mini_mmlu:{kinds[1]}")
     for settings in ({}, {"train": {"data": "mini_mmlu"}}):
         data = training(tasks=names, **settings).data
         assert data.tasks == names and len(data.examples) == len(whole.examples)
-    with pytest.raises(UserError, match="a train split is taken whole"):
+    with pytest.raises(UserError, match="a train split has no groups"):
         training(tasks=names, train={"data": names[0]})
 
 
@@ -124,9 +124,9 @@ def test_a_file_is_trained_on_with_its_columns_mapped() -> None:
 
 def test_a_variant_may_name_its_own_data_and_share_of_it() -> None:
     put("mine.jsonl", {"text": "one"}, {"text": "two"}, {"text": "three"})
-    own = prepared("lora", "mine=lora:data=mine.jsonl,samples=2").rows[1].training
+    own = prepared("lora", "mine=lora:data=mine.jsonl,samples=2").variants[1].training
     assert own is not None and own.data.name == "mine.jsonl" and len(own.data.examples) == 2
-    again = prepared("mine=lora:data=mine.jsonl,samples=2").rows[0].training
+    again = prepared("mine=lora:data=mine.jsonl,samples=2").variants[0].training
     assert again is not None and again.data.examples == own.data.examples
 
 
@@ -169,7 +169,7 @@ def test_bad_training_files_are_refused(content: str, said: str) -> None:
         training(train={"data": "bad.jsonl"})
 
 
-def test_nothing_to_train_on_is_an_error_only_for_those_who_train() -> None:
+def test_missing_training_data_is_an_error_only_if_a_variant_is_trained() -> None:
     prepared("base", tasks=["./x.py@untrained"])
     with pytest.raises(UserError, match="there is nothing to train on"):
         prepared("lora", tasks=["./x.py@untrained"])
@@ -177,8 +177,8 @@ def test_nothing_to_train_on_is_an_error_only_for_those_who_train() -> None:
         training(train={"data": "./x.py@untrained"})
 
 
-def test_columns_do_not_go_with_a_task() -> None:
-    with pytest.raises(UserError, match="`--train-columns` goes with a file"):
+def test_columns_of_a_task_are_refused() -> None:
+    with pytest.raises(UserError, match="`--train-columns` needs a file"):
         training(train={"data": "./x.py@capitals", "columns": {"prompt": "country"}})
 
 
@@ -187,7 +187,7 @@ def test_columns_do_not_go_with_a_task() -> None:
     [
         ("./x.py@broken", "uses the column `country`, which row 0 does not have"),
         ("./x.py@nowhere", "no file `rwos.jsonl`"),
-        ("./x.py@dangerous", "runs code that the model wrote"),
+        ("./x.py@dangerous", "runs code that the model generates"),
         ("./x.py@capitals:europe", "task `./x.py@capitals:europe` has no groups"),
         ("mini_mmlu:flgas", "no group `flgas`"),
     ],
@@ -200,27 +200,27 @@ def test_a_task_that_cannot_be_scored_is_refused(task: str, said: str) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"limit": 0}, {"limit": -1}, {"num_fewshot": -1}, {"train": {"steps": 0}}])
-def test_counts_below_one_never_get_here(settings: dict[str, Any]) -> None:
+def test_counts_below_one_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="should be greater than"):
         prepared(**settings)
 
 
-def test_the_rate_is_the_variants_then_the_flags_then_the_methods() -> None:
-    assert training("lora:lr=0.5", train={"lr": 0.25}).lr == 0.5
-    assert training("lora", train={"lr": 0.25}).lr == 0.25
+def test_the_learning_rate_is_the_variants_then_the_flags_then_the_methods() -> None:
+    assert training("lora:lr=0.5", train={"lr": 0.25}).settings.lr == 0.5
+    assert training("lora", train={"lr": 0.25}).settings.lr == 0.25
     model = Path("model")
     model.mkdir()
     for name, content in {"config.json": "{}", "tokenizer.json": "{}", "model.safetensors": ""}.items():
         (model / name).write_text(content)
     default = training("lora", model="./model").entry.options["lr"]
-    assert training("lora", model="./model").lr == default
-    assert training("lora").lr == default * 10
+    assert training("lora", model="./model").settings.lr == default
+    assert training("lora").settings.lr == default * 10
 
 
 def test_steps_and_epochs_are_the_variants_before_the_shared_ones() -> None:
     def length(variant: str, **train: Any) -> tuple[int | None, float | None]:
         found = training(variant, train=train)
-        return found.steps, found.epochs
+        return found.settings.steps, found.settings.epochs
 
     assert length("lora") == (150, None)  # the embedded model's; others have one epoch
     assert length("lora", steps=7) == (7, None)
@@ -232,13 +232,15 @@ def test_steps_and_epochs_are_the_variants_before_the_shared_ones() -> None:
 
 def test_the_other_settings_are_the_variants_before_the_shared_ones() -> None:
     shared = {"batch_size": 4, "max_length": 64}
-    plain, own = training("lora"), training("lora:batch_size=2", train=shared)
+    plain, own = training("lora").settings, training("lora:batch_size=2", train=shared).settings
     assert (plain.batch_size, plain.max_length, own.batch_size, own.max_length) == (16, 1024, 2, 64)
 
 
 def test_seeds_count_up_from_the_variants_own() -> None:
     def seeds(*variants: str, **settings: Any) -> list[int | None]:
-        return [row.training.seed if row.training else None for row in prepared(*variants, **settings).rows]
+        return [
+            row.training.settings.seed if row.training else None for row in prepared(*variants, **settings).variants
+        ]
 
     assert seeds("base", "lora", seeds=3) == [None, 0, 1, 2]
     assert seeds("lora:seed=5", seeds=2, seed=9) == [5, 6]
@@ -250,7 +252,7 @@ def test_variants_that_differ_only_after_training_share_one() -> None:
     assert len(prepared("lora", "lora:rank=4", "lora:seed=1").trainings) == 3
 
 
-def test_a_chat_template_must_be_there_and_its_word_known() -> None:
+def test_a_chat_template_must_exist_and_its_name_be_known() -> None:
     with pytest.raises(UserError, match="unknown template `chta`") as error:
         prepared("base:template=chta")
     assert error.value.hint == "did you mean `chat`?"
@@ -262,7 +264,7 @@ def test_a_chat_template_must_be_there_and_its_word_known() -> None:
         prepared(model="./model", apply_chat_template=True)
     template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
     (model / "chat_template.jinja").write_text(template)
-    chat, plain = prepared("base", "plain=base:template=none", model="./model", apply_chat_template=True).rows
+    chat, plain = prepared("base", "plain=base:template=none", model="./model", apply_chat_template=True).variants
     assert chat.items["./x.py@capitals"][0].request.contexts == ("<user>The capital of France is<assistant>",)
     assert plain.items["./x.py@capitals"][0].request.contexts == ("The capital of France is",)
     put("talk.jsonl", {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]})
@@ -272,11 +274,11 @@ def test_a_chat_template_must_be_there_and_its_word_known() -> None:
 def test_an_adapter_must_hold_something_to_score() -> None:
     Path("adapter").mkdir()
     (Path("adapter") / "adapter_config.json").write_text("{}")
-    (row,) = prepared("./adapter").rows
+    (row,) = prepared("./adapter").variants
     assert row.adapter is not None and row.adapter.is_adapter and row.training is None
 
 
-def test_equal_runs_have_equal_identities_and_each_change_makes_another() -> None:
+def test_equal_runs_have_equal_identities_and_each_change_another() -> None:
     variants = ("base", "lora", "s=base:shots=1")
     first = prepared(*variants).identity
     assert prepared(*variants).identity == first == prepared(*variants, output_dir=Path("elsewhere")).identity
@@ -292,7 +294,7 @@ def test_equal_runs_have_equal_identities_and_each_change_makes_another() -> Non
     assert len(seen) == 7
 
 
-def test_a_reward_or_a_watched_task_that_changes_makes_another_run() -> None:
+def test_a_changed_reward_or_monitored_task_changes_the_identity() -> None:
     put("prompts.jsonl", {"prompt": "Q"})
     variants = (
         "rl=lora:stage=grpo,reward=judge.py@one,data=prompts.jsonl",
@@ -311,7 +313,7 @@ def test_a_reward_or_a_watched_task_that_changes_makes_another_run() -> None:
     assert len({first, identity("2.0", ""), identity("1.0", "# a change\n")}) == 3
 
 
-def test_what_is_trained_on_is_known_by_the_examples_it_becomes() -> None:
+def test_the_digest_of_training_data_is_of_its_examples() -> None:
     before = training().data.digest
     put("train.jsonl", *({"country": f"C{n}", "city": f"c{n}", "unused": n} for n in range(5)))
     assert training().data.digest == before != training("lora:samples=4").data.digest
@@ -322,7 +324,7 @@ def test_what_is_trained_on_is_known_by_the_examples_it_becomes() -> None:
 # Training data
 
 
-def test_a_mix_takes_the_rows_of_each_part_as_often_as_it_says() -> None:
+def test_a_mix_uses_the_rows_of_each_part_by_its_weight() -> None:
     data = training(
         train={"data": "./x.py@capitals*2 + pairs.jsonl*0.4", "columns": "prompt=question,completion=answer"}
     ).data
@@ -341,28 +343,28 @@ def test_a_mix_takes_the_rows_of_each_part_as_often_as_it_says() -> None:
         training(train={"data": "./x.py@capitals + nothing.here"})
     with pytest.raises(UserError, match="neither a task, a file") as error:
         training(train={"data": "mini_mmlu+mini_gsm8k"})
-    assert error.value.hint == "parts of a mix stand apart: `a + b`"
+    assert error.value.hint == "put blanks around the plus sign of a mix: `a + b`"
     with pytest.raises(UserError, match="leave none of its 5 rows"):
         training(train={"data": "./x.py@capitals*0.01"})
-    with pytest.raises(UserError, match="goes with a file"):
+    with pytest.raises(UserError, match="needs a file"):
         training(train={"data": "./x.py@capitals + mini_mmlu", "columns": {"prompt": "country"}})
 
 
-def test_copies_of_rows_are_told_of_or_left_out() -> None:
+def test_duplicate_rows_are_noted_or_left_out() -> None:
     put("copies.jsonl", {"text": "one"}, {"text": "two"}, {"text": " one"})
-    told = training(train={"data": "copies.jsonl"}).data
-    assert (len(told.examples), told.duplicates) == (3, 1)
-    assert told.notes == (
-        "1 of 3 training rows of copies.jsonl are copies of earlier ones; `dedupe=true` leaves them out",
-    )
+    found = training(train={"data": "copies.jsonl"}).data
+    assert (len(found.examples), found.duplicates) == (3, 1)
+    assert found.notes == ("1 of 3 training rows of copies.jsonl repeat earlier rows; `dedupe=true` leaves them out",)
     left = training("lora:dedupe=true", train={"data": "copies.jsonl*2"}).data
     assert [example.completion for example in left.examples] == ["one", "two"] * 2 and left.duplicates == 1
 
 
-def test_empty_answers_are_told_of_and_refused_where_there_are_no_others() -> None:
+def test_empty_answers_are_noted_and_refused_if_there_are_no_others() -> None:
     put("some.jsonl", *({"prompt": f"Q{n}", "completion": "A" * (n > 1)} for n in range(5)))
-    told = training(train={"data": "some.jsonl"}).data
-    assert told.notes == ("2 of 5 training rows of some.jsonl have an empty answer: they teach to end",)
+    found = training(train={"data": "some.jsonl"}).data
+    assert found.notes == (
+        "2 of 5 training rows of some.jsonl have an empty answer: they teach the model to end its text at once",
+    )
     put("none.jsonl", {"prompt": "Q", "completion": ""}, {"prompt": "P", "completion": " "})
     with pytest.raises(UserError, match=r"every answer of the training data `none\.jsonl` is empty"):
         training(train={"data": "none.jsonl"})
@@ -377,14 +379,14 @@ def test_rows_are_held_out_by_share_or_by_name() -> None:
     assert (len(share.data.examples), len(share.validation.examples)) == (3, 1)
     named = training("lora:validation=valid.jsonl,samples=4", train={"data": "rows4.jsonl"})
     assert named.validation is not None and len(named.validation.examples) == 2
-    assert "stand in the validation data valid.jsonl too" in named.data.notes[0]
+    assert "are in the validation data valid.jsonl too" in named.data.notes[0]
     apart = training("lora:validation=valid.jsonl,dedupe=true", train={"data": "rows4.jsonl"})
     assert len(apart.data.examples) == 3
     mapped = {"data": "pairs.jsonl", "columns": "prompt=question,completion=answer"}
     for other in ("./x.py@capitals", "valid.jsonl"):  # neither has the columns that are mapped
         apart = training(f"lora:validation={other}", train=mapped)
         assert apart.validation is not None and apart.data.examples[0].prompt == "Q0"
-    with pytest.raises(UserError, match="leaves nothing on one side"):
+    with pytest.raises(UserError, match="leaves no rows to train on, or none to hold out"):
         training("lora:validation=0.01", train={"data": "rows4.jsonl"})
 
 
@@ -397,10 +399,10 @@ def with_template() -> None:
     (model / "chat_template.jinja").write_text(template)
 
 
-def test_what_is_trained_on_is_what_is_prompted() -> None:
+def test_training_prompts_equal_scoring_prompts() -> None:
     with_template()
     variants = ("lora", "chat=lora:template=chat", "system=lora:template=chat,system=S", "said=lora:system=S")
-    for row in prepared(*variants, model="./model").rows:
+    for row in prepared(*variants, model="./model").variants:
         assert row.training is not None
         learned = row.training.data.examples[0]
         asked = row.items["./x.py@capitals"][0].request.contexts[0]
@@ -409,25 +411,27 @@ def test_what_is_trained_on_is_what_is_prompted() -> None:
     assert len(trainings) == 4 == len({each.id for each in trainings})
 
 
-def test_a_watched_task_is_asked_as_the_variant_is() -> None:
+def test_a_monitored_task_is_prompted_as_the_variant_is() -> None:
     with_template()
     keys = ("", ",system=S", ",template=chat", ",system=S,template=chat", ",shots=1")
     asked: list[str] = []
     for own in keys:
-        monitor = training(f"lora:monitor=./x.py@capitals{own}", model="./model").monitor
+        monitor = training(f"lora:monitor=./x.py@capitals{own}", model="./model", scores=False).monitor
         assert monitor is not None
         asked.append(monitor.items[0].request.contexts[0])
     plain = "The capital of France is"
     assert asked == [plain, f"S\n\n{plain}", f"<user>{plain}<assistant>", f"<system>S<user>{plain}<assistant>", plain]
 
 
-def test_conversations_are_written_in_the_models_template_unless_it_is_refused() -> None:
+def test_conversations_use_the_models_template_unless_it_is_turned_off() -> None:
     with_template()
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]
     put("talk.jsonl", {"messages": [*turns, {"role": "user", "content": "so"}, {"role": "assistant", "content": "ok"}]})
-    told = {"data": "talk.jsonl"}
-    assert training(model="./model", train=told).data.examples[0].prompt == "<user>hi<assistant>yo<user>so<assistant>"
-    plain = training("lora:template=none,turns=all", model="./model", train=told).data.examples
+    settings = {"data": "talk.jsonl"}
+    assert (
+        training(model="./model", train=settings).data.examples[0].prompt == "<user>hi<assistant>yo<user>so<assistant>"
+    )
+    plain = training("lora:template=none,turns=all", model="./model", train=settings).data.examples
     assert [example.prompt for example in plain] == [
         "User: hi\nAssistant:",
         "User: hi\nAssistant: yo\nUser: so\nAssistant:",
@@ -444,6 +448,6 @@ def test_a_folder_of_files_is_read_file_by_file() -> None:
 
 def test_only_answers_and_plain_text_are_packed() -> None:
     put("pairs2.jsonl", {"prompt": "Q", "chosen": "a", "rejected": "b"})
-    with pytest.raises(UserError, match="rows of the stage `dpo` are not packed"):
+    with pytest.raises(UserError, match="rows of the stage `dpo` cannot be packed"):
         training("lora:stage=dpo,packing=true", train={"data": "pairs2.jsonl"})
     assert training("lora:stage=pretrain,packing=true").settings.packing

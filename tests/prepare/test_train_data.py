@@ -1,10 +1,10 @@
-"""Copies among training rows, and what is held out of them."""
+"""Duplicates among training rows, and held-out rows."""
 
 import pytest
 
 from harness.errors import UserError
 from harness.jobs import Example
-from harness.prepare.train_data import TrainData, beside, fold, held_out, identity, without_copies
+from harness.prepare.train_data import TrainData, fold, held_out, identity, separate, without_duplicates
 
 
 def data(*texts: str) -> TrainData:
@@ -21,10 +21,10 @@ def test_rows_are_equal_however_white_space_and_accents_are_written() -> None:
     assert len({identity(example) for example in [*alike, *others]}) == 4
 
 
-def test_each_text_is_kept_once_over_all_that_was_seen() -> None:
+def test_each_text_is_kept_once() -> None:
     seen: set[tuple[str, ...]] = set()
-    assert without_copies(data("a", "b", "a ").examples, seen) == list(data("a", "b").examples)
-    assert without_copies(data("b", "c").examples, seen) == list(data("c").examples)
+    assert without_duplicates(data("a", "b", "a ").examples, seen) == list(data("a", "b").examples)
+    assert without_duplicates(data("b", "c").examples, seen) == list(data("c").examples)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.98])
@@ -40,13 +40,13 @@ def test_a_share_is_held_out_and_every_row_is_on_one_side(share: float) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 1.0, 2.0, -1.0, float("nan")])
 def test_a_share_that_leaves_one_side_empty_is_refused(share: float) -> None:
-    with pytest.raises(UserError, match="of 50 rows leaves nothing on one side"):
+    with pytest.raises(UserError, match="of 50 rows leaves no rows to train on, or none to hold out"):
         held_out(ROWS, share)
-    with pytest.raises(UserError, match="of 1 rows leaves nothing on one side"):
+    with pytest.raises(UserError, match="of 1 rows leaves no rows to train on, or none to hold out"):
         held_out(data("a"), 0.5)
 
 
-def test_copies_stay_on_one_side() -> None:
+def test_duplicates_stay_on_one_side() -> None:
     copied = data(*(f"row {n % 10}" + " " * (n // 10) for n in range(40)))
     train, held = held_out(copied, 0.25)
     assert len(held.examples) in (8, 10)
@@ -58,7 +58,7 @@ def test_copies_stay_on_one_side() -> None:
 
 
 @pytest.mark.parametrize("of", [2, 3, 7, 25])
-def test_each_row_is_in_one_fold_and_folds_are_of_one_size(of: int) -> None:
+def test_each_row_is_in_one_fold_and_folds_are_of_equal_size(of: int) -> None:
     parts = [fold(ROWS, number, of) for number in range(of)]
     held = [example for _, part in parts for example in part.examples]
     assert sorted(held, key=str) == sorted(ROWS.examples, key=str)
@@ -72,18 +72,18 @@ def test_too_few_rows_for_the_folds_are_an_error() -> None:
         fold(data("a", "b", "c", "c "), 0, 2)
 
 
-def test_rows_that_are_held_out_by_name_are_told_of_or_left_out() -> None:
+def test_training_rows_that_are_held_out_by_name_are_noted_or_left_out() -> None:
     train, validation = data("a", "b", "c"), data("b ", "d")
-    assert beside(train, data("d"), dedupe=True) == train
-    told = beside(train, validation, dedupe=False)
-    assert told.examples == train.examples
-    assert told.notes == ("1 training rows of x stand in the validation data x too",)
-    left = beside(train, validation, dedupe=True)
+    assert separate(train, data("d"), dedupe=True) == train
+    noted = separate(train, validation, dedupe=False)
+    assert noted.examples == train.examples
+    assert noted.notes == ("1 training rows of x are in the validation data x too",)
+    left = separate(train, validation, dedupe=True)
     assert left.examples == data("a", "c").examples and "left out" in left.notes[0]
-    with pytest.raises(UserError, match="every training row of x stands in the validation data"):
-        beside(data("a"), data("a"), dedupe=True)
+    with pytest.raises(UserError, match="every training row of x is in the validation data"):
+        separate(data("a"), data("a"), dedupe=True)
 
 
-def test_the_digest_is_of_what_is_learned() -> None:
+def test_the_digest_is_of_the_examples() -> None:
     assert data("a").digest == data("a").digest != data("b").digest
     assert TrainData("other name", ("t",), data("a").examples, 3, ("note",)).digest == data("a").digest

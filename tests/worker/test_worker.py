@@ -118,7 +118,7 @@ def training_of(root: Path, name: str, **hyperparameters: Any) -> TrainJob:
     return TrainJob(
         base=tiny.tiny_base(root / "llama"),
         method=method,
-        training=TrainingSettings(1e-3, 2, None, 2, 2, 64, 0),
+        training=TrainingSettings(lr=1e-3, steps=2, batch_size=2, micro_batch_size=2, max_length=64),
         examples=[Example("hello", " world")] * 4,
         saves="delta",
         output=root / name,

@@ -129,7 +129,7 @@ def test_a_model_without_a_reward_head_is_no_judge(root: Path) -> None:
 
 def test_answers_are_drawn_from_the_policy_and_the_same_whatever_the_batch(root: Path) -> None:
     model, tokenizer = load_base(tiny.tiny_base(root / "llama")), tiny.tiny_tokenizer()
-    settings = replace(stages.SETTINGS, generations=4, max_tokens=5, temperature=0.7)
+    settings = stages.SETTINGS.model_copy(update={"generations": 4, "max_tokens": 5, "temperature": 0.7})
     prompts = Prompts(tokenizer, 64, settings)
     rows = prompts.encode([*PROMPTS, Example("", "")]).rows
     seen: list[tuple[str, str, bool]] = []
@@ -157,7 +157,7 @@ def test_answers_are_drawn_from_the_policy_and_the_same_whatever_the_batch(root:
 
 def test_a_prompt_that_leaves_no_room_is_cut_on_the_left_and_no_room_at_all_is_an_error() -> None:
     tokenizer = tiny.tiny_tokenizer()
-    settings = replace(stages.SETTINGS, max_tokens=5)
+    settings = stages.SETTINGS.model_copy(update={"max_tokens": 5})
     encoded = Prompts(tokenizer, 9, settings).encode([Example("hello " * 9 + "Answer:", "")])
     assert tokenizer.decode(encoded.rows[0]["prompt"]).endswith("Answer:")
     assert (len(encoded.rows[0]["prompt"]), encoded.cut) == (4, 1)

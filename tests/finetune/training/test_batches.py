@@ -1,7 +1,6 @@
 """Packed rows are worth what single rows are, for every architecture that can be told what a token sees."""
 
 import random
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +123,8 @@ EXAMPLES = [Example("hello " * (n % 7), f" world {n % 3}") for n in range(16)]
 
 
 def stage(model: Any, **settings: Any) -> Sft:
-    training = replace(
-        TrainingSettings(lr=1e-3, steps=1, epochs=None, batch_size=8, micro_batch_size=8, max_length=64, seed=0),
-        **settings,
-    )
+    lengths = {"steps": 1, "batch_size": 8, "micro_batch_size": 8, "max_length": 64}
+    training = TrainingSettings(lr=1e-3, **lengths).model_copy(update=settings)
     job = TrainJob(
         tiny.tiny_base(Path("none")), tiny.built_in("lora"), training, EXAMPLES, "delta", Path(), Path(), Path(), "key"
     )

@@ -198,7 +198,7 @@ def test_sizes_are_read_as_people_write_them() -> None:
     assert size_bytes("24GB") == 24 * 10**9
     assert size_bytes("1.5gib") == 3 << 29
     for wrong in ("", "GB", "-1GB", "0GB", "24 apples"):
-        with pytest.raises(UserError, match="is no size"):
+        with pytest.raises(UserError, match="is not a size"):
             size_bytes(wrong)
 
 
@@ -259,8 +259,8 @@ def test_one_training_that_cannot_be_planned_leaves_the_others() -> None:
     variants = ["rl=lora:stage=grpo", "prefix:checkpointing=true", "pairs=lora:stage=dpo", "lora"]
     plan = plan_memory(configure(variants, folds=2, train={"max_length": 32, "micro_batch_size": 4}))
     written, kept, pairs, lora = plan.rows
-    assert "learns from what the model writes" in str(written.error)
-    assert kept.error == "`prefix` does not go with activation checkpointing"
+    assert "learns from generated answers" in str(written.error)
+    assert kept.error == "`prefix` does not support activation checkpointing"
     assert lora.planned is not None and (pairs.rows, lora.rows) == (8, 4)
 
 

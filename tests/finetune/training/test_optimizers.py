@@ -1,7 +1,6 @@
 """Parameter groups, optimizers by name, and the course of the rate."""
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -35,7 +34,7 @@ def test_matrices_decay_and_biases_and_gains_do_not() -> None:
 
 def test_rates_fall_layer_by_layer_down_to_the_embeddings() -> None:
     model = random_model("llama").requires_grad_(True)
-    found = by_name(model, replace(SETTINGS, layer_decay=0.5))
+    found = by_name(model, SETTINGS.model_copy(update={"layer_decay": 0.5}))
     assert found["model.layers.1.mlp.up_proj.weight"][0] == pytest.approx(1e-2)
     assert found["model.layers.0.mlp.up_proj.weight"][0] == pytest.approx(5e-3)
     assert found["model.embed_tokens.weight"][0] == pytest.approx(2.5e-3)
@@ -44,7 +43,7 @@ def test_rates_fall_layer_by_layer_down_to_the_embeddings() -> None:
 
 def test_adapters_follow_the_layers_they_stand_in() -> None:
     model = get_peft_model(random_model("qwen3"), LoraConfig(r=2, target_modules="all-linear"))
-    found = by_name(model, replace(SETTINGS, layer_decay=0.1))
+    found = by_name(model, SETTINGS.model_copy(update={"layer_decay": 0.1}))
     assert {("layers.0." in name, round(rate, 6)) for name, (rate, _) in found.items()} == {(True, 1e-3), (False, 1e-2)}
 
 
@@ -52,7 +51,7 @@ def test_a_method_can_scale_the_rate_of_a_parameter() -> None:
     model = random_model("llama").requires_grad_(False)
     weight = model.model.layers[0].mlp.up_proj.weight.requires_grad_()
     weight.lr_scale = 16.0
-    (group,) = parameter_groups(model, replace(SETTINGS, layer_decay=0.5))
+    (group,) = parameter_groups(model, SETTINGS.model_copy(update={"layer_decay": 0.5}))
     assert group["lr"] == pytest.approx(1e-2 * 16 * 0.5)
     assert group["params"][0] is weight
 
@@ -74,7 +73,7 @@ def test_every_optimizer_lowers_a_loss(name: str) -> None:
     torch.manual_seed(0)
     layer = torch.nn.Linear(64, 80)  # large enough for states of 8 bits
     given = TrainingArguments(output_dir="unused", optim=optimizer_name(name), learning_rate=1e-2, use_cpu=True)
-    optimizer = make_optimizer(layer, replace(SETTINGS, weight_decay=0.0), given)
+    optimizer = make_optimizer(layer, SETTINGS.model_copy(update={"weight_decay": 0.0}), given)
     inputs, wanted = torch.randn(32, 64), torch.randn(32, 80)
     losses = []
     for _ in range(12):
@@ -87,7 +86,7 @@ def test_every_optimizer_lowers_a_loss(name: str) -> None:
 
 
 def rates(steps: int = 20, **settings: Any) -> list[float]:
-    factor = schedule(replace(SETTINGS, **settings), steps)
+    factor = schedule(SETTINGS.model_copy(update=settings), steps)
     return [factor(step) for step in range(steps + 1)]
 
 

@@ -15,7 +15,6 @@ import tiny_models as tiny
 import torch
 from safetensors.torch import load_file
 
-from harness import settings
 from harness.comparison.curve import read_curve
 from harness.config.parse import configure
 from harness.errors import UserError
@@ -81,7 +80,7 @@ def job_for(
     return TrainJob(
         base=tiny.tiny_base(root / "llama", bits=bits, dtype=dtype),
         method=method_of(root, name, **hyperparameters),
-        training=replace(SETTINGS, **settings),
+        training=SETTINGS.model_copy(update=settings),
         examples=examples,
         saves="checkpoint" if name == "full" else "delta",
         output=output / "artifact",
@@ -402,7 +401,7 @@ def test_checkpointed_activations_and_packed_rows_give_the_same_losses(root: Pat
 def test_prefix_tuning_is_not_checkpointed(root: Path, tmp_path: Path) -> None:
     job = job_for(root, tmp_path, "peft", hyperparameters={"type": "PREFIX_TUNING", "num_virtual_tokens": 4})
     with pytest.raises(UserError, match="cannot be trained with activation checkpointing"):
-        train(replace(job, training=replace(job.training, checkpointing=True, steps=1)))
+        train(replace(job, training=job.training.model_copy(update={"checkpointing": True, "steps": 1})))
 
 
 # Held-out rows
@@ -587,7 +586,7 @@ def test_weights_that_give_no_number_any_more_are_not_kept_as_good(
         if isinstance(event, Advanced) and event.done == 3:
             monkeypatch.setattr(loop, "CHECKPOINT_EVERY_SECONDS", 1e9)
 
-    rates = replace(job.training, lr=1e-3, schedule="staged", rates=(1.0, 1.0, 1e33))
+    rates = job.training.model_copy(update={"lr": 1e-3, "schedule": "staged", "rates": (1.0, 1.0, 1e33)})
     with pytest.raises(loop.Diverged, match=r"the weights of step 2 are in") as caught:
         train(replace(job, training=rates), seldom)
     (kept,) = tmp_path.glob("artifact-step-*")
@@ -667,7 +666,7 @@ def test_a_tracker_that_is_not_there_is_named_with_how_to_get_it(monkeypatch: py
     with pytest.raises(UserError, match="unknown tracker") as caught:
         configure(["base"], report_to="tensorbord")
     assert "tensorboard" in str(caught.value.hint)
-    monkeypatch.setattr(settings, "find_spec", lambda name: None)
+    monkeypatch.setattr("harness.config.config.find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs the package `mlflow`") as caught:
         configure(["base"], report_to="mlflow")
     assert caught.value.hint == "pip install mlflow"
