@@ -197,8 +197,8 @@ def test_the_command_tells_what_it_cannot_do(tmp_path: Path) -> None:
 
 PREPARE = """
 import json, socket, sys
-from harness.preparation import prepare
-from harness.spec import configure
+from harness.config.parse import configure
+from harness.prepare.prepare import prepare
 
 if sys.argv[2] == "blocked":
     class Blocked(socket.socket):

@@ -13,8 +13,8 @@ pytestmark = pytest.mark.hub
 PREPARE = """
 import json, sys
 from harness import UserError
-from harness.preparation import prepare
-from harness.spec import configure
+from harness.config.parse import configure
+from harness.prepare.prepare import prepare
 
 for data, columns, *stage in json.loads(sys.argv[1]):
     told = {"data": data, "columns": columns, **dict(zip(["stage"], stage))}

@@ -18,10 +18,10 @@ COMPARE = """
 import sys, time
 from pathlib import Path
 began = time.perf_counter()
-from harness.comparison import Comparison
-from harness.progress import Progress
-from harness.sink import Sink
-from harness.spec import configure
+from harness.comparison.receive import Sink
+from harness.comparison.run import Comparison
+from harness.config.parse import configure
+from harness.report.progress import Progress
 
 model, task, folder, fresh = sys.argv[1:]
 take = Sink.take
@@ -50,8 +50,8 @@ from pathlib import Path
 began = time.perf_counter()
 import peft.tuners.lora, torch, transformers
 from harness.jobs import Base
-from harness.models import load_base
-from harness.snapshot import find_model
+from harness.data.model_files import find_model
+from harness.models.load import load_base
 load_base(Base(find_model(sys.argv[1]).folder, "cpu", sys.argv[2]))
 print("seconds", time.perf_counter() - began)
 """

@@ -203,7 +203,7 @@ def guide_perplexity(folder: Path, text: str, window: int, stride: int) -> float
 
 
 def test_every_task_gives_numbers_and_token_ppl_is_that_of_the_guide(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_process: None
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folder = save_tiny(tmp_path / "model")
@@ -222,8 +222,8 @@ def test_every_task_gives_numbers_and_token_ppl_is_that_of_the_guide(
 
 
 REAL = """
-from harness.registry import find, load_task
-from harness.render import render
+from harness.prompts.render import render
+from harness.registry.find import find, load_task
 
 def items(name, **parameters):
     return render(name, load_task(find("task", name), parameters))

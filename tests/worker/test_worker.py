@@ -72,7 +72,6 @@ def broken(model):
 def torn(model):
     # dies amid a message that is longer than any buffer between the processes
     import threading
-    from harness import worker
     (frame,) = [f.f_locals for f in frames() if f.f_code.co_name == "_work"]
     connection = frame["connection"]
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
@@ -241,7 +240,7 @@ def test_a_lock_that_the_server_holds_outlives_the_parents_own_descriptor(server
 SCRIPT = """
 import pickle, sys
 from harness import UserError
-from harness.worker import Server
+from harness.worker.server import Server
 
 print("imported", flush=True)
 with Server() as server:
