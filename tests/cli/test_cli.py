@@ -66,6 +66,8 @@ def test_flags_become_the_configuration(asked: dict[str, Any]) -> None:
             "lm-eval",
             "--engine",
             "plain",
+            "--batch-size",
+            "3",
             "--baseline",
             "l",
             "-o",
@@ -79,7 +81,7 @@ def test_flags_become_the_configuration(asked: dict[str, Any]) -> None:
     assert config == configure(
         ["base", "l=lora:rank=8"], tasks=["mini_gsm8k", "mini_mmlu"], limit=50, num_fewshot=2, seed=3, device="cpu",
         train={"data": "mini_gsm8k", "samples": 100, "steps": 10, "lr": 1e-4}, dtype="float32", numerics="lm-eval",
-        engine="plain", baseline="l", output_dir="out",
+        engine="plain", batch_size=3, baseline="l", output_dir="out",
     )  # fmt: skip
 
 

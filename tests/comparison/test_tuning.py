@@ -92,7 +92,9 @@ def test_what_goes_on_from_a_failed_training_is_not_trained_from_what_an_earlier
     assert session.missing(then) is None
 
 
-def test_a_method_is_trained_with_the_rate_that_did_best_and_the_trials_are_on_record(tmp_path: Path) -> None:
+def test_a_method_is_trained_with_the_rate_that_did_best_and_the_trials_are_on_record(
+    tmp_path: Path, in_process: None
+) -> None:
     config = configure(
         ["lora"],
         tasks=["mini_gsm8k"],

@@ -202,7 +202,9 @@ def test_sizes_are_read_as_people_write_them() -> None:
             size_bytes(wrong)
 
 
-def test_a_plan_says_what_fits_and_how_many_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_says_what_fits_and_how_many_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], in_process: None
+) -> None:
     SMALL.save_pretrained(tmp_path)  # a configuration alone: neither weights nor a tokenizer
     asked = ["plan", "lora", "qlora", "full", "-m", str(tmp_path), "--max-length", "256", "--train-batch-size", "8"]
     assert main([*asked, "--memory", "300MB", "--format", "json", "-q"]) == 0
@@ -226,7 +228,7 @@ def test_a_plan_fits_on_eighty_columns(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "peak" in said
 
 
-def test_the_largest_micro_batch_is_the_last_that_fits() -> None:
+def test_the_largest_micro_batch_is_the_last_that_fits(in_process: None) -> None:
     plan = plan_memory(configure(["lora"], train={"max_length": 64, "batch_size": 4}), memory="200MB")
     (row,) = plan.rows
     assert row.planned is not None
@@ -246,7 +248,7 @@ def test_only_what_is_trained_can_be_planned() -> None:
         plan_memory(configure(["base"]))
 
 
-def test_what_a_method_cannot_do_without_weights_is_said_in_its_row() -> None:
+def test_what_a_method_cannot_do_without_weights_is_said_in_its_row(in_process: None) -> None:
     plan = plan_memory(configure(["lora", "lora:rank=100000"], train={"max_length": 32}))
     good, bad = plan.rows
     assert good.error is None
@@ -255,7 +257,7 @@ def test_what_a_method_cannot_do_without_weights_is_said_in_its_row() -> None:
     assert "rank" in bad.error
 
 
-def test_one_training_that_cannot_be_planned_leaves_the_others() -> None:
+def test_one_training_that_cannot_be_planned_leaves_the_others(in_process: None) -> None:
     variants = ["rl=lora:stage=grpo", "prefix:checkpointing=true", "pairs=lora:stage=dpo", "lora"]
     plan = plan_memory(configure(variants, folds=2, train={"max_length": 32, "micro_batch_size": 4}))
     written, kept, pairs, lora = plan.rows
