@@ -1,4 +1,4 @@
-"""What needs more than a CPU and a minute is skipped where it cannot run, and the last lines of a run say what was left out."""
+"""Fixtures of all tests. Tests that need more than a CPU and a minute are skipped where they cannot run; the end of a run lists why."""
 
 import os
 import shutil
@@ -15,11 +15,11 @@ MADE_UP_HUB = Path(__file__).parent / "hub"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skips what this machine lacks, and slow or parity tests unless `-m` asks for them."""
+    """Skips tests that need something this machine lacks, and slow or parity tests unless `-m` selects them."""
     lacking = {
         "slow": "" if config.option.markexpr else "slow: `python -m pytest -m slow` runs them",
         "parity": "" if "parity" in config.option.markexpr else "parity: `make parity` runs them",
-        "gpu": "" if shutil.which("nvidia-smi") else "gpu: there is none",
+        "gpu": "" if shutil.which("nvidia-smi") else "gpu: this machine has none",
         "browser": "" if shutil.which("chromium") else "browser: chromium is not installed",
         "hub": "" if os.environ.get(HUB) else f"hub: {HUB} does not name the local Hub's folder",
     }
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Says what was left out and why."""
+    """Prints how many tests were skipped, by reason."""
     reasons = Counter(
         report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", [])
     )
@@ -42,7 +42,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Nothing that a test remembers between runs reaches the user's own folder."""
+    """Keeps the caches of tests out of the user's own folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HARNESS_HOME", str(tmp_path_factory.mktemp("home")))
         yield
@@ -50,7 +50,7 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def hub_endpoint() -> Iterator[str]:
-    """Address of a local stand-in for the Hub, served from the folder in HARNESS_TEST_HUB."""
+    """Serves the folder in HARNESS_TEST_HUB as a local stand-in for the Hub and returns its address."""
     if not os.environ.get(HUB):
         pytest.skip(f"hub: {HUB} does not name the local Hub's folder")
     command = [sys.executable, str(Path(os.environ[HUB]) / "serve"), "--port", "0"]
@@ -85,14 +85,14 @@ def _fetched(hub_endpoint: str, _hub_home: Path, tmp_path_factory: pytest.TempPa
 
 @pytest.fixture
 def real_rows(_fetched: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """GSM8K, HumanEval and MMLU, read by this process: libraries take the Hub's address once, when they are imported."""
+    """Lets this process read GSM8K, HumanEval and MMLU from fetched files, because libraries read the Hub's address only when imported."""
     monkeypatch.setenv("HARNESS_DATA", str(_fetched))
     return _fetched
 
 
 @pytest.fixture
 def hub(hub_endpoint: str, _hub_home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The local Hub's address, with the environment of child processes pointed at it."""
+    """Points child processes at the local Hub and returns its address."""
     for name, value in _hub_variables(hub_endpoint, _hub_home).items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("HARNESS_DATA", raising=False)
@@ -101,7 +101,7 @@ def hub(hub_endpoint: str, _hub_home: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def made_up_hub(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of made-up rows in Hub layout, read in place of the Hub."""
+    """Replaces the Hub by the folder of made-up rows and returns that folder."""
     monkeypatch.setenv("HARNESS_DATA", str(MADE_UP_HUB))
     return MADE_UP_HUB
 

@@ -1,4 +1,4 @@
-"""The guide in tasks/README.md: six examples of at most twelve lines, each with its file, each checked and two run."""
+"""The guide in tasks/README.md: six examples of at most twelve lines, with their files. All are checked, two are run."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ def examples() -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with the files that the examples read, as the guide gives them."""
+    """Writes the files that the examples read, as the guide shows them."""
     monkeypatch.chdir(tmp_path)
     for name, content in re.findall(r"^```\w+ (\S+)\n(.*?)^```", GUIDE.read_text("utf-8"), re.DOTALL | re.MULTILINE):
         Path(name).write_text(content, encoding="utf-8")

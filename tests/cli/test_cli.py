@@ -1,4 +1,4 @@
-"""What people type, what comes back, and which exit code."""
+"""The command line: arguments, output and exit codes."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """`comparison.run` replaced: what it was asked is kept, and the run it returns can be chosen."""
+    """Replaces `comparison.run`: records its arguments and returns `asked["run"]`."""
     asked: dict[str, Any] = {"run": example_run()}
 
     def run(config: Any, *, progress: Any, fresh: bool, command: str) -> Any:
@@ -163,7 +163,7 @@ def test_a_bug_shows_its_traceback_and_exits_3(
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_the_users_to_mend(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_is_a_user_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def run(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device", "runs/x")
 
@@ -191,7 +191,7 @@ def test_a_dry_run_prints_a_file_that_asks_for_the_same(
     assert configure(file=Path("again.yaml")) == configure(["base", "lora:rank=4"], limit=7)
 
 
-def test_ls_and_show_tell_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ls_and_show_list_what_exists(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ls", "tasks"]) == 0 and "mini_gsm8k" in capsys.readouterr().out
     assert main(["ls", "methods", "--format", "json"]) == 0
     assert "lora" in [row["name"] for row in json.loads(capsys.readouterr().out)]

@@ -1,4 +1,4 @@
-"""The main job, end to end, on the embedded model: what is printed, kept, continued and repeated."""
+"""The comparison, end to end, on the embedded model: output, saved files, continued runs and repeated runs."""
 
 import json
 import os
@@ -108,7 +108,7 @@ def test_the_same_command_reprints_and_starts_nothing(folder: Path, run: Run) ->
 
 
 def compare_again(folder: Path, *variants: str, **settings: Any) -> Run:
-    """Runs the comparison of `folder` with other settings, beside the first one."""
+    """Runs the comparison of `folder` again with other settings, into the same output directory."""
     return compare(*variants, tasks=TASKS, limit=12, train={"steps": 4}, output_dir=folder / "runs", **settings)
 
 
@@ -137,16 +137,23 @@ def test_a_killed_run_continues_to_the_same_bytes(tmp_path: Path, folder: Path, 
     finished = harness(tmp_path, "compare", "base", "lora", "qlora", *SHORT, "--format", "json")
     assert finished.returncode == 0, finished.stderr
     assert scores(Run.model_validate(json.loads(finished.stdout))) == scores(run)
-    (continued,) = (tmp_path / "runs").glob("*/run.json")  # a kill at once may leave a folder with nothing in it
+    (continued,) = (tmp_path / "runs").glob("*/run.json")  # a run killed at its start may leave an empty folder
     assert samples(continued.parent) == samples(undisturbed)
 
 
 def kill_once(folder: Path, ready: Callable[[], bool], whole_group: bool, *asked: str) -> None:
-    """Starts the comparison and kills it at a moment, with or without its group; nothing of it may stay."""
+    """Starts the comparison and kills it once `ready()` is true.
+
+    Args:
+        folder: Working directory.
+        ready: Asked every 10 ms.
+        whole_group: Kill the process group; else the parent alone, and its children must end within 5 s.
+        asked: Arguments of `harness compare`; none: those of `run`.
+    """
     begun = command("compare", *(asked or ("base", "lora", "qlora", *SHORT)))
     process = subprocess.Popen(begun, cwd=folder, start_new_session=True, stdout=-3, stderr=-3)
     while not ready():
-        assert process.poll() is None or asked, "it was done before it could be killed"
+        assert process.poll() is None or asked, "it finished before it could be killed"
         time.sleep(0.01)
     if whole_group and process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
@@ -200,7 +207,7 @@ def test_ctrl_c_leaves_with_130_and_the_command_that_continues(tmp_path: Path) -
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # a job in the background of a script ignores the signal, and so do its children
+        # a background job of a script ignores the signal, and its children inherit that
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
@@ -232,20 +239,20 @@ from harness import method
 
 @method
 def hungry(model, *, gib: int = 4096):
-    """Takes more memory than there is."""
+    """Allocates more memory than the machine has."""
     import torch
     model.waste = torch.ones(gib << 30, dtype=torch.uint8)
     return model
 
 @method
 def crashing(model):
-    """Ends its process."""
+    """Kills its process."""
     import os, signal
     os.kill(os.getpid(), signal.SIGKILL)
 
 @method
 def late(model):
-    """Trains, and ends its process when it is loaded again."""
+    """Trains, and kills its process when it is loaded again."""
     import os, pathlib, signal
     trained = pathlib.Path(__file__).with_name("trained")
     if trained.exists():
@@ -298,7 +305,7 @@ def capitals() -> Task:
 """
 
 
-def test_from_python_the_same_things_happen_without_a_main_guard(tmp_path: Path) -> None:
+def test_a_python_script_without_a_main_guard_evaluates_and_trains(tmp_path: Path) -> None:
     (tmp_path / "capitals.py").write_text(CUSTOM)
     (tmp_path / "script.py").write_text(
         "import harness\n"
@@ -314,7 +321,7 @@ def test_from_python_the_same_things_happen_without_a_main_guard(tmp_path: Path)
     assert done.stdout.count("exact_match") == 1
 
 
-def test_python_users_get_the_error_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_api_raises_user_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="unknown task"):
         evaluate("base", tasks=["mini_mlu"])

@@ -1,4 +1,4 @@
-"""From invented samples to scores, differences and verdicts that can be checked by hand."""
+"""Synthetic samples become scores, differences and verdicts that can be checked by hand."""
 
 import math
 from typing import Any
@@ -58,7 +58,7 @@ def test_scores_are_those_of_the_samples_in_the_order_of_tasks_and_metrics() -> 
     assert all(s.low is not None and s.value is not None and s.low < s.value and s.protocol == PROTOCOL for s in scores)
 
 
-def test_groups_and_their_macro_average_are_told() -> None:
+def test_groups_and_their_macro_average_are_reported() -> None:
     acc = counted().scores["lora"][0]
     assert [(group.name, group.n) for group in acc.groups] == [("a", 10), ("b", 30)]
     assert acc.groups[0].value == 1.0 and acc.macro == pytest.approx((1 + 2 / 3) / 2)
@@ -83,7 +83,7 @@ def test_holm_counts_the_headline_differences_shown_and_no_others() -> None:
 
 
 def test_the_verdict_is_of_the_adjusted_p() -> None:
-    """Six samples more right: p = 0.031 alone, 0.062 beside another difference as weak."""
+    """Six more samples are right: p = 0.031 alone, 0.062 with another difference of the same size."""
     rows = {
         name: {"qa": lines("acc", ones(right), length=[1.0] * 40), "sums": ROWS["base"]["sums"]}
         for name, right in {"base": 10, "lora": 16, "full": 16}.items()
@@ -104,7 +104,7 @@ def test_comparisons_are_all_pairs_of_headlines() -> None:
     assert [c.p_holm for c in tallied.comparisons] == pytest.approx(adjusted)
 
 
-def test_another_baseline_turns_the_differences_round() -> None:
+def test_another_baseline_reverses_the_differences() -> None:
     tallied = counted(baseline="lora")
     base, lora = tallied.scores["base"][0].delta, tallied.scores["lora"][0].delta
     assert lora is None and base is not None and (base.value, base.verdict) == (-0.5, "worse")
@@ -142,7 +142,7 @@ def test_a_single_sample_is_scored() -> None:
     assert tallied.scores["lora"][2].low is None and tallied.scores["lora"][2].delta is None
 
 
-def test_a_value_that_the_sums_do_not_allow_is_no_number_and_no_crash() -> None:
+def test_a_value_that_cannot_be_computed_is_nan_and_no_crash() -> None:
     import math
 
     for value in (lambda sums: sums[0] / sums[1], lambda sums: math.log(sums[1])):
@@ -217,7 +217,7 @@ def test_a_failing_metric_shows_the_authors_line_and_the_sample() -> None:
     assert error.value.hint == "metric `broken` failed on sample `row-7`"
 
 
-def test_a_metric_that_gives_no_number_is_the_authors_error_too() -> None:
+def test_a_metric_that_returns_no_number_is_the_authors_error_too() -> None:
     task = scored("qa", Metric("none", score=lambda output, sample: None))  # type: ignore[arg-type, return-value]
     raw = Raw(0, prompt_tokens=1, truncated=False, tokens=1, texts=("x",))
     with pytest.raises(UserError, match="TypeError") as error:

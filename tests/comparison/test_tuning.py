@@ -1,4 +1,4 @@
-"""Learning rates that are tried: as many for every method, the best one kept, the others' weights thrown away."""
+"""Learning-rate search: as many trials for every method, the best trial kept, the weights of the others deleted."""
 
 import json
 import math
@@ -23,7 +23,7 @@ pytest.importorskip("optuna")
 
 
 @pytest.mark.parametrize("trials", [2, 3, 5, 8])
-def test_the_budget_is_kept_and_the_methods_own_rate_is_tried_first(trials: int) -> None:
+def test_the_budget_is_kept_and_the_methods_own_learning_rate_is_tried_first(trials: int) -> None:
     tried: list[float] = []
 
     def loss_of(lr: float) -> float:
@@ -37,12 +37,12 @@ def test_the_budget_is_kept_and_the_methods_own_rate_is_tried_first(trials: int)
     assert all(1e-4 / 31 <= lr <= 1e-4 * 31 for lr in tried)
 
 
-def test_the_same_losses_lead_to_the_same_rates() -> None:
+def test_the_same_losses_lead_to_the_same_learning_rates() -> None:
     first, second = (tune(2e-5, 6, lambda lr: abs(math.log10(lr) + 4)) for _ in range(2))
     assert first == second
 
 
-def test_a_training_that_fails_is_no_choice() -> None:
+def test_a_failed_trial_is_never_chosen() -> None:
     found = tune(1e-3, 3, lambda lr: None if lr > 5e-4 else lr)
     assert found is not None and found.lr == 3.3e-4
     assert [trial.validation_loss is None for trial in found.trials] == [True, False, True]
@@ -57,7 +57,7 @@ def test_without_optuna_the_user_is_told_what_to_install(monkeypatch: pytest.Mon
 
 
 def failing(tmp_path: Path, *variants: str, **settings: Any) -> tuple[Comparison, list[Any]]:
-    """A comparison none of whose trainings works out, and the jobs that it gives away."""
+    """Returns a comparison in which every training run fails, and the list of jobs that it starts."""
     jobs: list[Any] = []
 
     class Broken:
@@ -71,7 +71,7 @@ def failing(tmp_path: Path, *variants: str, **settings: Any) -> tuple[Comparison
     return Comparison(session, Broken(), Progress(), ""), jobs  # type: ignore[arg-type]
 
 
-def test_rates_that_all_fail_are_tried_once_for_all_seeds(tmp_path: Path) -> None:
+def test_learning_rates_that_all_fail_are_tried_once_for_all_seeds(tmp_path: Path) -> None:
     comparison, jobs = failing(tmp_path, "lora", tune_lr=2, seeds=3)
     comparison.train_all()
     assert len(jobs) == 2
@@ -79,7 +79,7 @@ def test_rates_that_all_fail_are_tried_once_for_all_seeds(tmp_path: Path) -> Non
     assert errors == ["no rate that was tried could be trained with"] * 3
 
 
-def test_what_goes_on_from_a_failed_training_is_not_trained_from_what_an_earlier_attempt_left(tmp_path: Path) -> None:
+def test_a_start_whose_training_failed_is_not_taken_from_an_earlier_attempt(tmp_path: Path) -> None:
     comparison, jobs = failing(tmp_path, "first=lora", "then=lora:rank=4,start=first")
     session = comparison.session
     first, then = session.prepared.trainings
@@ -92,7 +92,7 @@ def test_what_goes_on_from_a_failed_training_is_not_trained_from_what_an_earlier
     assert session.missing(then) is None
 
 
-def test_a_method_is_trained_with_the_rate_that_did_best_and_the_trials_are_on_record(
+def test_a_method_is_trained_with_the_best_learning_rate_and_the_trials_are_recorded(
     tmp_path: Path, in_process: None
 ) -> None:
     config = configure(
@@ -109,8 +109,8 @@ def test_a_method_is_trained_with_the_rate_that_did_best_and_the_trials_are_on_r
     assert train is not None and len(train.tuning) == 2
     best = min(train.tuning, key=lambda trial: trial.validation_loss or math.inf)
     assert train.lr == best.lr and train.validation_loss == best.validation_loss
-    assert train.reused  # the trial with that rate is the training
+    assert train.reused  # the trial with that learning rate is the training run
     figures = sorted(artifact.parent.glob("*/trained.json"))
-    assert len(figures) == 3  # two trials and the training
+    assert len(figures) == 3  # two trials and the training run
     hollow = [path.parent for path in figures if not (path.parent / "adapter_model.safetensors").exists()]
     assert len(hollow) == 1 and json.loads((hollow[0] / "trained.json").read_text())["trained"]["validation_loss"]

@@ -1,4 +1,4 @@
-"""A run with invented numbers and every shape a report must draw: four variants, seven tasks, one failure if asked."""
+"""A synthetic run with every case that a report must show: four variants, seven tasks, and one failure on request."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ COSTS: dict[str, tuple[float, int, int, int, float, float]] = {
 
 
 def example_run(*names: str, tasks: int = 7, fail: str | None = None, **changes: Any) -> Run:
-    """A finished run.
+    """Makes a finished run.
 
     Args:
         names: Variants, the first one the baseline; `base`, `lora` and `qlora` by default.

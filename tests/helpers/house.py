@@ -1,7 +1,7 @@
-"""The house as its imports draw it: which room imports from which. As a program, prints the graph:
+"""The graph of imports between rooms. As a program, prints it:
 
-python tests/helpers/house.py            modules and arrows of each room
-python tests/helpers/house.py --arrows   every arrow, with the modules behind it
+python tests/helpers/house.py            modules and imports of each room
+python tests/helpers/house.py --arrows   every import between two rooms, by module
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ ORDER = (
 )
 """A room imports only from rooms before it, and from itself."""
 LEAVES = ("tasks", "finetune")
-"""Task and method files: they import the public names alone, and nobody imports them."""
+"""Task and method files: they import only the public names, and no module imports them."""
 HEAVY = ("torch", "transformers", "peft", "datasets")
-"""Packages that take seconds to import, and that hold a GPU or threads."""
+"""Packages that take seconds to import, or hold a GPU or threads."""
 FACADE = "harness"
-"""The public names, loaded lazily: everybody may import them, they import from everywhere."""
+"""The public names, loaded lazily: every module may import them, and they import from every room."""
 
 
 def modules() -> dict[str, Path]:
-    """Every module by its import path, the outer folders under the name that they are installed by."""
+    """Returns every module by its import path; modules of the outer folders by their installed names."""
     found = {}
     for folder, prefix in (
         ("harness", "harness"),
@@ -46,13 +46,13 @@ def modules() -> dict[str, Path]:
         for path in sorted((ROOT / folder).rglob("*.py")):
             parts = path.relative_to(ROOT / folder).with_suffix("").parts
             if folder == "harness" and parts[0] in ("tasks", "finetune", "leaderboards"):
-                continue  # links to the outer folders, which are walked on their own
+                continue  # links to the outer folders, which are walked separately
             found[".".join((prefix, *(part for part in parts if part != "__init__")))] = path
     return found
 
 
 def room_of(module: str) -> str:
-    """The room of a module; task files, and method files, are rooms of leaves that nobody imports.
+    """Returns the room of a module; task files and method files are rooms that no module imports.
 
     Example:
         >>> room_of("harness.comparison.run"), room_of("harness.finetune.training.loss"), room_of("harness.finetune.lora")
@@ -67,7 +67,7 @@ def room_of(module: str) -> str:
 
 
 def imports_of(path: Path, known: Iterable[str], public: Iterable[str]) -> set[str]:
-    """Modules of ours that a file imports at run time; what stands under `if TYPE_CHECKING:` is left out."""
+    """Returns our modules that a file imports at run time; imports under `if TYPE_CHECKING:` are left out."""
     tree, known, public = ast.parse(path.read_text(encoding="utf-8")), set(known), set(public)
     for_types = _for_types(tree)
     found: set[str] = set()
@@ -85,7 +85,7 @@ def imports_of(path: Path, known: Iterable[str], public: Iterable[str]) -> set[s
 
 
 def heavy_imports(path: Path) -> set[str]:
-    """Which of the heavy packages a file imports anywhere, inside functions too."""
+    """Returns the heavy packages that a file imports anywhere, also inside functions."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for_types, found = _for_types(tree), set()
     for node in ast.walk(tree):
@@ -99,7 +99,7 @@ def heavy_imports(path: Path) -> set[str]:
 
 
 def _for_types(tree: ast.Module) -> set[ast.AST]:
-    """What stands under `if TYPE_CHECKING:`."""
+    """Returns all nodes under `if TYPE_CHECKING:`."""
     return {
         inner
         for node in ast.walk(tree)
@@ -109,13 +109,13 @@ def _for_types(tree: ast.Module) -> set[ast.AST]:
 
 
 def classes_of(path: Path) -> list[str]:
-    """Names of the classes that a module defines at its top, without a leading underscore."""
+    """Returns the public classes that a module defines at its top level."""
     body = ast.parse(path.read_text(encoding="utf-8")).body
     return [node.name for node in body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
 
 
 def copy_of_the_package(folder: Path) -> Path:
-    """A copy of the package that can be imported from `folder`, weights and data left out."""
+    """Copies the package to `folder`, from where it can be imported, without weights and data."""
     for name in ("harness", "tasks", "finetune", "leaderboards"):
         ignored = shutil.ignore_patterns("__pycache__", "*.safetensors", "results", "data_files")
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignored)
@@ -129,11 +129,11 @@ for module in sys.argv[1:]:
     if found := [name for name in {HEAVY} if name in sys.modules]:
         sys.exit(module + " imports " + ", ".join(found))
 """
-"""A program that imports the modules in its arguments one by one and stops at the first that brings a heavy package along."""
+"""A program that imports the modules named in its arguments one by one and stops at the first that imports a heavy package."""
 
 
 def arrows(paths: Mapping[str, Path], public: Iterable[str]) -> dict[tuple[str, str], set[tuple[str, str]]]:
-    """By pair of rooms, the imports between them: (importing module, imported module)."""
+    """Returns, for each pair of rooms, the imports between them: (importing module, imported module)."""
     found: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
     for module, path in paths.items():
         for imported in imports_of(path, paths, public):
@@ -144,7 +144,7 @@ def arrows(paths: Mapping[str, Path], public: Iterable[str]) -> dict[tuple[str, 
 
 
 def cycles(pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
-    """Groups of rooms that import from one another, directly or on a way around (Tarjan's components above one room).
+    """Returns groups of rooms that import from one another, directly or through other rooms (strongly connected components).
 
     Example:
         >>> cycles([("a", "b"), ("b", "c"), ("c", "b")])

@@ -1,4 +1,4 @@
-"""Run comparisons with less around them: jobs in this process, and timing cut short.
+"""Cheaper comparisons: jobs run in this process, and timing is short.
 
 A worker takes 6 s of CPU time to import torch, transformers and peft; timing three variants of the tiny model takes 20 s.
 Tests that check neither use these helpers. The real worker and the full timing are tested in tests/worker and in
@@ -73,7 +73,9 @@ class InProcess:
             raise
         except Exception as error:
             failed = server._failure(error, getattr(job, "output", None))
-            kind = UserError(failed.error, failed.hint) if failed.is_users else JobFailed(failed.error, failed.traceback)
+            kind = (
+                UserError(failed.error, failed.hint) if failed.is_users else JobFailed(failed.error, failed.traceback)
+            )
             raise kind from error
 
 

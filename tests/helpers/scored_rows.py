@@ -1,4 +1,4 @@
-"""Invented tasks and lines of samples files, with scores that can be checked by hand."""
+"""Synthetic tasks and lines of samples files, with scores that can be checked by hand."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def scored(name: str, *metrics: Metric, path: str = "x.py") -> ScoredTask:
 
 
 def lines(metric: str, values: list[Any], *, groups: str = "", cut: int = 0, **others: Any) -> list[dict[str, Any]]:
-    """Lines of a samples file."""
+    """Makes lines of a samples file."""
     return [
         {
             "id": str(number),

@@ -1,4 +1,4 @@
-"""Random models of real shapes, small enough for a second each, and the few lines that tests need to run them."""
+"""Small random models of real architectures, and helpers that make jobs, requests and adapters for them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _CORPUS = [
 
 @functools.cache
 def tiny_tokenizer(*, adds_bos: bool = False, bos: bool = True) -> Any:
-    """A byte-level BPE tokenizer of at most 512 tokens."""
+    """Trains a byte-level BPE tokenizer of at most 512 tokens."""
     inner = Tokenizer(models.BPE(unk_token=None))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
@@ -51,10 +51,10 @@ def tiny_tokenizer(*, adds_bos: bool = False, bos: bool = True) -> Any:
 
 
 def tiny_config(shape: Shape = "llama", *, hidden: int = 64, layers: int = 2, context: int = 256) -> PretrainedConfig:
-    """A configuration of one of the shapes, with grouped heads where the shape has them."""
+    """Returns a configuration of one of the architectures, with grouped heads where it has them."""
     tokens = {"vocab_size": len(tiny_tokenizer()), "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
     if shape == "gpt2":
-        # dropout is off, so that trainings of all shapes can be compared bit by bit
+        # no dropout, so that training runs can be compared bit by bit
         quiet = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
         return GPT2Config(n_embd=hidden, n_layer=layers, n_head=4, n_positions=context, **quiet, **tokens)
     sizes = {
@@ -64,7 +64,7 @@ def tiny_config(shape: Shape = "llama", *, hidden: int = 64, layers: int = 2, co
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": context,
-        "initializer_range": 0.08,  # wide enough that logits differ and greedy texts vary
+        "initializer_range": 0.08,  # large enough that logits differ and greedy texts vary
     }
     return Qwen3Config(head_dim=16, **sizes, **tokens) if shape == "qwen3" else LlamaConfig(**sizes, **tokens)
 
@@ -72,7 +72,7 @@ def tiny_config(shape: Shape = "llama", *, hidden: int = 64, layers: int = 2, co
 def save_tiny(
     folder: Path, shape: Shape = "llama", *, seed: int = 0, adds_bos: bool = False, dtype: str = "float32", **sizes: int
 ) -> Path:
-    """Saves a random model with its tokenizer, as `from_pretrained` takes it."""
+    """Saves a random model with its tokenizer, for `from_pretrained`."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(tiny_config(shape, **sizes)).to(getattr(torch, dtype))
     model.save_pretrained(folder)
@@ -81,12 +81,12 @@ def save_tiny(
 
 
 def tiny_base(folder: Path, *, bits: Literal[4, 8] | None = None, dtype: str = "float32") -> Base:
-    """The base in a folder, on CPU."""
+    """Returns the base in a folder, on the CPU."""
     return Base(folder, "cpu", dtype, QUANT_OF_BITS[bits])
 
 
 def save_random_lora(folder: Path, base: Base, *, seed: int = 1, scale: float = 0.1, **options: Any) -> Path:
-    """A LoRA adapter that was never trained but changes what the model says."""
+    """Saves an untrained LoRA adapter that changes the model's outputs."""
     from peft import LoraConfig, get_peft_model
 
     from harness.models.load import load_base
@@ -102,7 +102,7 @@ def save_random_lora(folder: Path, base: Base, *, seed: int = 1, scale: float = 
 
 
 def built_in(name: str, **hyperparameters: Any) -> Method:
-    """A method of the package, as a job names it."""
+    """Returns a built-in method as a job names it."""
     from harness.registry.find import find
 
     entry = find("method", name)
@@ -110,39 +110,39 @@ def built_in(name: str, **hyperparameters: Any) -> Method:
 
 
 def from_file(path: Path, name: str, **hyperparameters: Any) -> Method:
-    """A method of a user's file, as a job names it."""
+    """Returns a method from a user's file as a job names it."""
     return Method(name, path, None, hyperparameters)
 
 
 def choose(context: str | Sequence[str], continuations: Sequence[str], id: str = "0") -> Request:
-    """A multiple-choice request; `context` may be one a choice."""
+    """Makes a multiple-choice request; `context` may be a list with one context for each choice."""
     contexts = (context,) if isinstance(context, str) else tuple(context)
     return Request(id, "choose", contexts, tuple(continuations))
 
 
 def text(content: str, id: str = "0") -> Request:
-    """A perplexity request."""
+    """Makes a perplexity request."""
     return Request(id, "text", ("",), (content,))
 
 
 def generate(prompt: str, id: str = "0", *, max_tokens: int = 12, **options: Any) -> Request:
-    """A generation request."""
+    """Makes a generation request."""
     return Request(id, "generate", (prompt,), max_tokens=max_tokens, **options)
 
 
 def task(*requests: Request) -> TaskRequests:
-    """Requests as one task."""
+    """Makes one task of the requests."""
     return TaskRequests("toy", requests)
 
 
 @functools.cache
 def words(count: int, seed: int = 0) -> str:
-    """So many random words, the same ones for the same seed."""
+    """Returns `count` random words, the same for the same seed."""
     vocabulary = " ".join(_CORPUS).split()
     picks = torch.randint(0, len(vocabulary), (count,), generator=torch.Generator().manual_seed(seed))
     return " ".join(vocabulary[pick] for pick in picks)
 
 
 def bare(base: Base) -> Recipe:
-    """The base itself."""
+    """Returns the recipe of the bare base."""
     return Recipe(base)

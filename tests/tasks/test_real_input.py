@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from in_process import command
 from tiny_models import save_tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
@@ -19,8 +19,9 @@ pytestmark = pytest.mark.hub
 
 
 def compare(folder: Path, *arguments: str) -> Run:
-    command = [sys.executable, "-m", "harness", "compare", *arguments, "--format", "json"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=900)
+    """Runs the command in a process of its own: libraries read the Hub's address only when they are imported."""
+    asked = command("compare", *arguments, "--format", "json")
+    done = subprocess.run(asked, cwd=folder, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     return Run.model_validate(json.loads(done.stdout))
 
@@ -65,7 +66,7 @@ def test_loglikelihoods_of_200_real_questions_are_those_of_a_plain_forward(hub: 
 
 
 def plain_model(model: Path, folder: Path, name: str, artifact: str | None) -> torch.nn.Module:
-    """The variant as anybody would load it, nothing of ours involved."""
+    """Loads the variant with transformers and peft alone."""
     options = {}
     if name == "qlora":
         options["quantization_config"] = BitsAndBytesConfig(

@@ -1,4 +1,4 @@
-"""Looks at held-out rows, and batches cut into parts of like length."""
+"""Evaluations on held-out rows, and batches split into micro-batches of similar length."""
 
 import math
 from typing import Any
@@ -42,11 +42,11 @@ def test_a_headline_without_a_number_is_no_number() -> None:
     assert math.isnan(headline(metric, ITEMS, RAWS))
 
 
-def test_looks_are_ten_unless_said_otherwise() -> None:
+def test_there_are_ten_evaluations_by_default() -> None:
     assert [distance(250, None), distance(3, None), distance(250, 7)] == [25, 1, 7]
 
 
-def test_a_look_leaves_draws_dropout_and_gradients_as_they_were() -> None:
+def test_an_evaluation_leaves_random_state_dropout_and_gradients_unchanged() -> None:
     model: Any = get_peft_model(random_model("llama"), LoraConfig(r=2, lora_dropout=0.5, target_modules="all-linear"))
     model.train()
     torch.manual_seed(3)
@@ -65,7 +65,9 @@ ROWS = st.lists(st.integers(1, 300).map(lambda n: {"length": n}), min_size=1, ma
 
 
 @given(ROWS, st.integers(1, 40), st.sampled_from([0, 5, 100, 10_000]))
-def test_parts_hold_every_row_once_and_no_more_than_fit(rows: list[dict[str, int]], most: int, overhead: int) -> None:
+def test_micro_batches_hold_every_row_once_and_no_more_than_fit(
+    rows: list[dict[str, int]], most: int, overhead: int
+) -> None:
     parts = split(rows, most, overhead, 1000)
     assert sorted(id(row) for part in parts for row in part) == sorted(map(id, rows))
     assert all(0 < len(part) <= most for part in parts)
@@ -75,7 +77,9 @@ def test_parts_hold_every_row_once_and_no_more_than_fit(rows: list[dict[str, int
 
 
 @given(ROWS, st.sampled_from([0, 20, 100]))
-def test_parts_cost_no_more_than_the_whole_or_single_rows(rows: list[dict[str, int]], overhead: int) -> None:
+def test_micro_batches_cost_no_more_than_the_whole_batch_or_single_rows(
+    rows: list[dict[str, int]], overhead: int
+) -> None:
     def cost(parts: list[list[dict[str, int]]]) -> int:
         return sum(len(part) * max(map(length, part)) + overhead for part in parts)
 
