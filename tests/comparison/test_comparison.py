@@ -308,15 +308,18 @@ def capitals() -> Task:
 def test_a_python_script_without_a_main_guard_evaluates_and_trains(tmp_path: Path) -> None:
     (tmp_path / "capitals.py").write_text(CUSTOM)
     (tmp_path / "script.py").write_text(
+        "import sys\n"
         "import harness\n"
         "row = harness.evaluate('base', tasks=['./capitals.py'])\n"
         "print(row.scores[0].metric, row.scores[0].n)\n"
         "print(harness.train('lora:rank=4', tasks=['./capitals.py'], train={'steps': 2}))\n"
+        "print('torch' in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    first, artifact = done.stdout.splitlines()
+    first, artifact, torch_is_here = done.stdout.splitlines()
     assert first == "exact_match 2"
+    assert torch_is_here == "False"
     assert (tmp_path / artifact / "adapter_model.safetensors").is_file()
     assert done.stdout.count("exact_match") == 1
 

@@ -139,6 +139,7 @@ def test_the_environment_is_reported(server: Server) -> None:
     assert told["device"] == "cpu"
     assert told["dtype"] == "float32"
     assert set(told["packages"]) == {"torch", "transformers", "peft", "bitsandbytes"}
+    assert {type(version) for version in told["packages"].values()} == {str}, "another type imports torch in the parent"
     json.dumps(told)
     assert server.run(EnvironmentJob("cpu", "bfloat16"))["mixed_precision"], "what is trained is kept in float32"
 
