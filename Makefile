@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: .venv/made
 	$(BIN)/harness compare base lora qlora
 
-# Two processes of one thread each; the one that is done takes tests over from the other, so that both end together.
+# Two processes of one thread each; an idle process takes over tests from the other one.
 test: .venv/made
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 

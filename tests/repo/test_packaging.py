@@ -55,10 +55,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     import shutil
 
     place = tmp_path_factory.mktemp("wheel")
-    left = shutil.ignore_patterns(
-        ".git", ".venv", "runs", "build", "dist", "*.egg-info", ".*_cache", "__pycache__", "tests"
-    )
-    shutil.copytree(ROOT, place / "source", symlinks=True, ignore=left)
+    left = shutil.ignore_patterns(".git", ".venv", "build", "dist", "*.egg-info", ".*_cache", "__pycache__", "tests")
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        return left(folder, names) | ({"runs"} if Path(folder) == ROOT else set())  # harness/runs is a package
+
+    shutil.copytree(ROOT, place / "source", symlinks=True, ignore=ignored)
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(place)]
     done = subprocess.run([*command, str(place / "source")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
