@@ -306,7 +306,7 @@ def test_the_loss_of_labelled_tokens_and_its_gradients_are_those_of_whole_logits
     labels[:, :2] = -100  # the prompt has two tokens
     sums = label_loss(model, {"input_ids": ids, "attention_mask": mask, "labels": labels})
     whole = model(input_ids=ids, attention_mask=mask, labels=labels).loss * (labels != -100).sum()
-    assert float(sums) == pytest.approx(float(whole), rel=1e-6)
+    assert sums.item() == pytest.approx(whole.item(), rel=1e-6)
     ours, theirs = torch.autograd.grad(sums, learned), torch.autograd.grad(whole, learned)
     largest = max(float(gradient.abs().max()) for gradient in theirs)
     assert max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True)) < 1e-5 * largest
