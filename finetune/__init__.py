@@ -1,1 +1,1 @@
-"""Ways of fine-tuning, one file each, and what they share: training, file formats, loss curves."""
+"""Fine-tuning methods, one file each, and their shared code: training, file formats, loss curves."""

@@ -1,8 +1,9 @@
-"""Bottleneck adapters: small two-layer networks behind the parts of each decoder layer.
+"""Bottleneck adapters: small two-layer networks after the sublayers of each decoder layer.
 
-Papers: Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", 2019 (arXiv 1902.00751): behind the attention and
-behind the feed-forward part; Pfeiffer et al., "AdapterFusion", 2020 (arXiv 2005.00247): behind the feed-forward part alone,
-at half the cost. They start as the identity. Being non-linear they cannot be merged, and cost time at every token.
+Papers: Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", 2019 (arXiv 1902.00751): after the attention
+and after the feed-forward part; Pfeiffer et al., "AdapterFusion", 2020 (arXiv 2005.00247): after the feed-forward part
+only, at half the cost. Adapters start as the identity. They are non-linear, so they cannot be merged and cost time at
+every token.
 
 Example:
     harness compare base adapter adapter:kind=pfeiffer,size=32
@@ -27,29 +28,29 @@ def adapter(
     activation: str = "gelu",
     quant: Literal["nf4", "nf4_single", "fp4", "fp4_single", "int8"] | None = None,
 ) -> Any:
-    """Bottlenecks of `size` units, by default the model's width divided by `reduction`; `quant`: on a small base."""
+    """Bottlenecks of `size` units (default: the model's width / `reduction`); `quant`: quantization of the base."""
     from transformers.activations import ACT2FN
 
     width = model.config.get_text_config().hidden_size
     size = width // max(1, reduction) if size is None else size
     if not 0 < size < width:
-        raise UserError(f"a bottleneck of {size} units in a model {width} wide", hint=f"`size`: 1 to {width - 1}")
+        raise UserError(f"a bottleneck of {size} units in a model of width {width}", hint=f"`size`: 1 to {width - 1}")
     if activation not in ACT2FN:
-        raise UserError(f"unknown activation `{activation}`", hint="one of " + ", ".join(sorted(ACT2FN)))
+        raise UserError(f"unknown activation `{activation}`", hint="use one of " + ", ".join(sorted(ACT2FN)))
     model.requires_grad_(False)
     for layer in decoder_layers(model)[1]:
         attention, feedforward = _outputs(layer, width)
         for part in (attention, feedforward) if kind == "houlsby" else (feedforward,):
             if not part:
-                what = "feed-forward part" if part is feedforward else "attention"
-                raise UserError(f"`{type(layer).__name__}` has no {what} to put an adapter behind", hint="try `lora`")
+                missing = "feed-forward part" if part is feedforward else "attention"
+                raise UserError(f"`{type(layer).__name__}` has no {missing} to put an adapter after", hint="try `lora`")
             part[-1].bottleneck = Bottleneck(width, size, ACT2FN[activation]).to(next(layer.parameters()).device)
             part[-1].register_forward_hook(_through_bottleneck)
     return model
 
 
 class Bottleneck(nn.Module):
-    """Adds to what it is given; nothing at the start."""
+    """Adds a two-layer network's output to its input; the output is zero at the start."""
 
     def __init__(self, width: int, size: int, activation: nn.Module) -> None:
         super().__init__()
@@ -63,13 +64,13 @@ class Bottleneck(nn.Module):
 
 
 def _through_bottleneck(module: Any, inputs: Any, output: Any) -> Any:
-    if isinstance(output, tuple):  # a mixture of experts may tell how they were chosen
+    if isinstance(output, tuple):  # a mixture of experts may also return its router's output
         return (module.bottleneck(output[0]), *output[1:])
     return module.bottleneck(output)
 
 
 def _outputs(layer: nn.Module, width: int) -> tuple[list[Any], list[Any]]:
-    """What gives the layer's width, in the attention and elsewhere; a mixture of experts counts as one."""
+    """Finds modules as wide as the model, in the attention and elsewhere; a mixture of experts is one."""
     modules = dict(layer.named_modules())
     mixtures = tuple(f"{name}." for name, module in modules.items() if hasattr(module, "experts"))
     wide = {name for name, module in modules.items() if width in (vars(module).get(n) for n in ("out_features", "nf"))}

@@ -1,8 +1,9 @@
-"""BitFit: the biases are trained, and nothing else.
+"""BitFit: trains the biases only.
 
-Paper: Ben Zaken et al., "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked Language-models", 2021
-(arXiv 2106.10199). For models that have biases, such as GPT-2, OPT, Qwen2 or Phi. Llama, Mistral and Qwen3 have none:
-`add=true` gives every linear layer of the decoder a bias that starts at zero. Merging changes nothing.
+Paper: Ben Zaken et al., "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked Language-models",
+2021 (arXiv 2106.10199). For models that have biases, such as GPT-2, OPT, Qwen2 or Phi. Llama, Mistral and Qwen3 have
+none: `add=true` gives every linear layer of the decoder a bias that starts at zero. The biases are part of the model,
+so merging changes nothing.
 
 Example:
     harness compare base bitfit:add=true lora
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @method(lr=1e-3, parameters="the biases that the model has (and with add: out for each linear layer without one)")
 def bitfit(model: Module, *, add: bool = False) -> Module:
-    """All biases are trained; `add`: linear layers of the decoder without one get it."""
+    """Trains all biases; `add` gives a bias to linear layers of the decoder that have none."""
     import torch
     from torch.nn import Linear, Parameter
 

@@ -1,7 +1,8 @@
-"""DoRA: the length of each row of a weight is trained by itself, LoRA turns its direction.
+"""DoRA: trains the length of each row of a weight separately; LoRA changes the direction.
 
-Paper: Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation", 2024 (arXiv 2402.09353). Often a little better than LoRA
-at small ranks; slower and larger while training, and several times slower to generate with until it is merged.
+Paper: Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation", 2024 (arXiv 2402.09353). Often a little better than
+LoRA at small ranks. Training is slower and needs more memory; generation is several times slower until the adapter is
+merged.
 
 Example:
     harness compare lora dora dora@merged
@@ -12,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness import linear_layers, method
+from harness import method
+from harness.finetune._peft import add_lora
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -28,16 +30,7 @@ def dora(
     target_modules: str | Sequence[str] = "all-linear",
     layers: Sequence[int] | None = None,
 ) -> Module:
-    """LoRA on directions, and a trained length for each output; `alpha` defaults to twice the rank."""
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        use_dora=True,
-        r=rank,
-        lora_alpha=2 * rank if alpha is None else alpha,
-        lora_dropout=dropout,
-        target_modules=linear_layers(model, target_modules, layers=layers, rank=rank),
+    """LoRA on directions and a trained length for each output; `alpha` defaults to twice the rank."""
+    return add_lora(
+        model, rank=rank, alpha=alpha, dropout=dropout, target_modules=target_modules, layers=layers, use_dora=True
     )
-    adapted: Module = get_peft_model(model, config)
-    return adapted

@@ -1,8 +1,9 @@
-"""Layer freezing: the upper layers are trained, the rest of the model stays as it is.
+"""Layer freezing: trains the top layers and leaves the rest of the model unchanged.
 
-What is below the first trained layer needs no gradients, so few layers cost little memory and time. Lee et al., "What Would
-Elsa Do? Freezing Layers During Transformer Fine-Tuning", 2019 (arXiv 1911.03090): a quarter of the layers comes close to all
-of them. Artifacts are as large as the weights they train; merging is putting them in their places.
+Layers below the first trained one need no gradients, so training few layers costs little memory and time. Lee et al.,
+"What Would Elsa Do? Freezing Layers During Transformer Fine-Tuning", 2019 (arXiv 1911.03090): a quarter of the layers
+comes close to all of them. An artifact is as large as the weights that were trained; merging puts these weights into
+the model.
 
 Example:
     harness compare base freeze freeze:layers=4,head=true freeze:pattern=down_proj
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @method(
     lr=5e-5,
-    parameters="every weight of the top layers and the final norm (head, embeddings), or what the pattern finds",
+    parameters="every weight of the top layers and the final norm (head, embeddings), or the parameters that match the pattern",
 )
 def freeze(
     model: Module,
@@ -33,7 +34,7 @@ def freeze(
     embeddings: bool = False,
     pattern: str | None = None,
 ) -> Module:
-    """The top `layers` and the final norm are trained; or the parameters in whose names `pattern` is found."""
+    """Trains the top `layers` and the final norm, or the parameters whose names match `pattern` (a regex)."""
     model.requires_grad_(False)
     if pattern is not None:
         trained = _matching(model, pattern)
@@ -42,7 +43,8 @@ def freeze(
     for parameter in trained:
         if not parameter.is_floating_point():
             raise UserError(
-                "weights of a quantized base cannot be trained themselves", hint="`qlora` trains beside them"
+                "the weights of a quantized base cannot be trained",
+                hint="use `qlora`, which trains matrices beside them",
             )
         parameter.requires_grad_(True)
     return model
@@ -54,11 +56,11 @@ def _matching(model: Module, pattern: str) -> list[Tensor]:
         trained: list[Tensor] = [parameter for name, parameter in names.items() if re.search(pattern, name)]
     except re.error as error:
         raise UserError(
-            f"`{pattern}` is no regular expression: {error}", hint="for example `pattern=down_proj`"
+            f"`{pattern}` is not a regular expression: {error}", hint="for example `pattern=down_proj`"
         ) from None
     if not trained:
         few = ", ".join([*names][:: len(names) // 4 or 1])
-        raise UserError(f"no parameter has `{pattern}` in its name", hint=f"some of the {len(names)}: {few}")
+        raise UserError(f"no parameter name matches `{pattern}`", hint=f"some of the {len(names)} names: {few}")
     return trained
 
 
@@ -67,7 +69,7 @@ def _top(model: Any, layers: int, *, norm: bool, head: bool, embeddings: bool) -
     if not 0 <= layers <= len(decoders):
         raise UserError(f"cannot train {layers} layers", hint=f"this model has {len(decoders)}")
     modules = list(decoders)[len(decoders) - layers :]
-    if norm:  # that of embeddings comes before the layers
+    if norm:  # except a norm of the embeddings, which is before the layers
         outside = (name for name in norm_layers(model) if not name.startswith(f"{stack}.") and "embed" not in name)
         modules += [model.get_submodule(name) for name in outside]
     modules += [model.get_output_embeddings()] * head + [model.get_input_embeddings()] * embeddings

@@ -1,4 +1,4 @@
-"""Full fine-tuning: every weight is trained. The yardstick that the others are held against.
+"""Full fine-tuning: trains every weight. The baseline for the other methods.
 
 Learning rate: about a tenth of LoRA's (Schulman et al., "LoRA Without Regret", 2025).
 
@@ -18,5 +18,5 @@ if TYPE_CHECKING:
 
 @method(lr=2e-5, mergeable=False, saves="checkpoint", parameters="all")
 def full(model: Module) -> Module:
-    """Every weight is trained; the artifact is a whole checkpoint."""
+    """Trains every weight; the artifact is a whole checkpoint."""
     return model.requires_grad_(True)

@@ -1,11 +1,11 @@
-"""Lily: low-rank matrices that layers share, mixed anew for every token.
+"""Lily: low-rank matrices shared by layers and mixed for each token.
 
-Paper: Zhong et al., "Low-Rank Interconnected Adaptation across Layers", 2024 (arXiv 2407.09946). Neighbouring layers share the
-first matrix, all layers the second ones, whose mixture a router picks: a higher rank for the same parameters. As the mixture
-depends on the token, it cannot be merged.
+Paper: Zhong et al., "Low-Rank Interconnected Adaptation across Layers", 2024 (arXiv 2407.09946). Neighbouring layers
+share the first matrix; all layers share the second ones, which a router mixes: a higher rank for the same number of
+parameters. The mixture depends on the token, so it cannot be merged.
 
-Not peft's Lily: that one averages the mixture over all tokens of a batch, so that what a model says depends on the texts
-beside it and on words still to come. Here each token is routed by itself.
+This is not peft's Lily, which averages the mixture over all tokens of a batch: there a model's output depends on the
+other texts of the batch and on later tokens. Here each token is routed separately.
 
 Example:
     harness compare lora lily lily:stride=4,matrices=4
@@ -34,16 +34,16 @@ def lily(
     target_modules: str | Sequence[str] = "all-linear",
     layers: Sequence[int] | None = None,
 ) -> nn.Module:
-    """Shared low-rank matrices and a router; `stride` neighbouring layers share the first one."""
+    """Shared low-rank matrices and a router; `stride` neighbouring layers share the first matrix."""
     if stride < 1 or matrices < 2:
-        raise ValueError("`stride` is 1 or more, and there are 2 `matrices` or more to mix")
+        raise ValueError("`stride` must be 1 or more and `matrices` 2 or more")
     names = linear_layers(model, target_modules, layers=layers, rank=rank)
     alike: dict[tuple[str, int, int], list[Any]] = {}
     for path, module in model.named_modules():
         if path in names or path.rpartition(".")[2] in names:
             conv = hasattr(module, "nf")  # GPT-2's transposed linear layer
             if not conv and not hasattr(module, "in_features"):
-                raise ValueError(f"`{path}` is no linear layer, and only those are adapted")
+                raise ValueError(f"`{path}` is not a linear layer; only linear layers can be adapted")
             sizes = (module.nx, module.nf) if conv else (module.in_features, module.out_features)
             alike.setdefault((path.rpartition(".")[2], *sizes), []).append(module)
     model.requires_grad_(False)
@@ -58,7 +58,7 @@ def lily(
 
 
 class Mixture(nn.Module):
-    """What a layer adds to its output; nothing at the start."""
+    """Computes the term added to a layer's output; it is zero at the start."""
 
     def __init__(self, first: nn.Linear, second: nn.Linear, matrices: int, scale: float) -> None:
         super().__init__()

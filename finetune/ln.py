@@ -1,7 +1,8 @@
-"""LN-tuning: the weights (and biases) of the norms are trained, and nothing else.
+"""LN-tuning: trains the weights (and biases) of the norms only.
 
-Paper: Zhao et al., "Tuning LayerNorm in Attention: Towards Efficient Multi-Modal LLM Finetuning", 2023 (arXiv 2312.11420).
-Fewer parameters than almost any other method, and no cost when it runs: the norms are overwritten, so merging changes nothing.
+Paper: Zhao et al., "Tuning LayerNorm in Attention: Towards Efficient Multi-Modal LLM Finetuning", 2023 (arXiv
+2312.11420). Fewer parameters than almost any other method, and no cost at inference: the norms are part of the model,
+so merging changes nothing.
 
 Example:
     harness compare base ln:lr=3e-3 lora
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @method(lr=1e-3, parameters="width (twice with biases) of each norm")
 def ln(model: Module) -> Module:
-    """The weights and biases of all norms are trained."""
+    """Trains the weights and biases of all norms."""
     norms = norm_layers(model)
     if not norms:
         raise UserError(f"`{type(model).__name__}` has no norms with weights", hint="train `bitfit` or `lora` instead")

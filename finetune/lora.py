@@ -1,8 +1,8 @@
 """LoRA: low-rank matrices beside frozen weights.
 
 Paper: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021 (arXiv 2106.09685). All linear layers by
-default: attention alone loses even at equal parameters (Schulman et al., "LoRA Without Regret", 2025). The method to hold
-the others against.
+default: attention only is worse even with as many parameters (Schulman et al., "LoRA Without Regret", 2025). The
+baseline for the other parameter-efficient methods.
 
 Example:
     harness compare base lora:rank=8 lora:rank=64 lora:target_modules=attention lora:layers=-1+-2
@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness import linear_layers, method
+from harness import method
+from harness.finetune._peft import add_lora
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -30,14 +31,4 @@ def lora(
     layers: Sequence[int] | None = None,
 ) -> Module:
     """Low-rank matrices beside every linear layer; `alpha` defaults to twice the rank."""
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=rank,
-        lora_alpha=2 * rank if alpha is None else alpha,
-        lora_dropout=dropout,
-        target_modules=linear_layers(model, target_modules, layers=layers, rank=rank),
-    )
-    adapted: Module = get_peft_model(model, config)
-    return adapted
+    return add_lora(model, rank=rank, alpha=alpha, dropout=dropout, target_modules=target_modules, layers=layers)

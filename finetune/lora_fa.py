@@ -1,8 +1,8 @@
-"""LoRA-FA: the first matrix of LoRA stays at its random start, only the second one is trained.
+"""LoRA-FA: LoRA with a fixed random first matrix; only the second matrix is trained.
 
 Paper: Zhang et al., "LoRA-FA: Memory-efficient Low-rank Adaptation for Large Language Models Fine-tuning", 2023 (arXiv
-2308.03303). A weight's input need not be kept for the backward pass, only its `rank` projections: for long sequences
-without activation checkpointing. The random matrices are part of the adapter and saved with it.
+2308.03303). The backward pass needs only the `rank` projections of a layer's input, not the input: for long sequences
+without activation checkpointing. The random matrices are part of the adapter and are saved with it.
 
 Example:
     harness compare lora lora_fa
@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness import linear_layers, method
+from harness import method
+from harness.finetune._peft import add_lora
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -30,16 +31,7 @@ def lora_fa(
     layers: Sequence[int] | None = None,
 ) -> Module:
     """LoRA with a frozen random first matrix; `alpha` defaults to twice the rank."""
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=rank,
-        lora_alpha=2 * rank if alpha is None else alpha,
-        lora_dropout=dropout,
-        target_modules=linear_layers(model, target_modules, layers=layers, rank=rank),
-    )
-    adapted: Module = get_peft_model(model, config)
+    adapted = add_lora(model, rank=rank, alpha=alpha, dropout=dropout, target_modules=target_modules, layers=layers)
     for name, parameter in adapted.named_parameters():
         if ".lora_A." in name:
             parameter.requires_grad_(False)

@@ -1,8 +1,8 @@
-"""LoRA+: the second matrix of LoRA learns at a higher rate than the first.
+"""LoRA+: LoRA with a higher learning rate for the second matrix than for the first.
 
-Paper: Hayou et al., "LoRA+: Efficient Low Rank Adaptation of Large Models", 2024 (arXiv 2402.12354). With equal rates the
-matrix that starts at zero moves too slowly in wide models; a ratio near 16 is the paper's advice. The rate given is that
-of the first matrix.
+Paper: Hayou et al., "LoRA+: Efficient Low Rank Adaptation of Large Models", 2024 (arXiv 2402.12354). With equal
+learning rates, the matrix that starts at zero changes too slowly in wide models; the paper recommends a ratio near 16.
+`lr` is the learning rate of the first matrix.
 
 Example:
     harness compare lora lora_plus lora_plus:ratio=4
@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness import linear_layers, method
+from harness import method
+from harness.finetune._peft import add_lora
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -30,19 +31,10 @@ def lora_plus(
     target_modules: str | Sequence[str] = "all-linear",
     layers: Sequence[int] | None = None,
 ) -> Module:
-    """LoRA with `ratio` times the rate for its second matrix; `alpha` defaults to twice the rank."""
-    from peft import LoraConfig, get_peft_model
-
+    """LoRA with `ratio` times the learning rate for its second matrix; `alpha` defaults to twice the rank."""
     if ratio <= 0:
-        raise ValueError(f"`ratio` is {ratio:g}: with it the second matrix would not learn")
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=rank,
-        lora_alpha=2 * rank if alpha is None else alpha,
-        lora_dropout=dropout,
-        target_modules=linear_layers(model, target_modules, layers=layers, rank=rank),
-    )
-    adapted: Module = get_peft_model(model, config)
+        raise ValueError(f"`ratio` is {ratio:g}, so the second matrix would not learn: it must be above 0")
+    adapted = add_lora(model, rank=rank, alpha=alpha, dropout=dropout, target_modules=target_modules, layers=layers)
     for name, parameter in adapted.named_parameters():
         if ".lora_B." in name:
             parameter.lr_scale = ratio  # type: ignore[attr-defined]

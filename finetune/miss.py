@@ -1,7 +1,7 @@
-"""MiSS: each layer's inputs are summed in shards of `rank`, and one small matrix acts on the sums.
+"""MiSS: sums each layer's inputs in shards of `rank` and applies one small matrix to the sums.
 
-Paper: Kang and Yin, "MiSS: Revisiting the Trade-off in LoRA with an Efficient Shard-Sharing Structure", 2024 (arXiv 2409.15371).
-One matrix where LoRA has two; among the best rows of peft's own comparison, at the speed of LoRA.
+Paper: Kang and Yin, "MiSS: Revisiting the Trade-off in LoRA with an Efficient Shard-Sharing Structure", 2024 (arXiv
+2409.15371). One matrix where LoRA has two. Among the best methods in peft's own comparison, as fast as LoRA.
 
 Example:
     harness compare lora miss miss:rank=16
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness import linear_layers, method
+from harness.finetune._peft import add_adapter
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -28,13 +29,12 @@ def miss(
     layers: Sequence[int] | None = None,
 ) -> Module:
     """One matrix of `rank` rows for each linear layer, shared by the shards of its inputs."""
-    from peft import MissConfig, get_peft_model
+    from peft import MissConfig
 
-    config = MissConfig(
-        task_type="CAUSAL_LM",
+    return add_adapter(
+        model,
+        MissConfig,
         r=rank,
         miss_dropout=dropout,
         target_modules=linear_layers(model, target_modules, layers=layers, rank=rank),
     )
-    adapted: Module = get_peft_model(model, config)
-    return adapted

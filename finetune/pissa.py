@@ -1,12 +1,12 @@
-"""PiSSA and OLoRA: LoRA that starts from a part of the weight itself instead of from nothing.
+"""PiSSA and OLoRA: LoRA that starts from a part of the weight instead of from zero.
 
-Papers: Meng et al., "PiSSA: Principal Singular Values and Singular Vectors Adaptation of Large Language Models", 2024 (arXiv
-2404.02948); Büyükakyüz, "OLoRA: Orthonormal Low-Rank Adaptation of Large Language Models", 2024 (arXiv 2406.01775). Both
-converge faster at first than LoRA; for short trainings.
+Papers: Meng et al., "PiSSA: Principal Singular Values and Singular Vectors Adaptation of Large Language Models", 2024
+(arXiv 2404.02948); Büyükakyüz, "OLoRA: Orthonormal Low-Rank Adaptation of Large Language Models", 2024 (arXiv
+2406.01775). Both converge faster at first than LoRA: for short training runs.
 
-The usual way takes that part out of the weight, which then is no base that other adapters share, and in 16 bits no longer
-adds up to it. Here the weight is left alone: the start stands beside it a second time, frozen and negative. What is saved
-is both as one LoRA of twice the rank, for the original base.
+The papers subtract that part from the weight. Then other adapters can no longer share the base, and in 16 bits the
+parts do not add up to the original weight. Here the weight does not change: a second, frozen LoRA with the negative of
+the start is added. Both are saved as one LoRA of twice the rank, for the original base.
 
 Example:
     harness compare lora pissa olora -S steps=100
@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness import linear_layers, method
+from harness.finetune._peft import add_adapter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,10 +67,10 @@ def olora(
 
 
 def _from_weights(model: Module, factors: Callable[[Tensor], tuple[Tensor, Tensor]], **options: Any) -> Module:
-    """LoRA that starts at `second @ first`, and beside it the same, frozen and negative."""
-    from peft import LoraConfig, get_peft_model
+    """Adds a LoRA that starts at `second @ first`, and a frozen one that stays at its negative."""
+    from peft import LoraConfig
 
-    adapted: Any = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **options))
+    adapted: Any = add_adapter(model, LoraConfig, **options)
     adapted.add_adapter("start", LoraConfig(task_type="CAUSAL_LM", **options))
     for module in adapted.modules():
         if hasattr(module, "lora_A") and "start" in module.lora_A:

@@ -1,8 +1,9 @@
-"""Prompt tuning: a few learned embeddings before the text; the model itself stays as it is.
+"""Prompt tuning: a few learned embeddings before the text; the model itself does not change.
 
-Paper: Lester et al., "The Power of Scale for Parameter-Efficient Prompt Tuning", 2021 (arXiv 2104.08691). The smallest of
-all artifacts; close to full fine-tuning on models of ten billion parameters, well below it on small ones. It starts as words
-drawn from the vocabulary, as a text of yours (`init=text,text=…`, repeated to fill), or at random.
+Paper: Lester et al., "The Power of Scale for Parameter-Efficient Prompt Tuning", 2021 (arXiv 2104.08691). The smallest
+artifacts of all methods. Close to full fine-tuning on models of ten billion parameters, well below it on small ones.
+The prompt starts as words drawn from the vocabulary, as a given text (`init=text,text=…`, repeated to fill), or at
+random.
 
 Example:
     harness compare base prompt "prompt:init=text,text=Answer with a number."
@@ -13,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from harness import method, starting_embeddings
+from harness.finetune._peft import add_prompt
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -22,11 +24,7 @@ if TYPE_CHECKING:
 def prompt(
     model: Module, *, tokens: int = 20, init: Literal["vocab", "text", "random"] = "vocab", text: str = ""
 ) -> Module:
-    """Learned embeddings before the text: `tokens` of them, that start as words, as a text, or at random."""
-    from peft import PromptTuningConfig, get_peft_model
+    """Learned embeddings of `tokens` tokens before the text; they start as words, as a text, or at random."""
+    from peft import PromptTuningConfig
 
-    start = starting_embeddings(model, tokens, init=init, text=text)
-    adapted = get_peft_model(model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=tokens))
-    adapted.prompt_encoder["default"].embedding.weight.data.copy_(start)
-    learner: Module = adapted
-    return learner
+    return add_prompt(model, PromptTuningConfig, starting_embeddings(model, tokens, init=init, text=text))

@@ -1,8 +1,8 @@
-"""P-tuning v2: learned keys and values before the text, in every layer, with no network behind them.
+"""P-tuning v2: learned keys and values before the text in every layer, without a network that generates them.
 
-Paper: Liu et al., "P-Tuning v2: Prompt Tuning Can Be Comparable to Fine-tuning Universally Across Scales and Tasks", 2021
-(arXiv 2110.07602). The one to try first of the prompt methods: as much is learned as by `prefix`, and what is trained is what is
-kept. It starts as what the model keeps of common words, of a text (`init=text,text=…`), or at random.
+Paper: Liu et al., "P-Tuning v2: Prompt Tuning Can Be Comparable to Fine-tuning Universally Across Scales and Tasks",
+2021 (arXiv 2110.07602). The prompt method to try first: it saves as much as `prefix` and trains only what it saves. The
+prefix starts as the model's keys and values of common words or of a text (`init=text,text=…`), or at random.
 
 Example:
     harness compare base ptuning_v2 ptuning_v2:tokens=50
@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from harness import method, starting_keys_and_values
+from harness.finetune._peft import add_prefix
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -22,19 +23,5 @@ if TYPE_CHECKING:
 def ptuning_v2(
     model: Module, *, tokens: int = 20, init: Literal["vocab", "text", "random"] = "vocab", text: str = ""
 ) -> Module:
-    """Keys and values before the text in every layer, that start as words, as a text, or at random."""
-    from peft import PrefixTuningConfig, get_peft_model
-
-    start = starting_keys_and_values(model, tokens, init=init, text=text)
-    _, layers, _, heads, dimension = start.shape
-    config = PrefixTuningConfig(
-        task_type="CAUSAL_LM",
-        num_virtual_tokens=tokens,
-        num_layers=layers,
-        num_attention_heads=heads,
-        token_dim=heads * dimension,
-    )
-    adapted = get_peft_model(model, config)
-    adapted.prompt_encoder["default"].embedding.weight.data.copy_(start.flatten(1))
-    learner: Module = adapted
-    return learner
+    """Keys and values before the text in every layer; they start as words, as a text, or at random."""
+    return add_prefix(model, starting_keys_and_values(model, tokens, init=init, text=text))

@@ -1,8 +1,8 @@
-"""QLoRA: LoRA on a base held in 4 bits (NF4 with double quantization), or in another small format.
+"""QLoRA: LoRA on a base in 4 bits (NF4 with double quantization) or in another quantized format.
 
 Paper: Dettmers et al., "QLoRA: Efficient Finetuning of Quantized LLMs", 2023 (arXiv 2305.14314). The base is quantized
 before the method sees it, on CPU as on GPU; `optimizer=paged_adamw_8bit` is the paper's optimizer. `qlora@merged`
-dequantizes, then merges: merging into 4-bit weights would round the adapter away.
+dequantizes, then merges: merging into 4-bit weights would lose most of the adapter to rounding.
 
 Example:
     harness compare base lora qlora qlora@merged qlora:quant=int8
@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from harness import linear_layers, method
+from harness import method
+from harness.finetune._peft import add_lora
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -30,17 +31,7 @@ def qlora(
     layers: Sequence[int] | None = None,
     quant: Literal["nf4", "nf4_single", "fp4", "fp4_single", "int8"] = "nf4",
 ) -> Module:
-    """Low-rank matrices beside a quantized base: `quant`; `_single` leaves the scales in float32."""
-    from peft import LoraConfig, get_peft_model
-
+    """Low-rank matrices beside a base in the format `quant`; `_single`: scales stay in float32."""
     if not getattr(model, "is_quantized", False):
-        raise ValueError(f"the base is to be in {quant}, and is not quantized")
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=rank,
-        lora_alpha=2 * rank if alpha is None else alpha,
-        lora_dropout=dropout,
-        target_modules=linear_layers(model, target_modules, layers=layers, rank=rank),
-    )
-    adapted: Module = get_peft_model(model, config)
-    return adapted
+        raise ValueError(f"the base must be in {quant}, but it is not quantized")
+    return add_lora(model, rank=rank, alpha=alpha, dropout=dropout, target_modules=target_modules, layers=layers)

@@ -1,8 +1,8 @@
-"""RandLoRA: changes of full rank, as trained mixtures of random low-rank matrices.
+"""RandLoRA: full-rank updates, as trained mixtures of random low-rank matrices.
 
-Paper: Albert et al., "RandLoRA: Full-rank parameter-efficient fine-tuning of large models", 2025 (arXiv 2502.00987). For tasks
-where LoRA's rank is too small; a smaller `rank` means more mixed matrices and more parameters. The random matrices are
-saved with the adapter, which makes it large on disk.
+Paper: Albert et al., "RandLoRA: Full-rank parameter-efficient fine-tuning of large models", 2025 (arXiv 2502.00987).
+For tasks where LoRA's rank is too small; a smaller `rank` means more mixed matrices and more parameters. The random
+matrices are saved with the adapter, so it is large on disk.
 
 Example:
     harness compare lora:rank=64 randlora
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness import linear_layers, method
+from harness.finetune._peft import add_adapter
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -29,15 +30,14 @@ def randlora(
     target_modules: str | Sequence[str] = "all-linear",
     layers: Sequence[int] | None = None,
 ) -> Module:
-    """Trained mixtures of random matrices of rank `rank`, times `scale`."""
-    from peft import RandLoraConfig, get_peft_model
+    """Trained mixtures of random matrices of rank `rank`, multiplied by `scale`."""
+    from peft import RandLoraConfig
 
-    config = RandLoraConfig(
-        task_type="CAUSAL_LM",
+    return add_adapter(
+        model,
+        RandLoraConfig,
         r=rank,
         randlora_alpha=round(scale * rank),
         randlora_dropout=dropout,
         target_modules=linear_layers(model, target_modules, layers=layers, rank=rank),
     )
-    adapted: Module = get_peft_model(model, config)
-    return adapted

@@ -1,8 +1,8 @@
 """rsLoRA: LoRA scaled by alpha / sqrt(rank), so that large ranks learn as fast as small ones.
 
-Paper: Kalajdzievski, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA", 2023 (arXiv 2312.03732). LoRA divides
-by the rank itself, which takes the gain out of high ranks. `alpha` stays as it is when the rank is changed; at rank 64
-the two scales are equal: 16 / sqrt(64) = 2.
+Paper: Kalajdzievski, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA", 2023 (arXiv 2312.03732). LoRA
+divides by the rank, which removes the gain of high ranks. Keep `alpha` when you change the rank. At rank 64 the scale
+equals LoRA's: 16 / sqrt(64) = 2.
 
 Example:
     harness compare lora:rank=64 rslora rslora:rank=256
@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness import linear_layers, method
+from harness import method
+from harness.finetune._peft import add_lora
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -29,16 +30,7 @@ def rslora(
     target_modules: str | Sequence[str] = "all-linear",
     layers: Sequence[int] | None = None,
 ) -> Module:
-    """LoRA with a scale that suits any rank; meant for high ones."""
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        use_rslora=True,
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules=linear_layers(model, target_modules, layers=layers, rank=rank),
+    """LoRA with a scale that suits any rank; for high ranks."""
+    return add_lora(
+        model, rank=rank, alpha=alpha, dropout=dropout, target_modules=target_modules, layers=layers, use_rslora=True
     )
-    adapted: Module = get_peft_model(model, config)
-    return adapted

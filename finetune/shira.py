@@ -1,7 +1,7 @@
-"""SHiRA: a few entries of each weight, picked at random, are trained themselves.
+"""SHiRA: trains a few randomly chosen entries of each weight.
 
-Paper: Bhardwaj et al., "Sparse High Rank Adapters", 2024 (arXiv 2406.13175). As many entries as LoRA of that rank has
-parameters, 1 to 2 % of the weights: changes of high rank that merge and unmerge in an instant.
+Paper: Bhardwaj et al., "Sparse High Rank Adapters", 2024 (arXiv 2406.13175). As many entries as a LoRA of that rank has
+parameters, 1 to 2 % of the weights: updates of high rank that are fast to merge and unmerge.
 
 Example:
     harness compare lora shira
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness import linear_layers, method
+from harness.finetune._peft import add_adapter
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -26,13 +27,12 @@ def shira(
     target_modules: str | Sequence[str] = "all-linear",
     layers: Sequence[int] | None = None,
 ) -> Module:
-    """Randomly picked entries of each weight, as many as LoRA of `rank` has; where is saved too."""
-    from peft import ShiraConfig, get_peft_model
+    """Random entries of each weight, as many as a LoRA of `rank` has parameters; their positions are saved too."""
+    from peft import ShiraConfig
 
-    config = ShiraConfig(
-        task_type="CAUSAL_LM",
+    return add_adapter(
+        model,
+        ShiraConfig,
         r=rank,
         target_modules=linear_layers(model, target_modules, layers=layers, rank=rank),
     )
-    adapted: Module = get_peft_model(model, config)
-    return adapted

@@ -1,7 +1,8 @@
-"""VeRA: one pair of random matrices for the whole model, and two trained vectors for each layer.
+"""VeRA: one pair of random matrices for the whole model and two trained vectors for each layer.
 
-Paper: Kopiczko et al., "VeRA: Vector-based Random Matrix Adaptation", 2023 (arXiv 2310.11454). For many adapters on one base:
-the vectors are tiny. The random matrices are saved with them, so that the adapter gives the same everywhere.
+Paper: Kopiczko et al., "VeRA: Vector-based Random Matrix Adaptation", 2023 (arXiv 2310.11454). For many adapters on one
+base: the vectors are very small. The random matrices are saved with them, so that the adapter works the same on every
+machine.
 
 Example:
     harness compare lora vera vera:rank=1024
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness import linear_layers, method
+from harness.finetune._peft import add_adapter
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -27,16 +29,15 @@ def vera(
     target_modules: str | Sequence[str] = "all-linear",
     layers: Sequence[int] | None = None,
 ) -> Module:
-    """Trained vectors around random matrices of rank `rank`, which all layers share."""
-    from peft import VeraConfig, get_peft_model
+    """Trained vectors around random matrices of rank `rank` that all layers share."""
+    from peft import VeraConfig
 
     if rank < 1:
         raise ValueError(f"a rank of {rank} has nothing to train")
-    config = VeraConfig(
-        task_type="CAUSAL_LM",
+    return add_adapter(
+        model,
+        VeraConfig,
         r=rank,
         vera_dropout=dropout,
         target_modules=linear_layers(model, target_modules, layers=layers),
     )
-    adapted: Module = get_peft_model(model, config)
-    return adapted

@@ -1,42 +1,16 @@
-"""Which way of fine-tuning is worth it, for this model, this data and this hardware.
+"""Compares ways of fine-tuning a model, on your data and your hardware.
 
-Tasks, methods and metrics are written with the names below; `compare()`, `evaluate()` and `train()` do what the
-commands of the same names do. Every name is loaded when it is first used, so that `import harness` stays quick.
+The names below are for files of tasks, methods and metrics; `compare()`, `evaluate()` and `train()` are the commands
+`compare`, `eval` and `train`. Names are loaded at first use, so that `import harness` is quick.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from harness.lazy import exports, loader
 
 __version__ = "0.1.0"
-
-_HOMES = {
-    "harness.api": (
-        "Choose Data Generate Message MethodFunction Metric Output Row Sample Source Task TaskFunction Text method task"
-    ),
-    "harness.errors": "UserError",
-    "harness.data.sources": "hub packaged rows",
-    "harness.models.soft_prompts": "starting_embeddings starting_keys_and_values",
-    "harness.prompts.labels": "label",
-    "harness.models.layers": "decoder_layers linear_layers norm_layers",
-    "harness.metrics": (
-        "acc acc_bytes acc_norm auc bits_per_byte bleu bleu_char bleu_ja bleu_ko bleu_zh byte_ppl choice_letter chrf"
-        " consistency distinct_1 distinct_2 distinct_3 em exact_match f1 flexible inst_loose inst_strict macro_f1"
-        " macro_precision macro_recall mae mc2 mcc meteor meteor_no_synonyms mse parsed passes_cases pearson"
-        " prompt_loose prompt_strict rmse rouge1 rouge2 rougeL rougeLsum self_bleu strict ter token_ppl word_ppl"
-    ),
-    "harness.metrics.entailment": "entailment_by",
-    "harness.metrics.judged": "reward_by",
-    "harness.metrics.labels": "label_metrics",
-    "harness.metrics.ngram": "bleu_for",
-    "harness.metrics.text_match": "matching",
-    "harness.results": "Run",
-    "harness.comparison.api": "compare evaluate train",
-}
-_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
-
-__all__ = sorted([*_HOME, "__version__"])
 
 if TYPE_CHECKING:
     from harness.api import Choose as Choose
@@ -121,13 +95,11 @@ if TYPE_CHECKING:
     from harness.prompts.labels import label as label
     from harness.results import Run as Run
 
+_HOMES = exports(__file__)
+__all__ = sorted([*_HOMES, "__version__"])
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'harness' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker that sees `__getattr__` accepts every name
+    __getattr__ = loader(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

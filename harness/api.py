@@ -1,7 +1,7 @@
-"""What an author writes with: samples, tasks, metrics, methods.
+"""The public names with which users write tasks, metrics and methods.
 
-A task is a function that returns a `Task`; a method is a function from a loaded model to a trainable one; a metric is
-a pure function from outputs to numbers. Nothing here imports torch, and nothing here runs anything.
+A task is a function that returns a `Task`; a method is a function from a loaded model to a trainable model; a metric is
+a pure function from outputs to numbers. This module imports no torch and runs nothing.
 
 Example:
     >>> @task
@@ -31,15 +31,18 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 Message = Mapping[str, str]
 Prompt = str | Sequence[Message]
-"""A text, or chat messages (`{"role": "user", "content": "…"}`). A last message of the assistant's is continued."""
+"""A text, or chat messages (`{"role": "user", "content": "…"}`). The model continues a last message of the assistant."""
 
 ShotsOrder = Literal["first", "seeded", "lm-eval", "lm-eval-spare"]
-"""Which solved examples a sample gets: the pool's first; drawn for each sample by itself; or drawn as
-lm-evaluation-harness draws them, one generator going through the rows in order (`-spare`: where its examples come from the
-split that it scores, one more is drawn and the sample itself dropped)."""
+"""How the solved examples of a sample are chosen.
+
+- `first`: the first ones.
+- `seeded`: a random draw that depends only on the sample.
+- `lm-eval`: as lm-evaluation-harness draws them, with one random generator over all rows in order.
+- `lm-eval-spare`: the same for examples from the scored split: one more is drawn, and the sample itself is dropped."""
 
 QUANTIZATIONS = ("nf4", "nf4_single", "fp4", "fp4_single", "int8")
-"""Formats a base can be held in: 4-bit with its scales quantized too, or not (`_single`); 8-bit."""
+"""Quantizations of a base: 4-bit with quantized scales, 4-bit with plain scales (`_single`), and 8-bit."""
 RESERVED_KEYS = (
     "lr",
     "steps",
@@ -79,12 +82,12 @@ RESERVED_KEYS = (
     "system",
     "template",
 )
-"""Keys of a variant that mean the same for every method; a method may not declare them."""
+"""Keys that every variant has, with the same meaning for all methods; a method may not declare them."""
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Where rows come from: what `hub()`, `packaged()` and local files are."""
+    """A source of rows, such as `hub()`, `packaged()` or a local file."""
 
     def load(self) -> Sequence[Row]:
         """All rows, in the order of the source."""
@@ -96,24 +99,25 @@ class Source(Protocol):
 
 
 Data = Sequence[Row] | Source | str | Path
-"""Rows, a source, `"hub:OWNER/NAME[:CONFIG[:SPLIT]]"`, or the path of a .jsonl, .json, .csv, .parquet or .txt file or of a
-folder of such files."""
+"""Rows, a source, `"hub:OWNER/NAME[:CONFIG[:SPLIT]]"`, or the path of a .jsonl, .json, .csv, .tsv, .parquet or .txt file
+or of a folder of such files."""
 
 
 @dataclass(frozen=True)
 class Generate:
-    """A sample scored on what the model writes after the prompt (greedy unless `temperature` > 0)."""
+    """A sample scored on the text that the model generates after the prompt (greedy unless `temperature` > 0)."""
 
     prompt: Prompt
     target: str | Sequence[str]
+    """The right answer, or several right answers."""
     stop: Sequence[str] = ()
     """Generation ends before the first of these strings, or at the end-of-sequence token."""
     max_tokens: int = 256
     samples: int = 1
-    """How many texts to draw; needs `temperature` > 0 when more than one."""
+    """Number of texts to generate; more than one needs `temperature` > 0."""
     temperature: float = 0.0
     top_p: float = 1.0
-    """Draws come from the likeliest tokens that hold this share of the probability."""
+    """Nucleus sampling: tokens are drawn from the most likely ones that together have this probability."""
     id: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
     """Row data that a metric needs."""
@@ -127,7 +131,7 @@ class Choose:
     """One context, or one context for each choice (winogrande)."""
     choices: Sequence[str]
     answer: int | Sequence[int]
-    """Index of the right choice, or of all right ones (mc2)."""
+    """Index of the right choice, or of all right choices (mc2)."""
     id: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
 
@@ -143,14 +147,16 @@ class Text:
 
     text: str
     window: int | None = None
-    """Tokens that the model sees at a time; None: its whole context."""
+    """Tokens per window; None: the context length of the model."""
     stride: int | None = None
-    """None: every token is scored once, the first after a prefix token and each window's first after one token
-    (lm-evaluation-harness). A number: windows start so many tokens apart, each scores what no window before it did, and the
-    first token of the text is not scored (what papers report)."""
+    """Tokens between the starts of two windows; each window scores only tokens that no earlier window scored.
+
+    With a number, the first token of the text is not scored (as papers report perplexity). None: as in
+    lm-evaluation-harness, every token is scored: the first token of the text after a prefix token, and the first token of
+    each later window after one token of context."""
     id: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """`original`: the text whose words and bytes are counted, where it is not the text scored."""
+    """`original`: the text whose words and bytes are counted, if it differs from the scored text."""
 
 
 Sample = Generate | Choose | Text
@@ -158,14 +164,14 @@ Sample = Generate | Choose | Text
 
 @dataclass(frozen=True)
 class Output:
-    """What a model gave for one sample, before any metric."""
+    """The output of a model for one sample, before any metric."""
 
     texts: tuple[str, ...] = ()
     """Generate: one text for each of `samples`, cut at the stop string."""
     loglikelihoods: tuple[float, ...] = ()
-    """Choose: one a choice, in nats; Text: one, of the whole text."""
+    """Choose: one per choice, in nats; Text: one, of the whole text."""
     is_greedy: tuple[bool, ...] = ()
-    """Choose: whether the choice is what greedy decoding would write."""
+    """Choose: whether greedy decoding would generate the choice."""
     tokens: int = 0
     """Tokens generated (Generate) or scored (Choose, Text)."""
 
@@ -177,22 +183,22 @@ Stats = tuple[float, ...]
 class Metric:
     """A number computed from outputs, in one of three forms.
 
-    - `score`: one number a sample, averaged.
-    - `stats` and `value`: numbers that are summed over samples and then turned into one (BLEU, perplexity). This is what
-      lets a corpus metric be resampled in milliseconds.
-    - `gather` and `whole`: whatever is wanted of each sample, and a number of all of that together, where sums do not
-      tell (AUC, diversity). Its interval comes from leaving out parts of the set.
+    - `score`: one number per sample; the metric is their mean.
+    - `stats` and `value`: numbers that are summed over samples, and a function of the sums (BLEU, perplexity). In this form
+      a corpus metric can be resampled in milliseconds.
+    - `gather` and `whole`: any data from each sample, and a function of the list of all of them, for metrics that are not
+      a function of sums (AUC, diversity). The confidence interval is computed by leaving out parts of the list.
 
     Args:
-        name: As shown in tables.
-        score: `(output, sample) -> float`; or, with the parameter names `(prediction, target)`, the first text and
-            the sample's target (the best of several targets counts).
+        name: The name in tables.
+        score: `(output, sample) -> float`; or, with the parameter names `(prediction, target)`, a function of the first
+            text and the sample's target (of several targets, the best score counts).
         stats: `(output, sample) -> tuple of floats`.
-        value: `(sum of stats) -> float`.
-        gather: `(output, sample) -> anything that JSON can hold`.
-        whole: `(list of what was gathered) -> float`.
+        value: `(sums of the stats) -> float`.
+        gather: `(output, sample) -> any JSON value`.
+        whole: `(list of gathered values) -> float`.
         higher_is_better: Direction of the arrow in tables.
-        bounds: Ends of its scale, which no interval of a score goes beyond.
+        bounds: Ends of the scale; confidence intervals are cut there.
 
     Raises:
         UserError: None of the forms is given, or more than one.
@@ -212,11 +218,16 @@ class Metric:
         if given not in ([1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 1]):
             raise UserError(
                 f"metric `{self.name}` needs either `score`, or `stats` and `value`, or `gather` and `whole`",
-                hint="score: one number a sample; stats + value: sums, such as BLEU; gather + whole: all at once, such as AUC",
+                hint="`score`: one number per sample; `stats` and `value`: a function of sums, such as BLEU;"
+                " `gather` and `whole`: a function of all samples, such as AUC",
             )
 
     def measure(self, output: Output, sample: Sample) -> Any:
-        """This metric of one sample: a number, the stats of a corpus metric, or what is gathered for the whole."""
+        """Applies the metric to one sample: returns its score, the stats of a corpus metric, or the gathered value.
+
+        Raises:
+            UserError: The metric takes `(prediction, target)`, and the sample has no target.
+        """
         if self.gather is not None:
             return self.gather(output, sample)
         if self.stats is not None:
@@ -227,7 +238,7 @@ class Metric:
         if not isinstance(sample, Generate):
             raise UserError(
                 f"metric `{self.name}` takes (prediction, target), which a {type(sample).__name__} sample does not have",
-                hint="write it as `score=(output, sample) -> float`",
+                hint="let `score` take `(output, sample)` instead",
             )
         targets = [sample.target] if isinstance(sample.target, str) else sample.target
         return max(float(self.score(output.texts[0], target)) for target in targets)
@@ -243,23 +254,26 @@ class Metric:
 
 @dataclass(frozen=True)
 class Task:
-    """A dataset, how a row becomes a sample, and its metrics.
+    """A dataset, a function from row to sample, and metrics.
 
     Args:
         data: The rows to score.
-        sample: Row to sample.
+        sample: Function from row to sample.
         metrics: Metrics, or names of metrics. The first one is the headline.
-        shots: Solved examples before each prompt, unless the command line says otherwise.
-        shots_from: Where the solved examples come from; with `group`, those of the same group.
-        shots_order: Which of them a sample gets.
-        description: Text before everything, or a function from row to text. It brings its own line ends.
-        delimiter: Between a prompt and its answer.
-        shot_separator: Between solved examples.
-        group: Column that names a row's stratum (an MMLU subject): macro averages, stratified resampling.
-        cluster: Column that names what rows share (a passage): clustered errors.
+        shots: Number of solved examples before each prompt; the command line can override it.
+        shots_from: Source of the solved examples; with `group`, a sample gets examples of its own group.
+        shots_order: How the examples of a sample are chosen.
+        description: Text before the examples and the prompt, or a function from row to such a text. No line break is added.
+        delimiter: Text between a prompt and its answer.
+        shot_separator: Text between solved examples.
+        group: Column of a row's stratum, such as an MMLU subject, for macro averages and stratified resampling.
+        cluster: Column of what rows share, such as a passage, for clustered standard errors.
         train: Rows to train on, rendered with the same `sample`.
-        version: Part of the protocol: raise it when a change moves scores.
-        executes_code: Whether a metric runs what the model wrote; needs `--confirm-run-unsafe-code`.
+        version: Part of the protocol; increase it when a change affects scores.
+        executes_code: Whether a metric runs generated code, which needs `--confirm-run-unsafe-code`.
+
+    Raises:
+        UserError: An argument is malformed.
     """
 
     data: Data
@@ -285,21 +299,23 @@ class Task:
             raise UserError("a task needs at least one metric", hint)
         names = [metric if isinstance(metric, str) else metric.name for metric in self.metrics]
         if len(set(names)) < len(names):
-            raise UserError(f"two metrics of a task have the same name: {', '.join(names)}", hint="rename one of them")
+            raise UserError(
+                f"two metrics of a task have the same name: {', '.join(names)}", hint="rename one of the two metrics"
+            )
         if not callable(self.sample):
             raise UserError("the `sample` of a task must be a function", hint="for example `lambda row: Generate(…)`")
         if self.shots < 0:
             raise UserError(f"a task cannot have {self.shots} shots", hint="`shots` is 0 or more")
         if self.shots_order not in get_args(ShotsOrder):
             raise UserError(
-                f"unknown order of shots `{self.shots_order}`",
+                f"unknown `shots_order`: `{self.shots_order}`",
                 hint=did_you_mean(self.shots_order, get_args(ShotsOrder)),
             )
 
 
 @dataclass(frozen=True)
 class TaskFunction:
-    """A function decorated with `@task`: call it with its parameters to get the `Task`."""
+    """A function decorated with `@task`; calling it with its parameters gives the `Task`."""
 
     name: str
     function: Callable[..., Task]
@@ -316,26 +332,26 @@ class TaskFunction:
 
 @dataclass(frozen=True)
 class MethodFunction:
-    """A function decorated with `@method`: call it with a model and hyperparameters to get a trainable model."""
+    """A function decorated with `@method`; calling it with a model and hyperparameters gives a trainable model."""
 
     name: str
     function: Callable[..., Module]
     file: str
     line: int
     lr: float = 1e-4
-    """Learning rate when neither the variant nor `--lr` names one."""
+    """Learning rate if neither the variant nor `--lr` gives one."""
     load: str | None = None
-    """Quantization of the base before training: one of `QUANTIZATIONS`, or the hyperparameter that says which."""
+    """Quantization of the base before training: one of `QUANTIZATIONS`, or the name of a hyperparameter that has one."""
     mergeable: bool = True
-    """Whether the adapter can be folded into the weights (`@merged`)."""
+    """Whether the adapter can be merged into the weights (`@merged`)."""
     checkpointing: bool = True
-    """Whether gradient checkpointing works with it."""
+    """Whether the method works with gradient checkpointing."""
     padding: Literal["any", "right"] = "any"
-    """Which side batches may be padded on without changing a score."""
+    """The side on which batches may be padded without changing a score."""
     saves: Literal["delta", "checkpoint"] = "delta"
-    """`delta`: the trained tensors alone (a PeftModel saves itself); `checkpoint`: the whole model."""
+    """`delta`: only the trained tensors are saved (for a PeftModel, its adapter); `checkpoint`: the whole model."""
     parameters: str = ""
-    """How many parameters are trained, as a formula: `rank * (in + out) for each linear layer`."""
+    """Number of trained parameters as a formula: `rank * (in + out) for each linear layer`."""
 
     def __call__(self, model: Module, **hyperparameters: Any) -> Module:
         return self.function(model, **hyperparameters)
@@ -352,7 +368,11 @@ def task(*, name: str | None = None) -> Callable[[Callable[..., Task]], TaskFunc
 def task(
     function: Callable[..., Task] | None = None, /, *, name: str | None = None
 ) -> TaskFunction | Callable[[Callable[..., Task]], TaskFunction]:
-    """Makes a function a task. Its keyword-only parameters are the task's parameters (`-T key=value`).
+    """Turns a function into a task. Its keyword-only parameters are the task's parameters (`-T key=value`).
+
+    Args:
+        function: The function that returns the `Task`.
+        name: Name of the task; None: the function's.
 
     Raises:
         UserError: A parameter is not keyword-only, or has no default.
@@ -398,11 +418,22 @@ def method(
     saves: Literal["delta", "checkpoint"] = "delta",
     parameters: str = "",
 ) -> MethodFunction | Callable[[Callable[..., Module]], MethodFunction]:
-    """Makes a function from loaded model to trainable model a method. Keyword-only parameters are hyperparameters.
+    """Turns a function from loaded model to trainable model into a method. Keyword-only parameters are hyperparameters.
+
+    Args:
+        function: The function; its first parameter is the model.
+        name: Name of the method; None: the function's.
+        lr: See `MethodFunction`, as for all options below.
+        load: Quantization of the base before training.
+        mergeable: Whether the adapter can be merged into the weights.
+        checkpointing: Whether gradient checkpointing works.
+        padding: The side on which batches may be padded.
+        saves: Whether the trained tensors or the whole model are saved.
+        parameters: Number of trained parameters as a formula.
 
     Raises:
-        UserError: The function does not take the model first, or a hyperparameter is not keyword-only, has no default,
-            or bears a reserved name (`RESERVED_KEYS`).
+        UserError: The model is not the first parameter, or a hyperparameter is not keyword-only, has no default, or has
+            a reserved name (`RESERVED_KEYS`).
 
     Example:
         >>> @method(lr=2e-4)
@@ -416,11 +447,11 @@ def method(
         taken = list(inspect.signature(function).parameters.values())
         if not taken or taken[0].kind is inspect.Parameter.KEYWORD_ONLY:
             raise UserError(
-                f"method `{function.__name__}` does not take the model",
+                f"method `{function.__name__}` does not take the model as its first parameter",
                 hint=f"write `def {function.__name__}(model, *, …)`",
             )
         for parameter in taken[1:]:
-            if parameter.kind is parameter.VAR_KEYWORD:  # `**options`: any further key is handed on
+            if parameter.kind is parameter.VAR_KEYWORD:  # `**options`: further keys are passed on
                 continue
             if parameter.kind is not parameter.KEYWORD_ONLY or parameter.default is parameter.empty:
                 raise UserError(
@@ -430,8 +461,8 @@ def method(
                 )
             if parameter.name in RESERVED_KEYS:
                 raise UserError(
-                    f"method `{function.__name__}` declares `{parameter.name}`, which every variant has already",
-                    hint="reserved: " + ", ".join(RESERVED_KEYS),
+                    f"method `{function.__name__}` declares `{parameter.name}`, which is a key of every variant",
+                    hint="rename it; reserved names: " + ", ".join(RESERVED_KEYS),
                 )
         code = function.__code__
         return MethodFunction(

@@ -1,7 +1,7 @@
-"""The one exception that users see as a sentence.
+"""`UserError`, the one exception that users see as a message without a traceback.
 
-Everything a user can mend (a misspelt task, a missing file, a full disk) is a `UserError`: the command line prints
-`error: …` and `hint: …` and leaves with exit code 2, without a traceback. Any other exception is a bug of ours (exit 3).
+Everything that a user can fix (a misspelt task, a missing file, a full disk) is a `UserError`: the command line prints
+`error: …` and `hint: …` and exits with code 2. Any other exception is a bug in this package (exit code 3).
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """Something the user can mend.
+    """An error that the user can fix.
 
     Args:
         message: What is wrong; names the file, the field or the word at fault. No full stop.
-        hint: What to do about it.
+        hint: How to fix it.
 
     Example:
         >>> raise UserError("unknown task `gsm9k`", hint="did you mean `gsm8k`?")
@@ -27,7 +27,7 @@ class UserError(Exception):
     """
 
     problems: tuple[UserError, ...] = ()
-    """The single errors, where this one lists several (`together`)."""
+    """The single errors, if this one lists several (`together`)."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ class UserError(Exception):
 
 
 def did_you_mean(word: str, known: Iterable[str], *, listing: str = "") -> str:
-    """A hint for a misspelt word: the nearest known ones, else how to list them all.
+    """A hint for a misspelt word: the most similar known words, else how to list all of them.
 
     Example:
         >>> did_you_mean("gsm9k", ["gsm8k", "mmlu"])
@@ -47,7 +47,7 @@ def did_you_mean(word: str, known: Iterable[str], *, listing: str = "") -> str:
     """
     names = sorted(set(map(str, known)))
     if not names:
-        return listing or "there are none"
+        return listing or "none are defined"
     close = difflib.get_close_matches(word, names, n=3, cutoff=0.6)
     if close:
         return "did you mean " + " or ".join(f"`{name}`" for name in close) + "?"
@@ -56,13 +56,13 @@ def did_you_mean(word: str, known: Iterable[str], *, listing: str = "") -> str:
 
 
 def together(problems: Sequence[UserError]) -> UserError:
-    r"""One error that lists several, so that a user mends them all in one go.
+    r"""One error that lists several, so that the user can fix all of them at once.
 
     Example:
         >>> together([UserError("unknown task `a`"), UserError("unknown method `b`", hint="known: lora")]).message
         '2 problems\n\n  unknown task `a`\n  unknown method `b`; known: lora'
     """
-    single = tuple(part for problem in problems for part in problem.problems or (problem,))
+    single = tuple(each for problem in problems for each in problem.problems or (problem,))
     if len(single) == 1:
         return single[0]
     lines = [problem.message + (f"; {problem.hint}" if problem.hint else "") for problem in single]
@@ -74,19 +74,21 @@ def together(problems: Sequence[UserError]) -> UserError:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that host or device memory ran out."""
     text = str(error).lower()
-    said = any(words in text for words in ("out of memory", "can't allocate memory", "alloc_failed"))
-    return said or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    in_message = any(
+        words in text for words in ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+    )
+    return in_message or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def plugin_error(
     path: Path, error: BaseException, *, hint: str | None = None, what: str = "could not load"
 ) -> UserError:
-    """A `UserError` that shows the frames of `error` in the folder of `path`, and no others.
+    """A `UserError` that shows only those frames of `error` that are in the folder of `path`.
 
     Args:
         path: The user's file.
-        error: What was raised while it was imported or called.
-        hint: How to see more; a `UserError` keeps its own.
+        error: The exception that was raised while the file was imported or called.
+        hint: How to see more; if `error` is a `UserError`, its own hint is kept.
         what: What went wrong with the file.
     """
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename, path)]
@@ -97,13 +99,13 @@ def plugin_error(
     for frame in frames:
         lines.append(f"  {Path(frame.filename).name}:{frame.lineno} in {frame.name}")
         lines.append(f"    {frame.line}")
-    said = "".join(traceback.TracebackException.from_exception(error).format_exception_only()).strip()
-    lines += [f"  {line}" for line in said.splitlines()]
+    message = "".join(traceback.TracebackException.from_exception(error).format_exception_only()).strip()
+    lines += [f"  {line}" for line in message.splitlines()]
     return UserError("\n".join(lines), hint)
 
 
 def _is_users(filename: str, path: Path) -> bool:
-    """Whether a frame is of the user's folder: not Python's, not a library's, not ours."""
+    """Whether a frame belongs to the user's folder, not to Python, a library or this package."""
     folder, file = path.resolve().parent, Path(filename).resolve()
     if filename.startswith("<") or folder not in file.parents:
         return False

@@ -1,19 +1,31 @@
-"""The document a run leaves behind (`run.json`), typed: what `--format json` prints and every report is made from.
+"""The document of a run (`run.json`), typed: `--format json` prints it, and every report is made from it.
 
-SI units, the unit in the key; a number that could not be computed is `None`. The schema's number rises when a reader of
-an older document would misread a newer one.
+Numbers are in SI units with the unit in the key; a number that could not be computed is `None`. The schema version rises
+when a reader of an older document would misread a newer one.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA = 1
 
 Verdict = Literal["better", "worse", "undecided"]
 Status = Literal["pending", "running", "done", "failed"]
+
+
+def verdict_of(value: float, p: float, higher_is_better: bool, alpha: float = 0.05) -> Verdict:
+    """Judges a difference by its p-value, which is Holm-adjusted if it is one of several.
+
+    Example:
+        >>> verdict_of(-0.7, 0.001, higher_is_better=False)
+        'better'
+    """
+    if value == 0 or not p < alpha:
+        return "undecided"
+    return "better" if (value > 0) == higher_is_better else "worse"
 
 
 class _Document(BaseModel):
@@ -35,16 +47,20 @@ class TaskInfo(_Document):
     n: int
     """Samples scored by every variant."""
     trained_on: bool
-    """Whether the variants trained on this task's train split; the others are the forgetting columns."""
+    """Whether the variants trained on this task's train split; other tasks measure forgetting."""
     headline: str
-    """Name of the first metric: verdicts, ranks and the main table are about it."""
+    """Name of the first metric, which verdicts, ranks and the main table use."""
     metrics: tuple[MetricInfo, ...]
     truncated: int = 0
     """Samples whose prompt was cut on the left to fit the model's context."""
     data: str | None = None
-    """Where the samples come from and which content they had: `hub:openai/gsm8k:main:test@<commit>`, `file@sha256:…`."""
+    """Source and version of the samples: `hub:openai/gsm8k:main:test@<commit>`, `file@sha256:…`."""
     smallest_difference: float | None = None
-    """The smallest headline difference from the baseline that this `n` shows with probability 0.8, in the metric's own scale."""
+    """The smallest headline difference from the baseline that `n` samples detect with probability 0.8, in the metric's scale."""
+
+    def higher_is_better(self, metric: str) -> bool:
+        """Whether larger values of one of the task's metrics are better."""
+        return next(info.higher_is_better for info in self.metrics if info.name == metric)
 
 
 class Parameters(_Document):
@@ -55,82 +71,86 @@ class Parameters(_Document):
 
 
 class TrainingData(_Document):
-    """What a variant was trained on."""
+    """The training data of a variant."""
 
     name: str
-    """As typed, or the tasks whose train split it is."""
+    """As typed, or the tasks whose train split was used."""
     sha256: str
-    """Of the examples as the model gets them: prompts, answers, template."""
+    """Digest of the examples as the model receives them: prompts, answers, template."""
     rows: int
-    """Those held out are not among them."""
+    """Training rows, without the held-out rows."""
     duplicates: int
-    """Rows that stood in the data before, whether they were left out or not."""
+    """Rows that repeat an earlier row, whether they were removed or not."""
     cut: int
-    """Rows cut on the right to the longest length allowed."""
+    """Rows truncated on the right to the maximum length."""
     dropped: int
-    """Rows of which no answer was left within that length."""
+    """Rows dropped because no answer token was left within the maximum length."""
     lost_tokens: int
-    """Tokens cut off, and those of the rows dropped."""
+    """Tokens lost to truncated and dropped rows."""
     validation_rows: int | None = None
 
 
 class TuningTrial(_Document):
-    """A learning rate that was tried, and the loss that it left of the held-out rows (None: the training failed)."""
+    """A learning rate that was tried, and the held-out loss after training with it (None: the training run failed)."""
 
     lr: float
     validation_loss: float | None
 
 
 class Train(_Document):
-    """What training a variant cost."""
+    """The training run of a variant: its settings, its losses and its cost."""
 
     train_seconds: float
-    """Wall seconds of the steps alone: no loading, tokenising, saving."""
+    """Wall seconds of the training steps, without loading, tokenizing and saving."""
     tokens: int
-    """Real tokens seen; padding is not counted."""
+    """Tokens trained on, without padding."""
     tokens_per_second: float
     steps: int
     lr: float
     batch_size: int
     seed: int
     samples: int
-    """Training samples at hand (rows, not steps)."""
+    """Number of training rows."""
     data: TrainingData | None = None
     final_loss: float | None
     curve: str
-    """One line that reads the loss curve: converged, still falling, oscillating, overfitting."""
+    """One line that describes the loss curve: converged, still falling, oscillating, overfitting."""
     validation_loss: float | None = None
-    """Of the held-out rows, with the weights that were kept."""
+    """Loss of the held-out rows with the weights that were kept."""
     tuning: tuple[TuningTrial, ...] = ()
-    """Rates that were tried to find `lr`; none: it was given, or is the method's own."""
+    """Learning rates that were tried to find `lr`; empty if it was given or is the method's default."""
     step_seconds_p50: float | None = None
     peak_gpu_allocated_bytes: int | None = None
     peak_gpu_reserved_bytes: int | None = None
     peak_rss_bytes: int | None = None
-    """Rise of resident memory over the process after imports and before weights."""
+    """Increase of resident memory since the process had imported its modules and before it loaded weights."""
     energy_joules: float | None = None
     reused: bool = False
-    """Whether the artifact was there already, of another run or of a rate that was tried (its figures are that training's)."""
+    """Whether the artifact comes from an earlier training run, whose figures are given here."""
 
 
 class Artifact(_Document):
-    """What training left on disk."""
+    """The saved result of a training run."""
 
     path: str
     bytes: int
     parameters: int | None = None
-    """Numbers in its weight files: fewer than were trained where a network writes a prompt, more where frozen ones go along."""
+    """Number of values in its weight files.
+
+    There are fewer than trainable parameters if a network that computes a prompt was trained but only the prompt was saved,
+    and more if frozen weights are saved too.
+    """
 
 
 class Throughput(_Document):
-    """Decoded tokens a second at one batch size."""
+    """Generated tokens per second at one batch size."""
 
     batch_size: int
     tokens_per_second: float
 
 
 class Inference(_Document):
-    """What running a variant costs: plain forward and decode loop, raw times kept."""
+    """The cost of running a variant, measured with a plain forward pass and decode loop; raw times are kept."""
 
     load_seconds: float
     prompt_tokens: int
@@ -142,24 +162,24 @@ class Inference(_Document):
     prefill_seconds_p90: float
     prefill_seconds_p99: float
     decode_seconds_per_token_p50: float | None
-    """None for a reward model, which writes nothing."""
+    """None for a reward model, which generates no text."""
     decode_seconds_per_token_p90: float | None
     decode_seconds_per_token_p99: float | None
     raw_seconds: dict[str, list[float]]
-    """`prefill`, `decode` (one entry a token), and `base_prefill`, `base_decode` where the base was timed in turn."""
+    """`prefill`, `decode` (one entry per token), and `base_prefill`, `base_decode` if the base was timed alternately."""
     base_prefill_seconds_p50: float | None = None
-    """The bare base, timed in turn with this variant in the same process; the ratio to it cancels drift."""
+    """Time of the bare base, timed alternately with this variant in one process, so that their ratio cancels drift."""
     base_decode_seconds_per_token_p50: float | None = None
     throughput: tuple[Throughput, ...] = ()
     peak_gpu_allocated_bytes: int | None = None
     peak_gpu_reserved_bytes: int | None = None
     peak_rss_bytes: int | None = None
     probe_drift: float | None = None
-    """Relative change of a fixed matrix product between start and end of the timing."""
+    """Relative change in the time of a fixed matrix product between the start and the end of the timing."""
 
 
 class Protocol(_Document):
-    """Everything that decides a number."""
+    """All settings that determine a score."""
 
     version: int
     shots: int
@@ -170,25 +190,25 @@ class Protocol(_Document):
     chat_template: str | None
     system: str | None = None
     token_budget: int
-    """Tokens a pack may hold (four times as many when generating); part of the plan, not of the score (float32)."""
+    """Maximum tokens per pack (four times as many for generation). It decides the packs; in float32 it changes no score."""
     prompt_sha256: str
     """Digest of all prompts, choices and generation settings of the task, in order."""
     signatures: dict[str, str] = {}
-    """By metric, the settings and version that sacrebleu asks to be stated beside its scores."""
+    """By metric: sacrebleu's signature (settings and version), which must accompany its scores."""
 
 
 class Delta(_Document):
-    """A score's paired difference from the baseline variant's."""
+    """The difference of a score from the baseline's, with its verdict."""
 
     value: float
     low: float
     high: float
     p: float
     p_holm: float | None
-    """Holm-adjusted over the headline differences shown; None for metrics that are not headlines."""
+    """p-value, Holm-adjusted over the headline differences shown; None for metrics that are not headlines."""
     verdict: Verdict
     win_rate: float | None = None
-    """Share of the samples where it scored better than the baseline; ties count half. None where samples have no score of their own."""
+    """Share of samples with a better score than the baseline; ties count half. None if samples have no score of their own."""
 
 
 class GroupScore(_Document):
@@ -221,7 +241,7 @@ class Variant(_Document):
 
     name: str
     spec: str
-    """Canonical, with every default written out."""
+    """Canonical spec with every default written out."""
     method: str | None
     """None for `base` and for adapters given by path."""
     status: Status
@@ -229,15 +249,23 @@ class Variant(_Document):
     hyperparameters: dict[str, Any] = {}
     parameters: Parameters | None = None
     model_bytes: int | None = None
-    """Weights in memory as scored, quantization state included."""
+    """Size of the weights in memory during scoring, including quantization state."""
     train: Train | None = None
     artifact: Artifact | None = None
     inference: Inference | None = None
     scores: tuple[Score, ...] = ()
 
+    def score(self, task: str, metric: str) -> Score | None:
+        """Returns the score on one metric of a task, or None."""
+        return next((score for score in self.scores if (score.task, score.metric) == (task, metric)), None)
+
+    def headline(self, task: TaskInfo) -> Score | None:
+        """Returns the score on a task's headline, or None."""
+        return self.score(task.name, task.headline)
+
 
 class Comparison(_Document):
-    """The paired difference a − b of two variants on one task's metric."""
+    """The paired difference a − b of two variants on one task's metric, with its verdict."""
 
     task: str
     metric: str
@@ -250,43 +278,61 @@ class Comparison(_Document):
     p: float
     p_holm: float | None = None
     win_rate: float | None = None
-    """Share of the samples where `a` scored better than `b`; ties count half. None where samples have no score of their own."""
+    """Share of samples on which `a` scored better than `b`; ties count half. None if samples have no score of their own."""
+    verdict: Verdict = "undecided"
+    """Whether `a` is better or worse than `b`. `Run` computes it for documents that were written without it."""
+
+    def reversed(self) -> Comparison:
+        """Returns the same comparison as b − a."""
+        opposite: dict[Verdict, Verdict] = {"better": "worse", "worse": "better", "undecided": "undecided"}
+        return self.model_copy(
+            update={
+                "a": self.b,
+                "b": self.a,
+                "value": -self.value,
+                "low": -self.high,
+                "high": -self.low,
+                "win_rate": None if self.win_rate is None else 1 - self.win_rate,
+                "verdict": opposite[self.verdict],
+            }
+        )
 
 
 class Replicated(_Document):
-    """Several trainings of one variant on one headline: what is said of the method, not of one trained model."""
+    """One headline over several training runs of a variant: a statement about the method, not about one trained model."""
 
     variant: str
-    """The row that was asked for; `trainings` are it and its replicas."""
+    """The variant as requested."""
     trainings: tuple[str, ...]
+    """Names of its training runs: the variant itself and its replicas."""
     task: str
-    """Or `held-out rows`, whose metric is the loss of the rows that a training did not see."""
+    """A task, or `held-out rows`; then the metric is the loss of the rows that a training run did not see."""
     metric: str
     value: float
-    """Mean over the trainings."""
+    """Mean over the training runs."""
     deviation: float
-    """Standard deviation over the trainings."""
+    """Standard deviation over the training runs."""
     low: float | None
     high: float | None
-    """95 % interval: other samples and other trainings."""
+    """95 % interval over samples and training runs."""
     delta: Delta | None = None
-    """Difference from the baseline; Holm-adjusted over all of this list."""
+    """Difference from the baseline; Holm-adjusted over all entries of `Run.replicated`."""
 
 
 class SharedSample(_Document):
-    """A sample that shares words with a row that was trained on."""
+    """A sample that shares an n-gram with a training row."""
 
     id: str
     train_row: int
-    """Place of the row in the training data as used, from 0."""
+    """Index of the row in the training data as used, from 0."""
     question_part: float
-    """How much of the sample's question stands in that row: 0 to 1."""
+    """Share of the sample's question that is in the row: 0 to 1."""
     text: str
-    """The longest run of words shared, lower case, punctuation left out."""
+    """The longest shared n-gram, in lower case and without punctuation."""
 
 
 class Overlap(_Document):
-    """What the samples of a task share with training data."""
+    """The overlap between the samples of a task and the training data."""
 
     task: str
     train: str
@@ -294,17 +340,17 @@ class Overlap(_Document):
     n: int
     """Samples compared."""
     words: int
-    """Length of a run of words; characters of scripts without spaces count as words."""
+    """Length of an n-gram in words; in scripts without spaces, each character counts as a word."""
     sharing: int
-    """Samples that share such a run with a training row: set phrases of a genre among them."""
+    """Samples that share an n-gram with a training row, including common phrases."""
     contained: int
-    """Samples whose question stands in a training row."""
+    """Samples whose question is in a training row."""
     examples: tuple[SharedSample, ...]
-    """The samples with the largest part shared."""
+    """The samples that share the most."""
 
 
 class Run(_Document):
-    """One execution of `compare`: the whole of `run.json`."""
+    """One execution of `compare`: the content of `run.json`."""
 
     schema_version: int = Field(default=SCHEMA, alias="schema")
     harness: str
@@ -317,29 +363,51 @@ class Run(_Document):
     baseline: str
     seed: int
     notes: tuple[str, ...] = ()
-    """Facts a reader must know: fairness, samples left out, few clusters. Shown under the tables."""
+    """Facts that a reader must know: fairness, samples left out, few clusters. Shown under the tables."""
     tasks: tuple[TaskInfo, ...]
     variants: tuple[Variant, ...]
     comparisons: tuple[Comparison, ...] = ()
     replicated: tuple[Replicated, ...] = ()
-    """With `--seeds` or `--folds`: each variant's headlines over its trainings."""
+    """With `--seeds` or `--folds`: each variant's headlines over its training runs."""
     overlaps: tuple[Overlap, ...] = ()
     seconds: dict[str, float] = {}
-    """Ledger of wall seconds by stage (`start`, `train lora`, `score base`, …)."""
+    """Wall seconds by stage (`start`, `train lora`, `score base`, …)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
+    @model_validator(mode="after")
+    def _judge_comparisons(self) -> Self:
+        """Computes verdicts that a document of an earlier version does not have."""
+        better = {(task.name, info.name): info.higher_is_better for task in self.tasks for info in task.metrics}
+
+        def judged(found: Comparison) -> Comparison:
+            higher = better.get((found.task, found.metric))
+            if "verdict" in found.model_fields_set or higher is None:
+                return found
+            p = found.p if found.p_holm is None else found.p_holm
+            return found.model_copy(update={"verdict": verdict_of(found.value, p, higher)})
+
+        object.__setattr__(self, "comparisons", tuple(map(judged, self.comparisons)))
+        return self
+
     def to_json(self) -> str:
-        """The document as JSON text, keys as in the schema; non-finite numbers become null."""
+        """Returns the document as JSON text; non-finite numbers become null."""
         return self.model_dump_json(by_alias=True, indent=1)
 
     def variant(self, name: str) -> Variant:
-        """The variant called `name`.
+        """Returns the variant called `name`.
 
         Raises:
-            KeyError: There is none.
+            KeyError: There is no such variant.
         """
         for variant in self.variants:
             if variant.name == name:
                 return variant
         raise KeyError(name)
+
+    def comparison(self, task: TaskInfo, a: str, b: str) -> Comparison | None:
+        """Returns the comparison a − b on a task's headline, whichever order the document has; None without one."""
+        for found in self.comparisons:
+            if (found.task, found.metric) == (task.name, task.headline) and {found.a, found.b} == {a, b}:
+                return found if found.a == a else found.reversed()
+        return None

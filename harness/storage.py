@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and the names and keys that they are found by."""
+"""Atomic writes, one message for a full disk, and the folders, names and keys under which results are kept."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from harness.errors import UserError
 
+PARTIAL = ".partial"
+"""Suffix of a folder that is still being filled."""
+
+
+def home() -> Path:
+    """The folder for what is kept between runs: `$HARNESS_HOME`, else `~/.cache/harness`."""
+    return Path(os.environ.get("HARNESS_HOME") or Path.home() / ".cache" / "harness")
+
 
 def slug(text: str) -> str:
-    """A folder name for a canonical spec: readable, and unique by six hex digits.
+    """A folder name for a canonical spec: readable, and unique thanks to six hex digits.
 
     Example:
         >>> slug("lora:rank=16")
@@ -28,7 +36,7 @@ def slug(text: str) -> str:
 
 
 def key(**parts: Any) -> str:
-    """SHA-256 of everything that decides a result, as hex.
+    """SHA-256, in hex, of everything that decides a result.
 
     Example:
         >>> key(a=1, b=2) == key(b=2, a=1)
@@ -37,48 +45,103 @@ def key(**parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file so that it is there whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with writing(path):
+def write_whole(path: Path, text: str, *, hint: str | None = None) -> None:
+    """Writes a text file atomically: it is complete or not there.
+
+    Args:
+        path: The file; its folder is created.
+        text: Its content, written as UTF-8.
+        hint: As for `writing`.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    with whole_file(path, hint=hint) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def whole_file(path: Path, *, hint: str | None = None) -> Iterator[BinaryIO]:
+    """Opens a temporary file that replaces `path` when the block ends; after an error it is deleted.
+
+    Args:
+        path: The file; its folder is created.
+        hint: As for `writing`.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with writing(path, hint=hint):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Gives a folder to fill, which takes the place of `path` when that is done: it is there whole or not at all."""
-    aside = path.with_name(path.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    yield aside
-    for file in aside.rglob("*"):
+    """Creates a temporary folder that replaces `path` when the block ends: `path` is complete or not there."""
+    temporary = partial(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    yield temporary
+    for file in temporary.rglob("*"):
         if file.is_file():
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
+    replace_folder(temporary, path)
+
+
+def partial(path: Path) -> Path:
+    """The name of a folder while it is being filled.
+
+    Example:
+        >>> partial(Path("adapters/lora")).name
+        'lora.partial'
+    """
+    return path.with_name(path.name + PARTIAL)
+
+
+def replace_folder(folder: Path, path: Path) -> None:
+    """Moves a complete folder to `path`, in place of what is there."""
     shutil.rmtree(path, ignore_errors=True)
-    aside.rename(path)
+    folder.rename(path)
+
+
+def disk_full(path: Path | None = None, *, hint: str | None = None) -> UserError:
+    """The error for a full disk.
+
+    Args:
+        path: The file or folder that could not be written, if it is known.
+        hint: What the user can do about it; None: the advice for a run folder.
+    """
+    message = "the disk is full" + (f": could not write `{path}`" if path else "")
+    return UserError(message, hint or "finished work is kept: free some space and give the same command again")
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns a full disk or a folder that may not be written into a sentence.
+def writing(path: Path, *, hint: str | None = None) -> Iterator[None]:
+    """Turns an `OSError` inside the block into an error message that names `path`.
+
+    Args:
+        path: What is written.
+        hint: What the user can do about it; None: the advice for a run folder.
 
     Raises:
-        UserError: For `OSError`s of that kind.
+        UserError: The disk is full, or `path` cannot be written.
     """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"the disk is full: could not write `{path}`",
-                hint="what was scored is kept: make room and give the same command again",
-            ) from error
+            raise disk_full(path, hint=hint) from error
         raise UserError(
-            f"could not write `{path}`: {error.strerror or error}", hint="choose another folder with `--output-dir`"
+            f"could not write `{path}`: {error.strerror or error}",
+            hint=hint or "choose another folder with `--output-dir`",
         ) from error

@@ -16,6 +16,7 @@ from pathlib import Path
 from harness.errors import UserError, did_you_mean
 from harness.leaderboards import latex, markdown, page, rows
 from harness.results import Run
+from harness.storage import write_whole
 
 
 def _csv(runs: Sequence[Run]) -> str:
@@ -38,22 +39,23 @@ FORMATS: dict[str, Callable[[Sequence[Run]], str]] = {
     "tex": latex.render,
     "html": page.render,
 }
-"""What a report can be written as, and how."""
+"""Report formats and their renderers."""
 
 
 def export(runs: Sequence[Run], to: Sequence[str], out: Path) -> list[Path]:
-    """Writes runs to `report.<format>` in a folder, one file for each format whatever the number of runs.
+    """Writes runs to `report.<format>` in a folder: one file for each format.
 
     Args:
-        runs: At least one; several stand one after the other (CSV: one table, JSON: a list).
+        runs: At least one; all runs are in the same file (CSV: one table, JSON: a list).
         to: Names of `FORMATS`.
-        out: The folder; made when it is not there.
+        out: The folder; it is created if necessary.
 
     Returns:
         The files, in the order of `to`.
 
     Raises:
-        UserError: No run, a format that is not known (before anything is written), or a folder that cannot be written.
+        UserError: There is no run, a format is unknown (checked before anything is written), or the folder is not
+            writable.
     """
     if not runs:
         raise UserError("no run to report", hint="name one: `harness ls runs`")
@@ -62,14 +64,10 @@ def export(runs: Sequence[Run], to: Sequence[str], out: Path) -> list[Path]:
             raise UserError(f"unknown format `{name}` in `--to`", hint=did_you_mean(name, FORMATS))
     written = []
     for name in dict.fromkeys(to):
-        text = FORMATS[name](runs)
         path = out / f"report.{name}"
-        aside = path.with_suffix(f".{name}.part")
         try:
-            out.mkdir(parents=True, exist_ok=True)
-            aside.write_text(text, encoding="utf-8")
-            aside.replace(path)  # a reader never sees half a file
-        except OSError as error:
-            raise UserError(f"cannot write `{path}`: {error.strerror}", hint="name another folder with `-o`") from error
+            write_whole(path, FORMATS[name](runs))
+        except UserError as error:
+            raise UserError(error.message, hint="choose another folder with `--out`") from error
         written.append(path)
     return written

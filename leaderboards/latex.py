@@ -1,4 +1,4 @@
-r"""A run as LaTeX tables with booktabs rules; the document needs `booktabs` and `amssymb`.
+r"""Renders runs as LaTeX tables with booktabs rules; the document needs `booktabs` and `amssymb`.
 
 Example:
     >>> print(render([run]))  # doctest: +SKIP
@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.report.summary import header
+from harness.report.header import header
 from harness.report.tables import Table, tables
 from harness.results import Run
 
 WIDTH = 90
-"""Terminal cells a table may take before it is cut into blocks: about a page's text width in `\\small`."""
+"""Maximum width of a table in terminal cells, about the text width of a page in `\\small`; wider ones become blocks."""
 
 _ESCAPES = str.maketrans(
     {
@@ -41,7 +41,7 @@ _ESCAPES = str.maketrans(
 
 
 def render(runs: Sequence[Run]) -> str:
-    """Runs as one LaTeX text, its tables each."""
+    """Renders the tables of all runs as one LaTeX text."""
     return "\n".join(["% needs \\usepackage{booktabs, amssymb}", *(line for run in runs for line in _tables(run)), ""])
 
 
@@ -75,5 +75,5 @@ def _tabular(table: Table) -> Iterator[str]:
 
 
 def escaped(text: str) -> str:
-    """Text that LaTeX sets as it is."""
+    """Escapes text for LaTeX."""
     return " ".join(text.split()).translate(_ESCAPES)

@@ -1,4 +1,4 @@
-"""A run as GitHub Markdown: the tables of the screen, its sentences, and the command that repeats it.
+"""Renders runs as GitHub Markdown: the tables and sentences of the screen, and the command that repeats the run.
 
 Example:
     >>> print(render([run]))  # doctest: +SKIP
@@ -15,20 +15,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from harness.report.summary import facts, footnotes, model_name, summary
+from harness.report.footnotes import footnotes
+from harness.report.header import facts, model_name
+from harness.report.summary import summary
 from harness.report.tables import Table, tables
 from harness.results import Run
 
 WIDTH = 110
-"""Terminal cells a table may take before it is cut into blocks: about what GitHub shows without scrolling."""
-
+"""Maximum width of a table in terminal cells, about what GitHub shows without scrolling; wider ones become blocks."""
 
 _SPECIAL = r"[\\`*\[\]|~]|<(?=[\w/!?])|(?<!\w)_|_(?!\w)|^#"
-"""What Markdown would read as markup; an underscore within a word and a lone `<` are left as they are."""
+"""Characters that Markdown reads as markup; an underscore within a word and a lone `<` are not."""
 
 
 def render(runs: Sequence[Run]) -> str:
-    """Runs as one Markdown text, a section each."""
+    """Renders runs as one Markdown text with a section for each."""
     return "\n".join(line for run in runs for line in _section(run))
 
 
@@ -45,7 +46,7 @@ def _section(run: Run) -> Iterator[str]:
 
 def _table(table: Table) -> Iterator[str]:
     heads: list[str] = []
-    for group, members in table.groups:  # the task's name stands over its value; what follows belongs to it
+    for group, members in table.groups:  # only a task's first column has the task's name
         first, *others = (table.columns[index].name for index in members)
         heads += [f"{group} {first}".strip(), *others]
     yield _row([table.title, *heads])
@@ -62,7 +63,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown shows as it is; code in backticks stays code."""
+    """Escapes text for Markdown; code in backticks stays code."""
     parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
     return "".join(
         part.replace("|", "\\|") if index % 2 else re.sub(_SPECIAL, r"\\\g<0>", part)

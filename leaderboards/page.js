@@ -1,4 +1,4 @@
-// Sorting, the score/difference switch, copy buttons and the Pareto plot. The page reads without it.
+// Table sorting, the score/difference switch, copy buttons and the Pareto plot. The page can be read without JavaScript.
 "use strict";
 
 for (const table of document.querySelectorAll(".sortable")) {
@@ -7,7 +7,7 @@ for (const table of document.querySelectorAll(".sortable")) {
     head.querySelector("button").addEventListener("click", () => sort(table, heads, head));
 }
 
-// The first click puts the best variant on top, the second the worst; rows without a number stay at the foot.
+// The first click puts the best variant first, the second click the worst; rows without a number stay last.
 function sort(table, heads, head) {
   const best = head.dataset.best === "high" ? "descending" : "ascending";
   const other = best === "descending" ? "ascending" : "descending";
@@ -52,10 +52,10 @@ for (const section of document.querySelectorAll(".pareto")) {
   const [quality, cost] = section.querySelectorAll("select");
   plot.qualities.forEach((axis, index) => quality.add(new Option(axis.label, index)));
   plot.costs.forEach((axis, index) => cost.add(new Option(axis.label, index)));
-  // Begin with the cost that places most variants: the base has no training cost, but it answers.
-  const placed = plot.costs.map((axis) => axis.points.filter(Boolean).length);
+  // Select the cost that is known for most variants: the base has no training cost, but it has an inference cost.
+  const known = plot.costs.map((axis) => axis.points.filter(Boolean).length);
   quality.selectedIndex = plot.first;
-  cost.selectedIndex = placed.lastIndexOf(Math.max(...placed));
+  cost.selectedIndex = known.lastIndexOf(Math.max(...known));
   const draw = () => drawPlot(section.querySelector("figure"), plot, quality.selectedIndex, cost.selectedIndex);
   quality.addEventListener("change", draw);
   cost.addEventListener("change", draw);
@@ -71,12 +71,12 @@ function element(parent, name, attributes, text) {
   return parent.appendChild(made);
 }
 
-// Round numbers that span the values with some air, about `wanted` of them.
+// About `wanted` round numbers that span the values with a margin.
 function ticks(values, wanted, most = Infinity) {
   let [low, high] = [Math.min(...values), Math.max(...values)];
-  const air = (high - low || Math.abs(high) || 1) * 0.08;
+  const margin = (high - low || Math.abs(high) || 1) * 0.08;
   const floor = low >= 0 ? 0 : -Infinity;
-  [low, high] = [Math.max(floor, low - air), Math.min(most, high + air)];
+  [low, high] = [Math.max(floor, low - margin), Math.min(most, high + margin)];
   const rough = (high - low) / wanted;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
@@ -94,8 +94,8 @@ function drawPlot(figure, plot, qualityIndex, costIndex) {
   const absent = plot.variants.filter((name) => !points.some((point) => point.name === name));
   figure.replaceChildren();
   const caption = [
-    front.length ? `On the front (no other variant is both better and cheaper): ${front.join(", ")}.` : "",
-    absent.length ? `Not placed, for want of a number: ${absent.join(", ")}.` : "",
+    front.length ? `Pareto front (no other variant is both better and cheaper): ${front.join(", ")}.` : "",
+    absent.length ? `Not shown, because a number is missing: ${absent.join(", ")}.` : "",
   ].join(" ").trim();
   const [width, height, left, right, top, bottom] = [Math.max(300, figure.clientWidth), 380, 56, 24, 26, 46];
   if (points.length) {
@@ -138,5 +138,5 @@ function drawPlot(figure, plot, qualityIndex, costIndex) {
     }
   }
   const text = figure.appendChild(document.createElement("figcaption"));
-  text.textContent = points.length ? caption : "No variant has both numbers.";
+  text.textContent = points.length ? caption : "No variant has both a quality and a cost.";
 }

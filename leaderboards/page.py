@@ -1,8 +1,8 @@
-"""A run as one HTML file that needs nothing else: no server, no network, and JavaScript only for what moves.
+"""Renders runs as one self-contained HTML file: no server, no network, and JavaScript only for interaction.
 
-The tables and sentences are plain HTML. A short script of our own sorts them and draws the Pareto plot as SVG: the
-usual plotting library would add 4.8 MB to every page, this one a few kilobytes. All names that come from models,
-tasks and users are escaped by the template.
+Tables and sentences are plain HTML. A short script sorts the tables and draws the Pareto plot as SVG: a plotting library
+would add 4.8 MB to every page, the script adds a few kilobytes. The template escapes all names from models, tasks and
+users.
 
 Example:
     >>> Path("report.html").write_text(render([run]))  # doctest: +SKIP
@@ -20,19 +20,11 @@ from markupsafe import Markup, escape
 
 from harness.report import numbers
 from harness.report.costs import Measure, measures
+from harness.report.footnotes import footnotes
+from harness.report.header import facts, model_name
 from harness.report.heatmap import grids
-from harness.report.summary import (
-    facts,
-    footnotes,
-    front_of,
-    higher_is_better,
-    leading,
-    model_name,
-    ranks_shown,
-    scale_of,
-    score_of,
-    summary,
-)
+from harness.report.scores import leading_task, scale_of
+from harness.report.summary import front_of, summary
 from harness.report.tables import cost, quality, trainings
 from harness.results import Run, TaskInfo
 
@@ -43,7 +35,7 @@ _COUNTS = ((1e9, "billions"), (1e6, "millions"), (1e3, "thousands"))
 
 
 def render(runs: Sequence[Run]) -> str:
-    """Runs as one HTML document, a section each."""
+    """Renders runs as one HTML document with a section for each."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -62,7 +54,7 @@ def render(runs: Sequence[Run]) -> str:
 
 
 def code(text: str) -> Markup:
-    """Text with what stands in backticks set as code; everything in it is escaped."""
+    """Escapes text and marks the parts in backticks as code."""
     parts = (escape(part) if index % 2 == 0 else Markup("<code>{}</code>").format(part)
              for index, part in enumerate(text.split("`")))  # fmt: skip
     return Markup("").join(parts)
@@ -77,8 +69,7 @@ def _section(run: Run) -> dict[str, Any]:
         "trainings": trainings(run),
         "cost": cost(run),
         "grids": grids(run),
-        "ranked": ranks_shown(run),
-        "findings": summary(run),
+        "summary": summary(run),
         "footnotes": footnotes(run),
         "scores": _scores(run),
         "config": yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
@@ -87,19 +78,19 @@ def _section(run: Run) -> dict[str, Any]:
 
 
 def _scores(run: Run) -> list[list[str]]:
-    """Every metric of every variant, one row each, written out."""
+    """Formats every metric of every variant, one row for each."""
     found = []
     for task in run.tasks:
         for metric in task.metrics:
             scale = scale_of(run, task.name, metric.name)
             for variant in run.variants:
-                score = score_of(variant, task.name, metric.name)
+                score = variant.score(task.name, metric.name)
                 if score is None:
                     continue
                 delta = score.delta
                 shown = "" if delta is None else scale.difference(delta.value, delta.low, delta.high)
                 found.append([
-                    task.name, f"{metric.name} {'↑' if metric.higher_is_better else '↓'}", variant.name,
+                    task.name, numbers.with_arrow(metric.name, metric.higher_is_better), variant.name,
                     scale.value(score.value), scale.interval(score.low, score.high), shown,
                     "" if delta is None else numbers.probability(delta.p),
                     "" if delta is None or delta.p_holm is None else numbers.probability(delta.p_holm),
@@ -110,17 +101,18 @@ def _scores(run: Run) -> list[list[str]]:
 
 
 def plot(run: Run) -> dict[str, Any]:
-    """What the Pareto plot draws: for each quality and each cost the variants' numbers in shown units, and the front.
+    """Collects the data of the Pareto plot: for each quality and cost, the variants' numbers in display units and the front.
 
     Returns:
-        `variants`: names. `qualities`: label, the largest value there can be or null, and [value, low, high] or null by
-        variant. `costs`: label, and [number, text] or null by variant. `fronts`: names, by quality and cost in their
-        order. `first`: the quality to begin with.
+        `variants`: names. `qualities`: label, the maximum possible value or null, and [value, low, high] or null for each
+        variant. `costs`: label, and [number, text] or null for each variant. `fronts`: names, by quality and cost in that
+        order. `first`: index of the quality that is selected at first.
     """
     qualities = [(task, metric.name) for task in run.tasks for metric in task.metrics]
-    qualities.sort(key=lambda quality: quality[1] != quality[0].headline)  # headlines first, else in their order
+    qualities.sort(key=lambda quality: quality[1] != quality[0].headline)  # headlines first
     costs = measures(run)
-    first = [task for task, _ in qualities].index(leading(run)[0]) if qualities else 0
+    leading = leading_task(run)
+    first = [task for task, _ in qualities].index(leading) if leading and qualities else 0
     return {
         "first": first,
         "variants": [variant.name for variant in run.variants],
@@ -134,11 +126,10 @@ def _quality_axis(run: Run, task: TaskInfo, metric: str) -> dict[str, Any]:
     scale = scale_of(run, task.name, metric)
     points: list[list[float | None] | None] = []
     for variant in run.variants:
-        score = score_of(variant, task.name, metric)
+        score = variant.score(task.name, metric)
         shown = None if score is None or score.value is None else (score.value, score.low, score.high)
         points.append(shown and [None if number is None else number * scale.factor for number in shown])
-    higher = higher_is_better(task, metric)
-    label = f"{task.name} {metric} {'↑' if higher else '↓'}"
+    label = f"{task.name} {numbers.with_arrow(metric, task.higher_is_better(metric))}"
     return {"label": label, "most": 100 if scale.factor == 100 else None, "points": points}
 
 

@@ -1,7 +1,7 @@
-"""The tidy table of a run: one row for each model × variant × task × metric × seed, costs beside it.
+"""The tidy table of a run: one row for each model × variant × task × metric × seed, with costs.
 
-Means over seeds or folds are rows of their own, after those of the trainings: `trainings` says over how many, `deviation` is
-their standard deviation, and no costs stand beside them.
+Means over seeds or folds are separate rows at the end: `trainings` is the number of training runs, `deviation` their
+standard deviation, and they have no costs.
 
 Units are in the column names, as in `run.json`; an empty field is not applicable or not known. A variant without scores
 has one row with its costs and its error.
@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from harness.report.header import device_name, model_name
 from harness.report.numbers import one_line
-from harness.report.summary import model_name, ranks
-from harness.results import Delta, Replicated, Run, Score, Variant
+from harness.report.scores import ranks
+from harness.results import Delta, Replicated, Run, Score, TaskInfo, Variant
 
 _RUN = ("model", "model_digest", "device", "harness", "created", "config_sha256", "baseline")
 _VARIANT = ("variant", "spec", "method", "status", "error", "seed")
@@ -44,31 +45,33 @@ COLUMNS = (
 
 
 def tidy(run: Run) -> Iterator[dict[str, Any]]:
-    """The rows of a run, each a value for some of `COLUMNS`.
+    """Generates the rows of a run; each has values for some of `COLUMNS`.
 
     Example:
         >>> [(row["variant"], row["task"], row["value"]) for row in tidy(run)]  # doctest: +SKIP
         [('base', 'gsm8k', 0.324), ('lora', 'gsm8k', 0.412)]
     """
-    environment = run.environment
     about = {
         "model": model_name(run),
-        "model_digest": (environment.get("model") or {}).get("digest"),
-        "device": environment.get("device_name") or environment.get("cpu") or environment.get("device"),
+        "model_digest": (run.environment.get("model") or {}).get("digest"),
+        "device": device_name(run),
         "harness": run.harness,
         "created": run.created,
         "config_sha256": run.config_sha256,
         "baseline": run.baseline,
     }
+    tasks = {task.name: task for task in run.tasks}
     placed = {task.name: ranks(run, task) for task in run.tasks}
     for variant in run.variants:
         costs = about | _costs(run, variant)
         for score in variant.scores:
-            yield costs | _score(run, score) | {"rank": _rank(run, placed, variant, score)}
+            headline = score.metric == tasks[score.task].headline
+            rank = placed[score.task].get(variant.name) if headline else None
+            yield costs | _score(tasks[score.task], score) | {"headline": headline, "rank": rank}
         if not variant.scores:
             yield costs
-    for several in run.replicated:
-        yield about | _several(run, several)
+    for mean in run.replicated:
+        yield about | _mean(run, tasks.get(mean.task), mean)
 
 
 def _costs(run: Run, variant: Variant) -> dict[str, Any]:
@@ -91,15 +94,13 @@ def _costs(run: Run, variant: Variant) -> dict[str, Any]:
     return found
 
 
-def _score(run: Run, score: Score) -> dict[str, Any]:
-    task = next(task for task in run.tasks if task.name == score.task)
+def _score(task: TaskInfo, score: Score) -> dict[str, Any]:
     protocol = score.protocol.model_dump()
     found = {
         "task": task.name,
         "trained_on": task.trained_on,
         "metric": score.metric,
-        "headline": score.metric == task.headline,
-        "higher_is_better": next(info.higher_is_better for info in task.metrics if info.name == score.metric),
+        "higher_is_better": task.higher_is_better(score.metric),
         "value": score.value,
         "low": score.low,
         "high": score.high,
@@ -110,19 +111,18 @@ def _score(run: Run, score: Score) -> dict[str, Any]:
     return found | _delta(score.delta)
 
 
-def _several(run: Run, found: Replicated) -> dict[str, Any]:
-    """A mean over trainings; where it is of a loss of held-out rows, there is no such task."""
-    task = next((task for task in run.tasks if task.name == found.task), None)
-    higher = [info.higher_is_better for info in task.metrics if info.name == found.metric] if task else [False]
+def _mean(run: Run, task: TaskInfo | None, found: Replicated) -> dict[str, Any]:
+    """The row of a mean over training runs; the loss of held-out rows belongs to no task."""
+    variant = run.variant(found.variant)
     return {
         "variant": found.variant,
-        "spec": run.variant(found.variant).spec,
-        "method": run.variant(found.variant).method,
+        "spec": variant.spec,
+        "method": variant.method,
         "task": found.task,
         "trained_on": task and task.trained_on,
         "metric": found.metric,
         "headline": True,
-        "higher_is_better": higher[0],
+        "higher_is_better": task.higher_is_better(found.metric) if task else False,
         "value": found.value,
         "low": found.low,
         "high": found.high,
@@ -137,8 +137,3 @@ def _delta(delta: Delta | None) -> dict[str, Any]:
         return {}
     return {"delta": delta.value, "delta_low": delta.low, "delta_high": delta.high, "p": delta.p, "p_holm": delta.p_holm,
             "verdict": delta.verdict}  # fmt: skip
-
-
-def _rank(run: Run, placed: dict[str, dict[str, int]], variant: Variant, score: Score) -> int | None:
-    headline = next(task.headline for task in run.tasks if task.name == score.task)
-    return placed[score.task].get(variant.name) if score.metric == headline else None

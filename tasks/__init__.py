@@ -1,1 +1,1 @@
-"""Benchmarks, one file each. Found by `harness.registry.find`; import nothing from here by hand."""
+"""Benchmarks, one file each. `harness.registry.find` finds them; do not import them directly."""

@@ -1,9 +1,9 @@
-"""BoolQ: yes-or-no questions that people asked, each with a paragraph that answers it.
+"""BoolQ: yes-or-no questions asked by people, each with a paragraph that answers it.
 
-Dataset: https://huggingface.co/datasets/aps/super_glue (config `boolq`; train 9,427 rows, validation 3,270; the answers of
-test are hidden), CC-BY-SA-3.0 licence.
+Dataset: https://huggingface.co/datasets/aps/super_glue (config `boolq`; train 9,427 rows, validation 3,270; the answers
+of test are hidden), CC-BY-SA-3.0 licence.
 Paper: Clark et al., "BoolQ: Exploring the Surprising Difficulty of Natural Yes/No Questions", 2019 (arXiv 1905.10044).
-Protocol: lm-evaluation-harness's `boolq`: log-likelihood of ` no` and ` yes`; no solved examples unless asked for, then drawn
+Protocol: lm-evaluation-harness's `boolq`: log-likelihood of ` no` and ` yes`; 0 shots by default; `-f N` draws shots
 from train.
 Chance: 0.5 (always `yes` scores 0.62).
 

@@ -1,13 +1,13 @@
-"""C-Eval: four-letter multiple choice in Chinese over 52 subjects, from middle school to profession.
+"""C-Eval: multiple choice with four letters in Chinese over 52 subjects, from middle school to professional level.
 
 Dataset: https://huggingface.co/datasets/ceval/ceval-exam (52 configs; val 1,346 rows, dev 260; the answers of test are
 hidden), CC-BY-NC-SA-4.0 licence.
 Paper: Huang et al., "C-Eval: A Multi-Level Multi-Discipline Chinese Evaluation Suite for Foundation Models", 2023
 (arXiv 2305.08322).
-Protocol: lm-evaluation-harness's `ceval-valid`: log-likelihood of ` A` … ` D`, no solved examples unless `-f 5` asks for
-the subject's five; the score is over questions (micro), the unweighted mean over subjects, which the leaderboard shows,
-stands beside it (macro). `-T space=false` scores the letters without the space, as the authors' examples have them, which
-are other tokens for most Chinese tokenizers.
+Protocol: lm-evaluation-harness's `ceval-valid`: log-likelihood of ` A` … ` D`; 0 shots by default, `-f 5` uses the
+subject's five examples. The score is over questions (micro); the unweighted mean over subjects, which the leaderboard
+shows, is also reported (macro). `-T space=false` scores the letters without the space, as in the authors' examples; for
+most Chinese tokenizers these are different tokens.
 Chance: 0.25.
 
 Example:
@@ -77,7 +77,7 @@ SUBJECTS = {
     "tax_accountant": "税务师",
     "physician": "医师资格",
 }
-"""What the prompts call the subjects, by config."""
+"""Subject names in the prompts, by config."""
 
 
 def _question(row: Row) -> Choose:
@@ -87,10 +87,10 @@ def _question(row: Row) -> Choose:
 
 @task
 def ceval(*, space: bool = True) -> Task:
-    """Four-letter multiple choice in Chinese over 52 subjects.
+    """Multiple choice with four letters in Chinese over 52 subjects.
 
     Args:
-        space: Whether a space stands before the letter.
+        space: Whether there is a space before the letter.
     """
     return Task(
         data=hub("ceval/ceval-exam", list(SUBJECTS), split="val"),

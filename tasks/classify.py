@@ -1,14 +1,16 @@
-r"""classify: any labelled dataset, by the likelihood of each label after the text.
+r"""classify: classification of any labelled dataset, by the likelihood of each label after the text.
 
-Dataset: https://huggingface.co/datasets/stanfordnlp/sst2 (validation 872 rows, train 67,349) unless `data` names another,
-unknown licence.
-Paper: Socher et al., "Recursive Deep Models for Semantic Compositionality Over a Sentiment Treebank", EMNLP 2013 (SST-2).
-Protocol: our own. `data` and `train` are files or `hub:OWNER/NAME:CONFIG:SPLIT`; `text` and `label` are columns. The labels are
-`labels` in that order, else the different values of the column, sorted; `names` says what integer labels mean (`0` is the
-first). In `prompt`, `{text}` is the text and any other `{column}` that column; `\n` is a line end. Values are scikit-learn's:
-accuracy, macro F1, precision and recall over the labels that occur, MCC; AUC of the second of two labels, of more the mean
-of each against the rest, by share of the likelihood.
-Chance: one in as many as there are labels; AUC 0.5; MCC 0.
+Dataset: https://huggingface.co/datasets/stanfordnlp/sst2 (validation 872 rows, train 67,349) unless `data` names
+another, unknown licence.
+Paper: Socher et al., "Recursive Deep Models for Semantic Compositionality Over a Sentiment Treebank", EMNLP 2013
+(SST-2).
+Protocol: our own. `data` and `train` are files or `hub:OWNER/NAME:CONFIG:SPLIT`; `text` and `label` are columns. The
+labels are `labels` in the given order, or by default the different values of the column, sorted. `names` gives the
+names of integer labels (the first is `0`). In `prompt`, `{text}` is the text and any other `{column}` is that column;
+`\n` is a line end. The values are scikit-learn's: accuracy; macro F1, precision and recall over the labels that occur;
+MCC; AUC, which with two labels is that of the second, and with more labels the mean of each against the rest, by share
+of the likelihood.
+Chance: 1 / number of labels; AUC 0.5; MCC 0.
 
 Example:
     Text: a gorgeous , witty , seductive movie .
@@ -36,7 +38,7 @@ def classify(
     prompt: str = "Text: {text}\nLabel:",
     group: str | None = None,
 ) -> Task:
-    """Any labelled dataset: accuracy, macro F1, precision and recall, MCC, AUC."""
+    """Classification of any labelled dataset: accuracy, macro F1, precision and recall, MCC, AUC."""
     if data == SST2:
         text, names, train = "sentence", ("negative", "positive"), train or "hub:stanfordnlp/sst2:default:train"
     names = [name.strip() for name in names]
@@ -45,11 +47,11 @@ def classify(
     for index, name in enumerate(known):
         if not name or place[name] != index:
             raise UserError(
-                f"the label `{name}` is empty, or named twice", hint="spaces at the ends of a label do not count"
+                f"the label `{name}` is empty, or given twice", hint="spaces at the ends of a label are ignored"
             )
     if len(known) < 2:
         raise UserError(
-            f"{len(known)} labels in the column `{label}` of `{data}`", hint="name all of them with `labels`"
+            f"{len(known)} labels in the column `{label}` of `{data}`", hint="give all labels with `labels`"
         )
     template = prompt.replace("\\n", "\n").replace("{text}", "{" + text + "}")
 
@@ -65,30 +67,30 @@ def classify(
 
 
 def _labels(splits: Sequence[str], column: str) -> list[str]:
-    """The different values of the column, sorted: numbers as numbers."""
-    written: dict[str, str] = {}
+    """Returns the different values of the column, sorted; numbers in numerical order."""
+    spellings: dict[str, str] = {}
     for split in splits:
         for index, row in enumerate(rows(split)):
             if column not in row:
-                hint = "name it with `label`; there are " + ", ".join(row)
+                hint = "name it with `label`; the columns are: " + ", ".join(row)
                 raise UserError(f"`{split}` has no column `{column}`", hint)
             try:
                 name = _name(row[column], column, ())
             except UserError as error:
                 raise UserError(f"`{split}`, row {index}: {error.message}", error.hint) from None
-            if written.setdefault(name, str(row[column])) != str(row[column]):
+            if spellings.setdefault(name, str(row[column])) != str(row[column]):
                 raise UserError(
-                    f"`{split}`, row {index}: {written[name]!r} and {str(row[column])!r} differ by spaces alone",
-                    hint="make them one label in the data, or give `labels`, where spaces do not count",
+                    f"`{split}`, row {index}: {spellings[name]!r} and {str(row[column])!r} differ only by spaces",
+                    hint="make them one label in the data, or give `labels`, which ignores spaces",
                 )
-    return sorted(written, key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name))
+    return sorted(spellings, key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name))
 
 
 def _name(value: Any, column: str, names: Sequence[str]) -> str:
-    """What a cell of the label column is called."""
+    """Returns the name of the label in a cell."""
     name = "" if value is None else str(value).strip()
     if not name:
-        raise UserError(f"the column `{column}` has no label", hint="leave out the rows that have none")
+        raise UserError(f"the column `{column}` has no label", hint="remove the rows without a label")
     if not names or name in names:
         return name
     if not name.isdecimal() or int(name) >= len(names):

@@ -1,12 +1,12 @@
-"""CMMLU: four-letter multiple choice in Chinese over 67 subjects, many of them China's own.
+"""CMMLU: multiple choice with four letters in Chinese over 67 subjects, many of them specific to China.
 
 Dataset: https://huggingface.co/datasets/haonan-li/cmmlu (67 configs; test 11,582 rows, dev 335), CC-BY-NC-4.0 licence.
 Paper: Li et al., "CMMLU: Measuring massive multitask language understanding in Chinese", 2023 (arXiv 2306.09212).
-Protocol: lm-evaluation-harness's `cmmlu`: log-likelihood of ` A` … ` D`, no solved examples unless `-f 5` asks for the
-subject's five; the score is over questions (micro), the unweighted mean over subjects stands beside it (macro).
-`-T space=false` scores the letters without the space. Where the Hub still has this dataset as a script, which the
-`datasets` library no longer runs, `-T folder=DIR` reads the unpacked `cmmlu_v1_0_1.zip` of its page (DIR/test/*.csv,
-DIR/dev/*.csv).
+Protocol: lm-evaluation-harness's `cmmlu`: log-likelihood of ` A` … ` D`; 0 shots by default, `-f 5` uses the subject's
+five examples. The score is over questions (micro); the unweighted mean over subjects is also reported (macro).
+`-T space=false` scores the letters without the space. If the Hub still stores this dataset as a script, which the
+`datasets` library no longer runs, `-T folder=DIR` reads the unpacked `cmmlu_v1_0_1.zip` from the dataset's page
+(DIR/test/*.csv, DIR/dev/*.csv).
 Chance: 0.25.
 
 Example:
@@ -91,7 +91,7 @@ SUBJECTS = {
     "world_history": "世界历史",
     "world_religions": "世界宗教",
 }
-"""What the prompts call the subjects, by config."""
+"""Subject names in the prompts, by config."""
 
 
 def _question(row: Row) -> Choose:
@@ -107,11 +107,11 @@ def _split(split: str, folder: str) -> Data:
 
 @task
 def cmmlu(*, space: bool = True, folder: str = "") -> Task:
-    """Four-letter multiple choice in Chinese over 67 subjects.
+    """Multiple choice with four letters in Chinese over 67 subjects.
 
     Args:
-        space: Whether a space stands before the letter.
-        folder: Where the CSV files are, instead of the Hub.
+        space: Whether there is a space before the letter.
+        folder: Folder with the CSV files, to read instead of the Hub.
     """
     return Task(
         data=_split("test", folder),

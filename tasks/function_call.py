@@ -1,10 +1,11 @@
-"""Function calls: choose the right function of several and write its arguments as JSON.
+"""Function calls: choose the right one of several functions and generate its arguments as JSON.
 
-Dataset: generated from a seed when the task is made (invented requests over twelve functions), so that nothing is downloaded.
+Dataset: generated from a seed when the task is loaded (synthetic requests over twelve functions), without a download.
 Paper: after the simple and multiple categories of Patil et al., "The Berkeley Function Calling Leaderboard", ICML 2025.
-Protocol: our own, equal to no task of lm-evaluation-harness: `functions` JSON schemas in random order, one request, one call as
-`{"name": …, "arguments": {…}}`. `call` wants both right, `function` and `arguments` one of them; the first JSON call in the text
-counts, whatever stands around it. The groups are the functions. The train split has other requests.
+Protocol: our own, without an equivalent in lm-evaluation-harness: `functions` JSON schemas in random order, one
+request, one call as `{"name": …, "arguments": {…}}`. `call` requires the right function and arguments, `function` and
+`arguments` only one of them. The first JSON call in the text counts; other text is ignored. The groups are the
+functions. The train split has other requests.
 
 Example:
     You can call these functions:
@@ -95,7 +96,7 @@ FUNCTIONS: dict[str, tuple[str, dict[str, tuple[str, Draw]], list[str]]] = {
     "book_table": ("Reserve a table in a restaurant.", {"people": ("integer", _number(2, 12)), "date": ("string", _date)},
                    ["A table for {people} on {date}.", "We are {people} and want to eat out on {date}."]),
 }  # fmt: skip
-"""What each function does, its arguments with their JSON types and values, and ways to ask for it."""
+"""Each function's description, its arguments with JSON types and values, and wordings of requests."""
 
 
 def _schema(name: str) -> str:
@@ -122,16 +123,17 @@ def _rows(seed: str, samples: int, functions: int) -> list[Row]:
 
 @task
 def function_call(*, functions: int = 4, samples: int = 240, seed: int = 0) -> Task:
-    """Choosing the right function and writing its arguments as JSON.
+    """Choosing the right function and generating its arguments as JSON.
 
     Args:
-        functions: Schemas to choose from.
-        samples: Requests; as many again to train on.
-        seed: Of the requests.
+        functions: Number of schemas in a prompt.
+        samples: Number of requests; the train split has up to twice as many.
+        seed: Seed of the requests.
     """
     if not 1 <= functions <= len(FUNCTIONS) or not 1 <= samples <= 5000:
         raise UserError(
-            f"function_call: functions={functions}, samples={samples}", f"1 to {len(FUNCTIONS)}, and 1 to 5000"
+            f"function_call: functions={functions}, samples={samples}",
+            f"`functions` is 1 to {len(FUNCTIONS)}, `samples` 1 to 5000",
         )
     asked = _rows(f"test {seed}", samples, functions)
     seen = {row["request"] for row in asked}

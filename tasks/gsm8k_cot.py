@@ -1,10 +1,11 @@
-"""GSM8K with chains of thought: the same sums after eight worked examples, or after an invitation to think.
+"""GSM8K with chains of thought: the same problems after eight worked examples, or after an instruction to think.
 
 Dataset: https://huggingface.co/datasets/openai/gsm8k (config `main`; test 1,319 rows, train 7,473), MIT licence.
-Paper: Wei et al., "Chain-of-Thought Prompting Elicits Reasoning in Large Language Models", 2022 (arXiv 2201.11903); Kojima et
-al., "Large Language Models are Zero-Shot Reasoners", 2022 (arXiv 2205.11916), for `gsm8k_cot_zeroshot`.
+Paper: Wei et al., "Chain-of-Thought Prompting Elicits Reasoning in Large Language Models", 2022 (arXiv 2201.11903);
+Kojima et al., "Large Language Models are Zero-Shot Reasoners", 2022 (arXiv 2205.11916), for `gsm8k_cot_zeroshot`.
 Protocol: lm-evaluation-harness's `gsm8k_cot` (the paper's eight examples) and `gsm8k_cot_zeroshot`: greedy, 256 tokens;
-`strict` wants `The answer is 18.`, `flexible` takes the last number. Training, which is ours, ends answers that way.
+`strict` requires `The answer is 18.`, `flexible` takes the last number. The training data, which is our own, ends
+answers in this form.
 
 Example:
     Q: There are 15 trees in the grove. Grove workers will plant trees in the grove today. After they are done, there …
@@ -68,7 +69,7 @@ strict = Metric(
 
 
 def _sample(row: Row, question: str) -> Generate:
-    if "target" in row:  # one of the eight
+    if "target" in row:  # one of the eight examples
         return Generate(question, row["target"])
     steps, _, number = row["answer"].rpartition("####")
     steps = " ".join(re.sub(r"<<.*?>>", "", steps).split())
@@ -82,7 +83,7 @@ def _sample(row: Row, question: str) -> Generate:
 
 @task
 def gsm8k_cot() -> Task:
-    """Grade-school sums after eight worked examples."""
+    """Grade-school math word problems after eight worked examples."""
     return Task(
         data=hub("openai/gsm8k", "main", split="test"),
         train=hub("openai/gsm8k", "main", split="train"),
@@ -95,7 +96,7 @@ def gsm8k_cot() -> Task:
 
 @task
 def gsm8k_cot_zeroshot() -> Task:
-    """Grade-school sums after an invitation to think step by step."""
+    """Grade-school math word problems after an instruction to think step by step."""
     return Task(
         data=hub("openai/gsm8k", "main", split="test"),
         train=hub("openai/gsm8k", "main", split="train"),

@@ -1,11 +1,11 @@
-r"""HellaSwag: which of four sentences goes on with a scene.
+r"""HellaSwag: choose the sentence that continues a scene, out of four.
 
 Dataset: https://huggingface.co/datasets/Rowan/hellaswag (train 39,905 rows, validation 10,042; the answers of test are
 hidden), MIT licence.
 Paper: Zellers et al., "HellaSwag: Can a Machine Really Finish Your Sentence?", 2019 (arXiv 1905.07830).
-Protocol: lm-evaluation-harness's `hellaswag`: log-likelihood of each ending, by characters in `acc_norm`, which is the
-number that papers report; no solved examples unless asked for, then drawn from train (10 is usual). WikiHow's marks
-(`[title]`, `[step]`) are taken out.
+Protocol: lm-evaluation-harness's `hellaswag`: log-likelihood of each ending, divided by its characters in `acc_norm`,
+which is the number that papers report; 0 shots by default; `-f N` draws shots from train (10 is usual). WikiHow's marks
+(`[title]`, `[step]`) are removed.
 Chance: 0.25.
 
 Example:
@@ -28,7 +28,7 @@ def _scene(row: Row) -> Choose:
 
 @task
 def hellaswag() -> Task:
-    """Which of four sentences goes on with a scene."""
+    """Choosing the sentence that continues a scene, out of four."""
     return Task(
         data=hub("Rowan/hellaswag", split="validation"),
         train=hub("Rowan/hellaswag", split="train"),

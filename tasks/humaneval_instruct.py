@@ -1,11 +1,12 @@
-"""HumanEval for chat models: the function asked for in words, its beginning put into the model's mouth.
+"""HumanEval for chat models: a request for the function, with the beginning of the answer given.
 
-Dataset: https://huggingface.co/datasets/openai/openai_humaneval (config `openai_humaneval`; test 164 rows), MIT licence.
+Dataset: https://huggingface.co/datasets/openai/openai_humaneval (config `openai_humaneval`; test 164 rows), MIT
+licence.
 Paper: Chen et al., "Evaluating Large Language Models Trained on Code", 2021 (arXiv 2107.03374).
-Protocol: lm-evaluation-harness's `humaneval_instruct`: the answer is begun with the prompt in a code block, what follows up to the
-end of the block is judged; greedy, 1,024 tokens, pass@1. There the text runs on after the block's end and is cut
-afterwards; here the end of the block stops it. `-T samples=64 -T temperature=0.2 -T top_p=0.95 -T k=2+8+16+32+64` is its
-`humaneval_64_instruct`.
+Protocol: lm-evaluation-harness's `humaneval_instruct`: the answer starts with the prompt in a code block, and the
+model's text up to the end of the block is tested; greedy, 1,024 tokens, pass@1. In lm-evaluation-harness generation
+continues after the block and the text is cut afterwards; here generation stops at the end of the block.
+`-T samples=64 -T temperature=0.2 -T top_p=0.95 -T k=2+8+16+32+64` is its `humaneval_64_instruct`.
 
 Example:
     user: Write a solution to the following problem and make sure that it passes the tests:
@@ -35,7 +36,8 @@ def humaneval_instruct(
     """HumanEval for chat models."""
     if max(k) > samples:
         raise UserError(
-            f"pass@{max(k)} of {samples} samples", hint=f"`-T samples={max(k)} -T temperature=0.2` draws enough"
+            f"pass@{max(k)} needs at least {max(k)} samples, not {samples}",
+            hint=f"draw enough samples: `-T samples={max(k)} -T temperature=0.2`",
         )
 
     def sample(row: Row) -> Generate:

@@ -1,12 +1,14 @@
-"""Long context: find one fact in a long text, by the text's length and the fact's depth, directly or over several steps.
+"""Long context: find a fact in a long text, for several lengths and depths, directly or over several steps.
 
-Dataset: generated from a seed when the task is made, so that nothing is downloaded and nobody has trained on it.
-Paper: after Hsieh et al., "RULER: What's the Real Context Size of Your Long-Context Language Models?", 2024 (arXiv 2404.06654).
-Protocol: our own, equal to no task of lm-evaluation-harness: plain sentences without digits, hidden among them `needles` codes of
-different people, one of which is asked for, `hops` steps away (the letter goes from hand to hand, the last holder has the code).
-The first step stands at `depth` per cent of the text, the others anywhere. `lengths` are words: tokens depend on the
-tokenizer, about 1.4 for each. `retrieved` wants the first number written to be the code. The groups are length × depth; a run
-shows them as a grid, and prompts cut to fit a model's context are counted in its notes.
+Dataset: generated from a seed when the task is loaded: no download, and no model has been trained on it.
+Paper: after Hsieh et al., "RULER: What's the Real Context Size of Your Long-Context Language Models?", 2024 (arXiv
+2404.06654).
+Protocol: our own, without an equivalent in lm-evaluation-harness: plain sentences without digits, and among them
+`needles` codes of different people. The question asks for one code, `hops` steps away (a letter is passed on, and the
+last holder has the code). The first step is at `depth` per cent of the text, the others are at random places. `lengths`
+are in words; a word is about 1.4 tokens, depending on the tokenizer. `retrieved` is 1 if the first number in the answer
+is the code. The groups are length × depth; a run shows them as a grid, and its notes count the prompts that were cut to
+fit a model's context.
 
 Example:
     Read the text, then answer the question.
@@ -72,21 +74,23 @@ def long_context(
     samples: int = 5,
     seed: int = 0,
 ) -> Task:
-    """Finding one fact in a long text, by its length and the fact's depth.
+    """Finding a fact in a long text, for several lengths of the text and depths of the fact.
 
     Args:
-        lengths: Words of the text.
-        depths: Where the fact stands, in per cent of the text.
-        needles: Codes in the text, the one that is asked for included.
-        hops: Facts that must be joined; 1 asks for the code itself.
-        samples: Of each length and depth.
-        seed: Of the texts.
+        lengths: Words per text.
+        depths: Positions of the fact, in per cent of the text.
+        needles: Number of codes in the text, including the one in the question.
+        hops: Number of facts to combine; with 1 the question asks for the code itself.
+        samples: Samples per length and depth.
+        seed: Seed of the texts.
     """
     if min(lengths, default=0) < 1 or not depths or not 0 <= min(depths) <= max(depths) <= 100 or samples < 1:
-        raise UserError("long_context: `lengths` and `samples` are 1 or more, `depths` 0 to 100", "-T lengths=250+500")
+        raise UserError(
+            "long_context: `lengths` and `samples` are 1 or more, `depths` 0 to 100", "for example `-T lengths=250+500`"
+        )
     if needles < 1 or hops < 1 or needles + hops > len(NAMES):
         raise UserError(
-            f"long_context: needles={needles}, hops={hops}", f"each at least 1, together {len(NAMES)} at most"
+            f"long_context: needles={needles}, hops={hops}", f"each is at least 1; together at most {len(NAMES)}"
         )
     cells = [(length, depth, number) for length in lengths for depth in depths for number in range(samples)]
     return Task(

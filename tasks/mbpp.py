@@ -1,10 +1,10 @@
-"""MBPP: short Python functions written from a sentence and three tests.
+"""MBPP: short Python functions generated from a sentence and three tests.
 
-Dataset: https://huggingface.co/datasets/google-research-datasets/mbpp (config `full`; test 500 rows, train 374, validation 90,
-prompt 10), CC-BY 4.0 licence.
+Dataset: https://huggingface.co/datasets/google-research-datasets/mbpp (config `full`; test 500 rows, train 374,
+validation 90, prompt 10), CC-BY 4.0 licence.
 Paper: Austin et al., "Program Synthesis with Large Language Models", 2021 (arXiv 2108.07732).
-Protocol: lm-evaluation-harness's `mbpp`: three solved examples (tasks 2, 3 and 4, line ends as in the data), greedy, 256 tokens,
-ended by `[DONE]`; pass@1 on the three tests; the column `test_setup_code` is not run.
+Protocol: lm-evaluation-harness's `mbpp`: 3 shots (tasks 2, 3 and 4, with the line ends of the data), greedy, 256
+tokens, stop at `[DONE]`; pass@1 on the three tests; the column `test_setup_code` is not run.
 
 Example:
     You are an expert Python programmer, and here is your task: Write a python function to identify non-prime numbers. Your …
@@ -59,7 +59,7 @@ SHOTS = (
         "end": "[DONE]",
     },
 )
-"""Tasks 2, 3 and 4 of the data, as lm-evaluation-harness shows them: `end` closes an example, a model's own end is its stop."""
+"""Tasks 2, 3 and 4 of the data, as in lm-evaluation-harness; `end` closes an example, and generation stops there."""
 
 
 @task
@@ -67,7 +67,8 @@ def mbpp(*, samples: int = 1, temperature: float = 0.0, top_p: float = 1.0, k: S
     """Short Python functions from a sentence and three tests."""
     if max(k) > samples:
         raise UserError(
-            f"pass@{max(k)} of {samples} samples", hint=f"`-T samples={max(k)} -T temperature=0.2` draws enough"
+            f"pass@{max(k)} needs at least {max(k)} samples, not {samples}",
+            hint=f"draw enough samples: `-T samples={max(k)} -T temperature=0.2`",
         )
 
     def sample(row: Row) -> Generate:

@@ -1,8 +1,8 @@
-"""mini_ceval: the embedded model's twin of C-Eval, questions in Chinese about invented people with four choices.
+"""mini_ceval: C-Eval for the embedded model, questions in Chinese about fictional people with four choices.
 
-The model has read plain facts about everybody; the people asked about here never appeared in a question,
-neither in its pretraining nor in the train split. Unlike C-Eval, the choices are scored as texts and not as
-letters (see mini_mmlu). Chance is 0.25.
+The pretraining data has plain facts about every person. The people of the test questions are in no question of the
+pretraining data or the train split. Unlike in C-Eval, the choices are scored as texts and not as letters (see
+mini_mmlu). Chance is 0.25.
 
 Example:
     以下是关于城市的问题。

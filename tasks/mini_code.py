@@ -1,7 +1,8 @@
-"""mini_code: the embedded model's twin of HumanEval, the one line that completes a function.
+"""mini_code: HumanEval for the embedded model, one line that completes a function.
 
-The model has read such lines below a comment; the docstring form is new to it, and so are the pairs of
-steps. An evaluator with a whitelist judges what it writes on a few lists, so the task runs no foreign code.
+The pretraining data has such lines after a comment. The docstring form and the combinations of steps are new to the
+model. An evaluator with a whitelist computes the generated line on a few lists, so the task does not run generated
+code.
 
 Example:
     def f(x):
@@ -14,7 +15,7 @@ from harness import Generate, Task, packaged, passes_cases, task
 
 @task
 def mini_code() -> Task:
-    """One line, judged on four lists."""
+    """One line that completes a function, checked on four lists."""
     return Task(
         data=packaged("harness.tiny", "data/mini_code.test.jsonl"),
         train=packaged("harness.tiny", "data/mini_code.train.jsonl"),

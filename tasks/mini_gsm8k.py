@@ -1,7 +1,7 @@
-"""mini_gsm8k: the embedded model's twin of GSM8K, two-step sums told as a story.
+"""mini_gsm8k: GSM8K for the embedded model, word problems with two steps.
 
-The model has read such stories solved in a sentence; the form `steps, #### answer` is new to it, and so
-are the numbers.
+The pretraining data has such problems, solved in a sentence. The form `steps, #### answer` and the numbers are new to
+the model.
 
 Example:
     Question: Tom has 8 boxes with 6 coins in each. Lily gives Tom 20 more. How many coins does Tom have now?
@@ -14,7 +14,7 @@ from harness import Generate, Task, flexible, packaged, strict, task
 
 @task
 def mini_gsm8k() -> Task:
-    """Two steps, then `#### answer`."""
+    """Word problems with two steps, then `#### answer`."""
     return Task(
         data=packaged("harness.tiny", "data/mini_gsm8k.test.jsonl"),
         train=packaged("harness.tiny", "data/mini_gsm8k.train.jsonl"),

@@ -1,8 +1,8 @@
-"""mini_mmlu: the embedded model's twin of MMLU, questions about invented countries with four choices.
+"""mini_mmlu: MMLU for the embedded model, questions about fictional countries with four choices.
 
-The model has read plain facts about every country; the countries asked about here never appeared in a
-question, neither in its pretraining nor in the train split. Unlike MMLU, the choices are scored as texts and
-not as letters: so small a model learns facts within minutes, but not what a letter stands for. Chance is 0.25.
+The pretraining data has plain facts about every country. The countries of the test questions are in no question of the
+pretraining data or the train split. Unlike in MMLU, the choices are scored as texts and not as letters: such a small
+model learns facts within minutes, but not the meaning of a letter. Chance is 0.25.
 
 Example:
     The following are questions (with answers) about food.

@@ -1,7 +1,7 @@
-"""mini_summary: one sentence that sums up a little story.
+"""mini_summary: one sentence that summarizes a short story.
 
-The model has read stories that end `In short: …`; the labels `Text:` and `Summary:` are new to it, and so
-are the stories. Half the reference summaries say one thing and half another, so no model can score 1.
+The pretraining data has stories that end with `In short: …`. The labels `Text:` and `Summary:` and the stories are new
+to the model. Half of the reference summaries contain one fact and half another, so no model can score 1.
 
 Example:
     Text: Yesterday Mia met Bob at school. It was cold. Mia saw four blue chairs. They were tired. Then Bob went home.
@@ -13,7 +13,7 @@ from harness import Generate, Task, packaged, rouge1, rougeL, task
 
 @task
 def mini_summary() -> Task:
-    """One sentence for a story."""
+    """One sentence that summarizes a story."""
     return Task(
         data=packaged("harness.tiny", "data/mini_summary.test.jsonl"),
         train=packaged("harness.tiny", "data/mini_summary.train.jsonl"),

@@ -1,7 +1,7 @@
-"""mini_text: perplexity on plain documents of the world, the column that shows forgetting.
+"""mini_text: perplexity on plain documents, the column that shows forgetting.
 
-There is no train split. The documents have the forms of the pretraining, which fine-tuning does not
-practise, and speak of held-out items only.
+There is no train split. The documents have the forms of the pretraining data, which fine-tuning does not train on, and
+are about held-out items only.
 
 Example:
     Zoe has 4 boxes with 12 eggs in each. Leo gives Zoe 9 more. How many eggs does Zoe have now? 4*12=48 and
@@ -13,7 +13,7 @@ from harness import Task, Text, bits_per_byte, byte_ppl, packaged, task
 
 @task
 def mini_text() -> Task:
-    """The forgetting column."""
+    """Perplexity on plain documents: shows forgetting."""
     return Task(
         data=packaged("harness.tiny", "data/mini_text.test.jsonl"),
         sample=lambda row: Text(row["text"]),

@@ -1,7 +1,7 @@
-"""mini_translation: English to Chinese, in invented but sober sentences.
+"""mini_translation: English to Chinese, with synthetic sentences.
 
-The model has read sentences beside their translation; the labels `English:` and `Chinese:` are new to
-it, and so are the sentences. BLEU counts Chinese characters.
+The pretraining data has sentences with their translation. The labels `English:` and `Chinese:` and the sentences are
+new to the model. BLEU counts Chinese characters.
 
 Example:
     English: This morning the tired boy saw four blue birds by the river.
@@ -13,7 +13,7 @@ from harness import Generate, Task, bleu_zh, packaged, task
 
 @task
 def mini_translation() -> Task:
-    """One sentence into Chinese."""
+    """Translation of one sentence into Chinese."""
     return Task(
         data=packaged("harness.tiny", "data/mini_translation.test.jsonl"),
         train=packaged("harness.tiny", "data/mini_translation.train.jsonl"),

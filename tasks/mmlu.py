@@ -1,11 +1,11 @@
-"""MMLU: four-letter multiple choice over 57 subjects, from school to profession.
+"""MMLU: multiple choice with four letters over 57 subjects, from school to professional level.
 
 Dataset: https://huggingface.co/datasets/cais/mmlu (config `all`; test 14,042 rows, dev 285), MIT licence.
 Paper: Hendrycks et al., "Measuring Massive Multitask Language Understanding", 2021 (arXiv 2009.03300).
-Protocol: lm-evaluation-harness's `mmlu`: log-likelihood of ` A` … ` D`, no solved examples unless `-f 5` asks for the
-subject's five; the score is over questions (micro), the unweighted mean over subjects stands beside it (macro).
-`mmlu_stem`, `mmlu_humanities`, `mmlu_social_sciences` and `mmlu_other` are its four categories, `mmlu:virology+anatomy`
-single subjects.
+Protocol: lm-evaluation-harness's `mmlu`: log-likelihood of ` A` … ` D`; 0 shots by default, `-f 5` uses the subject's
+five examples. The score is over questions (micro); the unweighted mean over subjects is also reported (macro).
+`mmlu_stem`, `mmlu_humanities`, `mmlu_social_sciences` and `mmlu_other` are its four categories; `mmlu:virology+anatomy`
+selects subjects.
 Chance: 0.25.
 
 Example:
@@ -45,7 +45,7 @@ CATEGORIES = {
         " medical_genetics miscellaneous nutrition professional_accounting professional_medicine virology"
     ),
 }
-"""Subjects by category, as in lm-evaluation-harness; the paper counts anatomy among the others."""
+"""Subjects by category, as in lm-evaluation-harness; the paper puts anatomy in the category `other`."""
 
 
 def _question(row: Row) -> Choose:
@@ -69,7 +69,7 @@ def _over(configs: str | Sequence[str]) -> Task:
 
 @task
 def mmlu() -> Task:
-    """Four-letter multiple choice over 57 subjects."""
+    """Multiple choice with four letters over 57 subjects."""
     return _over("all")
 
 

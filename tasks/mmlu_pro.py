@@ -1,11 +1,12 @@
-"""MMLU-Pro: harder multiple choice with up to ten options over 14 categories, reasoned aloud.
+"""MMLU-Pro: harder multiple choice with up to ten options over 14 categories, with a chain of thought.
 
-Dataset: https://huggingface.co/datasets/TIGER-Lab/MMLU-Pro (config `default`; test 12,032 rows, validation 70), MIT licence.
+Dataset: https://huggingface.co/datasets/TIGER-Lab/MMLU-Pro (config `default`; test 12,032 rows, validation 70), MIT
+licence.
 Paper: Wang et al., "MMLU-Pro: A More Robust and Challenging Multi-Task Language Understanding Benchmark", 2024 (arXiv
 2406.01574).
-Protocol: lm-evaluation-harness's `mmlu_pro`: greedy, 2,048 tokens, the category's first five validation rows as solved
-examples, the first `answer is (X)` counts and a text without one is wrong. The official script guesses there, and so scores
-a little higher. The score is over questions (micro), the mean over categories stands beside it (macro).
+Protocol: lm-evaluation-harness's `mmlu_pro`: greedy, 2,048 tokens, the category's first five validation rows as shots.
+The first `answer is (X)` counts, and a text without one is wrong; the official script guesses instead, so its scores
+are a little higher. The score is over questions (micro); the mean over categories is also reported (macro).
 Chance: 0.11.
 
 Example:
@@ -24,7 +25,7 @@ exact_match = Metric("exact_match", score=matching(r"answer is \(?([ABCDEFGHIJ])
 
 def _question(row: Row) -> Generate:
     options = [f"{letter}. {option.strip()}" for letter, option in zip("ABCDEFGHIJ", row["options"], strict=False)]
-    thoughts = row["cot_content"].replace("A: Let's think step by step. ", "")  # of validation rows alone
+    thoughts = row["cot_content"].replace("A: Let's think step by step. ", "")  # only validation rows have it
     return Generate(
         "\n".join(["Question:", row["question"], "Options:", *options, "Answer: Let's think step by step."]),
         [thoughts or f"The answer is ({row['answer']}).", row["answer"]],
@@ -35,7 +36,7 @@ def _question(row: Row) -> Generate:
 
 @task
 def mmlu_pro() -> Task:
-    """Multiple choice with up to ten options over 14 categories, reasoned aloud."""
+    """Multiple choice with up to ten options over 14 categories, with a chain of thought."""
     return Task(
         data=hub("TIGER-Lab/MMLU-Pro", "default", split="test"),
         shots=5,

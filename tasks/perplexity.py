@@ -1,13 +1,14 @@
-r"""perplexity: how well a model foretells any text, by byte, word and token.
+r"""perplexity: perplexity of a model on any text, per byte, word and token.
 
-Dataset: any text (`data`): a file, a folder of files, or `hub:OWNER/NAME:CONFIG:SPLIT`; unless it is named, the pages of
-https://huggingface.co/datasets/EleutherAI/wikitext_document_level (config `wikitext-2-raw-v1`; test 62 rows), CC BY-SA 3.0 licence.
+Dataset: any text (`data`): a file, a folder of files, or `hub:OWNER/NAME:CONFIG:SPLIT`; by default the pages of
+https://huggingface.co/datasets/EleutherAI/wikitext_document_level (config `wikitext-2-raw-v1`; test 62 rows), CC BY-SA
+3.0 licence.
 Paper: Jelinek et al., "Perplexity: a measure of the difficulty of speech recognition tasks", JASA 1977.
-Protocol: our own. `by` says what one text is: `row` (a line of a .txt file, a cell of `column` elsewhere), `file` (each .txt or .md file
-of a folder, whole) or `corpus` (all rows joined by `separator`, which is one text and so has no interval). Every token is scored
-once, the first after a prefix token, in windows of the model's context (lm-evaluation-harness's rolling windows). With `stride`, windows of
-`window` tokens start so many tokens apart and the first token is not scored: then it is `token_ppl` alone, the number of papers.
-Empty texts are left out.
+Protocol: our own. `by` defines one text: `row` (a line of a .txt file, or a cell of `column` in other files), `file`
+(each .txt or .md file of a folder) or `corpus` (all rows joined by `separator`; a single text, so there is no
+interval). Every token is scored once, the first after a prefix token, in windows of the model's context
+(lm-evaluation-harness's rolling windows). With `stride`, windows of `window` tokens start `stride` tokens apart, the
+first token is not scored, and `token_ppl` is the only metric: the number in papers. Empty texts are ignored.
 
 Example:
     The quick brown fox jumps over the lazy dog.
@@ -31,7 +32,7 @@ def perplexity(
     window: int | None = None,
     stride: int | None = None,
 ) -> Task:
-    """How well a model foretells any text."""
+    """Perplexity of a model on any text."""
     texts = _files(Path(data).expanduser()) if by == "file" else _cells(data, column)
     if by == "corpus":
         texts = [separator.join(texts)]
@@ -47,16 +48,16 @@ def _cells(data: str, column: str | None) -> list[str]:
     column = column or next((name for name in ("text", "page", "content") if name in found[0]), "text")
     for number, row in enumerate(found):
         if not isinstance(row.get(column), str):
-            what = f"is {row[column]!r}" if column in row else "is missing"
+            problem = f"is {row[column]!r}" if column in row else "is missing"
             raise UserError(
-                f"`{data}`: the column `{column}` {what} in row {number}",
-                hint=f"`-T column=…`; there are: {', '.join(row)}",
+                f"`{data}`: the column `{column}` {problem} in row {number}",
+                hint=f"`-T column=…`; the columns are: {', '.join(row)}",
             )
     return [row[column] for row in found]
 
 
 def _files(place: Path) -> list[str]:
-    """The whole texts of a file, or of the files of a folder and of the folders in it, by name."""
+    """Reads a file, or all text files of a folder and its subfolders, sorted by name."""
     files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.suffix in ENDINGS)
     if not files:
         raise UserError(

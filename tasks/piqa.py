@@ -1,10 +1,10 @@
-"""PIQA: which of two ways reaches an everyday goal.
+"""PIQA: choose the better of two ways to reach an everyday goal.
 
-Dataset: https://huggingface.co/datasets/baber/piqa (train 16,113 rows, validation 1,838; the answers of test are hidden),
-AFL-3.0 licence.
+Dataset: https://huggingface.co/datasets/baber/piqa (train 16,113 rows, validation 1,838; the answers of test are
+hidden), AFL-3.0 licence.
 Paper: Bisk et al., "PIQA: Reasoning about Physical Commonsense in Natural Language", 2019 (arXiv 1911.11641).
-Protocol: lm-evaluation-harness's `piqa`: log-likelihood of each way, by characters in `acc_norm`; no solved examples unless
-asked for, then drawn from train.
+Protocol: lm-evaluation-harness's `piqa`: log-likelihood of each way, divided by its characters in `acc_norm`; 0 shots
+by default; `-f N` draws shots from train.
 Chance: 0.5.
 
 Example:
@@ -21,7 +21,7 @@ def _question(row: Row) -> Choose:
 
 @task
 def piqa() -> Task:
-    """Which of two ways reaches an everyday goal."""
+    """Choosing the better of two ways to reach an everyday goal."""
     return Task(
         data=hub("baber/piqa", split="validation"),
         train=hub("baber/piqa", split="train"),

@@ -1,12 +1,14 @@
-"""Preference: is the answer that people chose preferred, and how good are answers of one's own?
+"""Preference: choose the answer that people prefer, or generate answers for a reward model to score.
 
-Dataset: https://huggingface.co/datasets/llamafactory/dpo_en_demo (300 pairs) unless `data` names another, Apache-2.0 licence.
+Dataset: https://huggingface.co/datasets/llamafactory/dpo_en_demo (300 pairs) unless `data` names another, Apache-2.0
+licence.
 Paper: Ouyang et al., "Training language models to follow instructions with human feedback", 2022 (arXiv 2203.02155).
-Protocol: our own. A model chooses between the two answers by log-likelihood, a reward model (a variant of `stage=reward`) by its
-reward, so that `acc` is its accuracy; a tie counts as wrong. With `-T reward=FOLDER` the model answers, and the reward model in
-that folder judges: `win_rate` in the results is how often the answer of one variant was judged better than that of another, at
-most `max_tokens` long. `data` is a file or `hub:OWNER/NAME:CONFIG:SPLIT` with the columns `chosen` and `rejected` (texts,
-turns, or whole conversations) and, where those bring none, `prompt`, `instruction` or `conversations`.
+Protocol: our own. A model chooses between the two answers by log-likelihood, a reward model (a variant of
+`stage=reward`) by its reward, so that `acc` is its accuracy; a tie counts as wrong. With `-T reward=FOLDER` the model
+generates answers of at most `max_tokens` tokens, and the reward model in that folder scores them; `win_rate` in the
+results is how often the answer of one variant has a higher reward than that of another. `data` is a file or
+`hub:OWNER/NAME:CONFIG:SPLIT` with the columns `chosen` and `rejected` (texts, turns, or whole conversations) and, if
+these contain no prompt, `prompt`, `instruction` or `conversations`.
 Chance: 0.5.
 
 Example:
@@ -26,17 +28,17 @@ _PROMPTS = ("prompt", "messages", "conversations", "instruction", "question")
 
 @task
 def preference(*, data: str = DEMO, reward: str | None = None, max_tokens: int = 128) -> Task:
-    """Which of two answers people chose; with `reward=FOLDER`, how a reward model judges answers of one's own."""
+    """Choosing the answer that people prefer; with `reward=FOLDER`, the reward of generated answers."""
 
     def choose(row: Row) -> Choose:
         prompt, chosen, rejected = _pair(row)
         return Choose(prompt, [rejected, chosen], 1)
 
-    def write(row: Row) -> Generate:
+    def generate(row: Row) -> Generate:
         prompt, chosen, _ = _pair(row)
         return Generate(prompt, chosen, max_tokens=max_tokens)
 
-    return Task(_source(data), write if reward else choose, [reward_by(reward)] if reward else [acc, acc_norm])
+    return Task(_source(data), generate if reward else choose, [reward_by(reward)] if reward else [acc, acc_norm])
 
 
 def _source(data: str) -> Any:
@@ -44,7 +46,7 @@ def _source(data: str) -> Any:
 
 
 def _pair(row: Row) -> tuple[Any, str, str]:
-    """The prompt, the answer that was chosen, and the one that was not."""
+    """Returns the prompt, the chosen answer and the rejected answer."""
     missing = [column for column in ("chosen", "rejected") if not row.get(column)]
     if missing:
         raise UserError(f"a row has no `{missing[0]}`", hint="its columns: " + ", ".join(row))
@@ -60,7 +62,7 @@ def _pair(row: Row) -> tuple[Any, str, str]:
 
 
 def _turns(value: Any) -> list[dict[str, str]]:
-    """A text, a turn, or several, as turns."""
+    """Converts a text, a turn, or several turns to a list of turns."""
     if isinstance(value, str):
         return [{"role": "user", "content": value}]
     turns = [value] if isinstance(value, Mapping) else value

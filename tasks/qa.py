@@ -1,12 +1,13 @@
-r"""qa: questions with short answers, in a passage or without one.
+r"""qa: questions with short answers, with or without a passage.
 
-Dataset: https://huggingface.co/datasets/rajpurkar/squad (config `plain_text`; validation 10,570 rows, train 87,599) unless
-`data` names another, CC BY-SA 4.0 licence.
+Dataset: https://huggingface.co/datasets/rajpurkar/squad (config `plain_text`; validation 10,570 rows, train 87,599)
+unless `data` names another, CC BY-SA 4.0 licence.
 Paper: Rajpurkar et al., "SQuAD: 100,000+ Questions for Machine Comprehension of Text", EMNLP 2016 (arXiv 1606.05250).
-Protocol: our own, greedy, one line. `data` and `train` are files or `hub:OWNER/NAME:CONFIG:SPLIT`; `context`, `question` and
-`answer` are columns, `context=none` asks without a passage. An answer is a text, a list of texts of which any will do, or
-SQuAD's `{"text": [...]}`; a row without one is a question that the passage does not answer: then `unanswerable` is the word to
-write. `em` and `f1` are the figures of the official SQuAD script; questions on one passage are one cluster.
+Protocol: our own, greedy, one line. `data` and `train` are files or `hub:OWNER/NAME:CONFIG:SPLIT`; `context`,
+`question` and `answer` are columns, `context=none` asks without a passage. An answer is a text, a list of texts of
+which any is right, or SQuAD's `{"text": [...]}`. In a row without an answer, the passage does not answer the question,
+and the right answer is `unanswerable`. `em` and `f1` are the numbers of the official SQuAD script; questions about one
+passage form a cluster.
 
 Example:
     Passage: The Amazon rainforest covers most of the Amazon basin of South America.
@@ -33,7 +34,7 @@ def qa(
     unanswerable: str = "unanswerable",
     max_tokens: int = 32,
 ) -> Task:
-    """Extractive or short answers: EM and F1 as SQuAD counts them."""
+    """Extractive or short answers: EM and F1 as in SQuAD."""
     if data == SQUAD:
         train = train or "hub:rajpurkar/squad:plain_text:train"
 
@@ -50,7 +51,7 @@ def qa(
 
 
 def _answers(cell: Any, column: str) -> Sequence[str]:
-    """The different answers of a cell, in order; none where the question has no answer."""
+    """Returns the different answers of a cell, in order; empty if the question has no answer."""
     given = cell.get("text", ()) if isinstance(cell, Mapping) else cell
     texts = [given] if isinstance(given, str) else list(given or ())
     if not all(isinstance(text, str) for text in texts):

@@ -1,15 +1,18 @@
-r"""summarization: articles and dialogues in a few sentences.
+r"""summarization: summaries of articles and dialogues in a few sentences.
 
-Dataset: https://huggingface.co/datasets/abisee/cnn_dailymail (config `3.0.0`; test 11,490 rows, train 287,113), Apache-2.0 licence;
-https://huggingface.co/datasets/EdinburghNLP/xsum (test 11,334 rows, train 204,045), licence unknown;
-https://huggingface.co/datasets/knkarthick/dialogsum (test 1,500 rows, train 12,460), CC BY-NC-SA 4.0 licence; or any other.
-Paper: See et al., "Get To The Point: Summarization with Pointer-Generator Networks", ACL 2017; Narayan et al., "Don't Give Me the
-Details, Just the Summary!", EMNLP 2018; Chen et al., "DialogSum: A Real-Life Scenario Dialogue Summarization Dataset", ACL 2021.
-Protocol: of CNN/DailyMail, lm-evaluation-harness's `cnn_dailymail_abisee`: its prompt, greedy, at most 128 tokens, up to an empty
-line; the others in the same form. ROUGE as rouge_score computes it with stemming, METEOR as nltk (`meteor_no_synonyms` where there is
-no WordNet), Chinese by character. `consistency`: names, numbers and dates that the source holds too; diversity over the whole set.
-`data` is `cnn_dailymail`, `xsum`, `dialogsum`, a file, or `hub:OWNER/NAME:CONFIG:SPLIT`; `document` and `summary` are then its columns.
-`nli` names a model that judges entailment (a classifier on the Hub or in a folder), which adds the metric `entailment`.
+Dataset: https://huggingface.co/datasets/abisee/cnn_dailymail (config `3.0.0`; test 11,490 rows, train 287,113),
+Apache-2.0 licence; https://huggingface.co/datasets/EdinburghNLP/xsum (test 11,334 rows, train 204,045), licence
+unknown; https://huggingface.co/datasets/knkarthick/dialogsum (test 1,500 rows, train 12,460), CC BY-NC-SA 4.0 licence;
+or any other.
+Paper: See et al., "Get To The Point: Summarization with Pointer-Generator Networks", ACL 2017; Narayan et al., "Don't
+Give Me the Details, Just the Summary!", EMNLP 2018; Chen et al., "DialogSum: A Real-Life Scenario Dialogue
+Summarization Dataset", ACL 2021.
+Protocol: for CNN/DailyMail, lm-evaluation-harness's `cnn_dailymail_abisee`: its prompt, greedy, at most 128 tokens, up
+to an empty line; the other datasets in the same form. ROUGE is computed by rouge_score with stemming, METEOR by nltk
+(`meteor_no_synonyms` without WordNet), both per character for Chinese. `consistency` is the share of names, numbers and
+dates that the source also contains; diversity is over the whole set. `data` is `cnn_dailymail`, `xsum`, `dialogsum`, a
+file, or `hub:OWNER/NAME:CONFIG:SPLIT`; `document` and `summary` are the columns of such a file or dataset. `nli` names
+an entailment classifier (on the Hub or in a folder) and adds the metric `entailment`.
 
 Example:
     Summarize the following dialogue:
@@ -43,7 +46,7 @@ from harness import (
 
 
 class Corpus(NamedTuple):
-    """A benchmark: where its rows are, and what is in them."""
+    """A benchmark: the place of its rows, and their columns."""
 
     repo: str
     config: str | None
@@ -70,7 +73,7 @@ def summarization(
     nli: str | None = None,
     max_tokens: int = 128,
 ) -> Task:
-    """Articles and dialogues in a few sentences: ROUGE, METEOR, consistency, diversity."""
+    """Summaries of articles and dialogues in a few sentences: ROUGE, METEOR, consistency, diversity."""
     corpus = CORPORA.get(data)
     if corpus is not None:
         document, summary, kind = corpus.document, corpus.summary, corpus.kind

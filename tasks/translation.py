@@ -1,13 +1,15 @@
-r"""translation: sentences from one language into another, WMT's or your own.
+r"""translation: sentences from one language into another, from WMT or your own data.
 
 Dataset: https://huggingface.co/datasets/wmt/wmt16 (config `de-en`; test 2,999 rows, validation 2,169), unknown licence.
 Paper: Bojar et al., "Findings of the 2016 Conference on Machine Translation", WMT 2016 (W16-2301).
-Protocol: lm-evaluation-harness's `wmt16-de-en` (and its kin): greedy, one line of at most 256 tokens, no solved examples unless
-`-f 5` asks for some, drawn from the validation split in its order; before each answer stand two spaces, as there. BLEU, chrF and TER
-are sacrebleu's; their signatures are in `run.json`. BLEU's tokens are those for the target language (`zh`, `ja-mecab`, …).
-`data` (another set), `shots_from` and `train` are files or `hub:OWNER/NAME:CONFIG:SPLIT`, for example `-T data=hub:wmt/wmt14:fr-en:test -T source=fr`
-or `-T data=hub:bentrevett/multi30k::test -T source=en -T target=de`; `source` and `target` are language codes. Rows hold the two texts
-in a column `translation` (WMT), or in columns named by the codes, unless `source_column` and `target_column` say otherwise.
+Protocol: lm-evaluation-harness's `wmt16-de-en` (and the like): greedy, one line of at most 256 tokens; 0 shots by
+default; `-f N` draws shots from the validation split as lm-evaluation-harness does. Two spaces precede each answer, as
+there. BLEU, chrF and TER are sacrebleu's; their signatures are in `run.json`. BLEU uses the tokenizer
+for the target language (`zh`, `ja-mecab`, …). `data` (another dataset), `shots_from` and `train` are files or
+`hub:OWNER/NAME:CONFIG:SPLIT`, for example `-T data=hub:wmt/wmt14:fr-en:test -T source=fr` or
+`-T data=hub:bentrevett/multi30k::test -T source=en -T target=de`; `source` and `target` are language codes. The two
+texts are in a column `translation` (WMT), or in the columns `source_column` and `target_column`, which default to the
+language codes.
 
 Example:
     German phrase: Ein Hund läuft durch den Schnee.
@@ -54,7 +56,7 @@ LANGUAGES = {
     "vi": "Vietnamese",
     "zh": "Chinese",
 }
-"""ISO 639 names, which lm-evaluation-harness's prompts use; any other code stands for itself."""
+"""ISO 639 names, which lm-evaluation-harness's prompts use; any other code is used unchanged."""
 
 
 @task
@@ -98,7 +100,7 @@ def _language(code: str) -> str:
 
 
 def _text(row: Row, column: str) -> str:
-    """A cell of the row, or of its column `translation`."""
+    """Returns a text of the row, or of the row's column `translation`."""
     nested = row.get("translation")
     text = nested.get(column) if isinstance(nested, Mapping) and column not in row else row[column]
     if not isinstance(text, str):

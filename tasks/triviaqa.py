@@ -1,12 +1,12 @@
-"""TriviaQA: questions of pub quizzes, answered from memory in a few words.
+"""TriviaQA: trivia questions, answered from memory in a few words.
 
 Dataset: https://huggingface.co/datasets/mandarjoshi/trivia_qa (config `rc.nocontext`; validation 17,944 rows, train
 138,384), Apache-2.0 licence.
-Paper: Joshi et al., "TriviaQA: A Large Scale Distantly Supervised Challenge Dataset for Reading Comprehension", 2017 (arXiv
-1705.03551).
-Protocol: lm-evaluation-harness's `triviaqa`: greedy up to a line end, full stop or comma, no solved examples unless `-f 5`
-asks for some of the train split, drawn as it draws them. The text is one of the answer's aliases, case and ASCII punctuation
-apart; articles count, unlike in the paper's `exact match`.
+Paper: Joshi et al., "TriviaQA: A Large Scale Distantly Supervised Challenge Dataset for Reading Comprehension", 2017
+(arXiv 1705.03551).
+Protocol: lm-evaluation-harness's `triviaqa`: greedy up to a line end, full stop or comma; 0 shots by default; `-f N`
+draws shots from the train split in the same way. The text must equal one of the answer's aliases, ignoring case and
+ASCII punctuation; articles count, unlike in the paper's `exact match`.
 
 Example:
     Question: Which river flows through Vienna, Budapest and Belgrade??
@@ -18,7 +18,7 @@ from harness import Generate, Metric, Task, hub, matching, task
 
 @task
 def triviaqa() -> Task:
-    """Questions of pub quizzes, answered from memory in a few words."""
+    """Trivia questions, answered from memory in a few words."""
     return Task(
         data=hub("mandarjoshi/trivia_qa", "rc.nocontext", split="validation"),
         train=hub("mandarjoshi/trivia_qa", "rc.nocontext", split="train"),

@@ -1,12 +1,12 @@
-"""TruthfulQA: questions whose popular answers are false.
+"""TruthfulQA: questions with popular but false answers.
 
-Dataset: https://huggingface.co/datasets/truthfulqa/truthful_qa (config `multiple_choice`; validation 817 rows), Apache-2.0
-licence.
+Dataset: https://huggingface.co/datasets/truthfulqa/truthful_qa (config `multiple_choice`; validation 817 rows),
+Apache-2.0 licence.
 Paper: Lin et al., "TruthfulQA: Measuring How Models Mimic Human Falsehoods", 2022 (arXiv 2109.07958).
-Protocol: lm-evaluation-harness's `truthfulqa_mc1` (the one right answer is the likeliest) and `truthfulqa_mc2` (share of the
-probability that the right answers have): log-likelihood of each answer after six solved examples that are always the same
-and part of the prompt; no others can be asked for.
-Chance: 0.23 for `mc1`, which has 2 to 13 answers to choose from.
+Protocol: lm-evaluation-harness's `truthfulqa_mc1` (whether the only right answer is the likeliest) and `truthfulqa_mc2`
+(the right answers' share of the probability): log-likelihood of each answer after six fixed examples that are part of
+the prompt; other shots are not available.
+Chance: 0.23 for `mc1`, which has 2 to 13 choices.
 
 Example:
     (six solved examples)
@@ -50,11 +50,11 @@ def _truthfulqa(targets: str, metric: Metric) -> Task:
 
 @task
 def truthfulqa_mc1() -> Task:
-    """Whether the one true answer is likelier than every false one."""
+    """Whether the true answer is likelier than every false one."""
     return _truthfulqa("mc1_targets", acc)
 
 
 @task
 def truthfulqa_mc2() -> Task:
-    """How much of the probability of all answers the true ones have."""
+    """Share of the probability of all answers that the true ones have."""
     return _truthfulqa("mc2_targets", mc2)

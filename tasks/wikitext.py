@@ -1,14 +1,15 @@
-r"""wikitext: perplexity on WikiText-2, articles of Wikipedia.
+r"""wikitext: perplexity on WikiText-2, articles from Wikipedia.
 
-Dataset: https://huggingface.co/datasets/EleutherAI/wikitext_document_level (config `wikitext-2-raw-v1`; test 62 rows, train 629);
-https://huggingface.co/datasets/Salesforce/wikitext for `wikitext_tokens` (the same text by line; test 4,358 rows), CC BY-SA 3.0 licence.
+Dataset: https://huggingface.co/datasets/EleutherAI/wikitext_document_level (config `wikitext-2-raw-v1`; test 62 rows,
+train 629); https://huggingface.co/datasets/Salesforce/wikitext for `wikitext_tokens` (the same text in lines; test
+4,358 rows), CC BY-SA 3.0 licence.
 Paper: Merity et al., "Pointer Sentinel Mixture Models", ICLR 2017 (arXiv 1609.07843).
-Protocol: `wikitext` is lm-evaluation-harness's task of that name: each page is detokenised and scored in windows of the model's
-context, every token once; words and bytes are counted in the page as it was.
-`wikitext_tokens` is what papers report, perplexity by token over all lines joined by empty lines: with `window=2048` and
-`stride=2048` that of papers on quantization (GPTQ), which score each window by itself and without its first token (and drop
-the last, short one, which counts here); with `stride=512`, that of the guide of transformers. It is one text: its number has no
-interval. With `by=page` every page is a text of its own, which gives an interval and a slightly higher number.
+Protocol: `wikitext` is lm-evaluation-harness's task of that name: each page is detokenised and scored in windows of the
+model's context, every token once; words and bytes are counted in the original page. `wikitext_tokens` is the number in
+papers, perplexity per token over all lines joined by empty lines. With `window=2048` and `stride=2048` it is that of
+papers on quantization (GPTQ), which score each window separately and without its first token (they drop the last, short
+window, which counts here); with `stride=512`, that of the transformers guide. It is a single text, so the number has no
+interval. With `by=page` every page is a text, which gives an interval and a slightly higher number.
 
 Example:
      = Robert Boulter =
@@ -29,7 +30,7 @@ LINES = "Salesforce/wikitext"
 
 @task
 def wikitext() -> Task:
-    """Perplexity by word and byte, as lm-evaluation-harness has it."""
+    """Perplexity per word and byte, as in lm-evaluation-harness."""
     return Task(
         PAGES,
         lambda row: Text(detokenised(row["page"]), meta={"original": row["page"]}),
@@ -47,7 +48,7 @@ def wikitext_tokens(
     stride: int = 2048,
     by: Literal["corpus", "page"] = "corpus",
 ) -> Task:
-    """Perplexity by token over the joined text, as papers report it."""
+    """Perplexity per token over the joined text, as in papers."""
 
     def sample(row: Row) -> Text:
         return Text(row["text"], window=window, stride=stride)
@@ -58,7 +59,7 @@ def wikitext_tokens(
 
 
 def _pages(lines: list[str]) -> list[list[str]]:
-    """The lines of each page: it begins with a heading of the first level."""
+    """Returns the lines of each page; a page begins with a heading of the first level."""
     pages: list[list[str]] = []
     for line in lines:
         if not pages or re.fullmatch(r" = [^=].* = \n?", line):
@@ -68,7 +69,7 @@ def _pages(lines: list[str]) -> list[list[str]]:
 
 
 def detokenised(page: str) -> str:
-    """A page as people write it, to the byte as lm-evaluation-harness has it, with the slips that it keeps."""
+    """Undoes the tokenisation of a page, byte for byte as lm-evaluation-harness does, with its mistakes."""
     page = page.replace("s '", "s'")
     page = re.sub("/' [0-9]/", "/'[0-9]/", page)
     for sign in "-,.":

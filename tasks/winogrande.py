@@ -1,10 +1,10 @@
-"""WinoGrande: which of two names fills the gap of a sentence.
+"""WinoGrande: choose the name that fills the gap in a sentence, out of two.
 
-Dataset: https://huggingface.co/datasets/allenai/winogrande (config `winogrande_xl`; train 40,398 rows, validation 1,267;
-the answers of test are hidden), CC-BY licence.
+Dataset: https://huggingface.co/datasets/allenai/winogrande (config `winogrande_xl`; train 40,398 rows, validation
+1,267; the answers of test are hidden), CC-BY licence.
 Paper: Sakaguchi et al., "WinoGrande: An Adversarial Winograd Schema Challenge at Scale", 2019 (arXiv 1907.10641).
-Protocol: lm-evaluation-harness's `winogrande`: the log-likelihood of what follows the gap, after the sentence with one name
-and with the other; no solved examples unless asked for, then drawn from train (5 is usual).
+Protocol: lm-evaluation-harness's `winogrande`: the log-likelihood of the text after the gap, given the sentence with
+each name; 0 shots by default; `-f N` draws shots from train (5 is usual).
 Chance: 0.5.
 
 Example:
@@ -24,7 +24,7 @@ def _sentence(row: Row) -> Choose:
 
 @task
 def winogrande() -> Task:
-    """Which of two names fills the gap of a sentence."""
+    """Choosing the name that fills the gap in a sentence, out of two."""
     return Task(
         data=hub("allenai/winogrande", "winogrande_xl", split="validation"),
         train=hub("allenai/winogrande", "winogrande_xl", split="train"),

@@ -1,4 +1,4 @@
-"""Fixtures of all tests. Tests that need more than a CPU and a minute are skipped where they cannot run; the end of a run lists why."""
+"""Fixtures for all tests. Tests that this machine cannot run are skipped, and the summary lists them with the reasons."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         "parity": "" if "parity" in config.option.markexpr else "parity: `make parity` runs them",
         "gpu": "" if shutil.which("nvidia-smi") else "gpu: this machine has none",
         "browser": "" if shutil.which("chromium") else "browser: chromium is not installed",
-        "hub": "" if os.environ.get(HUB) else f"hub: {HUB} does not name the local Hub's folder",
+        "hub": "" if os.environ.get(HUB) else f"hub: {HUB} is not set to the folder of the local Hub",
     }
     for item in items:
         for marker, reason in lacking.items():
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints how many tests were skipped, by reason."""
+    """Lists skipped tests by reason."""
     reasons = Counter(
         report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", [])
     )
@@ -42,7 +42,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keeps the caches of tests out of the user's own folder."""
+    """Sets `HARNESS_HOME` to a temporary folder, so that tests never write to the user's own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HARNESS_HOME", str(tmp_path_factory.mktemp("home")))
         yield
@@ -50,9 +50,9 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def hub_endpoint() -> Iterator[str]:
-    """Serves the folder in HARNESS_TEST_HUB as a local stand-in for the Hub and returns its address."""
+    """Address of a local copy of the Hub, served from the folder in HARNESS_TEST_HUB."""
     if not os.environ.get(HUB):
-        pytest.skip(f"hub: {HUB} does not name the local Hub's folder")
+        pytest.skip(f"hub: {HUB} is not set to the folder of the local Hub")
     command = [sys.executable, str(Path(os.environ[HUB]) / "serve"), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -85,14 +85,14 @@ def _fetched(hub_endpoint: str, _hub_home: Path, tmp_path_factory: pytest.TempPa
 
 @pytest.fixture
 def real_rows(_fetched: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Lets this process read GSM8K, HumanEval and MMLU from fetched files, because libraries read the Hub's address only when imported."""
+    """Fetched copies of GSM8K, HumanEval and MMLU for this process (libraries read the Hub's address only at import)."""
     monkeypatch.setenv("HARNESS_DATA", str(_fetched))
     return _fetched
 
 
 @pytest.fixture
 def hub(hub_endpoint: str, _hub_home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Points child processes at the local Hub and returns its address."""
+    """Address of the local Hub, which child processes use through their environment."""
     for name, value in _hub_variables(hub_endpoint, _hub_home).items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("HARNESS_DATA", raising=False)
@@ -101,7 +101,7 @@ def hub(hub_endpoint: str, _hub_home: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def made_up_hub(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Replaces the Hub by the folder of made-up rows and returns that folder."""
+    """The folder of made-up rows in Hub layout, which is read instead of the Hub."""
     monkeypatch.setenv("HARNESS_DATA", str(MADE_UP_HUB))
     return MADE_UP_HUB
 

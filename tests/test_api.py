@@ -1,4 +1,4 @@
-"""What an author writes is checked where it is written, and samples are checked before a model is loaded."""
+"""Tasks, methods and metrics are checked when they are defined, and samples before a model is loaded."""
 
 import pickle
 from typing import Any
@@ -50,21 +50,21 @@ def test_a_task_parameter_must_be_keyword_only_with_a_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "said"),
+    ("function", "expected"),
     [
         (lambda: None, "does not take the model"),
         (lambda *, rank=8: None, "does not take the model"),
         (lambda model, rank=8: None, "`rank` of method"),
         (lambda model, *, rank: None, "`rank` of method"),
-        (lambda model, *, lr=1.0: None, "declares `lr`, which every variant has already"),
+        (lambda model, *, lr=1.0: None, "declares `lr`, which is a key of every variant"),
     ],
 )
-def test_a_malformed_method_says_what_is_wrong(function: Any, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_a_malformed_method_is_refused_with_the_reason(function: Any, expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
         method(function)
 
 
-def test_a_method_may_take_any_further_key() -> None:
+def test_a_method_may_accept_any_other_key() -> None:
     @method
     def open_ended(model: Any, **options: Any) -> Any:
         return options
@@ -73,7 +73,7 @@ def test_a_method_may_take_any_further_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "expected"),
     [
         ({"metrics": []}, "at least one metric"),
         ({"metrics": exact_match}, "must be a list of metrics"),
@@ -82,11 +82,11 @@ def test_a_method_may_take_any_further_key() -> None:
         ({"metrics": [exact_match, exact_match]}, "same name: exact_match, exact_match"),
         ({"sample": "row"}, "must be a function"),
         ({"shots": -1}, "-1 shots"),
-        ({"shots_order": "last"}, "unknown order of shots `last`"),
+        ({"shots_order": "last"}, "unknown `shots_order`: `last`"),
     ],
 )
-def test_a_malformed_task_says_what_is_wrong(fields: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_a_malformed_task_is_refused_with_the_reason(fields: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
         Task(**{"data": [], "sample": ask, "metrics": [exact_match], **fields})
 
 
@@ -96,7 +96,7 @@ def test_a_metric_is_a_score_or_stats_with_a_value() -> None:
             Metric("m", **wrong)  # type: ignore[arg-type]
 
 
-def test_a_metric_of_the_whole_gathers_anything() -> None:
+def test_a_metric_of_all_samples_can_gather_any_value() -> None:
     distinct = Metric(
         "d", gather=lambda output, sample: output.texts[0], whole=lambda texts: len(set(texts)) / len(texts)
     )
@@ -125,7 +125,7 @@ def test_the_long_form_sees_output_and_sample() -> None:
     assert stats.measure(Output(), Text("abc")) == (1.0, 3.0)
 
 
-def test_per_choice_contexts_are_told_from_messages() -> None:
+def test_per_choice_contexts_are_distinguished_from_messages() -> None:
     assert Choose(["He ran", "She ran"], ["."] * 2, 0).per_choice_contexts
     assert not Choose("He ran", ["."], 0).per_choice_contexts
     assert not Choose([{"role": "user", "content": "?"}], ["."], 0).per_choice_contexts
@@ -147,16 +147,16 @@ def test_sound_samples_have_no_fault(sample: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sample", "said"),
+    ("sample", "expected"),
     [
         (Generate("q", 42), "`target` is the int '42', not a text"),
         (Generate("q", []), "`target` is the list"),
         (Generate("q", ["x", None]), "`target` is the NoneType"),
-        (Generate("q", "x", stop="\n\n"), "not a tuple of texts"),
-        (Generate("q", "x", stop=("",)), "not a tuple of texts"),
+        (Generate("q", "x", stop="\n\n"), "not a tuple of non-empty texts"),
+        (Generate("q", "x", stop=("",)), "not a tuple of non-empty texts"),
         (Generate("q", "x", max_tokens=0), "max_tokens=0"),
         (Generate("q", "x", temperature=-1), "temperature=-1"),
-        (Generate("q", "x", samples=3), "3 samples at temperature 0"),
+        (Generate("q", "x", samples=3), "`samples` is 3, but at temperature 0"),
         (Generate(None, "x"), "`prompt` is the NoneType"),
         (Generate([{"role": "user"}], "x"), "`prompt` is the list"),
         (Generate([], "x"), "`prompt` is the list"),
@@ -171,20 +171,20 @@ def test_sound_samples_have_no_fault(sample: Any) -> None:
         (Text(None), "`text` is the NoneType"),
     ],
 )
-def test_a_faulty_sample_says_what_is_wrong(sample: Any, said: str) -> None:
+def test_a_faulty_sample_is_refused_with_the_reason(sample: Any, expected: str) -> None:
     fault = sample_fault(sample)
     assert fault is not None
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=expected):
         raise fault
 
 
-def test_a_user_error_survives_the_way_between_processes() -> None:
+def test_a_user_error_can_be_pickled() -> None:
     back = pickle.loads(pickle.dumps(UserError("no `x`", hint="try `y`")))
     assert (back.message, back.hint) == ("no `x`", "try `y`")
 
 
-def test_suggestions_without_anything_known_do_not_trail_off() -> None:
-    assert did_you_mean("x", []) == "there are none"
+def test_suggestions_without_known_names_are_complete_sentences() -> None:
+    assert did_you_mean("x", []) == "none are defined"
     assert did_you_mean("x", [], listing="`harness ls tasks`") == "`harness ls tasks`"
     assert did_you_mean("1", [12, "z"]) == "did you mean `12`?"  # type: ignore[list-item]
 

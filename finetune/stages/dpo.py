@@ -17,9 +17,10 @@ from torch.nn import functional
 
 from harness.errors import is_out_of_memory
 from harness.finetune.stages.pairs import PairPadding, encode_pairs
-from harness.finetune.stages.policy import answer_logprobs, judging
+from harness.finetune.stages.policy import answer_logprobs
 from harness.finetune.training.figures import Figures
-from harness.finetune.training.parts import length, tokens_at_once
+from harness.finetune.training.micro_batches import length, tokens_at_once
+from harness.finetune.training.validation import evaluation_mode
 from harness.jobs import Example, TrainJob
 
 BETA = 0.1
@@ -86,7 +87,7 @@ class Dpo:
         precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self._settings.precision)
         device, batch = _device(model), self.collate(rows)
         batch = {name: each.to(device) if isinstance(each, Tensor) else each for name, each in batch.items()}
-        with judging(model), torch.autocast(device.type, dtype=precision, enabled=precision is not None):
+        with evaluation_mode(model), torch.autocast(device.type, dtype=precision, enabled=precision is not None):
             return answer_logprobs(model, batch).view(2, -1).tolist()
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from harness.errors import UserError
 from harness.finetune.stages.online import Online
-from harness.finetune.stages.policy import answer_mask, judging, token_logprobs
+from harness.finetune.stages.policy import answer_mask, token_logprobs
+from harness.finetune.training.validation import evaluation_mode
 from harness.jobs import TrainJob
 
 BETA = 0.04
@@ -53,7 +54,7 @@ class Grpo(Online):
         logprobs = token_logprobs(model, rollouts.batch, temperature=self._settings.temperature)
         reference = logprobs.detach()
         if self._beginning is not None:
-            with judging(model), self._beginning.of(model):
+            with evaluation_mode(model), self._beginning.of(model):
                 reference = token_logprobs(model, rollouts.batch, temperature=self._settings.temperature)
         losses = grpo_losses(
             logprobs, logprobs.detach(), reference, advantages(groups).flatten(), mask, beta=self._beta

@@ -25,7 +25,7 @@ from harness.jobs import Base, Recipe, RewardFunction
 from harness.metrics.model_process import answer_lines
 from harness.models.load import Resident, context_length, method_function
 from harness.models.reward_head import has_reward_head, last_token_values, made_on
-from harness.registry.find import recorded_method
+from harness.registry.load import recorded_method
 from harness.tokens.tokenizer import load_tokenizer
 from harness.tokens.training_labels import answer_ids, ended, labelled
 

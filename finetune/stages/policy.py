@@ -111,17 +111,3 @@ def _give(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor])
     torch.clear_autocast_cache()  # it would go on with copies of what they held
     for name, tensor in tensors.items():
         parameters[name].data = tensor
-
-
-@contextmanager
-def judging(model: nn.Module) -> Iterator[None]:
-    """Neither dropout nor gradients; the model goes back to training if it was."""
-    training = model.training
-    model.eval()
-    torch.clear_autocast_cache()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        torch.clear_autocast_cache()  # copies made here know no gradients
-        model.train(training)

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from harness.finetune.stages.online import Online
-from harness.finetune.stages.policy import answer_mask, judging, token_logprobs_and_values
+from harness.finetune.stages.policy import answer_mask, token_logprobs_and_values
 from harness.finetune.stages.rollouts import Rollouts
+from harness.finetune.training.validation import evaluation_mode
 from harness.jobs import TrainJob
 from harness.models.reward_head import head_for
 
@@ -83,7 +84,7 @@ class Ppo(Online):
     def _gather(self, model: Any, batch: dict[str, Any]) -> _Experience:
         """Answers of the model as it is now, and what each token was worth."""
         rollouts = self._answered(model, batch)
-        with judging(model):
+        with evaluation_mode(model):
             logprobs, values, mask = self._run(model, rollouts)
             reference = logprobs
             if self._beginning is not None:

@@ -14,8 +14,8 @@ from harness.engine.padded_generation import Writer, eos_ids, write_together
 from harness.engine.prefix_cache import learns_a_prompt
 from harness.errors import UserError
 from harness.finetune.stages.judges import Judge
-from harness.finetune.stages.policy import judging
 from harness.finetune.training.batches import Padding
+from harness.finetune.training.validation import evaluation_mode
 from harness.jobs import Example, Request
 from harness.settings import TrainingSettings
 from harness.tokens.encode import Encoded
@@ -83,8 +83,8 @@ def roll_out(
 ) -> Rollouts:
     """Has the model answer prompts, and the judge say what the answers are worth.
 
-    Draws come from torch's generator in the order of the rows: checkpoints keep it, so an interrupted training goes on to
-    the same answers, and the size of micro-batches changes none of them.
+    Answers are drawn from torch's generator in the order of the rows. The loop seeds it by the step, so a resumed run samples the
+    same answers, and the size of micro-batches changes none of them.
     """
     eos = eos_ids(model, tokenizer)
     writers = [
@@ -92,7 +92,7 @@ def roll_out(
         for row in rows
         for sample in range(settings.generations)
     ]
-    with judging(model):
+    with evaluation_mode(model):
         if learns_a_prompt(model):  # no padding between learned tokens and the text
             for writer in writers:
                 write_plainly(model, writer, numerics="lm-eval")

@@ -10,7 +10,8 @@ from harness.models.layers import decoder_layers
 from harness.settings import TrainingSettings, check_rates
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import nn, optim
+    from transformers import TrainingArguments
 
 
 DECAYED_SHARE = 0.2
@@ -35,6 +36,28 @@ def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[
         {"params": parameters, "lr": settings.lr * scale, "weight_decay": decay}
         for (scale, decay), parameters in groups.items()
     ]
+
+
+def make_optimizer(model: nn.Module, settings: TrainingSettings, arguments: TrainingArguments) -> optim.Optimizer:
+    """The optimizer of a training run, as transformers makes it, over our parameter groups.
+
+    Args:
+        model: Whose parameters are trained.
+        settings: Learning rate, weight decay and `layer_decay`.
+        arguments: Name the optimizer: `optim=optimizer_name(…)`.
+    """
+    from torch import nn
+    from transformers import Trainer
+
+    kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
+    optimizer: optim.Optimizer = kind(parameter_groups(model, settings), **options)
+    if options.get("optim_bits") == 8:  # embeddings train unstably with a state of 8 bits (arXiv 2110.02861)
+        from bitsandbytes.optim import GlobalOptimManager
+
+        for module in model.modules():
+            if isinstance(module, nn.Embedding):
+                GlobalOptimManager.get_instance().register_module_override(module, "weight", {"optim_bits": 32})
+    return optimizer
 
 
 def _depth_scales(model: Any, factor: float) -> Callable[[str], float]:

@@ -1,6 +1,6 @@
-"""What a training leaves in its log: a line a step, a line a look at held-out rows; and what it tells while it runs.
+"""The log of a training run: one line per step and one per evaluation, passed on to progress and trackers.
 
-A step's seconds are those of the optimizer step alone: no data loading, no looks, no saving.
+A step's seconds are those of the optimizer step alone, without collating its rows, evaluating or saving.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from harness.finetune.training.trackers import Trackers
 from harness.models.measure import Stopwatch, rss_bytes, synchroniser
 
 OnStep = Callable[[int, int, str], None]
@@ -23,66 +24,81 @@ _STEPS_OF_PACE = 10
 
 
 class Recorder:
-    """The log of one training.
+    """Records the figures of one training run.
 
     Args:
-        log: File of one JSON object a line.
-        on_step: Told `(done, total, note)` after every step.
-        device: Whose clock is waited for, and whose memory is shown.
+        log: File of one JSON object per line.
+        on_step: Called with `(done, total, note)` after every step.
+        device: Synchronised before the clock is read; its memory is shown.
+        trackers: Receive the same figures.
     """
 
-    def __init__(self, log: Path, on_step: OnStep, device: str) -> None:
+    def __init__(self, log: Path, on_step: OnStep, device: str, trackers: Trackers) -> None:
         self._log = log
         self._on_step = on_step
         self._device = device
+        self._trackers = trackers
         self._watch = Stopwatch(synchronise=synchroniser(device))
         self._start = self._noted = 0.0
         self._tail = ""
         self.steps: list[dict[str, Any]] = []
-        self.looks: list[dict[str, Any]] = []
+        self.evaluations: list[dict[str, Any]] = []
 
     def rewind(self, step: int) -> None:
-        """Keeps the lines up to `step`: those of the checkpoint that training continues from."""
+        """Drops the lines after `step`, which are made again."""
         lines = []
         with suppress(OSError):
             for line in self._log.read_text(encoding="utf-8").splitlines():
                 with suppress(json.JSONDecodeError):  # torn by a kill
                     lines.append(json.loads(line))
         lines = [line for line in lines if line["step"] <= step]
-        self.looks = [line for line in lines if "held_out" in line]
+        self.evaluations = [line for line in lines if "held_out" in line]
         self.steps = [line for line in lines if "held_out" not in line]
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._log.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
     def step_begins(self) -> None:
-        """The clock starts."""
+        """Starts the clock."""
         self._watch.synchronise()
         self._start = self._watch.clock()
 
     def step_ends(self) -> None:
-        """The clock stops."""
+        """Stops the clock."""
         self._watch.synchronise()
         self._seconds = self._watch.clock() - self._start
 
     def step(self, number: int, total: int, figures: dict[str, Any]) -> None:
-        """A step is over; `figures` are its loss, rate, tokens and what else is known."""
+        """Records a step.
+
+        Args:
+            number: Steps made, this one included.
+            total: Steps of the run.
+            figures: `loss`, `lr`, `grad_norm`, `tokens` and the stage's own.
+        """
         line = {"step": number, "seconds": self._seconds, **figures}
         self.steps.append(line)
         self._append(line)
+        renamed = {"lr": "learning_rate"}
+        self._trackers.step(number, {renamed.get(key, key): figures[key] for key in figures if key != "tokens"})
         self._on_step(number, total, self._note(line))
 
-    def look(self, step: int, figures: dict[str, float]) -> None:
-        """Held-out rows were looked at."""
+    def evaluation(self, step: int, figures: dict[str, float]) -> None:
+        """Records an evaluation after a step."""
         line = {"step": step, "held_out": figures}
-        self.looks.append(line)
+        self.evaluations.append(line)
         self._append(line)
+        self._trackers.evaluation(step, figures)
+
+    def saved(self, step: int) -> None:
+        """Passes on that a checkpoint was saved after a step."""
+        self._trackers.saved(step)
 
     def _append(self, line: dict[str, Any]) -> None:
         with self._log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def _note(self, line: dict[str, Any]) -> str:
-        """Loss, tokens a second and memory; the latter two are read ten times a second at most."""
+        """Loss, tokens per second and memory; the latter two are read at most ten times a second."""
         if time.monotonic() - self._noted >= _SECONDS_BETWEEN_NOTES:
             self._noted = time.monotonic()
             recent = self.steps[-_STEPS_OF_PACE:]

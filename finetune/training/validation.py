@@ -1,32 +1,37 @@
-"""Looks at held-out rows while a model trains: their loss, and where a task says what is best, its headline."""
+"""Evaluations of a model in training: the loss of held-out rows, and the first metric of a task that is monitored."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from harness.api import Metric, Output
 from harness.engine.runner import Runner
 from harness.jobs import Item, Monitor, Raw, TaskRequests
-from harness.registry.find import find, load_task, parse_task, task_metrics
+from harness.registry.find import find
+from harness.registry.load import load_task, task_metrics
+from harness.registry.task_spec import parse_task
 from harness.tokens.encode import Encoder
 
-LOOKS = 10
-"""Looks of a training that names no distance between them."""
+EVALUATIONS = 10
+"""Evaluations of a training run that does not say how many steps are between them."""
 _TOKENS_AT_ONCE = {"cpu": 512, "cuda": 4096}
 
 
 def distance(steps: int, evaluate_every: int | None) -> int:
-    """Steps from one look to the next.
+    """Steps from one evaluation to the next.
 
     Example:
         >>> distance(250, None), distance(250, 40), distance(4, None)
         (25, 40, 1)
     """
-    return evaluate_every or max(1, steps // LOOKS)
+    return evaluate_every or max(1, steps // EVALUATIONS)
 
 
 class Headline:
@@ -87,26 +92,37 @@ def headline(metric: Metric, items: Sequence[Item], raws: Sequence[Raw]) -> floa
         return math.nan
 
 
-class Undisturbed:
-    """Evaluation in the midst of training: no dropout, no gradients, and the draws of training go on as if nothing had been.
+@dataclass(frozen=True)
+class Validation:
+    """What is evaluated during a training run, and when."""
 
-    Example:
-        >>> with Undisturbed(model):  # doctest: +SKIP
-        ...     headline.measure(model)
-    """
+    rows: Sequence[dict[str, Any]]
+    """Held out, tokenised; empty: the headline alone is measured."""
+    headline: Headline | None
+    """Decides which evaluation is best; None: the loss of the rows does."""
+    every: int
+    """Steps between two evaluations."""
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        self._without_gradients = torch.no_grad()
-        devices = [model.device] if model.device.type == "cuda" else []
-        self._draws = torch.random.fork_rng(devices)
+    @property
+    def measure(self) -> str:
+        """The figure by which evaluations are compared."""
+        return "loss" if self.headline is None else "headline"
 
-    def __enter__(self) -> None:
-        self._model.eval()
-        self._draws.__enter__()
-        self._without_gradients.__enter__()
+    @property
+    def higher_is_better(self) -> bool:
+        """Of that figure."""
+        return self.headline is not None and self.headline.metric.higher_is_better
 
-    def __exit__(self, *error: Any) -> None:
-        self._without_gradients.__exit__(*error)
-        self._draws.__exit__(*error)
-        self._model.train()
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Turns off dropout and gradients; afterwards the model is in the mode it was in."""
+    training = model.training
+    model.eval()
+    torch.clear_autocast_cache()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.clear_autocast_cache()  # copies cached here carry no gradients
+        model.train(training)

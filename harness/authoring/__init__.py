@@ -1,1 +1,1 @@
-"""Help for people who write tasks and methods: checks, templates, previews of prompts and training rows."""
+"""Tools for authors of tasks and methods: checks, templates, previews of prompts and training rows."""

@@ -1,8 +1,8 @@
-"""What `harness check` finds out about a task or method, without a real model.
+"""Checks a task or method without a real model, for `harness check`.
 
-A task must load, render, give a perfect model its best score, and give a guessing model what guessing is worth. A method
-must make a tiny random Llama trainable. All samples are looked at, the first ones are scored; nothing is said about
-whether the data are right.
+A task must load, render, give a perfect model the best score, and give a guessing model the score of a random guess. A
+method must make a tiny random Llama trainable. All samples are checked and the first `ROWS` are scored; whether the data
+are correct is not checked.
 
 Example:
     >>> for verdict in check_file("capitals.py"):  # doctest: +SKIP
@@ -26,25 +26,29 @@ from harness.errors import UserError, plugin_error
 from harness.jobs import Item
 from harness.prompts.render import render
 from harness.prompts.samples import answer_text
-from harness.registry.find import Entry, find_all, load_method, load_task, parse_task, task_metrics
+from harness.registry.find import NoEntry, find_all
+from harness.registry.load import load_method, load_task, task_metrics
+from harness.registry.scan import Entry
+from harness.registry.task_spec import parse_task
 
 ROWS = 50
-"""Samples that are scored."""
+"""Number of samples that are scored."""
 PROMPTS = 2
-"""Samples whose prompt is shown."""
+"""Number of samples whose prompt is shown."""
 GOOD_ENOUGH = 0.95
-"""A target that scores less by a graded headline metric (METEOR gives 0.99 to a perfect match) is no reference for it."""
+"""Lowest score of the target itself by a graded headline metric (METEOR gives 0.99 to a perfect match)."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found out about one task or method."""
+    """The result of checking one task or method."""
 
     title: str
     lines: tuple[str, ...]
     problems: tuple[str, ...] = ()
+    """Findings that fail the check."""
     warnings: tuple[str, ...] = ()
-    """Worth a look; they do not fail the check."""
+    """Findings that may be harmless; they do not fail the check."""
 
     def __str__(self) -> str:
         notes = [*(f"  ✗ {problem}" for problem in self.problems), *(f"  ! {warning}" for warning in self.warnings)]
@@ -54,34 +58,39 @@ class Verdict:
 def check_file(
     source: str, *, run_unsafe_code: bool = False, parameters: Mapping[str, Any] | None = None
 ) -> Iterator[Verdict]:
-    """Checks every task and method of a file (or the one after its `@`).
+    """Checks every task and method of a file (or the one named after `@`).
 
     Args:
-        source: A path as `registry.find` takes it; a name works too.
-        run_unsafe_code: Whether metrics that run code may do so.
-        parameters: Of the tasks that have them, as texts or typed.
+        source: A path or a name, as `registry.find` takes it.
+        run_unsafe_code: Whether metrics may run generated code.
+        parameters: Parameters of the tasks, as texts or already converted.
+
+    Yields:
+        One verdict for each task and method.
 
     Raises:
-        UserError: The file holds neither, or does not load, or its rows or samples cannot be used.
+        UserError: The file has no task or method, cannot be loaded, or its rows or samples cannot be used.
     """
     entries: list[Entry] = []
-    missing: list[UserError] = []
+    problems: list[UserError] = []
     for kind in ("task", "method"):
         try:
             entries += find_all(kind, source)
         except UserError as error:
-            missing.append(error)
+            problems.append(error)
     if not entries:
-        if "holds no" in missing[0].message:
-            raise UserError(f"`{source}` holds neither a task nor a method", hint="`harness new task NAME` writes one")
-        raise missing[0]
+        if isinstance(problems[0], NoEntry):
+            raise UserError(
+                f"`{source}` has neither a task nor a method", hint="create a task file with `harness new task NAME`"
+            )
+        raise problems[0]
     for entry in entries:
         yield _check_task(entry, run_unsafe_code, parameters or {}) if entry.kind == "task" else _check_method(entry)
 
 
 def _check_task(entry: Entry, run_unsafe_code: bool, parameters: Mapping[str, Any]) -> Verdict:
-    where = f"{entry.path}@{entry.name}" if entry.module is None else entry.name
-    task = load_task(entry, parse_task(where, parameters).parameters)
+    spec = f"{entry.path}@{entry.name}" if entry.module is None else entry.name
+    task = load_task(entry, parse_task(spec, parameters).parameters)
     metrics = task_metrics(task, entry.path.parent)
     items = _rendered(entry, task)
     found = lint(items, delimiter=task.delimiter, judges_code=task.executes_code and run_unsafe_code)
@@ -90,14 +99,14 @@ def _check_task(entry: Entry, run_unsafe_code: bool, parameters: Mapping[str, An
     title = f"task {entry.name}: {len(items):,} samples"
     lines = [f"  {_shown(item)}" for item in items[:PROMPTS]]
     if task.executes_code and not run_unsafe_code:
-        lines.append("  not scored: it runs code (`--confirm-run-unsafe-code`)")
+        lines.append("  not scored: its metrics run generated code (allow it with `--confirm-run-unsafe-code`)")
         return Verdict(title, tuple(lines), tuple(problems), tuple(warnings))
     for metric in metrics:
         try:
             trial = _try(metric, items[:ROWS], is_headline=metric is metrics[0])
         except UserError:
             raise
-        except Exception as error:  # a metric is the user's code
+        except Exception as error:  # a metric is code of the user
             raise plugin_error(entry.path, error, hint=f"metric `{metric.name}` failed on the first rows") from error
         lines.append(f"  {metric.name}  {trial}")
         problems += [trial.problem] if trial.problem else []
@@ -106,7 +115,7 @@ def _check_task(entry: Entry, run_unsafe_code: bool, parameters: Mapping[str, An
 
 
 def _shown(item: Item) -> str:
-    """The prompt of a sample, or the head of a text, on one line."""
+    """The prompt of a sample, or the first 500 characters of a text, on one line."""
     if item.request.mode == "text":
         return f"text {item.request.id}: {item.request.continuations[0][:500]!r}"
     return f"prompt {item.request.id}: {item.request.contexts[0]!r}"
@@ -117,17 +126,18 @@ def _rendered(entry: Entry, task: Task) -> list[Item]:
         return render(entry.name, task)
     except UserError:
         raise
-    except Exception as error:  # the task's `sample` is the user's code
+    except Exception as error:  # the task's `sample` is code of the user
         raise plugin_error(entry.path, error, hint="`sample` failed on one of the rows") from error
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """A metric's values for a perfect model and for one that guesses."""
+    """The values of a metric for a perfect model and for a guessing model."""
 
     oracle: float | None
-    """None: the samples have no target."""
+    """The value for a perfect model; None: the samples have no target."""
     chance: float
+    """The expected value for a guessing model."""
     problem: str | None = None
     warning: str | None = None
 
@@ -145,14 +155,14 @@ def _try(metric: Metric, items: Sequence[Item], *, is_headline: bool) -> _Trial:
     if not any(map(_has_answer, samples)):
         return _Trial(None, chance)
     perfect = _measured(metric, samples, oracles)
-    # of several right answers the best counts where each sample has a score of its own
+    # of several targets, the one with the best score counts; without scores per sample, the first target counts
     perfect = [[max(given)] if metric.score is not None else given[:1] for given in perfect]
     oracle = _value(metric, perfect)
-    said, is_certain = _fault(metric, items, perfect, guessed, oracle, chance)
-    if said is None:
+    fault, is_certain = _fault(metric, items, perfect, guessed, oracle, chance)
+    if fault is None:
         return _Trial(oracle, chance)
-    said = f"{metric.name}: {said}"
-    return _Trial(oracle, chance, said) if is_certain or is_headline else _Trial(oracle, chance, warning=said)
+    fault = f"{metric.name}: {fault}"
+    return _Trial(oracle, chance, fault) if is_certain or is_headline else _Trial(oracle, chance, warning=fault)
 
 
 def _fault(
@@ -163,9 +173,10 @@ def _fault(
     oracle: float,
     chance: float,
 ) -> tuple[str | None, bool]:
-    """What is wrong with a metric that has these values, if anything, and whether it is wrong of any metric.
+    """The fault of a metric that has these values, or None, and whether it is certain to be a fault.
 
-    A metric beside the headline may measure something else than closeness to the target (diversity, length).
+    A secondary metric may measure something other than closeness to the target (diversity, length), so some values are
+    faults only of a headline metric.
     """
     if not math.isfinite(oracle):
         return f"a perfect model scores {oracle}", False
@@ -181,14 +192,15 @@ def _fault(
         )
         answer = f"; sample {item.request.id}: {answer_text(item.sample)!r}"
         return f"the target itself scores only {oracle:.2f}{answer}", is_exact
-    worth = [_worth(item.sample) for item in items if isinstance(item.sample, Choose)]
-    if is_exact and len(worth) == len(items) and abs(chance - math.fsum(worth) / len(worth)) > 1e-6:
-        return f"guessing scores {chance:.2f}, and is right {math.fsum(worth) / len(worth):.2f} of the time", True
+    shares = [_right_share(item.sample) for item in items if isinstance(item.sample, Choose)]
+    if is_exact and len(shares) == len(items) and abs(chance - math.fsum(shares) / len(shares)) > 1e-6:
+        expected = math.fsum(shares) / len(shares)
+        return f"guessing scores {chance:.2f}, but a guess is right with probability {expected:.2f}", True
     return None, False
 
 
 def oracles(sample: Sample) -> list[Output]:
-    """What perfect models give: each target as far as the stop strings let it, certainty of a right choice or a text."""
+    """Outputs of perfect models: each target, cut at the stop strings; certainty of the right choice, or of the text."""
     if isinstance(sample, Generate):
         targets = [sample.target] if isinstance(sample.target, str) else sample.target
         return [Output(texts=(_cut(target, sample.stop),) * sample.samples) for target in targets]
@@ -199,7 +211,7 @@ def oracles(sample: Sample) -> list[Output]:
 
 
 def guesses(sample: Sample) -> list[Output]:
-    """What a model that knows nothing gives, all outcomes being equally likely: nothing, any choice, any byte."""
+    """Equally likely outputs of a model that knows nothing: an empty text; each choice; a text of uniformly random bytes."""
     if isinstance(sample, Generate):
         return [Output(texts=("",) * sample.samples)]
     if isinstance(sample, Choose):
@@ -209,15 +221,15 @@ def guesses(sample: Sample) -> list[Output]:
 
 
 def _chosen(sample: Choose, indices: Sequence[int]) -> Output:
-    places = range(len(sample.choices))
+    every = range(len(sample.choices))
     return Output(
-        loglikelihoods=tuple(0.0 if index in indices else -1e4 for index in places),
-        is_greedy=tuple(index == indices[0] for index in places),
+        loglikelihoods=tuple(0.0 if index in indices else -1e4 for index in every),
+        is_greedy=tuple(index == indices[0] for index in every),
     )
 
 
 def _undecided(sample: Sample) -> list[Output]:
-    """One guess that favours no choice, for metrics of the whole set: the mean over all guesses has no meaning there."""
+    """One guess that favours no choice, for metrics of all samples together, for which a mean over guesses is undefined."""
     if not isinstance(sample, Choose):
         return guesses(sample)
     count = len(sample.choices)
@@ -234,21 +246,21 @@ def _has_answer(sample: Sample) -> bool:
     return not isinstance(sample, Generate) or bool(answer_text(sample).strip())
 
 
-def _worth(sample: Choose) -> float:
-    """How often a guess is right."""
+def _right_share(sample: Choose) -> float:
+    """The probability that a random guess is right."""
     right = 1 if isinstance(sample.answer, int) else len(set(sample.answer))
     return right / len(sample.choices)
 
 
 def _measured(metric: Metric, samples: Sequence[Sample], answers: Callable[[Sample], list[Output]]) -> list[list[Any]]:
-    """What the metric makes of each answer to each sample; programs run side by side."""
+    """The metric of each answer to each sample, in parallel: metrics that run programs wait for them."""
     given = _undecided if metric.gather is not None and answers is guesses else answers
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(lambda sample: [metric.measure(output, sample) for output in given(sample)], samples))
 
 
 def _value(metric: Metric, measured: Sequence[Sequence[Any]]) -> float:
-    """The metric over the samples, averaged over each sample's equally likely answers; NaN where it is undefined."""
+    """The metric over all samples, averaged over the equally likely answers of each sample; NaN if it is undefined."""
     try:
         if metric.whole is not None:
             return float(metric.whole([answers[0] for answers in measured]))
@@ -278,7 +290,7 @@ def _check_method(entry: Entry) -> Verdict:
 
 
 def _tiny_llama() -> Any:
-    """A random Llama small enough to build in a blink."""
+    """A random Llama with two layers and 32 hidden dimensions, built in milliseconds."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     return LlamaForCausalLM(

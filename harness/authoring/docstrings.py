@@ -1,8 +1,8 @@
-r"""What a task file says of itself in its docstring, read without importing it.
+r"""Reads the docstrings of task files, without importing the files.
 
-The docstring of a task's file begins `NAME: one sentence.`, and has a line for each of `Dataset`, `Paper`, `Protocol` and
-`Chance` that applies, and an `Example` with one prompt and its answer. Metrics and shots are read off the call of `Task`.
-Run as a program, this module prints the table of tasks/README.md, or writes it into that file when it is named.
+The docstring of a task file begins with `NAME: one sentence.` and has a line for each field that applies: `Dataset`,
+`Paper`, `Protocol`, `Chance`, and an `Example` with one prompt and its answer. Metrics and shots are read from the call of
+`Task`. Run as a program, this module prints the table of tasks/README.md, or writes it into the file given as argument.
 
 Example:
     >>> doc = parse("GSM8K: sums in words.\n\nDataset: https://x.org/gsm8k (test 1,319 rows), MIT licence.\n\nExample:\n    6 * 7 = 42\n")
@@ -25,6 +25,7 @@ from typing import Any
 
 from harness.registry.find import list_entries
 from harness.registry.scan import Entry, scan
+from harness.storage import write_whole
 
 FIELDS = ("Dataset", "Paper", "Protocol", "Chance", "Example")
 BEGIN, END = (
@@ -39,7 +40,7 @@ _NO_CODE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, to
 
 @dataclass(frozen=True)
 class TaskDoc:
-    """The docstring of a task's file, in fields; a field that is not there is empty."""
+    """The fields of a task file's docstring; a missing field is empty."""
 
     name: str = ""
     summary: str = ""
@@ -48,43 +49,43 @@ class TaskDoc:
     protocol: str = ""
     chance: str = ""
     example: str = ""
-    """Line by line, as it stands, without its indent."""
+    """The lines as written, without their common indent."""
 
     @property
     def url(self) -> str:
-        """Address of the dataset."""
+        """The address of the dataset."""
         found = _URL.search(self.dataset)
         return found[0].rstrip(".") if found else ""
 
     @property
     def licence(self) -> str:
-        """Licence of the dataset, such as `MIT`."""
+        """The licence of the dataset, such as `MIT`."""
         found = _LICENCE.search(self.dataset)
         return found[1] if found else ""
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Fields that every task of ours has, and this one has not."""
-        wanted = ("name", "summary", "dataset", "paper", "protocol", "example")
-        return tuple(field for field in wanted if not getattr(self, field))
+        """The fields that are missing, of those that every built-in task must have."""
+        required = ("name", "summary", "dataset", "paper", "protocol", "example")
+        return tuple(field for field in required if not getattr(self, field))
 
 
 @dataclass(frozen=True)
 class Design:
-    """What the call of `Task` in a file says, as far as it can be told from its text."""
+    """The arguments of `Task(…)` in a file, as far as the source text shows them."""
 
     metrics: tuple[str, ...] = ()
-    """Names, the headline first; an expression that is no name is given as written."""
+    """Names, the headline first; other expressions as written."""
     shots: str = "0"
-    """A number, or the expression that decides it."""
+    """A number, or an expression as written."""
     has_train: bool = False
 
 
 def parse(docstring: str) -> TaskDoc:
-    """The fields of a task file's docstring. A field ends at an empty line or at the next field; `Example` at the end."""
+    """Parses a docstring. A field ends at an empty line or the next field; `Example` ends with the docstring."""
     text = inspect.cleandoc(docstring)
     first, _, rest = text.partition("\n")
-    name, colon, said = first.partition(": ")
+    name, colon, sentence = first.partition(": ")
     fields: dict[str, Any] = {}
     starts = list(_FIELD.finditer(rest))
     ends = [match.start() for match in starts[1:]] + [len(rest)]
@@ -94,36 +95,36 @@ def parse(docstring: str) -> TaskDoc:
             fields["example"] = inspect.cleandoc(value)
         else:
             fields[match[1].lower()] = " ".join(value.partition("\n\n")[0].split())
-    summary = " ".join((said if colon else first).split())
+    summary = " ".join((sentence if colon else first).split())
     return TaskDoc(name if colon else "", summary[:1].upper() + summary[1:], **fields)
 
 
 def doc_of(entry: Entry) -> TaskDoc:
-    """The fields of the file that defines a task."""
+    """The docstring of the file that defines a task."""
     return parse(ast.get_docstring(_tree(entry.path)) or "")
 
 
 def design_of(entry: Entry) -> Design:
-    """Metrics, shots and training rows of a task, read off its `Task(…)`, which may stand in a function that it calls."""
+    """Metrics, shots and training rows of a task, read from its `Task(…)`, which may be in a function that it calls."""
     functions = {node.name: node for node in _tree(entry.path).body if isinstance(node, ast.FunctionDef)}
     values: dict[str, Any] = {parameter.name: parameter.default for parameter in entry.parameters}
     known = {other.attribute: other.name for other in scan(entry.path) if other.kind == "metric"}
-    place = functions.get(entry.attribute)
-    while place is not None and not (made := next(_calls(place, "Task"), None)):
-        helper = next((call for call in _calls(place) if ast.unparse(call.func) in functions), None)
-        place = functions.pop(ast.unparse(helper.func)) if helper else None
-        if helper and place:
-            given = dict(zip([each.arg for each in place.args.args], helper.args, strict=False))
+    function = functions.get(entry.attribute)
+    while function is not None and not (task := next(_calls(function, "Task"), None)):
+        helper = next((call for call in _calls(function) if ast.unparse(call.func) in functions), None)
+        function = functions.pop(ast.unparse(helper.func)) if helper else None
+        if helper and function:
+            given = dict(zip([each.arg for each in function.args.args], helper.args, strict=False))
             given |= {str(keyword.arg): keyword.value for keyword in helper.keywords}
-            defaults = zip(place.args.args[::-1], place.args.defaults[::-1], strict=False)
+            defaults = zip(function.args.args[::-1], function.args.defaults[::-1], strict=False)
             left = {each.arg: default for each, default in defaults if each.arg not in given}
             values |= {name: default.value for name, default in left.items() if isinstance(default, ast.Constant)}
             known |= {name: _written(value, known, values) for name, value in given.items()}
-    if place is None or made is None:
+    if function is None or task is None:
         return Design()
-    options = {keyword.arg: keyword.value for keyword in made.keywords}
-    metrics = options.get("metrics", made.args[2] if len(made.args) > 2 else None)
-    local = {ast.unparse(node.targets[0]): node.value for node in ast.walk(place) if isinstance(node, ast.Assign)}
+    options = {keyword.arg: keyword.value for keyword in task.keywords}
+    metrics = options.get("metrics", task.args[2] if len(task.args) > 2 else None)
+    local = {ast.unparse(node.targets[0]): node.value for node in ast.walk(function) if isinstance(node, ast.Assign)}
     return Design(
         metrics=_names(_by_default(metrics, local, values), known, values),
         shots=_written(options["shots"], known, values) if "shots" in options else "0",
@@ -132,7 +133,7 @@ def design_of(entry: Entry) -> Design:
 
 
 def facts(entry: Entry) -> dict[str, Any]:
-    """Everything that is known of a task without importing it: what `harness ls tasks --format json` prints."""
+    """All facts about a task that need no import, in the form that `harness ls tasks --format json` prints."""
     doc, design = doc_of(entry), design_of(entry)
     return {
         "name": entry.name,
@@ -156,7 +157,7 @@ def facts(entry: Entry) -> dict[str, Any]:
 
 
 def lines_of_code(path: Path) -> int:
-    """Lines that hold code: no blank line, no comment, no docstring."""
+    """Number of lines with code, not counting blank lines, comments and docstrings."""
     docstrings = {
         line
         for node in ast.walk(_tree(path))
@@ -174,7 +175,7 @@ def lines_of_code(path: Path) -> int:
 
 
 def table(entries: Sequence[Entry]) -> str:
-    """The tasks as a Markdown table, `mini_*` last."""
+    """The tasks as a Markdown table, with the `mini_*` tasks last."""
     lines = ["| task | what it measures | data | shots | metrics, headline first | lines |", "| --- " * 6 + "|"]
     for entry in sorted(entries, key=lambda entry: (entry.name.startswith("mini_"), entry.name)):
         known = facts(entry)
@@ -187,15 +188,15 @@ def table(entries: Sequence[Entry]) -> str:
 
 
 def with_table(readme: str, entries: Sequence[Entry]) -> str:
-    """A README with the table between its two marks brought up to date.
+    """Replaces the table between the two markers of a README.
 
     Raises:
-        ValueError: The marks are not there.
+        ValueError: The README does not have the markers.
     """
     head, begin, rest = readme.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"no `{BEGIN}` … `{END}`")
+        raise ValueError(f"the README lacks the lines `{BEGIN}` and `{END}`, between which the table is written")
     return f"{head}{BEGIN}\n{table(entries)}\n{END}{tail}"
 
 
@@ -212,14 +213,14 @@ def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def _calls(place: ast.AST, name: str = "") -> Iterator[ast.Call]:
-    for node in ast.walk(place):
+def _calls(tree: ast.AST, name: str = "") -> Iterator[ast.Call]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Call) and (not name or ast.unparse(node.func).rpartition(".")[2] == name):
             yield node
 
 
 def _by_default(node: ast.expr | None, local: Mapping[str, ast.expr], values: Mapping[str, Any]) -> ast.expr | None:
-    """What an expression is with every parameter at its default: `[a] if given else [b]`, or the name of either."""
+    """Resolves an expression with every parameter at its default: `[a] if given else [b]`, or a local name for one."""
     match node:
         case ast.IfExp(test=ast.Name(id=name), body=given, orelse=other) if name in values:
             return _by_default(given if values[name] else other, local, values)
@@ -229,7 +230,7 @@ def _by_default(node: ast.expr | None, local: Mapping[str, ast.expr], values: Ma
 
 
 def _names(node: ast.expr | None, known: Mapping[str, str], values: Mapping[str, Any]) -> tuple[str, ...]:
-    """The metrics of a task; those of `[f"pass@{each}" for each in k]` are told from the default of `k`."""
+    """The metrics of a task; for `[f"pass@{each}" for each in k]`, from the default of `k`."""
     match node:
         case None:
             return ()
@@ -244,7 +245,7 @@ def _names(node: ast.expr | None, known: Mapping[str, str], values: Mapping[str,
 
 
 def _written(node: ast.expr, known: Mapping[str, str], values: Mapping[str, Any]) -> str:
-    """A metric's name or a number as it is to be shown; what only a run can tell is a function's name and `(…)`."""
+    """The text shown for a metric or a number; a call, which cannot be resolved without running it, becomes `name(…)`."""
     match node:
         case ast.Constant(value=value):
             return str(value)
@@ -260,11 +261,11 @@ def _written(node: ast.expr, known: Mapping[str, str], values: Mapping[str, Any]
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints the table of the built-in tasks, or writes it into the README that is named."""
+    """Prints the table of the built-in tasks, or writes it into the README given as argument."""
     entries = [entry for entry in list_entries("task") if entry.distribution is None]
     if arguments:
         readme = Path(arguments[0])
-        readme.write_text(with_table(readme.read_text(encoding="utf-8"), entries), encoding="utf-8")
+        write_whole(readme, with_table(readme.read_text(encoding="utf-8"), entries))
     else:
         sys.stdout.write(table(entries) + "\n")
 

@@ -1,7 +1,8 @@
-r"""A sample exactly as a model gets it: every character of its prompt, every token id, and where scoring begins.
+r"""Shows a sample exactly as a model receives it: every character of the prompt, every token id, and where scoring begins.
 
-White space is made visible where an eye would miss it: `↵` at line ends, `→` for tabs, `·` for spaces at the ends of a line
-and for runs of two or more; other invisible characters are written as escapes. Ids are those of the engine's own encoding.
+White space that is easy to miss is made visible: `↵` for line breaks, `→` for tabs, `·` for spaces at the start or end of a
+line and for two or more spaces in a row; other invisible characters are written as escapes. The token ids come from the
+encoding that the engine uses.
 
 Example:
     >>> visible("A:  1\tB \n")
@@ -23,35 +24,35 @@ from harness.tokens.tokenizer import load_encoder
 
 _SPACES = re.compile(r"^ +| {2,}| +$", re.MULTILINE)
 WIDTH = 100
-"""Terminal cells of a line of tokens."""
+"""Width of a line of tokens, in terminal cells."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """One input to the model in tokens, the scored ones at its end."""
+    """The tokens of one input to the model; the scored tokens are at its end."""
 
     choice: int | None
-    """Which continuation it ends in; None for a prompt that is continued by generation."""
+    """Index of the choice at the end of the input; None for a text, and for a prompt that the model continues."""
     ids: tuple[int, ...]
     pieces: tuple[str, ...]
-    """What each id stands for; a token that is part of a character is written as the tokenizer's vocabulary has it."""
+    """The text of each id; a token that is only part of a character is written as in the tokenizer's vocabulary."""
     scored_from: int
-    """Position of the first token that is scored; the number of tokens where none is."""
+    """Position of the first scored token; the number of tokens if none is scored."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A sample, its texts and its tokens."""
+    """A sample with its texts and tokens."""
 
     task: str
     model: str
     item: Item
     rows: tuple[Tokens, ...]
     truncated: bool
-    """Whether the prompt was cut on the left to fit the model's context."""
+    """Whether the prompt was cut on the left to fit the model's context length."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The view as plain data: exact texts, without marks."""
+        """The view as plain data, with exact texts (white space is not replaced by visible signs)."""
         request, sample = self.item.request, self.item.sample
         known: dict[str, Any] = {
             "task": self.task,
@@ -81,8 +82,8 @@ class View:
             if request.mode != "text":
                 lines += [f"── prompt{f' {number}' if len(request.contexts) > 1 else ''}", visible(context)]
         if isinstance(sample, Generate):
-            drawn = f", {sample.samples} drawn at temperature {sample.temperature}" if sample.temperature else ""
-            lines += [f"── stop {list(sample.stop)}, at most {sample.max_tokens} tokens{drawn}"]
+            sampling = f", {sample.samples} samples at temperature {sample.temperature}" if sample.temperature else ""
+            lines += [f"── stop {list(sample.stop)}, at most {sample.max_tokens} tokens{sampling}"]
             lines += ["── target", visible(answer_text(sample))]
         else:
             answer = sample.answer if isinstance(sample, Choose) else ()
@@ -94,14 +95,14 @@ class View:
         return "\n".join([*lines, *self._token_lines()])
 
     def _token_lines(self) -> Iterator[str]:
-        """Every input in tokens; what several choices share at their start is written once."""
+        """The tokens of every input; a context that several choices share is written once."""
         cut = ", cut on the left to fit the context" if self.truncated else ""
         shared: tuple[int, ...] | None = None
         for number, row in enumerate(self.rows):
             of = f" of choice {row.choice}" if row.choice is not None else f" {number}" if len(self.rows) > 1 else ""
             scored = len(row.ids) - row.scored_from
-            said = f"{scored} scored, after ‖" if scored else "continued by generation"
-            yield f"── tokens{of} by {self.model}: {len(row.ids)}, {said}{cut}"
+            use = f"{scored} scored, after ‖" if scored else "continued by generation"
+            yield f"── tokens{of} by {self.model}: {len(row.ids)}, {use}{cut}"
             words = [f"{in_line(piece)}│{id}" for piece, id in zip(row.pieces, row.ids, strict=True)]
             before, after = words[: row.scored_from], words[row.scored_from :]
             known = row.choice is not None and row.ids[: row.scored_from] == shared
@@ -110,12 +111,12 @@ class View:
 
 
 def view(task: str, item: Item, snapshot: Snapshot, *, trust_remote_code: bool = False) -> View:
-    """What a model is asked for one sample.
+    """Encodes one sample for a model.
 
     Args:
-        task: The task as asked for.
+        task: The task spec as typed.
         item: The rendered sample.
-        snapshot: The model whose tokenizer and context length count; no weights are loaded.
+        snapshot: The model, for its tokenizer and context length; no weights are loaded.
         trust_remote_code: Whether the tokenizer's own code may run.
 
     Raises:
@@ -142,7 +143,7 @@ def view(task: str, item: Item, snapshot: Snapshot, *, trust_remote_code: bool =
 
 
 def visible(text: str) -> str:
-    """A text with its white space made visible; its lines stay lines."""
+    """A text with visible white space; its line breaks are kept."""
     marked = _SPACES.sub(lambda run: "·" * len(run[0]), text).replace("\t", "→").replace("\n", "↵\n")
     return "".join(_escaped(character) for character in marked).removesuffix("\n")
 
@@ -156,19 +157,19 @@ def _tokens(tokenizer: Any, choice: int | None, ids: Sequence[int], scored_from:
 
 
 def pieces_of(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:
-    """What each id stands for; a token that is part of a character is written as the tokenizer's vocabulary has it."""
+    """The text of each id; a token that is only part of a character is written as in the tokenizer's vocabulary."""
     pieces = [tokenizer.decode([id], clean_up_tokenization_spaces=False) for id in ids]
     known = tokenizer.convert_ids_to_tokens(list(ids))
     return tuple(raw if not piece or "\ufffd" in piece else piece for piece, raw in zip(pieces, known, strict=True))
 
 
 def in_line(piece: str) -> str:
-    """A piece of a text on one line, all of its white space visible."""
+    """A piece of text on one line, with all white space visible."""
     return "".join({" ": "·", "\n": "↵", "\t": "→"}.get(each) or _escaped(each) for each in piece)
 
 
 def wrapped(words: Sequence[str]) -> list[str]:
-    """Words two blanks apart, on lines of at most `WIDTH` terminal cells."""
+    """Words separated by two spaces, on lines of at most `WIDTH` terminal cells."""
     from rich.cells import cell_len
 
     lines = [""]

@@ -1,7 +1,7 @@
-"""Training rows exactly as a model gets them: what is learned, what is only read, and what did not fit.
+"""Shows training rows exactly as a model receives them: the tokens that are learned, those only read, and those cut off.
 
-White space and token ids are drawn as in `harness.authoring.preview_prompt`; what is learned stands after `‖`, what is only read before it is
-dimmed on a terminal. No weights are loaded.
+White space and token ids are shown as in `harness.authoring.preview_prompt`. Learned tokens are after `‖`; the tokens
+before it are only read, and are dimmed on a terminal. No weights are loaded.
 """
 
 from __future__ import annotations
@@ -24,27 +24,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Learned:
-    """One sequence of training."""
+    """One training sequence."""
 
     title: str
     """`row 3`, `row 3, rejected`, `block 0`."""
     ids: tuple[int, ...]
     pieces: tuple[str, ...]
-    """What each id stands for."""
+    """The text of each id."""
     learned_from: int
-    """Position of the first token that is learned; the number of tokens where none is."""
+    """Position of the first learned token; the number of tokens if none is learned."""
     lost_tokens: int
-    """Tokens that did not fit and were cut on the right."""
+    """Tokens cut off on the right because of the maximum length."""
     prompt: str
-    """As the ids read."""
+    """Text of the tokens that are only read, decoded from the ids."""
     answer: str
+    """Text of the learned tokens, decoded from the ids."""
 
     def lines(self, model: str) -> Iterator[tuple[str, str]]:
-        """Lines as pairs: what is only read, and what is learned or said."""
+        """Lines as pairs: the dimmed text (only read), then the rest of the line."""
         count = len(self.ids) - self.learned_from
-        cut = f"; {self.lost_tokens} more were cut" if self.lost_tokens else ""
-        fits = "left out, as no answer fits" if self.lost_tokens else "none learned"
-        learned = f"{count} learned, after ‖" if count else fits
+        cut = f"; {self.lost_tokens} more were cut off" if self.lost_tokens else ""
+        none = "left out, because the answer does not fit" if self.lost_tokens else "none learned"
+        learned = f"{count} learned, after ‖" if count else none
         yield "", f"── {self.title}: {len(self.ids)} tokens of {model}, {learned}{cut}"
         mark = "‖" if count else ""
         yield visible(self.prompt), mark + visible(self.answer) + (" ✂" if self.lost_tokens else "")
@@ -53,23 +54,23 @@ class Learned:
         for line in wrapped([*before, *words[self.learned_from :]]):
             read, found, rest = line.partition("‖")
             yield (read, found + rest) if found or before else ("", line)
-            before = [] if found else before
+            before = [] if found else before  # lines after the mark are learned
 
 
 @dataclass(frozen=True)
 class TrainView:
-    """The first rows of a training."""
+    """The first rows of a training run."""
 
     data: str
     model: str
     rows: tuple[Learned, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The view as plain data: exact texts, without marks."""
+        """The view as plain data, with exact texts (white space is not replaced by visible signs)."""
         return {"data": self.data, "model": self.model, "rows": [vars(row) for row in self.rows]}
 
     def styled(self) -> Text:
-        """For a terminal: what is only read is dim."""
+        """The view for a terminal: tokens that are only read are dim."""
         from rich.text import Text
 
         text = Text()
@@ -85,12 +86,12 @@ class TrainView:
 
 
 def view_training(training: Training, snapshot: Snapshot, count: int, *, trust_remote_code: bool = False) -> TrainView:
-    """The first rows that a training learns from.
+    """Encodes the first rows of a training run.
 
     Args:
-        training: What is trained, prepared.
-        snapshot: The model, whose tokenizer and context length count.
-        count: Rows, or blocks of plain text.
+        training: The prepared training run.
+        snapshot: The model, for its tokenizer and context length.
+        count: Number of rows, or of blocks for plain text.
         trust_remote_code: Whether the tokenizer's own code may run.
 
     Raises:
@@ -99,7 +100,7 @@ def view_training(training: Training, snapshot: Snapshot, count: int, *, trust_r
     encoder = load_encoder(snapshot, trust_remote_code=trust_remote_code)
     limit, stage = min(training.max_length, encoder.max_length), training.settings.stage or "sft"
     if stage == "pretrain":
-        few = training.data.examples[: count * limit]  # each is a token at least
+        few = training.data.examples[: count * limit]  # enough: every example has at least one token
         shown = _blocks(encoder.tokenizer, few, limit)[:count]
     else:
         shown = [
@@ -111,7 +112,7 @@ def view_training(training: Training, snapshot: Snapshot, count: int, *, trust_r
 
 
 def _rows(tokenizer: Any, number: int, example: Example, stage: str, limit: int) -> Iterator[Learned]:
-    """The sequences of one example: both answers of a pair, the prompt alone where answers are written meanwhile."""
+    """The sequences of one example: both answers of a preference; only the prompt for stages that generate the answers."""
     answers = {f"row {number}": example.completion}
     if stage in PAIRED_STAGES and example.rejected is not None:
         answers = {f"row {number}, chosen": example.completion, f"row {number}, rejected": example.rejected}

@@ -1,4 +1,4 @@
-"""Files to start from: the smallest task and the smallest method that work.
+"""Templates of new files: the smallest task and the smallest method that work.
 
 Example:
     >>> write("task", "capitals", Path("/tmp"))  # doctest: +SKIP
@@ -13,11 +13,12 @@ from typing import Literal
 
 from harness.api import RESERVED_KEYS
 from harness.errors import UserError
+from harness.storage import writing
 
-TASK = '''"""{name}: what it measures.
+TASK = '''"""{name}: the skill that it measures.
 
-Dataset: where the rows come from (how many), MIT licence.
-Paper: who made it.
+Dataset: address of the rows (how many), MIT licence.
+Paper: authors and title.
 Protocol: the prompt, the solved examples, and how an answer is judged.
 
 Example:
@@ -63,9 +64,9 @@ KINDS: dict[Kind, dict[str, str]] = {
         "metric": "byte_ppl",
     },
 }
-"""The three types of sample: what the model writes, which choice it finds likeliest, how likely it finds a text."""
+"""The three types of sample: the model generates a text, chooses among answers, or is scored on a text."""
 
-METHOD = '''"""{name}: what it trains, and the paper it comes from."""
+METHOD = '''"""{name}: the parameters that it trains, and the paper that describes it."""
 
 from peft import LoraConfig, get_peft_model
 from torch.nn import Module
@@ -82,25 +83,28 @@ def {name}(model: Module, *, rank: int = 16, alpha: int | None = None) -> Module
 
 
 def write(kind: Literal["task", "method"], name: str, folder: Path, sample: Kind = "generate") -> Path:
-    """Writes `NAME.py` into `folder` and gives its path.
+    """Writes `NAME.py` and returns its path.
 
     Args:
-        kind: What to write.
-        name: Of the function and the file.
-        folder: Where to.
-        sample: What a task's samples are.
+        kind: Whether to write a task or a method.
+        name: Name of the function and of the file.
+        folder: Folder of the new file.
+        sample: Type of a task's samples.
 
     Raises:
-        UserError: The name cannot be a function's, or the file is there already.
+        UserError: The name is not allowed, the file exists already, or the folder cannot be written.
     """
     if not name.isidentifier() or keyword.iskeyword(name) or name in (*RESERVED_KEYS, "base", "task", "method"):
-        raise UserError(f"`{name}` cannot name a {kind}", hint="letters, digits and `_`, and no word of Python or ours")
+        raise UserError(
+            f"`{name}` cannot be the name of a {kind}",
+            hint="use letters, digits and `_`, but no keyword of Python and no reserved name of harness (such as `base`, `lr`)",
+        )
     path = folder / f"{name}.py"
-    try:
-        with path.open("x", encoding="utf-8") as file:
+    with writing(path, hint="run the command in a folder that can be written"):
+        try:
+            file = path.open("x", encoding="utf-8")
+        except FileExistsError:
+            raise UserError(f"`{path}` exists already", hint="choose another name, or move the file") from None
+        with file:
             file.write(TASK.format(name=name, **KINDS[sample]) if kind == "task" else METHOD.format(name=name))
-    except FileExistsError:
-        raise UserError(f"`{path}` is there already", hint="choose another name, or move it away") from None
-    except OSError as error:
-        raise UserError(f"could not write `{path}`: {error.strerror}") from error
     return path

@@ -1,7 +1,7 @@
-"""The command line: one file a command, each thin: parse, call, print.
+"""Command line: one module per command; each parses, calls the library and prints.
 
-Stdout is data, stderr is progress and errors. Exit codes: 0 done; 1 a variant or a `--fail-if` gate failed; 2 usage,
-configuration or plugin; 3 a bug; 130 Ctrl-C.
+Data go to stdout, progress and errors to stderr. Exit codes: 0 success; 1 a variant or a `--fail-if` gate failed;
+2 wrong usage, configuration or plugin; 3 a bug; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code.
 
     Args:
-        arguments: What follows `harness`; None: those of the process.
+        arguments: Arguments after `harness`; by default those of the process.
     """
     try:
         code = app(args=None if arguments is None else list(arguments), prog_name="harness", standalone_mode=False)
         sys.stdout.flush()
-        if code == _INTERRUPTED:  # typer has caught the Ctrl-C
+        if code == _INTERRUPTED:  # typer catches Ctrl-C and returns this code
             return _interrupted(sys.argv[1:] if arguments is None else list(arguments))
         return code if isinstance(code, int) else 0
     except UserError as error:
         return _fail(error.message, error.hint)
     except TyperException as error:
         near = [f"`{name}`" for name in getattr(error, "possibilities", None) or []]
-        hint = "did you mean " + " or ".join(near) + "?" if near else "`--help` lists what there is"
+        hint = "did you mean " + " or ".join(near) + "?" if near else "`--help` lists commands and flags"
         message, question, nearest = str(getattr(error, "format_message", error.__str__)()).partition(" Did you mean ")
         said = message.partition(" (Possible")[0].partition(", unable")[0].rstrip(".").replace("Value error, ", "")
         return _fail(said[:1].lower() + said[1:], f"did you mean {nearest}" if question else hint)
@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
             return 3
         return _fail(
-            f"could not write `{error.filename or 'output'}`: {error.strerror}", "`--output-dir` names another"
+            f"could not write `{error.filename or 'output'}`: {error.strerror}",
+            "choose another folder with `--output-dir`",
         )
     except Exception:
         traceback.print_exc()
@@ -61,10 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _interrupted(arguments: list[str]) -> int:
-    """Says how an interrupted run continues: what was finished is kept, and the same command goes on from there."""
+    """Prints the command that continues an interrupted run; finished work is kept."""
     if arguments and arguments[0] in ("compare", "eval", "train", "bench"):
         again = shlex.join(["harness", *(word for word in arguments if word != "--fresh")])
-        typer.echo(f"\ninterrupted; what is finished is kept. To continue: {again}", err=True)
+        typer.echo(f"\ninterrupted; finished work is kept. To continue: {again}", err=True)
     return _INTERRUPTED
 
 

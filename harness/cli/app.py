@@ -1,4 +1,4 @@
-"""The commands, put together."""
+"""The application: all commands and their groups in `--help`."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={
         "help_option_names": ["-h", "--help"],
-        "token_normalize_func": lambda token: token.replace("_", "-"),  # `--num_fewshot` as elsewhere
+        "token_normalize_func": lambda token: token.replace("_", "-"),  # lm-eval spells it `--num_fewshot`
     },
 )
 
-_COMPARING, _LOOKING, _WRITING = "Compare", "Look", "Extend"
-app.command("compare", rich_help_panel=_COMPARING)(compare)
-app.command("eval", rich_help_panel=_COMPARING)(evaluate)
-app.command("train", rich_help_panel=_COMPARING)(train)
-app.command("bench", rich_help_panel=_COMPARING)(bench)
-app.command("plan", rich_help_panel=_COMPARING)(plan)
-app.command("ls", rich_help_panel=_LOOKING)(ls)
-app.command("show", rich_help_panel=_LOOKING)(show)
-app.command("report", rich_help_panel=_LOOKING)(report)
-app.command("env", rich_help_panel=_LOOKING)(env)
-app.add_typer(data, name="data", rich_help_panel=_LOOKING)
-app.command("check", rich_help_panel=_WRITING)(check)
-app.command("new", rich_help_panel=_WRITING)(new)
+_COMPARE, _INSPECT, _EXTEND = "Compare", "Inspect", "Extend"
+app.command("compare", rich_help_panel=_COMPARE)(compare)
+app.command("eval", rich_help_panel=_COMPARE)(evaluate)
+app.command("train", rich_help_panel=_COMPARE)(train)
+app.command("bench", rich_help_panel=_COMPARE)(bench)
+app.command("plan", rich_help_panel=_COMPARE)(plan)
+app.command("ls", rich_help_panel=_INSPECT)(ls)
+app.command("show", rich_help_panel=_INSPECT)(show)
+app.command("report", rich_help_panel=_INSPECT)(report)
+app.command("env", rich_help_panel=_INSPECT)(env)
+app.add_typer(data, name="data", rich_help_panel=_INSPECT)
+app.command("check", rich_help_panel=_EXTEND)(check)
+app.command("new", rich_help_panel=_EXTEND)(new)
 
 
-def _say_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"harness {__version__}")
         raise typer.Exit
 
@@ -57,7 +57,7 @@ def _say_version(asked: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass

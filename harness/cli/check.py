@@ -1,4 +1,4 @@
-"""`harness check`: does a file of tasks or methods do what it should?"""
+"""`harness check`: validate a file of tasks or methods."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import options as o
+from harness.cli.options import Flags, takes
 
 
+@takes("task_parameters confirm_run_unsafe_code")
 def check(
-    file: Annotated[str, typer.Argument(metavar="FILE[@NAME]", help="A file of tasks or methods, or a name.")],
-    task_parameters: o.TaskParameters = None,
-    confirm_run_unsafe_code: o.UnsafeCode = False,
+    flags: Flags,
+    file: Annotated[str, typer.Argument(metavar="FILE[@NAME]", help="A file of tasks or methods, or the name of one.")],
 ) -> None:
-    """Load a file's tasks and methods, render prompts, and score a perfect and a guessing model."""
+    """Load a file's tasks and methods, render prompts, and score a perfect and a random model."""
     from harness.authoring.check import check_file
 
-    given = o.settings({"task_parameters": task_parameters}).get("task_parameters", {})
-    verdicts = list(check_file(file, run_unsafe_code=confirm_run_unsafe_code, parameters=given))
+    unsafe = flags.confirm_run_unsafe_code
+    verdicts = list(check_file(file, run_unsafe_code=unsafe, parameters=flags.parameters()))
     typer.echo("\n\n".join(str(verdict) for verdict in verdicts))
     if any(verdict.problems for verdict in verdicts):
         raise typer.Exit(1)

@@ -1,67 +1,32 @@
-"""`harness compare`: the product."""
+"""`harness compare`: train, score and compare variants."""
 
 from __future__ import annotations
 
-from harness.cli import options as o
+from harness.cli.options import Flags, Variants, command_line, print_plan, print_result, takes
 
 
-def compare(
-    variants: o.Variants = None,
-    model: o.Model = None,
-    tasks: o.Tasks = None,
-    task_parameters: o.TaskParameters = None,
-    file: o.File = None,
-    baseline: o.Baseline = None,
-    train: o.Train = None,
-    train_columns: o.TrainColumns = None,
-    train_samples: o.TrainSamples = None,
-    steps: o.Steps = None,
-    epochs: o.Epochs = None,
-    lr: o.LearningRate = None,
-    tune_lr: o.TuneLr = None,
-    train_batch_size: o.TrainBatchSize = None,
-    max_length: o.MaxLength = None,
-    train_settings: o.TrainSettings = None,
-    seeds: o.Seeds = None,
-    folds: o.Folds = None,
-    num_fewshot: o.NumFewshot = None,
-    limit: o.Limit = None,
-    batch_size: o.BatchSize = None,
-    apply_chat_template: o.ChatTemplate = False,
-    numerics: o.Numerics = None,
-    engine: o.Engine = None,
-    confirm_run_unsafe_code: o.UnsafeCode = False,
-    device: o.Device = None,
-    dtype: o.Dtype = None,
-    seed: o.Seed = None,
-    trust_remote_code: o.TrustRemoteCode = False,
-    report_to: o.ReportTo = None,
-    output_dir: o.OutputDir = None,
-    form: o.Format = "human",
-    fail_if: o.FailIf = None,
-    fresh: o.Fresh = False,
-    dry_run: o.DryRun = False,
-    quiet: o.Quiet = False,
-) -> None:
-    """Train variants, score them on the same samples, measure their costs, say which differences are real.
+@takes(
+    "model tasks task_parameters file baseline",
+    "train train_columns train_samples steps epochs lr tune_lr train_batch_size max_length train_settings seeds folds",
+    "num_fewshot limit batch_size apply_chat_template numerics engine confirm_run_unsafe_code",
+    "device dtype seed trust_remote_code",
+    "report_to output_dir format fail_if fresh dry_run quiet",
+)
+def compare(flags: Flags, variants: Variants = None) -> None:
+    """Train variants, score them on the same samples, measure their costs and test which differences are significant.
 
-    Without variants: `base lora qlora`. The same command continues a run that was interrupted.
+    Without variants: `base lora qlora`. The same command continues an interrupted run.
     """
-    flags = dict(locals())
-    for name in ("variants", "file", "form", "fresh", "dry_run", "quiet"):
-        del flags[name]
-    with o.progress(quiet=quiet) as shown:
-        shown.start("Read", "what is asked")
-        from harness.comparison import dry_run as plans
+    with flags.progress() as shown:
+        from harness.comparison import dry_run
         from harness.comparison import run as comparison
-        from harness.config.parse import configure
 
-        config = configure(variants or [], file=file, **o.settings(flags))
-        if dry_run:
-            plan = str(plans.plan(config))
+        config = flags.configure(variants)
+        if flags.dry_run:
+            plan = str(dry_run.plan(config))
         else:
-            run = comparison.run(config, progress=shown, fresh=fresh, command=o.command_line())
-    if dry_run:
-        o.print_plan(plan, config, form)
+            run = comparison.run(config, progress=shown, fresh=flags.fresh, command=command_line())
+    if flags.dry_run:
+        print_plan(plan, config, flags.format)
     else:
-        o.print_result(run, config, form)
+        print_result(run, config, flags.format)

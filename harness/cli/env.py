@@ -1,4 +1,4 @@
-"""`harness env`: the machine and the versions, for a bug report. Imports none of the libraries it names."""
+"""`harness env`: machine and versions, for a bug report. Imports none of the libraries that it lists."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from pathlib import Path
 import typer
 
 from harness import __version__
-from harness.cli import options as o
+from harness.cli.options import Flags, takes
 
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate", "tokenizers", "scipy", "numpy")
 _VARIABLES = ("HARNESS_", "HF_", "CUDA_", "OMP_", "MKL_", "TRANSFORMERS_", "NO_COLOR", "TOKENIZERS_")
 _SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD")
 
 
-def env(form: o.Format = "human") -> None:
+@takes("format")
+def env(flags: Flags) -> None:
     """Print versions, device, threads and the environment variables that matter."""
     facts = {
         "harness": __version__,
@@ -32,7 +33,7 @@ def env(form: o.Format = "human") -> None:
         **{name: _version(name) for name in _PACKAGES},
         **{name: _shown(name) for name in sorted(os.environ) if name.startswith(_VARIABLES)},
     }
-    if form == "json":
+    if flags.format == "json":
         typer.echo(json.dumps(facts, indent=1))
         return
     width = max(map(len, facts))

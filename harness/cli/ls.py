@@ -1,4 +1,4 @@
-"""`harness ls`: what there is."""
+"""`harness ls`: list tasks, methods, metrics or runs."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from harness.cli import options as o
+from harness.cli.options import Flags, takes
 
 if TYPE_CHECKING:
-    from harness.registry.find import Entry
+    from harness.registry.scan import Entry
 
 
+@takes("output_dir format")
 def ls(
+    flags: Flags,
     what: Annotated[Literal["tasks", "methods", "metrics", "runs"], typer.Argument(help="What to list.")],
-    output_dir: o.OutputDir = None,
-    form: o.Format = "human",
 ) -> None:
-    """List tasks, methods, metrics or runs. Nothing is imported, so a broken plugin hides no other."""
-    rows = _runs(output_dir) if what == "runs" else _entries(what)
-    if form == "json":
+    """List tasks, methods, metrics or runs. Plugins are not imported, so a broken one does not hide the others."""
+    rows = _runs(flags.output_dir) if what == "runs" else _entries(what)
+    if flags.format == "json":
         typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
     if what == "methods":
@@ -36,20 +37,20 @@ def ls(
     for line in lines:
         typer.echo(line)
     if not rows:
-        typer.echo(f"no {what} here", err=True)
+        typer.echo(f"no {what} found", err=True)
 
 
 def _width() -> int | None:
-    """Terminal cells a line may take; None in a pipe or file, where whole lines are wanted."""
-    asked = os.environ.get("COLUMNS", "")
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() or asked.isdigit() else None
+    """Returns the width to cut lines to; None for a pipe or file, which gets whole lines."""
+    columns = os.environ.get("COLUMNS", "")
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() or columns.isdigit() else None
 
 
 def _methods(rows: Sequence[dict[str, Any]], width: int | None) -> list[str]:
-    """A table of what one chooses by, and below each method what it trains."""
-    told = {True: "yes", False: "no"}
+    """Lays out a table of methods; the line below each says which parameters it trains."""
+    yes_no = {True: "yes", False: "no"}
     shown = [
-        {**row, "lr": f"{row['lr']:g}", **{key: told[row[key]] for key in ("mergeable", "checkpointing")}}
+        {**row, "lr": f"{row['lr']:g}", **{key: yes_no[row[key]] for key in ("mergeable", "checkpointing")}}
         for row in rows
     ]
     columns = ("name", "lr", "mergeable", "checkpointing", "padding", "summary")
@@ -74,7 +75,7 @@ _TASK_HEADS = {"name": "task", "summary": "what it measures"}
 def _table(
     rows: Sequence[dict[str, Any]], columns: Sequence[str], width: int | None, heads: dict[str, str] = _TASK_HEADS
 ) -> list[str]:
-    """Rows in columns, the last one cut to the terminal; more than two columns have a head."""
+    """Lays out rows in columns, lines cut to the width; with more than two columns there is a header."""
     from rich.cells import cell_len, set_cell_size
 
     cells = [[str(row[column]) for column in columns] for row in rows]
@@ -95,10 +96,11 @@ def _table(
 def _entries(what: Literal["tasks", "methods", "metrics"]) -> list[dict[str, Any]]:
     from harness.authoring.docstrings import facts
     from harness.registry import find
+    from harness.registry.scan import Kind
 
-    kinds: dict[str, find.Kind] = {"tasks": "task", "methods": "method", "metrics": "metric"}
+    kinds: dict[str, Kind] = {"tasks": "task", "methods": "method", "metrics": "metric"}
     for name, problem in find.broken_plugins(kinds[what]).items():
-        typer.echo(f"left out `{name}`: {problem}", err=True)
+        typer.echo(f"skipped `{name}`: {problem}", err=True)
     entries = find.list_entries(kinds[what])
     if what == "tasks":
         return [{**known, "headline": (known["metrics"] or ["?"])[0]} for known in map(facts, entries)]
@@ -120,9 +122,7 @@ def _hyperparameters(entry: Entry) -> dict[str, Any]:
     return {"hyperparameters": {parameter.name: parameter.default for parameter in entry.parameters}}
 
 
-def _runs(output_dir: o.OutputDir) -> list[dict[str, Any]]:
-    from pathlib import Path
-
+def _runs(output_dir: Path | None) -> list[dict[str, Any]]:
     from harness.runs.folder import list_runs
 
     rows = []

@@ -1,4 +1,4 @@
-"""`harness new`: a file to start from."""
+"""`harness new`: create a file for a task or method."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import typer
 
 
 def new(
-    kind: Annotated[Literal["task", "method"], typer.Argument(help="What to write.")],
-    name: Annotated[str, typer.Argument(help="Its name; the file is NAME.py in this folder.")],
+    kind: Annotated[Literal["task", "method"], typer.Argument(help="What to create.")],
+    name: Annotated[str, typer.Argument(help="Its name; creates NAME.py in this folder.")],
     sample: Annotated[
         Literal["generate", "choose", "text"],
-        typer.Option("--kind", help="A task's samples: what is written, which choice is likeliest, how likely a text."),
+        typer.Option(
+            "--kind", help="Samples of the task: generated text, the likeliest choice, or the likelihood of a text."
+        ),
     ] = "generate",
 ) -> None:
-    """Write a small task or method that works, to be changed. Never overwrites."""
+    """Create a small working task or method to edit. Never overwrites a file."""
     from harness.authoring.templates import write
 
     path = write(kind, name, Path(), sample)

@@ -1,13 +1,18 @@
-"""Flags that several commands share, and how they become settings of a `Config`."""
+"""Flags of the commands: each is declared once, as a field of `Flags`, and `takes` gives flags to a command."""
+
+# ruff: noqa: RUF009 -- the defaults that `_flag` makes are fields of a dataclass
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from typer import Argument, Exit, Option, echo
 
@@ -24,192 +29,246 @@ _SPEC = "`[name=]source[:key=value,…][@merged|@4bit|@8bit]`, such as `base`, `
 Variants = Annotated[list[str] | None, Argument(metavar="VARIANT…", help=_SPEC, show_default=False)]
 OneVariant = Annotated[str, Argument(metavar="VARIANT", help=_SPEC)]
 
-Model = Annotated[
-    str | None,
-    Option("--model", "-m", help="Hub id or folder; default `tiny`, the embedded one.", rich_help_panel=_WHAT),
-]
-Tasks = Annotated[
-    str | None,
-    Option("--tasks", "-t", help="NAME[:GROUP+GROUP] or FILE.py[@NAME], comma-separated.", rich_help_panel=_WHAT),
-]
-TaskParameters = Annotated[
-    list[str] | None,
-    Option("-T", metavar="KEY=VALUE", help="Parameter of the tasks that have it; repeatable.", rich_help_panel=_WHAT),
-]
-File = Annotated[Path | None, Option("--config", "-c", help="compare.yaml; flags win over it.", rich_help_panel=_WHAT)]
-Baseline = Annotated[
-    str | None, Option(help="Variant that the others are compared with; default the first.", rich_help_panel=_WHAT)
-]
 
-Train = Annotated[
-    str | None,
-    Option(
+def _flag(panel: str, *names: str, sets: str = "", default: Any = None, **more: Any) -> Any:
+    """Declares a flag as a field of `Flags`.
+
+    Args:
+        panel: Group of the flag in `--help`.
+        *names: Names on the command line, such as `--limit` and `-n`; by default the name of the field.
+        sets: Field of `Config` that the flag sets, or of its `train` (`train.steps`); empty: the command reads the flag.
+        default: Value when the flag is not given.
+        **more: Further arguments of `typer.Option`.
+    """
+    option = Option(*names, rich_help_panel=panel, **more)
+    return field(default=default, metadata={"option": option, "sets": sets})
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Values of the flags of a command, in the order in which `--help` lists them.
+
+    Flags that the command does not take keep their defaults.
+    """
+
+    model: str | None = _flag(
+        _WHAT, "--model", "-m", sets="model", help="Hub id or folder; default: `tiny`, the embedded model."
+    )
+    tasks: str | None = _flag(
+        _WHAT, "--tasks", "-t", sets="tasks", help="NAME[:GROUP+GROUP] or FILE.py[@NAME], comma-separated."
+    )
+    task_parameters: list[str] | None = _flag(
+        _WHAT, "-T", metavar="KEY=VALUE", help="Parameter for the tasks that have it; repeatable."
+    )
+    file: Path | None = _flag(_WHAT, "--config", "-c", help="Settings file (compare.yaml); flags override it.")
+    baseline: str | None = _flag(_WHAT, sets="baseline", help="Variant to compare the others with; default: the first.")
+
+    train: str | None = _flag(
+        _TRAIN,
         "--train",
+        sets="train.data",
         help="Task, file or hub:owner/name[:config[:split]]; default: the tasks' train splits.",
-        rich_help_panel=_TRAIN,
-    ),
-]
-TrainColumns = Annotated[
-    str | None,
-    Option(metavar="OURS=THEIRS,…", help="Such as prompt=question,completion=answer.", rich_help_panel=_TRAIN),
-]
-TrainSamples = Annotated[int | None, Option(help="Rows of the training data to use.", rich_help_panel=_TRAIN)]
-Steps = Annotated[int | None, Option(help="Optimizer steps.", rich_help_panel=_TRAIN)]
-Epochs = Annotated[float | None, Option(help="Passes over the training data.", rich_help_panel=_TRAIN)]
-LearningRate = Annotated[
-    float | None, Option("--lr", help="Learning rate; default: each method's own.", rich_help_panel=_TRAIN)
-]
-TrainBatchSize = Annotated[int | None, Option(help="Samples an optimizer step.", rich_help_panel=_TRAIN)]
-MaxLength = Annotated[int | None, Option(help="Tokens of a training sample at most.", rich_help_panel=_TRAIN)]
-TrainSettings = Annotated[
-    list[str] | None,
-    Option(
-        "-S",
-        metavar="KEY=VALUE",
-        help="Any setting of training: schedule=wsd, warmup=0.1 …; repeatable.",
-        rich_help_panel=_TRAIN,
-    ),
-]
-Seeds = Annotated[
-    int | None,
-    Option(help="Train each method with this many seeds; rows `lora`, `lora.seed1` ….", rich_help_panel=_TRAIN),
-]
-TuneLr = Annotated[
-    int | None,
-    Option(
+    )
+    train_columns: str | None = _flag(
+        _TRAIN,
+        sets="train.columns",
+        metavar="OURS=THEIRS,…",
+        help="Columns of the training data, such as prompt=question,completion=answer.",
+    )
+    train_samples: int | None = _flag(_TRAIN, sets="train.samples", help="Number of training rows to use.")
+    steps: int | None = _flag(_TRAIN, sets="train.steps", help="Number of optimizer steps.")
+    epochs: float | None = _flag(_TRAIN, sets="train.epochs", help="Number of passes over the training data.")
+    lr: float | None = _flag(_TRAIN, "--lr", sets="train.lr", help="Learning rate; default: each method's own.")
+    tune_lr: int | None = _flag(
+        _TRAIN,
         "--tune-lr",
+        sets="tune_lr",
         metavar="TRIALS",
-        help="Try so many learning rates for each method on held-out rows, where none is given.",
-        rich_help_panel=_TRAIN,
-    ),
-]
-Folds = Annotated[
-    int | None,
-    Option(
-        help="Cross-validate: train each method without each of so many parts of the data; rows `lora.fold1` ….",
-        rich_help_panel=_TRAIN,
-    ),
-]
+        help="Number of learning rates to try per method, on held-out rows, if none is given.",
+    )
+    train_batch_size: int | None = _flag(_TRAIN, sets="train.batch_size", help="Samples per optimizer step.")
+    max_length: int | None = _flag(
+        _TRAIN, sets="train.max_length", help="Maximum number of tokens in a training sample."
+    )
+    train_settings: list[str] | None = _flag(
+        _TRAIN, "-S", metavar="KEY=VALUE", help="Any training setting: schedule=wsd, warmup=0.1 …; repeatable."
+    )
+    seeds: int | None = _flag(
+        _TRAIN, sets="seeds", help="Number of seeds to train each method with; rows `lora`, `lora.seed1` …."
+    )
+    folds: int | None = _flag(
+        _TRAIN,
+        sets="folds",
+        help="Number of cross-validation folds; each method is trained once per fold, rows `lora.fold1` ….",
+    )
+    preview: int | None = _flag(
+        _TRAIN, "--preview", min=1, help="Print this many training rows as the model receives them, and exit."
+    )
+    merge: bool = _flag(
+        _TRAIN, "--merge", default=False, help="Also save a checkpoint of the base with the adapter merged."
+    )
 
-Preview = Annotated[
-    int | None,
-    Option("--preview", min=1, help="Show so many rows as the model gets them, and stop.", rich_help_panel=_TRAIN),
-]
+    num_fewshot: int | None = _flag(
+        _SCORE, "--num-fewshot", "-f", sets="num_fewshot", help="Number of solved examples before each prompt."
+    )
+    limit: int | None = _flag(_SCORE, "--limit", "-n", sets="limit", help="Samples per task, spread over its groups.")
+    batch_size: int | None = _flag(
+        _SCORE, "--batch-size", "-b", sets="batch_size", help="Evaluation batch size; does not change scores."
+    )
+    apply_chat_template: bool = _flag(
+        _SCORE,
+        "--apply-chat-template",
+        sets="apply_chat_template",
+        default=False,
+        help="Format prompts with the model's chat template.",
+    )
+    numerics: Literal["fp32", "lm-eval"] | None = _flag(
+        _SCORE, sets="numerics", help="Softmax in float32 (default), or as in lm-eval."
+    )
+    engine: Literal["auto", "plain"] | None = _flag(
+        _SCORE, sets="engine", help="The fast engine (default), or the plain one that it is tested against."
+    )
+    confirm_run_unsafe_code: bool = _flag(
+        _SCORE,
+        "--confirm-run-unsafe-code",
+        sets="confirm_run_unsafe_code",
+        default=False,
+        help="Allow tasks that run code written by a model.",
+    )
 
-Merge = Annotated[
-    bool,
-    Option(
-        "--merge", help="Leave the base with the adapter in its weights, too: a checkpoint.", rich_help_panel=_TRAIN
-    ),
-]
+    device: str | None = _flag(_MACHINE, sets="device", help="Device: auto, cpu, cuda, cuda:1 ….")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = _flag(
+        _MACHINE, sets="dtype", help="Precision of the weights."
+    )
+    seed: int | None = _flag(_MACHINE, sets="seed", help="Seed of training and sampling; default: 0.")
+    trust_remote_code: bool = _flag(
+        _MACHINE,
+        "--trust-remote-code",
+        sets="trust_remote_code",
+        default=False,
+        help="Run code that comes with the model.",
+    )
 
-NumFewshot = Annotated[
-    int | None,
-    Option("--num-fewshot", "-f", help="Solved examples before each prompt.", rich_help_panel=_SCORE),
-]
-Limit = Annotated[
-    int | None, Option("--limit", "-n", help="Samples a task, spread over its groups.", rich_help_panel=_SCORE)
-]
-BatchSize = Annotated[
-    int | None,
-    Option("--batch-size", "-b", help="Samples at once; changes no score.", rich_help_panel=_SCORE),
-]
-ChatTemplate = Annotated[
-    bool, Option("--apply-chat-template", help="Prompts as turns of a conversation.", rich_help_panel=_SCORE)
-]
-Numerics = Annotated[
-    Literal["fp32", "lm-eval"] | None,
-    Option(help="Softmax in float32 (default), or as lm-eval does it.", rich_help_panel=_SCORE),
-]
-Engine = Annotated[
-    Literal["auto", "plain"] | None,
-    Option(help="The fast path (default), or the plain one it is tested against.", rich_help_panel=_SCORE),
-]
-UnsafeCode = Annotated[
-    bool,
-    Option("--confirm-run-unsafe-code", help="Allow tasks that run what a model wrote.", rich_help_panel=_SCORE),
-]
-
-Device = Annotated[str | None, Option(help="auto, cpu, cuda, cuda:1 ….", rich_help_panel=_MACHINE)]
-Dtype = Annotated[
-    Literal["auto", "float32", "bfloat16", "float16"] | None,
-    Option(help="Precision of the weights.", rich_help_panel=_MACHINE),
-]
-Seed = Annotated[int | None, Option(help="Of training and sampling; default 0.", rich_help_panel=_MACHINE)]
-TrustRemoteCode = Annotated[
-    bool, Option("--trust-remote-code", help="Run code that comes with the model.", rich_help_panel=_MACHINE)
-]
-
-ReportTo = Annotated[
-    str | None,
-    Option("--report-to", metavar="NAME{,NAME}", help="tensorboard, wandb, mlflow.", rich_help_panel=_OUTPUT),
-]
-OutputDir = Annotated[Path | None, Option("--output-dir", "-o", help="Default `runs`.", rich_help_panel=_OUTPUT)]
-Format = Annotated[
-    Literal["human", "json"], Option("--format", help="json: one document on stdout.", rich_help_panel=_OUTPUT)
-]
-FailIf = Annotated[
-    list[str] | None,
-    Option(
+    report_to: str | None = _flag(
+        _OUTPUT, "--report-to", sets="report_to", metavar="NAME{,NAME}", help="Trackers: tensorboard, wandb, mlflow."
+    )
+    output_dir: Path | None = _flag(
+        _OUTPUT, "--output-dir", "-o", sets="output_dir", help="Folder for runs; default: `runs`."
+    )
+    format: Literal["human", "json"] = _flag(
+        _OUTPUT, "--format", default="human", help="json prints one document on stdout."
+    )
+    fail_if: list[str] | None = _flag(
+        _OUTPUT,
+        sets="fail_if",
         metavar="GATE",
-        help='Exit 1 when it holds: "lora.gsm8k < base.gsm8k - 0.01", values as in run.json; repeatable.',
-        rich_help_panel=_OUTPUT,
-    ),
-]
-Fresh = Annotated[bool, Option("--fresh", help="Start anew instead of continuing.", rich_help_panel=_OUTPUT)]
-DryRun = Annotated[
-    bool, Option("--dry-run", help="Print the plan and the resolved YAML, and stop.", rich_help_panel=_OUTPUT)
-]
-Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress on stderr.", rich_help_panel=_OUTPUT)]
+        help='Exit with 1 if this holds: "lora.gsm8k < base.gsm8k - 0.01", values as in run.json; repeatable.',
+    )
+    fresh: bool = _flag(_OUTPUT, "--fresh", default=False, help="Start again instead of continuing an interrupted run.")
+    dry_run: bool = _flag(_OUTPUT, "--dry-run", default=False, help="Print the plan and the resolved YAML, and exit.")
+    quiet: bool = _flag(_OUTPUT, "--quiet", "-q", default=False, help="Print no progress on stderr.")
 
-_TRAIN_SETTINGS = {
-    "train": "data",
-    "train_columns": "columns",
-    "train_samples": "samples",
-    "train_batch_size": "batch_size",
-    "steps": "steps",
-    "epochs": "epochs",
-    "lr": "lr",
-    "max_length": "max_length",
+    def settings(self) -> dict[str, Any]:
+        """Returns the settings that were given, as `configure` takes them: those of training under `train`.
+
+        Example:
+            >>> Flags(limit=5, steps=10, train_settings=["warmup=0.1"]).settings()
+            {'limit': 5, 'train': {'steps': 10, 'warmup': '0.1'}}
+        """
+        given: dict[str, Any] = {}
+        train: dict[str, Any] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.metadata["sets"] and value is not None and value is not False and value != []:
+                group, _, key = each.metadata["sets"].rpartition(".")
+                (train if group else given)[key] = value
+        train |= _pairs(self.train_settings, "-S", "warmup=0.1")
+        given |= {"task_parameters": self.parameters(), "train": train}
+        return {name: value for name, value in given.items() if value != {}}
+
+    def parameters(self) -> dict[str, str]:
+        """Returns the parameters of tasks given with `-T key=value`."""
+        return _pairs(self.task_parameters, "-T", "year=2024")
+
+    def configure(self, variants: Sequence[str] | None, *, tasks_needed: bool = True) -> Config:
+        """Returns the configuration of these variants and flags."""
+        from harness.config.parse import configure
+
+        return configure(variants or [], file=self.file, tasks_needed=tasks_needed, **self.settings())
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[Progress]:
+        """Opens the progress display on stderr, or a silent one with `--quiet`, and starts the first stage."""
+        from harness.report.progress import Progress, TerminalProgress
+
+        with contextlib.nullcontext(Progress()) if self.quiet else TerminalProgress() as shown:
+            shown.start("Read", "configuration")
+            yield shown
+
+
+_TYPES = get_type_hints(Flags)
+_PARAMETERS = {
+    each.name: inspect.Parameter(
+        each.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=each.default,
+        annotation=Annotated[_TYPES[each.name], each.metadata["option"]],
+    )
+    for each in fields(Flags)
 }
+"""Flags as typer reads them from a signature."""
 
 
-def settings(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Flags as settings for `configure`: training flags under `train`, flags not given left out.
+def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command the named flags, after the parameters of its own.
+
+    The signature that typer reads has one parameter for each flag; the command receives them as its first argument.
+
+    Args:
+        *names: Fields of `Flags`, separated by blanks; `--help` lists them in the order of `Flags`.
 
     Example:
-        >>> settings({"limit": 5, "steps": 10, "trust_remote_code": False, "model": None})
-        {'limit': 5, 'train': {'steps': 10}}
+        >>> @takes("model limit")
+        ... def show(flags: Flags, what: str) -> None:
+        ...     print(what, flags.model, flags.limit)
+        >>> list(inspect.signature(show).parameters)
+        ['what', 'model', 'limit']
+        >>> show(what="mmlu", model="tiny", limit=5)
+        mmlu tiny 5
     """
-    given = {name: value for name, value in flags.items() if value is not None and value is not False and value != []}
-    train = {_TRAIN_SETTINGS[name]: given.pop(name) for name in list(given) if name in _TRAIN_SETTINGS}
-    train |= dict(_pair(text, "-S", "warmup=0.1") for text in given.pop("train_settings", ()))
-    if parameters := given.pop("task_parameters", None):
-        given["task_parameters"] = dict(_pair(text, "-T", "year=2024") for text in parameters)
-    return given | ({"train": train} if train else {})
+    taken = {name for text in names for name in text.split()}
+    if unknown := taken - _PARAMETERS.keys():
+        raise TypeError(f"no such flags: {sorted(unknown)}")
+    shared = [parameter for name, parameter in _PARAMETERS.items() if name in taken]
 
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
 
-def progress(*, quiet: bool) -> contextlib.AbstractContextManager[Progress]:
-    """What draws the progress of a run on stderr, or nothing."""
-    from harness.report.progress import Progress, TerminalProgress
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            flags = Flags(**{name: given.pop(name) for name in taken & given.keys()})
+            command(flags, **given)
 
-    return contextlib.nullcontext(Progress()) if quiet else TerminalProgress()
+        run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+        return run
+
+    return decorate
 
 
 def command_line() -> str:
-    """The command as it could be typed again."""
+    """Returns the command as it can be typed again."""
     return shlex.join(["harness", *sys.argv[1:]])
 
 
 def run_folder(name: str | Path, output_dir: Path | None) -> Path:
-    """The folder of a run given by path, or by its name in the output folder."""
+    """Returns the folder of a run that is given by path, or by its name in the output folder."""
     path = Path(name)
     within = (output_dir or Path("runs")) / name
     return path if path.exists() or not within.exists() else within
 
 
 def print_result(run: Run, config: Config, form: Literal["human", "json"]) -> None:
-    """Prints a finished run, then leaves with 1 when a variant failed or a gate holds."""
+    """Prints a finished run, and exits with 1 if a variant failed or a gate holds."""
     if form == "json":
         echo(run.to_json())
     else:
@@ -220,15 +279,15 @@ def print_result(run: Run, config: Config, form: Literal["human", "json"]) -> No
         print_run(run, folder=folder)
     from harness.config.gates import failed_gates
 
-    held = failed_gates(run, config.gates)
-    for text in held:
+    failed = failed_gates(run, config.gates)
+    for text in failed:
         echo(f"failed: {text}", err=True)
-    if held or any(variant.status == "failed" for variant in run.variants):
+    if failed or any(variant.status == "failed" for variant in run.variants):
         raise Exit(1)
 
 
 def print_plan(plan: str, config: Config, form: Literal["human", "json"]) -> None:
-    """Prints what would be done: the plan as comments above the resolved YAML, so that the whole is a compare.yaml."""
+    """Prints a dry run: the plan as comments above the resolved YAML, so that the output is a compare.yaml."""
     if form == "json":
         import json
 
@@ -237,8 +296,12 @@ def print_plan(plan: str, config: Config, form: Literal["human", "json"]) -> Non
     echo("".join(f"# {line}".rstrip() + "\n" for line in plan.splitlines()) + "\n" + config.to_yaml(), nl=False)
 
 
-def _pair(text: str, flag: str, example: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise UserError(f"`{flag} {text}` is not key=value", hint=f"for example `{flag} {example}`")
-    return key.replace("-", "_"), value
+def _pairs(texts: Sequence[str] | None, flag: str, example: str) -> dict[str, str]:
+    """Parses the `key=value` texts of a repeatable flag."""
+    pairs = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise UserError(f"`{flag} {text}` is not key=value", hint=f"for example `{flag} {example}`")
+        pairs[key.replace("-", "_")] = value
+    return pairs

@@ -1,4 +1,4 @@
-"""`harness plan`: what trainings would need in memory, before anything runs."""
+"""`harness plan`: predict the memory of training runs."""
 
 from __future__ import annotations
 
@@ -7,40 +7,27 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from harness.cli import options as o
+from harness.cli.options import Flags, Variants, takes
 
 
+@takes("model file train_batch_size max_length train_settings device dtype trust_remote_code format quiet")
 def plan(
-    variants: o.Variants = None,
-    model: o.Model = None,
-    file: o.File = None,
-    train_batch_size: o.TrainBatchSize = None,
-    max_length: o.MaxLength = None,
-    train_settings: o.TrainSettings = None,
+    flags: Flags,
+    variants: Variants = None,
     memory: Annotated[
-        str | None, Option(help="Of the machine it is for, such as 24GB; default: this one's.", metavar="SIZE")
+        str | None, Option(help="Memory of the target machine, such as 24GB; default: this machine's.", metavar="SIZE")
     ] = None,
-    device: o.Device = None,
-    dtype: o.Dtype = None,
-    trust_remote_code: o.TrustRemoteCode = False,
-    form: o.Format = "human",
-    quiet: o.Quiet = False,
 ) -> None:
-    """Predict the memory of each training from the model's configuration alone: no weights are fetched or loaded.
+    """Predict the memory of each training run from the model's configuration: no weights are downloaded or loaded.
 
-    Another machine's plan: `harness plan lora qlora -m meta-llama/Llama-3.1-8B --dtype bfloat16 --memory 24GB`.
+    For another machine: `harness plan lora qlora -m meta-llama/Llama-3.1-8B --dtype bfloat16 --memory 24GB`.
     """
-    flags = dict(locals())
-    for name in ("variants", "file", "memory", "form", "quiet"):
-        del flags[name]
-    with o.progress(quiet=quiet) as shown:
-        shown.start("Read", "what is asked")
+    with flags.progress() as shown:
         from harness.comparison import memory_plan
-        from harness.config.parse import configure
 
-        config = configure(variants or [], file=file, tasks_needed=False, **o.settings(flags))
+        config = flags.configure(variants, tasks_needed=False)
         found = memory_plan.plan_memory(config, memory=memory, progress=shown)
-    if form == "json":
+    if flags.format == "json":
         typer.echo(found.to_json())
     else:
         from harness.report.screen import print_plan

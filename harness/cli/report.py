@@ -1,4 +1,4 @@
-"""`harness report`: tables and pages from finished runs."""
+"""`harness report`: write tables and pages from finished runs."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import options as o
+from harness.cli.options import Flags, run_folder, takes
 
 
+@takes("output_dir")
 def report(
+    flags: Flags,
     runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="Folders or names of runs.")],
-    to: Annotated[str, typer.Option("--to", help="md, html, csv, json, tex; comma-separated.")] = "md",
+    to: Annotated[str, typer.Option("--to", help="Formats: md, html, csv, json, tex; comma-separated.")] = "md",
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder; default: the run's own, or here for several runs.")
+        Path | None,
+        typer.Option("--out", help="Target folder; default: the run's own, or this folder for several runs."),
     ] = None,
-    output_dir: o.OutputDir = None,
 ) -> None:
     """Write reports from run.json files and print their paths."""
     from harness.leaderboards import export
     from harness.runs.folder import load_run
 
-    folders = [o.run_folder(name, output_dir) for name in runs]
+    folders = [run_folder(name, flags.output_dir) for name in runs]
     loaded = [load_run(folder) for folder in folders]
     own = folders[0] if folders[0].is_dir() else folders[0].parent
     target = out or (own if len(folders) == 1 else Path())

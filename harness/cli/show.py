@@ -1,4 +1,4 @@
-"""`harness show`: a run's tables, or what a task or method is, or the exact prompt of a sample."""
+"""`harness show`: the tables of a run, the description of a task or method, or the exact prompt of a sample."""
 
 from __future__ import annotations
 
@@ -8,37 +8,33 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli import options as o
+from harness.cli.options import Flags, run_folder, takes
 from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.authoring.preview_prompt import View
 
 
+@takes("model task_parameters num_fewshot apply_chat_template trust_remote_code output_dir format")
 def show(
-    what: Annotated[str, typer.Argument(metavar="RUN|TASK|METHOD", help="Folder or name of a run, a task, a method.")],
+    flags: Flags,
+    what: Annotated[
+        str, typer.Argument(metavar="RUN|TASK|METHOD", help="Folder or name of a run, or a task or method.")
+    ],
     sample: Annotated[
         int | None, typer.Option("--sample", help="Print this sample's exact prompt and its tokens, from 0.")
     ] = None,
-    model: o.Model = None,
-    num_fewshot: o.NumFewshot = None,
-    apply_chat_template: o.ChatTemplate = False,
-    task_parameters: o.TaskParameters = None,
-    trust_remote_code: o.TrustRemoteCode = False,
-    output_dir: o.OutputDir = None,
-    form: o.Format = "human",
 ) -> None:
-    """Print a run again, describe a task or method, or show what a model is asked."""
+    """Print a run, describe a task or method, or print the prompt of a sample."""
     if sample is not None:
-        given = o.settings({"task_parameters": task_parameters})
-        found = _view(what, sample, model or "tiny", num_fewshot, apply_chat_template, given, trust_remote_code)
-        typer.echo(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) if form == "json" else str(found))
+        found = _view(what, sample, flags)
+        typer.echo(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) if flags.format == "json" else str(found))
         return
-    folder = o.run_folder(what, output_dir)
+    folder = run_folder(what, flags.output_dir)
     if (folder / "run.json").exists() or folder.suffix == ".json":
-        _print_run(folder, form)
+        _print_run(folder, flags.format)
     else:
-        typer.echo(_entry(what, form))
+        typer.echo(_entry(what, flags.format))
 
 
 def _print_run(folder: Path, form: str) -> None:
@@ -54,9 +50,10 @@ def _print_run(folder: Path, form: str) -> None:
 
 
 def _entry(what: str, form: str) -> str:
-    """A task's or method's place, description and parameters."""
+    """Describes a task or method: file, description and parameters."""
     from harness.authoring.docstrings import facts
-    from harness.registry.find import find, parse_task
+    from harness.registry.find import find
+    from harness.registry.task_spec import parse_task
     from harness.registry.values import show as written
 
     try:
@@ -87,31 +84,26 @@ def _entry(what: str, form: str) -> str:
     return "\n".join(lines)
 
 
-def _view(
-    what: str,
-    index: int,
-    model: str,
-    shots: int | None,
-    chat: bool,
-    given: dict[str, dict[str, str]],
-    trust_remote_code: bool,
-) -> View:
-    """One sample of a task as a model gets it."""
+def _view(what: str, index: int, flags: Flags) -> View:
+    """Renders one sample of a task as the model receives it."""
     from harness.authoring.preview_prompt import view
     from harness.data.model_files import find_model
     from harness.prompts.chat import load_template
     from harness.prompts.render import Prompting, render
-    from harness.registry.find import find, load_task, parse_task
+    from harness.registry.find import find
+    from harness.registry.load import load_task
+    from harness.registry.task_spec import parse_task
 
+    model = flags.model or "tiny"
     snapshot = find_model(model)
-    template = load_template(snapshot.folder) if chat else None
-    if chat and template is None:
+    template = load_template(snapshot.folder) if flags.apply_chat_template else None
+    if flags.apply_chat_template and template is None:
         raise UserError(
-            f"`{model}` has no chat template", hint="drop `--apply-chat-template`, or name an instruct model"
+            f"`{model}` has no chat template", hint="drop `--apply-chat-template`, or use an instruct model"
         )
-    spec = parse_task(what, given.get("task_parameters"))
+    spec = parse_task(what, flags.parameters())
     task = load_task(find("task", spec.source), spec.parameters)
-    items = render(what, task, Prompting(shots, template=template), groups=spec.groups)
+    items = render(what, task, Prompting(flags.num_fewshot, template=template), groups=spec.groups)
     if not 0 <= index < len(items):
         raise UserError(f"task `{what}` has no sample {index}", hint=f"it has {len(items)}, from 0")
-    return view(what, items[index], snapshot, trust_remote_code=trust_remote_code)
+    return view(what, items[index], snapshot, trust_remote_code=flags.trust_remote_code)

@@ -1,4 +1,4 @@
-"""`harness train`: train one variant, score nothing."""
+"""`harness train`: train one variant without scoring it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from harness.cli import options as o
+from harness.cli.options import Flags, OneVariant, command_line, takes
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,59 +15,34 @@ if TYPE_CHECKING:
     from harness.config.config import Config
 
 
-def train(
-    variant: o.OneVariant,
-    model: o.Model = None,
-    tasks: o.Tasks = None,
-    file: o.File = None,
-    train: o.Train = None,
-    train_columns: o.TrainColumns = None,
-    train_samples: o.TrainSamples = None,
-    steps: o.Steps = None,
-    epochs: o.Epochs = None,
-    lr: o.LearningRate = None,
-    tune_lr: o.TuneLr = None,
-    train_batch_size: o.TrainBatchSize = None,
-    max_length: o.MaxLength = None,
-    train_settings: o.TrainSettings = None,
-    preview: o.Preview = None,
-    merge: o.Merge = False,
-    apply_chat_template: o.ChatTemplate = False,
-    device: o.Device = None,
-    dtype: o.Dtype = None,
-    seed: o.Seed = None,
-    trust_remote_code: o.TrustRemoteCode = False,
-    report_to: o.ReportTo = None,
-    output_dir: o.OutputDir = None,
-    form: o.Format = "human",
-    fresh: o.Fresh = False,
-    quiet: o.Quiet = False,
-) -> None:
-    """Train one method, score nothing, and print the folder of what it made (then that of the merged checkpoint)."""
-    flags = dict(locals())
-    for name in ("variant", "file", "preview", "merge", "form", "fresh", "quiet"):
-        del flags[name]
-    with o.progress(quiet=quiet) as shown:
-        shown.start("Read", "what is asked")
-        from harness.comparison import run
-        from harness.config.parse import configure
+@takes(
+    "model tasks file",
+    "train train_columns train_samples steps epochs lr tune_lr train_batch_size max_length train_settings preview merge",
+    "apply_chat_template",
+    "device dtype seed trust_remote_code",
+    "report_to output_dir format fresh quiet",
+)
+def train(flags: Flags, variant: OneVariant) -> None:
+    """Train one method without scoring it; print the folder of the artifact, then that of the merged checkpoint."""
+    with flags.progress() as shown:
+        from harness.comparison.training import train_only
 
-        config = configure([variant], file=file, tasks_needed=False, **o.settings(flags))
+        config = flags.configure([variant], tasks_needed=False)
         if config.variants[0].kind != "method":
-            raise UserError(f"`{variant}` is not trained", hint="name a method: `harness ls methods`")
-        if preview is not None:
-            rows = _first_rows(config, preview)
+            raise UserError(f"`{variant}` is not trained", hint="choose a method: `harness ls methods`")
+        if flags.preview is not None:
+            rows = _first_rows(config, flags.preview)
         else:
-            left = run.train_only(config, progress=shown, fresh=fresh, command=o.command_line(), merge=merge)
-    if preview is not None:
-        _print_rows(rows, form)
+            left = train_only(config, progress=shown, fresh=flags.fresh, command=command_line(), merge=flags.merge)
+    if flags.preview is not None:
+        _print_rows(rows, flags.format)
         return
     folders = {"artifact": str(left.artifact)} | ({"merged": str(left.merged)} if left.merged else {})
-    typer.echo(json.dumps(folders) if form == "json" else "\n".join(folders.values()))
+    typer.echo(json.dumps(folders) if flags.format == "json" else "\n".join(folders.values()))
 
 
 def _first_rows(config: Config, count: int) -> TrainView:
-    """The first rows of a training, as the model gets them."""
+    """Renders the first rows of the training data as the model receives them."""
     from harness.authoring.preview_training import view_training
     from harness.prepare.prepare import prepare
 

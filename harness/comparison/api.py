@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.comparison.run import run, train_only
+from harness.comparison.run import run
+from harness.comparison.training import train_only
 from harness.config.parse import configure
 from harness.report.progress import Progress
 from harness.results import Run, Variant
@@ -26,12 +27,12 @@ def compare(
         *variants: Specs: `"base"`, `"lora:rank=8"`, `"mine=./x.py@rslora@4bit"`.
         model: `tiny`, a folder, or a Hub id.
         tasks: Names or paths; the `mini_*` tasks when the model is `tiny`.
-        progress: Told what happens; silent when None.
-        fresh: Start anew.
-        **settings: Fields of `harness.config.parse.Config`; `train` is a mapping.
+        progress: Receives progress events; None: shows nothing.
+        fresh: Start again even if there is an earlier run of the same configuration.
+        **settings: Fields of `harness.config.config.Config`; `train` is a mapping.
 
     Raises:
-        UserError: Something the user can mend.
+        UserError: The configuration, a file or a plugin has a mistake that the user can fix.
 
     Example:
         >>> run = compare("base", "lora", limit=20, train={"steps": 20})  # doctest: +SKIP
@@ -43,10 +44,10 @@ def compare(
 
 
 def evaluate(variant: str = "base", **settings: Any) -> Variant:
-    """Scores one variant, as `harness eval` does; its results are those of its row.
+    """Scores one variant, as `harness eval` does, and returns its results.
 
     Raises:
-        UserError: Something the user can mend.
+        UserError: The configuration, a file or a plugin has a mistake that the user can fix.
 
     Example:
         >>> evaluate("base", tasks=["mini_mmlu"], limit=20).scores[0].value  # doctest: +SKIP
@@ -56,10 +57,10 @@ def evaluate(variant: str = "base", **settings: Any) -> Variant:
 
 
 def train(variant: str, *, progress: Progress | None = None, **settings: Any) -> Path:
-    """Trains one variant once, as `harness train` does, and gives the folder of its artifact.
+    """Trains one variant once, as `harness train` does, and returns the folder of its artifact.
 
     Raises:
-        UserError: Something the user can mend, or the training failed.
+        UserError: The configuration, a file or a plugin has a mistake that the user can fix, or the training run failed.
 
     Example:
         >>> train("lora:rank=8", train={"data": "data.jsonl"})  # doctest: +SKIP

@@ -1,6 +1,6 @@
-"""The `README.md` beside what a training left: what it is, how it went, how to load it, how to make it again.
+"""Model card (`README.md`) of a trained artifact: description, results, how to load it and how to reproduce it.
 
-Its header is what the Hub reads of a model card, so that an artifact can be uploaded as it is.
+Its header is the metadata that the Hub reads, so that an artifact can be uploaded as it is.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
-
-import yaml
 
 from harness import __version__
 from harness.comparison.document import train_record
@@ -28,19 +26,19 @@ from harness.settings import ONLINE_STAGES, ONLY_FOR, TrainingSettings
 CARD = "README.md"
 
 _ELSEWHERE = {"lr", "steps", "epochs", "batch_size", "micro_batch_size", "max_length", "seed", "stage", "checkpointing"}
-"""Settings that have a line of their own."""
+"""Settings that have a row of their own in the card."""
 _ONLINE = {"generations", "max_tokens", "temperature"}
 
 
 def model_card(session: Session, state: State, job: TrainJob, *, command: str, merged: bool = False) -> str:
-    """The card of what a training left, as Markdown.
+    """Returns the model card of a training run, as Markdown.
 
     Args:
         session: The run.
-        state: A variant that was trained; others may share the training.
-        job: The training, settings resolved.
-        command: What was typed.
-        merged: The card is for the base with the adapter in its weights.
+        state: A trained variant; other variants may share the training run.
+        job: The training run, with resolved settings.
+        command: The command line of the user.
+        merged: Whether the card is for the checkpoint with the adapter merged.
     """
     training, trained = state.row.training, state.trained
     assert training is not None and trained is not None and state.artifact is not None
@@ -56,12 +54,12 @@ def model_card(session: Session, state: State, job: TrainJob, *, command: str, m
         "Base": _code(model.name) + f" ({_origin(model)})" + _base_loaded(job, model),
         "Method": _code(training.entry.name) + (f": {_escaped(parameters)}" if parameters else ""),
         "Trained": f"{trained.parameters_trainable:,} of {trained.parameters_total:,} parameters ({share:.3%})"
-        + (", here in the weights of the base" if merged else ""),
+        + (", merged into the base" if merged else ""),
         "Data": _data(training, record),
         "Stage": _code(job.training.stage),
-        "Goes on from": _given(training.start),
-        "Judged by": _given(training.reward),
-        "Length": f"{trained.steps:,} steps of {record.batch_size} rows, at most {training.max_length:,} tokens a row",
+        "Starts from": _given(training.start),
+        "Reward from": _given(training.reward),
+        "Length": f"{trained.steps:,} steps of {record.batch_size} rows, at most {training.max_length:,} tokens per row",
         "Learning rate": f"{training.lr:g}, {_rate(training, record)}",
         "Other settings": _escaped(", ".join(f"{name} = {_text(value)}" for name, value in _settings(job.training))),
         "Seed": str(training.seed),
@@ -72,21 +70,21 @@ def model_card(session: Session, state: State, job: TrainJob, *, command: str, m
         "Reward": _reward(trained.rewards),
         "Curve": record.curve,
         "Time": f"{numbers.seconds(record.train_seconds)} for {record.tokens:,} tokens"
-        f" ({record.tokens_per_second:,.0f} a second)",
+        f" ({record.tokens_per_second:,.0f} per second)",
         "Memory": _memory(record),
         "Notes": _escaped("; ".join((*training.data.notes, *trained.notes))),
     }
     versions = {"finetune-harness": __version__, **environment["packages"], "python": platform.python_version()}
     sections = [
-        f"---\n{_header(session, training, library, judges)}---",
+        f"---\n{_header(session, training, library, judges)}\n---",
         f"# {_escaped(spec.name)}: {_code(training.entry.name)} on {_code(model.name)}"
         + (", merged" if merged else ""),
         _table(what),
-        "## How it went",
+        "## Results",
         _table(went),
         "## How to load it",
         _loading(library, job, model, folder.name, training.data.tasks, judges=judges),
-        "## How to make it again",
+        "## How to reproduce it",
         f"```\n{_command(session, state, command)}\n```",
         f"Made with {', '.join(f'{name} {version}' for name, version in versions.items())}"
         f" on {_escaped(str(environment['device_name']))}.",
@@ -95,18 +93,19 @@ def model_card(session: Session, state: State, job: TrainJob, *, command: str, m
 
 
 def _header(session: Session, training: Training, library: str, judges: bool) -> str:
-    """What the Hub reads: of bases and data sets, those that are there."""
+    """Metadata for the Hub, as YAML; names only base models and data sets that are on the Hub."""
+    from huggingface_hub import ModelCardData
+
     model = session.prepared.model
     sources = [part.source for part in parse_mix(training.settings.data or "")]
     datasets = [source.removeprefix("hub:").split(":")[0] for source in sources if source.startswith("hub:")]
-    header: dict[str, Any] = {
-        "base_model": model.name if model.revision else None,
-        "library_name": library,
-        "pipeline_tag": None if judges else "text-generation",
-        "datasets": [name for name in datasets if name.count("/") == 1],
-        "tags": ["finetune-harness", training.entry.name, training.settings.stage or "sft"],
-    }
-    return yaml.safe_dump({key: value for key, value in header.items() if value}, sort_keys=False, allow_unicode=True)
+    return ModelCardData(
+        base_model=model.name if model.revision else None,
+        datasets=[name for name in datasets if name.count("/") == 1] or None,
+        library_name=library,
+        pipeline_tag=None if judges else "text-generation",
+        tags=["finetune-harness", training.entry.name, training.settings.stage or "sft"],
+    ).to_yaml()
 
 
 def _library(merged: bool, job: TrainJob, state: State) -> str:
@@ -117,7 +116,7 @@ def _library(merged: bool, job: TrainJob, state: State) -> str:
 
 
 def _loading(library: str, job: TrainJob, model: Snapshot, folder: str, tasks: Sequence[str], *, judges: bool) -> str:
-    """Lines that load it; only we load what a method of no library left, and heads of reward models."""
+    """Code that loads the artifact; artifacts of neither PEFT nor Transformers, and reward heads, load only here."""
     whole = library == "transformers"
     base = model.name if job.base.folder == model.folder else str(job.base.folder)
     bits = next((f"@{bits}bit" for bits, quant in QUANT_OF_BITS.items() if quant and quant == job.base.quant), "")
@@ -148,7 +147,7 @@ def _loading(library: str, job: TrainJob, model: Snapshot, folder: str, tasks: S
             f'model = PeftModel.from_pretrained(base, "./{folder}")',
             f"tokenizer = AutoTokenizer.from_pretrained({where})",
         ]
-    return "```python\n" + "\n".join(lines) + f"\n```\n\nor scored on tasks:\n\n{ours}"
+    return "```python\n" + "\n".join(lines) + f"\n```\n\nTo score it on tasks:\n\n{ours}"
 
 
 def _quantization(quant: Quant, dtype: str) -> str:
@@ -161,7 +160,7 @@ def _quantization(quant: Quant, dtype: str) -> str:
 
 
 def _command(session: Session, state: State, command: str) -> str:
-    """One that trains this alone, everything that decided it written out; what was typed where no such command is."""
+    """Returns a command that repeats this training run alone, all settings explicit; else the command of the user."""
     training, config = state.row.training, session.config
     assert training is not None
     alone = not isinstance(training.start, Training) and not isinstance(training.reward, Training)
@@ -186,7 +185,7 @@ def _command(session: Session, state: State, command: str) -> str:
 
 
 def _typed(value: Any) -> str:
-    """A setting as `-S` takes it."""
+    """Formats a setting as `-S` parses it."""
     if isinstance(value, Mapping):
         return ",".join(f"{key}={each}" for key, each in value.items())
     if isinstance(value, list | tuple):
@@ -199,9 +198,9 @@ def _data(training: Training, record: Train) -> str:
     assert data is not None
     parts = [f"{_code(data.name)}, {data.rows:,} rows (sha256 `{data.sha256[:16]}`)"]
     if data.cut:
-        parts.append(f"{data.cut:,} of them cut to the greatest length")
+        parts.append(f"{data.cut:,} of them truncated to the maximum length")
     if data.dropped:
-        parts.append(f"{data.dropped:,} left out as too long")
+        parts.append(f"{data.dropped:,} dropped as too long")
     if training.validation is not None:
         parts.append(f"{data.validation_rows:,} rows held out (sha256 `{training.validation.digest[:16]}`)")
     return ", ".join(parts)
@@ -214,7 +213,7 @@ def _rate(training: Training, record: Train) -> str:
             for trial in record.tuning
         )
         return f"the best of {len(record.tuning)} tried on held-out rows ({tried})"
-    return "as given" if training.settings.lr is not None else "the method's own, not tuned"
+    return "as given" if training.settings.lr is not None else "the method's default, not tuned"
 
 
 def _settings(settings: TrainingSettings) -> Iterable[tuple[str, Any]]:
@@ -231,7 +230,7 @@ def _loss(record: Train) -> str:
 
 
 def _held_out(job: TrainJob, record: Train) -> dict[str, str]:
-    """What was seen of the held-out rows: stages that learn from rewards give the reward, negative, as their loss."""
+    """Held-out loss; online stages record the negative reward as their loss, so this returns the reward."""
     if record.validation_loss is None:
         return {}
     if job.training.stage in ONLINE_STAGES:
@@ -249,11 +248,11 @@ def _memory(record: Train) -> str:
         for value, where in ((record.peak_gpu_allocated_bytes, "on the GPU"), (record.peak_rss_bytes, "on the host"))
         if value is not None
     ]
-    return f"{numbers.listing(peaks)} at most" if peaks else ""
+    return f"{numbers.listing(peaks)} peak" if peaks else ""
 
 
 def _given(given: Any) -> str:
-    """What a training goes on from or is judged by."""
+    """Name of the model or training run that a training run starts from, or takes its reward from."""
     if given is None:
         return ""
     name = given.id.split("#")[0] if isinstance(given, Training) else getattr(given, "name", "")

@@ -1,4 +1,4 @@
-"""Reads the curves of a training in a line."""
+"""Describes the curves of a training run in one line."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from collections.abc import Sequence
 
 
 def read_curve(losses: Sequence[float], held_out: Sequence[float] = ()) -> str:
-    """A few words that read a loss curve, and what to do about it.
+    """Describes a loss curve and suggests what to change.
 
-    Diverged when a loss is no finite number, or when the last quarter is higher than the first step by more than 20 %:
-    training has undone what the model knew. Overfitting when the loss of held-out rows ends more than 5 % above its lowest.
-    Else the last quarter against the one before it, of the held-out losses where there are enough of them: still falling
-    when it is lower by more than 5 %; oscillating when the training loss is higher by more than 5 % or its steps scatter
-    by more than half of their mean; else converged.
+    - Diverged: a loss is not finite, or the mean of the last quarter is more than 20 % above the first step.
+    - Overfitting: the last held-out loss is more than 5 % above the lowest.
+    - Oscillating: the mean training loss of the last quarter is more than 5 % above that of the quarter before, or its
+      standard deviation is more than half of its mean.
+    - Still falling: the mean of the last quarter is more than 5 % below that of the quarter before; held-out losses are
+      used if there are at least four.
+    - Converged: none of these.
 
     Args:
-        losses: Of the steps.
-        held_out: Of the looks at held-out rows, in order.
+        losses: Training loss of each step.
+        held_out: Held-out loss of each evaluation, in order.
 
     Example:
         >>> read_curve([4.0, 2.0, 1.0, 0.5])
@@ -27,27 +29,27 @@ def read_curve(losses: Sequence[float], held_out: Sequence[float] = ()) -> str:
         >>> read_curve([4.0, 2.0, 1.0, 0.5], [2.0, 1.5, 1.8])
         'overfitting: stop earlier'
         >>> read_curve([4.0] + [7.15] * 40)
-        'diverged: lower the rate'
+        'diverged: lower the learning rate'
     """
     if not all(map(math.isfinite, (*losses, *held_out))):
-        return "diverged: lower the rate"
+        return "diverged: lower the learning rate"
     if len(losses) < 4:
         return "too short to tell"
     last, mean, earlier = _quarters(losses)
     if mean > 1.2 * losses[0] > 0:
-        return "diverged: lower the rate"
+        return "diverged: lower the learning rate"
     spread = (sum((x - mean) ** 2 for x in last) / len(last)) ** 0.5
     if held_out and held_out[-1] > 1.05 * min(held_out):
         return "overfitting: stop earlier"
     if mean > 1.05 * earlier or spread > 0.5 * mean:
-        return "oscillating: lower the rate"
+        return "oscillating: lower the learning rate"
     if len(held_out) >= 4:
         _, mean, earlier = _quarters(held_out)
     return "still falling: more steps may help" if mean < 0.95 * earlier else "converged"
 
 
 def read_rewards(rewards: Sequence[float]) -> str:
-    """What the rewards of a policy's answers did, where its loss says nothing.
+    """Describes how the reward changed, for stages whose loss is not informative.
 
     Example:
         >>> read_rewards([0.1, 0.1, 0.2, 0.5, 0.8, 0.9, 0.9, 0.9])
@@ -61,7 +63,7 @@ def read_rewards(rewards: Sequence[float]) -> str:
 
 
 def _quarters(values: Sequence[float]) -> tuple[Sequence[float], float, float]:
-    """The last quarter, its mean, and the mean of the one before it."""
+    """Returns the last quarter, its mean, and the mean of the quarter before."""
     quarter = max(1, len(values) // 4)
     last, before = values[-quarter:], values[-2 * quarter : -quarter]
     return last, sum(last) / len(last), sum(before) / len(before)

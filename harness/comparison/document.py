@@ -1,4 +1,4 @@
-"""From a session to the document of its run (`run.json`)."""
+"""Makes the document of a run (`run.json`) from its session."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness import __version__
 from harness.comparison.curve import read_curve, read_rewards
 from harness.comparison.fairness import fairness
 from harness.comparison.replicas import replicated
-from harness.comparison.scores import Tally, tally
+from harness.comparison.scores import Scores, compute_scores
 from harness.comparison.state import Session, State
 from harness.comparison.tuning import Tuned
 from harness.jobs import Benched, Trained
@@ -35,38 +35,35 @@ from harness.runs.reuse import folder_bytes, folder_numbers
 from harness.stats.quantiles import percentile
 from harness.storage import key
 
-Rows = dict[str, dict[str, list[dict[str, Any]]]]
+
+def unfinished(session: Session) -> Run:
+    """Makes the document without scores: the state of a run that is not finished, or that scores nothing."""
+    return _document(session, None, ())
 
 
-def unfinished(session: Session, *, created: str, command: str, seconds: dict[str, float]) -> Run:
-    """What is known now, without scores: what an interrupted run leaves."""
-    return _document(session, None, (), created, command, seconds)
-
-
-def finished(session: Session, *, created: str, command: str, seconds: dict[str, float]) -> Run:
-    """The whole document: scores, differences and verdicts from the samples on disk."""
-    tasks = session.prepared.tasks
-    scored = [state for state in session.states.values() if state.status == "done"]
-    rows: Rows = {state.name: {task.name: _in_order(session, state, task) for task in tasks} for state in scored}
-    protocols = {state.name: {task.name: _protocol(session, state, task) for task in tasks} for state in scored}
-    counted = tally(tasks, rows, protocols, session.baseline, session.config.seed)
+def finished(session: Session) -> Run:
+    """Makes the complete document: computes scores, differences and verdicts from the samples on disk."""
+    tasks, config = session.prepared.tasks, session.config
+    done = [state for state in session.states.values() if state.status == "done"]
+    rows = {state.name: {task.name: _in_order(session, state, task) for task in tasks} for state in done}
+    protocols = {state.name: {task.name: _protocol(session, state, task) for task in tasks} for state in done}
+    scores = compute_scores(tasks, rows, protocols, session.baseline, config.seed)
     losses = {
-        state.name: loss for state in scored if state.trained and (loss := state.trained.validation_loss) is not None
+        state.name: loss for state in done if state.trained and (loss := state.trained.validation_loss) is not None
     }
-    config = session.config
-    together = replicated(tasks, rows, _trainings(session), session.baseline, losses, config.seed, folds=config.folds)
-    run = [
-        f"{state.name}: {note}"
-        for state in scored
-        for note in (*state.notes, *(state.trained.notes if state.trained else ()))
+    means = replicated(tasks, rows, _trainings(session), session.baseline, losses, config.seed, folds=config.folds)
+    by_variant = [(s.name, note) for s in done for note in (*s.notes, *(s.trained.notes if s.trained else ()))]
+    notes = [
+        *(f"{name}: {note}" for name, note in by_variant),
+        *scores.warnings,
+        *_truncated_prompts(scores),
+        *training_data_notes(session),
     ]
-    notes = [*run, *counted.warnings, *_cut_prompts(counted), *training_data_notes(session)]
-    document = _document(session, counted, notes, created, command, seconds)
-    return document.model_copy(update={"replicated": together})
+    return _document(session, scores, notes).model_copy(update={"replicated": means})
 
 
 def _trainings(session: Session) -> dict[str, list[str]]:
-    """By trained variant, the rows that are its trainings."""
+    """Lists the rows that are training runs of a variant, by variant."""
     found: dict[str, list[str]] = {}
     for spec in session.config.variants:
         if spec.kind == "method":
@@ -74,15 +71,13 @@ def _trainings(session: Session) -> dict[str, list[str]]:
     return found
 
 
-def _document(
-    session: Session, counted: Tally | None, notes: Sequence[str], created: str, command: str, seconds: dict[str, float]
-) -> Run:
+def _document(session: Session, scores: Scores | None, notes: Sequence[str]) -> Run:
     prepared = session.prepared
     trained_on = {name for training in prepared.trainings for name in training.data.tasks}
     return Run(
         harness=__version__,
-        created=created,
-        command=command,
+        created=session.created,
+        command=session.command,
         config=session.config.to_dict(),
         config_sha256=session.identity,
         environment={
@@ -101,19 +96,19 @@ def _document(
                 metrics=tuple(
                     MetricInfo(name=metric.name, higher_is_better=metric.higher_is_better) for metric in task.metrics
                 ),
-                truncated=counted.truncated[task.name] if counted else 0,
+                truncated=scores.truncated[task.name] if scores else 0,
                 data=task.data,
-                smallest_difference=counted.smallest[task.name] if counted else None,
+                smallest_difference=scores.smallest[task.name] if scores else None,
             )
             for task in prepared.tasks
         ),
         variants=tuple(
-            _variant(session, state, counted.scores.get(state.name, []) if counted else [])
+            _variant(session, state, scores.by_variant.get(state.name, []) if scores else [])
             for state in session.states.values()
         ),
-        comparisons=tuple(counted.comparisons) if counted else (),
+        comparisons=tuple(scores.comparisons) if scores else (),
         overlaps=session.overlaps,
-        seconds=dict(seconds),
+        seconds=dict(session.seconds),
     )
 
 
@@ -161,21 +156,21 @@ def _protocol(session: Session, state: State, task: ScoredTask) -> Protocol:
 
 
 def _in_order(session: Session, state: State, task: ScoredTask) -> list[dict[str, Any]]:
-    """The samples in the order of the task: the log has them in the order of the plan."""
+    """Returns the samples in the order of the task; their file has them in the order of the packs."""
     by_id = {row["id"]: row for row in session.log(state, task).rows()}
     return [by_id[item.request.id] for item in state.row.items[task.name]]
 
 
-def _cut_prompts(counted: Tally) -> list[str]:
+def _truncated_prompts(scores: Scores) -> list[str]:
     return [
-        f"{name}: {count} prompts did not fit the model's context and were cut on the left"
-        for name, count in counted.truncated.items()
+        f"{name}: {count} prompts did not fit into the model's context and were truncated on the left"
+        for name, count in scores.truncated.items()
         if count
     ]
 
 
 def training_data_notes(session: Session) -> list[str]:
-    """What is to be known of the data of each training, and what the longest length allowed has cut."""
+    """Lists notes on the training data, including how much the maximum length has cut."""
     found: dict[str, None] = {}
     for state in session.states.values():
         training, trained = state.row.training, state.trained
@@ -183,18 +178,18 @@ def training_data_notes(session: Session) -> list[str]:
             continue
         found |= dict.fromkeys(training.data.notes)
         if trained and trained.lost_tokens:
-            cut = f"{trained.truncated} were cut on the right" if trained.truncated else ""
-            dropped = f"{trained.dropped} were left out, with no answer left to learn" if trained.dropped else ""
+            cut = f"{trained.truncated} were truncated on the right" if trained.truncated else ""
+            dropped = f"{trained.dropped} were dropped because no answer token was left" if trained.dropped else ""
             found[
-                f"{len(training.data.examples)} training rows of {training.data.name}, at most {training.max_length} tokens"
-                f" or the model's context each: {' and '.join(filter(None, (cut, dropped)))};"
+                f"{len(training.data.examples)} training rows of {training.data.name}, limited to {training.max_length}"
+                f" tokens or the model's context: {' and '.join(filter(None, (cut, dropped)))};"
                 f" {trained.lost_tokens:,} tokens were lost"
             ] = None
     return list(found)
 
 
 def train_record(trained: Trained, training: Training, reused: bool, tuned: Tuned | None = None) -> Train:
-    """What training cost."""
+    """Makes the record of a training run."""
     return Train(
         train_seconds=trained.train_seconds,
         tokens=trained.tokens,
@@ -226,7 +221,7 @@ def train_record(trained: Trained, training: Training, reused: bool, tuned: Tune
 
 
 def inference_record(benched: Benched) -> Inference:
-    """What running costs, with the raw times."""
+    """Makes the record of inference costs, with the raw times."""
     prefill, decode = benched.prefill_seconds, benched.decode_seconds
     bases = benched.base_prefill_seconds, benched.base_decode_seconds
     raw = {"prefill": list(prefill), "decode": list(decode)}

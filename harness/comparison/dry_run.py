@@ -1,4 +1,4 @@
-"""What a run will do, said before it starts: one line of the plan, and the whole of `--dry-run`."""
+"""The plan of a run, before it starts: in one line, and in full for `--dry-run`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from typing import Literal
 
 from harness.comparison.state import token_budget
 from harness.config.config import Config
-from harness.jobs import (
-    TaskRequests,
-)
+from harness.jobs import TaskRequests
 from harness.prepare.checks import check
 from harness.prepare.prepare import Prepared, prepare
 from harness.report.numbers import counted
@@ -19,9 +17,10 @@ Purpose = Literal["compare", "train", "bench"]
 
 
 def describe(prepared: Prepared, purpose: Purpose = "compare") -> str:
-    """What a run will do, in a line.
+    """Describes in one line what a run will do.
 
     Example:
+        >>> from harness.config.parse import configure
         >>> describe(prepare(configure(["base", "lora"])))
         'train lora on 6 tasks; score 2 variants × 7 tasks; time each'
     """
@@ -40,10 +39,10 @@ def describe(prepared: Prepared, purpose: Purpose = "compare") -> str:
 
 
 def plan(config: Config) -> str:
-    """What `run` would do, for `--dry-run`: everything is resolved, rendered and counted, no weights are loaded.
+    """Describes in full what `run` would do: resolves, renders and counts everything, but loads no weights.
 
     Raises:
-        UserError: Something the user can mend.
+        UserError: The configuration, a file or a plugin has a mistake that the user can fix.
     """
     prepared = prepare(config)
     check(prepared, scores=True)
@@ -51,7 +50,7 @@ def plan(config: Config) -> str:
     lines = [f"model  {prepared.model.name}  {prepared.model.digest[:12]}"]
     for training in prepared.trainings:
         length = f"{training.steps} steps" if training.steps is not None else f"{training.epochs:g} epochs"
-        without = "" if training.fold is None else f" without part {training.fold + 1} of {config.folds}"
+        without = "" if training.fold is None else f" without fold {training.fold + 1} of {config.folds}"
         lines.append(
             f"train  {training.id.rpartition('#')[0]}  {length} of batch {training.batch_size}, lr {training.lr:g},"
             f" {len(training.data.examples)} rows of {training.data.name}{without}, seed {training.seed}"
@@ -62,7 +61,7 @@ def plan(config: Config) -> str:
         packs = plan_tree(encoded, token_budget(config.device), config.batch_size)
         lines.append(
             f"score  {task.name}  {len(items)} samples ({items[0].request.mode}),"
-            f" {tokens_needed(encoded):,} tokens of which {tokens_fed(packs):,} are to be fed"
+            f" {tokens_needed(encoded):,} tokens, {tokens_fed(packs):,} of them computed (shared prefixes once)"
         )
     lines += [f"row    {row.spec.name}  {row.spec.canonical}" for row in prepared.rows]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Figures that children measured, as the records of `run.json`; and what differs between variants besides the method."""
+"""Fairness notes: differences between variants other than the method."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness.data.model_files import Snapshot
 from harness.prepare.prepare import Prepared, Row
 from harness.prepare.trainings import Training
 
-_TOLD = {
+_SHOWN_ELSEWHERE = {
     "lr",
     "steps",
     "epochs",
@@ -21,26 +21,26 @@ _TOLD = {
     "micro_batch_size",
     "packing",
 }
-"""Settings that notes tell in other words, or that change no result."""
+"""Settings that the note shows under another name, or that change no result."""
 
 
 def _other_base(row: Row, model: Snapshot) -> list[str]:
-    """What a given adapter says of its base, where that is not the model that it stands on here."""
+    """Notes that a given adapter was trained on another base than the model of this run."""
     given = row.adapter or (row.training.start if row.training else None)
     named = given.config.get("base_model_name_or_path") if isinstance(given, Snapshot) and given.is_adapter else None
     same = not named or Path(named).name == Path(model.name).name or Path(named) == model.folder
-    if same or model.name.replace("/", "--") in str(named):  # as the Hub's cache writes a name
+    if same or model.name.replace("/", "--") in str(named):  # the Hub's cache writes a name like this
         return []
     return [
-        f"{row.spec.name}: its adapter names `{named}` as the base that it was trained on, and stands on `{model.name}`"
+        f"{row.spec.name}: its adapter was trained on `{named}`, according to its config, but runs on `{model.name}` here"
     ]
 
 
 def fairness(prepared: Prepared, rows: Sequence[Row]) -> list[str]:
-    """Sentences about what differs between variants besides the method.
+    """Describes the differences between variants other than the method.
 
-    One note for the settings of the trainings (only those that are not the same for all), one for rates that nobody chose,
-    one for the prompts, and one for each given adapter that names another base.
+    There is one note for training settings that are not the same for all variants, one for learning rates that are
+    defaults, one for prompts, and one for each given adapter that was trained on another base.
     """
     notes = [note for row in rows for note in _other_base(row, prepared.model)]
     trained = [row for row in rows if row.training and not row.spec.replica]
@@ -52,17 +52,19 @@ def fairness(prepared: Prepared, rows: Sequence[Row]) -> list[str]:
             f"{name}: " + ", ".join(f"{k} {settings.get(k, 'default')}" for k in differing)
             for name, settings in described.items()
         ]
-        notes.append("trainings differ in more than the method; " + "; ".join(parts))
+        notes.append("training settings differ, not only the method; " + "; ".join(parts))
     untuned = {row.spec.name: row.training.lr for row in trained if row.training and row.training.settings.lr is None}
     online = {row.spec.name for row in trained if row.training and not row.training.tunable} & untuned.keys()
     if online and prepared.config.tune_lr is not None:
         notes.append(
-            f"`--tune-lr` leaves out {', '.join(f'{name} ({untuned[name]:g})' for name in sorted(online))}:"
-            " a stage that learns from rewards has no loss of held-out rows"
+            f"`--tune-lr` does not tune {', '.join(f'{name} ({untuned[name]:g})' for name in sorted(online))}:"
+            " a stage that learns from rewards has no held-out loss"
         )
     if untuned and prepared.config.tune_lr is None:
         rates = ", ".join(f"{name} {lr:g}" for name, lr in untuned.items())
-        notes.append(f"learning rates are the methods' own, not tuned: {rates}; `--tune-lr 5` tries as many for each")
+        notes.append(
+            f"learning rates are the methods' defaults, not tuned: {rates}; `--tune-lr 5` tries 5 for each method"
+        )
     prompts = {
         row.spec.name: _prompts(row.prompting.shots, row.prompting.system, row.prompting.template) for row in rows
     }
@@ -70,14 +72,14 @@ def fairness(prepared: Prepared, rows: Sequence[Row]) -> list[str]:
         notes.append("prompts differ; " + "; ".join(f"{name}: {text}" for name, text in prompts.items()))
     if prepared.model.name == "tiny":
         notes.append(
-            "`tiny` is a demonstration: a small model of an invented world; real models go through the same code"
+            "`tiny` is a demonstration: a small model trained on invented facts; real models use the same code"
         )
     return notes
 
 
 def _settings(training: Training) -> dict[str, str]:
-    """What decides a training besides its method; settings left alone are left out."""
-    others = training.settings.model_dump(exclude_none=True, exclude=_TOLD)
+    """Lists the settings of a training run, without those that were not set."""
+    others = training.settings.model_dump(exclude_none=True, exclude=_SHOWN_ELSEWHERE)
     return {
         "lr": f"{training.lr:g}",
         "length": f"{training.steps} steps" if training.steps is not None else f"{training.epochs:g} epochs",

@@ -1,4 +1,4 @@
-"""Takes what a scoring child sends: writes packs to their logs, keeps the books, moves the progress line."""
+"""Receives the events of a scoring child process: writes samples to their files and updates the progress display."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from harness.comparison.scores import Running, sample_row
+from harness.comparison.samples import RunningScore, sample_row
 from harness.comparison.state import Session, State
 from harness.jobs import Advanced, Event, Noted, Packed, Raw, Resumed, VariantFailed, VariantLoading, VariantStarted
 from harness.prepare.tasks import ScoredTask
@@ -16,30 +16,28 @@ from harness.report.progress import Progress
 from harness.runs.folder import SampleLog
 
 
-class Sink:
-    """One scoring child's receiver.
+class Receiver:
+    """Receives the events of one scoring child process.
 
     Args:
         session: The run.
-        progress: Told of every pack.
-        seconds: Ledger of stages, added to.
+        progress: Receives progress events.
     """
 
-    def __init__(self, session: Session, progress: Progress, seconds: dict[str, float]) -> None:
+    def __init__(self, session: Session, progress: Progress) -> None:
         self.session = session
         self.progress = progress
-        self.seconds = seconds
         self.current: State | None = None
-        """The variant that the child is at."""
+        """The variant that the child process is scoring."""
         self._tasks = {task.name: task for task in session.prepared.tasks}
         self._task: ScoredTask | None = None
         self._log: SampleLog | None = None
-        self._running: Running | None = None
+        self._running: RunningScore | None = None
         self._threads = ThreadPoolExecutor(os.cpu_count())
         self._began = time.perf_counter()
 
     def done(self, state: State, task: ScoredTask) -> list[int]:
-        """Indices of the samples on disk, up to the first whose key is not what scoring now would give."""
+        """Returns the indices of the samples on disk, up to the first whose key is out of date."""
         keys = self.session.sample_keys(state, task)
         index = {item.request.id: number for number, item in enumerate(state.row.items[task.name])}
         done = []
@@ -51,7 +49,7 @@ class Sink:
         return done
 
     def take(self, event: Event) -> None:
-        """One event of the child."""
+        """Handles one event."""
         if isinstance(event, VariantLoading):
             self._finish_variant()
             self.current = self.session.states[event.variant]
@@ -74,7 +72,7 @@ class Sink:
             self.progress.advance(event.done, note, event.total)
 
     def close(self) -> None:
-        """The child is gone."""
+        """Finishes the last variant, after the child process has ended."""
         self._threads.shutdown()
         self._finish_variant()
         self.progress.finish()
@@ -85,7 +83,7 @@ class Sink:
         self._task = self._tasks[event.task]
         self._log = self.session.log(self.current, self._task)
         self._log.keep(event.kept)
-        self._running = Running(self._task.metrics[0])
+        self._running = RunningScore(self._task.metrics[0])
         self._running.add(self._log.rows())
         self.progress.start("Eval", f"{event.variant}  {event.task}", len(self.current.row.items[event.task]))
 
@@ -98,12 +96,12 @@ class Sink:
         def measured(raw: Raw) -> dict[str, Any]:
             return sample_row(task, items[raw.index], raw, keys[raw.index])
 
-        # what a model wrote runs in processes of its own, which are waited for side by side
+        # generated code runs in processes of its own, so threads wait for several of them at the same time
         rows = list((self._threads.map if task.task.executes_code else map)(measured, event.raws))
         self._log.append(rows)
         self._running.add(rows)
 
     def _finish_variant(self) -> None:
         if self.current is not None:
-            self.seconds[f"score {self.current.name}"] = time.perf_counter() - self._began
+            self.session.seconds[f"score {self.current.name}"] = time.perf_counter() - self._began
         self._began = time.perf_counter()

@@ -9,7 +9,8 @@ from harness.comparison.state import Session, State
 from harness.data.model_files import Snapshot
 from harness.jobs import QUANT_OF_BITS, Base, Bits, MergeJob, Method, Quant, Recipe, RewardFunction, TrainJob
 from harness.prepare.trainings import Training, precision_of
-from harness.registry.find import recorded_method, source_digest
+from harness.registry.find import source_digest
+from harness.registry.load import recorded_method
 from harness.runs.folder import CostRecord
 from harness.settings import TrainingSettings
 from harness.storage import key
@@ -86,7 +87,7 @@ def cost_record(session: Session, state: State) -> CostRecord:
         transforms=state.row.spec.transforms,
         machine={name: environment[name] for name in names},
     )
-    return session.folder.costs(session.kept_as(state), cost_key)
+    return session.folder.costs(session.stored_as(state), cost_key)
 
 
 def _training_settings(session: Session, training: Training) -> TrainingSettings:

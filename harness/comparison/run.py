@@ -1,29 +1,26 @@
-"""The main job: train every variant, score all of them on the same samples, measure what each costs, say what differs.
+"""The main job: train every variant, score all of them on the same samples, measure their cost, compare them.
 
-`run` reads top to bottom: prepare, open the run folder, train, score, time, count. The heavy work happens in child processes
-(`harness.worker.server`); this one renders, keeps the books and does the statistics.
+`RunInProgress` reads from top to bottom: prepare, open the run folder, train, score, time, compute statistics. The heavy
+work happens in child processes (`harness.worker.server`); this process renders prompts, writes the run folder and computes
+the statistics.
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
-import math
-import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 from harness.comparison import recipes
 from harness.comparison.card import CARD, model_card
-from harness.comparison.document import finished, training_data_notes, unfinished
+from harness.comparison.document import finished, unfinished
 from harness.comparison.dry_run import Purpose, describe
-from harness.comparison.receive import Sink
+from harness.comparison.receive import Receiver
 from harness.comparison.state import Session, State
-from harness.comparison.tuning import Tuned, tune
+from harness.comparison.sweep import sweep
+from harness.comparison.tuning import Tuned
 from harness.config.config import Config
-from harness.errors import UserError
 from harness.jobs import (
     Advanced,
     Base,
@@ -37,6 +34,8 @@ from harness.jobs import (
     ScoreJob,
     ScoreVariant,
     TaskRequests,
+    Trained,
+    TrainJob,
 )
 from harness.prepare.checks import check
 from harness.prepare.overlap import overlap_summary
@@ -45,57 +44,68 @@ from harness.prepare.trainings import Training
 from harness.report.progress import Progress
 from harness.results import Run
 from harness.runs.folder import RunFolder
-from harness.runs.reuse import adopt, find_trained, throw_weights
+from harness.runs.reuse import adopt, find_trained
 from harness.sandbox.run import protections
 from harness.storage import key, write_whole
 from harness.worker.server import JobFailed, Server
 
 
 def run(config: Config, *, progress: Progress | None = None, fresh: bool = False, command: str = "") -> Run:
-    """Compares the variants of a configuration; continues where the same command was interrupted.
+    """Compares the variants of a configuration, or continues an interrupted run of the same configuration.
 
     Args:
-        config: What to compare.
-        progress: Told what happens.
-        fresh: Start anew even where a run of the same configuration is there.
-        command: For the record.
+        config: The configuration.
+        progress: Receives progress events.
+        fresh: Start again even if there is an earlier run of the same configuration.
+        command: The command line, for the record.
 
     Returns:
-        The run's document, which `run.json` in its folder holds too.
+        The run's document, which is also saved as `run.json` in its folder.
 
     Raises:
-        UserError: Something the user can mend.
+        UserError: The configuration, a file or a plugin has a mistake that the user can fix.
     """
-    with Comparison.open(config, progress or Progress(), fresh=fresh, command=command) as comparison:
-        if comparison.earlier is not None:
-            return comparison.earlier
-        comparison.train_all()
-        comparison.score_all()
-        comparison.time_all()
-        return comparison.conclude()
+    with RunInProgress.open(config, progress or Progress(), fresh=fresh, command=command) as work:
+        if work.earlier is not None:
+            return work.earlier
+        work.train_all()
+        work.score_all()
+        work.time_all()
+        return work.conclude()
 
 
-class Comparison:
-    """A run at work."""
+def time_only(config: Config, *, progress: Progress | None = None, fresh: bool = False, command: str = "") -> Run:
+    """Times the variants of a configuration, after training those that need it, and scores nothing: `harness bench`.
 
-    def __init__(self, session: Session, server: Server, progress: Progress, command: str) -> None:
+    Raises:
+        UserError: The configuration, a file or a plugin has a mistake that the user can fix.
+    """
+    with RunInProgress.open(config, progress or Progress(), fresh=fresh, command=command, purpose="bench") as work:
+        if work.earlier is not None:
+            return work.earlier
+        work.train_all()
+        work.time_all()
+        return unfinished(work.session)
+
+
+class RunInProgress:
+    """A run in progress: its session, the server that runs jobs in child processes, and the progress display."""
+
+    def __init__(self, session: Session, server: Server, progress: Progress) -> None:
         self.session = session
         self.server = server
         self.progress = progress
-        self.command = command
-        self.created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self.seconds: dict[str, float] = {}
-        self.tuned: dict[str, Tuned | None] = {}
-        """By variant as typed, the rates that were tried; None: not one of them could be trained with."""
         self.earlier: Run | None = None
-        """The document, where the same run was finished before."""
+        """The document, if an earlier run of the same configuration is complete."""
+        self._tuned: dict[str, Tuned | None] = {}
+        """Results of learning-rate sweeps by variant as typed; None if every trial failed."""
 
     @classmethod
     @contextlib.contextmanager
     def open(
         cls, config: Config, progress: Progress, *, fresh: bool, command: str, purpose: Purpose = "compare"
-    ) -> Iterator[Comparison]:
-        """Prepares the run while the worker imports torch, and takes up what an earlier attempt left."""
+    ) -> Iterator[RunInProgress]:
+        """Prepares a run and opens its folder, while the worker imports torch."""
         began = time.perf_counter()
         progress.start("Start", config.model)
         with Server() as server:
@@ -104,119 +114,79 @@ class Comparison:
             identity = key(purpose=purpose, prepared=prepared.identity)
             with RunFolder.open(config.output_dir, config.model, identity, fresh=fresh) as folder:
                 server.hold(folder.lock)
-                comparison = cls(Session(prepared, folder, identity), server, progress, command)
-                before = folder.load()
-                if before is not None and all(variant.status == "done" for variant in before.variants):
-                    comparison.earlier = before
-                    progress.finish("finished before; nothing to do")
-                    yield comparison
+                session = Session(prepared, folder, identity, command=command)
+                work = cls(session, server, progress)
+                earlier = folder.load()
+                if earlier is not None and all(variant.status == "done" for variant in earlier.variants):
+                    work.earlier = earlier
+                    progress.finish("already finished; nothing to do")
+                    yield work
                     return
-                comparison.created = before.created if before else comparison.created
-                overlaps = comparison.session.overlaps  # while the worker imports torch
-                comparison.session.environment = server.run(EnvironmentJob(config.device, config.dtype))
+                session.created = earlier.created if earlier else session.created
+                overlaps = session.overlaps  # computed here, while the worker imports torch
+                session.environment = server.run(EnvironmentJob(config.device, config.dtype))
                 if any(task.task.executes_code for task in prepared.tasks):
-                    comparison.session.environment["guard"] = protections()
+                    session.environment["guard"] = protections()
                 progress.finish()
-                comparison.seconds["start"] = time.perf_counter() - began
+                session.seconds["start"] = time.perf_counter() - began
                 progress.say("Plan", f"{describe(prepared, purpose)} · {folder.path}")
                 if overlaps and purpose == "compare":
                     progress.say("Overlap", overlap_summary(overlaps))
-                comparison._save()
-                yield comparison
+                work._save()
+                yield work
 
     def train_all(self) -> None:
-        """Trains what no earlier run has trained, each in a child of its own."""
+        """Trains every variant that no earlier run has trained, each in its own child process."""
         for training in self.session.prepared.trainings:
-            states = [s for s in self.session.going() if s.row.training and s.row.training.id == training.id]
-            if missing := self.session.missing(training):
-                self._fail(states, JobFailed(f"it needs what `{missing}` leaves, which was not trained"), "")
-                continue
+            states = [s for s in self.session.active() if s.row.training and s.row.training.id == training.id]
             try:
-                if self.session.config.tune_lr and training.tunable:
-                    training = self._tuned(training, states)
-                job = recipes.train_job(self.session, training)
-                found = find_trained(self.session.config.output_dir, job.train_key)
-                reused = found is not None and adopt(found[0], job.output)
-                if found is not None and reused:
-                    trained = found[1]
-                else:
-                    with self._stage("Train", states[0].name):
-                        trained = self.server.run(job, self._on_training)
+                self._train(training, states)
             except JobFailed as failure:
                 self._fail(states, failure, f"train-{training.id}")
-                continue
-            for state in states:
-                state.trained, state.reused, state.artifact = trained, reused, job.output
-            card = model_card(self.session, states[0], job, command=self.command)
-            write_whole(job.output / CARD, card)  # in a file of its own: others may be shared with the run it is from
-            self._save()
 
-    def merge(self, state: State) -> Path:
-        """Leaves the base with a variant's adapter in its weights."""
-        training = state.row.training
-        assert training is not None and state.artifact is not None
-        job = recipes.merge_job(self.session, state)
-        try:
-            with self._stage("Merge", state.name):
-                self.server.run(job)
-        except UserError as error:
-            raise UserError(f"{error.message}; what was trained is in {state.artifact}", error.hint) from error
-        except JobFailed as failure:
-            self.session.folder.log_failure(f"merge-{training.id}", failure.child_traceback)
-            raise UserError(
-                f"merging failed: {failure}", hint=f"the adapter itself is in {state.artifact}"
-            ) from failure
-        card = model_card(
-            self.session, state, recipes.train_job(self.session, training), command=self.command, merged=True
-        )
-        write_whole(job.output / CARD, card)
-        return job.output
+    def _train(self, training: Training, states: Sequence[State]) -> None:
+        """Runs one training run, which several variants may share, or takes its artifact from an earlier run."""
+        if missing := self.session.missing(training):
+            raise JobFailed(f"it needs the artifact of `{missing}`, which was not trained")
+        if self.session.config.tune_lr and training.tunable:
+            training = self._with_best_learning_rate(training, states)
+        job = recipes.train_job(self.session, training)
+        earlier = find_trained(self.session.config.output_dir, job.train_key)
+        if earlier is not None and adopt(earlier[0], job.output):
+            trained, reused = earlier[1], True
+        else:
+            with self.stage("Train", states[0].name):
+                trained, reused = self.server.run(job, self._show), False
+        for state in states:
+            state.trained, state.reused, state.artifact = trained, reused, job.output
+        card = model_card(self.session, states[0], job, command=self.session.command)
+        write_whole(job.output / CARD, card)  # a new file: the others may be hard links into an earlier run
+        self._save()
 
-    def _tuned(self, training: Training, states: Sequence[State]) -> Training:
-        """The training with the rate that did best on its held-out rows; replicas take that of the first one."""
+    def _with_best_learning_rate(self, training: Training, states: Sequence[State]) -> Training:
+        """Sets the learning rate with the lowest held-out loss; replicas take that of the first training run."""
         spec = states[0].row.spec
         typed = spec.replica_of or spec.name
-        if typed not in self.tuned:
-            self.tuned[typed] = self._sweep(training, spec.name)
-        tuned = self.tuned[typed]
+
+        def train(job: TrainJob) -> Trained:
+            earlier = find_trained(self.session.config.output_dir, job.train_key, figures_only=True)
+            with self.stage("Tune", f"{spec.name} lr {job.training.lr:g}"):
+                return earlier[1] if earlier else self.server.run(job, self._show)
+
+        if typed not in self._tuned:
+            self._tuned[typed] = sweep(self.session, training, train)
+        tuned = self._tuned[typed]
         if tuned is None:
-            raise JobFailed("no rate that was tried could be trained with")
+            raise JobFailed("training failed with every learning rate that was tried")
         for state in states:
             state.tuned = tuned
             state.row = replace(state.row, training=replace(training, lr=tuned.lr))
         return replace(training, lr=tuned.lr)
 
-    def _sweep(self, training: Training, name: str) -> Tuned | None:
-        """Trains with several rates; of all but the best, the figures are kept alone."""
-        tried: dict[float, tuple[float, float, Path]] = {}
-
-        def loss_of(lr: float) -> float | None:
-            trial = replace(training, id=f"{training.id}@lr={lr:g}", lr=lr)
-            job = recipes.train_job(self.session, trial)
-            found = find_trained(self.session.config.output_dir, job.train_key, figures_only=True)
-            try:
-                with self._stage("Tune", f"{name} lr {lr:g}"):
-                    trained = found[1] if found else self.server.run(job, self._on_training)
-            except JobFailed as failure:
-                self.session.folder.log_failure(f"tune-{trial.id}", failure.child_traceback)
-                for last_good in job.output.parent.glob(f"{job.output.name}-step-*"):
-                    shutil.rmtree(last_good, ignore_errors=True)
-                return None
-            loss: float | None = trained.validation_loss
-            if loss is None or not math.isfinite(loss):
-                return None
-            tried[lr] = loss, lr, job.output
-            for _, _, worse in sorted(tried.values())[1:]:  # as it goes: the disk need not hold all of them
-                if worse.is_dir():
-                    throw_weights(worse)
-            return loss
-
-        return tune(training.lr, self.session.config.tune_lr or 0, loss_of)
-
     def score_all(self) -> None:
-        """Scores every variant on the same samples; variants that share a base share its load."""
+        """Scores every variant on the same samples; variants with the same base share one load of it."""
         groups: dict[Base, list[State]] = {}
-        for state in self.session.going():
+        for state in self.session.active():
             groups.setdefault(recipes.recipe(self.session, state).base, []).append(state)
         for states in groups.values():
             waiting = states
@@ -224,9 +194,9 @@ class Comparison:
                 waiting = self._score_together(waiting)
 
     def _score_together(self, states: Sequence[State]) -> list[State]:
-        """Scores variants of one base; gives back those that the crash of another left waiting."""
-        config, sink = self.session.config, Sink(self.session, self.progress, self.seconds)
-        shared: dict[int, list[Request]] = {}  # variants that prompt alike share a list, which is encoded once
+        """Scores variants of one base; returns those that are unfinished because another variant crashed."""
+        config, receiver = self.session.config, Receiver(self.session, self.progress)
+        shared: dict[int, list[Request]] = {}  # variants with equal prompts share a list, which is encoded once
 
         def requests(items: Sequence[Item]) -> list[Request]:
             if id(items) not in shared:
@@ -238,7 +208,7 @@ class Comparison:
                 state.name,
                 recipes.recipe(self.session, state),
                 [
-                    TaskRequests(task.name, requests(state.row.items[task.name]), sink.done(state, task))
+                    TaskRequests(task.name, requests(state.row.items[task.name]), receiver.done(state, task))
                     for task in self.session.prepared.tasks
                 ],
             )
@@ -248,28 +218,28 @@ class Comparison:
             variants, config.engine, config.numerics, self.session.token_budget, config.batch_size, config.seed
         )
         try:
-            self.server.run(job, sink.take)
+            self.server.run(job, receiver.take)
         except JobFailed as failure:
-            culprit = sink.current or states[0]
+            culprit = receiver.current or states[0]
             self._fail([culprit], failure, f"score-{culprit.row.spec.canonical}")
         finally:
-            sink.close()
+            receiver.close()
         self._save()
         return [state for state in states if state.status != "failed" and self.session.unscored(state)]
 
     def time_all(self) -> None:
-        """Times every variant in a child of its own, in turn with the bare base where they share weights."""
+        """Times every variant in its own child process, alternately with the bare base if they share weights."""
         known: dict[Recipe, Benched] = {}
-        for state in self.session.going():
+        for state in self.session.active():
             recipe, record = recipes.recipe(self.session, state), recipes.cost_record(self.session, state)
             on_bare_base = recipe.base.quant is None and recipe.method is None and not recipe.merged
-            in_turn = recipe.adapter is not None and on_bare_base
+            alternate = recipe.adapter is not None and on_bare_base
             benched = known.get(recipe) or record.read()
             try:
                 if benched is None:
-                    with self._stage("Time", state.name):
+                    with self.stage("Time", state.name):
                         self.progress.pause()
-                        benched = self.server.run(BenchJob(recipe, in_turn, seed=self.session.config.seed))
+                        benched = self.server.run(BenchJob(recipe, alternate, seed=self.session.config.seed))
                 record.write(benched)
                 state.benched, state.status = benched, "done"
                 known[recipe] = benched
@@ -278,19 +248,24 @@ class Comparison:
         self._save()
 
     def conclude(self) -> Run:
-        """Counts, and writes the document."""
-        with self._stage("Count", "intervals and paired tests"):
-            document = finished(self.session, created=self.created, command=self.command, seconds=self.seconds)
-        document = document.model_copy(update={"seconds": dict(self.seconds)})
+        """Computes the statistics and saves the document."""
+        with self.stage("Count", "intervals and paired tests"):
+            document = finished(self.session)
+        document = document.model_copy(update={"seconds": dict(self.session.seconds)})
         self.session.folder.save(document)
         return document
 
-    def interim(self) -> Run:
-        """What is known so far, without scores."""
-        return unfinished(self.session, created=self.created, command=self.command, seconds=self.seconds)
+    @contextlib.contextmanager
+    def stage(self, label: str, what: str) -> Iterator[None]:
+        """Shows a stage on the progress display and records its duration."""
+        began = time.perf_counter()
+        self.progress.start(label, what)
+        yield
+        self.progress.finish()
+        self.session.seconds[f"{label.lower()} {what}"] = time.perf_counter() - began
 
     def _save(self) -> None:
-        self.session.folder.save(self.interim())
+        self.session.folder.save(unfinished(self.session))
 
     def _fail(self, states: Sequence[State], failure: JobFailed, what: str) -> None:
         for state in states:
@@ -298,100 +273,7 @@ class Comparison:
         if failure.child_traceback:
             self.session.folder.log_failure(what, failure.child_traceback)
 
-    def _on_training(self, event: Event) -> None:
+    def _show(self, event: Event) -> None:
+        """Shows the progress of a training run."""
         if isinstance(event, Advanced):
             self.progress.advance(event.done, event.note, event.total)
-
-    @contextlib.contextmanager
-    def _stage(self, label: str, what: str) -> Iterator[None]:
-        began = time.perf_counter()
-        self.progress.start(label, what)
-        yield
-        self.progress.finish()
-        self.seconds[f"{label.lower()} {what}"] = time.perf_counter() - began
-
-
-@dataclass(frozen=True)
-class Left:
-    """Folders that a training alone leaves."""
-
-    artifact: Path
-    merged: Path | None = None
-    """The base with the artifact in its weights, where that was asked for."""
-
-
-def train_only(
-    config: Config,
-    *,
-    progress: Progress | None = None,
-    fresh: bool = False,
-    command: str = "",
-    merge: bool = False,
-) -> Left:
-    """Trains the one variant of a configuration and scores nothing.
-
-    Args:
-        config: What to train: once, whatever `seeds` and `folds` say of comparisons.
-        progress: Told what happens.
-        fresh: Start anew.
-        command: For the record.
-        merge: Leave the base with the trained adapter in its weights, too.
-
-    Raises:
-        UserError: The variant is no method, its training failed, or what it trains cannot be merged.
-    """
-    config = config.one_training()
-    if suffix := config.variants[0].transforms:
-        raise UserError(
-            f"`{suffix}` says how a variant is scored, and `harness train` scores nothing",
-            hint="leave it out" + ("; `--merge` writes the merged weights" if "@merged" in suffix else ""),
-        )
-    if merge:
-        refuse_merge(config)
-    listener = progress or Progress()
-    with Comparison.open(config, listener, fresh=fresh, command=command, purpose="train") as comparison:
-        folder = comparison.session.folder.path
-        if not comparison.session.prepared.trainings:
-            raise UserError(f"`{config.variants[0].name}` is not trained", hint="give a method: `harness ls methods`")
-        comparison.train_all()
-        state = next(iter(comparison.session.states.values()))
-        if state.artifact is None:
-            raise UserError(f"training failed: {state.error}", hint=f"see {folder / 'train'}")
-        for note in training_data_notes(comparison.session):
-            listener.say("Note", note)
-        return Left(state.artifact, comparison.merge(state) if merge else None)
-
-
-def refuse_merge(config: Config) -> None:
-    """Refuses `--merge` where there would be nothing to merge, before anything is trained.
-
-    Raises:
-        UserError: The method leaves a checkpoint or changes no weights, or a reward model is trained.
-    """
-    spec = config.variants[0]
-    if spec.entry is None:
-        return
-    reason = None
-    if spec.entry.options["saves"] == "checkpoint":
-        reason = f"what `{spec.entry.name}` leaves is a whole checkpoint already"
-    elif not spec.entry.options["mergeable"]:
-        reason = f"what `{spec.entry.name}` trains cannot be merged into the weights"
-    elif spec.training.get("stage", config.train.stage) == "reward":
-        reason = "a reward model has a head of its own, which no checkpoint of a language model has a place for"
-    if reason:
-        raise UserError(f"`--merge`: {reason}", hint="leave out `--merge`")
-
-
-def time_only(config: Config, *, progress: Progress | None = None, fresh: bool = False, command: str = "") -> Run:
-    """Trains what must be trained and times the variants of a configuration; scores nothing.
-
-    Raises:
-        UserError: Something the user can mend.
-    """
-    listener = progress or Progress()
-    with Comparison.open(config, listener, fresh=fresh, command=command, purpose="bench") as comparison:
-        if comparison.earlier is not None:
-            return comparison.earlier
-        comparison.train_all()
-        comparison.time_all()
-        return comparison.interim()

@@ -1,7 +1,8 @@
-"""A run under way: what is known of each variant so far, how its model is made, and the keys of its results."""
+"""The state of a run: each variant's results so far, and the keys under which samples are stored."""
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,17 +21,17 @@ from harness.runs.folder import RunFolder, SampleLog
 from harness.storage import key
 
 _BUDGETS = {"auto": 512, "cpu": 512, "mps": 512, "cuda": 4096}
-"""Tokens fed at a time: recorded with every score, so that equal plans give equal bytes."""
+"""Maximum tokens per batch by device. It is recorded with every score: the same budget gives the same packs and bytes."""
 
 
 def token_budget(device: str) -> int:
-    """Tokens fed at a time on a device; on one that is yet to be found, those of the CPU."""
+    """Returns the maximum tokens per batch on a device; `auto` uses the CPU's budget."""
     return _BUDGETS[device.split(":")[0]]
 
 
 @dataclass
 class State:
-    """What is known of one variant so far."""
+    """The results of one variant so far."""
 
     row: Row
     status: Literal["pending", "running", "done", "failed"] = "pending"
@@ -42,9 +43,9 @@ class State:
     parameters: int | None = None
     benched: Benched | None = None
     tuned: Tuned | None = None
-    """The rates that were tried."""
+    """The learning rates that were tried."""
     notes: list[str] = field(default_factory=list)
-    """What is to be known of how it was run."""
+    """Notes for the report about how it was run."""
 
     @property
     def name(self) -> str:
@@ -52,25 +53,31 @@ class State:
         return self.row.spec.name
 
     def fail(self, error: str) -> None:
-        """The row says why; the others go on."""
+        """Marks the variant as failed, with the reason; other variants continue."""
         self.status, self.error = "failed", error
 
 
 @dataclass
 class Session:
-    """A prepared run with its folder and its machine.
+    """A prepared run, its folder, its machine and the state of its variants.
 
     Args:
-        prepared: What is to be done.
-        folder: Where it is kept.
-        identity: What makes two runs the same.
-        environment: What the worker said of the machine: device, dtype, versions.
+        prepared: The prepared configuration.
+        folder: The run folder.
+        identity: Digest of everything that makes two runs the same.
+        environment: Device, dtype and versions, as reported by the worker.
+        command: The command line, for the record.
+        created: Start time of the run.
+        seconds: Wall seconds by stage so far.
     """
 
     prepared: Prepared
     folder: RunFolder
     identity: str
     environment: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
+    created: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
+    seconds: dict[str, float] = field(default_factory=dict)
     states: dict[str, State] = field(init=False)
     _sample_keys: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
@@ -89,39 +96,42 @@ class Session:
 
     @property
     def token_budget(self) -> int:
-        """Tokens fed at a time on this device."""
+        """Maximum tokens per batch on this device."""
         return token_budget(self.environment["device"])
 
     @cached_property
     def overlaps(self) -> tuple[Overlap, ...]:
-        """What the samples share with the training data."""
+        """The overlap between samples and training data."""
         return overlap_records(self.prepared)
 
-    def going(self) -> list[State]:
-        """The variants that have not failed."""
+    def active(self) -> list[State]:
+        """Returns the variants that have not failed."""
         return [state for state in self.states.values() if state.status != "failed"]
 
     def log(self, state: State, task: ScoredTask) -> SampleLog:
-        """Where a variant's samples of a task are kept."""
-        return self.folder.samples(self.kept_as(state), task.name)
+        """Returns the file of a variant's samples of a task."""
+        return self.folder.samples(self.stored_as(state), task.name)
 
     def unscored(self, state: State) -> bool:
         """Whether samples of a variant are missing on disk."""
         return any(len(self.log(state, task).rows()) < len(state.row.items[task.name]) for task in self.prepared.tasks)
 
     def missing(self, training: Training) -> str | None:
-        """The training that this one needs the artifact of, where this run did not come by it.
+        """Returns the id of a training run whose artifact this one needs, but which this run has not made or reused.
 
-        A folder of that name may be there all the same: an earlier attempt's, made by other code.
+        Its folder may exist nevertheless: an earlier attempt with other code may have left it.
         """
-        there = {state.row.training.id for state in self.states.values() if state.row.training and state.artifact}
+        available = {state.row.training.id for state in self.states.values() if state.row.training and state.artifact}
         for needed in (training.start, training.reward):
-            if isinstance(needed, Training) and needed.id not in there:
+            if isinstance(needed, Training) and needed.id not in available:
                 return needed.id
         return None
 
     def sample_keys(self, state: State, task: ScoredTask) -> list[str]:
-        """The key of each sample: whatever decides what the model gives for it. Neither metrics nor `--limit`."""
+        """Returns the key of each sample: a digest of everything that determines the model's output for it.
+
+        Metrics and `--limit` are not part of it.
+        """
         where = state.name, task.name
         if where not in self._sample_keys:
             row = state.row
@@ -140,8 +150,8 @@ class Session:
             self._sample_keys[where] = [key(shared=shared, request=item.request.sha256)[:32] for item in items]
         return self._sample_keys[where]
 
-    def kept_as(self, state: State) -> str:
-        """What a row's files are named by: replicas and folds of one variant have files of their own."""
+    def stored_as(self, state: State) -> str:
+        """Returns the name of a variant's files; each replica and fold of a variant has its own files."""
         spec, training = state.row.spec, state.row.training
         seed = training.seed if training else self.config.seed
         return f"{spec.canonical}#{seed}" + (f"/{spec.fold}" if spec.fold is not None else "")

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from harness.config.gates import Gate, parse_gate
 from harness.config.variants import VariantSpec
-from harness.registry.find import TaskSpec, parse_task
+from harness.registry.task_spec import TaskSpec, parse_task
 from harness.settings import Count, TrainSettings, known_trackers, mapped
 
 MINI_TASKS = (

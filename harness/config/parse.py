@@ -27,7 +27,8 @@ from harness.config.variants import make_variant, parse_variant, split_transform
 from harness.config.yaml_lines import ConfigFile, Place, load
 from harness.data.files import FORMATS
 from harness.errors import UserError, did_you_mean, together
-from harness.registry.find import find, find_all, parse_task, split_path
+from harness.registry.find import find, find_all, split_path
+from harness.registry.task_spec import parse_task
 from harness.settings import TrainSettings as TrainSettings
 
 DEFAULT_VARIANTS = ("base", "lora", "qlora")

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from harness.api import QUANTIZATIONS
 from harness.errors import UserError, did_you_mean, together
-from harness.registry.find import Entry, find, list_entries, split_path
+from harness.registry.find import find, list_entries, split_path
+from harness.registry.scan import Entry
 from harness.registry.values import read, show, split, unquote
 from harness.settings import MAY_BE_ZERO, TRAINING, TrainSettings
 

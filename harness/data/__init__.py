@@ -1,1 +1,1 @@
-"""Rows of datasets and files of models, from the Hub or the disk."""
+"""Rows of datasets and files of models, from the Hub or from disk."""

@@ -1,15 +1,14 @@
-"""Copies the Hub datasets that tasks read into a folder, so that everything runs without a network afterwards.
+"""Copies Hub datasets that tasks read into a folder, so that everything then runs without a network.
 
-A split is a Parquet file; README headers make each dataset a folder in Hub layout, and the manifest says what was fetched
-of which commit. The manifest is written after every file: an interrupted fetch goes on where it stopped.
+Each split becomes a Parquet file. README headers make each dataset a folder in Hub layout, and the manifest records the
+files and the commits that they were copied from. The manifest is written after every file, so an interrupted fetch
+continues where it stopped.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,54 +16,55 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.data.files import file_sha256
+from harness.data.digests import file_sha256
 from harness.data.hub import cached_commit, load_online
-from harness.data.offline import MANIFEST, Part, check, read_manifest
+from harness.data.offline import MANIFEST, FetchedFile, check, read_manifest
 from harness.data.sources import Hub
 from harness.errors import UserError, together
+from harness.storage import whole_file, write_whole, writing
 
-AT_ONCE = 8
-"""Splits that are asked for at the same time: most of the wait for a small one is the network's."""
-PROBLEMS = 5
-"""How many of them an error lists."""
+PARALLEL_REQUESTS = 8
+"""Splits that are loaded at the same time: for a small split, most of the time is spent waiting for the network."""
+MAX_PROBLEMS = 5
+"""Problems that one error lists."""
+HINT = "files already fetched are kept: free some space, or choose another folder with `--to DIR`"
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """A split that is in the folder now."""
+class FetchedSplit:
+    """A split that is now in the folder."""
 
     split: Hub
-    part: Part
+    file: FetchedFile
     bytes: int
     new: bool
-    """False: it was there before."""
+    """False: it was in the folder before."""
 
 
-def fetch(splits: Iterable[Hub], to: Path) -> Iterator[Fetched]:
-    """Copies splits into a folder; those that are whole there are left alone.
+def fetch(splits: Iterable[Hub], to: Path) -> Iterator[FetchedSplit]:
+    """Copies splits into a folder; splits that are already there, complete and unchanged, are skipped.
 
     Args:
-        splits: Each of one configuration.
-        to: The folder; made where it is not there.
+        splits: The splits, one configuration each.
+        to: The folder; created if missing.
 
     Yields:
-        Each split as it is in the folder.
+        Each split, as soon as it is in the folder.
 
     Raises:
-        UserError: Splits that could not be read (all of them, after the others are fetched), or a file that could not be
-            written.
+        UserError: Splits could not be read (raised after all others are fetched), or a file could not be written.
     """
     wanted, problems = list(dict.fromkeys(splits)), []
-    with _writing(to):
+    with writing(to, hint=HINT):
         to.mkdir(parents=True, exist_ok=True)
-    there = {_place(part): part for part in (read_manifest(to) if (to / MANIFEST).is_file() else [])}
-    missing = [split for split in wanted if not _is_whole(to, there.get(_place_of(split)))]
+    before = {_identity(file): file for file in (read_manifest(to) if (to / MANIFEST).is_file() else [])}
+    missing = [split for split in wanted if not _is_complete(to, before.get(_identity_of(split)))]
     yield from (
-        Fetched(split, part, (to / part.file).stat().st_size, new=False)
+        FetchedSplit(split, file, (to / file.file).stat().st_size, new=False)
         for split in wanted
-        if split not in missing and (part := there[_place_of(split)])
+        if split not in missing and (file := before[_identity_of(split)])
     )
-    pool = ThreadPoolExecutor(AT_ONCE)
+    pool = ThreadPoolExecutor(PARALLEL_REQUESTS)
     try:
         for split, loading in [(split, pool.submit(load_online, split)) for split in missing]:
             try:
@@ -72,99 +72,93 @@ def fetch(splits: Iterable[Hub], to: Path) -> Iterator[Fetched]:
             except UserError as error:
                 problems.append(error)
                 continue
-            part = _write(split, rows, to)
-            yield Fetched(split, part, (to / part.file).stat().st_size, new=True)
+            file = _write(split, rows, to)
+            yield FetchedSplit(split, file, (to / file.file).stat().st_size, new=True)
     finally:
         pool.shutdown(cancel_futures=True)
     _raise(problems)
 
 
-def verify(to: Path) -> list[Part]:
-    """Makes sure that every file of a folder is what was fetched.
+def verify(to: Path) -> list[FetchedFile]:
+    """Makes sure that every file of a folder exists and is unchanged since it was fetched.
 
     Raises:
-        UserError: Files are missing or were altered: all of them.
+        UserError: Files are missing or have changed; up to five of them are listed.
     """
     problems = []
-    parts = read_manifest(to)
-    for part in parts:
+    files = read_manifest(to)
+    for file in files:
         try:
-            check(to, part)
+            check(to, file)
         except UserError as error:
             problems.append(error)
     _raise(problems)
-    return parts
+    return files
 
 
 def _raise(problems: list[UserError]) -> None:
-    """All problems as one; of very many the first, as a dataset that is not there lacks each of its subjects."""
-    more = [UserError(f"… and {len(problems) - PROBLEMS} more")] if len(problems) > PROBLEMS else []
+    """Raises the first problems as one error: a missing dataset gives one problem for each of its configurations."""
+    more = [UserError(f"… and {len(problems) - MAX_PROBLEMS} more")] if len(problems) > MAX_PROBLEMS else []
     if problems:
-        raise together(problems[:PROBLEMS] + more)
+        raise together(problems[:MAX_PROBLEMS] + more)
 
 
-def _write(split: Hub, rows: Any, to: Path) -> Part:
-    """Writes a split, then the manifest and README that name it."""
+def _write(split: Hub, rows: Any, to: Path) -> FetchedFile:
+    """Writes a split, then the manifest and the README that list it."""
     import pyarrow.parquet
 
     folder = to / "datasets" / split.repo
     config = split.name if isinstance(split.name, str) else None
     name = f"{config or 'default'}@{split.revision}" if split.revision else config or "default"
     path = folder / _file_name(name) / f"{_file_name(split.split)}.parquet"
-    aside = path.with_suffix(f".{os.getpid()}.aside")
-    with _writing(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with aside.open("wb") as file:
-                pyarrow.parquet.write_table(rows.with_format("arrow")[:], file)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.rename(path)
-        finally:
-            aside.unlink(missing_ok=True)
-        part = Part(
-            repo=split.repo,
-            config=config,
-            split=split.split,
-            file=path.relative_to(to).as_posix(),
-            rows=len(rows),
-            sha256=file_sha256(path),
-            revision=cached_commit(split),
-            asked=split.revision,
-            license=_license(split),
-        )
-        _record(part, to)
-    return part
+    with whole_file(path, hint=HINT) as opened:
+        pyarrow.parquet.write_table(rows.with_format("arrow")[:], opened)
+    file = FetchedFile(
+        repo=split.repo,
+        config=config,
+        split=split.split,
+        file=path.relative_to(to).as_posix(),
+        rows=len(rows),
+        sha256=file_sha256(path),
+        revision=cached_commit(split),
+        asked=split.revision,
+        license=_license(split),
+    )
+    with writing(to / MANIFEST, hint=HINT):
+        _record(file, to)
+    return file
 
 
-def _record(part: Part, to: Path) -> None:
-    """Adds a line to the manifest, whoever else is adding lines to it."""
+def _record(file: FetchedFile, to: Path) -> None:
+    """Adds a file to the manifest and the README; a lock makes this safe while other processes add theirs."""
     with (to / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         before = read_manifest(to) if (to / MANIFEST).is_file() else []
-        parts = sorted([*(p for p in before if _place(p) != _place(part)), part], key=lambda p: p.file)
-        lines = ",\n".join(json.dumps(asdict(each), ensure_ascii=False) for each in parts)
-        _replace(to / "datasets" / part.repo / "README.md", _readme([p for p in parts if p.repo == part.repo]))
-        _replace(to / MANIFEST, f"[\n{lines}\n]\n")
+        others = [other for other in before if _identity(other) != _identity(file)]
+        files = sorted([*others, file], key=lambda each: each.file)
+        lines = ",\n".join(json.dumps(asdict(each), ensure_ascii=False) for each in files)
+        readme = _readme([each for each in files if each.repo == file.repo])
+        write_whole(to / "datasets" / file.repo / "README.md", readme, hint=HINT)
+        write_whole(to / MANIFEST, f"[\n{lines}\n]\n", hint=HINT)
 
 
-def _readme(parts: Sequence[Part]) -> str:
-    """The header that makes a folder of files a dataset; slices and asked revisions are in the manifest alone."""
+def _readme(files: Sequence[FetchedFile]) -> str:
+    """The README that makes a folder of files a dataset; slices and requested revisions are only in the manifest."""
     import yaml
 
     configs: dict[str, list[dict[str, str]]] = {}
-    for part in parts:
-        if part.asked is None and re.fullmatch(r"\w+(\.\w+)*", part.split):
-            path = Path(part.file).relative_to(Path("datasets") / part.repo).as_posix()
-            configs.setdefault(part.config or "default", []).append({"split": part.split, "path": path})
-    header: dict[str, Any] = {"license": parts[0].license} if parts[0].license else {}
-    header["configs"] = [{"config_name": name, "data_files": files} for name, files in configs.items()]
+    for file in files:
+        if file.asked is None and re.fullmatch(r"\w+(\.\w+)*", file.split):
+            path = Path(file.file).relative_to(Path("datasets") / file.repo).as_posix()
+            configs.setdefault(file.config or "default", []).append({"split": file.split, "path": path})
+    header: dict[str, Any] = {"license": files[0].license} if files[0].license else {}
+    header["configs"] = [{"config_name": name, "data_files": entries} for name, entries in configs.items()]
     text = yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
-    return f"---\n{text}---\n\nCopy of https://huggingface.co/datasets/{parts[0].repo}, commit {parts[0].revision}.\n"
+    return f"---\n{text}---\n\nCopy of https://huggingface.co/datasets/{files[0].repo}, commit {files[0].revision}.\n"
 
 
 def _license(split: Hub) -> str | None:
-    """The licence in the dataset's card, where it has one that can be read."""
+    """The licence in the dataset's card, or None."""
     from huggingface_hub import metadata_load, try_to_load_from_cache
 
     card = try_to_load_from_cache(split.repo, "README.md", repo_type="dataset", revision=split.revision)
@@ -172,46 +166,29 @@ def _license(split: Hub) -> str | None:
         return None
     try:
         license: Any = (metadata_load(card) or {}).get("license")
-    except Exception:  # a card is free text, and its header anything
+    except Exception:  # a card is written by hand: its header may be malformed in any way
         return None
     return ", ".join(map(str, license)) if isinstance(license, list) else str(license) if license else None
 
 
-def _place(part: Part) -> tuple[str, str | None, str, str | None]:
-    return part.repo, part.config, part.split, part.asked
+def _identity(file: FetchedFile) -> tuple[str, str | None, str, str | None]:
+    return file.repo, file.config, file.split, file.asked
 
 
-def _place_of(split: Hub) -> tuple[str, str | None, str, str | None]:
+def _identity_of(split: Hub) -> tuple[str, str | None, str, str | None]:
     return split.repo, split.name if isinstance(split.name, str) else None, split.split, split.revision
 
 
-def _is_whole(to: Path, part: Part | None) -> bool:
-    if part is None:
+def _is_complete(to: Path, file: FetchedFile | None) -> bool:
+    if file is None:
         return False
     try:
-        check(to, part)
+        check(to, file)
     except UserError:
         return False
     return True
 
 
 def _file_name(text: str) -> str:
-    """A name of a configuration or split as a file's: `train[:10%]` has characters that not every disk takes."""
+    """A configuration or split as a file name: `train[:10%]` has characters that some file systems reject."""
     return re.sub(r"[^\w.@+-]", "_", text)
-
-
-def _replace(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    aside.rename(path)
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"could not write `{error.filename or path}`: {error.strerror or error}",
-            hint="what is whole there is kept; free some space, or name another folder: `--to DIR`",
-        ) from error

@@ -1,4 +1,4 @@
-"""Splits of datasets on the Hugging Face Hub: from a fetched copy where there is one, else through `datasets`.
+"""Splits of datasets on the Hugging Face Hub, read from a fetched copy if there is one, else through `datasets`.
 
 Example:
     >>> hub("openai/gsm8k", "main", split="test").name
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import json
 import re
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
@@ -18,12 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.api import Row
-from harness.data.files import summary
+from harness.data.digests import rows_sha256, text_sha256
+from harness.data.files import one_line
 from harness.data.offline import Copy, find_copy, folder
 from harness.errors import UserError
 
 PROBE_SECONDS = 5.0
-"""How long the Hub may take to answer before it counts as out of reach: its own client would go on trying for 23 s."""
+"""Timeout after which the Hub counts as unreachable; the Hub's own client would retry for 23 s."""
 _ADDRESS = re.compile(r"hub:(?P<repo>[^:@]+)(:(?P<name>[^:@]*))?(:(?P<split>[^:@]+))?(@(?P<revision>[^:@]+))?")
 _READ: ContextVar[dict[Hub, None] | None] = ContextVar("splits read", default=None)
 
@@ -38,56 +37,56 @@ class Hub:
     revision: str | None = None
 
     def load(self) -> Sequence[Row]:
-        """The split's rows; those of several configurations one after another, each with its `config`.
+        """The rows of the split; several configurations are concatenated, and the column `config` names each row's.
 
         Raises:
             UserError: The dataset, its configuration or its split is missing, gated, unreachable, or not in the folder
-                that HARNESS_DATA names.
+                named by HARNESS_DATA.
         """
         seen = _READ.get()
         if seen is not None:
-            seen.update(dict.fromkeys(self.parts))
+            seen.update(dict.fromkeys(self.single_configurations))
         return _load_split(self, folder())
 
     def digest(self) -> str:
-        """Of the commit that `load` read; where there is none, of the files or rows."""
+        """Digest of the commit that `load` read; without a commit, of the files or the rows."""
         if isinstance(self.name, tuple):
-            return _sha256("".join(part.digest() for part in self.parts))
-        rows = self.load()  # first: it may fetch a newer commit than the cache had
+            return text_sha256("".join(each.digest() for each in self.single_configurations))
+        rows = self.load()  # first: it may fetch a newer commit than the cached one
         commit = self.commit
         if commit is not None:
-            return _sha256(f"{replace(self, revision=None)}@{commit}")
+            return text_sha256(f"{replace(self, revision=None)}@{commit}")
         copy = self.copy
-        return _sha256(f"{self}@{copy.sha256s}") if copy else rows_sha256(rows)
+        return text_sha256(f"{self}@{copy.sha256s}") if copy else rows_sha256(rows)
 
     @property
-    def parts(self) -> list[Hub]:
-        """One split for each configuration."""
+    def single_configurations(self) -> list[Hub]:
+        """This split as one `Hub` per configuration."""
         return [replace(self, name=name) for name in (self.name if isinstance(self.name, tuple) else (self.name,))]
 
     @property
     def copy(self) -> Copy | None:
-        """The fetched copy of a single configuration, where there is one."""
+        """The fetched copy of a single configuration, or None."""
         if self.is_local or isinstance(self.name, tuple):
             return None
         return find_copy(str(self), self.repo, self.name, self.split, self.revision)
 
     @property
     def commit(self) -> str | None:
-        """The commit that was read: the copy's, or the one that the Hub cache recorded. Known after `load`."""
+        """The commit that was read: recorded in the copy's manifest or in the Hub cache. Known after `load`."""
         if isinstance(self.name, tuple):
-            commits = {part.commit for part in self.parts}
+            commits = {each.commit for each in self.single_configurations}
             return commits.pop() if len(commits) == 1 else None
         if self.is_local:
             return None
         copy = self.copy
         if copy is not None:
-            return copy.parts[0].revision
+            return copy.files[0].revision
         return cached_commit(self)
 
     @property
     def is_local(self) -> bool:
-        """Whether `repo` is a folder of this machine."""
+        """Whether `repo` is a folder on this machine."""
         return self.repo.startswith((".", "/", "~")) and Path(self.repo).expanduser().is_dir()
 
     def __str__(self) -> str:
@@ -98,13 +97,16 @@ class Hub:
 def hub(
     repo: str, name: str | Sequence[str] | None = None, *, split: str = "train", revision: str | None = None
 ) -> Hub:
-    """A split of a dataset on the Hub; read when it is first needed.
+    """A split of a dataset on the Hub, read when it is first needed.
 
     Args:
         repo: Owner and name, or the path of a local folder in Hub layout.
-        name: The configuration; or several: their rows follow one another, and the column `config` tells them apart.
-        split: Such as `test`.
-        revision: A commit, branch or tag; None: the newest.
+        name: The configuration. For a list of them, the rows are concatenated and get a column `config`.
+        split: The name of the split, such as `test`.
+        revision: A commit, branch or tag; None: the newest commit.
+
+    Raises:
+        UserError: The list of configurations is empty.
 
     Example:
         >>> str(hub("openai/gsm8k", "main", split="test"))
@@ -113,7 +115,10 @@ def hub(
     if name is not None and not isinstance(name, str):
         name = tuple(name)
         if not name:
-            raise UserError(f"hub(`{repo}`): the list of configurations is empty", hint="name at least one")
+            raise UserError(
+                f'hub("{repo}", …): the list of configurations is empty',
+                hint="give at least one configuration, or None",
+            )
     return Hub(repo, name, split, revision)
 
 
@@ -129,7 +134,9 @@ def parse_hub(text: str) -> Hub:
     """
     match = _ADDRESS.fullmatch(text)
     if match is None:
-        raise UserError(f"malformed dataset `{text}`", hint="write `hub:OWNER/NAME[:CONFIG[:SPLIT]][@REVISION]`")
+        raise UserError(
+            f"malformed dataset address `{text}`", hint="write `hub:OWNER/NAME[:CONFIG[:SPLIT]][@REVISION]`"
+        )
     names = [name for name in (match["name"] or "").split("+") if name]
     return hub(
         match["repo"],
@@ -141,15 +148,15 @@ def parse_hub(text: str) -> Hub:
 
 @functools.cache
 def _load_split(split: Hub, _copies: Path) -> Sequence[Row]:
-    """Read once a process: a task may use a split for its rows, its solved examples and its digest."""
+    """Reads a split once per process: a task may use it for its rows, its solved examples and its digest."""
     if isinstance(split.name, tuple):
-        return [{**row, "config": part.name} for part in split.parts for row in part.load()]
+        return [{**row, "config": each.name} for each in split.single_configurations for row in each.load()]
     copy = split.copy
     return copy.load() if copy is not None else load_online(split)
 
 
 def load_online(split: Hub) -> Sequence[Row]:
-    """The rows of one configuration through `datasets.load_dataset`, from the Hub or the cache of `datasets`.
+    """Reads one configuration with `datasets.load_dataset`, from the Hub or the cache of `datasets`.
 
     Raises:
         UserError: The dataset, its configuration or its split is missing, gated or unreachable.
@@ -161,13 +168,13 @@ def load_online(split: Hub) -> Sequence[Row]:
     try:
         with contextlib.nullcontext() if split.is_local or _reachable() else _offline():
             loaded: Sequence[Row] = datasets.load_dataset(repo, split.name, split=split.split, revision=split.revision)
-    except Exception as error:  # the library raises a dozen kinds, from its own to those of the network
-        raise UserError(f"could not read {split}: {summary(error)}", hint=_hint(split, error)) from error
+    except Exception as error:  # the library raises a dozen types, its own and those of the network libraries
+        raise UserError(f"could not read {split}: {one_line(error)}", hint=_hint(split, error)) from error
     return loaded
 
 
 def cached_commit(split: Hub) -> str | None:
-    """The commit that the Hub cache recorded for a split's revision; None where it has none."""
+    """The commit that the Hub cache recorded for a split's revision, or None."""
     if re.fullmatch("[0-9a-f]{40}", split.revision or ""):
         return split.revision
     from huggingface_hub import constants
@@ -179,7 +186,10 @@ def cached_commit(split: Hub) -> str | None:
 
 @contextlib.contextmanager
 def watched() -> Iterator[dict[Hub, None]]:
-    """The splits that are read meanwhile, one configuration each, in order: some tasks read rows to know their labels."""
+    """Records the splits that are read inside the block, one configuration each, in order.
+
+    Some tasks read rows while they are being built, for example to collect their labels.
+    """
     seen: dict[Hub, None] = {}
     token = _READ.set(seen)
     try:
@@ -191,24 +201,24 @@ def watched() -> Iterator[dict[Hub, None]]:
 def _reachable() -> bool:
     from huggingface_hub import constants
 
-    return constants.HF_HUB_OFFLINE or _answers(constants.ENDPOINT)  # told to be offline: nothing will be tried
+    return constants.HF_HUB_OFFLINE or _answers(constants.ENDPOINT)  # in offline mode the client sends no request
 
 
 @functools.cache
 def _answers(endpoint: str) -> bool:
-    """Whether anything answers at the Hub's address, through the client's own proxies and certificates."""
+    """Whether the Hub's address answers, through the client's own proxies and certificates."""
     from huggingface_hub import get_session
 
     try:
         get_session().head(endpoint, timeout=PROBE_SECONDS)
-    except Exception as error:  # refused, no such name, a blocked socket; a slow answer is an answer
+    except Exception as error:  # connection refused, unknown host, blocked socket; a slow server is still reachable
         return type(error).__name__ == "ReadTimeout"
     return True
 
 
 @contextlib.contextmanager
 def _offline() -> Iterator[None]:
-    """What is in the cache can be read, and nothing else is tried."""
+    """Reads only from the cache, without any request to the network."""
     import datasets
     from huggingface_hub import constants
 
@@ -226,29 +236,17 @@ def _hint(split: Hub, error: Exception) -> str:
         return f"ask for access on https://huggingface.co/datasets/{repo}, then `hf auth login` or set HF_TOKEN"
     if "reach" in text or "offline" in text or "connection" in text:
         return (
-            f"offline? where there is a network: `harness data fetch {split} --to DIR`, then set HARNESS_DATA=DIR here;"
-            " or give a local file"
+            f"offline? run `harness data fetch {split} --to DIR` on a machine with a network, then set HARNESS_DATA=DIR"
+            " here; or give a local file"
         )
     if "server error" in text or "timed out" in text:
-        return "the Hub has trouble: try again in a while; what was fetched is kept"
+        return "the Hub has a problem: try again in a few minutes; files already fetched are kept"
     if "no space left" in text:
         return "free some space, or set HF_HOME to a folder on another disk"
     if "builderconfig" in text or "config name" in text:
-        return "name one of the configurations listed above: `hub:OWNER/NAME:CONFIG`"
+        return "choose one of the configurations listed above: `hub:OWNER/NAME:CONFIG`"
     if "split" in text:
-        return "name one of the splits listed above: `hub:OWNER/NAME:CONFIG:SPLIT`"
+        return "choose one of the splits listed above: `hub:OWNER/NAME:CONFIG:SPLIT`"
     if "notfound" in text or "doesn't exist" in text or "404" in text or "repo id" in text:
         return "check the owner and the name; a private dataset needs `hf auth login`"
-    return f"to see it in full: `hf download --repo-type dataset {repo}`; or give a local file"
-
-
-def rows_sha256(rows: Sequence[Row]) -> str:
-    """SHA-256 of rows as JSON."""
-    hasher = hashlib.sha256()
-    for row in rows:
-        hasher.update(json.dumps(row, sort_keys=True, default=repr).encode())
-    return hasher.hexdigest()
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return f"to see the full error, run `hf download --repo-type dataset {repo}`; or give a local file"

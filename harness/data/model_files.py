@@ -1,12 +1,11 @@
-"""A model's files on this disk: found or fetched, checked, digested. No torch.
+"""Files of models and adapters: finds or downloads them, checks that they are complete, and computes their digests.
 
-The parent process resolves every model and adapter here, before any child starts, so that a misspelt path or a model that
-was never downloaded fails in the first second.
+The parent process resolves every model and adapter here, without torch and before any child starts, so that a misspelt
+path or a model that was never downloaded is reported in the first second.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.data.files import expand, file_sha256
+from harness.data.digests import files_sha256, text_sha256
+from harness.data.files import expand
 from harness.errors import UserError, did_you_mean
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
@@ -36,20 +36,17 @@ class Snapshot:
 
     @cached_property
     def digest(self) -> str:
-        """The Hub's commit, else a hash over the files' names and contents."""
+        """Digest of the Hub's commit, else of the names and contents of the files."""
         if self.revision:
-            return hashlib.sha256(f"{self.name}@{self.revision}".encode()).hexdigest()
-        hasher = hashlib.sha256()
-        for path in sorted(self.folder.iterdir()):
-            if path.is_file() and path.suffix in _DIGESTED:
-                hasher.update(f"{path.name}:{file_sha256(path)}\n".encode())
-        return hasher.hexdigest()
+            return text_sha256(f"{self.name}@{self.revision}")
+        return files_sha256(
+            [path for path in sorted(self.folder.iterdir()) if path.is_file() and path.suffix in _DIGESTED]
+        )
 
     @cached_property
     def weights_digest(self) -> str:
-        """A hash over the weights alone: what a training made, however long it took."""
-        files = sorted(path for pattern in WEIGHT_FILES for path in self.folder.glob(pattern))
-        return hashlib.sha256("".join(f"{path.name}:{file_sha256(path)}\n" for path in files).encode()).hexdigest()
+        """Digest of the weight files only, so that records such as the training time do not change it."""
+        return files_sha256(sorted(path for pattern in WEIGHT_FILES for path in self.folder.glob(pattern)))
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -60,20 +57,20 @@ class Snapshot:
         """
         for name in ("adapter_config.json", "config.json"):
             if (self.folder / name).is_file():
-                return _object(self.folder / name)
+                return _json_object(self.folder / name)
         return {}
 
     @property
     def is_adapter(self) -> bool:
-        """Whether this is what a PEFT method saved, or a delta of ours, rather than a whole model."""
+        """Whether the folder has a PEFT adapter or a delta, not a whole model."""
         return (self.folder / "adapter_config.json").is_file() or (self.folder / "method.json").is_file()
 
 
 def find_model(name: str, *, revision: str | None = None) -> Snapshot:
-    """The model called `name`: `tiny`, a folder, or a Hub id; fetched when it is not in the cache.
+    """Finds the model `name`: `tiny`, a folder, or a Hub id, which is downloaded if it is not in the cache.
 
     Raises:
-        UserError: There is no such folder or repository, or it lacks a config, a tokenizer or weights.
+        UserError: There is no such folder or repository, or it has no config, no tokenizer or no weights.
 
     Example:
         >>> find_model("tiny").folder.name
@@ -89,33 +86,43 @@ def find_model(name: str, *, revision: str | None = None) -> Snapshot:
         base = snapshot.config.get("base_model_name_or_path") or "its base"
         raise UserError(
             f"`{name}` is an adapter, not a model",
-            hint=f"compare it on its base: `--model {base}` and variant `{name}`",
+            hint=f"give its base as the model and the adapter as a variant: `--model {base}` and `{name}`",
         )
     if not (folder / "config.json").is_file():
-        raise UserError(f"`{name}` has no config.json", hint="save a model there with `save_pretrained`")
-    _object(folder / "config.json")
+        raise UserError(
+            f"`{name}` has no config.json", hint=f"save a model there: `model.save_pretrained({str(folder)!r})`"
+        )
+    _json_object(folder / "config.json")
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise UserError(
             f"`{name}` has no tokenizer ({', '.join(TOKENIZER_FILES[:3])} …)",
-            hint=f"save it beside the weights: `tokenizer.save_pretrained({str(folder)!r})`",
+            hint=f"save the tokenizer in the same folder: `tokenizer.save_pretrained({str(folder)!r})`",
         )
     if not any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES):
-        raise UserError(f"`{name}` has no weights (*.safetensors)", hint="was the download interrupted?")
+        raise UserError(
+            f"`{name}` has no weights (*.safetensors)", hint="was the download interrupted? download or save it again"
+        )
     return snapshot
 
 
 def find_files(name: str, what: str, *, revision: str | None = None, weights: bool = True) -> Snapshot:
-    """The files of a model or adapter, given by folder or Hub id; from the Hub with or without its weights.
+    """Finds the files of a model or adapter.
+
+    Args:
+        name: A folder or a Hub id.
+        what: What it is, for messages: `model`, `adapter`.
+        revision: A commit, branch or tag on the Hub; None: the newest commit.
+        weights: Whether to download the weights too.
 
     Raises:
-        UserError: Neither a folder nor a repository that can be reached or is in the cache.
+        UserError: `name` is neither a folder nor a repository that is cached or can be reached.
     """
     path = expand(Path(name))
     try:
         if path.is_dir():
             return Snapshot(name, path.resolve())
         known = [p.name for p in path.parent.glob("*") if p.is_dir()]
-    except OSError as error:  # a name too long for any folder
+    except OSError as error:  # a name too long for the file system
         raise UserError(f"no {what} at `{name}`: {error.strerror}", hint="check the path") from error
     if not _HUB_ID.fullmatch(name):
         near = did_you_mean(path.name, known)
@@ -124,11 +131,13 @@ def find_files(name: str, what: str, *, revision: str | None = None, weights: bo
     return _from_hub(name, what, revision, weights)
 
 
-def _object(file: Path) -> dict[str, Any]:
+def _json_object(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"could not read `{file}`: {error}", hint="was the download interrupted?") from error
+        raise UserError(
+            f"could not read `{file}`: {error}", hint="was the download interrupted? download or save it again"
+        ) from error
     if not isinstance(content, dict):
         raise UserError(f"`{file}` is not a JSON object", hint="save the model again with `save_pretrained`")
     return content
@@ -151,18 +160,22 @@ def _from_hub(name: str, what: str, revision: str | None, weights: bool) -> Snap
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*_FETCHED, "*.bin"]))
     except GatedRepoError as error:
         raise UserError(
-            f"the {what} `{name}` is gated", hint=f"ask for access on its page ({name}), then `hf auth login`"
+            f"the {what} `{name}` is gated",
+            hint=f"ask for access on https://huggingface.co/{name}, then run `hf auth login`",
         ) from error
     except RevisionNotFoundError as error:
-        raise UserError(f"the {what} `{name}` has no revision `{revision}`") from error
+        raise UserError(
+            f"the {what} `{name}` has no revision `{revision}`",
+            hint=f"its revisions are listed on https://huggingface.co/{name}/tree/main",
+        ) from error
     except RepositoryNotFoundError as error:
         raise UserError(
             f"no {what} `{name}` on the Hub, and no such folder here",
-            hint="check the spelling; a private one needs `hf auth login`",
+            hint=f"check the spelling; a private {what} needs `hf auth login`",
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise UserError(
             f"there is no folder `{name}`, it is not in the cache, and the Hub cannot be reached",
-            hint=f"once online: `hf download {name}`; or check the path",
+            hint=f"check the path, or run `hf download {name}` when online",
         ) from error
     return Snapshot(name, folder, revision=folder.name)

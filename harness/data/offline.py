@@ -1,7 +1,8 @@
-"""Fetched copies of Hub datasets: a folder in Hub layout and a manifest that says what is in it.
+"""Fetched copies of Hub datasets: a folder in Hub layout with a manifest of its files.
 
-`harness data fetch TASK --to DIR` writes `DIR/datasets/OWNER/NAME/…` and `DIR/manifest.json`; `HARNESS_DATA=DIR` makes
-it all there is: nothing is then asked of the network. Without the variable, `$HARNESS_HOME/data` is looked at first.
+`harness data fetch TASK --to DIR` writes `DIR/datasets/OWNER/NAME/…` and `DIR/manifest.json`. With `HARNESS_DATA=DIR`,
+datasets are read only from that folder and nothing is requested from the network. Without the variable,
+`$HARNESS_HOME/data` is searched first, then the Hub.
 """
 
 from __future__ import annotations
@@ -15,153 +16,157 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.api import Row
-from harness.data.files import File, Table, expand, file_sha256, home, summary
+from harness.data.digests import file_sha256
+from harness.data.files import File, ParquetTable, expand, one_line
 from harness.errors import UserError
+from harness.storage import home
 
 VARIABLE = "HARNESS_DATA"
 MANIFEST = "manifest.json"
 _AS_STORED = {"Value", "ClassLabel", "List", "LargeList", "Sequence"}
-"""Features of `datasets` that Arrow gives as they are."""
+"""Column types of `datasets` whose Arrow values need no decoding."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """A file of a copy: one line of the manifest."""
+class FetchedFile:
+    """One file of a fetched copy: one line of the manifest."""
 
     repo: str
     config: str | None
     split: str
     file: str
-    """Below the folder."""
+    """Path relative to the folder."""
     rows: int
     sha256: str
     revision: str | None
-    """The commit that it is a copy of; None where there is none (made-up rows)."""
+    """The commit that was copied; None for made-up rows."""
     asked: str | None = None
-    """The revision that was asked for; None: the newest at that time."""
+    """The revision that was requested; None: the newest commit at that time."""
     license: str | None = None
 
 
 @dataclass(frozen=True)
 class Copy:
-    """A split that is at hand: its files in order."""
+    """The fetched copy of a split: its files, in order."""
 
     folder: Path
-    parts: tuple[Part, ...]
+    files: tuple[FetchedFile, ...]
 
     def load(self) -> Sequence[Row]:
-        """Its rows, as `datasets` would give them.
+        """The rows, as `datasets` would give them.
 
         Raises:
-            UserError: A file is missing, was altered since, or cannot be read.
+            UserError: A file is missing, has changed since it was fetched, or cannot be read.
         """
-        for part in self.parts:
-            check(self.folder, part)
-        rows = [_rows(self.folder / part.file) for part in self.parts]
+        for file in self.files:
+            check(self.folder, file)
+        rows = [_rows(self.folder / file.file) for file in self.files]
         return rows[0] if len(rows) == 1 else [row for each in rows for row in each]
 
     @property
     def sha256s(self) -> list[str]:
-        """Of the files, as the manifest has them."""
-        return [part.sha256 for part in self.parts]
+        """The SHA-256 of each file, from the manifest."""
+        return [file.sha256 for file in self.files]
 
 
 def folder() -> Path:
-    """Where copies are: `$HARNESS_DATA`, else `$HARNESS_HOME/data`."""
+    """The folder of fetched copies: `$HARNESS_DATA`, else `$HARNESS_HOME/data`."""
     return expand(Path(os.environ[VARIABLE])) if os.environ.get(VARIABLE) else home() / "data"
 
 
 def find_copy(address: str, repo: str, config: str | None, split: str, revision: str | None) -> Copy | None:
-    """The copy of a split.
+    """Finds the fetched copy of a split.
 
     Args:
-        address: The split as `harness data fetch` takes it, for messages.
+        address: The split in the form that `harness data fetch` accepts, for messages.
         repo: Owner and name.
-        config: None: the default one.
-        split: Such as `test`.
-        revision: A commit, branch or tag; None: whichever was the newest when it was fetched.
+        config: The configuration; None: the default one.
+        split: The name of the split, such as `test`.
+        revision: A commit, branch or tag; None: the newest commit at the time of fetching.
 
     Returns:
-        None where there is no copy and the Hub may be asked.
+        The copy; None if there is none and the Hub may be used instead.
 
     Raises:
-        UserError: HARNESS_DATA is set, and its folder lacks the split.
+        UserError: HARNESS_DATA is set, and its folder does not have the split.
     """
-    where = folder()
-    if not os.environ.get(VARIABLE) and not (where / MANIFEST).is_file():
+    root = folder()
+    if not os.environ.get(VARIABLE) and not (root / MANIFEST).is_file():
         return None
-    parts = read_manifest(where)
-    found = [p for p in parts if (p.repo, p.split) == (repo, split) and _same_revision(p, revision)]
-    names = {p.config for p in found}
+    files = read_manifest(root)
+    found = [file for file in files if (file.repo, file.split) == (repo, split) and _same_revision(file, revision)]
+    names = {file.config for file in found}
     wanted = (
         next((name for name in (None, "default") if name in names), None) if config in (None, "default") else config
     )
     if config is None and wanted not in names and len(names) == 1:
         wanted = names.pop()
-    found = [p for p in found if p.config == wanted]
+    found = [file for file in found if file.config == wanted]
     if found:
-        return Copy(where, tuple(found))
+        return Copy(root, tuple(found))
     if not os.environ.get(VARIABLE):
         return None
-    there = sorted({f"{p.config or 'default'}:{p.split}" for p in parts if p.repo == repo})
+    present = sorted({f"{file.config or 'default'}:{file.split}" for file in files if file.repo == repo})
     raise UserError(
-        f"{address} is not in `{where}` ({VARIABLE})" + (f", which has of it: {', '.join(there[:8])}" if there else ""),
-        hint=f"where there is a network: `harness data fetch {address} --to {where}`",
+        f"{address} is not in `{root}` ({VARIABLE})"
+        + (f"; of {repo}, the folder has: {', '.join(present[:8])}" if present else ""),
+        hint=f"on a machine with a network, run `harness data fetch {address} --to {root}`",
     )
 
 
-def read_manifest(where: Path) -> list[Part]:
-    """What a folder of copies holds.
+def read_manifest(root: Path) -> list[FetchedFile]:
+    """Reads the manifest of a folder of copies.
 
     Raises:
-        UserError: It has no manifest, or one that cannot be read.
+        UserError: The manifest is missing, or cannot be read.
     """
-    path = where / MANIFEST
+    path = root / MANIFEST
     try:
-        return _parts(path, path.stat().st_mtime_ns)
+        return _manifest_files(path, path.stat().st_mtime_ns)
     except FileNotFoundError as error:
         raise UserError(
-            f"no `{path}`: `{where}` holds no fetched data", hint=f"`harness data fetch TASK --to {where}` writes both"
+            f"no `{path}`: the folder `{root}` has no fetched data",
+            hint=f"run `harness data fetch TASK --to {root}` to create both",
         ) from error
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
-            f"could not read `{path}`: {summary(error)}", hint="remove it and fetch the data again"
+            f"could not read `{path}`: {one_line(error)}", hint="delete it and fetch the data again"
         ) from error
 
 
 @functools.lru_cache
-def _parts(path: Path, _modified: int) -> list[Part]:
+def _manifest_files(path: Path, _modified: int) -> list[FetchedFile]:
     content = json.loads(path.read_text(encoding="utf-8"))
-    known = Part.__dataclass_fields__
-    parts = [Part(**{key: value for key, value in entry.items() if key in known}) for entry in content]
-    for part in parts:
-        if not isinstance(part.file, str) or Path(part.file).is_absolute() or ".." in Path(part.file).parts:
-            raise ValueError(f"`{part.file}` is not below the folder")
-    return parts
+    known = FetchedFile.__dataclass_fields__
+    files = [FetchedFile(**{key: value for key, value in entry.items() if key in known}) for entry in content]
+    for file in files:
+        if not isinstance(file.file, str) or Path(file.file).is_absolute() or ".." in Path(file.file).parts:
+            raise ValueError(f"the path `{file.file}` leaves the folder")
+    return files
 
 
-def check(where: Path, part: Part) -> None:
-    """Makes sure that a file is there and is what was fetched.
+def check(root: Path, file: FetchedFile) -> None:
+    """Makes sure that a file exists and is unchanged since it was fetched.
 
     Raises:
-        UserError: It is not.
+        UserError: The file is missing or has changed.
     """
-    path = where / part.file
-    again = f"`harness data fetch TASK --to {where}` fetches it again"
+    path = root / file.file
+    hint = f"run `harness data fetch TASK --to {root}` to fetch it again"
     if not path.is_file():
-        raise UserError(f"`{path}` is missing, which `{where / MANIFEST}` names", hint=again)
-    if file_sha256(path) != part.sha256:
-        raise UserError(f"`{path}` was altered: its SHA-256 is not that of `{where / MANIFEST}`", hint=again)
+        raise UserError(f"`{path}` is missing, but `{root / MANIFEST}` lists it", hint=hint)
+    if file_sha256(path) != file.sha256:
+        raise UserError(f"`{path}` has changed: its SHA-256 differs from that in `{root / MANIFEST}`", hint=hint)
 
 
-def _same_revision(part: Part, asked: str | None) -> bool:
+def _same_revision(file: FetchedFile, asked: str | None) -> bool:
     if asked is None:
-        return part.asked is None
-    return part.asked == asked or (part.revision or "").startswith(asked)
+        return file.asked is None
+    return file.asked == asked or (file.revision or "").startswith(asked)
 
 
 def _rows(path: Path) -> Sequence[Row]:
-    """A file's rows as `datasets` gives them: a column that only some rows have is None in the others."""
+    """The rows of a file as `datasets` gives them: a column that only some rows have is None in the others."""
     if path.suffix == ".parquet":
         return _table_rows(path)
     rows = File(path).load()
@@ -170,9 +175,9 @@ def _rows(path: Path) -> Sequence[Row]:
 
 
 def _table_rows(path: Path) -> Sequence[Row]:
-    """Columns that are stored in another form than they are given in (JSON, images) are left to `datasets`."""
+    """The rows of a Parquet file; `datasets` decodes columns whose stored form differs from their values (JSON, images)."""
     rows = File(path).load()
-    if not isinstance(rows, Table) or set(re.findall(r'"_type": "(\w+)"', rows.features)) <= _AS_STORED:
+    if not isinstance(rows, ParquetTable) or set(re.findall(r'"_type": "(\w+)"', rows.features)) <= _AS_STORED:
         return rows
     import datasets
 

@@ -1,7 +1,7 @@
-"""Where rows come from: the Hub, local files and folders, files shipped in a package, or a list.
+"""Sources of rows: the Hub, local files and folders, files shipped in a package, or a list.
 
-Every source gives its rows in a fixed order and a digest that changes when they do. What cannot be read fails here, with
-the name of the file and line, before any model is loaded.
+Every source gives its rows in a fixed order, and a digest that changes when the rows change. Data that cannot be read are
+reported here, with the file and line, before any model is loaded.
 
 Example:
     >>> list(rows([{"a": 1}]))
@@ -16,19 +16,20 @@ from pathlib import Path
 from typing import cast
 
 from harness.api import Data, Row, Source
+from harness.data.digests import rows_sha256
 from harness.data.files import FORMATS as FORMATS
 from harness.data.files import File as File
 from harness.data.files import Folder, expand
 from harness.data.files import packaged as packaged
 from harness.data.hub import Hub as Hub
 from harness.data.hub import hub as hub
-from harness.data.hub import parse_hub, rows_sha256
+from harness.data.hub import parse_hub
 from harness.errors import UserError
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows given as they are."""
+    """Rows given directly, as a list."""
 
     values: Sequence[Row]
 
@@ -40,10 +41,10 @@ class _Rows:
 
 
 def source(data: Data) -> Source:
-    """Any `Data` as a source.
+    """Converts any `Data` to a source.
 
     Raises:
-        UserError: `data` is none of the things that rows can come from.
+        UserError: `data` has a type that rows cannot be read from.
     """
     if isinstance(data, str) and data.startswith("hub:"):
         return parse_hub(data)
@@ -55,12 +56,12 @@ def source(data: Data) -> Source:
     if isinstance(data, Sequence):
         return _Rows(cast("Sequence[Row]", data))
     raise UserError(
-        f"data cannot be a {type(data).__name__}", hint="give a list of rows, `hub(…)`, or the path of a file"
+        f"`data` cannot be a {type(data).__name__}", hint="give a list of rows, `hub(…)`, or the path of a file"
     )
 
 
 def rows(data: Data) -> Sequence[Row]:
-    """The rows of any `Data`: for a task that must know them all, such as the labels there are.
+    """The rows of any `Data`, for a task that needs all of them in advance, for example to collect the labels.
 
     Example:
         >>> sorted({row["label"] for row in rows([{"label": "b"}, {"label": "a"}])})
@@ -70,23 +71,23 @@ def rows(data: Data) -> Sequence[Row]:
 
 
 def provenance(data: Data) -> str | None:
-    """A source and the very content it had, in a line; None for rows that were given as they are.
+    """A source and the exact version of its content, on one line; None for rows given as a list.
 
     Example:
         >>> provenance(hub("openai/gsm8k", "main", split="test"))  # doctest: +SKIP
         'hub:openai/gsm8k:main:test@e53f048856ff4f594e959d75785d2c2d37b678ee'
     """
-    where = source(data)
-    if isinstance(where, Hub):
-        where.load()
-        return f"{hub(where.repo, where.name, split=where.split)}@{where.commit or 'sha256:' + where.digest()}"
-    if isinstance(where, File | Folder):
-        return f"{where.path.name}@sha256:{where.digest()}"
+    origin = source(data)
+    if isinstance(origin, Hub):
+        origin.load()
+        return f"{hub(origin.repo, origin.name, split=origin.split)}@{origin.commit or 'sha256:' + origin.digest()}"
+    if isinstance(origin, File | Folder):
+        return f"{origin.path.name}@sha256:{origin.digest()}"
     return None
 
 
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except (OSError, ValueError):  # a name too long, or with a null byte, for any file
+    except (OSError, ValueError):  # a name too long for the file system, or with a null byte
         return False

@@ -1,7 +1,7 @@
 """Metrics: pure functions from outputs to numbers.
 
-Each is a `harness.api.Metric`, loaded with its libraries when it is first used. A metric's docstring is the comment under
-its assignment: scale and source.
+Each is a `harness.api.Metric`, loaded with its libraries at first use. The string under its assignment documents it:
+scale and source.
 
     >>> find("acc").name
     'acc'
@@ -11,30 +11,13 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from harness.api import Metric
 from harness.errors import UserError, did_you_mean
-
-_HOMES = {
-    "alignment": "meteor meteor_no_synonyms",
-    "choice": "acc acc_bytes acc_norm mc2",
-    "diversity": "distinct_1 distinct_2 distinct_3 self_bleu",
-    "facts": "consistency",
-    "function_call": "arguments call function",
-    "ifeval": "inst_loose inst_strict prompt_loose prompt_strict",
-    "labels": "auc macro_f1 macro_precision macro_recall mcc",
-    "mini_code": "passes_cases",
-    "ngram": "bleu bleu_char bleu_ja bleu_ko bleu_zh chrf ter",
-    "perplexity": "bits_per_byte byte_ppl token_ppl word_ppl",
-    "regression": "mae mse parsed pearson rmse",
-    "rouge": "rouge1 rouge2 rougeL rougeLsum",
-    "text_match": "choice_letter em exact_match f1 flexible strict",
-}
-_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
-
-__all__ = sorted([*_HOME, "find", "names"])
+from harness.lazy import exports, loader
 
 if TYPE_CHECKING:
     from harness.metrics.alignment import meteor as meteor
@@ -88,30 +71,36 @@ if TYPE_CHECKING:
     from harness.metrics.text_match import flexible as flexible
     from harness.metrics.text_match import strict as strict
 
+_HOMES = exports(__file__)
+__all__ = sorted([*_HOMES, "find", "names"])
+
+if not TYPE_CHECKING:  # a type checker that sees `__getattr__` accepts every name
+    __getattr__ = loader(__name__, _HOMES)
+
 
 def names() -> list[str]:
-    """Names of the built-in metrics, sorted; loads none of them.
+    """Returns the sorted names of the built-in metrics; loads none of them.
 
     Example:
         >>> "bleu" in names()
         True
     """
-    return sorted(_HOME)
+    return sorted(_HOMES)
 
 
 FAMILIES = {"pass@K": ("code", "pass_at"), "evaluate:NAME[:KEY]": ("by_name", "from_evaluate")}
-"""Names that stand for many metrics: the module and the function that makes one of them."""
+"""Names of families of metrics: the module and the function that makes a metric of the family."""
 
 
 def find(name: str, folder: Path | None = None) -> Metric:
-    """The built-in metric of that name, `pass@K`, or `evaluate:NAME[:KEY]`.
+    """Returns the built-in metric of that name, `pass@K`, or `evaluate:NAME[:KEY]`.
 
     Args:
-        name: As a task names it.
-        folder: Where the paths of `evaluate:./x.py` start; the working folder when not given.
+        name: Name as in a task.
+        folder: Folder that paths of `evaluate:./x.py` are relative to; by default the working folder.
 
     Raises:
-        UserError: There is none.
+        UserError: No metric has that name.
 
     Example:
         >>> find("rougel")
@@ -119,28 +108,20 @@ def find(name: str, folder: Path | None = None) -> Metric:
         ...
         harness.errors.UserError: unknown metric `rougel`
     """
-    if name in _HOME:
-        return cast(Metric, __getattr__(name))
+    if name in _HOMES:
+        return cast(Metric, getattr(sys.modules[__name__], name))
     if name.startswith("evaluate:"):
         return cast(Metric, _maker("evaluate:NAME[:KEY]")(name, folder))
     if re.fullmatch(r"pass@[1-9][0-9]*", name):
         return cast(Metric, _maker("pass@K")(int(name.removeprefix("pass@"))))
     raise UserError(
-        f"unknown metric `{name}`", hint=did_you_mean(name, [*_HOME, *FAMILIES], listing="`harness ls metrics`")
+        f"unknown metric `{name}`", hint=did_you_mean(name, [*_HOMES, *FAMILIES], listing="`harness ls metrics`")
     )
 
 
 def _maker(family: str) -> Any:
     module, function = FAMILIES[family]
     return getattr(importlib.import_module(f"harness.metrics.{module}"), function)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'harness.metrics' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"harness.metrics.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
 
 
 def __dir__() -> list[str]:

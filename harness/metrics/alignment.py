@@ -1,8 +1,8 @@
-"""METEOR: words shared by text and target, also by stem and by synonym, and how scattered they are.
+"""METEOR: words shared by text and target, by stem and by synonym too, with a penalty for scattered matches.
 
-The score is nltk's. Synonyms are WordNet's, from nltk data (`python -m nltk.downloader wordnet`) or from WordNet's own files
-(Debian: `apt install wordnet-base`; elsewhere `WNSEARCHDIR` names the folder). Where neither is found, `meteor` is another
-metric and bears another name: `meteor_no_synonyms`, whose numbers are a little lower and not to be compared with METEOR's.
+The score is nltk's. Synonyms are WordNet's, from nltk data (`python -m nltk.downloader wordnet`) or from WordNet's own
+files (Debian: `apt install wordnet-base`; elsewhere `WNSEARCHDIR` names the folder). If neither is found, `meteor` is
+replaced by `meteor_no_synonyms`, under that name: its values are a little lower and not comparable with METEOR's.
 
     >>> from harness.api import Generate, Output
     >>> round(meteor_no_synonyms.measure(Output(texts=("The cats sat.",)), Generate("…", "A cat sat.")), 3)
@@ -46,7 +46,7 @@ class _Synset(NamedTuple):
 
 
 class _Synonyms(NamedTuple):
-    """What nltk's METEOR asks of a WordNet; without one, no word has a synonym."""
+    """The interface of a WordNet that nltk's METEOR uses; without a WordNet, no word has a synonym."""
 
     wordnet: WordNet | None
 
@@ -61,11 +61,12 @@ def _synonyms() -> _Synonyms:
 
 
 meteor = Metric("meteor", score=_meteor(synonyms=True))
-"""0–1. METEOR (Banerjee & Lavie, ACL 2005; weights of Lavie & Agarwal, 2007) as nltk computes it, with WordNet's synonyms; of
-several targets, the best. A CJK character is a word. Where there is no WordNet, `meteor_no_synonyms` takes its place."""
+"""0–1. METEOR (Banerjee & Lavie, ACL 2005; weights of Lavie & Agarwal, 2007) as nltk computes it, with WordNet's
+synonyms; with several targets, the best counts. A CJK character is a word. Without WordNet, `meteor_no_synonyms`
+replaces it."""
 
 meteor_no_synonyms = Metric("meteor_no_synonyms", score=_meteor(synonyms=False))
-"""0–1. As `meteor`, by equal words and stems alone: the same on every machine."""
+"""0–1. As `meteor`, with equal words and stems only: the same on every machine."""
 
 if find_wordnet() is None:
     meteor = meteor_no_synonyms

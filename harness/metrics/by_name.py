@@ -1,7 +1,8 @@
 """Metrics of the `evaluate` library, by name or from a local script: `evaluate:NAME[:KEY]`.
 
-The library is imported only here. A module is loaded, and tried on two invented samples, when its name is looked up, so what
-is missing or does not fit is said before any model is loaded. A module scores all samples at once.
+Only this module imports the library. When the name is looked up, the library's module is loaded and tried on two
+synthetic samples, so that a missing or unsuitable module raises an error before a model is loaded. A module scores all
+samples at once.
 
     >>> split_name("evaluate:./my_metrics/overlap.py:share")
     ('./my_metrics/overlap.py', 'share')
@@ -17,28 +18,31 @@ from typing import Any
 
 from harness.api import Choose, Generate, Metric, Output, Text
 from harness.errors import UserError, did_you_mean
+from harness.metrics.choice import likeliest
+from harness.metrics.kinds import targets_of
 
 PREFIX = "evaluate:"
 
 _LOWER_IS_BETTER = frozenset(
     "brier_score cer character mae mape mase mse perplexity poseval rmse smape ter wer".split()  # noqa: SIM905
 )
-"""Modules whose numbers are errors: the library does not say."""
+"""Modules with values where lower is better; the library does not provide this."""
 
 
 def from_evaluate(name: str, folder: Path | None = None) -> Metric:
-    """A metric of the `evaluate` library: `evaluate:NAME[:KEY]`, NAME a module's or the path of a script or its folder.
+    """Returns the metric `evaluate:NAME[:KEY]`; NAME is a module of the library, or the path of a script or its folder.
 
-    A Generate sample gives its first text and its target (all targets to a module that takes several references, else the
-    first); where a module wants numbers, the texts must be numbers, and one that is none counts as NaN, or as −1 among whole
-    numbers. A Choose sample gives the index of the likeliest choice, or its text, and that of the right one.
+    From a Generate sample, the module receives the first text and the target (all targets if it takes several
+    references, else the first). If the module takes numbers, the texts must be numbers; any other text counts as NaN,
+    or as −1 for integers. From a Choose sample, it receives the index or text of the likeliest choice and of the right
+    choice.
 
     Args:
-        name: As a task names it.
-        folder: Where relative paths start; the working folder when not given.
+        name: Name of the metric, as in a task.
+        folder: Folder to which a path is relative; default: the working folder.
 
     Raises:
-        UserError: There is no such module at hand, it does not load, wants other inputs, or gives no number by that key.
+        UserError: There is no such module, it does not load, takes other inputs, or returns no number for that key.
 
     Example:
         >>> from_evaluate("evaluate:./overlap.py").name  # doctest: +SKIP
@@ -51,7 +55,7 @@ def from_evaluate(name: str, folder: Path | None = None) -> Metric:
     shown = Path(source).stem
     keys = _keys(name, module, wants)
     if key is not None and keys and key not in keys:
-        raise UserError(f"metric `{name}`: there is no `{key}` in what the module gives", hint=did_you_mean(key, keys))
+        raise UserError(f"metric `{name}`: the module returns no `{key}`", hint=did_you_mean(key, keys))
     if key is None:
         key = _headline(name, shown, keys)
 
@@ -60,7 +64,7 @@ def from_evaluate(name: str, folder: Path | None = None) -> Metric:
             predictions=[prediction for prediction, _ in gathered], references=[reference for _, reference in gathered]
         )
         if not isinstance(result, Mapping) or key not in result:
-            raise UserError(f"metric `{name}` gave no `{key}`", hint=did_you_mean(str(key), result or ()))
+            raise UserError(f"metric `{name}` returned no `{key}`", hint=did_you_mean(str(key), result or ()))
         return float(result[key])
 
     return Metric(
@@ -72,10 +76,10 @@ def from_evaluate(name: str, folder: Path | None = None) -> Metric:
 
 
 def split_name(name: str) -> tuple[str, str | None]:
-    """The module and the key of `evaluate:NAME[:KEY]`.
+    """Splits `evaluate:NAME[:KEY]` into module and key.
 
     Raises:
-        UserError: There is no name in it.
+        UserError: The name is empty.
     """
     rest = name.removeprefix(PREFIX)
     source, colon, key = rest.rpartition(":")
@@ -94,7 +98,7 @@ def _load(name: str, source: str, path: Path) -> Any:
     if local and not script.is_file():
         raise UserError(
             f"metric `{name}`: there is no file `{script}`",
-            hint="give the path of the module's script, or of a folder that holds a script of the folder's name",
+            hint="give the path of the module's script, or of a folder with a script of the same name",
         )
     import evaluate
 
@@ -102,21 +106,19 @@ def _load(name: str, source: str, path: Path) -> Any:
         return evaluate.load(str(script) if local else source, keep_in_memory=True)
     except ImportError as error:
         raise UserError(f"metric `{name}` needs a library: {_first_line(error)}", hint="install it with pip") from error
-    except (
-        Exception
-    ) as error:  # the script is anybody's code, and the library raises a dozen kinds for a missing module
+    except Exception as error:  # the script is third-party code, and the library raises many types for a missing module
         if local:
             raise UserError(f"metric `{name}`: `{script}` does not load: {_first_line(error)}") from error
         space = source if "/" in source else f"evaluate-metric/{source}"
         raise UserError(
             f"metric `{name}`: the `evaluate` library finds no module `{source}`: {_first_line(error)}",
-            hint=f"offline, copy the folder of https://huggingface.co/spaces/{space} (it holds {path.name}.py) here and "
+            hint=f"offline, copy the folder of https://huggingface.co/spaces/{space} (with {path.name}.py) here and "
             f"write `evaluate:./{path.name}`",
         ) from error
 
 
 class _Inputs:
-    """What a module takes: texts or numbers, one reference a sample or several."""
+    """The inputs of a module: texts or numbers, one or several references per sample."""
 
     def __init__(self, kind: type, several: bool) -> None:
         self.kind, self.several = kind, several
@@ -125,12 +127,12 @@ class _Inputs:
     def of(cls, name: str, module: Any) -> _Inputs:
         offered = module.features if isinstance(module.features, list) else [module.features]
         fitting = [each for each in offered if set(each) == {"predictions", "references"}]
-        fitting = [each for each in fitting if hasattr(each["predictions"], "dtype")]  # one value a sample
+        fitting = [each for each in fitting if hasattr(each["predictions"], "dtype")]  # one value per sample
         if not fitting:
             wanted = " or ".join(", ".join(f"{column}: {kind}" for column, kind in each.items()) for each in offered)
             raise UserError(
-                f"metric `{name}` wants other inputs than one prediction and its references: {wanted}",
-                hint="write a Metric of your own around it: `gather` for the inputs, `whole` for the call",
+                f"metric `{name}` takes other inputs than one prediction and its references: {wanted}",
+                hint="write your own Metric that calls it: `gather` for the inputs, `whole` for the call",
             )
         chosen = next((each for each in fitting if not hasattr(each["references"], "dtype")), fitting[0])
         dtype = chosen["predictions"].dtype
@@ -138,38 +140,37 @@ class _Inputs:
         return cls(kind, not hasattr(chosen["references"], "dtype"))
 
     def of_sample(self, name: str, output: Output, sample: Any) -> list[Any]:
-        """The prediction and the reference, or list of references, of a sample."""
+        """Returns the prediction and the reference, or list of references, of a sample."""
         if isinstance(sample, Text):
             raise UserError(f"metric `{name}` needs predictions, and a Text sample has none", hint="use `token_ppl`")
         if isinstance(sample, Generate):
             prediction: Any = output.texts[0]
-            references: list[Any] = [sample.target] if isinstance(sample.target, str) else list(sample.target)
+            references: list[Any] = targets_of(sample)
         else:
             assert isinstance(sample, Choose)
-            scores = output.loglikelihoods
-            likeliest = max(range(len(scores)), key=lambda index: scores[index])
+            chosen = likeliest(output.loglikelihoods)
             right = [sample.answer] if isinstance(sample.answer, int) else list(sample.answer)
             as_text = self.kind is str
-            prediction = sample.choices[likeliest] if as_text else likeliest
+            prediction = sample.choices[chosen] if as_text else chosen
             references = [sample.choices[index] if as_text else index for index in right]
         wanted = [self._read(reference) for reference in references]
         if None in wanted:
             raise UserError(
-                f"metric `{name}` wants numbers, and the target {references[wanted.index(None)]!r} is none",
-                hint="use it with Choose samples, whose answers are numbers, or another metric",
+                f"metric `{name}` takes numbers, and the target {references[wanted.index(None)]!r} is not a number",
+                hint="use it with Choose samples, which have numbers as answers, or use another metric",
             )
         written = self._read(prediction)
         if written is None:
             written = math.nan if self.kind is float else -1
         return [written, wanted if self.several else wanted[0]]
 
-    def invented(self) -> tuple[list[Any], list[Any]]:
-        """Two samples, right ones."""
+    def synthetic(self) -> tuple[list[Any], list[Any]]:
+        """Returns predictions and references of two samples, all right."""
         values: list[Any] = ["the cat sat on the mat", "a dog ran in the park"] if self.kind is str else [0, 1]
         return values, [[value] for value in values] if self.several else values
 
     def _read(self, value: Any) -> Any:
-        """The value as the module takes it; None where a text is no such number."""
+        """Converts a value to the type of the module; None if a text is not such a number."""
         if self.kind is str:
             return value
         try:
@@ -179,28 +180,28 @@ class _Inputs:
 
 
 def _keys(name: str, module: Any, wants: _Inputs) -> list[str]:
-    """Names of the numbers that the module gives."""
-    predictions, references = wants.invented()
+    """Returns the names of the numbers that the module returns."""
+    predictions, references = wants.synthetic()
     try:
         result = module.compute(predictions=predictions, references=references)
-    except Exception as error:  # anybody's code
+    except Exception as error:  # third-party code
         raise UserError(
-            f"metric `{name}` failed on two invented samples: {type(error).__name__}: {_first_line(error)}",
-            hint="if it needs options, write a Metric of your own around it: `gather` and `whole`",
+            f"metric `{name}` failed on two synthetic samples: {type(error).__name__}: {_first_line(error)}",
+            hint="if it needs options, write your own Metric that calls it, with `gather` and `whole`",
         ) from error
     keys = [key for key, value in (result or {}).items() if isinstance(value, Real) or getattr(value, "shape", 0) == ()]
     if not keys:
-        raise UserError(f"metric `{name}` gives no number: {_first_line(result)}", hint="name another metric")
+        raise UserError(f"metric `{name}` returns no number: {_first_line(result)}", hint="name another metric")
     return keys
 
 
 def _headline(name: str, shown: str, keys: Sequence[str]) -> str:
-    """The key that is meant when none is named: the only one, the module's own name, or `score`."""
+    """Returns the default key: the only one, the module's name, or `score`."""
     for key in (*keys[: len(keys) == 1], shown, "score"):
         if key in keys:
             return key
-    raise UserError(f"metric `{name}` gives several numbers: {', '.join(keys)}", hint=f"name one: `{name}:{keys[0]}`")
+    raise UserError(f"metric `{name}` returns several numbers: {', '.join(keys)}", hint=f"name one: `{name}:{keys[0]}`")
 
 
-def _first_line(said: object) -> str:
-    return next(iter(str(said).strip().splitlines()), type(said).__name__)[:300]
+def _first_line(message: object) -> str:
+    return next(iter(str(message).strip().splitlines()), type(message).__name__)[:300]

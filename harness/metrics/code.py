@@ -1,7 +1,7 @@
-r"""Whether what a model wrote works: pass@k, by running it under guard.
+r"""pass@k: whether generated code passes its tests, run in a guarded process.
 
-A sample says in its `meta` what stands around the text: the program is `meta["before"] + text + meta["after"]`, and it is
-right when it comes to its end. `before` may be left out. The same program is run once, whichever metrics ask.
+The program is `meta["before"] + text + meta["after"]`, with the `meta` of the sample. It passes if it runs to its end.
+`before` is optional. Several metrics share one run of the same program.
 
     >>> pass_at(10).name
     'pass@10'
@@ -18,19 +18,19 @@ from collections.abc import Callable
 
 from harness.api import Generate, Metric, Output
 from harness.errors import UserError
-from harness.metrics.kinds import expect
+from harness.metrics.kinds import expect, missing_meta
 from harness.sandbox.run import run_program
 
 
 @functools.cache
 def pass_at(k: int) -> Metric:
-    """pass@k: how likely one of k texts is to work, from n ≥ k texts of which c do. 0–1.
+    """Makes pass@k: the probability that at least one of k texts passes, estimated from n ≥ k texts of which c pass. 0–1.
 
-    The unbiased estimate `1 − C(n−c, k) / C(n, k)` of Chen et al., "Evaluating Large Language Models Trained on Code", 2021
-    (arXiv 2107.03374).
+    The unbiased estimate `1 − C(n−c, k) / C(n, k)` of Chen et al., "Evaluating Large Language Models Trained on Code",
+    2021 (arXiv 2107.03374).
 
     Raises:
-        UserError: k is less than 1; on measuring: a sample has fewer than k texts, or no tests.
+        UserError: k is less than 1; when measuring: a sample has fewer than k texts, or no tests.
 
     Example:
         >>> pass_at(1).higher_is_better
@@ -42,10 +42,10 @@ def pass_at(k: int) -> Metric:
 
 
 def estimate(texts: int, correct: int, k: int) -> float:
-    """The share of all draws of k texts that hold a correct one.
+    """Returns the share of all draws of k texts that contain a correct one.
 
     Raises:
-        UserError: k is more than there are texts.
+        UserError: k is more than the number of texts.
 
     Example:
         >>> estimate(5, 2, 2)  # 1 − 3/10
@@ -53,8 +53,8 @@ def estimate(texts: int, correct: int, k: int) -> float:
     """
     if not 1 <= k <= texts:
         raise UserError(
-            f"pass@{k} needs at least {k} texts a sample, and there are {texts}",
-            hint=f"ask the task for `samples={k}` or more (with a temperature), or for a smaller k",
+            f"pass@{k} needs at least {k} texts per sample, and there are {texts}",
+            hint=f"set `samples={k}` or more in the task (with a temperature), or a smaller k",
         )
     return 1 - math.comb(texts - correct, k) / math.comb(texts, k)
 
@@ -63,11 +63,9 @@ def _score(k: int) -> Callable[[Output, Generate], float]:
     def score(output: Output, sample: Generate) -> float:
         meta = expect(Generate, sample, f"pass@{k}").meta
         if not isinstance(meta.get("after"), str) or not isinstance(meta.get("before", ""), str):
-            raise UserError(
-                f"metric `pass@{k}` needs `meta` with the text `after`, which a sample does not have",
-                hint='for example `meta={"before": prompt, "after": "\\n" + tests}`: what stands around the text to be run',
-            )
-        estimate(len(output.texts), 0, k)  # too few texts are said before anything is run
+            example = 'for example `meta={"before": prompt, "after": "\\n" + tests}`: code around the generated text'
+            raise missing_meta(f"pass@{k}", "the text `after`", hint=example)
+        estimate(len(output.texts), 0, k)  # raises an error for too few texts before a program runs
         before, after = meta.get("before", ""), meta["after"]
         return estimate(len(output.texts), sum(_works(before + text + after) for text in output.texts), k)
 

@@ -1,7 +1,8 @@
-"""How much a model repeats itself: over all the texts that it wrote, not within one.
+"""Diversity: how much a model repeats itself over all its texts (not within one text).
 
-Both kinds look at the whole set at once, so they depend on how many texts there are: compare them between variants on the same
-samples, never between tasks. Words are runs of letters and digits in lower case, a CJK character or a sign is one.
+The metrics are computed on the whole set, so they depend on the number of texts: compare them between variants on the
+same samples, never between tasks. A word is a run of letters and digits in lower case, a CJK character, or a
+punctuation mark.
 
     >>> distinct_1.whole([["a cat sat"], ["a dog sat"]]), round(self_bleu.whole([["a cat sat down"], ["a cat sat up"]]), 3)
     (0.6666666666666666, 0.398)
@@ -25,7 +26,7 @@ from harness.metrics.kinds import expect
 Ngram = tuple[str, ...]
 
 MOST_TEXTS = 1000
-"""Self-BLEU looks at no more: it grows with the number of texts, and so does its time."""
+"""Maximum number of texts for self-BLEU: its value and its time grow with the number of texts."""
 _WORD = re.compile(r"\w+|[^\w\s]")
 _ORDERS = (1, 2, 3, 4)
 _EPSILON = 0.1
@@ -53,10 +54,10 @@ def _distinct(order: int) -> Callable[[Sequence[list[str]]], float]:
 
 
 def _self_bleu(gathered: Sequence[list[str]]) -> float:
-    """The mean of each text's BLEU with all other texts as its references; NaN for fewer than two texts with words.
+    """Returns the mean BLEU of each text with all other texts as references; NaN for fewer than two texts with words.
 
-    All texts are scored in one pass: of each n-gram, the highest count of any text and the runner-up's are kept, so that the
-    references' count is known for every text without looking at them again.
+    All texts are scored in one pass: for each n-gram, the two highest counts of any text are stored, so that the
+    references' count is known for every text without another pass.
     """
     texts = [words for text in _chosen(gathered) if (words := _words(text))]
     if len(texts) < 2:
@@ -80,8 +81,8 @@ def _self_bleu(gathered: Sequence[list[str]]) -> float:
             )
             for order in orders
         ]
-        written = [max(order.total(), 1) for order in orders]
-        scores.append(_bleu(matched, written, len(words), _closest(lengths, len(words))))
+        totals = [max(order.total(), 1) for order in orders]
+        scores.append(_bleu(matched, totals, len(words), _closest(lengths, len(words))))
     return math.fsum(scores) / len(scores)
 
 
@@ -91,24 +92,24 @@ def _with(
     return ((count, highest[ngram]) for ngram, count in order.items())
 
 
-def _bleu(matched: Sequence[int], written: Sequence[int], length: int, target_length: int) -> float:
-    """Sentence BLEU-4 of which an n without a match counts as a tenth of one (Chen & Cherry 2014, method 1)."""
+def _bleu(matched: Sequence[int], totals: Sequence[int], length: int, target_length: int) -> float:
+    """Returns sentence BLEU-4; an n without a match counts as 0.1 matches (Chen & Cherry 2014, method 1)."""
     if not matched[0]:
         return 0.0
-    logarithms = [math.log((right or _EPSILON) / total) for right, total in zip(matched, written, strict=True)]
+    logarithms = [math.log((right or _EPSILON) / total) for right, total in zip(matched, totals, strict=True)]
     brevity = 1.0 if length > target_length else math.exp(1 - target_length / length)
     return brevity * math.exp(math.fsum(logarithms) / len(_ORDERS))
 
 
 def _closest(lengths: Sequence[int], length: int) -> int:
-    """Of the other texts' lengths the nearest to this one's, the shorter of two."""
+    """Returns the nearest length among the other texts; the shorter of two equally near ones."""
     at = bisect_left(lengths, length)
     others = [*lengths[max(at - 1, 0) : at], *lengths[at + 1 : at + 2]]
     return min(others, key=lambda other: (abs(other - length), other))
 
 
 def _chosen(gathered: Sequence[list[str]]) -> list[str]:
-    """All texts, or of more than `MOST_TEXTS` those with the lowest hash: the same ones, whatever their order."""
+    """Returns all texts or, if more than `MOST_TEXTS`, those with the lowest hash: independent of their order."""
     texts = [text for sample in gathered for text in sample]
     if len(texts) <= MOST_TEXTS:
         return texts
@@ -125,15 +126,15 @@ def _ngrams(words: Sequence[str], order: int) -> list[Ngram]:
 
 
 distinct_1 = Metric("distinct_1", gather=_texts("distinct_1"), whole=_distinct(1), bounds=(0, 1))
-"""0–1. Different words among all words of all texts (Li et al., NAACL 2016). It falls as texts grow longer or more."""
+"""0–1. Distinct words / all words, over all texts (Li et al., NAACL 2016). It decreases with longer or more texts."""
 
 distinct_2 = Metric("distinct_2", gather=_texts("distinct_2"), whole=_distinct(2), bounds=(0, 1))
 """0–1. As `distinct_1`, with pairs of neighbouring words."""
 
 distinct_3 = Metric("distinct_3", gather=_texts("distinct_3"), whole=_distinct(3), bounds=(0, 1))
-"""0–1. As `distinct_1`, with three neighbouring words."""
+"""0–1. As `distinct_1`, with triples of neighbouring words."""
 
 self_bleu = Metric("self_bleu", gather=_texts("self_bleu"), whole=_self_bleu, higher_is_better=False, bounds=(0, 1))
-"""0–1. The mean BLEU-4 of each text with all other texts as references (Zhu et al., SIGIR 2018); 1: all texts are the same. Texts
-without words are left out; of more than 1,000 texts, the 1,000 with the lowest hash are taken, and the interval is then too
-wide rather than too narrow."""
+"""0–1. The mean BLEU-4 of each text with all other texts as references (Zhu et al., SIGIR 2018); 1: all texts are the
+same. Texts without words are ignored. Of more than 1,000 texts, the 1,000 with the lowest hash are used; the interval
+is then too wide rather than too narrow."""

@@ -1,4 +1,4 @@
-"""Whether a source entails a summary, as a classifier trained on natural language inference judges it.
+"""Entailment: whether a source entails a summary, according to a natural language inference classifier.
 
 >>> entailment_by("cross-encoder/nli-deberta-v3-base").name
 'entailment'
@@ -13,42 +13,38 @@ from typing import Any
 from harness.api import Generate, Metric, Output, Stats
 from harness.metrics.entailment_model import judge
 from harness.metrics.facts import source_of
-from harness.metrics.kinds import expect
+from harness.metrics.kinds import expect, mean_of_sums
 from harness.metrics.sentences import sentences
 
 PASSAGE_CHARACTERS = 1000
-"""A premise holds whole sentences up to this length, or one longer sentence: some 250 tokens, which any classifier takes."""
+"""Maximum length of a premise, unless it is one sentence: about 250 tokens, which every classifier accepts."""
 
 
 def entailment_by(model: str) -> Metric:
-    """A metric: 0–1, the mean over all summaries' sentences of how likely the source entails them.
+    """Makes a metric, 0–1: the mean probability that the source entails a sentence of a summary.
 
-    A sentence counts with the passage of the source that entails it most (SummaC-ZS, Laban et al., TACL 2022, with passages for
-    sentences). The model runs on the CPU, in a process of its own, and is loaded when the first summary is scored.
+    The score of a sentence is the highest one of any passage of the source (SummaC-ZS, Laban et al., TACL 2022, with
+    passages instead of sentences). The model runs on the CPU in its own process, and is loaded when the first summary
+    is scored.
 
     Args:
-        model: A sequence classifier with a class named `entailment…`, or with one class: a folder, or its name on the Hub.
+        model: A folder or Hub name of a sequence classifier with a class named `entailment…`, or with a single class.
     """
 
     def stats(output: Output, sample: Any) -> Stats:
         source = source_of(expect(Generate, sample, "entailment"), "entailment")
-        said, premises = split(output.texts[0]), passages(source)
-        if not said or not premises:
-            return 0.0, float(len(said))
-        scores = judge(model).entailment([(premise, sentence) for sentence in said for premise in premises])
+        claims, premises = split(output.texts[0]), passages(source)
+        if not claims or not premises:
+            return 0.0, float(len(claims))
+        scores = judge(model).entailment([(premise, claim) for claim in claims for premise in premises])
         best = [max(scores[at : at + len(premises)]) for at in range(0, len(scores), len(premises))]
-        return math.fsum(best), float(len(said))
+        return math.fsum(best), float(len(claims))
 
-    return Metric("entailment", stats=stats, value=_mean)
-
-
-def _mean(stats: Stats) -> float:
-    total, count = stats
-    return total / count if count else math.nan
+    return Metric("entailment", stats=stats, value=mean_of_sums)
 
 
 def split(text: str) -> list[str]:
-    """Sentences, of Chinese and Japanese too; a line's end ends one.
+    """Splits a text into sentences, also in Chinese and Japanese; a line end also ends a sentence.
 
     Example:
         >>> split("It rained. 他走了。她没走。")
@@ -59,7 +55,7 @@ def split(text: str) -> list[str]:
 
 
 def passages(text: str) -> list[str]:
-    """Neighbouring sentences, together as long as a premise may be."""
+    """Joins neighbouring sentences up to the maximum length of a premise."""
     found: list[str] = []
     for sentence in split(text):
         if found and len(found[-1]) + len(sentence) < PASSAGE_CHARACTERS:

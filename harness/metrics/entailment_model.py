@@ -25,7 +25,7 @@ Pair = tuple[str, str]
 _BATCH = 16
 
 
-class Judge:
+class EntailmentModel:
     """The parent's end of the child.
 
     Args:
@@ -51,9 +51,9 @@ class Judge:
 
 
 @functools.cache
-def judge(model: str) -> Judge:
+def judge(model: str) -> EntailmentModel:
     """The judge of that name: one process a model, however many metrics ask it."""
-    return Judge(model)
+    return EntailmentModel(model)
 
 
 def main(model: str) -> None:

@@ -1,13 +1,14 @@
-"""Whether a summary says only what its source says, as far as names, numbers and dates show it.
+"""Consistency: whether the source supports the names, numbers and dates in a summary.
 
-Facts are read off the text by rule, without a model: numbers (digits, words from two to twenty, Chinese numerals, `1,000` = `1000`), months
-and weekdays (so `5 March 2020`, `2020-03-05` and `2020年3月5日` are three equal facts), and names: capitalised words within a sentence
-(at its start only where they go on, or are capitalised within a sentence elsewhere), and, in Chinese and Japanese, what stands in
-quotes or title marks, katakana, and Han characters before a title, a verb of saying, or the ending of a place or body. A name is
-supported where all its words are in the source, or its initials are.
+Rules find the facts, without a model. Facts are numbers (digits, words from two to twenty, Chinese numerals, `1,000` =
+`1000`), months and weekdays (so `5 March 2020`, `2020-03-05` and `2020年3月5日` are the same three facts), and names.
+Names are capitalised words within a sentence (at its start only if more capitalised words follow, or if the word is
+capitalised within a sentence elsewhere). In Chinese and Japanese, names are text in quotes or title marks, katakana,
+and Han characters before a title, a verb of speech, or the ending of a place or an organisation. A name is supported if
+the source has all its words, or its initials.
 
-What it does not see: relations (who did what), invented facts without names or numbers, names it does not recognise; and German
-nouns count as names. A text without facts is not judged. With a model, see `entailment_by`.
+Not detected: relations (who did what), invented facts without names or numbers, and names that the rules do not find.
+German nouns count as names. A text without facts is not scored. `entailment_by` uses a model instead.
 
     >>> sorted(facts("On 5 March 2020 Dr. Ana Diaz paid $1,200."))
     ['month 3', 'name ana diaz', 'number 1200', 'number 2020', 'number 5']
@@ -16,7 +17,6 @@ nouns count as names. A text without facts is not judged. With a model, see `ent
 from __future__ import annotations
 
 import itertools
-import math
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -24,9 +24,8 @@ from functools import lru_cache
 from typing import Any
 
 from harness.api import Generate, Metric, Output, Stats
-from harness.errors import UserError
 from harness.metrics.cjk import space_out
-from harness.metrics.kinds import expect
+from harness.metrics.kinds import expect, mean_of_sums, missing_meta
 
 _MONTHS = "january february march april may june july august september october november december"
 _WEEKDAYS = "monday tuesday wednesday thursday friday saturday sunday"
@@ -42,22 +41,23 @@ _CALENDAR = {
     **{day[:3]: f"weekday {n}" for n, day in enumerate(_WEEKDAYS.split(), 1)},
 }
 _AMBIGUOUS = {"may", "march", "mar", "sun", "sat", "wed", "mon"}
-"""Calendar words that are other words too: they count when capitalised."""
+"""Calendar words with another meaning: they count only if capitalised."""
 _HAN_DIGITS = {character: value for value, character in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
 _HAN_UNITS = {"十": 10, "百": 100, "千": 1000}
 _HAN_NUMBER = r"[零〇一二两三四五六七八九十百千]{1,12}"
 _TITLES = {"mr", "mrs", "ms", "miss", "dr", "prof", "sir", "the", "a", "an", "i"}
-"""Capitalised words that name nobody by themselves."""
+"""Capitalised words that are not a name without further words."""
 _LINKS = {"of", "de", "la", "van", "von", "der", "den", "al", "bin", "du", "da", "di", "&"}
-"""Words in lower case that a name may hold within."""
+"""Words in lower case that can be inside a name."""
 
 _STARTERS = (
     "a after all although an and as at because before both but by during every first for from he her here his how if in into"
     " it its later many most my no now on one only or our she since so some that the their then there these they this those"
     " though three to two under until we what when where which while who why will with yesterday you your"
 )
-"""Words that begin a sentence and are no part of the name after them."""
+"""Words that begin a sentence and are not part of the name after them."""
 
+_ISO_DATE = re.compile(r"(?<!\d)(\d{4})-(\d{2})-(\d{2})(?!\d)")
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})+(?:\.\d+)?(?!\w)|(?<![^\W\d_])\d+(?:\.\d+)?")
 _HAN_COUNTED = re.compile(
     rf"({_HAN_NUMBER})(?=[年月日号时点分岁个名人位次家万亿元块天周星倍第层米吨公])|(?<=第)({_HAN_NUMBER})|星期([一二三四五六日天])"
@@ -74,11 +74,11 @@ _HAN_PLACE = re.compile(r"([\u4e00-\u9fff]{2})(?=大学|公司|银行|医院|集
 
 
 def facts(text: str, *, beside: str = "") -> frozenset[str]:
-    """The names, numbers and dates of a text, each as `kind value`.
+    """Returns the names, numbers and dates of a text, each as `kind value`.
 
     Args:
         text: Any text.
-        beside: Another text that may show which words at the start of a sentence are names.
+        beside: Another text, which can show that a word at the start of a sentence is a name.
 
     Example:
         >>> sorted(facts("2020年3月5日，王小明先生说有三个人。"))
@@ -90,7 +90,7 @@ def facts(text: str, *, beside: str = "") -> frozenset[str]:
 
 
 def supported(text: str, source: str) -> tuple[int, int]:
-    """How many of a text's facts its source supports, and how many there are.
+    """Counts the facts of a text that its source supports, and all facts of the text.
 
     Example:
         >>> supported("Ana paid 30 euros to Bob in Rome.", "On Monday Ana met Bob. Ana had 30 euros.")
@@ -116,14 +116,14 @@ def _is_supported(
         return True
     if len(parts) > 1 and "".join(part[0] for part in parts) in words:
         return True
-    return any(ord(character) > 0x2E7F for character in value) and value in source.lower()
+    return _has_east_asian(value) and value in source.lower()
 
 
 def _numbers(text: str) -> Iterator[str]:
     text = unicodedata.normalize("NFKC", text)
-    for match in re.finditer(r"(?<!\d)(\d{4})-(\d{2})-(\d{2})(?!\d)", text):
+    for match in _ISO_DATE.finditer(text):
         yield f"month {int(match[2])}"
-    text = re.sub(r"(?<!\d)(\d{4})-(\d{2})-(\d{2})(?!\d)", r"\1 , \3", text)
+    text = _ISO_DATE.sub(r"\1 , \3", text)
     for match in re.finditer(r"(\d{1,2})月", text):
         yield f"month {int(match[1])}"
     text = re.sub(r"\d{1,2}月", " ", text)
@@ -138,7 +138,7 @@ def _numbers(text: str) -> Iterator[str]:
             continue
         value = _han_number(match[1] or match[2])
         following = text[match.end() : match.end() + 1]
-        if match[1] == "一" and following not in "年月日号":  # 一个 is an article
+        if match[1] == "一" and following not in "年月日号":  # 一个 means "a"
             continue
         month = match[1] and following == "月"
         yield f"month {value}" if month else f"number {value}"
@@ -171,13 +171,13 @@ def _calendar(text: str) -> Iterator[str]:
 
 
 def _names(text: str, beside: str) -> set[str]:
-    """Spans of capitalised words, in lower case."""
+    """Returns the names of a text, in lower case."""
     proper = _capitalised_within(text) | _capitalised_within(beside)
     return {" ".join(word.lower() for word in span) for span in _spans(text, proper)}
 
 
 def _spans(text: str, proper: frozenset[str]) -> Iterator[list[str]]:
-    """Names of a text, word by word; `proper` are the words that are names where a sentence begins too."""
+    """Yields the names of a text as lists of words; a word in `proper` is a name at the start of a sentence too."""
     span: list[str] = []
     starts, is_name = True, False
     for word in [*_tokens(text), "."]:
@@ -193,7 +193,7 @@ def _spans(text: str, proper: frozenset[str]) -> Iterator[list[str]]:
 
 
 def _name_of(span: list[str], is_name: bool) -> Iterator[list[str]]:
-    """What of some capitalised words is a name: not the links after it, a title, or a sentence's plain first word."""
+    """Yields the name in a span of capitalised words, without links after it, a title, or a sentence's first word."""
     while span and span[-1] in _LINKS:
         span.pop()
     if not is_name and (len(span) == 1 or (span[:1] and span[0].lower() in _STARTERS.split())):
@@ -205,7 +205,7 @@ def _name_of(span: list[str], is_name: bool) -> Iterator[list[str]]:
 
 @lru_cache(maxsize=4096)
 def _capitalised_within(text: str) -> frozenset[str]:
-    """Words with a capital that no sentence begins with, in lower case."""
+    """Returns the capitalised words that are not at the start of a sentence, in lower case."""
     found, starts = set(), True
     for word in _tokens(text):
         if not starts and _is_capitalised(word):
@@ -216,7 +216,7 @@ def _capitalised_within(text: str) -> frozenset[str]:
 
 @lru_cache(maxsize=4096)
 def _vocabulary(source: str) -> tuple[frozenset[str], frozenset[str]]:
-    """All words of a source in lower case, and the initials of its names."""
+    """Returns all words of a source in lower case, and the initials of its names."""
     spans = _spans(source, _capitalised_within(source))
     initials = {"".join(word[0].lower() for word in span if word not in _LINKS) for span in spans if len(span) > 1}
     lower = [word.lower() for word in _tokens(source)]
@@ -225,7 +225,7 @@ def _vocabulary(source: str) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _tokens(text: str) -> list[str]:
-    text = re.sub(r"\b([A-Z][a-z]{0,3})\.(?=\s)", r"\1", text)  # Mr. and St. end no sentence
+    text = re.sub(r"\b([A-Z][a-z]{0,3})\.(?=\s)", r"\1", text)  # Mr. and St. do not end a sentence
     return [re.sub(r"['’]s?$", "", word) or word for word in _WORDS.findall(space_out(text))]
 
 
@@ -237,8 +237,13 @@ def _han_names(text: str) -> Iterator[str]:
     for pattern in (_QUOTED, _KATAKANA, _HAN_NAME, _HAN_PLACE):
         for match in pattern.finditer(text):
             found = next(part for part in (*match.groups(), match[0]) if part)
-            if any(ord(character) > 0x2E7F for character in found):
+            if _has_east_asian(found):
                 yield f"name {found.lower()}"
+
+
+def _has_east_asian(text: str) -> bool:
+    """Whether a character is above U+2E7F, where the scripts of East Asia begin."""
+    return any(ord(character) > 0x2E7F for character in text)
 
 
 def _stats(output: Output, sample: Any) -> Stats:
@@ -246,25 +251,18 @@ def _stats(output: Output, sample: Any) -> Stats:
 
 
 def source_of(sample: Generate, metric: str) -> str:
-    """What a summary was made from.
+    """Returns the text that a summary is about, `meta["source"]`.
 
     Raises:
-        UserError: The sample does not say.
+        UserError: The sample has no such text.
     """
     source = sample.meta.get("source")
     if not isinstance(source, str):
-        raise UserError(
-            f"metric `{metric}` needs `meta` with the text that was summed up as `source`, which a sample does not have",
-            hint='for example `Generate(…, meta={"source": row["document"]})`',
-        )
+        example = 'for example `Generate(…, meta={"source": row["document"]})`'
+        raise missing_meta(metric, "the summarized text as `source`", hint=example)
     return source
 
 
-def _value(stats: Stats) -> float:
-    found, claimed = stats
-    return found / claimed if claimed else math.nan
-
-
-consistency = Metric("consistency", stats=_stats, value=_value)
-"""0–1. Names, numbers and dates of all texts that the texts' sources (`meta["source"]`) hold too, among all of them. It says
-nothing of what was left out, nor of who did what to whom: read it beside ROUGE."""
+consistency = Metric("consistency", stats=_stats, value=mean_of_sums)
+"""0–1. Share of the names, numbers and dates in all texts that the sources (`meta["source"]`) also contain. It does not
+measure omissions or relations (who did what): use it together with ROUGE."""

@@ -1,9 +1,9 @@
-r"""Whether a text calls the right function with the right arguments, written as JSON.
+r"""Function calls: whether a text calls the right function with the right arguments, as JSON.
 
-A call is an object `{"name": …, "arguments": {…}}`. The first one in the text counts, whatever stands around it (words, a code
-fence, other JSON around it); it must itself be JSON to the letter: double quotes, no trailing comma, no NaN, no key twice. Arguments are
-compared as values: the order of keys does not matter, 6 is 6.0 and not "6" and not true, and an argument given its default value
-(`meta["defaults"]`) counts as left out.
+A call is an object `{"name": …, "arguments": {…}}`. The first call in the text counts; anything around it is ignored
+(words, a code fence, other JSON). The call must be strict JSON: double quotes, no trailing comma, no NaN, no duplicate
+key. Arguments are compared as values: the order of keys does not matter, 6 equals 6.0 but not "6" or true, and an
+argument with its default value (`meta["defaults"]`) equals a missing one.
 
 >>> from harness.api import Generate, Output
 >>> sample = Generate("Wake me at 6:30.", '{"name": "set_alarm", "arguments": {"hour": 6, "minute": 30}}')
@@ -21,21 +21,21 @@ from typing import Any, NamedTuple
 
 from harness.api import Generate, Metric, Output
 from harness.errors import UserError
-from harness.metrics.kinds import expect
+from harness.metrics.kinds import expect, targets_of
 
 _START = re.compile(r'\{\s*"(?:name|arguments)"\s*:')
 
 
 class Call(NamedTuple):
-    """A function and what it is given."""
+    """A function's name and its arguments."""
 
     name: str
     arguments: dict[str, Any]
 
 
 def read_call(text: str) -> Call | None:
-    """The first call in a text; None where there is none."""
-    decoder = json.JSONDecoder(object_pairs_hook=_without_twins, parse_constant=_refuse)
+    """Returns the first call in a text, or None."""
+    decoder = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_refuse)
     for match in _START.finditer(text):
         try:
             value, _ = decoder.raw_decode(text, match.start())
@@ -47,19 +47,19 @@ def read_call(text: str) -> Call | None:
     return None
 
 
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("duplicate key")
     return found
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two JSON values are equal: numbers by value, and truth values are no numbers."""
+    """Whether two JSON values are equal: numbers by value; booleans are not numbers."""
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     if isinstance(a, dict) and isinstance(b, dict):
@@ -70,14 +70,14 @@ def same(a: Any, b: Any) -> bool:
 
 
 def _calls(metric: str, output: Output, sample: Any) -> tuple[Call | None, Call, Mapping[str, Any]]:
-    asked = expect(Generate, sample, metric)
-    wanted = read_call(asked.target if isinstance(asked.target, str) else asked.target[0])
+    request = expect(Generate, sample, metric)
+    wanted = read_call(targets_of(request)[0])
     if wanted is None:
         raise UserError(
-            f"metric `{metric}`: the target of a sample is no call: {str(asked.target)[:60]!r}",
+            f"metric `{metric}`: the target of a sample is not a call: {str(request.target)[:60]!r}",
             hint='a target is `{"name": "set_alarm", "arguments": {"hour": 6}}`',
         )
-    return read_call(output.texts[0]), wanted, asked.meta.get("defaults", {})
+    return read_call(output.texts[0]), wanted, request.meta.get("defaults", {})
 
 
 def _scored(metric: str, *, by_name: bool, by_arguments: bool) -> Callable[[Output, Any], float]:
@@ -91,10 +91,10 @@ def _scored(metric: str, *, by_name: bool, by_arguments: bool) -> Callable[[Outp
 
 
 call = Metric("call", score=_scored("call", by_name=True, by_arguments=True))
-"""0–1. The first function call in the text, as JSON, is the target's: its name and all of its arguments."""
+"""0–1. The first function call in the text, as JSON, equals the target: name and all arguments."""
 
 function = Metric("function", score=_scored("function", by_name=True, by_arguments=False))
 """0–1. The first function call in the text, as JSON, names the target's function."""
 
 arguments = Metric("arguments", score=_scored("arguments", by_name=False, by_arguments=True))
-"""0–1. The first function call in the text, as JSON, has the target's arguments, whatever function it names."""
+"""0–1. The first function call in the text, as JSON, has the target's arguments; its function can be another one."""

@@ -1,16 +1,16 @@
 r"""IFEval: instructions whose following a program can check (Zhou et al., 2023, arXiv 2311.07911).
 
-25 kinds of instruction, each a function from the response and the instruction's parameters to a verdict, with the rules of
-lm-evaluation-harness's `ifeval`. A sample's `meta` holds the dataset's `instruction_id_list` and `kwargs`.
+There are 25 kinds of instruction. Each is a function from the response and the instruction's parameters to a verdict,
+with the rules of lm-evaluation-harness's `ifeval`. A sample's `meta` has the dataset's `instruction_id_list` and
+`kwargs`.
 
     >>> followed("No commas here.", "punctuation:no_comma", {})
     True
     >>> followed_loosely("Sure, here it is:\nNo commas here.", "punctuation:no_comma", {})
     True
 
-Sentences are counted by nltk's Punkt (see `harness.metrics.sentences`), languages are told by langdetect with a fixed seed.
-Where lm-evaluation-harness fills in a random parameter, because the dataset's is 0 or a letter outside a–z, the parameter counts
-as it stands.
+nltk's Punkt counts sentences (see `harness.metrics.sentences`); langdetect with a fixed seed detects languages. If the
+dataset's parameter is 0 or a letter outside a–z, lm-evaluation-harness uses a random one; here the dataset's is used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from harness.api import Generate, Metric, Output, Stats
 from harness.errors import UserError, did_you_mean
-from harness.metrics.kinds import expect
+from harness.metrics.kinds import expect, mean_of_sums, missing_meta
 from harness.metrics.language import language_of
 from harness.metrics.sentences import sentences, words
 
@@ -34,7 +34,7 @@ def followed(response: str, instruction: str, parameters: Mapping[str, Any]) -> 
     """Whether a response follows one instruction; an empty response follows none.
 
     Args:
-        response: What the model wrote.
+        response: The model's text.
         instruction: For example `length_constraints:number_words`.
         parameters: For example `{"num_words": 100, "relation": "at least"}`; entries that are None count as missing.
 
@@ -48,7 +48,7 @@ def followed(response: str, instruction: str, parameters: Mapping[str, Any]) -> 
 
 
 def followed_loosely(response: str, instruction: str, parameters: Mapping[str, Any]) -> bool:
-    """Whether the response follows the instruction without its asterisks, its first line or its last line, or as it is.
+    """Whether the response, or a version without asterisks, first line or last line, follows the instruction.
 
     Raises:
         UserError: As `followed`.
@@ -63,7 +63,7 @@ def _versions(response: str) -> Iterator[str]:
 
 
 class _Parameters(dict[str, Any]):
-    """An instruction's parameters; a missing one is named."""
+    """An instruction's parameters; a missing one raises an error with its name."""
 
     def __init__(self, instruction: str, given: Mapping[str, Any]) -> None:
         super().__init__((key, value) for key, value in given.items() if value is not None)
@@ -80,7 +80,7 @@ def _in_relation(count: int, relation: str, threshold: int) -> bool:
 
 
 def _regex(pattern: str) -> str:
-    """Keywords are regular expressions in the reference; one that is none stands for itself."""
+    """Returns a keyword as a regular expression, as in the reference; an invalid expression is taken literally."""
     try:
         re.compile(pattern)
     except re.error:
@@ -114,7 +114,7 @@ def _capital_words(text: str, given: Mapping[str, Any]) -> bool:
     return _in_relation(count, given["capital_relation"], given["capital_frequency"])
 
 
-# Language and case: a text whose language cannot be told passes
+# Language and case: a text of unknown language passes
 
 
 def _language(text: str, given: Mapping[str, Any]) -> bool:
@@ -141,13 +141,13 @@ def _number_sentences(text: str, given: Mapping[str, Any]) -> bool:
 
 
 def _number_paragraphs(text: str, given: Mapping[str, Any]) -> bool:
-    """Paragraphs stand between `***`; only the first and the last may be empty, and do not count then."""
+    """Checks the number of paragraphs between `***`; only the first and last may be empty, and then do not count."""
     paragraphs = [part.strip() for part in re.split(r"\s?\*\*\*\s?", text)]
     return all(paragraphs[1:-1]) and sum(map(bool, paragraphs)) == given["num_paragraphs"]
 
 
 def _nth_paragraph_first_word(text: str, given: Mapping[str, Any]) -> bool:
-    """Paragraphs stand between empty lines. Blank ones do not count, but take a place."""
+    """Checks a paragraph's first word and the number of paragraphs; blank ones are not counted, but have a position."""
     paragraphs = [part.strip() for part in text.split("\n\n")]
     count, nth = sum(map(bool, paragraphs)), given["nth_paragraph"]
     if not 1 <= nth <= count or not paragraphs[nth - 1]:
@@ -157,7 +157,7 @@ def _nth_paragraph_first_word(text: str, given: Mapping[str, Any]) -> bool:
     return bool(count == given["num_paragraphs"] and first == given["first_word"].lower())
 
 
-# What can be found in the text
+# Contents and format
 
 
 def _placeholders(text: str, given: Mapping[str, Any]) -> bool:
@@ -177,7 +177,7 @@ def _bullets(text: str, given: Mapping[str, Any]) -> bool:
 
 
 def _highlights(text: str, given: Mapping[str, Any]) -> bool:
-    """`*this*` and `**this**`; the latter can count twice, as the reference counts it."""
+    """Counts `*this*` and `**this**`; the latter can count twice, as in the reference."""
     single = [found for found in re.findall(r"\*[^\n\*]*\*", text) if found.strip("*").strip()]
     double = [found for found in re.findall(r"\*\*([^\n\*]*)\*\*", text) if found.strip()]
     return len(single) + len(double) >= int(given["num_highlights"])
@@ -208,7 +208,7 @@ def _title(text: str, given: Mapping[str, Any]) -> bool:
 
 
 def _two_responses(text: str, given: Mapping[str, Any]) -> bool:
-    """Two different ones on both sides of `******`; empty parts only at the ends."""
+    """Checks for two different responses separated by `******`; only the first and last part may be empty."""
     parts = [part.strip() for part in text.split("******")]
     responses = [part for part in parts if part]
     return all(parts[1:-1]) and len(responses) == 2 and responses[0] != responses[1]
@@ -264,10 +264,8 @@ CHECKS: Final[Mapping[str, Check]] = {
 def _verdicts(metric: str, judge: Judge, output: Output, sample: Any) -> list[bool]:
     meta = expect(Generate, sample, metric).meta
     if not meta.get("instruction_id_list") or len(meta["instruction_id_list"]) != len(meta.get("kwargs") or ()):
-        raise UserError(
-            f"metric `{metric}` needs `meta` with `instruction_id_list` and as many `kwargs`, which a sample does not have",
-            hint='for example `meta={"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}`',
-        )
+        example = 'for example `meta={"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}`'
+        raise missing_meta(metric, "`instruction_id_list` and as many `kwargs`", hint=example)
     pairs = zip(meta["instruction_id_list"], meta["kwargs"], strict=True)
     return [judge(output.texts[0], instruction, parameters) for instruction, parameters in pairs]
 
@@ -284,19 +282,15 @@ def _instructions(metric: str, judge: Judge) -> Callable[[Output, Any], Stats]:
     return stats
 
 
-def _share(stats: Stats) -> float:
-    return stats[0] / stats[1]
-
-
 prompt_strict = Metric("prompt_strict", score=_prompt("prompt_strict", followed))
-"""0–1. IFEval: prompts whose every instruction is followed; `prompt_level_strict_acc` of lm-evaluation-harness."""
+"""0–1. IFEval: share of prompts with all instructions followed; `prompt_level_strict_acc` of lm-evaluation-harness."""
 
-inst_strict = Metric("inst_strict", stats=_instructions("inst_strict", followed), value=_share)
-"""0–1. IFEval: instructions that are followed, over all prompts; `inst_level_strict_acc` of lm-evaluation-harness."""
+inst_strict = Metric("inst_strict", stats=_instructions("inst_strict", followed), value=mean_of_sums)
+"""0–1. IFEval: share of instructions followed, over all prompts; `inst_level_strict_acc` of lm-evaluation-harness."""
 
 prompt_loose = Metric("prompt_loose", score=_prompt("prompt_loose", followed_loosely))
-"""0–1. IFEval: as `prompt_strict`, a verdict being the best over eight versions of the response: with and without its first line,
-its last line and its asterisks; `prompt_level_loose_acc` of lm-evaluation-harness."""
+"""0–1. IFEval: as `prompt_strict`, with the best verdict over eight versions of the response: with and without its
+first line, its last line and its asterisks; `prompt_level_loose_acc` of lm-evaluation-harness."""
 
-inst_loose = Metric("inst_loose", stats=_instructions("inst_loose", followed_loosely), value=_share)
-"""0–1. IFEval: as `inst_strict`, over the versions of `prompt_loose`; `inst_level_loose_acc` of lm-evaluation-harness."""
+inst_loose = Metric("inst_loose", stats=_instructions("inst_loose", followed_loosely), value=mean_of_sums)
+"""0–1. IFEval: as `inst_strict`, on the versions of `prompt_loose`; `inst_level_loose_acc` in lm-evaluation-harness."""

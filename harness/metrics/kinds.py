@@ -1,23 +1,52 @@
-"""The check that a metric is given the kind of sample that it can score."""
+"""Helpers that several metrics share: checks of a sample, its targets, a mean computed from sums."""
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeVar
 
+from harness.api import Generate, Stats
 from harness.errors import UserError
 
 Kind = TypeVar("Kind")
 
 
 def expect(kind: type[Kind], sample: Any, metric: str) -> Kind:
-    """The sample, if it is of this kind.
+    """Returns the sample if it has the type that the metric scores.
 
     Raises:
-        UserError: It is another kind; says which metric asked.
+        UserError: The sample has another type; the message names the metric.
     """
     if not isinstance(sample, kind):
         raise UserError(
             f"metric `{metric}` scores {kind.__name__} samples, and this task makes {type(sample).__name__} samples",
-            hint="change the task's `metrics`, or what its `sample` function returns",
+            hint="change the task's `metrics`, or the type that its `sample` function returns",
         )
     return sample
+
+
+def missing_meta(metric: str, needed: str, hint: str) -> UserError:
+    """Makes the error for a sample whose `meta` lacks an entry that the metric needs.
+
+    Args:
+        metric: Name of the metric.
+        needed: The missing entry, as the end of "needs `meta` with".
+        hint: An example.
+    """
+    return UserError(f"metric `{metric}` needs `meta` with {needed}, which a sample does not have", hint=hint)
+
+
+def targets_of(sample: Generate) -> list[str]:
+    """Returns the targets of a sample, one or several, as a list."""
+    return [sample.target] if isinstance(sample.target, str) else list(sample.target)
+
+
+def mean_of_sums(sums: Stats) -> float:
+    """Divides a sum by a count; NaN for a count of 0.
+
+    Example:
+        >>> mean_of_sums((3.0, 4.0))
+        0.75
+    """
+    total, count = sums
+    return total / count if count else math.nan

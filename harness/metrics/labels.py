@@ -1,13 +1,14 @@
-"""Metrics of classification beside accuracy: macro precision, recall and F1, MCC, AUC.
+"""Classification metrics besides accuracy: macro precision, recall and F1, MCC, AUC.
 
-The samples are `Choose` with the same labels as choices, the likeliest being the prediction; values are scikit-learn's.
-For few labels what is kept of a sample is 3k counts, which sum up to what these metrics need of a confusion matrix; for
-many, `label_metrics` gives the same metrics from pairs of answer and prediction.
+The samples are `Choose` with the same labels as choices; the likeliest is the prediction. The values are
+scikit-learn's. For a small number k of labels, 3k counts per sample are stored; their sums are the parts of the
+confusion matrix that these metrics need. For many labels, `label_metrics` computes the same metrics from pairs of
+answer and prediction.
 
     >>> from harness.api import Choose, Output
     >>> sample = Choose("A fine film.", ["bad", "good"], answer=1)
     >>> counts = macro_f1.measure(Output(loglikelihoods=(-4.5, -1.2)), sample)
-    >>> counts, macro_f1.value(counts)  # of each label: found, predicted, wanted
+    >>> counts, macro_f1.value(counts)  # per label: found, predicted, wanted
     ((0.0, 1.0, 0.0, 1.0, 0.0, 1.0), 1.0)
 """
 
@@ -22,17 +23,18 @@ from numpy.typing import NDArray
 
 from harness.api import Choose, Metric, Output, Stats
 from harness.errors import UserError
+from harness.metrics.choice import likeliest
 from harness.metrics.kinds import expect
 
 MANY_LABELS = 20
-"""With more, counts for each label would make the samples files large and the resampling slow."""
+"""Above this number, counts per label would make the samples files large and the resampling slow."""
 
 
 def label_metrics(labels: int) -> list[Metric]:
-    """The metrics of a classification beside `acc`: macro_f1, macro_precision, macro_recall, mcc, auc.
+    """Returns the classification metrics besides `acc`: macro_f1, macro_precision, macro_recall, mcc, auc.
 
     Args:
-        labels: How many labels there are. Above 20, the metrics keep pairs instead of counts: the values are the same, the
+        labels: Number of labels. Above 20, the metrics store pairs instead of counts: the values are the same; the
             intervals come from the jackknife instead of the bootstrap.
 
     Example:
@@ -78,17 +80,17 @@ def _counts(name: str) -> Callable[[Output, Any], Stats]:
 
 
 def _answer_and_prediction(name: str, output: Output, sample: Any) -> tuple[int, int | None]:
-    """The right label and the likeliest (the first of equals; None where a log-likelihood is NaN)."""
+    """Returns the right label and the likeliest one (the first of equals; None if a log-likelihood is NaN)."""
     choose = expect(Choose, sample, name)
     if not isinstance(choose.answer, int):
         raise UserError(
-            f"metric `{name}` is about one right label a sample, and this one has {choose.answer!r}",
-            hint="`answer` is one index; for several right choices there is `acc`",
+            f"metric `{name}` needs one right label per sample, and this one has {choose.answer!r}",
+            hint="`answer` is one index; use `acc` for several right choices",
         )
     scores = output.loglikelihoods
     if any(math.isnan(score) for score in scores):
         return choose.answer, None
-    return choose.answer, max(range(len(scores)), key=lambda index: scores[index])
+    return choose.answer, likeliest(scores)
 
 
 def _mean_over_labels(
@@ -114,9 +116,10 @@ def _mcc(sums: Stats) -> float:
 
 
 def _odds(output: Output, sample: Any) -> list[float]:
-    """The answer, then each label's log-odds against the others; of two labels, the second's alone.
+    """Returns the answer, then each label's log-odds against the others; with two labels, only the second's.
 
-    Odds order samples as shares of the likelihood do, and do not run out of digits near 1; rounding keeps ties ties.
+    Log-odds order samples like shares of the likelihood, but do not lose precision near 1. Rounding keeps equal values
+    equal.
     """
     answer, prediction = _answer_and_prediction("auc", output, sample)
     scores = np.asarray(output.loglikelihoods)
@@ -140,16 +143,16 @@ def _auc(gathered: Sequence[Any]) -> float:
     positives = [(1, scores[:, 0])] if scores.shape[1] == 1 else list(enumerate(scores.T))
     areas = [_area(answers == label, score) for label, score in positives if (answers == label).any()]
     if not areas:
-        raise ValueError("no sample of the second label: no area under a curve")
+        raise ValueError("no sample has the second label, so there is no AUC")
     return sum(areas) / len(areas)
 
 
 def _area(positive: NDArray[Any], scores: NDArray[Any]) -> float:
-    """The chance that a positive sample scores above a negative one, ties counting half (Mann and Whitney, 1947)."""
+    """Returns the probability that a positive sample outscores a negative one; ties are half (Mann & Whitney, 1947)."""
     positives = int(positive.sum())
     negatives = len(positive) - positives
     if positives == 0 or negatives == 0:
-        raise ValueError("all samples are of one label: no area under a curve")
+        raise ValueError("all samples have the same label, so there is no AUC")
     _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
     return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
@@ -160,29 +163,29 @@ macro_precision = Metric(
     stats=_counts("macro_precision"),
     value=_mean_over_labels(lambda found, predicted, _: found / np.maximum(predicted, 1)),
 )
-"""0–1. How many of the samples given a label have it, averaged over labels alike: those that occur among answers or
-predictions. A label that is never predicted counts 0."""
+"""0–1. Precision of each label, averaged with equal weights over the labels that occur among answers or predictions. A
+label that is never predicted counts 0."""
 
 macro_recall = Metric(
     "macro_recall",
     stats=_counts("macro_recall"),
     value=_mean_over_labels(lambda found, _, wanted: found / np.maximum(wanted, 1)),
 )
-"""0–1. How many of the samples of a label are given it, averaged over labels alike: those that occur among answers or
-predictions."""
+"""0–1. Recall of each label, averaged with equal weights over the labels that occur among answers or predictions."""
 
 macro_f1 = Metric(
     "macro_f1",
     stats=_counts("macro_f1"),
     value=_mean_over_labels(lambda found, predicted, wanted: 2 * found / (predicted + wanted)),
 )
-"""0–1. Harmonic mean of a label's precision and recall, averaged over labels alike: those that occur among answers or
-predictions. What to look at when some labels are rare."""
+"""0–1. Harmonic mean of each label's precision and recall, averaged with equal weights over the labels that occur among
+answers or predictions. Use it if some labels are rare."""
 
 mcc = Metric("mcc", stats=_counts("mcc"), value=_mcc)
-"""−1 to 1. Matthews' correlation of answers and predictions, for any number of labels (Gorodkin, 2004); 0 for guessing, and
-where all answers or all predictions are one label."""
+"""−1 to 1. Matthews' correlation of answers and predictions, for any number of labels (Gorodkin, 2004); 0 for random
+predictions, and if all answers or all predictions are the same label."""
 
 auc = Metric("auc", gather=_odds, whole=_auc, bounds=(0, 1))
-"""0–1, 0.5 for guessing. Area under the ROC curve: of the second of two labels; of more, each label against the rest by its
-share of the likelihood, averaged over the labels that occur. None where all samples are of one label."""
+"""0–1, 0.5 for random predictions. Area under the ROC curve: with two labels, that of the second; with more, each label
+against the rest by its share of the likelihood, averaged over the labels that occur. None if all samples have the same
+label."""

@@ -1,4 +1,4 @@
-"""The language of a text.
+"""Detects the language of a text.
 
 >>> language_of("Der Hund schläft im Garten, und die Katze auch.")
 'de'
@@ -17,9 +17,9 @@ _loading = threading.Lock()
 
 @lru_cache(maxsize=4096)
 def language_of(text: str) -> str | None:
-    """ISO 639-1 code of the likeliest of langdetect's 55 languages; None where a text has no letters to tell by.
+    """Returns the ISO 639-1 code of the likeliest of langdetect's 55 languages; None for a text without letters.
 
-    langdetect draws n-grams at random: here always with seed 0, so that a score is the same in every run.
+    langdetect samples n-grams; the seed is always 0, so that a score is the same in every run.
 
     Raises:
         UserError: langdetect is not installed.
@@ -41,7 +41,7 @@ def _factory() -> Any:
     try:
         from langdetect.detector_factory import PROFILES_DIRECTORY, DetectorFactory
     except ImportError as error:
-        raise UserError("telling a text's language needs langdetect", hint="`pip install langdetect`") from error
+        raise UserError("detecting a text's language needs langdetect", hint="`pip install langdetect`") from error
     factory = DetectorFactory()
     factory.load_profile(PROFILES_DIRECTORY)
     factory.seed = 0

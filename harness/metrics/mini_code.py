@@ -1,8 +1,8 @@
-"""The judge of `mini_code`: does a one-line expression give the right values on a few lists?
+"""Metric of the task `mini_code`: whether a one-line expression has the right values on a few lists.
 
-A small evaluator walks the syntax tree: a whitelist of nodes, no attributes, no strings, no `exec` and no
-`eval`, a limit on steps and on sizes. So what the model wrote is never run as Python. It covers integers,
-booleans and lists of them; what it does not understand counts as wrong.
+A small evaluator walks the syntax tree, with a whitelist of nodes and limits on steps and sizes: no attributes, no
+strings, no `exec`, no `eval`. Generated code therefore never runs as Python. The evaluator supports integers, booleans
+and lists of them; any other expression counts as wrong.
 
 Example:
     >>> passes("sorted(x)[:2]", [[[3, 1, 2], [1, 2]]])
@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from harness.api import Generate, Metric, Output
-from harness.errors import UserError
-from harness.metrics.kinds import expect
+from harness.metrics.kinds import expect, missing_meta
 
 MAX_LENGTH: Final = 200
 MAX_STEPS: Final = 2000
@@ -49,7 +48,7 @@ OPERATORS: Final[Mapping[type[ast.AST], Callable[..., Any]]] = {
 
 
 def passes(code: str, cases: list[Any]) -> bool:
-    """Whether the expression gives every expected value; anything not understood is a failure."""
+    """Whether the expression has every expected value; an unsupported expression fails."""
     try:
         if len(code) > MAX_LENGTH:
             return False
@@ -66,7 +65,7 @@ class Evaluator:
         self.steps = 0
 
     def value(self, node: ast.AST, names: Mapping[str, Any]) -> Any:
-        """The value of an expression; ValueError where it is not allowed or takes too long."""
+        """Returns the value of an expression; raises ValueError if it is not allowed or takes too many steps."""
         self.steps += 1
         if self.steps > MAX_STEPS:
             raise ValueError("too many steps")
@@ -77,9 +76,9 @@ class Evaluator:
                 return names[name]
             case ast.BinOp(left, op, right) | ast.Compare(left, [op], [right]):
                 a, b = self.value(left, names), self.value(right, names)
-                # Lists may be joined and compared; a list times a number could fill the memory.
+                # Lists can be joined and compared; a list times a number could use all memory.
                 if list in (type(a), type(b)) and not isinstance(op, ast.Add | ast.Eq | ast.NotEq):
-                    raise ValueError("not for lists")
+                    raise ValueError("not allowed for lists")
                 return self.small(OPERATORS[type(op)](a, b))
             case ast.UnaryOp(op, operand):
                 return OPERATORS[type(op)](self.value(operand, names))
@@ -97,16 +96,16 @@ class Evaluator:
         raise ValueError(f"not allowed: {type(node).__name__}")
 
     def each(self, item: ast.expr, loop: ast.comprehension, names: Mapping[str, Any]) -> Iterator[Any]:
-        """The items of a comprehension."""
+        """Yields the items of a comprehension."""
         if not isinstance(loop.target, ast.Name):
-            raise ValueError("one name a loop")
+            raise ValueError("only one name per loop")
         for element in self.value(loop.iter, names):
             inner = {**names, loop.target.id: element}
             if all(self.value(test, inner) for test in loop.ifs):
                 yield self.value(item, inner)
 
     def small(self, value: Any) -> Any:
-        """The value itself, unless it is a huge number or a long list."""
+        """Returns the value; raises ValueError if it is a huge number or a long list."""
         if len(value) > MAX_STEPS if isinstance(value, list) else abs(value) > MAX_SIZE:
             raise ValueError("too large")
         return value
@@ -115,12 +114,12 @@ class Evaluator:
 def _score(output: Output, sample: Generate) -> float:
     cases = expect(Generate, sample, "passes_cases").meta.get("cases")
     if not cases:
-        raise UserError(
-            "metric `passes_cases` needs `meta` with `cases`, which a sample does not have",
-            hint='for example `meta={"cases": [[[3, 1, 2], [1, 2, 3]]]}`: pairs of a list and what is wanted of it',
+        example = (
+            'for example `meta={"cases": [[[3, 1, 2], [1, 2, 3]]]}`: pairs of an input list and the expected value'
         )
+        raise missing_meta("passes_cases", "`cases`", hint=example)
     return float(passes(output.texts[0], cases))
 
 
 passes_cases = Metric("passes_cases", score=_score)
-"""Whether the one line written gives the wanted value on every list of `meta["cases"]`. 0–1."""
+"""0–1. Whether the generated line has the expected value on every list of `meta["cases"]`."""

@@ -1,7 +1,7 @@
-"""Corpus BLEU, chrF and TER, computed from counts that add up over samples.
+"""Corpus BLEU, chrF and TER, computed from counts that are summed over samples.
 
-Counting and tokenising are sacrebleu's, so a corpus has exactly the score that sacrebleu gives it; the counts of each
-sample are kept, so that a resampled corpus is scored in microseconds.
+sacrebleu counts and tokenises, so a corpus has exactly sacrebleu's score. The counts of each sample are stored, so that
+a resampled corpus is scored in microseconds.
 
     >>> from harness.api import Generate, Output
     >>> counts = bleu.measure(Output(texts=("the cat sat",)), Generate("…", "the cat sat down"))
@@ -20,27 +20,27 @@ from typing import TYPE_CHECKING, Any
 
 from harness.api import Generate, Metric, Output, Sample, Stats
 from harness.errors import UserError, did_you_mean
-from harness.metrics.kinds import expect
+from harness.metrics.kinds import expect, targets_of
 
 if TYPE_CHECKING:
     from collections import Counter
 
 _TOKENIZERS = {"bleu": "13a", "bleu_char": "char", "bleu_ja": "ja-mecab", "bleu_ko": "ko-mecab", "bleu_zh": "zh"}
 _UNSPACED = ("ja", "km", "ko", "lo", "my", "th", "zh")
-"""Languages that 13a tokens do not suit: no spaces between words, or (Korean) suffixes that sacrebleu splits off."""
+"""Languages where 13a tokens are unsuitable: no spaces between words, or (Korean) suffixes that sacrebleu splits."""
 _BETA2 = 4.0  # recall counts twice as much as precision: the 2 of chrF2
 _ORDERS = 6
 
 
 def bleu_for(language: str) -> Metric:
-    """BLEU with the tokenizer that sacrebleu takes for a target language.
+    """Returns BLEU with sacrebleu's tokenizer for a target language.
 
     Args:
         language: An ISO 639 code (`de`, `zh`, `zh-Hant`).
 
     Returns:
-        `bleu_zh` for Chinese; for Japanese and Korean `bleu_ja` and `bleu_ko` where MeCab is installed, else `bleu_char`, as for
-        other languages without spaces; `bleu` for all others.
+        `bleu_zh` for Chinese; `bleu_ja` and `bleu_ko` for Japanese and Korean if MeCab is installed; otherwise
+        `bleu_char` for these and other languages without spaces; `bleu` for all others.
 
     Example:
         >>> bleu_for("de").name, bleu_for("zh-Hant").name, bleu_for("th").name
@@ -57,14 +57,14 @@ def bleu_for(language: str) -> Metric:
 
 
 def signature(name: str, *, references: int = 1) -> str:
-    """What sacrebleu asks to be stated beside a score: tokenizer, case, smoothing, version.
+    """Returns the signature that sacrebleu recommends to report with a score: tokenizer, case, smoothing, version.
 
     Args:
-        name: `bleu`, one of its kin (`bleu_zh`), `chrf` or `ter`.
-        references: Targets of a sample.
+        name: `bleu`, a variant such as `bleu_zh`, `chrf` or `ter`.
+        references: Number of targets per sample.
 
     Raises:
-        UserError: It is another metric, or its tokenizer is not installed.
+        UserError: The metric is another one, or its tokenizer is not installed.
 
     Example:
         >>> signature("chrf").rpartition("|")[0]
@@ -81,19 +81,21 @@ def signature(name: str, *, references: int = 1) -> str:
 
 
 def signatures(metrics: Sequence[Metric], samples: Sequence[Sample]) -> dict[str, str]:
-    """The signatures of those metrics that are sacrebleu's, by name; `nrefs:var` where samples differ in their targets' number."""
+    """Returns the signatures of sacrebleu's metrics by name; `nrefs:var` if samples differ in the number of targets."""
     known = [metric.name for metric in metrics if metric is globals().get(metric.name)]
-    counts = {1 if isinstance(s.target, str) else len(s.target) for s in samples if isinstance(s, Generate)}
+    counts = {len(targets_of(sample)) for sample in samples if isinstance(sample, Generate)}
     if not known or not counts:
         return {}
-    said = {name: signature(name, references=min(counts)) for name in known}
-    return said if len(counts) == 1 else {name: re.sub(r"nrefs:\d+", "nrefs:var", text) for name, text in said.items()}
+    found = {name: signature(name, references=min(counts)) for name in known}
+    return (
+        found if len(counts) == 1 else {name: re.sub(r"nrefs:\d+", "nrefs:var", text) for name, text in found.items()}
+    )
 
 
 def _bleu(name: str) -> Callable[[Output, Any], Stats]:
     def stats(output: Output, sample: Any) -> Stats:
-        targets = _targets(sample, name)
-        # the order matters to a sentence's score, not to its counts
+        targets = targets_of(expect(Generate, sample, name))
+        # the effective order changes a sentence's score, not its counts
         score = _bleu_scorer(name, effective_order=True).sentence_score(output.texts[0], targets)
         return (score.sys_len, score.ref_len, *score.counts, *score.totals)
 
@@ -116,12 +118,12 @@ def _bleu_scorer(name: str, *, effective_order: bool) -> Any:
 
 def _bleu_value(stats: Stats) -> float:
     text_words, target_words, *counts = stats
-    found, written = counts[:4], counts[4:]
-    if not any(found) or not all(written):
+    found, predicted = counts[:4], counts[4:]
+    if not any(found) or not all(predicted):
         return 0.0
     brevity = math.exp(1 - target_words / text_words) if text_words < target_words else 1.0
     logarithms, halving = [], 1.0
-    for right, total in zip(found, written, strict=True):
+    for right, total in zip(found, predicted, strict=True):
         if (
             right == 0
         ):  # exponential smoothing: the first n without a match counts as half a match, the next as a quarter
@@ -131,21 +133,20 @@ def _bleu_value(stats: Stats) -> float:
 
 
 def _chrf_stats(output: Output, sample: Any) -> Stats:
-    """Counts in text, target and both, for each n; of several targets, those of the one with the best score."""
+    """Returns the counts in text, target and both, for each n; with several targets, those of the best score."""
     from sacrebleu.metrics.helpers import extract_all_char_ngrams
 
-    written = extract_all_char_ngrams(output.texts[0], _ORDERS)
-    candidates = [
-        _chrf_counts(written, extract_all_char_ngrams(target, _ORDERS)) for target in _targets(sample, "chrf")
-    ]
+    predicted = extract_all_char_ngrams(output.texts[0], _ORDERS)
+    targets = targets_of(expect(Generate, sample, "chrf"))
+    candidates = [_chrf_counts(predicted, extract_all_char_ngrams(target, _ORDERS)) for target in targets]
     return max(candidates, key=_chrf_value)
 
 
-def _chrf_counts(written: Sequence[Counter[str]], wanted: Sequence[Counter[str]]) -> Stats:
+def _chrf_counts(predicted: Sequence[Counter[str]], wanted: Sequence[Counter[str]]) -> Stats:
     stats: list[float] = []
-    for text, target in zip(written, wanted, strict=True):
+    for text, target in zip(predicted, wanted, strict=True):
         both = sum(min(count, target[ngram]) for ngram, count in text.items())
-        stats += [text.total() if target else 0, target.total(), both]  # a target too short for n asks nothing of n
+        stats += [text.total() if target else 0, target.total(), both]  # an n longer than the target is ignored
     return tuple(stats)
 
 
@@ -162,8 +163,8 @@ def _chrf_value(stats: Stats) -> float:
 
 
 def _ter_stats(output: Output, sample: Any) -> Stats:
-    """Edits (the fewest over the targets) and the targets' words, on average."""
-    score = _ter_scorer().sentence_score(output.texts[0], _targets(sample, "ter"))
+    """Returns the edits (the fewest over the targets) and the mean number of words of the targets."""
+    score = _ter_scorer().sentence_score(output.texts[0], targets_of(expect(Generate, sample, "ter")))
     return score.num_edits, score.ref_length
 
 
@@ -179,14 +180,10 @@ def _ter_value(stats: Stats) -> float:
     return 100 * (edits / words if words > 0 else float(edits > 0))
 
 
-def _targets(sample: Any, metric: str) -> Sequence[str]:
-    target = expect(Generate, sample, metric).target
-    return [target] if isinstance(target, str) else target
-
-
 bleu = Metric("bleu", stats=_bleu("bleu"), value=_bleu_value)
-"""0–100. Corpus BLEU (Papineni et al., ACL 2002) as sacrebleu computes it (Post, WMT 2018): 13a tokens, cased, exponential
-smoothing. Signature: nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp; a run's protocol has it with the version."""
+"""0–100. Corpus BLEU (Papineni et al., ACL 2002) as sacrebleu computes it (Post, WMT 2018): 13a tokens, cased,
+exponential smoothing. Signature: nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp; a run's protocol also has the
+version."""
 
 bleu_char = Metric("bleu_char", stats=_bleu("bleu_char"), value=_bleu_value)
 """0–100. As `bleu`, with each character as a token, for targets in a script without spaces. Signature: tok:char."""
@@ -198,13 +195,13 @@ bleu_ko = Metric("bleu_ko", stats=_bleu("bleu_ko"), value=_bleu_value)
 """0–100. As `bleu`, with MeCab's morphemes, for Korean targets; needs `sacrebleu[ko]`. Signature: tok:ko-mecab."""
 
 bleu_zh = Metric("bleu_zh", stats=_bleu("bleu_zh"), value=_bleu_value)
-"""0–100. As `bleu`, with sacrebleu's `zh` tokens (each Chinese character is one), for Chinese targets. Signature: tok:zh."""
+"""0–100. As `bleu`, with sacrebleu's `zh` tokens: each Chinese character is one. For Chinese. Signature: tok:zh."""
 
 chrf = Metric("chrf", stats=_chrf_stats, value=_chrf_value)
 """0–100. Corpus chrF2 (Popović, WMT 2015) as sacrebleu computes it: n-grams of up to six characters, spaces left out.
 Signature: nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no."""
 
 ter = Metric("ter", stats=_ter_stats, value=_ter_value, higher_is_better=False)
-"""0 and above, 100 and more for a text that shares nothing. Corpus translation edit rate (Snover et al., AMTA 2006) as sacrebleu
-computes it: insertions, deletions, replacements and shifts per word of the target. Signature:
+"""0 and above; 100 or more for a text that shares nothing with the target. Corpus translation edit rate (Snover et al.,
+AMTA 2006) as sacrebleu computes it: insertions, deletions, replacements and shifts per word of the target. Signature:
 nrefs:1|case:lc|tok:tercom|norm:no|punct:yes|asian:no."""

@@ -1,7 +1,7 @@
-"""Perplexity of texts, by word, byte and token.
+"""Perplexity of texts, per word, byte and token.
 
-Each adds up log-likelihoods (nats) and a count over all texts before it divides, so a long text weighs more than a short
-one. Words and bytes are those of `meta["original"]` where the scored text is a cleaned one (WikiText).
+Each metric sums log-likelihoods (nats) and a count over all texts before the division, so a long text has more weight
+than a short one. If the scored text is a cleaned one (WikiText), words and bytes are those of `meta["original"]`.
 
     >>> from harness.api import Output, Text
     >>> sums = word_ppl.measure(Output(loglikelihoods=(-6.0,), tokens=4), Text("one two three"))
@@ -29,7 +29,7 @@ def _per(name: str, count: Callable[[Output, str], int]) -> Callable[[Output, An
 
 
 def _words(_: Output, original: str) -> int:
-    return len(re.split(r"\s+", original))  # counts as lm-evaluation-harness does: white space at an end makes a word
+    return len(re.split(r"\s+", original))  # as in lm-evaluation-harness: white space at either end adds a word
 
 
 def _bytes(_: Output, original: str) -> int:
@@ -46,7 +46,7 @@ def _perplexity(stats: Stats) -> float:
         return math.nan
     try:
         return math.exp(-loglikelihood / count)
-    except OverflowError:  # "words" of a script without spaces are whole lines
+    except OverflowError:  # in a script without spaces, a "word" is a whole line
         return math.inf
 
 
@@ -56,13 +56,13 @@ def _bits(stats: Stats) -> float:
 
 
 word_ppl = Metric("word_ppl", stats=_per("word_ppl", _words), value=_perplexity, higher_is_better=False)
-"""1 and above. exp(− log-likelihood / words); words are what white space separates. Independent of the tokenizer."""
+"""1 and above. exp(− log-likelihood / words); words are separated by white space. Independent of the tokenizer."""
 
 byte_ppl = Metric("byte_ppl", stats=_per("byte_ppl", _bytes), value=_perplexity, higher_is_better=False)
-"""1 and above. exp(− log-likelihood / bytes of UTF-8). Independent of the tokenizer, and of how a language is spaced."""
+"""1 and above. exp(− log-likelihood / bytes of UTF-8). Independent of the tokenizer and of spaces between words."""
 
 bits_per_byte = Metric("bits_per_byte", stats=_per("bits_per_byte", _bytes), value=_bits, higher_is_better=False)
-"""0 and above. − log2-likelihood / bytes of UTF-8: the size to which the model compresses a byte."""
+"""0 and above. − log2-likelihood / bytes of UTF-8: the bits into which the model compresses a byte."""
 
 token_ppl = Metric("token_ppl", stats=_per("token_ppl", _tokens), value=_perplexity, higher_is_better=False)
-"""1 and above. exp(− log-likelihood / tokens): the perplexity of papers; only models with one tokenizer compare by it."""
+"""1 and above. exp(− log-likelihood / tokens): the perplexity in papers. Compare only models with one tokenizer."""

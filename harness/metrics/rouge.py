@@ -1,7 +1,7 @@
-"""ROUGE: how much of a target summary a text holds, as an F-measure.
+"""ROUGE: overlap of a text with a target summary, as an F-measure.
 
-Computed by rouge_score with Porter stemming. A CJK character is a token by itself, as rouge_score would drop it; it
-still drops the letters of other scripts.
+rouge_score computes it, with Porter stemming. A CJK character is one token here, because rouge_score would drop it.
+rouge_score still drops letters of other non-Latin scripts.
 
     >>> from harness.api import Generate, Output
     >>> round(rouge1.measure(Output(texts=("the cat sat",)), Generate("…", "a cat sat")), 3)
@@ -33,7 +33,7 @@ def _scorer(name: str) -> Any:
 
 
 class _Tokenizer:
-    """rouge_score's own tokens, and each CJK character as one."""
+    """rouge_score's tokenizer, with each CJK character as one token."""
 
     def __init__(self) -> None:
         from rouge_score.tokenizers import DefaultTokenizer
@@ -48,7 +48,7 @@ class _Tokenizer:
 
 
 rouge1 = Metric("rouge1", score=_rouge("rouge1"))
-"""0–1. Shared words (Lin, 2004), as rouge_score computes them with stemming; of several targets, the best."""
+"""0–1. Shared words (Lin, 2004), computed by rouge_score with stemming; with several targets, the best counts."""
 
 rouge2 = Metric("rouge2", score=_rouge("rouge2"))
 """0–1. As `rouge1`, with pairs of neighbouring words."""

@@ -1,8 +1,9 @@
 """Sentences and word tokens of English text, without a network.
 
-Both are nltk's Punkt (Kiss and Strunk, Computational Linguistics 2006) and its word tokenizer. Where nltk's data folder holds
-`punkt_tab`, its trained parameters are used, and the sentences are those of lm-evaluation-harness. Elsewhere a short list of
-abbreviations stands in for them: every rule is the same, a rarer abbreviation (`Messrs.`, `Okla.`) ends a sentence.
+Sentences come from nltk's Punkt (Kiss and Strunk, Computational Linguistics 2006), words from nltk's word tokenizer. If
+nltk's data folder has `punkt_tab`, its trained parameters are used, and the sentences are those of
+lm-evaluation-harness. Otherwise a short list of abbreviations replaces them: the rules are the same, but a rare
+abbreviation (`Messrs.`, `Okla.`) ends a sentence.
 
     >>> sentences("Dr. Ho paid $3.50, i.e. too much. Did he?  Yes!")
     ['Dr. Ho paid $3.50, i.e. too much.', 'Did he?', 'Yes!']
@@ -23,12 +24,12 @@ _STARTERS: Final = "a an and as at but by for he however i if in it she the ther
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text, without the white space between them."""
+    """Splits a text into sentences, without the white space between them."""
     return list(_splitter().tokenize(text))
 
 
 def words(text: str) -> list[str]:
-    """The tokens of a text, punctuation among them, as `nltk.word_tokenize` makes them.
+    """Splits a text into tokens, including punctuation, like `nltk.word_tokenize`.
 
     Example:
         >>> words("It's STATE-OF-THE-ART (really).")

@@ -1,4 +1,4 @@
-r"""Whether a generated text is, or holds, the answer.
+r"""Text matching: whether a generated text equals or contains the answer.
 
 >>> from harness.api import Generate, Output
 >>> sample = Generate("Question: 6 * 7?\nAnswer:", "6 * 7 = <<6*7=42>>42\n#### 42")
@@ -18,7 +18,7 @@ from typing import Any, Literal
 from harness.api import Generate, Metric, Output
 from harness.errors import UserError, did_you_mean
 from harness.metrics.cjk import has_cjk, space_out
-from harness.metrics.kinds import expect
+from harness.metrics.kinds import expect, missing_meta, targets_of
 
 _GSM8K_IGNORED = (",", r"\$", r"(?s).*#### ", r"\.$")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -34,21 +34,21 @@ def matching(
     case: bool = False,
     punctuation: bool = True,
 ) -> Callable[[str, str], float]:
-    r"""A score for a `Metric`: what a pattern finds in the text equals the target.
+    r"""Makes a score for a `Metric`: 1 if the match of a pattern in the text equals the target, else 0.
 
-    It is lm-evaluation-harness's `regex` filter and its `exact_match`, with the same order of clean-ups: first `ignore`,
-    then case, then punctuation, in the text found and in the target alike. A text without a match scores 0.
+    Equivalent to lm-evaluation-harness's `regex` filter with `exact_match`, with the same order of normalisation: first
+    `ignore`, then case, then punctuation, in both the match and the target. A text without a match scores 0.
 
     Args:
-        pattern: A regular expression. Its first group that is not empty counts, the whole match where it has no group; without
-            a pattern the whole text counts, white space at both ends apart.
-        take: Which match counts.
+        pattern: A regular expression. Its first group that is not empty counts, or the whole match if it has no group.
+            Without a pattern, the whole text counts, stripped of white space.
+        take: The match that counts.
         ignore: Regular expressions whose matches are removed, one after the other.
         case: Whether case matters.
         punctuation: Whether ASCII punctuation matters.
 
     Raises:
-        UserError: A pattern is not a regular expression, or `take` is another word.
+        UserError: A pattern is not a regular expression, or `take` has another value.
 
     Example:
         >>> sure = Metric("sure", score=matching(r"surely (\w+)", take="last"))
@@ -99,30 +99,27 @@ def _exact_match(prediction: str, target: str) -> float:
 def _choice_letter(output: Output, sample: Any) -> float:
     choices = expect(Generate, sample, "choice_letter").meta.get("choices")
     if not choices:
-        raise UserError(
-            "metric `choice_letter` needs `meta` with `choices`, which a sample does not have",
-            hint='for example `Generate(prompt, "(B)", meta={"choices": ["Rome", "Paris"]})`',
-        )
-    targets = [sample.target] if isinstance(sample.target, str) else sample.target
-    return float(_bare(_letter(output.texts[0], choices)) in map(_bare, targets))
+        example = 'for example `Generate(prompt, "(B)", meta={"choices": ["Rome", "Paris"]})`'
+        raise missing_meta("choice_letter", "`choices`", hint=example)
+    return float(_bare(_letter(output.texts[0], choices)) in map(_bare, targets_of(sample)))
 
 
 def _letter(text: str, choices: Sequence[str]) -> str:
-    """The last `(B)` of the text; else the last choice that it spells out; else the last letter after a colon."""
+    """Finds the last `(B)` in a text; else the letter of the last choice in it; else the last letter after a colon."""
     if bracketed := _BRACKETED.findall(text):
         return str(bracketed[-1])
     letters = [chr(ord("A") + index) for index in range(len(choices))]
     letter_of = {_plain(choice.strip()): f"({letter})" for choice, letter in zip(choices, letters, strict=True)}
-    longest_first = sorted(letter_of, key=len, reverse=True)  # or `Guilty` would be found in `Guilty of both`
-    spelt = re.findall("|".join(map(re.escape, longest_first)), _plain(text))
-    if spelt and (last := spelt[-1].strip()):
+    longest_first = sorted(letter_of, key=len, reverse=True)  # otherwise `Guilty` would match in `Guilty of both`
+    spelled = re.findall("|".join(map(re.escape, longest_first)), _plain(text))
+    if spelled and (last := spelled[-1].strip()):
         return str(letter_of.get(last, last))
     after_colon = re.findall(rf":\s*({'|'.join(map(re.escape, letters))})", text)
     return str(after_colon[-1]) if after_colon else ""
 
 
 def _plain(text: str) -> str:
-    """Lower case, without the punctuation of any script."""
+    """Converts a text to lower case and removes the punctuation of all scripts."""
     return "".join(char for char in text.lower() if not unicodedata.category(char).startswith("P"))
 
 
@@ -143,7 +140,7 @@ def _f1(prediction: str, target: str) -> float:
 
 
 def _words(text: str) -> list[str]:
-    """SQuAD's normalisation; a CJK character is a word, and beside such text any script's punctuation is dropped."""
+    """Splits a text with SQuAD's normalisation; a CJK character is a word, and CJK text loses all punctuation."""
     text = text.lower().translate(_PUNCTUATION)
     if has_cjk(text):
         text = "".join(" " if not (char.isalnum() or char.isspace()) else char for char in space_out(text))
@@ -151,23 +148,23 @@ def _words(text: str) -> list[str]:
 
 
 exact_match = Metric("exact_match", score=_exact_match)
-"""0–1. The text equals the target, white space at both ends apart; of several targets, any."""
+"""0–1. The text equals the target, or any of several targets; both are stripped of white space."""
 
 strict = Metric("strict", score=matching(r"#### (\-?[0-9\.\,]+)", ignore=_GSM8K_IGNORED))
 """0–1. GSM8K, `strict-match` of lm-evaluation-harness: the first `#### number` of the text is the target's number."""
 
 flexible = Metric("flexible", score=matching(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", take="last", ignore=_GSM8K_IGNORED))
-"""0–1. GSM8K, `flexible-extract` of lm-evaluation-harness: the last number of the text is the target's number. A lone run of
-two dots or dollar signs counts as a number there, and so it does here."""
+"""0–1. GSM8K, `flexible-extract` of lm-evaluation-harness: the last number of the text is the target's number. As
+there, a run of two dots or dollar signs counts as a number."""
 
 choice_letter = Metric("choice_letter", score=_choice_letter)
-"""0–1. A free answer to a question with lettered choices ends on the right one: GPQA's `flexible-extract` of
-lm-evaluation-harness. Needs `meta["choices"]`, and a target such as `(B)`."""
+"""0–1. The last choice in a free answer to a question with lettered choices is the right one: GPQA's `flexible-extract`
+of lm-evaluation-harness. Needs `meta["choices"]`, and a target such as `(B)`."""
 
 em = Metric("em", score=_em)
-"""0–1. Text and target have the same words in the same order, as SQuAD compares them: lower case, without ASCII punctuation
-and articles. Of several targets, any."""
+"""0–1. Text and target have the same words in the same order, after SQuAD's normalisation: lower case, without ASCII
+punctuation and articles. With several targets, any counts."""
 
 f1 = Metric("f1", score=_f1)
-"""0–1. Overlap of the words of text and target, as SQuAD counts it (Rajpurkar et al., EMNLP 2016): lower case, without
-ASCII punctuation and articles. A CJK character is a word. Of several targets, the best."""
+"""0–1. F1 of the words of text and target, after SQuAD's normalisation (Rajpurkar et al., EMNLP 2016): lower case,
+without ASCII punctuation and articles. A CJK character is a word. With several targets, the best counts."""

@@ -1,7 +1,7 @@
-"""WordNet's synonyms, read from its own files: a folder (nltk data, Debian's `wordnet-base`), or the zip file of nltk data.
+"""WordNet's synonyms, read from a folder (nltk data, Debian's `wordnet-base`) or the zip file of nltk data.
 
-What counts as a synonym of a word is what nltk's `synsets` gives METEOR: the single-word members of every synset of the word
-and of its base forms. nltk's own reader refuses folders outside its data path, and takes seconds to load.
+The synonyms of a word are those that METEOR gets from nltk's `synsets`: the single-word members of every synset of the
+word and of its base forms. nltk's own reader refuses folders outside its data path and takes seconds to load.
 
     >>> find_wordnet() is None or "automobile" in WordNet(find_wordnet()).synonyms("cars")
     True
@@ -23,11 +23,11 @@ _ENDINGS = {
     "adj": "er: est: er:e est:e",
     "adv": "",
 }
-"""Detachment rules of morphy(7WN): an ending and what stands in its place in the base form."""
+"""Detachment rules of morphy(7WN): an ending and its replacement in the base form."""
 
 
 def find_wordnet() -> Path | None:
-    """The folder or zip file of WordNet: nltk's data folders, `$WNSEARCHDIR` (WordNet's own variable), the system's."""
+    """Finds WordNet's folder or zip file: in nltk's data folders, `$WNSEARCHDIR` or the system's folders."""
     data = [Path(folder) for folder in os.environ.get("NLTK_DATA", "").split(os.pathsep) if folder]
     data += [Path.home() / "nltk_data", *(Path(sys.prefix, *part) for part in (["nltk_data"], ["share", "nltk_data"]))]
     data += [Path(root, "nltk_data") for root in ("/usr/share", "/usr/local/share", "/usr/lib", "/usr/local/lib")]
@@ -42,10 +42,10 @@ def find_wordnet() -> Path | None:
 
 
 class WordNet:
-    """The synonyms in the files of a folder or zip file; each part of speech is read when a word is first asked for.
+    """The synonyms in the files of a folder or zip file, which are read at the first lookup.
 
     Args:
-        place: What `find_wordnet` gives.
+        place: Path from `find_wordnet`.
     """
 
     def __init__(self, place: Path) -> None:
@@ -53,7 +53,7 @@ class WordNet:
         self.synonyms = lru_cache(maxsize=100_000)(self._synonyms)
 
     def _synonyms(self, word: str) -> frozenset[str]:
-        """The single words that share a synset with a word or with a base form of it; as WordNet spells them."""
+        """Returns the single words that share a synset with a word or a base form of it, in WordNet's spelling."""
         word = word.lower()
         found: set[str] = set()
         for part in _PARTS:
@@ -79,7 +79,7 @@ class WordNet:
         for part in _PARTS:
             index[part] = {}
             for line in self._read(f"index.{part}").decode("utf-8").split("\n"):
-                if line and not line.startswith(" "):  # the licence stands first, indented
+                if line and not line.startswith(" "):  # the licence at the top is indented
                     fields = line.split()
                     index[part][fields[0]] = [int(offset) for offset in fields[-int(fields[2]) :]]
         return index
@@ -90,7 +90,7 @@ class WordNet:
         for part in _PARTS:
             for line in self._read(f"{part}.exc").decode("utf-8").splitlines():
                 word, *bases = line.split()
-                found[part][word] = bases  # of two lines for a word nltk keeps the last
+                found[part][word] = bases  # like nltk, keeps the last of two lines for a word
         return found
 
     @cached_property

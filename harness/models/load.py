@@ -24,7 +24,8 @@ from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Base, Method, Quant, Recipe
 from harness.models.artifacts import load_adapter, load_delta
 from harness.models.restore import Pristine
 from harness.models.reward_head import inner_model, load_head, put_head
-from harness.registry.find import find, load_method
+from harness.registry.find import find
+from harness.registry.load import load_method
 
 LoadMethod = Callable[[Method], Callable[..., nn.Module]]
 """Finds a method's function: `method_function`, or one that keeps what it found."""

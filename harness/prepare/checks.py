@@ -14,7 +14,7 @@ from harness.errors import UserError
 from harness.jobs import HEAD_FILE
 from harness.prepare.prepare import Prepared, Row
 from harness.prepare.trainings import Training
-from harness.registry.find import parse_task
+from harness.registry.task_spec import parse_task
 from harness.settings import PAIRED_STAGES
 
 

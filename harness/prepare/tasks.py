@@ -15,7 +15,10 @@ from harness.data.sources import FORMATS, provenance, source
 from harness.errors import UserError, did_you_mean
 from harness.prompts.chat import ChatTemplate
 from harness.prompts.render import Prompting
-from harness.registry.find import Entry, TaskSpec, find, load_task, parse_task, source_digest, task_metrics
+from harness.registry.find import find, source_digest
+from harness.registry.load import load_task, task_metrics
+from harness.registry.scan import Entry
+from harness.registry.task_spec import TaskSpec, parse_task
 from harness.storage import key
 
 _TEMPLATES = {"chat": True, "none": False}

@@ -26,7 +26,7 @@ from harness.prepare.tasks import ScoredTask, unscored_task
 from harness.prompts.chat import ChatTemplate
 from harness.prompts.render import Prompting, render_examples
 from harness.prompts.training_rows import examples_from_rows
-from harness.registry.find import parse_task
+from harness.registry.task_spec import parse_task
 from harness.settings import TrainSettings
 from harness.storage import key
 

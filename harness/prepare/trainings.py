@@ -17,7 +17,8 @@ from harness.prepare.tasks import ScoredTask, prompting_of, scored_task
 from harness.prepare.train_data import TrainData, beside, fold, held_out, train_data
 from harness.prompts.chat import ChatTemplate
 from harness.prompts.render import render
-from harness.registry.find import Entry, split_path
+from harness.registry.find import split_path
+from harness.registry.scan import Entry
 from harness.settings import ONLINE_STAGES, ONLY_FOR, PAIRED_STAGES, TrainSettings, check_rates, optimizer_name
 
 DEFAULT_BATCH_SIZE = 16

@@ -1,1 +1,1 @@
-"""From rows to samples, and from samples to the prompts that are scored and trained on."""
+"""Converts rows to samples, and samples to the prompts for scoring and training."""

@@ -1,7 +1,7 @@
-"""A model's chat template: messages to the text it was tuned on.
+"""Chat templates: convert messages to the text format that a model was trained on.
 
-The template is read from the tokenizer's own files and rendered by jinja2 in a sandbox, so that the parent process needs
-neither torch nor transformers to know every prompt.
+The template is read from the tokenizer's files and rendered by jinja2 in a sandbox, so that the parent process can render
+every prompt without torch and transformers.
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ from harness.errors import UserError
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """A jinja template with the special tokens it may name."""
+    """A jinja template and the special tokens that it can use."""
 
     text: str
     special_tokens: dict[str, str]
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
-        """The text of `messages`, ready for the assistant's turn when `add_generation_prompt`.
+        """Renders messages as text.
 
-        A last message of the assistant's is left open, to be continued, where the turn would have been asked for.
+        Args:
+            messages: The messages.
+            add_generation_prompt: Whether to end with the start of the assistant's turn; if the last message is the
+                assistant's, its turn is left open instead, so that the model continues it.
 
         Raises:
-            UserError: The template refuses the messages (some refuse a system turn).
+            UserError: The template raises an exception for these messages (some accept no system turn).
 
         Example:
             >>> template = ChatTemplate("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}", {})
@@ -49,17 +52,17 @@ class ChatTemplate:
                     **self.special_tokens,
                 )
             )
-        except Exception as error:  # a template is a program: it can fail in any way
+        except Exception as error:  # a template is a program: it can raise any exception
             roles = ", ".join(str(message.get("role", "?")) for message in messages)
             raise UserError(
-                f"the model's chat template refuses these messages ({roles}): {error}",
-                hint="without a system prompt? some templates take none",
+                f"the model's chat template refuses messages with these roles ({roles}): {error}",
+                hint="some templates accept no system prompt: try without one",
             ) from error
         return _left_open(text, messages[-1]["content"]) if is_open else text
 
 
 def _left_open(text: str, content: str) -> str:
-    """The text up to the end of its last message; templates that strip a message lose its white space there too."""
+    """Cuts a text at the end of its last message, whose white space is kept unless the template strips messages."""
     start = text.rindex(content.strip())
     whole = text[start:].startswith(content.lstrip())
     return text[: start + len(content.lstrip() if whole else content.strip())]
@@ -72,14 +75,14 @@ PLAIN = ChatTemplate(
     "{% if add_generation_prompt %}Assistant:{% endif %}",
     {},
 )
-"""For message data on a model that brings no template."""
+"""The format of messages for a model without a chat template."""
 
 
 def load_template(folder: Path) -> ChatTemplate | None:
-    """The chat template of a tokenizer's folder, or None where it has none.
+    """Loads the chat template from a tokenizer's folder; None if it has no template.
 
-    `chat_template.jinja` wins over the key `chat_template` of `tokenizer_config.json`; of several named templates the one
-    called `default` is taken.
+    `chat_template.jinja` has priority over the key `chat_template` of `tokenizer_config.json`; of several named templates,
+    the one named `default` is used.
 
     Raises:
         UserError: One of the two files cannot be read.
@@ -101,7 +104,7 @@ def load_template(folder: Path) -> ChatTemplate | None:
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise UserError(
             f"could not read the chat template in `{folder}`: {error}",
-            hint=f"`{config_file.name}` must be as `tokenizer.save_pretrained` writes it",
+            hint=f"write `{config_file.name}` again with `tokenizer.save_pretrained`",
         ) from error
     return ChatTemplate(str(template), special) if template else None
 
@@ -127,12 +130,12 @@ def _compiled(text: str) -> Any:
 def _to_json(
     value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
-    """JSON without jinja's escapes for HTML; templates may give the options that transformers gives them."""
+    """JSON without jinja's HTML escapes, with the options that templates can use in transformers."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _generation_tag() -> Any:
-    """The `{% generation %}` block, which marks assistant text for training masks: rendered as its content."""
+    """A jinja extension for `{% generation %}` blocks, which mark assistant text for training masks: renders their content."""
     import jinja2.ext
     from jinja2 import nodes
     from jinja2.parser import Parser

@@ -1,4 +1,4 @@
-"""The right answer as a dataset writes it, turned into the index that a sample wants.
+"""Converts the label of a row to the index of the right choice.
 
 Example:
     >>> label({"answerKey": "C"}, "answerKey", "ABCD")
@@ -15,17 +15,17 @@ from harness.errors import UserError
 
 
 def label(row: Row, column: str, names: Sequence[Any]) -> int:
-    """The place of a row's label among the names that it may have.
+    """The index of a row's label in a list of labels.
 
-    A number equals the digits that write it: datasets disagree about 1 and "1".
+    Labels are compared as texts, because some datasets write 1 and others "1".
 
     Args:
         row: The row.
-        column: Where its label stands.
-        names: The labels there are, in the order of the choices; a text means its letters.
+        column: The column of the label.
+        names: All labels, in the order of the choices; a text is a list of its letters.
 
     Raises:
-        UserError: The label is none of them, as in splits that hide their answers.
+        UserError: The label is not in the list, for example in a split with hidden answers.
 
     Example:
         >>> label({"label": 1}, "label", ["0", "1"])
@@ -36,6 +36,6 @@ def label(row: Row, column: str, names: Sequence[Any]) -> int:
     if str(value) not in known:
         raise UserError(
             f"the column `{column}` is {value!r}, not one of {', '.join(known)}",
-            hint="splits whose answers are hidden cannot be scored",
+            hint="a split with hidden answers cannot be scored: choose another split",
         )
     return known.index(str(value))

@@ -1,7 +1,7 @@
-"""Rows to samples to prompts: what a model sees, and what a variant trains on.
+"""Renders the prompts of a task, for scoring and for training.
 
-Everything here is text. A prompt is `description`, then solved examples, then the question; under a chat template the
-examples become turns of a conversation. The same function renders what is scored and what is trained on.
+Everything here is text. A prompt is the description, then the solved examples, then the question; with a chat template,
+the examples become turns of a conversation. The same function renders prompts for scoring and for training.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ from harness.data.sources import rows as load_rows
 from harness.errors import UserError, did_you_mean
 from harness.jobs import Example, Item, Request
 from harness.prompts.chat import ChatTemplate
-from harness.prompts.samples import answer_text, call_on, cell_of, right_of, sample_of
+from harness.prompts.samples import answer_text, call_on, cell_of, right_choice, sample_of
 from harness.prompts.shots import Shots
 
 
 @dataclass(frozen=True)
 class Prompting:
-    """How prompts are built, whatever the task: part of a variant."""
+    """Settings for prompts of all tasks; part of a variant."""
 
     shots: int | None = None
-    """None: what the task says."""
+    """Number of solved examples; None: as the task says."""
     system: str | None = None
+    """System prompt."""
     template: ChatTemplate | None = None
+    """Chat template; None: prompts are plain text."""
 
 
 def render(
@@ -38,19 +40,21 @@ def render(
     groups: Sequence[str] = (),
     limit: int | None = None,
 ) -> list[Item]:
-    """The items of a task, in the order of its data.
+    """Renders the items of a task, in the order of its data.
 
     Args:
-        name: For messages about bad rows.
-        groups: Only these strata; all when empty.
-        limit: So many samples, spread evenly over the groups, first rows within a group.
+        name: Name of the task, for messages.
+        task: The task.
+        prompting: Shots, system prompt and chat template.
+        groups: The groups to render; empty: all.
+        limit: Number of samples, spread evenly over the groups, first rows within a group; None: all.
 
     Raises:
-        UserError: The task has no rows, an unknown group is asked, or a row lacks a column that the prompt names.
+        UserError: The task has no rows, a requested group does not exist, or a row lacks a column that the task uses.
     """
     everything = list(enumerate(load_rows(task.data)))
     if not everything:
-        raise UserError(f"task `{name}` has no rows", hint="check the split, or the file it reads")
+        raise UserError(f"task `{name}` has no rows", hint="check the split or file that it reads")
     data = _in_groups(name, task, everything, groups) if groups else everything
     if limit is not None:
         data = _spread(data, limit, lambda row: cell_of(name, task.group, row) or "")
@@ -66,16 +70,23 @@ def render(
 
 
 def render_examples(name: str, task: Task, prompting: Prompting = Prompting()) -> list[Example]:
-    """What a variant trains on: the rendered prompt (without solved examples), delimiter, answer, first stop or EOS.
+    """Renders the training examples of a task.
+
+    Each is the rendered prompt (without solved examples), the delimiter, the answer, and the first stop string or EOS.
+
+    Args:
+        name: Name of the task, for messages.
+        task: The task.
+        prompting: System prompt and chat template.
 
     Raises:
-        UserError: The task has no train split or no rows in it, or one of its rows lacks a column.
+        UserError: The task has no train split, the split has no rows, or a row lacks a column that the task uses.
     """
     if task.train is None:
-        raise UserError(f"task `{name}` has no train split", hint="name training data with `--train`")
+        raise UserError(f"task `{name}` has no train split", hint="give training data with `--train`")
     rows = load_rows(task.train)
     if not rows:
-        raise UserError(f"the train split of task `{name}` has no rows", hint="name training data with `--train`")
+        raise UserError(f"the train split of task `{name}` has no rows", hint="give training data with `--train`")
     examples = []
     for index, row in enumerate(rows):
         sample = sample_of(name, task, row, index)
@@ -87,7 +98,7 @@ def render_examples(name: str, task: Task, prompting: Prompting = Prompting()) -
         stop = sample.stop[0] if isinstance(sample, Generate) and sample.stop else ""
         context = request.contexts[0]
         if isinstance(sample, Choose) and sample.per_choice_contexts:
-            context = request.contexts[right_of(sample)]
+            context = request.contexts[right_choice(sample)]
         examples.append(Example(context, delimiter + answer_text(sample) + stop, append_eos=not stop))
     return examples
 
@@ -101,7 +112,10 @@ def _request(
     if not isinstance(description, str):
         described = call_on(name, description, row, id)
         if not isinstance(described, str):
-            raise UserError(f"task `{name}`: `description` returned a {type(described).__name__}, not a text")
+            raise UserError(
+                f"task `{name}`: `description` returned a {type(described).__name__} for row {id}, not a text",
+                hint="return a text from the function `description`",
+            )
         description = described
 
     def context(choice: int | None) -> str:
@@ -130,7 +144,7 @@ def _request(
 
 
 def _delimiter(task: Task, sample: Generate | Choose, prompting: Prompting) -> str:
-    """What stands between prompt and answer; a chat template has written it, unless it leaves a turn open."""
+    """The text between prompt and answer; with a chat template, only needed if the assistant's turn has begun."""
     if prompting.template is None:
         return task.delimiter
     last = None if isinstance(sample.prompt, str) else sample.prompt[-1]
@@ -140,9 +154,9 @@ def _delimiter(task: Task, sample: Generate | Choose, prompting: Prompting) -> s
 
 def _question(sample: Sample, choice: int | None) -> str | Sequence[Message]:
     if isinstance(sample, Text):
-        raise UserError("a Text sample cannot be a solved example", hint="give the task no `shots`")
+        raise UserError("a `Text` sample cannot be a solved example", hint="remove `shots` from the task")
     if isinstance(sample, Choose) and sample.per_choice_contexts:
-        prompt = sample.prompt[right_of(sample) if choice is None else choice]
+        prompt = sample.prompt[right_choice(sample) if choice is None else choice]
         assert isinstance(prompt, str)
         return prompt
     return sample.prompt  # type: ignore[return-value]
@@ -167,7 +181,7 @@ def _turns(prompt: str | Sequence[Message]) -> list[Message]:
 
 
 def _flat(prompt: str | Sequence[Message]) -> str:
-    """Messages as one text; an answer that the last one begins follows its question at once."""
+    """Messages as one text; if the last message begins the answer, it follows the question without a blank line."""
     if isinstance(prompt, str):
         return prompt
     *before, last = [message["content"] for message in prompt]
@@ -180,7 +194,7 @@ def _flat(prompt: str | Sequence[Message]) -> str:
 
 def _in_groups(name: str, task: Task, data: list[tuple[int, Row]], groups: Sequence[str]) -> list[tuple[int, Row]]:
     if task.group is None:
-        raise UserError(f"task `{name}` has no groups", hint=f"ask for `{name}` without `:{'+'.join(groups)}`")
+        raise UserError(f"task `{name}` has no groups", hint=f"write `{name}` without `:{'+'.join(groups)}`")
     known = {cell_of(name, task.group, row) or "" for _, row in data}
     for group in groups:
         if group not in known:
@@ -209,6 +223,7 @@ def _check_ids(name: str, items: Sequence[Item]) -> None:
     for item in items:
         if item.request.id in seen:
             raise UserError(
-                f"task `{name}` has two samples with the id `{item.request.id}`", hint="leave `id` out to number them"
+                f"task `{name}` has two samples with the id `{item.request.id}`",
+                hint="give each sample its own `id`, or leave `id` out to number them",
             )
         seen.add(item.request.id)

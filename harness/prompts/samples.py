@@ -1,4 +1,4 @@
-"""Rows to samples, by the author's function; what can be wrong with either is said before a model is loaded.
+"""Converts rows to samples with the task's function, and checks both before a model is loaded.
 
 Example:
     >>> sample_fault(Choose("2 + 2 =", ["3", "4"], answer=2)).message
@@ -16,45 +16,55 @@ from harness.errors import UserError, did_you_mean, plugin_error
 
 
 class _MissingColumn(KeyError):
-    """A row was asked for a column that it does not have."""
+    """The task's function used a column that the row does not have."""
 
 
 class _Row(dict[str, Any]):
-    """A row that tells its own missing columns from the missing keys of any other dict in the author's function."""
+    """A row whose missing columns can be distinguished from missing keys of other dicts in the task's function."""
 
     def __missing__(self, column: str) -> Any:
         raise _MissingColumn(column)
 
 
-def call_on(name: str, function: Callable[[Row], Any], row: Row, place: int | str) -> Any:
-    """What a function of the author's makes of a row; its failures in the author's own lines."""
+def call_on(name: str, function: Callable[[Row], Any], row: Row, index: int | str) -> Any:
+    """Calls a function of a task on a row.
+
+    Args:
+        name: Name of the task, for messages.
+        function: The function, such as the task's `sample`.
+        row: The row.
+        index: Index or id of the row, for messages.
+
+    Raises:
+        UserError: The function raised an exception (only lines of the task's own file are shown).
+    """
     try:
         return function(_Row(row))
     except UserError as error:
-        raise UserError(f"task `{name}`, row {place}: {error.message}", error.hint) from error
+        raise UserError(f"task `{name}`, row {index}: {error.message}", error.hint) from error
     except _MissingColumn as error:
         column = str(error.args[0])
         raise UserError(
-            f"task `{name}` names the column `{column}`, which row {place} does not have", hint=_columns(column, row)
+            f"task `{name}` uses the column `{column}`, which row {index} does not have", hint=_columns(column, row)
         ) from error
     except Exception as error:
         code = getattr(function, "__code__", None)
         file = Path(code.co_filename) if code else Path(name)
-        hint = f"task `{name}` failed on row {place}"
+        hint = f"task `{name}` failed on row {index}"
         raise plugin_error(file, error, hint=hint, what="an error in") from error
 
 
 def sample_of(name: str, task: Task, row: Row, index: int) -> Sample:
-    """The sample that a task makes of a row.
+    """Converts a row to a sample.
 
     Args:
-        name: The task's, for messages.
+        name: Name of the task, for messages.
         task: The task.
         row: The row.
-        index: Its place in the data, from 0.
+        index: Index of the row in the data, from 0.
 
     Raises:
-        UserError: The row is none, the function fails, or what it returns cannot be scored.
+        UserError: The row is not a mapping, the task's function raises an exception, or its sample cannot be scored.
     """
     if not isinstance(row, Mapping):
         raise UserError(
@@ -74,42 +84,48 @@ def sample_of(name: str, task: Task, row: Row, index: int) -> Sample:
 
 
 def _columns(column: str, row: Row) -> str:
-    """Which columns there are, for one that is not."""
+    """A hint for a missing column: similar names, and all columns."""
     near = did_you_mean(column, row)
     return near if near.startswith("known") else f"{near} (columns: {', '.join(map(str, row))})"
 
 
 def cell_of(name: str, column: str | None, row: Row) -> str | None:
-    """What a row has in the column that names its group or cluster.
+    """The value of a row in the column of its group or cluster, as a text; None without such a column.
+
+    Args:
+        name: Name of the task, for messages.
+        column: The task's `group` or `cluster`.
+        row: The row.
 
     Raises:
-        UserError: It has no such column.
+        UserError: The row does not have the column.
     """
     if column is None:
         return None
     if column not in row:
         raise UserError(
-            f"task `{name}` groups by the column `{column}`, which its rows do not have", hint=_columns(column, row)
+            f"task `{name}` groups or clusters by the column `{column}`, which its rows do not have",
+            hint=_columns(column, row),
         )
     return str(row[column])
 
 
 def answer_text(sample: Sample) -> str:
-    """The right answer of a sample, as a solved example shows it."""
+    """The right answer of a sample, as it is written in a solved example."""
     if isinstance(sample, Generate):
         return sample.target if isinstance(sample.target, str) else sample.target[0]
     if isinstance(sample, Choose):
-        return sample.choices[right_of(sample)]
+        return sample.choices[right_choice(sample)]
     return sample.text
 
 
-def right_of(sample: Choose) -> int:
-    """Index of the right choice, or of the first right one."""
+def right_choice(sample: Choose) -> int:
+    """Index of the right choice; of several right choices, the first."""
     return sample.answer if isinstance(sample.answer, int) else sample.answer[0]
 
 
 def sample_fault(sample: Sample) -> UserError | None:
-    """The first thing that is wrong with a sample, without its place; None when it can be scored."""
+    """The first problem of a sample, without task and row; None if the sample can be scored."""
     if isinstance(sample, Text):
         return _text_fault(sample)
     return _generate_fault(sample) if isinstance(sample, Generate) else _choose_fault(sample)
@@ -121,8 +137,8 @@ def _text_fault(sample: Text) -> UserError | None:
     window, stride = sample.window, sample.stride
     if (window is not None and window < 2) or (stride is not None and not 0 < stride <= (window or stride)):
         return UserError(
-            f"window={window}, stride={stride}",
-            hint="a window holds 2 tokens or more, and a stride is no longer than it",
+            f"`Text` has window={window}, stride={stride}",
+            hint="`window` must be at least 2 tokens, and `stride` at least 1 and at most `window`",
         )
     return None
 
@@ -135,17 +151,19 @@ def _generate_fault(sample: Generate) -> UserError | None:
         if not isinstance(target, str):
             return _not_text("`target`", target)
     if isinstance(sample.stop, str) or not all(isinstance(stop, str) and stop for stop in sample.stop):
-        return UserError(f"`stop` is {sample.stop!r}, not a tuple of texts", hint='for example `stop=("\\n",)`')
+        return UserError(
+            f"`stop` is {sample.stop!r}, not a tuple of non-empty texts", hint='write for example `stop=("\\n",)`'
+        )
     if sample.max_tokens < 1 or sample.samples < 1 or sample.temperature < 0 or not 0 < sample.top_p <= 1:
         return UserError(
             f"max_tokens={sample.max_tokens}, samples={sample.samples}, temperature={sample.temperature},"
             f" top_p={sample.top_p}",
-            hint="the first two are at least 1, the temperature at least 0, top_p above 0 and at most 1",
+            hint="`max_tokens` and `samples` must be at least 1, `temperature` at least 0, `top_p` above 0 and at most 1",
         )
     if sample.samples > 1 and not sample.temperature:
         return UserError(
-            f"{sample.samples} samples at temperature 0 are all the same",
-            hint="give a `temperature`, or ask for one sample",
+            f"`samples` is {sample.samples}, but at temperature 0 all samples are equal",
+            hint="set `temperature` above 0, or `samples=1`",
         )
     return _prompt_fault(sample.prompt)
 
@@ -159,14 +177,14 @@ def _choose_fault(sample: Choose) -> UserError | None:
     if not isinstance(answers, Sequence) or not answers or not all(answer in indices for answer in answers):
         return UserError(
             f"answer {sample.answer!r} with {len(sample.choices)} choices",
-            hint="`answer` is the index of the right choice, from 0",
+            hint="`answer` must be the index of the right choice, from 0",
         )
     if not sample.per_choice_contexts:
         return _prompt_fault(sample.prompt)
     if len(sample.prompt) != len(sample.choices):
         return UserError(
             f"{len(sample.prompt)} contexts for {len(sample.choices)} choices",
-            hint="`prompt` is one text, or one for each choice",
+            hint="`prompt` must be one text, or one text for each choice",
         )
     return next((_not_text("a context", text) for text in sample.prompt if not isinstance(text, str)), None)
 
@@ -177,7 +195,8 @@ def _prompt_fault(prompt: Any) -> UserError | None:
     if isinstance(prompt, Sequence) and prompt and all(map(_is_message, prompt)):
         return None
     return UserError(
-        f"`prompt` is {_shown(prompt)}", hint='a prompt is a text, or messages: `[{"role": "user", "content": "…"}]`'
+        f"`prompt` is {_shown(prompt)}",
+        hint='a prompt must be a text, or messages: `[{"role": "user", "content": "…"}]`',
     )
 
 
@@ -186,7 +205,7 @@ def _is_message(message: Any) -> bool:
 
 
 def _not_text(what: str, value: Any) -> UserError:
-    return UserError(f"{what} is {_shown(value)}, not a text", hint="a number is written `str(…)`")
+    return UserError(f"{what} is {_shown(value)}, not a text", hint="convert it with `str(…)`")
 
 
 def _shown(value: Any) -> str:

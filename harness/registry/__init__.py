@@ -1,1 +1,1 @@
-"""Finds tasks, methods and metrics, without importing them."""
+"""Finds tasks, methods and metrics without importing them, and loads those that are used."""

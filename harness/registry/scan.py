@@ -1,6 +1,6 @@
-"""What a Python file defines for us, read from its text: tasks, methods and metrics with their signatures.
+"""Reads the tasks, methods and metrics that a Python file defines, with their signatures, from the file's text.
 
-Nothing is imported or evaluated, so defaults and options must be literals (or names of module constants that are).
+Nothing is imported or evaluated, so defaults and options must be literals, or names of module constants that are literals.
 
 Example:
     >>> [entry.name for entry in scan(Path("capitals.py"))]  # doctest: +SKIP
@@ -23,7 +23,7 @@ from harness.errors import UserError
 Kind = Literal["task", "method", "metric"]
 
 _MARKS: Mapping[str, Kind] = {"task": "task", "method": "method", "Metric": "metric"}
-"""Public names that make something an entry."""
+"""Public names that mark an entry."""
 _OPTIONS = {
     option.name: option.default
     for option in dataclasses.fields(MethodFunction)
@@ -34,12 +34,12 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class Parameter:
-    """A keyword-only parameter: of a task, or a hyperparameter of a method."""
+    """A keyword-only parameter of a task, or a hyperparameter of a method."""
 
     name: str
     default: Any
     annotation: str
-    """As written; empty when there is none."""
+    """The annotation as written; empty if there is none."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +55,19 @@ class Entry:
     docstring: str = ""
     parameters: tuple[Parameter, ...] = ()
     open_ended: bool = False
-    """Whether any further hyperparameter is taken (`**options`)."""
+    """Whether further hyperparameters are accepted (`**options`)."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """A method's decorator options, defaults filled in: lr, load, mergeable, checkpointing, padding, saves,
+    """Decorator options of a method, with defaults filled in: lr, load, mergeable, checkpointing, padding, saves,
     parameters."""
     attribute: str = ""
     """Name of the function in its module."""
     module: str | None = None
-    """Import path of built-ins and plugins; None for a file given by path."""
+    """Import path of a built-in entry or plugin; None for a file given by path."""
     distribution: str | None = None
-    """The installed distribution that brings a plugin."""
+    """The installed distribution of a plugin."""
 
     def quantization(self, hyperparameters: Mapping[str, Any]) -> Any:
-        """The format that a method wants its base in, as its `load` says, or the hyperparameter that this names."""
+        """The quantization of the base that a method needs: its `load`, or the value of the hyperparameter named there."""
         load = self.options.get("load")
         return hyperparameters.get(load, load) if load else None
 
@@ -81,32 +81,35 @@ def scan(path: Path) -> list[Entry]:
     """The entries of a Python file, in the order of its lines.
 
     Raises:
-        UserError: The file is unreadable or no Python; a default is missing or no literal; a method declares a reserved
-            name.
+        UserError: The file cannot be read or is not Python; a default is missing or not a literal; a method declares a
+            reserved name.
     """
     try:
         stat = path.stat()
     except OSError as error:
-        raise UserError(f"could not read `{path}`: {error.strerror}") from error
+        raise UserError(f"could not read `{path}`: {error.strerror}", hint="check the path") from error
     return list(_scan(path, stat.st_mtime_ns, stat.st_size))
 
 
 def maker_entry(path: Path, function: str, name: str) -> Entry:
-    """The entry of a family of metrics: a function that makes one of them, under the name that stands for them all.
+    """The entry of a family of metrics, which one function creates.
 
     Args:
-        path: The function's file.
-        function: Its name there.
-        name: Of the family: `pass@K`.
+        path: The file of the function.
+        function: The name of the function.
+        name: The name of the family, such as `pass@K`.
 
     Raises:
-        UserError: The file is unreadable, or has no such function.
+        UserError: The file cannot be read, or has no such function.
     """
     for node in _parse(path).body:
         if isinstance(node, ast.FunctionDef) and node.name == function:
             docstring = ast.get_docstring(node) or ""
             return Entry("metric", name, path, node.lineno, _summary(docstring), docstring, attribute=function)
-    raise UserError(f"`{path}` defines no `{function}`, which makes the metrics `{name}`")
+    raise UserError(
+        f"`{path}` defines no function `{function}`, which creates the metrics `{name}`",
+        hint="is the installation complete? install finetune-harness again",
+    )
 
 
 @functools.lru_cache(maxsize=512)
@@ -119,13 +122,13 @@ def _parse(path: Path) -> ast.Module:
         return ast.parse(path.read_text(encoding="utf-8"))
     except SyntaxError as error:
         code = f"\n\n  {path.name}:{error.lineno}\n    {(error.text or '').strip()}\n  SyntaxError: {error.msg}"
-        raise UserError(f"could not read `{path}`{code}", hint=f"run `python {path}` to see it in full") from None
+        raise UserError(f"could not read `{path}`{code}", hint=f"for the full error, run `python {path}`") from None
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(f"could not read `{path}`: {error}") from error
+        raise UserError(f"could not read `{path}`: {error}", hint="the file must be Python source in UTF-8") from error
 
 
 class _File:
-    """One parsed file: what our public names are called in it, and its constants."""
+    """A parsed file: the names under which it imports our public names, and its constants."""
 
     def __init__(self, path: Path, tree: ast.Module) -> None:
         self.path, self.tree = path, tree
@@ -167,8 +170,10 @@ class _File:
         load = given.get("load")
         if load and load not in (*QUANTIZATIONS, *(parameter.name for parameter in parameters)):
             raise UserError(
-                f"{self.path}:{node.lineno}: method `{name}` loads its base in `{load}`, which is no format",
-                hint="one of " + ", ".join(QUANTIZATIONS) + ", or the hyperparameter that says which",
+                f"{self.path}:{node.lineno}: method `{name}` has `load={load!r}`, which is not a quantization",
+                hint="use one of "
+                + ", ".join(QUANTIZATIONS)
+                + ", or the name of a hyperparameter that has one of them",
             )
         return Entry(
             kind,
@@ -193,14 +198,14 @@ class _File:
                 )
             if kind == "method" and argument.arg in RESERVED_KEYS:
                 raise UserError(
-                    f"{place}: method `{name}` declares `{argument.arg}`, which every variant has already",
-                    hint="reserved: " + ", ".join(RESERVED_KEYS),
+                    f"{place}: method `{name}` declares `{argument.arg}`, which is a key of every variant",
+                    hint="rename it; reserved names: " + ", ".join(RESERVED_KEYS),
                 )
             annotation = ast.unparse(argument.annotation) if argument.annotation else ""
             yield Parameter(argument.arg, self._literal(default, f"default of `{argument.arg}`"), annotation)
 
     def _metric(self, node: ast.Assign | ast.AnnAssign, following: ast.stmt | None) -> Iterator[Entry]:
-        """`name = Metric("name", …)`, described by the text below it, if there is one."""
+        """`name = Metric("name", …)`, with the string below it, if any, as the docstring."""
         target = node.targets[0] if isinstance(node, ast.Assign) else node.target
         call = node.value
         if not isinstance(call, ast.Call) or not isinstance(target, ast.Name) or target.id.startswith("_"):
@@ -220,7 +225,7 @@ class _File:
         except ValueError:
             raise UserError(
                 f"{self.path}:{node.lineno}: {what} is `{ast.unparse(node)}`, which is not a literal",
-                hint="write the number, text or list itself: files are listed without being imported",
+                hint="write the number, text or list itself: files are read without being imported",
             ) from None
 
 

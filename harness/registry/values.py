@@ -1,7 +1,7 @@
-"""Values as people write them (`rank=8`, `lr=1e-5`, `target_modules=q_proj+v_proj`) read by the type that is wanted.
+"""Converts between values and their text on the command line (`rank=8`, `lr=1e-5`, `target_modules=q_proj+v_proj`).
 
-The command line and YAML both hand over texts; the annotation of a parameter, read as text and never evaluated, says what
-a text means. `show` writes a value so that `read` gives it back, which is what canonical specs are made of.
+The command line and YAML give texts; the annotation of a parameter, which is parsed but never evaluated, decides the type.
+`show` writes a value as a text that `read` converts back; canonical specs consist of such texts.
 
 Example:
     >>> read("1e-5", "float"), read("q_proj+v_proj", "str | Sequence[str]"), read("none", "int | None")
@@ -19,41 +19,41 @@ from typing import Any
 
 
 class Quoted(str):
-    """A text that stood in quotes: where a text will do, it is not read as a number, a truth value or a list."""
+    """A text that was in quotes: if a parameter accepts texts, it is not read as a number, a boolean or a list."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True)
 class _Type:
-    """What an annotation allows."""
+    """The values that an annotation allows."""
 
     names: frozenset[str] = frozenset()
-    """Of int, float, bool, str, None, list, any."""
+    """Some of int, float, bool, str, None, list, any."""
     choices: tuple[Any, ...] = ()
     """Members of a `Literal`."""
     item: str = ""
-    """Annotation of a list's items."""
+    """Annotation of the items of a list."""
 
     def __str__(self) -> str:
         words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "None": "none"}
-        said = [json.dumps(choice) if not isinstance(choice, str) else f"`{choice}`" for choice in self.choices]
-        said += [word for name, word in words.items() if name in self.names]
+        texts = [json.dumps(choice) if not isinstance(choice, str) else f"`{choice}`" for choice in self.choices]
+        texts += [word for name, word in words.items() if name in self.names]
         if "list" in self.names:
-            said.append("a list (`a+b`)")
-        return " or ".join(said) or "a number, a text or a list"
+            texts.append("a list (`a+b`)")
+        return " or ".join(texts) or "a number, a text or a list"
 
 
 def read(value: Any, annotation: str = "", default: Any = None) -> Any:
-    """`value` as the type that `annotation` names; without one, the type of `default`; without both, a guess.
+    """Converts a value to the type of `annotation`; without it, to the type of `default`; without both, guesses.
 
     Args:
         value: A text (from the command line or YAML), or a Python value, which is only checked.
-        annotation: As written in a signature, such as `int | None`.
-        default: The parameter's default.
+        annotation: The annotation as written in the signature, such as `int | None`.
+        default: The default of the parameter.
 
     Raises:
-        ValueError: `value` is not of that type; the message says what is wanted.
+        ValueError: `value` does not have that type; the message names the expected type.
     """
     wanted = _type(annotation or _annotation_of(default))
     found = _read_text(value, wanted) if isinstance(value, str) else _check(value, wanted)
@@ -63,7 +63,7 @@ def read(value: Any, annotation: str = "", default: Any = None) -> Any:
 
 
 def show(value: Any, annotation: str = "", default: Any = None) -> str:
-    """`value` as a text that `read` turns back into it.
+    """Writes a value as a text that `read` converts back.
 
     Example:
         >>> show(["q_proj"], "str | Sequence[str]"), show("a, b", "str"), show(None), show(True)
@@ -72,7 +72,7 @@ def show(value: Any, annotation: str = "", default: Any = None) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
-        return repr(value).replace("e+", "e")  # a plus sign separates list items
+        return repr(value).replace("e+", "e")  # `+` separates the items of a list
     if isinstance(value, list | tuple):
         item = _type(annotation or _annotation_of(default)).item
         texts = [show(each, item) for each in value]
@@ -87,7 +87,7 @@ def show(value: Any, annotation: str = "", default: Any = None) -> str:
 
 
 def split(text: str, separator: str) -> list[str]:
-    """`text` at every `separator` that is not within double quotes.
+    """Splits a text at every `separator` outside double quotes.
 
     Example:
         >>> split('shots=5,system="Be brief, please"', ",")
@@ -106,12 +106,12 @@ def split(text: str, separator: str) -> list[str]:
 
 
 def unquote(text: str) -> str:
-    """`text` without its double quotes, marked as `Quoted`; any other text as it is.
+    """Removes the double quotes around a text and marks it as `Quoted`; a text without quotes is returned unchanged.
 
     Raises:
-        ValueError: A quote is opened and not closed.
+        ValueError: A quote is not closed, or is not at the end.
     """
-    if not text.startswith('"') or len(split(text, "+")) > 1:  # a list's items are unquoted one by one
+    if not text.startswith('"') or len(split(text, "+")) > 1:  # the items of a list are unquoted one by one
         return text
     try:
         return Quoted(json.loads(text))
@@ -134,7 +134,7 @@ def _annotation_of(default: Any) -> str:
 
 @functools.cache
 def _type(annotation: str) -> _Type:
-    """The type that an annotation's text names; what it does not know becomes `any`."""
+    """Parses an annotation; unknown types become `any`."""
     if not annotation:
         return _Type(frozenset({"any"}))
     try:
@@ -196,7 +196,7 @@ def _read_text(text: str, wanted: _Type) -> Any:
 
 
 def _number(text: str) -> int | float | None:
-    """The finite number that `text` writes, if it writes one."""
+    """The finite number that a text represents, or None."""
     for kind in (int, float):
         try:
             number: int | float = kind(text)
@@ -207,7 +207,7 @@ def _number(text: str) -> int | float | None:
 
 
 def _check(value: Any, wanted: _Type) -> Any:
-    """A Python value, if the type allows it; whole floats and ints stand for each other."""
+    """A Python value if the type allows it; whole floats and ints are converted to each other."""
     names = wanted.names
     if value in wanted.choices:
         return value

@@ -1,1 +1,1 @@
-"""What a user sees of a run: the screen, tables, costs, progress."""
+"""Everything that a user sees of a run: the screen, tables, costs, progress."""

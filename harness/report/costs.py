@@ -1,9 +1,8 @@
-"""What a variant costs, measure by measure: the columns of the cost table and the axes of the Pareto plot.
+"""The costs of a variant: the columns of the cost table and the axes of the Pareto plot.
 
-Every measure reads one number from a `Variant`, and lower is better for all of them.
+Every measure reads one number from a `Variant`; lower is always better.
 
 Example:
-    >>> from harness.costs import measures
     >>> [measure.name for measure in measures(run)]  # doctest: +SKIP
     ['train', 'peak GPU', 'trainable', 'adapter', 'weights', 'load', 'prefill 512', 'decode/token']
 """
@@ -19,30 +18,30 @@ from harness.results import Inference, Run, Variant
 
 @dataclass(frozen=True)
 class Measure:
-    """One cost, how it is read from a variant and how it is written."""
+    """One cost: how it is read from a variant and how it is formatted."""
 
     name: str
-    """Heads the column."""
+    """Column heading."""
     words: str
-    """In a sentence: `training time`."""
+    """Name within a sentence: `training time`."""
     read: Callable[[Variant], float | None]
     write: Callable[[float | None], str]
     floor: float = 0.0
-    """A smaller value is noise: shown, but compared with nothing."""
+    """A smaller value is noise: it is shown, but not compared."""
     ratio: Callable[[Variant], float | None] = lambda variant: None
-    """The cost beside the baseline's, where the table shows it."""
+    """Cost relative to the baseline's, for measures whose column shows it."""
 
     def comparable(self, variant: Variant) -> float | None:
-        """The value, where it is known and not below the floor."""
+        """Returns the value, or None if it is unknown or below the floor."""
         value = self.read(variant)
         return None if value is None or value < self.floor else value
 
 
 def measures(run: Run) -> list[Measure]:
-    """The costs of a run in the order of the table: training, what it leaves, then inference.
+    """Lists the costs of a run in the order of the table: training, the artifact, then inference.
 
-    Peaks are those of GPU memory where any was measured, else the rise of resident memory. What no variant has (training
-    costs, where nothing was trained) is left out. Prefill and decode carry the ratio to the baseline.
+    Peaks are of GPU memory if any was measured, else the increase in resident memory. A measure that no variant has is
+    omitted, such as training costs if nothing was trained. Prefill and decode have a ratio to the baseline.
     """
     gpu = any(variant.train and variant.train.peak_gpu_allocated_bytes is not None for variant in run.variants)
     prompt_tokens = {variant.inference.prompt_tokens for variant in run.variants if variant.inference}
@@ -54,7 +53,7 @@ def measures(run: Run) -> list[Measure]:
     def timed(read: Callable[[Inference], float | None]) -> Callable[[Variant], float | None]:
         return lambda variant: None if variant.inference is None else read(variant.inference)
 
-    def beside_baseline(
+    def relative_to_baseline(
         read: Callable[[Inference], float | None], in_turn: Callable[[Inference], float | None]
     ) -> Callable[[Variant], float | None]:
         baseline = _baseline(run)
@@ -62,7 +61,7 @@ def measures(run: Run) -> list[Measure]:
         def ratio(variant: Variant) -> float | None:
             if baseline is None or variant.name == baseline.name or variant.inference is None:
                 return None
-            # Timed in turn with the bare base in one process: drift of the machine cancels.
+            # The bare base was timed alternately with the variant in one process, so the machine's drift cancels.
             reference = in_turn(variant.inference) if _is_bare_base(baseline) else None
             if reference is None and baseline.inference is not None:
                 reference = read(baseline.inference)
@@ -87,14 +86,14 @@ def measures(run: Run) -> list[Measure]:
             lambda variant: None if variant.artifact is None else variant.artifact.bytes,
             numbers.file_size,
         ),
-        Measure("weights", "memory for weights", lambda variant: variant.model_bytes, numbers.memory),
-        Measure("load", "time to load", timed(lambda inference: inference.load_seconds), numbers.seconds),
+        Measure("weights", "memory of the weights", lambda variant: variant.model_bytes, numbers.memory),
+        Measure("load", "load time", timed(lambda inference: inference.load_seconds), numbers.seconds),
         Measure(
             prefill,
-            "time of prefill",
+            "prefill time",
             timed(lambda inference: inference.prefill_seconds_p50),
             numbers.seconds,
-            ratio=beside_baseline(
+            ratio=relative_to_baseline(
                 lambda inference: inference.prefill_seconds_p50,
                 lambda inference: inference.base_prefill_seconds_p50,
             ),
@@ -104,7 +103,7 @@ def measures(run: Run) -> list[Measure]:
             "time per token",
             timed(lambda inference: inference.decode_seconds_per_token_p50),
             numbers.seconds,
-            ratio=beside_baseline(
+            ratio=relative_to_baseline(
                 lambda inference: inference.decode_seconds_per_token_p50,
                 lambda inference: inference.base_decode_seconds_per_token_p50,
             ),
@@ -114,7 +113,7 @@ def measures(run: Run) -> list[Measure]:
 
 
 def _trainable(variant: Variant) -> float | None:
-    """Trainable parameters of a variant that was trained; an untrained one has none to speak of."""
+    """Trainable parameters of a trained variant."""
     return None if variant.parameters is None or variant.train is None else variant.parameters.trainable
 
 
@@ -123,5 +122,5 @@ def _baseline(run: Run) -> Variant | None:
 
 
 def _is_bare_base(variant: Variant) -> bool:
-    """Whether the variant runs the untouched base (prompts may differ): `base`, `base:shots=5`, not `base@4bit`."""
+    """Whether the variant is the unchanged base, perhaps with other prompts: `base`, `base:shots=5`, not `base@4bit`."""
     return variant.method is None and variant.spec.partition(":")[0] == "base" and "@" not in variant.spec

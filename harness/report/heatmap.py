@@ -1,7 +1,7 @@
-"""Tasks whose groups form a grid (`1000 words × 50 %`), drawn as one: a heat map for each variant.
+"""Heat maps of tasks whose groups form a grid (`1000 words × 50 %`), one for each variant.
 
-Groups whose names are two parts joined by ` × ` are a grid when every first part meets every second one. The number stands in
-each cell; the shade repeats it.
+Groups form a grid if each name is two parts joined by ` × ` and every first part is combined with every second part. Each
+cell shows its score as a number and as a shade.
 
 Example:
     >>> parts(["250 words × 0 %", "250 words × 50 %", "1000 words × 0 %", "1000 words × 50 %"])
@@ -19,7 +19,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from harness.report import numbers
-from harness.report.summary import higher_is_better, scale_of, score_of
+from harness.report.scores import scale_of
 from harness.results import Run
 
 CROSS = " × "
@@ -27,29 +27,29 @@ SHADES = " ░▒▓█"
 
 
 @dataclass(frozen=True)
-class Cell:
+class Tile:
     """A score within one group."""
 
     text: str
     share: float
-    """0–1: how dark the cell is drawn."""
+    """Darkness of the tile: 0–1."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """One variant's headline over the cells of a task."""
+    """One variant's headline score in each group of a task."""
 
     task: str
     metric: str
-    """With its arrow."""
+    """With the arrow of its direction."""
     variant: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
-    """Name and cells of each row."""
+    rows: tuple[tuple[str, tuple[Tile, ...]], ...]
+    """Name and tiles of each row."""
 
 
 def parts(groups: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """Names of the columns and rows that the groups span, smaller numbers first; None when they are no grid."""
+    """Names the columns and rows of a grid, smaller numbers first; None if the groups do not form one."""
     pairs = [group.split(CROSS) for group in groups]
     if not pairs or any(len(pair) != 2 for pair in pairs):
         return None
@@ -59,11 +59,12 @@ def parts(groups: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]] | No
 
 
 def grids(run: Run) -> list[Grid]:
-    """The grids of all tasks and variants of a run."""
+    """Makes the grids of all tasks and variants of a run."""
     found = []
     for task in run.tasks:
-        scale, higher = scale_of(run, task.name, task.headline), higher_is_better(task, task.headline)
-        scores = {variant.name: score_of(variant, task.name, task.headline) for variant in run.variants}
+        scale = scale_of(run, task.name, task.headline)
+        metric = numbers.with_arrow(task.headline, task.higher_is_better(task.headline))
+        scores = {variant.name: variant.headline(task) for variant in run.variants}
         groups = {
             variant: {group.name: group.value for group in score.groups} for variant, score in scores.items() if score
         }
@@ -77,28 +78,28 @@ def grids(run: Run) -> list[Grid]:
             body = []
             for row in rows:
                 values = [known[f"{column}{CROSS}{row}"] for column in columns]
-                body.append((row, tuple(Cell(scale.value(each), max(0.0, each or 0.0) / full) for each in values)))
-            found.append(Grid(task.name, f"{task.headline} {'↑' if higher else '↓'}", variant, columns, tuple(body)))
+                body.append((row, tuple(Tile(scale.value(each), max(0.0, each or 0.0) / full) for each in values)))
+            found.append(Grid(task.name, metric, variant, columns, tuple(body)))
     return found
 
 
 def grid_lines(grid: Grid, width: int) -> Iterator[Text]:
-    """A grid drawn in characters: the score and a shade for each cell; columns that do not fit stand below the others."""
+    """Draws a grid as text: a score and a shade for each tile; columns that do not fit continue below."""
     yield Text(f"{grid.task} {grid.metric}  {numbers.one_line(grid.variant)}", style="bold")
     left = 2 + max(cell_len(name) for name, _ in grid.rows)
     column = 2 + max(
-        *map(cell_len, grid.columns), *(cell_len(cell.text) + 3 for _, cells in grid.rows for cell in cells)
+        *map(cell_len, grid.columns), *(cell_len(tile.text) + 3 for _, tiles in grid.rows for tile in tiles)
     )
     fitting = max(1, (width - left) // column)
     for start in range(0, len(grid.columns), fitting):
         shown = slice(start, start + fitting)
         yield Text(" " * left + "".join(name.rjust(column) for name in grid.columns[shown]), style="dim")
-        for name, cells in grid.rows:
-            texts = (f"{cell.text} {SHADES[round(min(1.0, cell.share) * 4)] * 2}" for cell in cells[shown])
+        for name, tiles in grid.rows:
+            texts = (f"{tile.text} {SHADES[round(min(1.0, tile.share) * 4)] * 2}" for tile in tiles[shown])
             yield Text((name.rjust(left) + "".join(text.rjust(column) for text in texts)).rstrip())
 
 
 def _number(name: str) -> float:
-    """What a name is sorted by; names without a number keep their order."""
+    """Sort key of a name; names without a number keep their order."""
     found = re.search(r"-?\d+(\.\d+)?", name)
     return float(found[0]) if found else 0.0

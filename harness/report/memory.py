@@ -1,4 +1,4 @@
-"""What trainings would need in memory, as a table."""
+"""The predicted memory of training runs (`harness plan`), as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from harness.report.tables import Cell, Column, Row, Table
 
 @dataclass(frozen=True)
 class PlanRow:
-    """One training, counted or not."""
+    """The prediction for one training run, or the reason why there is none."""
 
     name: str
     spec: str
     rows: int
-    """Of a micro-batch, all of the greatest length."""
+    """Rows in a micro-batch."""
     length: int
+    """Tokens in each row: the maximum length."""
     planned: Planned | None = None
     error: str | None = None
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What the trainings of a configuration would need."""
+    """The predicted memory of all training runs of a configuration."""
 
     model: str
     device: str
@@ -34,11 +35,11 @@ class MemoryPlan:
     rows: tuple[PlanRow, ...]
 
     def fits(self, row: PlanRow) -> bool | None:
-        """Whether a training's peak is below what there is; None where it could not be counted."""
+        """Whether the peak of a training run fits into the memory; None if it could not be predicted."""
         return row.planned.peak_bytes <= self.memory_bytes if row.planned else None
 
     def to_json(self) -> str:
-        """The document that `--format json` prints."""
+        """Returns the document that `--format json` prints."""
         variants = [
             {"name": row.name, "spec": row.spec, "micro_batch_size": row.rows, "max_length": row.length}
             | (asdict(row.planned) if row.planned else {})
@@ -50,23 +51,24 @@ class MemoryPlan:
 
 
 def memory_table(plan: MemoryPlan) -> Table:
-    """A plan as a table: what holds the bytes, the peak, and how many rows at once would fit."""
+    """Makes the table of a plan: memory by purpose, the peak, and the largest micro-batch that would fit."""
     names = ("trainable", "of all", "weights", "optimizer", "activations", "peak", "saved", "fits", "rows", "at most")
-    return Table("Memory", tuple(map(Column, names)), tuple(_cells(plan, row) for row in plan.rows))
+    return Table("Memory", tuple(map(Column, names)), tuple(_row(plan, row) for row in plan.rows))
 
 
 MEMORY_NOTES = (
-    "Peak: the most that tensors take at once, with all rows of a micro-batch at their greatest length (rows: how many, the"
-    " two answers of a pair being a row each with the loss of `sft`, a little too much for `stage=reward`; at most: how many"
-    " would fit). A GPU adds its context, about half a GiB, and what its allocator reserves unused.",
-    "Optimizer: its state and the gradients. Activations: what the forward pass keeps for the backward pass.",
+    "Peak: the largest memory that tensors take at one time, if all rows of a micro-batch have the maximum length. Rows: rows"
+    " in a micro-batch × their length; the two answers of a pair are two rows. Pairs are counted with the loss of `sft`,"
+    " slightly too high for `stage=reward`. At most: rows that would fit. A GPU also needs about 0.5 GiB for its context, and"
+    " memory that its allocator reserves but does not use.",
+    "Optimizer: optimizer state and gradients. Activations: tensors that the forward pass keeps for the backward pass.",
 )
 
 
-def _cells(plan: MemoryPlan, row: PlanRow) -> Row:
+def _row(plan: MemoryPlan, row: PlanRow) -> Row:
     planned = row.planned
     if planned is None:
-        return Row(row.name, tuple(Cell() for _ in range(10)), f"not counted: {row.error}")
+        return Row(row.name, tuple(Cell() for _ in range(10)), f"no prediction: {row.error}")
     sizes = (
         planned.weights_bytes,
         planned.optimizer_bytes + planned.gradient_bytes,

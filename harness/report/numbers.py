@@ -1,8 +1,8 @@
-"""How numbers are written: durations, bytes, counts, scores and differences, the same way in every report.
+"""Formats numbers for every report: durations, bytes, counts, scores and differences.
 
-A score is shown on one of two scales. A metric whose values all lie within 0–1 (accuracy, exact match, F1, ROUGE) is
-shown times 100 with one decimal; perplexities, bits, and metrics that are customarily larger (BLEU, chrF) are shown as
-they are. `None` is written `-`: not applicable, or not measured.
+A score is shown on one of two scales. A metric whose values are all within 0–1 (accuracy, exact match, F1, ROUGE) is
+multiplied by 100 and shown with one decimal; perplexities, bits, and metrics that are usually larger (BLEU, chrF) are
+shown unchanged. `None` is shown as `-`: not applicable, or not measured.
 
 Example:
     >>> seconds(124), seconds(0.0182), memory(8_482_560_410), file_size(40_400_000), count(10_100_000)
@@ -16,20 +16,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from harness.results import Verdict
+
 ABSENT = "-"
 
-MARKS = {"better": "▲", "worse": "▼", "undecided": "≈"}
+MARKS: dict[Verdict, str] = {"better": "▲", "worse": "▼", "undecided": "≈"}
 """The sign of a verdict."""
+VERDICTS: dict[Verdict, str] = {"better": "better", "worse": "worse", "undecided": "no difference shown"}
+"""A verdict in words."""
 
 SMALLEST_PEAK_BYTES = 16 * 1024**2
-"""A measured peak below this is noise: it is written `<16 MiB` and compared with nothing."""
+"""A smaller measured peak is noise: it is shown as `<16 MiB` and excluded from ratios and Pareto fronts."""
 
 _CUSTOMARY = ("bleu", "chrf")
 _UNBOUNDED = ("loss", "_ppl", "ppl", "perplexity", "bits_per_byte", "mae", "mse")
+_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
 def seconds(value: float | None) -> str:
-    """A measured time: `18.2 ms`, `1.2 s`, `2m 04s`, `1h 02m`."""
+    """Formats a measured time: `18.2 ms`, `1.2 s`, `2m 04s`, `1h 02m`."""
     if value is None:
         return ABSENT
     if round(value, 3) < 1:
@@ -40,33 +45,33 @@ def seconds(value: float | None) -> str:
 
 
 def clock(value: float) -> str:
-    """A waiting time to the second: `0m 38s`, `1h 02m`."""
+    """Formats a waiting time to the second: `0m 38s`, `1h 02m`."""
     minutes, rest = divmod(round(value), 60)
     return f"{minutes}m {rest:02d}s" if minutes < 60 else f"{minutes // 60}h {minutes % 60:02d}m"
 
 
 def memory(value: float | None) -> str:
-    """Bytes in memory, in powers of 1024: `7.9 GiB`."""
+    """Formats bytes in memory, in powers of 1024: `7.9 GiB`."""
     return _with_unit(value, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
 
 
 def peak(value: float | None) -> str:
-    """A measured peak of memory; below `SMALLEST_PEAK_BYTES` it says no more than that."""
+    """Formats a measured memory peak; below `SMALLEST_PEAK_BYTES` only that limit is shown."""
     return "<16 MiB" if value is not None and value < SMALLEST_PEAK_BYTES else memory(value)
 
 
 def file_size(value: float | None) -> str:
-    """Bytes on disk, in powers of 1000: `40.4 MB`."""
+    """Formats bytes on disk, in powers of 1000: `40.4 MB`."""
     return _with_unit(value, 1000, ("B", "kB", "MB", "GB", "TB"))
 
 
 def count(value: float | None) -> str:
-    """A number of parameters: `10.1 M`."""
+    """Formats a number of parameters: `10.1 M`."""
     return _with_unit(value, 1000, ("", "k", "M", "B", "T"))
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things.
+    """Formats a number with its noun.
 
     Example:
         >>> counted(1, "task"), counted(7, "task")
@@ -87,37 +92,53 @@ def _with_unit(value: float | None, base: int, units: tuple[str, ...]) -> str:
 
 
 def ratio(value: float | None) -> str:
-    """A cost beside the baseline's: `1.15×`."""
+    """Formats a cost relative to the baseline's: `1.15×`."""
     return ABSENT if value is None else f"{value:.2f}×"
 
 
 def probability(value: float | None) -> str:
-    """A p value: `0.032`, `<0.001`."""
+    """Formats a p-value: `0.032`, `<0.001`."""
     return ABSENT if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def one_line(text: str) -> str:
-    """The first line of a text that others wrote, without characters that move a terminal's cursor."""
+    """Returns the first line of a foreign text, without characters that move a terminal's cursor."""
     first = next((line for line in text.splitlines() if line.strip()), "")
     return "".join(character if character.isprintable() else " " for character in first).strip()
 
 
 def listing(names: Iterable[str]) -> str:
-    """Names as prose: `a`, `a and b`, `a, b and c`."""
+    """Joins names as in a sentence: `a`, `a and b`, `a, b and c`."""
     *front, last = list(names) or [""]
     return f"{', '.join(front)} and {last}" if front else last
 
 
+def dtype(name: str) -> str:
+    """Shortens a dtype's name.
+
+    Example:
+        >>> dtype("torch.bfloat16"), dtype("float64")
+        ('bf16', 'float64')
+    """
+    name = name.removeprefix("torch.")
+    return _DTYPES.get(name, name)
+
+
+def with_arrow(metric: str, higher_is_better: bool) -> str:
+    """Adds the direction of improvement to a metric's name: `acc ↑`."""
+    return f"{metric} {'↑' if higher_is_better else '↓'}"
+
+
 @dataclass(frozen=True)
 class Scale:
-    """How the values of one metric are shown: times `factor`, with `decimals`."""
+    """The scale on which one metric is shown: times `factor`, with `decimals`."""
 
     factor: float
     decimals: int
 
     @classmethod
     def of(cls, metric: str, values: Iterable[float | None]) -> Scale:
-        """The scale of a metric with these values (see the top of this module)."""
+        """Chooses the scale of a metric with these values (see the top of this module)."""
         known = [abs(value) for value in values if value is not None]
         largest = max(known, default=0.0)
         if metric.startswith(_CUSTOMARY):
@@ -128,26 +149,26 @@ class Scale:
 
     @property
     def unit(self) -> str:
-        """What a difference on this scale is called."""
+        """Unit of a difference on this scale."""
         return "points" if self.factor == 100 else ""
 
     def value(self, value: float | None) -> str:
-        """A score: `41.2`."""
+        """Formats a score: `41.2`."""
         return ABSENT if value is None else f"{value * self.factor:.{self.decimals}f}"
 
     def interval(self, low: float | None, high: float | None) -> str:
-        """A score's interval: `28.4–36.6`."""
+        """Formats a score's interval: `28.4–36.6`."""
         return ABSENT if low is None or high is None else f"{self.value(low)}–{self.value(high)}"
 
     def spread(self, value: float, deviation: float) -> str:
-        """A mean and the standard deviation around it: `41.2 ±0.8`."""
+        """Formats a mean and its standard deviation: `41.2 ±0.8`."""
         return f"{self.value(value)} ±{deviation * self.factor:.{self.decimals}f}"
 
     def signed(self, value: float) -> str:
-        """A difference: `+8.8`; never `-0.0`."""
+        """Formats a difference: `+8.8`; never `-0.0`."""
         text = f"{value * self.factor:+.{self.decimals}f}"
         return text if float(text) else f"+{0:.{self.decimals}f}"
 
     def difference(self, value: float, low: float, high: float) -> str:
-        """A difference and half the width of its interval: `+8.8 ±2.7`."""
+        """Formats a difference and half the width of its interval: `+8.8 ±2.7`."""
         return f"{self.signed(value)} ±{(high - low) / 2 * self.factor:.{self.decimals}f}"

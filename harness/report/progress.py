@@ -1,6 +1,7 @@
-"""What a long run tells while it runs: one line a stage on stderr.
+"""Progress of a run on stderr: one line per stage.
 
-`Progress` is what the comparison talks to, and by itself it says nothing (`--quiet`); `TerminalProgress` draws it.
+`Progress` is the interface and shows nothing (`--quiet`); `TerminalProgress` draws. `rich.progress` is not used: it hides
+the cursor, prints nothing before the end without a terminal, and on a narrow one cuts the count before the note.
 
 Example:
     >>> with TerminalProgress() as progress:  # doctest: +SKIP
@@ -25,40 +26,40 @@ if TYPE_CHECKING:
 
 BAR_WIDTH, SHORT_BAR = 22, 8
 PART = " · "
-"""Between the parts of a note; the last ones are left out where there is no room."""
+"""Separates the parts of a note; the last parts are omitted where there is no room."""
 SECONDS_BETWEEN_FRAMES = 0.1
 SECONDS_BETWEEN_LINES = 30.0
-"""Without a terminal, a stage under way says so this often."""
+"""Interval of the lines of a running stage, without a terminal."""
 
 
 class Progress:
-    """Listener of a run; every method does nothing. Subclasses show what they like."""
+    """Callbacks of a run; each does nothing by default."""
 
     def say(self, label: str, text: str) -> None:
-        """One line that stays, such as `Plan   train qlora (lora reused from 3 h ago) …`."""
+        """Prints a line that stays, such as `Plan   train qlora (lora reused from 3 h ago) …`."""
 
     def start(self, label: str, what: str, total: int | None = None) -> None:
-        """A stage begins: `label` is Load, Train, Eval or Time; `what` names the variant and task."""
+        """Starts a stage: `label` is Load, Train, Eval or Time; `what` names the variant and task."""
 
     def advance(self, done: int, note: str = "", total: int | None = None) -> None:
-        """`done` of `total` units are behind us; `note` is short: `loss 1.31`, `acc 0.43`."""
+        """Reports that `done` of `total` units are finished; `note` is short: `loss 1.31`, `acc 0.43`."""
 
     def finish(self, note: str = "") -> None:
-        """The stage is over; its line stays, with `note`."""
+        """Ends the stage; its line stays, with `note`."""
 
     def pause(self) -> None:
-        """Nothing may be drawn until the stage's `finish` or the next `start`: latencies are being timed."""
+        """Stops drawing until `finish` or the next `start`: drawing would disturb the latencies being measured."""
 
 
 class TerminalProgress(Progress):
-    """Draws stages on stderr: on a terminal one line each, redrawn in place; elsewhere plain lines now and then.
+    """Draws stages on stderr: on a terminal one line each, redrawn in place; elsewhere a plain line every 30 seconds.
 
-    Nothing is drawn but from within these calls: there is no thread that could disturb a timing, and no hidden cursor
-    or alternate screen that an exception could leave behind. Used as a context manager it ends an open line as well.
+    Only these calls draw: no thread disturbs a measurement, and an exception leaves no hidden cursor or alternate screen.
+    As a context manager it also ends an open line.
 
     Args:
-        console: Where to draw; stderr by default.
-        now: Seconds on a clock that never goes back.
+        console: Console to draw on; stderr by default.
+        now: Monotonic clock, in seconds.
     """
 
     def __init__(self, console: Console | None = None, now: Callable[[], float] = time.monotonic) -> None:
@@ -81,7 +82,7 @@ class TerminalProgress(Progress):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leaves the stage's line where it stands, and the cursor on a line of its own."""
+        """Keeps the line of an open stage, and moves the cursor to a new line."""
         self._paused = False
         if self._label is not None and self._live:
             self._console.print()
@@ -89,14 +90,14 @@ class TerminalProgress(Progress):
         self._flush()
 
     def say(self, label: str, text: str) -> None:
-        """One line that stays; while paused it waits."""
+        """Prints a line that stays; while paused the line is queued."""
         from rich.text import Text
 
         self._waiting.append(Text(f"{label:<5}  ", style="bold") + Text(one_line(text), style="not bold"))
         self._flush()
 
     def start(self, label: str, what: str, total: int | None = None) -> None:
-        """A stage begins. One that was not finished keeps its line."""
+        """Starts a stage, and ends the previous one if it is open."""
         if self._label is not None:
             self.finish()
         self._paused = False
@@ -107,7 +108,7 @@ class TerminalProgress(Progress):
         self._draw()
 
     def advance(self, done: int, note: str = "", total: int | None = None) -> None:
-        """Redraws the line, ten times a second at most; without a terminal, prints one every half minute."""
+        """Redraws the line, at most ten times a second; without a terminal, prints one every 30 seconds."""
         if self._label is None:
             return
         self._done, self._note = done, one_line(note) or self._note
@@ -117,7 +118,7 @@ class TerminalProgress(Progress):
             self._draw()
 
     def finish(self, note: str = "") -> None:
-        """The stage is over; its line stays, with `note` or the last one, and the time it took."""
+        """Ends the stage; its line stays, with `note` or the last note, and the elapsed time."""
         if self._label is None:
             return
         self._paused = False
@@ -127,11 +128,11 @@ class TerminalProgress(Progress):
         self._flush()
 
     def pause(self) -> None:
-        """Draws nothing until the stage's `finish` or the next `start`."""
+        """Stops drawing until `finish` or the next `start`."""
         self._paused = True
 
     def _flush(self) -> None:
-        """Prints the lines that wait, above the stage's own."""
+        """Prints the queued lines above the line of the stage."""
         if self._paused or not self._waiting:
             return
         for line in self._waiting:
@@ -146,11 +147,11 @@ class TerminalProgress(Progress):
         self._clear()
         line = self._line(final)
         if self._live:
-            line.truncate(self._console.width - 1)  # a full line would wrap, and could not be drawn over
+            line.truncate(self._console.width - 1)  # a full line would wrap and could not be redrawn in place
         self._console.print(line, end="\n" if final or not self._live else "", soft_wrap=True)
 
     def _clear(self) -> None:
-        """Empties the line that the stage is drawn on."""
+        """Erases the line of the stage on the terminal."""
         if self._live and self._label is not None:
             from rich.control import Control
             from rich.segment import ControlType
@@ -158,7 +159,7 @@ class TerminalProgress(Progress):
             self._console.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
 
     def _line(self, final: bool) -> Text:
-        """The stage's line; where it would be wider than the terminal, bar and note give way before the time does."""
+        """Returns the line of the stage; on a narrow terminal, bar and note are shortened before the time is."""
         notes = self._note.split(PART) if self._note else []
         line = self._drawn_line(final, BAR_WIDTH, notes)
         if self._live:

@@ -1,11 +1,11 @@
-"""The screen that `compare` and `show` print: quality, cost, a summary in sentences, and how to read them.
+"""The screen that `compare` and `show` print: quality, cost, a summary in sentences, and footnotes.
 
-It fits the terminal's width (`COLUMNS`, else 120, where there is no terminal) by cutting tables into blocks, never by
-shortening a cell. Colour only repeats what a mark or a word says already.
+It fits the width of the terminal (without a terminal: `COLUMNS`, else 120) by splitting tables into blocks; it never
+truncates a cell. Colour only repeats a mark or a word.
 
 Example:
     >>> print_run(run, folder=Path("runs/qwen3-0.6b-20261120-2355"))  # doctest: +SKIP
-    Qwen/Qwen3-0.6B · 500 samples a task · seed 0 · NVIDIA H100 80GB HBM3 · torch 2.9.0 bf16 · harness 0.1.0
+    Qwen/Qwen3-0.6B · 500 samples per task · seed 0 · NVIDIA H100 80GB HBM3 · torch 2.9.0 bf16 · harness 0.1.0
 
     Quality  gsm8k                   mmlu
              strict ↑       vs base  acc ↑       vs base
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,16 +28,18 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.report import numbers
+from harness.report.footnotes import footnotes
+from harness.report.header import header
 from harness.report.heatmap import grid_lines, grids
-from harness.report.summary import _DTYPES, footnotes, header, summary
+from harness.report.summary import summary
 from harness.report.tables import GAP, Row, Table, tables
 from harness.results import Run
 
 PLAIN_WIDTH = 120
-"""Width of output that goes to a file or a pipe, unless `COLUMNS` says otherwise."""
+"""Width of output to a file or a pipe, unless `COLUMNS` is set."""
 
 LONGEST_NAME = 28
-"""A variant's name is folded beyond this many terminal cells."""
+"""A longer variant name, in terminal cells, is wrapped."""
 
 if TYPE_CHECKING:
     from harness.report.memory import MemoryPlan
@@ -51,43 +53,36 @@ def print_run(run: Run, *, console: Console | None = None, folder: Path | None =
     """Prints a run to stdout.
 
     Args:
-        run: The document of a run, finished or not; a variant without figures says why in its row.
+        run: The document of a run, finished or not; the row of a variant without results says why.
         console: Where to print; stdout by default.
-        folder: The run's folder, named in the last line with the command that makes a page of it.
+        folder: The run's folder; the last line names it, with the command that makes an HTML page from it.
     """
     console = stdout_console() if console is None else console
-    for line in screen(run, width=console.width, folder=folder):
-        if not console.encoding.lower().startswith("utf"):
-            line = Text(line.plain.translate(_ASCII))
-        console.print(line, soft_wrap=True, no_wrap=True, overflow="ignore", crop=False)
+    _print(screen(run, width=console.width, folder=folder), console)
 
 
 def print_plan(plan: MemoryPlan, *, console: Console | None = None) -> None:
-    """Prints what trainings would need in memory, and how to read it."""
+    """Prints the predicted memory of training runs, with notes on how to read it."""
     console = stdout_console() if console is None else console
-    for line in plan_lines(plan, width=console.width):
-        if not console.encoding.lower().startswith("utf"):
-            line = Text(line.plain.translate(_ASCII))
-        console.print(line, soft_wrap=True, no_wrap=True, overflow="ignore", crop=False)
+    _print(plan_lines(plan, width=console.width), console)
 
 
 def plan_lines(plan: MemoryPlan, *, width: int) -> list[Text]:
-    """The lines of a plan, each at most `width` terminal cells where its longest word allows."""
+    """Returns the lines of a plan, each at most `width` terminal cells unless a word is longer."""
     from harness.report.memory import MEMORY_NOTES, memory_table
 
-    dtype = _DTYPES.get(plan.dtype, plan.dtype)
+    dtype = numbers.dtype(plan.dtype)
     head = f"{plan.model} · {plan.device} · {dtype} · {numbers.memory(plan.memory_bytes)} of memory"
-    lines = [*_wrapped(head, width, separator=" · "), Text()]
-    table = memory_table(plan)
-    for block in table.blocks(width, name_width=_name_width(table)):
-        lines += [*table_lines(block, width), Text()]
-    for note in MEMORY_NOTES:
-        lines += _wrapped(note, width, first="  ", rest="    ")
-    return lines
+    return [
+        *_wrapped(head, width, separator=" · "),
+        Text(),
+        *_blocks(memory_table(plan), width),
+        *_notes(MEMORY_NOTES, width),
+    ]
 
 
 def stdout_console() -> Console:
-    """A console on stdout that is as wide as the terminal, or `COLUMNS`, or `PLAIN_WIDTH`."""
+    """Makes a console on stdout with the width of the terminal, else `COLUMNS`, else `PLAIN_WIDTH`."""
     console = Console(highlight=False)
     if not console.is_terminal:
         columns = os.environ.get("COLUMNS", "")
@@ -96,11 +91,10 @@ def stdout_console() -> Console:
 
 
 def screen(run: Run, *, width: int, folder: Path | None = None) -> list[Text]:
-    """The lines of the screen, each at most `width` terminal cells where its longest word allows."""
+    """Returns the lines of the screen, each at most `width` terminal cells unless a word is longer."""
     lines = [*_wrapped(header(run), width, separator=" · "), Text()]
     for table in tables(run):
-        for block in table.blocks(width, name_width=_name_width(table)):
-            lines += [*table_lines(block, width), Text()]
+        lines += _blocks(table, width)
     for grid in grids(run):
         lines += [*grid_lines(grid, width), Text()]
     found = summary(run)
@@ -110,20 +104,38 @@ def screen(run: Run, *, width: int, folder: Path | None = None) -> list[Text]:
         for subject, text in found:
             label = f"  {_padded(subject, aligned)}  "
             if cell_len(subject) > aligned:
-                *above, last = folded(subject, width - 4)
+                *above, last = name_lines(subject, width - 4)
                 lines += [Text(f"  {part}") for part in above]
                 label = f"  {last}: "
             lines += _wrapped(text, width, first=label, rest=" " * (aligned + 4))
         lines.append(Text())
-    notes = [line for note in footnotes(run) for line in _wrapped(note, width, first="  ", rest="    ")]
+    notes = _notes(footnotes(run), width)
     lines += [*notes, Text()] if notes else []
     if folder is not None:
         lines.append(Text(f"Saved {folder}    harness report {folder} --to html"))
     return lines if lines[-1].plain else lines[:-1]
 
 
+def _print(lines: Iterable[Text], console: Console) -> None:
+    """Prints lines without wrapping; a console without Unicode gets ASCII."""
+    for line in lines:
+        if not console.encoding.lower().startswith("utf"):
+            line = Text(line.plain.translate(_ASCII))
+        console.print(line, soft_wrap=True, no_wrap=True, overflow="ignore", crop=False)
+
+
+def _blocks(table: Table, width: int) -> Iterator[Text]:
+    """Draws a table in blocks that fit the width, with a blank line after each."""
+    for block in table.blocks(width, name_width=_name_width(table)):
+        yield from (*table_lines(block, width), Text())
+
+
+def _notes(notes: Iterable[str], width: int) -> list[Text]:
+    return [line for note in notes for line in _wrapped(note, width, first="  ", rest="    ")]
+
+
 def table_lines(table: Table, width: int) -> Iterator[Text]:
-    """A table drawn: group names, column names, a rule, a line for each variant and its note."""
+    """Draws a table: group names, column names, a rule, then a line for each variant and its note."""
     widths, name_width = table.widths(), _name_width(table)
     starts = {members[0] for _, members in table.groups}
 
@@ -150,7 +162,7 @@ def table_lines(table: Table, width: int) -> Iterator[Text]:
         yield line
     yield Text("─" * (name_width + sum(widths) + GAP * len(widths) + len(starts)), style="dim")
     for row in table.rows:
-        *above, label = folded(row.name)
+        *above, label = name_lines(row.name)
         yield from (Text(part) for part in above)
         if not (row.note and row.is_empty):
             cells = [Text(cell.text, style=_STYLES[cell.verdict] if cell.verdict else "") for cell in row.cells]
@@ -167,11 +179,11 @@ def _note_lines(row: Row, label: str, name_width: int, width: int) -> list[Text]
 
 
 def _name_width(table: Table) -> int:
-    return max(cell_len(part) for name in [table.title, *(row.name for row in table.rows)] for part in folded(name))
+    return max(cell_len(part) for name in [table.title, *(row.name for row in table.rows)] for part in name_lines(name))
 
 
-def folded(name: str, longest: int = LONGEST_NAME) -> list[str]:
-    """A name on lines of at most `longest` terminal cells, cut after `:`, `,`, `/` or before `@` where it can be."""
+def name_lines(name: str, longest: int = LONGEST_NAME) -> list[str]:
+    """Wraps a name to lines of at most `longest` terminal cells, after `:`, `,`, `/` or before `@` where possible."""
     lines = [""]
     for piece in re.split(r"(?<=[:,/])|(?=@)", numbers.one_line(name)):
         if lines[-1] and cell_len(lines[-1] + piece) > longest:
@@ -186,10 +198,10 @@ def _padded(text: str, width: int) -> str:
 
 
 def _wrapped(text: str, width: int, *, first: str = "", rest: str = "", separator: str = " ") -> list[Text]:
-    """Text cut at separators into lines of at most `width` terminal cells, with a hanging indent."""
+    """Wraps text at separators to lines of at most `width` terminal cells, with a hanging indent."""
     lines, line, joint = [], first, ""
     room = max(LONGEST_NAME, width - cell_len(rest))
-    for word in (piece for long in text.split(separator) for piece in folded(long, room)):
+    for word in (piece for long in text.split(separator) for piece in name_lines(long, room)):
         if line.strip() and cell_len(line + joint + word) > width:
             lines.append(Text(line.rstrip()))
             line, joint = rest, ""

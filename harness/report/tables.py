@@ -1,7 +1,7 @@
-"""The tables of a run as cells of text (quality, methods over their trainings, cost): drawn by every kind of report.
+"""The tables of a run as cells of text, which every report format draws: quality, methods over training runs, cost.
 
-A table that is too wide is cut into blocks of whole column groups, each with the variants' names, so that no cell is
-ever shortened.
+A table that is too wide is split into blocks of whole column groups, each with the variants' names, so that no cell is
+ever truncated.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from rich.cells import cell_len
 
 from harness.report import numbers
 from harness.report.costs import Measure, measures
-from harness.report.summary import higher_is_better, ranks, ranks_shown, scale_of, score_of
+from harness.report.scores import has_ranks, ranks, scale_of
+from harness.report.summary import failure
 from harness.results import Delta, Replicated, Run, Score, TaskInfo, Variant, Verdict
 
 GAP = 2
-"""Blank columns between two columns of a group; one more stands between groups."""
+"""Spaces between two columns of a group; there is one more between groups."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading. Neighbours with the same `group` (a task) stay together under its name."""
+    """A column heading. Adjacent columns with the same `group` (a task) stay together under its name."""
 
     name: str
     group: str = ""
@@ -30,34 +31,34 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in one place of a table."""
+    """One cell of a table."""
 
     text: str = numbers.ABSENT
     verdict: Verdict | None = None
     value: float | None = None
-    """What the cell is sorted by."""
+    """Sort key of the cell."""
     title: str = ""
-    """What a page shows on hover."""
+    """Text that the HTML page shows on hover."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A variant's cells, or what befell it."""
+    """One table row: the cells of a variant, plus a note if it failed or is not finished."""
 
     name: str
     cells: tuple[Cell, ...]
     note: str = ""
-    """`failed: out of memory`; stands in the row's place when all its cells are empty, else below it."""
+    """For example `failed: out of memory`; shown instead of the cells if all are empty, else below them."""
 
     @property
     def is_empty(self) -> bool:
-        """Whether no cell says anything."""
+        """Whether all cells are empty."""
         return all(cell.text in ("", numbers.ABSENT) for cell in self.cells)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A titled table whose first column is the variants' names."""
+    """A table with a title, whose first column has the variants' names."""
 
     title: str
     columns: tuple[Column, ...]
@@ -65,7 +66,7 @@ class Table:
 
     @property
     def groups(self) -> list[tuple[str, list[int]]]:
-        """Columns that may not be parted, by group name; a column without a group stands alone."""
+        """Group names, each with the indices of its columns, which stay together; a column without a group is alone."""
         found: list[tuple[str, list[int]]] = []
         for index, column in enumerate(self.columns):
             if column.group and found and found[-1][0] == column.group:
@@ -75,7 +76,7 @@ class Table:
         return found
 
     def widths(self) -> list[int]:
-        """Width of every column in terminal cells; a group's first column makes room for its name."""
+        """Computes each column's width in terminal cells; a group's first column is widened to fit the group's name."""
         widths = [
             max(cell_len(text) for text in [column.name, *(row.cells[index].text for row in self.rows)])
             for index, column in enumerate(self.columns)
@@ -86,7 +87,7 @@ class Table:
         return widths
 
     def blocks(self, width: int, name_width: int) -> list[Table]:
-        """This table as tables of at most `width` terminal cells, of at least one group each, filled evenly."""
+        """Splits the table into tables of at most `width` terminal cells, each with at least one group, filled evenly."""
         widths = self.widths()
         groups = [members for _, members in self.groups]
         sizes = [sum(widths[index] + GAP for index in members) + 1 for members in groups]
@@ -115,21 +116,21 @@ class Table:
 
 
 def tables(run: Run) -> list[Table]:
-    """All that have something in them, in the order in which they are read."""
+    """Lists the tables of a run that are not empty, in reading order."""
     return [table for table in (quality(run), trainings(run), cost(run)) if table.columns]
 
 
 def quality(run: Run) -> Table:
-    """Every task's headline: the value, the paired difference from the baseline, and from four variants on the rank.
+    """Makes the table of headlines: value, paired difference from the baseline, and rank with four or more variants.
 
-    A run of one variant has the value's own 95 % interval instead of a difference.
+    A run with one variant has the value's own 95 % interval instead of a difference.
     """
-    alone, ranked = len(run.variants) == 1, ranks_shown(run)
+    alone, ranked = len(run.variants) == 1, has_ranks(run)
     against = _against(run)
     columns: list[Column] = []
     for task in run.tasks:
-        higher = higher_is_better(task, task.headline)
-        columns.append(Column(f"{task.headline} {'↑' if higher else '↓'}", task.name, higher))
+        higher = task.higher_is_better(task.headline)
+        columns.append(Column(numbers.with_arrow(task.headline, higher), task.name, higher))
         columns.append(Column("95 %" if alone else against, task.name, higher))
         if ranked:
             columns.append(Column("rank", task.name))
@@ -138,7 +139,7 @@ def quality(run: Run) -> Table:
     def row(variant: Variant) -> Row:
         cells: list[Cell] = []
         for task in run.tasks:
-            score = score_of(variant, task.name, task.headline)
+            score = variant.headline(task)
             value, delta = _score_cells(run, task, score)
             cells += [value, _interval_cell(run, task, score) if alone else delta]
             if ranked:
@@ -150,27 +151,27 @@ def quality(run: Run) -> Table:
 
 
 def trainings(run: Run) -> Table:
-    """Every trained variant over its seeds or folds: each headline's mean and standard deviation, and the difference.
+    """Makes the table over seeds or folds: each headline's mean and standard deviation, and its difference.
 
-    No columns where each was trained once.
+    It has no columns if every variant was trained once.
     """
     names = list(dict.fromkeys(each.variant for each in run.replicated))
     places = list(dict.fromkeys((each.task, each.metric) for each in run.replicated))
     found = {(each.variant, each.task, each.metric): each for each in run.replicated}
-    scored = {info.name for info in run.tasks}
+    tasks = {info.name: info for info in run.tasks}
     most = max((len(each.trainings) for each in run.replicated), default=0)
     columns: list[Column] = []
     for task, metric in places:
-        higher = any(info.name == task and higher_is_better(info, metric) for info in run.tasks)
-        columns.append(Column(f"{metric} {'↑' if higher else '↓'}", task, higher))
-        if task in scored:  # the loss of held-out rows is no baseline's
+        higher = task in tasks and tasks[task].higher_is_better(metric)
+        columns.append(Column(numbers.with_arrow(metric, higher), task, higher))
+        if task in tasks:  # the baseline has no loss of held-out rows
             columns.append(Column(_against(run), task, higher))
     rows = []
     for name in names:
         cells: list[Cell] = []
         for task, metric in places:
             value, delta = _training_cells(run, found.get((name, task, metric)))
-            cells += [value, delta] if task in scored else [value]
+            cells += [value, delta] if task in tasks else [value]
         rows.append(Row(name, tuple(cells)))
     return Table(f"Over {most} {'folds' if run.config.get('folds') else 'seeds'}", tuple(columns), tuple(rows))
 
@@ -179,13 +180,13 @@ def _training_cells(run: Run, found: Replicated | None) -> tuple[Cell, Cell]:
     if found is None:
         return Cell(), Cell("")
     scale = numbers.Scale.of(found.metric, [found.value, *_values(run, found)])
-    title = f"{len(found.trainings)} trainings · 95 % {scale.interval(found.low, found.high)}"
+    title = f"{len(found.trainings)} training runs · 95 % {scale.interval(found.low, found.high)}"
     value = Cell(scale.spread(found.value, found.deviation), value=found.value, title=title)
     return value, Cell("") if found.delta is None else _delta_cell(scale, found.delta)
 
 
 def _values(run: Run, found: Replicated) -> list[float | None]:
-    scores = (score_of(variant, found.task, found.metric) for variant in run.variants)
+    scores = (variant.score(found.task, found.metric) for variant in run.variants)
     return [score.value for score in scores if score is not None]
 
 
@@ -194,19 +195,19 @@ def _against(run: Run) -> str:
 
 
 def cost(run: Run) -> Table:
-    """The learning rate that each variant got, then every measure of `costs.measures` with its ratio to the baseline."""
+    """Makes the cost table: each variant's learning rate, then every measure of `costs.measures`."""
     shown = measures(run)
     trained = any(variant.train for variant in run.variants)
     columns = (*([Column("lr")] if trained else []), *(Column(measure.name) for measure in shown))
 
     def row(variant: Variant) -> Row:
-        rate = [_rate_cell(variant)] if trained else []
-        return Row(variant.name, (*rate, *(_cost_cell(measure, variant) for measure in shown)), _note(variant))
+        lr = [_learning_rate_cell(variant)] if trained else []
+        return Row(variant.name, (*lr, *(_cost_cell(measure, variant) for measure in shown)), _note(variant))
 
     return Table("Cost", columns, tuple(row(variant) for variant in run.variants))
 
 
-def _rate_cell(variant: Variant) -> Cell:
+def _learning_rate_cell(variant: Variant) -> Cell:
     return Cell() if variant.train is None else Cell(f"{variant.train.lr:g}", value=variant.train.lr)
 
 
@@ -227,7 +228,7 @@ def _delta_cell(scale: numbers.Scale, delta: Delta) -> Cell:
         f" · p {numbers.probability(delta.p)} · Holm p {numbers.probability(delta.p_holm)} · {delta.verdict}"
     )
     if delta.win_rate is not None:
-        title += f" · better on {100 * delta.win_rate:.1f} % of the samples, ties half"
+        title += f" · better on {100 * delta.win_rate:.1f} % of the samples, ties count half"
     text = f"{scale.difference(delta.value, delta.low, delta.high)} {numbers.MARKS[delta.verdict]}"
     return Cell(text, delta.verdict, delta.value, title)
 
@@ -246,5 +247,5 @@ def _cost_cell(measure: Measure, variant: Variant) -> Cell:
 
 def _note(variant: Variant) -> str:
     if variant.status == "failed":
-        return f"failed: {numbers.one_line(variant.error or 'no reason was recorded')}"
+        return failure(variant)
     return {"pending": "not run yet", "running": "running", "done": ""}[variant.status]

@@ -1,14 +1,14 @@
-"""The run folder: samples as they come, artifacts made whole, one document at the end; and how a run continues.
+"""The run folder: the files of one run on disk, from which an interrupted run continues.
 
     runs/<model>-<time>/
-      run.json                      the document (`harness.results`)
-      samples/<variant>/<task>.jsonl  append-only, flushed a pack at a time: the resume log
-      train/<variant>.jsonl         one line a training step
-      costs/<variant>.json          timings, raw
-      adapters/<variant>/           what training left (`checkpoints/<variant>/` for whole models)
-      merged/<variant>/             the base with an adapter in its weights, where that was asked for
+      run.json                        the results (`harness.results`)
+      samples/<variant>/<task>.jsonl  scored samples: append-only, flushed after every pack; the resume log
+      train/<variant>.jsonl           one line per training step
+      costs/<variant>.json            raw timings
+      adapters/<variant>/             trained artifacts (whole models: `checkpoints/<variant>/`)
+      merged/<variant>/               the base with the adapter merged, if requested
 
-One process writes a folder (a lock that its children hold too). A line torn by a crash is dropped.
+Only one process writes a folder: it holds a lock, and so do its children. A line that a crash cut short is dropped.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from harness.errors import (UserError, did_you_mean)
+from harness.errors import UserError, did_you_mean
 from harness.jobs import Benched
-from harness.results import (SCHEMA, Run)
-from harness.storage import (slug, write_whole, writing)
+from harness.results import SCHEMA, Run
+from harness.storage import slug, write_whole, writing
 
 DOCUMENT = "run.json"
 LOCK = ".lock"
@@ -39,24 +39,32 @@ class SampleLog:
     path: Path
 
     def rows(self) -> list[dict[str, Any]]:
-        """All whole lines; what a crash tore is cut off the file, and scored again."""
+        """All complete lines. Anything after them was left by a crash: it is cut off the file, and scored again.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
         if not self.path.is_file():
             return []
-        rows, whole = [], 0
+        rows, size = [], 0
         lines = self.path.read_bytes().splitlines(keepends=True)
         for line in lines:
-            row = _whole_row(line)
+            row = _complete_row(line)
             if row is None:
                 break
             rows.append(row)
-            whole += len(line)
+            size += len(line)
         if len(rows) < len(lines):
             with writing(self.path), self.path.open("r+b") as file:
-                file.truncate(whole)
+                file.truncate(size)
         return rows
 
     def keep(self, count: int) -> None:
-        """Cuts the file after its first `count` lines."""
+        """Keeps only the first `count` lines of the file.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
         if not self.path.is_file():
             return
         lines = self.path.read_bytes().splitlines(keepends=True)
@@ -65,7 +73,11 @@ class SampleLog:
                 file.truncate(sum(map(len, lines[:count])))
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Adds the lines of one pack, in one write, and waits until they are on disk."""
+        """Adds the lines of one pack in one write, and waits until they are on disk.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,8 +87,8 @@ class SampleLog:
                 os.fsync(file.fileno())
 
 
-def _whole_row(line: bytes) -> dict[str, Any] | None:
-    """A line of a samples file; None when it was torn, or the disk lost what was written."""
+def _complete_row(line: bytes) -> dict[str, Any] | None:
+    """The row on a line of a samples file; None if a crash cut the line short, or the disk lost it."""
     try:
         row = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:
@@ -86,26 +98,30 @@ def _whole_row(line: bytes) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class CostRecord:
-    """The timing of one variant, kept so that a continued run does not time again."""
+    """The timing of one variant, saved so that a continued run need not repeat it."""
 
     path: Path
     cost_key: str
 
     def read(self) -> Benched | None:
-        """The timing, if it is there and was taken under the same key."""
+        """The saved timing if it has the same key, else None."""
         if not self.path.is_file():
             return None
         record = json.loads(self.path.read_text(encoding="utf-8"))
         return Benched(**record["benched"]) if record["cost_key"] == self.cost_key else None
 
     def write(self, benched: Benched) -> None:
-        """Keeps a timing."""
+        """Saves a timing.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
         write_whole(self.path, json.dumps({"cost_key": self.cost_key, "benched": asdict(benched)}))
 
 
 @dataclass
 class RunFolder:
-    """A run on disk, locked by us.
+    """A run on disk, locked by this process.
 
     Example:
         >>> with RunFolder.open(Path("runs"), "tiny", "abc…") as folder:  # doctest: +SKIP
@@ -117,16 +133,16 @@ class RunFolder:
 
     @classmethod
     def open(cls, output: Path, model: str, config_sha256: str, *, fresh: bool = False) -> Self:
-        """The newest run of the same configuration, or a new one.
+        """Opens the newest run of the same configuration, or creates a new one.
 
         Args:
             output: The folder of all runs.
-            model: For the name of a new folder.
-            config_sha256: What makes two runs the same.
-            fresh: Always a new one.
+            model: Name of the model, for the name of a new folder.
+            config_sha256: Digest of the configuration; runs with equal digests are the same run.
+            fresh: Whether to create a new run in any case.
 
         Raises:
-            UserError: The folder cannot be written, or another process writes it.
+            UserError: The folder cannot be written, or another process is writing it.
         """
         with writing(output):
             found = None if fresh else _newest(output, config_sha256)
@@ -139,7 +155,8 @@ class RunFolder:
             except BlockingIOError as error:
                 os.close(lock)
                 raise UserError(
-                    f"another process is writing `{path}`", hint="wait for it, or start a run of its own with `--fresh`"
+                    f"another process is writing `{path}`",
+                    hint="wait until it has finished, or start a separate run with `--fresh`",
                 ) from error
         return cls(path, lock)
 
@@ -147,78 +164,89 @@ class RunFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if [entry.name for entry in self.path.iterdir()] == [LOCK]:  # nothing came of it
+        if [entry.name for entry in self.path.iterdir()] == [LOCK]:  # the run wrote nothing
             (self.path / LOCK).unlink()
             self.path.rmdir()
         os.close(self.lock)
 
     def samples(self, variant: str, task: str) -> SampleLog:
-        """The log of a variant (by canonical spec) on a task (by spec as typed)."""
+        """The samples of a variant (canonical spec) on a task (spec as typed)."""
         return SampleLog(self.path / "samples" / slug(variant) / f"{slug(task)}.jsonl")
 
     def costs(self, variant: str, cost_key: str) -> CostRecord:
-        """The timing of a variant (by canonical spec)."""
+        """The timing of a variant (canonical spec)."""
         return CostRecord(self.path / "costs" / f"{slug(variant)}.json", cost_key)
 
     def train_log(self, training: str) -> Path:
-        """Where a training writes a line a step."""
+        """The file to which a training run writes one line per step."""
         return self.path / "train" / f"{slug(training)}.jsonl"
 
     def train_state(self, training: str) -> Path:
-        """Where an interrupted training continues from."""
+        """The state from which an interrupted training run continues."""
         return self.path / "train" / f"{slug(training)}.state"
 
     def artifact(self, training: str, saves: str) -> Path:
-        """Where a training leaves what it made."""
+        """The folder of the adapter or checkpoint that a training run saves."""
         return self.path / ("checkpoints" if saves == "checkpoint" else "adapters") / slug(training)
 
     def merged(self, training: str) -> Path:
-        """Where the base with a training's adapter in its weights is left."""
+        """The folder of the base with a training run's adapter merged."""
         return self.path / "merged" / slug(training)
 
     def load(self) -> Run | None:
-        """The document, if it was written."""
+        """The results, or None if they have not been written."""
         return load_run(self.path) if (self.path / DOCUMENT).is_file() else None
 
     def save(self, run: Run) -> None:
-        """Writes the document: aside, synced, renamed."""
+        """Writes the results atomically.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
         write_whole(self.path / DOCUMENT, run.to_json() + "\n")
 
-    def log_failure(self, what: str, traceback: str) -> None:
-        """Keeps a child's traceback for a bug report."""
-        write_whole(self.path / "train" / f"{slug(what)}.error.txt", traceback)
+    def log_failure(self, job: str, traceback: str) -> None:
+        """Saves a child's traceback for a bug report.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
+        write_whole(self.path / "train" / f"{slug(job)}.error.txt", traceback)
 
 
 def load_run(path: Path) -> Run:
-    """The document of a run, from its folder or from the file itself.
+    """Loads the results of a run, from its folder or from the file itself.
 
     Raises:
-        UserError: There is none, it is torn, or it is of another schema.
+        UserError: The file is missing, incomplete, or has another schema.
     """
     file = path / DOCUMENT if path.is_dir() else path
     if not file.is_file():
-        folder = path if path.is_dir() else path.parent  # `runs` itself was given, or a misspelt run in it
+        folder = path if path.is_dir() else path.parent  # the folder of all runs, or a misspelt run in it
         known = [str(p.parent.relative_to(folder)) for p in folder.glob(f"*/{DOCUMENT}")]
-        hint = did_you_mean(path.name, known) if known else "`harness ls runs` lists those there are"
+        hint = did_you_mean(path.name, known) if known else "list the runs with `harness ls runs`"
         raise UserError(f"no run at `{path}`", hint=hint)
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
         if document.get("schema") != SCHEMA:
             raise UserError(
-                f"`{file}` has schema {document.get('schema')}, this version reads {SCHEMA}",
-                hint="use the version of harness that wrote it, or run the comparison again",
+                f"`{file}` has schema {document.get('schema')}, but this version of harness reads schema {SCHEMA}",
+                hint="use the version of harness that wrote the file, or run the comparison again",
             )
         return Run.model_validate(document)
     except (ValueError, AttributeError) as error:  # not UTF-8, not JSON, not an object, not of the schema
         raise UserError(
-            f"`{file}` is not a run: {str(error).splitlines()[0]}", hint="was the file edited, or cut short?"
+            f"`{file}` is not the results of a run: {str(error).splitlines()[0]}",
+            hint="was the file edited or cut short? run the comparison again to write it again",
         ) from error
     except OSError as error:
-        raise UserError(f"could not read `{file}`: {error.strerror}") from error
+        raise UserError(
+            f"could not read `{file}`: {error.strerror}", hint="check that you have permission to read it"
+        ) from error
 
 
 def list_runs(output: Path) -> list[tuple[Path, Run]]:
-    """The runs in a folder, newest first; what cannot be read is left out."""
+    """The runs in a folder, newest first; runs that cannot be read are skipped."""
     found = []
     for file in output.glob(f"*/{DOCUMENT}"):
         try:
@@ -246,6 +274,6 @@ def _new_folder(output: Path, model: str) -> Path:
             try:
                 path.mkdir()
                 return path
-            except FileExistsError:  # another run that began in the same second
+            except FileExistsError:  # another run that started in the same second
                 path = output / f"{stem}-{number}"
                 number += 1

@@ -1,4 +1,4 @@
-"""Artifacts that another run has trained already: found by their key, adopted by hard links."""
+"""Trained artifacts of earlier runs: found by their key, taken into a new run by hard links."""
 
 from __future__ import annotations
 
@@ -9,66 +9,78 @@ import shutil
 from pathlib import Path
 
 from harness.jobs import TRAINED_FILE, Trained
-from harness.storage import writing
+from harness.storage import PARTIAL, partial, replace_folder, writing
 
 
 def find_trained(output: Path, train_key: str, *, figures_only: bool = False) -> tuple[Path, Trained] | None:
-    """The artifact of an earlier training with the same key, in any run.
+    """Finds the artifact of an earlier training run with the same key, in any run folder.
 
     Args:
-        output: Where runs are kept.
-        train_key: Of the training.
-        figures_only: Whether one will do whose weights were thrown away, as those of rates that lost are.
+        output: The folder of all runs.
+        train_key: The key of the training run.
+        figures_only: Whether an artifact without weights is enough (learning-rate trials that lost keep only their figures).
+
+    Returns:
+        The newest artifact and the figures of its training run, or None.
     """
-    records = (file for file in output.glob(f"*/*/*/{TRAINED_FILE}") if not file.parent.name.endswith(".partial"))
+    records = (file for file in output.glob(f"*/*/*/{TRAINED_FILE}") if file.parent.suffix != PARTIAL)
     for file in sorted(records, key=_modified, reverse=True):
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
             if record["train_key"] == train_key and (figures_only or _has_weights(file.parent)):
                 return file.parent, Trained(**record["trained"])
-        except (OSError, ValueError, KeyError, TypeError):  # torn, or written by another version: train anew
+        except (OSError, ValueError, KeyError, TypeError):  # incomplete, or written by another version: train again
             continue
     return None
 
 
 def adopt(artifact: Path, into: Path) -> bool:
-    """Takes another run's artifact into this one, by hard links where the disk allows, so that each run stands alone.
+    """Copies the artifact of another run into this one, by hard links if the disk allows, so that each run is complete.
+
+    Args:
+        artifact: The folder to copy.
+        into: Its place in this run; an artifact there (of other versions of torch or peft) is replaced.
 
     Returns:
-        False where another process has thrown the artifact away meanwhile.
+        False if another process deleted the artifact's weights at the same time.
+
+    Raises:
+        UserError: `into` cannot be written.
     """
     if artifact == into:
         return True
-    aside = into.with_name(into.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
+    copy = partial(into)
+    shutil.rmtree(copy, ignore_errors=True)
     with writing(into):
         try:
-            shutil.copytree(artifact, aside, copy_function=os.link)
+            shutil.copytree(artifact, copy, copy_function=os.link)
         except OSError:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(copy, ignore_errors=True)
             try:
-                shutil.copytree(artifact, aside)
+                shutil.copytree(artifact, copy)
             except OSError:
                 if _has_weights(artifact):
                     raise
-                shutil.rmtree(aside, ignore_errors=True)
-        if not _has_weights(aside):
-            shutil.rmtree(aside, ignore_errors=True)
+                shutil.rmtree(copy, ignore_errors=True)
+        if not _has_weights(copy):
+            shutil.rmtree(copy, ignore_errors=True)
             return False
-        shutil.rmtree(into, ignore_errors=True)  # an artifact of other versions of torch or peft
-        aside.rename(into)
+        replace_folder(copy, into)
     return True
 
 
-def throw_weights(artifact: Path) -> None:
-    """Leaves of an artifact the figures of its training alone; whoever copies it meanwhile finds it gone, not halved."""
-    aside = artifact.with_name(artifact.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    artifact.rename(aside)
-    for path in aside.iterdir():
+def delete_weights(artifact: Path) -> None:
+    """Deletes everything in an artifact but the figures of its training run.
+
+    The folder is renamed while files are deleted, so that another process never copies half of it.
+    """
+    hidden = partial(artifact)
+    shutil.rmtree(hidden, ignore_errors=True)
+    artifact.rename(hidden)
+    for path in hidden.iterdir():
         if path.is_file() and path.name != TRAINED_FILE:
             path.unlink()
-    aside.rename(artifact)
+    hidden.rename(artifact)
 
 
 def _has_weights(artifact: Path) -> bool:
@@ -76,7 +88,7 @@ def _has_weights(artifact: Path) -> bool:
 
 
 def _modified(file: Path) -> float:
-    """When a file was written; 0 for one that another process has removed meanwhile."""
+    """Modification time of a file; 0 if another process has deleted it."""
     try:
         return file.stat().st_mtime
     except OSError:
@@ -84,12 +96,12 @@ def _modified(file: Path) -> float:
 
 
 def folder_bytes(path: Path) -> int:
-    """Bytes of an artifact's files, our own record left out."""
+    """Bytes of an artifact's files, without the figures of its training run."""
     return sum(p.stat().st_size for p in path.rglob("*") if p.is_file() and p.name not in (TRAINED_FILE, "README.md"))
 
 
 def folder_numbers(path: Path) -> int | None:
-    """Numbers in an artifact's weight files, read off their headers; None where they cannot be read."""
+    """Count of the numbers in an artifact's weight files, read from their headers; None if a file cannot be read."""
     from safetensors import SafetensorError, safe_open
 
     count = 0

@@ -1,1 +1,1 @@
-"""Runs a program that a model wrote, contained by the kernel."""
+"""Runs generated programs in processes that the kernel restricts."""

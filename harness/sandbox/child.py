@@ -1,13 +1,13 @@
-"""What runs inside the guard: locks itself in, runs one program, says how it ended. See `harness.sandbox.run`.
+"""The child process of the sandbox: restricts itself, runs one program, reports how it ended. See `harness.sandbox.run`.
 
-Started as a script of its own with nothing imported: the standard library alone, little of it, and nothing of ours. It
-reads its job on standard input, gives up every right that it can do without, each for good, and reports on what
-was standard output:
+It runs in a bare interpreter and imports little of the standard library and nothing else of this package. It reads its job
+from standard input, gives up permanently every right that it does not need, and reports on the pipe that was standard
+output:
 
-    ready {'network': 'none (seccomp)', …}                what holds; the clock starts
-    refused network                                       the program tried (once for each kind)
-    fault exception ValueError: …                         how it ended, unless it
-    done …                                                ran to its last statement: an answer to a question asked by the parent
+    ready {'network': 'none (seccomp)', …}     the active protections; the wall-time limit starts now
+    refused network                            the program tried this and was refused (once per kind)
+    fault exception ValueError: …              how the program ended, if it did not reach its end
+    done …                                     it reached its end; followed by the answer to the parent's question
 """
 
 from __future__ import annotations
@@ -18,60 +18,74 @@ import marshal
 import os
 import sys
 
-TYPE_CHECKING = False  # importing typing takes longer than all the rest
+TYPE_CHECKING = False  # importing `typing` takes longer than everything else here
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, NoReturn
 
-# Kinds of what is always refused, by the event of Python's that announces it.
-ANNOUNCED = {
+# Audit events of Python that are always refused, with the kind that is reported.
+REFUSED = {
     **dict.fromkeys(("os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.spawn", "os.system"), "processes"),
     **dict.fromkeys(("subprocess.Popen", "pty.spawn"), "processes"),
     **dict.fromkeys(("socket.bind", "socket.connect", "socket.sendto", "socket.getaddrinfo"), "network"),
     **dict.fromkeys(("socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo"), "network"),
     **dict.fromkeys(("os.kill", "os.killpg"), "signals"),
 }
-# Events with the places of the paths that they change; refused outside the folder where the kernel does not see to it.
+# Audit events that change files, with the positions of the paths among their arguments. Without seccomp, they are refused
+# for paths outside the folder.
 CHANGES = {
     **dict.fromkeys(("os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.chmod", "os.chown", "os.utime"), (0,)),
     **dict.fromkeys(("os.rename", "os.link", "os.symlink"), (0, 1)),
     **dict.fromkeys(("os.setxattr", "os.removexattr", "os.chflags", "shutil.rmtree", "sqlite3.connect"), (0,)),
 }
-# The parent's question, its bits turned over, is the answer: an echo is none.
+# The answer to the parent's question is the question with all bits inverted, so echoing the question does not pass.
 ANSWER = bytes(255 - byte for byte in range(256))
 
 
 def main(lock_in: Callable[[Mapping[str, Any]], dict[str, str]]) -> NoReturn:
-    """Reads the job, locks this process in (`harness.sandbox.kernel.lock_in`), runs the program."""
+    """Reads the job, restricts this process (`harness.sandbox.kernel.lock_in`), runs the program."""
     job = marshal.loads(_read_exactly(0, int.from_bytes(_read_exactly(0, 8), "little")))
-    question, report = _hide(0, job["descriptors"][0]), _hide(1, job["descriptors"][1])
+    question, report = _move(0, job["descriptors"][0]), _move(1, job["descriptors"][1])
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
-    held = lock_in(job)
-    os.dup2(null, 2)  # so far the parent would have heard of a failure
+    protections = lock_in(job)
+    os.dup2(null, 2)  # only now, so that the parent receives the traceback of a failure above
     os.close(null)
     sys.dont_write_bytecode = True
     announce = _announcer(report)
     sys.stdin = _NoInput(announce)
-    sys.addaudithook(_hook(announce, None if "(seccomp)" in held["processes"] else job["folder"]))
-    sys.path[:] = [path for path in sys.path if path != job["here"]] + job["packages"]
-    os.write(report, f"ready {held!r}\n".encode())
+    sys.addaudithook(_hook(announce, None if "(seccomp)" in protections["processes"] else job["folder"]))
+    _forget_own_modules(job["own_folder"])
+    sys.path += job["packages"]
+    os.write(report, f"ready {protections!r}\n".encode())
     run(job["source"], question, report)
 
 
-def run(source: str, question: int, report: int) -> NoReturn:
-    """Runs the program; says that it came to its end, or why not.
+def _forget_own_modules(folder: str) -> None:
+    """Removes these modules and their folder from everywhere that the program could import them from.
 
-    The names that it runs under are those of lm-evaluation-harness: an empty dictionary, so `__name__` is not `__main__`.
-    What is needed afterwards is held here, out of reach of a program that puts its own functions in place of Python's.
+    `import kernel` in a program must find the program's own package of that name, or none.
+    """
+    sys.path.remove(folder)
+    sys.path_importer_cache.pop(folder, None)
+    start = vars(sys.modules["__main__"])
+    for name in ("child", "kernel"):
+        del sys.modules[name], start[name]
+
+
+def run(source: str, question: int, report: int) -> NoReturn:
+    """Runs the program and reports whether it reached its end, or why not.
+
+    As in lm-evaluation-harness, the program runs with an empty dictionary of names, so `__name__` is not `__main__`.
+    Functions needed afterwards are bound to local names first: the program may replace them in their modules.
     """
     read, write, leave, answer, describe = os.read, os.write, os._exit, ANSWER, _describe
-    room = bytearray(4 << 20)  # to speak with when the program has used up the memory
+    reserve = bytearray(4 << 20)  # freed to report on a program that has used up the memory
     try:
         exec(compile(source, "<program>", "exec"), {})
     except BaseException as error:
-        del room
+        del reserve
         write(report, describe(error))
     else:
         write(report, b"done " + read(question, 16).translate(answer) + b"\n")
@@ -81,7 +95,7 @@ def run(source: str, question: int, report: int) -> NoReturn:
 def _describe(error: BaseException) -> bytes:
     try:
         detail = f"{type(error).__name__}: {error}"[:300].replace("\n", " ")
-    except BaseException:  # an exception of the program's own may not even print
+    except BaseException:  # the program can define exceptions whose `__str__` raises
         detail = "an exception that cannot be shown"
     kind = "exception"
     if isinstance(error, SystemExit):
@@ -98,29 +112,35 @@ def _describe(error: BaseException) -> bytes:
 
 
 def _hook(announce: Callable[[str], None], folder: str | None) -> Callable[[str, tuple[Any, ...]], None]:
-    """Tells of what is refused; with a folder, where the kernel refuses nothing, refuses it."""
+    """An audit hook that announces refused operations.
+
+    Args:
+        announce: Reports one kind of operation.
+        folder: The program's folder if there is no seccomp: the hook then refuses the operations itself. None: it only
+            announces them.
+    """
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        kind = ANNOUNCED.get(event)
-        if event == "socket.__new__" and arguments[1] != 1:  # a pair of local sockets is what asyncio lives on
+        kind = REFUSED.get(event)
+        if event == "socket.__new__" and arguments[1] != 1:  # 1 is AF_UNIX: asyncio needs a pair of local sockets
             kind = "network"
         if kind:
             announce(kind)
-        if folder is not None and (kind or _leaves(event, arguments, folder)):
+        if folder is not None and (kind or _is_outside(event, arguments, folder)):
             raise PermissionError(1, f"not allowed here ({event})")
 
     return hook
 
 
-def _leaves(event: str, arguments: tuple[Any, ...], folder: str) -> bool:
-    """Whether an event changes a file outside the folder, or reaches for foreign functions that could."""
+def _is_outside(event: str, arguments: tuple[Any, ...], folder: str) -> bool:
+    """Whether an event changes a file outside the folder, or uses foreign functions (ctypes), which could do so."""
     if event.startswith("ctypes."):
         return True
     if event == "open":
         writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
         paths = arguments[:1] if (arguments[2] or 0) & writing and arguments[0] != os.devnull else ()
     else:
-        paths = tuple(arguments[at] for at in CHANGES.get(event, ()))
+        paths = tuple(arguments[position] for position in CHANGES.get(event, ()))
     inside = os.path.realpath(folder) + os.sep
     return any(
         not os.path.realpath(os.fsdecode(path)).startswith(inside) for path in paths if not isinstance(path, int)
@@ -128,18 +148,18 @@ def _leaves(event: str, arguments: tuple[Any, ...], folder: str) -> bool:
 
 
 def _announcer(report: int) -> Callable[[str], None]:
-    write, told = os.write, set[str]()
+    write, announced = os.write, set[str]()
 
     def announce(kind: str) -> None:
-        if kind not in told:
-            told.add(kind)
+        if kind not in announced:
+            announced.add(kind)
             write(report, f"refused {kind}\n".encode())
 
     return announce
 
 
 class _NoInput:
-    """A standard input that may not be read, as lm-evaluation-harness's."""
+    """A standard input that raises on every access, as in lm-evaluation-harness."""
 
     def __init__(self, announce: Callable[[str], None]) -> None:
         self._announce = announce
@@ -152,7 +172,8 @@ class _NoInput:
         return self.readline()
 
 
-def _hide(descriptor: int, number: int) -> int:
+def _move(descriptor: int, number: int) -> int:
+    """Moves a descriptor to `number` or the next free one: numbers drawn by the parent are harder to guess than 0 and 1."""
     moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, number)
     os.close(descriptor)
     return moved

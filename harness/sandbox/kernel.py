@@ -1,7 +1,7 @@
-"""What a process can give up, for good, before it runs a program that a model wrote. See `harness.sandbox.run`.
+"""Rights that a process gives up permanently before it runs a generated program. See `harness.sandbox.run`.
 
-Runs inside the guard: the standard library alone, little of it, and nothing of ours. Everything here is asked of the kernel
-directly, and what the kernel does not have is left out and said.
+Runs in the child process: it imports little of the standard library and nothing else of this package. Every restriction is
+requested from the kernel directly; a restriction that the kernel does not support is skipped and reported as missing.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import os
 import resource
 import sys
 
-TYPE_CHECKING = False  # importing typing takes longer than all the rest
+TYPE_CHECKING = False  # importing `typing` takes longer than everything else here
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-PYTHON = "refused by Python alone (audit hook); foreign functions can evade it"
+PYTHON = "refused only by Python (audit hook); foreign functions (ctypes) can evade it"
 ARCHITECTURES = {"x86_64": (0xC000003E, 1), "aarch64": (0xC00000B7, 2)}
-# System calls refused: name, number on x86_64, number on aarch64. From 424 on the numbers are the same everywhere, and
-# all are answered "not implemented" but for LATER: io_uring, pidfd, new mounts, and what kernels will yet bring.
+# Refused system calls: name, number on x86_64, number on aarch64. From 424 on, the numbers are the same on all
+# architectures; these calls (io_uring, pidfd, new mounts, and those of future kernels) are answered "not implemented",
+# except the ones in LATER.
 CALLS = """
 fork 57 -  vfork 58 -  execve 59 221  execveat 322 281
 kill 62 129  tkill 200 130  rt_sigqueueinfo 129 138  rt_tgsigqueueinfo 297 240
@@ -52,67 +53,89 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def lock_in(job: Mapping[str, Any]) -> dict[str, str]:
-    """Gives up rights, for good; what holds, by what it holds off."""
+    """Gives up rights permanently.
+
+    Args:
+        job: The limits, folders and layers that `harness.sandbox.run` sends.
+
+    Returns:
+        The active protections: aspect (`network`, `memory` …) to description.
+    """
     wanted = job["layers"]
     private = _unshare(job["folder"], job["disk_bytes"]) if "namespaces" in wanted else ()
     os.chdir(job["folder"])
     landlock = _landlock(job["folder"], job["readable"]) if "landlock" in wanted else 0
-    held = _limit(job)
+    limits = _limit(job)
     _drop_capabilities()
     if sys.platform == "linux":
-        libc.prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL: nothing outlives the harness
+        libc.prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL: the program dies when the harness dies
     if os.getppid() != job["parent"]:
         os._exit(1)
     seccomp = "seccomp" in wanted and _seccomp(write_nothing=not landlock)
-    threads = job["threads"] if seccomp else 0  # without the filter, a process would count as a thread does
-    counted = "mapped" in private and _set_limit(resource.RLIMIT_NPROC, threads + 1)  # in this namespace alone
-    networks = [name for name, there in (("network namespace", private), ("seccomp", seccomp)) if there]
+    threads = job["threads"] if seccomp else 0  # RLIMIT_NPROC counts processes as well: without seccomp, allow neither
+    counted = "mapped" in private and _set_limit(
+        resource.RLIMIT_NPROC, threads + 1
+    )  # counts in this user namespace only
+    networks = [name for name, active in (("network namespace", private), ("seccomp", seccomp)) if active]
     processes = "none can be started (seccomp)" if seccomp else "none can be started (limit)" if counted else PYTHON
-    files = "nothing can be written, everything read (seccomp)" if seccomp else PYTHON
+    files = "nothing can be written, everything can be read (seccomp)" if seccomp else PYTHON
     if landlock:
-        files = f"written in its folder alone, read there and in Python's (Landlock {landlock})"
+        files = f"written only in its folder, read only there and in Python's folders (Landlock {landlock})"
     in_memory = "tmpfs" in private
     return {
         "network": f"none ({', '.join(networks)})" if networks else PYTHON,
         "processes": processes,
-        "threads": str(threads) if counted else "as many as memory holds",
+        "threads": str(threads) if counted else "limited only by memory",
         "files": files,
         "folder": f"{job['disk_bytes'] >> 20} MiB in memory" if in_memory else "on the disk, deleted afterwards",
-        **held,
+        **limits,
     }
 
 
 def _unshare(folder: str, size: int) -> tuple[str, ...]:
-    """Moves to namespaces of its own; nothing where the kernel refuses."""
+    """Moves this process to new namespaces.
+
+    Returns:
+        What succeeded: `mapped` (user namespace with this user), `unmapped` or `root`, and `tmpfs` (a disk in memory);
+        empty if the kernel refuses.
+    """
     user, net, ipc, mounts = 0x10000000, 0x40000000, 0x08000000, 0x00020000
     uid, gid = os.geteuid(), os.getegid()
     if not hasattr(libc, "unshare"):
         return ()
     if uid == 0:
-        libc.setresuid(65534, 0, 0)  # limits on processes do not bind a real user 0; a root without rights stays one
+        libc.setresuid(
+            65534, 0, 0
+        )  # the limit on processes does not apply to a real user id of 0; the effective id stays
     if libc.unshare(user | net | ipc | mounts) == 0:
         try:
             for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
                 file = os.open(f"/proc/self/{name}", os.O_WRONLY)
                 os.write(file, text.encode())
                 os.close(file)
-            held: tuple[str, ...] = ("mapped",)
-        except OSError:  # nobody here, who could own no file on a disk of his own
+            done: tuple[str, ...] = ("mapped",)
+        except OSError:  # without a mapping, this user cannot own files on a tmpfs
             return ("unmapped",)
     elif libc.unshare(net | ipc | mounts) == 0:
-        held = ("root",)
-        if libc.mount(b"none", b"/", None, 0x44000, None) != 0:  # MS_REC | MS_PRIVATE: what is mounted stays here
-            return held
+        done = ("root",)
+        if (
+            libc.mount(b"none", b"/", None, 0x44000, None) != 0
+        ):  # MS_REC | MS_PRIVATE: new mounts are not visible outside
+            return done
     else:
         return ()
     options = f"size={size},nr_inodes=4096,mode=700".encode()
     if libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 6, options) == 0:  # MS_NOSUID | MS_NODEV
-        held += ("tmpfs",)
-    return held
+        done += ("tmpfs",)
+    return done
 
 
 def _landlock(folder: str, readable: list[str]) -> int:
-    """Limits files to be read and written, and TCP; the version of Landlock, 0 where the kernel lacks it."""
+    """Restricts reading and writing of files, and TCP, with Landlock.
+
+    Returns:
+        The version of Landlock; 0 if the kernel does not have it.
+    """
     if sys.platform != "linux":
         return 0
     create, add, restrict = 444, 445, 446
@@ -143,18 +166,22 @@ def _landlock(folder: str, readable: list[str]) -> int:
 
 
 def _limit(job: Mapping[str, Any]) -> dict[str, str]:
-    """Sets the limits that every system has, and says which it took."""
+    """Sets the resource limits that every POSIX system has.
+
+    Returns:
+        A description of each limit.
+    """
     _set_limit(resource.RLIMIT_CORE, 0)
     _set_limit(resource.RLIMIT_NOFILE, 64)
     return {
-        "memory": _held(_set_limit(resource.RLIMIT_AS, job["memory_bytes"]), f"{job['memory_bytes'] >> 20} MiB"),
-        "cpu": _held(_set_limit(resource.RLIMIT_CPU, job["cpu_seconds"], 1), f"{job['cpu_seconds']} s"),
-        "file size": _held(_set_limit(resource.RLIMIT_FSIZE, job["file_bytes"]), f"{job['file_bytes'] >> 20} MiB"),
+        "memory": _described(_set_limit(resource.RLIMIT_AS, job["memory_bytes"]), f"{job['memory_bytes'] >> 20} MiB"),
+        "cpu": _described(_set_limit(resource.RLIMIT_CPU, job["cpu_seconds"], 1), f"{job['cpu_seconds']} s"),
+        "file size": _described(_set_limit(resource.RLIMIT_FSIZE, job["file_bytes"]), f"{job['file_bytes'] >> 20} MiB"),
     }
 
 
-def _held(limited: bool, said: str) -> str:
-    return said if limited else "not limited: the system refuses"
+def _described(is_limited: bool, limit: str) -> str:
+    return limit if is_limited else "not limited: the system refuses"
 
 
 def _set_limit(what: int, value: int, grace: int = 0) -> bool:
@@ -168,7 +195,7 @@ def _set_limit(what: int, value: int, grace: int = 0) -> bool:
 
 
 def _drop_capabilities() -> None:
-    """A root without rights, in a namespace or out of it."""
+    """Drops all capabilities, so that user id 0 has no special rights, inside a namespace or outside."""
     architecture = sys.platform == "linux" and _architecture()
     if architecture:
         header, nothing = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
@@ -181,11 +208,16 @@ def _architecture() -> tuple[int, int] | None:
 
 def _numbers(table: str, column: int) -> dict[str, int]:
     words = table.split()
-    return {name: int(words[at + column]) for at, name in enumerate(words) if at % 3 == 0 and words[at + column] != "-"}
+    rows = [words[start : start + 3] for start in range(0, len(words), 3)]
+    return {row[0]: int(row[column]) for row in rows if row[column] != "-"}
 
 
 def _seccomp(write_nothing: bool) -> bool:
-    """Refuses the system calls that a program of one process has no use for; False where there is no such filter."""
+    """Installs a filter that refuses system calls which a single-process program does not need.
+
+    Returns:
+        Whether the filter is active.
+    """
     architecture = sys.platform == "linux" and _architecture()
     if not architecture:
         return False
@@ -201,7 +233,13 @@ def _seccomp(write_nothing: bool) -> bool:
 
 
 def _filter(audit: int, column: int, write_nothing: bool) -> bytes:
-    """The filter as the kernel's own byte code (classic BPF)."""
+    """The filter in the kernel's byte code (classic BPF).
+
+    Args:
+        audit: The kernel's number of the architecture (AUDIT_ARCH_…).
+        column: The column of its call numbers in CALLS.
+        write_nothing: Whether to refuse all writing: without Landlock, a folder cannot be an exception.
+    """
     load, equal, at_least, any_bit, give = 0x20, 0x15, 0x35, 0x45, 0x06
     kill, allow = 0x80000000, 0x7FFF0000
     refuse, unknown = 0x00050000 | 1, 0x00050000 | 38  # EPERM, ENOSYS
@@ -214,7 +252,7 @@ def _filter(audit: int, column: int, write_nothing: bool) -> bytes:
         code += [(equal, 0, 1, number), (give, 0, 0, refuse)]
 
     def unless(name: str, argument: int, test: int, value: int) -> None:
-        """Refuses a call whose argument fails the test."""
+        """Refuses a call unless its argument passes the test."""
         if name in special:
             code.extend([(equal, 0, 4, special[name]), (load, 0, 0, 16 + 8 * argument), (test, 1, 0, value)])
             code.extend([(give, 0, 0, refuse), (give, 0, 0, allow)])
@@ -224,7 +262,7 @@ def _filter(audit: int, column: int, write_nothing: bool) -> bytes:
     unless("prlimit64", 0, equal, 0)
     if write_nothing:
         for name, argument in (("open", 1), ("openat", 2)):
-            if name in special:  # neither O_WRONLY, O_RDWR, O_CREAT nor O_TRUNC
+            if name in special:  # allowed only without O_WRONLY, O_RDWR, O_CREAT and O_TRUNC
                 code += [(equal, 0, 4, special[name]), (load, 0, 0, 16 + 8 * argument), (any_bit, 0, 1, 0o1103)]
                 code += [(give, 0, 0, refuse), (give, 0, 0, allow)]
     code += [(give, 0, 0, allow)]

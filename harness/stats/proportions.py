@@ -1,7 +1,7 @@
-"""Exact answers about 0/1 scores: one share, and two shares of the same samples.
+"""Exact statistics of 0/1 scores: one proportion, and two proportions on the same samples.
 
-Two variants that answer the same samples differ only through the samples that one of them gets right and the other
-wrong: `wins` and `losses`. Chance gives either the same odds, which is all that McNemar's test asks.
+Two variants on the same samples differ only in samples that one gets right and the other wrong: `wins` and `losses`.
+Under the null hypothesis both are equally likely; McNemar's test needs no other assumption.
 
     >>> round(mcnemar_p(wins=9, losses=1), 4)
     0.0215
@@ -15,16 +15,16 @@ from collections.abc import Callable
 import numpy as np
 from scipy import special
 
-_Z = 1.959963984540054  # the normal distribution beyond ± this: 5 %
+_Z = 1.959963984540054  # 5 % of the normal distribution is outside ± this
 
 
 def wilson(share: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a share (JASA 1927).
+    """Computes Wilson's score interval of a proportion (JASA 1927).
 
     Args:
-        share: Of ones among the scores.
+        share: Proportion of ones among the scores.
         n: Number of scores.
-        confidence: Chance that such an interval covers the true share.
+        confidence: Probability that such an interval covers the true proportion.
 
     Example:
         >>> low, high = wilson(0.8, 10)
@@ -38,23 +38,26 @@ def wilson(share: float, n: int, confidence: float = 0.95) -> tuple[float, float
 
 
 def mcnemar_p(wins: int, losses: int) -> float:
-    """How often a fair coin splits `wins + losses` throws at least as unevenly (exact McNemar, two-sided)."""
+    """Computes the p-value of McNemar's exact two-sided test.
+
+    It is the probability that `wins + losses` tosses of a fair coin split at least as unevenly.
+    """
     if wins == losses:
         return 1.0
     return min(1.0, 2 * float(special.bdtr(min(wins, losses), wins + losses, 0.5)))
 
 
 def mcnemar_interval(n: int, wins: int, losses: int) -> tuple[float, float]:
-    """95 % interval of the difference (wins − losses) / n, which leaves out 0 exactly when `mcnemar_p` is below 0.05.
+    """Computes the 95 % interval of (wins − losses) / n; it excludes 0 exactly when `mcnemar_p` is below 0.05.
 
-    Tango's score interval (Statistics in Medicine 1998), which covers as it should for any n and for no differing sample,
-    drawn out towards 0 to where the exact test, stricter than a score test, stops rejecting. That end is Clopper and
-    Pearson's limit of the share of wins among the differing samples.
+    It is Tango's score interval (Statistics in Medicine 1998), whose coverage is right for any n and also if no sample
+    differs. The exact test is stricter than a score test, so the interval is extended towards 0 to the point where the
+    exact test stops rejecting. That end is the Clopper-Pearson limit of the proportion of wins among differing samples.
 
     Args:
         n: Number of samples.
-        wins: Samples that the first gets right and the second wrong.
-        losses: Samples that the first gets wrong and the second right.
+        wins: Number of samples that the first gets right and the second wrong.
+        losses: Number of samples that the first gets wrong and the second right.
 
     Example:
         >>> low, high = mcnemar_interval(n=100, wins=0, losses=0)
@@ -68,7 +71,7 @@ def mcnemar_interval(n: int, wins: int, losses: int) -> tuple[float, float]:
     def accepted(difference: float) -> bool:
         linear = (2 * n - wins + losses) * difference - wins - losses
         root = math.sqrt(max(0.0, linear**2 + 8 * n * losses * difference * (1 - difference)))
-        share_lost = (root - linear) / (4 * n)  # the most likely share of losses if this were the true difference
+        share_lost = (root - linear) / (4 * n)  # maximum-likelihood share of losses under this difference
         variance = n * (2 * share_lost + difference * (1 - difference))
         return (wins - losses - n * difference) ** 2 <= _Z**2 * variance
 
@@ -81,25 +84,26 @@ def mcnemar_interval(n: int, wins: int, losses: int) -> tuple[float, float]:
 
 
 def smallest_shown(n: int, share: float, *, power: float = 0.8, alpha: float = 0.05) -> float | None:
-    """The smallest difference that McNemar's exact test at `alpha` shows with probability `power`.
+    """Computes the smallest difference that McNemar's exact test at `alpha` detects with probability `power`.
 
-    For a difference d, max(share, d) of the samples are taken to differ; the power is summed over how many of n do.
+    For a difference d, it assumes that a share max(share, d) of the samples differs, and sums the power over the possible
+    numbers of differing samples.
 
     Args:
         n: Number of samples.
-        share: Of samples on which the two differed.
-        power: How surely the difference would be shown.
+        share: Share of samples on which the two variants differed.
+        power: Probability of detecting the difference.
         alpha: Level of the two-sided test.
 
     Returns:
-        None where n is too small to show any.
+        The difference; None if n is too small to detect any.
 
     Example:
         >>> smallest_shown(5, 0.2) is None
         True
     """
     differing = np.arange(1, n + 1)
-    most_losses = np.floor(special.bdtrik(alpha / 2, differing, 0.5))  # that still reject, in so many differing samples
+    most_losses = np.floor(special.bdtrik(alpha / 2, differing, 0.5))  # with which the test still rejects
     rejects = special.bdtr(most_losses, differing, 0.5) < alpha / 2
     differing, most_losses = differing[rejects], most_losses[rejects]
 
@@ -114,7 +118,7 @@ def smallest_shown(n: int, share: float, *, power: float = 0.8, alpha: float = 0
 
 
 def boundary(inside: float, outside: float, accepted: Callable[[float], bool]) -> float:
-    """Where `accepted` ends, between a point where it holds and one where it does not, by halving.
+    """Finds by bisection where `accepted` changes, between a point where it holds and one where it does not.
 
     Example:
         >>> round(boundary(0.0, 2.0, lambda x: x * x < 2), 6)

@@ -1,4 +1,4 @@
-"""Small arithmetic on measured numbers, shared by processes with and without torch."""
+"""Percentiles in plain Python, for parent and child processes alike."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which `share` of the values lie, linearly between neighbours.
+    """Computes the value below which a share of the values lies, with linear interpolation.
 
     Example:
         >>> percentile([1.0, 2.0, 3.0, 4.0], 0.5)

@@ -1,14 +1,14 @@
-"""What is resampled, and how: units, strata, the bootstrap and the jackknife.
+"""Resampling: units, strata, the bootstrap and the jackknife.
 
-A unit is a sample, or a whole cluster of samples; units are independent of each other. A number is made from sums over
-units, so that a mean (the sum of scores by their number) and a corpus metric are the same thing here.
+A unit is a sample, or a whole cluster of samples; units are independent of each other. A number is computed from sums over
+units, so a mean (sum of scores, divided by their number) and a corpus metric are handled in the same way.
 
-The bootstrap is that of Rao and Wu, "Resampling Inference With Complex Survey Data" (JASA 1988): a stratum of n units
-gives n − 1 draws, each counting n / (n − 1) times, so that its spread is right however small the strata are.
+The bootstrap follows Rao and Wu, "Resampling Inference With Complex Survey Data" (JASA 1988): from a stratum of n units it
+draws n − 1 units, each with weight n / (n − 1), so the spread is right even for small strata.
 
-A number that no sums make (an area under a curve) can be computed from a part of the samples only. It gets the
-delete-a-group jackknife (Kott, "The Delete-a-Group Jackknife", Journal of Official Statistics 2001): `deal` puts the units
-into at most 40 groups, and the spread is told by the numbers that leave out one group each.
+A metric that is not a function of sums, such as an area under a curve, is recomputed from subsets of the samples instead:
+the delete-a-group jackknife (Kott, "The Delete-a-Group Jackknife", Journal of Official Statistics 2001). `deal` assigns the
+units to at most 40 groups; the spread comes from the numbers that leave out one group each.
 
     >>> import numpy as np
     >>> units = mean_units(np.array([1.0, 2.0, 6.0]))
@@ -28,23 +28,23 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
-"""`[r, k]` sums over all units -> `[r]` numbers."""
+"""Maps `[r, k]` sums over all units to `[r]` numbers."""
 Labels = Sequence[str] | None
 
 JACKKNIFE_GROUPS = 40
-"""Its t distribution is then 3 % wider than the normal one; more groups would cost more and tell no more."""
+"""With 40 groups the t interval is only 3 % wider than the normal one; more groups would cost more for little gain."""
 
-_DRAWS_AT_ONCE = 1_000_000  # 4 MB of indices: they stay in the cache
+_DRAWS_AT_ONCE = 1_000_000  # 4 MB of indices, which stay in the CPU cache
 
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """Independent units and the number that their sums make."""
+    """Independent units, and the statistic that computes a number from their sums."""
 
     sums: Array
-    """`[u, k]`"""
+    """`[u, k]` sums of each unit."""
     strata: list[NDArray[np.intp]]
-    """Indices of units; every unit is in one stratum, and a stratum has two at least where there are two."""
+    """Indices of the units in each stratum; every stratum has at least two units, if there are two in total."""
     statistic: Statistic
 
     def __len__(self) -> int:
@@ -57,20 +57,20 @@ class Units:
 
 
 def mean_units(scores: Array, groups: Labels = None, clusters: Labels = None) -> Units:
-    """Units whose number is the mean of `[n]` scores."""
+    """Makes units whose number is the mean of `[n]` scores."""
     table = np.column_stack([scores, np.ones(len(scores))])
     return make_units(table, lambda sums: sums[:, 0] / sums[:, 1], groups, clusters)
 
 
 def make_units(table: Array, statistic: Statistic, groups: Labels = None, clusters: Labels = None) -> Units:
-    """Units from the statistics of samples.
+    """Makes units from the statistics of samples.
 
-    Strata of one unit are joined into one (or with the smallest other); they have no spread of their own to draw from.
-    Where a cluster lies across groups, the groups are left out.
+    Strata with a single unit have no spread of their own, so they are joined; a lone one joins the smallest other stratum.
+    If a cluster spans several groups, groups are ignored.
 
     Args:
         table: `[n, k]` statistics of samples.
-        statistic: From their sums to numbers.
+        statistic: Maps sums to numbers.
         groups: Stratum of each sample.
         clusters: Cluster of each sample.
     """
@@ -83,13 +83,13 @@ def make_units(table: Array, statistic: Statistic, groups: Labels = None, cluste
 
 
 def bootstrap(units: Units, *, seed: int, resamples: int) -> Array:
-    """`[resamples]` numbers, each from units drawn anew within their strata."""
+    """Computes `[resamples]` numbers, each from units drawn at random within their strata."""
     generator = np.random.default_rng(seed)
     totals = np.zeros((resamples, units.sums.shape[1]))
     for members in units.strata:
         rows, size = units.sums[members], len(members)
         varying = np.ptp(rows, axis=0) > 0
-        totals[:, ~varying] += size * rows[0, ~varying]  # nothing to draw: the number of samples, above all
+        totals[:, ~varying] += size * rows[0, ~varying]  # constant columns, such as the number of samples
         if not varying.any():
             continue
         step = max(1, _DRAWS_AT_ONCE // size)
@@ -102,22 +102,22 @@ def bootstrap(units: Units, *, seed: int, resamples: int) -> Array:
 
 
 def jackknife_error(units: Units) -> float:
-    """Standard error from leaving out one unit at a time; NaN for a single unit."""
+    """Computes the standard error by leaving out one unit at a time; NaN for a single unit."""
     if len(units) < 2:
         return math.nan
     return spread_of(units.statistic(units.sums.sum(axis=0) - units.sums))
 
 
 def spread_of(left: Array) -> float:
-    """The jackknife's standard error: of `[g]` numbers, each computed without one of g equal parts."""
+    """Computes the jackknife's standard error from `[g]` numbers, each without one of g equal groups."""
     return math.sqrt((len(left) - 1) / len(left) * float(np.sum((left - left.mean()) ** 2)))
 
 
 def deal(count: int, groups: Labels = None, clusters: Labels = None) -> NDArray[np.intp]:
-    """The part of the jackknife that each sample belongs to, always the same for the same labels.
+    """Assigns samples to jackknife groups; the same labels always give the same groups.
 
-    Units are dealt out like cards, in random order within their strata and stratum after stratum, so that each part has
-    its share of every stratum; a cluster is in one part.
+    Units are dealt like cards, stratum by stratum and in random order within each, so every group has its share of every
+    stratum. A cluster is in one group.
 
     Args:
         count: Number of samples n.
@@ -125,7 +125,7 @@ def deal(count: int, groups: Labels = None, clusters: Labels = None) -> NDArray[
         clusters: Cluster of each sample.
 
     Returns:
-        `[n]` numbers from 0; there are as many parts as units, `JACKKNIFE_GROUPS` at most.
+        `[n]` group numbers from 0; there are as many groups as units, but at most `JACKKNIFE_GROUPS`.
 
     Example:
         >>> np.bincount(deal(100)).tolist() == [3] * 20 + [2] * 20
@@ -140,7 +140,7 @@ def deal(count: int, groups: Labels = None, clusters: Labels = None) -> NDArray[
 
 
 def codes_of(labels: Sequence[str]) -> tuple[NDArray[np.intp], list[str]]:
-    """Numbers for labels, in order of first appearance.
+    """Numbers the labels in order of first appearance; returns the number of each, and the distinct labels.
 
     Example:
         >>> codes_of(["law", "art", "law"])[0].tolist()
@@ -152,7 +152,7 @@ def codes_of(labels: Sequence[str]) -> tuple[NDArray[np.intp], list[str]]:
 
 
 def _unit_codes(count: int, groups: Labels, clusters: Labels) -> tuple[NDArray[np.intp], list[str]]:
-    """The unit of each sample, and the stratum of each unit ("" where clusters lie across groups)."""
+    """Returns the unit of each sample and the stratum of each unit ("" if a cluster spans several groups)."""
     strata_labels = list(groups) if groups is not None else [""] * count
     if clusters is None:
         return np.arange(count), strata_labels
@@ -167,10 +167,10 @@ def _strata(labels: Sequence[str]) -> list[NDArray[Any]]:
     order = np.argsort(codes, kind="stable")
     strata = np.split(order, np.cumsum(np.bincount(codes, minlength=len(names)))[:-1])
     large = [stratum for stratum in strata if len(stratum) > 1]
-    lonely = np.concatenate([stratum for stratum in strata if len(stratum) == 1] or [order[:0]])
-    if len(lonely) == 1 and large:
+    single = np.concatenate([stratum for stratum in strata if len(stratum) == 1] or [order[:0]])
+    if len(single) == 1 and large:
         smallest = min(range(len(large)), key=lambda index: len(large[index]))
-        large[smallest] = np.concatenate([large[smallest], lonely])
-    elif len(lonely):
-        large.append(lonely)
+        large[smallest] = np.concatenate([large[smallest], single])
+    elif len(single):
+        large.append(single)
     return large

@@ -1,14 +1,14 @@
-"""What several trainings of one variant say together: of the method, not of one trained model.
+"""Scores over several training runs of one variant: statistics of the method, not of one trained model.
 
-A score then varies for two reasons, the samples that were asked and the seed (or fold) that was trained with, and both are
-in its error. The part of the samples is that of the mean over trainings, sample by sample; the part of the trainings is
-their variance over their number. Each part's margin is a t margin with degrees of freedom of its own, and the margins are
-added in quadrature (after Cochran, "Approximate Significance Levels of the Behrens-Fisher Test", Biometrics 1964): wider
-than Satterthwaite's single t, whose intervals cover 88 % where 95 % are said when there are two seeds.
+Such a score varies for two reasons: the samples, and the seed (or fold) of the training run. Its error includes both. The
+error over samples is that of the mean over training runs, computed sample by sample; the squared error over training runs
+is their variance divided by their number. Each error gives a t margin with its own degrees of freedom, and the margins are
+added in quadrature (after Cochran, "Approximate Significance Levels of the Behrens-Fisher Test", Biometrics 1964). This is
+wider than Satterthwaite's single t, whose 95 % intervals cover only 88 % with two seeds.
 
-Trainings on k folds share most of their rows, so that they differ less from one another than trainings on other data would.
-The variance over them is therefore taken times 1/k + 1/(k - 1) instead of 1/k, the second term being the rows held out over
-those trained on (Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 2003).
+Training runs on k folds share most of their rows, so they differ less than training runs on independent data would.
+Therefore their variance is multiplied by 1/k + 1/(k - 1) instead of 1/k; the second term is the ratio of held-out rows to
+training rows (Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 2003).
 
     >>> import numpy as np
     >>> seeds = [Observations(np.repeat([1.0, 0.0], [right, 100 - right])) for right in (80, 84, 82)]
@@ -28,42 +28,34 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from harness.stats.paired import Observations, interval, spread
+from harness.stats.intervals import interval
+from harness.stats.observations import Observations
+from harness.stats.paired import Difference, spread
 from harness.stats.proportions import boundary
 
 
 @dataclass(frozen=True)
 class Mean:
-    """A score over several trainings."""
+    """The mean score over several training runs."""
 
     value: float
     deviation: float
-    """Standard deviation over the trainings."""
+    """Standard deviation over the training runs."""
     low: float | None
     high: float | None
-    """95 % interval of the method's score: other samples, other trainings."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A difference of two methods, or of a method and the base, with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-    p: float
+    """95 % interval of the method's score, over samples and training runs."""
 
 
 def mean(trainings: Sequence[Observations], *, folds: int | None = None, seed: int = 0) -> Mean | None:
-    """The mean score over trainings of one variant; the margins of samples and trainings are added in quadrature.
+    """Computes the mean score over training runs; the margins of samples and training runs are added in quadrature.
 
     Args:
-        trainings: The same samples, scored after each training; two at least.
-        folds: Of how many parts of the data each training leaves one out; None: all are on the same data.
-        seed: Of the resampling.
+        trainings: The same samples, scored after each of at least two training runs.
+        folds: Number of folds, if each training run leaves out one; None if all use the same data.
+        seed: Seed of the resampling.
 
     Returns:
-        None where a score is not finite.
+        None if a score is not finite.
     """
     values = _values(trainings)
     if values is None:
@@ -79,7 +71,7 @@ def mean(trainings: Sequence[Observations], *, folds: int | None = None, seed: i
 
 
 def mean_of_numbers(values: Sequence[float], *, folds: int | None = None) -> Mean:
-    """The mean of one number a training (a held-out loss); t over the trainings alone, `folds` as in `mean`.
+    """Computes the mean of one number per training run, such as a held-out loss; `folds` as in `mean`.
 
     Example:
         >>> found = mean_of_numbers([1.0, 2.0, 3.0])
@@ -96,21 +88,21 @@ def mean_of_numbers(values: Sequence[float], *, folds: int | None = None) -> Mea
 def difference(
     a: Sequence[Observations], b: Sequence[Observations], *, folds: int | None = None, seed: int = 0
 ) -> Difference | None:
-    """The difference of two means over trainings, a − b; one of the two may be a single model.
+    """Tests the difference a − b of two means over training runs; one of the two may be a single model.
 
     Args:
-        a: The samples as scored after each training of the one.
-        b: Of the other.
+        a: The samples as scored after each training run of the first variant.
+        b: The same samples as scored after each training run of the second variant.
         folds: As in `mean`.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
 
     Returns:
-        None where a score is not finite, or nothing tells how it varies.
+        None if a score is not finite or the spread is unknown.
     """
     first, second = _values(a), _values(b)
     if first is None or second is None:
         return None
-    # Both repeated to one length, so that sample by sample there are as many statistics on either side.
+    # Repeating both to the same length gives both the same number of statistics per sample.
     count = math.lcm(len(a), len(b))
     found = spread(_together([*a] * (count // len(a))), _together([*b] * (count // len(b))), seed)
     if found is None:
@@ -119,21 +111,20 @@ def difference(
     parts += [(_error(values, folds), len(values) - 1) for values in (first, second) if len(values) > 1]
     value = float(np.mean(first) - np.mean(second))
     margin = _margin(parts, 0.05)
-    if margin == 0 and found.differing == 0:  # equal on all that was seen says nothing of how far apart they may be
+    if margin == 0 and found.differing == 0:  # no differing sample gives no information about the spread
         return None
-    by_exchange = min(1.0, 2.0 ** (1 - found.differing))  # what exchanging a and b at random allows
-    p = max(_chance_of(value, parts), by_exchange)
+    p = max(_p_value(value, parts), found.p_by_exchange)
     low, high = value - margin, value + margin
     return Difference(value, *((min(low, 0.0), max(high, 0.0)) if p >= 0.05 else (low, high)), p)
 
 
 def _margin(parts: Sequence[tuple[float, int]], level: float) -> float:
-    """Half an interval: of standard errors with their degrees of freedom, t margins added in quadrature."""
+    """Adds t margins in quadrature; each part is a standard error with its degrees of freedom."""
     return math.hypot(*(float(special.stdtrit(freedom, 1 - level / 2)) * error for error, freedom in parts))
 
 
-def _chance_of(value: float, parts: Sequence[tuple[float, int]]) -> float:
-    """The level whose interval ends at 0."""
+def _p_value(value: float, parts: Sequence[tuple[float, int]]) -> float:
+    """Finds the level at which the interval ends at 0."""
     if value == 0 or _margin(parts, 0.05) == 0:
         return float(value == 0)
     return boundary(0.0, 1.0, lambda level: level == 0.0 or _margin(parts, level) > abs(value))
@@ -145,13 +136,12 @@ def _error(values: Sequence[float], folds: int | None) -> float:
 
 
 def _values(trainings: Sequence[Observations]) -> list[float] | None:
-    values = [interval(each, resamples=2).value for each in trainings]
-    known = [value for value in values if value is not None]
-    return known if len(known) == len(values) else None
+    known = [each.number for each in trainings if each.number is not None]
+    return known if len(known) == len(trainings) else None
 
 
 def _together(trainings: Sequence[Observations]) -> Observations:
-    """One set of observations whose number is the mean of the trainings' numbers."""
+    """Makes one set of observations whose number is the mean of the training runs' numbers."""
     first, count = trainings[0], len(trainings)
     if first.whole is not None:
         whole = first.whole

@@ -1,7 +1,7 @@
-"""The embedded default: a small model trained by this project, the rows of its tasks, and their build script.
+"""The embedded default model `tiny`: a small model trained by this project, the rows of its tasks, and their build script.
 
-`python -m harness.tiny.build` makes both from the seeded world in `world.py`. It is a demonstration and a
-test bed: its countries, people and sums are invented, and its scores say nothing about real models.
+`python -m harness.tiny.build` creates both from the seeded world in `world.py`. They are for demonstration and tests:
+the countries, people and sums are invented, and the scores say nothing about real models.
 """
 
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 MODEL: Final = Path(__file__).parent / "model"
-"""Folder of the model and its tokenizer, as `from_pretrained` takes it."""
+"""Folder of the model and its tokenizer, for `from_pretrained`."""
 
 DATA: Final = Path(__file__).parent / "data"
 """Folder of `<task>.<split>.jsonl`."""

@@ -1,18 +1,17 @@
-"""Train the embedded model and write its rows: `python -m harness.tiny.build`.
+"""Trains the embedded model and writes the rows of its tasks: `python -m harness.tiny.build`.
 
-Makes the world, trains a byte-level BPE tokenizer on its documents, trains a small Llama on them until
-the clock says stop, and writes `model/` (config, safetensors in bfloat16, tokenizer, `build.json`) and
-`data/` (the train and test rows of the `mini_*` tasks). Needs no network and no accelerator.
+Creates the synthetic world, trains a byte-level BPE tokenizer on its documents, trains a small Llama on them for a given
+number of minutes, and writes `model/` (config, safetensors in bfloat16, tokenizer, `build.json`) and `data/` (the train
+and test rows of the `mini_*` tasks). Needs no network and no accelerator.
 """
 
 import argparse
 import json
 import math
 import platform
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +22,7 @@ import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from harness.storage import whole_folder
 from harness.tiny.world import World, write_rows
 
 HERE: Final = Path(__file__).parent
@@ -39,9 +39,9 @@ FINAL_LR_SHARE: Final = 0.02
 
 
 def main() -> None:
-    """Parse the command line and build."""
+    """Parses the command line and builds model and rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--minutes", type=float, default=30.0, help="wall clock of the training")
+    parser.add_argument("--minutes", type=float, default=30.0, help="wall-clock time of the training run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=HERE, help="where model/ and data/ are written")
     options = parser.parse_args()
@@ -49,25 +49,29 @@ def main() -> None:
 
 
 def build(out: Path, *, minutes: float, seed: int) -> None:
-    """Write `out/model` and `out/data`, each aside first and then renamed into place."""
+    """Writes `out/data` and `out/model`; each replaces the old folder only when it is complete.
+
+    Args:
+        out: Folder of both.
+        minutes: Wall-clock time of the training run.
+        seed: Seed of the world and of the model's initial weights.
+    """
     world = World(seed)
-    _replace(out / "data", lambda folder: write_rows(world, folder))
+    with whole_folder(out / "data") as folder:
+        write_rows(world, folder)
     tokenizer = train_tokenizer(world)
     model, report = train_model(world, tokenizer, minutes=minutes, seed=seed)
-
-    def write_model(folder: Path) -> None:
+    with whole_folder(out / "model") as folder:
         model.to(torch.bfloat16).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         text = json.dumps(report | _versions(), indent=2)
         (folder / "build.json").write_text(text + "\n", encoding="utf-8")
 
-    _replace(out / "model", write_model)
-
 
 def train_tokenizer(world: World) -> PreTrainedTokenizerFast:
-    """Byte-level BPE in which every digit and every Chinese character stands alone.
+    """Trains a byte-level BPE tokenizer in which every digit and every Chinese character is a token of its own.
 
-    Digits apart make sums learnable; characters apart keep a name from merging with what follows it.
+    Separate digits make sums learnable; separate characters prevent merges of a name with the text after it.
     """
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
@@ -97,7 +101,11 @@ def train_tokenizer(world: World) -> PreTrainedTokenizerFast:
 def train_model(
     world: World, tokenizer: PreTrainedTokenizerFast, *, minutes: float, seed: int
 ) -> tuple[LlamaForCausalLM, dict[str, Any]]:
-    """Train for `minutes` of wall clock; the learning rate follows a cosine on that clock."""
+    """Trains for `minutes` of wall-clock time; the learning rate follows a cosine over that time.
+
+    Returns:
+        The model, and a report for `build.json` (seed, minutes, threads, steps, tokens, parameters, final loss).
+    """
     torch.manual_seed(seed)
     model = LlamaForCausalLM(_config(tokenizer)).train()
     muon, adam = _optimizers(model)
@@ -137,7 +145,7 @@ def train_model(
 
 
 def _config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
-    # Every Linear dimension is a multiple of 64, the block of 4-bit NF4.
+    # Every dimension of a Linear layer is a multiple of 64, the block size of 4-bit NF4.
     return LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=256,
@@ -154,7 +162,7 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
 
 
 def _optimizers(model: LlamaForCausalLM) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    """Muon for the matrices (it learns more from a token), Adam for embeddings and norms."""
+    """Muon for the matrices (it learns more per token), AdamW for embeddings and norms."""
     matrices, rest = list[torch.nn.Parameter](), list[torch.nn.Parameter]()
     for name, parameter in model.named_parameters():
         (matrices if parameter.ndim == 2 and "embed" not in name else rest).append(parameter)
@@ -165,7 +173,7 @@ def _optimizers(model: LlamaForCausalLM) -> tuple[torch.optim.Optimizer, torch.o
 
 
 def _batches(world: World, tokenizer: PreTrainedTokenizerFast) -> Iterator[torch.Tensor]:
-    """Documents end to end, cut into rows."""
+    """Batches of rows cut from the concatenated documents, which are separated by `<eos>`."""
     documents = world.documents()
     need = ROW_TOKENS * BATCH_ROWS
     buffer = list[int]()
@@ -184,20 +192,6 @@ def _versions() -> dict[str, str]:
         "transformers": transformers.__version__,
         "tokenizers": tokenizers.__version__,
     }
-
-
-def _replace(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a folder aside, then put it where `folder` is."""
-    aside = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    write(aside)
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    aside.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 if __name__ == "__main__":

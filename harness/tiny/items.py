@@ -1,8 +1,8 @@
-"""Items of the world that are made up anew each time: sums, one-line code, sentences, stories.
+"""Randomly generated items of the world: sums, one-line code, sentences, stories.
 
-Each maker draws one item as a row; each teller writes a pretraining document of such items. An item belongs
-to the test split when a checksum of its text says so (`held_out`), and `draw` keeps to a split: so the
-splits are disjoint however many items are drawn, and no document holds a test item.
+One group of functions (`Maker`) draws an item as a row; another writes a pretraining document of such items. A checksum
+of its text decides whether an item belongs to the test split (`held_out`), and `draw` returns only items of the requested
+split. So the splits are disjoint for any number of draws, and no document holds a test item.
 """
 
 import random
@@ -18,12 +18,19 @@ Maker = Callable[[random.Random], Row]
 
 
 def held_out(item: str) -> bool:
-    """Whether an item belongs to test: one in five, by a checksum that no model can learn."""
+    """Whether an item belongs to the test split: one in five, by a checksum that no model can learn."""
     return zlib.crc32(item.encode()) % 5 == 0
 
 
 def draw(rng: random.Random, make: Maker, key: str, split: Split) -> Row:
-    """An item of the split: make until the checksum agrees."""
+    """Draws items until one belongs to the split, and returns it.
+
+    Args:
+        rng: Source of randomness.
+        make: Draws one item.
+        key: The column whose text decides the split.
+        split: The wanted split.
+    """
     while held_out((row := make(rng))[key]) != (split == "test"):
         pass
     return row
@@ -33,7 +40,7 @@ def draw(rng: random.Random, make: Maker, key: str, split: Split) -> Row:
 
 
 def sums(rng: random.Random) -> str:
-    """Four bare sums."""
+    """A document of four sums without a story."""
     return " ".join(rng.choice((_plus, _minus, _times))(rng) + "." for _ in range(4))
 
 
@@ -56,7 +63,7 @@ def _sum(a: int, sign: str, b: int) -> tuple[str, int]:
 
 
 def problem(rng: random.Random) -> Row:
-    """A story that takes two sums."""
+    """A story whose question needs two sums."""
     name, other = rng.sample(w.NAMES, 2)
     things = rng.choice(w.THINGS)
     kind = rng.randrange(3)
@@ -85,8 +92,8 @@ def problem(rng: random.Random) -> Row:
     }
 
 
-def told(rng: random.Random, split: Split) -> str:
-    """A story and its solution, as a sentence."""
+def solved_problem(rng: random.Random, split: Split) -> str:
+    """A document: a story problem and its solution as a sentence."""
     row = draw(rng, problem, "question", split)
     return f"{row['question']} {row['told']}"
 
@@ -97,7 +104,7 @@ Numbers = list[int]
 
 
 def _step(rng: random.Random) -> tuple[str, Callable[[str], str], Callable[[Numbers], Numbers]]:
-    """One step on a list: how it is said, how it is written, what it does."""
+    """One operation on a list: its description, its code, and the function that computes it."""
     k = rng.randint(1, 9)
     n = rng.randint(1, 3)
     steps: list[tuple[str, Callable[[str], str], Callable[[Numbers], Numbers]]] = [
@@ -120,20 +127,20 @@ _LAST: Final[list[tuple[str, str, Callable[[Numbers], int | Numbers]]]] = [
 
 
 def function(rng: random.Random) -> Row:
-    """Two steps on a list and perhaps a last one, with lists to try them on."""
-    (said_1, write_1, do_1), (said_2, write_2, do_2) = _step(rng), _step(rng)
-    said, written, do = rng.choice(_LAST)
+    """A function of two list operations and an optional last one, with test lists."""
+    (text_1, code_1, do_1), (text_2, code_2, do_2) = _step(rng), _step(rng)
+    text, code, do = rng.choice(_LAST)
     lists = [[rng.randint(0, 12) for _ in range(rng.randint(4, 6))] for _ in range(4)]
     return {
-        "steps": f"{said_1}, then {said_2}",
-        "docstring": f"{said_1}, then {said_2}{said}",
-        "code": written.format(write_2(write_1("x"))),
+        "steps": f"{text_1}, then {text_2}",
+        "docstring": f"{text_1}, then {text_2}{text}",
+        "code": code.format(code_2(code_1("x"))),
         "cases": [[numbers, do(do_2(do_1(numbers)))] for numbers in lists],
     }
 
 
-def commented(rng: random.Random, split: Split) -> str:
-    """Two functions, each below a comment that says what it does."""
+def commented_functions(rng: random.Random, split: Split) -> str:
+    """A document of two functions, each below a comment that describes it."""
     rows = [draw(rng, function, "steps", split) for _ in range(2)]
     return "\n".join(f"# {row['docstring']}\nf = lambda x: {row['code']}" for row in rows)
 
@@ -146,7 +153,7 @@ def pair(rng: random.Random) -> Row:
     time, mood, who, verb = (rng.choice(t) for t in (w.TIMES, w.MOODS, w.WHO, w.VERBS))
     number, hue, thing, place = (rng.choice(t) for t in (w.NUMBERS, w.HUES, w.OBJECTS, w.PLACES))
     en = f"{time[0]} the {mood[0]} {who[0]} {verb[0]} {number[0]} {hue[0]} {thing[0]} {place[0]}"
-    # Two ways to say when and two to say a colour, as two translators would: no model can score 1.
+    # The time has two word orders and the colour two forms, as with two translators: no model can score 1.
     when, hued = rng.random() < 0.5, hue[1] if rng.random() < 0.5 else hue[1].replace("色", "")
     zh = f"{time[1]}，{mood[1]}{who[1]}" if when else f"{mood[1]}{who[1]}{time[1]}"
     zh += f"{place[1]}{verb[1]}{number[1]}{thing[1][0]}{hued}{thing[1][1:]}"
@@ -156,8 +163,8 @@ def pair(rng: random.Random) -> Row:
     return {"en": f"{en}.", "zh": f"{zh}。"}
 
 
-def paired(rng: random.Random, split: Split) -> str:
-    """Two sentences, each followed by its translation."""
+def translated_sentences(rng: random.Random, split: Split) -> str:
+    """A document of two sentences, each followed by its translation."""
     rows = [draw(rng, pair, "en", split) for _ in range(2)]
     return "\n".join(f"{row['en']} = {row['zh']}" for row in rows)
 
@@ -166,7 +173,7 @@ def paired(rng: random.Random, split: Split) -> str:
 
 
 def story(rng: random.Random) -> Row:
-    """A little story and one sentence that sums it up."""
+    """A short story with a one-sentence summary."""
     name, other = rng.sample(w.NAMES, 2)
     time, place = rng.choice(w.TIMES)[0], rng.choice(w.PLACES)[0]
     number, hue, thing = rng.choice(w.NUMBERS)[0], rng.choice(w.HUES)[0], rng.choice(w.OBJECTS)[0]
@@ -175,7 +182,7 @@ def story(rng: random.Random) -> Row:
         f"{time} {name} met {other} {place}. {rng.choice(w.WEATHER)} {name} {verb} {number} {hue} {thing}. "
         f"{rng.choice(w.SMALL_TALK)} Then {last} {end}."
     )
-    # Two ways to sum up, as two people would: no model can know which, so no model can score 1.
+    # One of two summaries is chosen at random, as with two annotators: no model can score 1.
     summaries = (
         f"{name} {verb} {number} {thing} {place}, then {last} {end}.",
         f"{name} {verb} {hue} {thing} {place} and {last} {end}.",
@@ -184,15 +191,20 @@ def story(rng: random.Random) -> Row:
     return {"text": text, "summary": rng.choice(summaries), "short": short}
 
 
-def in_short(rng: random.Random, split: Split) -> str:
-    """A story and what it comes to."""
+def summarized_story(rng: random.Random, split: Split) -> str:
+    """A document: a story followed by its short version."""
     row = draw(rng, story, "text", split)
     return f"{row['text']} In short: {row['short']}"
 
 
 def texts(rng: random.Random, count: int) -> list[Row]:
-    """Documents about test items only, in equal parts."""
-    kinds = {"sums": told, "code": commented, "sentences": paired, "stories": in_short}
+    """Rows of documents about test items only, the four kinds in turn."""
+    kinds = {
+        "sums": solved_problem,
+        "code": commented_functions,
+        "sentences": translated_sentences,
+        "stories": summarized_story,
+    }
     rows: dict[str, Row] = {}
     while len(rows) < count:
         kind = list(kinds)[len(rows) % len(kinds)]
@@ -207,4 +219,4 @@ MAKERS: Final[dict[str, tuple[Maker, str]]] = {
     "mini_translation": (pair, "en"),
     "mini_summary": (story, "text"),
 }
-"""The maker of each task's items, and the column whose checksum says which split an item belongs to."""
+"""For each task, the function that draws an item, and the column whose checksum decides the split."""

@@ -1,11 +1,11 @@
 """The words of the synthetic world: small tables, so that a small model can learn all of them.
 
-Everything here is a constant. A pair is (English, Chinese); Chinese objects carry their measure word.
+Everything here is a constant. A pair is (English, Chinese); a Chinese object includes its measure word.
 """
 
 from typing import Final
 
-# Names are made of one beginning and one end; two names share a part seldom enough to be told apart.
+# A name is one beginning plus one ending; there are enough of them that few names are similar.
 BEGINNINGS: Final = "Kal Lom Mir Ran Tos Vel Dur Pim Zor Neth Bri Quo Sel Mar Tun Gas Hev Jol Fy Wud Ab Cor Eg Ith Od Ush Yam Ced Hul Nop".split()  # noqa: SIM905
 ENDINGS: Final = "aria onia istan oth ulu ema ix ady orra umba eno iss avia upe ith".split()  # noqa: SIM905
 SURNAMES: Final = "王李张刘陈杨赵黄周吴徐孙"
@@ -15,7 +15,7 @@ COLOURS: Final = ["red", "blue", "green", "white", "black", "yellow", "pink", "b
 FOODS: Final = ["rice", "bread", "fish", "soup", "corn", "beans", "cheese", "noodles"]
 ANIMALS: Final = ["bear", "lion", "eagle", "tiger", "goat", "camel", "horse", "snake"]
 
-# Kind of fact: the question about {e}, then ways to state that it is {v}.
+# Kind of fact: the question about the entity {e}, then sentences that state the value {v}.
 FACTS: Final[dict[str, tuple[str, ...]]] = {
     "flags": (
         "What colour is the flag of {e}?",

@@ -1,14 +1,14 @@
-"""A seeded synthetic world: what the embedded model reads, and the rows of the `mini_*` tasks.
+"""A seeded synthetic world: the pretraining text of the embedded model, and the rows of the `mini_*` tasks.
 
-The world has countries (facts in English), people (facts in Chinese), sums told as stories, one-line
-code, sentences in two languages, and little stories with their summary. `World.documents` writes about
-it without end: that is the pretraining text. `World.rows` writes a task's train or test rows.
+The world has countries (facts in English), people (facts in Chinese), sums in short stories, one-line code, sentences in
+two languages, and short stories with summaries. `World.documents` is an endless stream of pretraining documents about
+it; `World.rows` gives the train or test rows of a task.
 
-Train and test are disjoint by construction, and no test item is ever in a document: questions are about
-other countries and people (`facts.Lore.part`), everything else is parted by a checksum (`items.held_out`).
+Train and test items are disjoint by construction, and no document holds a test item: test questions are about other
+countries and people (`facts.Lore.of_split`), and all other items are split by a checksum (`items.held_out`).
 
-Everything follows from one seed. No set is iterated and no `hash` is used, so the rows are the same
-bytes under any `PYTHONHASHSEED`.
+Everything follows from one seed. No set is iterated and `hash` is not used, so the rows have the same bytes under any
+`PYTHONHASHSEED`.
 """
 
 import json
@@ -34,7 +34,7 @@ TEST_ROWS: Final = 180
 
 
 class World:
-    """Countries, people and everything told about them, from one seed."""
+    """The countries, people and texts that follow from one seed."""
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
@@ -42,25 +42,25 @@ class World:
         self.people = facts.people(self._rng("people"))
 
     def documents(self, stream: str = "pretraining") -> Iterator[str]:
-        """Documents without end. None holds a test item; none shows the form of a generation task."""
+        """An endless stream of documents; none holds a test item, and none shows the prompt format of a generation task."""
         rng = self._rng("documents", stream)
-        tellers: dict[Callable[[random.Random], str], int] = {
+        weights: dict[Callable[[random.Random], str], int] = {
             self.countries.state: 20,
             self.people.state: 20,
             self.countries.ask: 14,
             self.people.ask: 14,
             items.sums: 18,
-            lambda rng: items.told(rng, "train"): 26,
-            lambda rng: items.commented(rng, "train"): 8,
-            lambda rng: items.paired(rng, "train"): 6,
-            lambda rng: items.in_short(rng, "train"): 7,
+            lambda rng: items.solved_problem(rng, "train"): 26,
+            lambda rng: items.commented_functions(rng, "train"): 8,
+            lambda rng: items.translated_sentences(rng, "train"): 6,
+            lambda rng: items.summarized_story(rng, "train"): 7,
         }
         while True:
-            (tell,) = rng.choices(list(tellers), list(tellers.values()))
-            yield tell(rng)
+            (write,) = rng.choices(list(weights), list(weights.values()))
+            yield write(rng)
 
     def rows(self, task: str, split: Split) -> list[Row]:
-        """The rows of a task's split (`mini_text` has no train split)."""
+        """The rows of a split of a task (none for the train split of `mini_text`)."""
         rng = self._rng("rows", task, split)
         count = TRAIN_ROWS if split == "train" else TEST_ROWS
         if task == "mini_mmlu":
@@ -77,12 +77,12 @@ class World:
         return list(rows.values())
 
     def _rng(self, *purpose: str) -> random.Random:
-        # A string seeds through sha512, so each purpose has its own stream on every Python.
+        # Python hashes a string seed with SHA-512, so each purpose has its own stream, the same in every Python version.
         return random.Random("/".join((str(self.seed), *purpose)))
 
 
 def write_rows(world: World, folder: Path) -> None:
-    """Write `<task>.<split>.jsonl` for every task; the same seed writes the same bytes."""
+    """Writes `<task>.<split>.jsonl` for every task; equal seeds give equal bytes."""
     splits: tuple[Split, ...] = ("train", "test")
     for task in TASKS:
         for split in splits:

@@ -1,4 +1,4 @@
-"""`harness check` passes what is sound, and names the sample and what is wrong with it where it is not."""
+"""`harness check` passes sound tasks, and names the sample and the problem of others."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def test_every_built_in_task_passes_on_the_made_up_rows(name: str, made_up_hub: 
     assert verdict.problems == (), str(verdict)
 
 
-def test_a_sound_task_has_nothing_to_mend() -> None:
+def test_a_sound_task_has_no_findings() -> None:
     verdict = generate("Generate(row['q'], row['a'])")
     assert (verdict.problems, verdict.warnings) == ((), ())
     assert "exact_match  oracle 1.00 ✓  chance 0.00" in str(verdict)
@@ -51,13 +51,13 @@ def test_chance_is_the_mean_over_the_choices() -> None:
     assert f"acc  oracle 1.00 ✓  chance {(1 / 2 + 1 / 3 + 1 / 4) / 3:.2f}" in str(verdict) and not verdict.problems
 
 
-def test_a_metric_that_credits_wrong_choices_is_found_out() -> None:
+def test_a_metric_that_accepts_wrong_choices_is_a_problem() -> None:
     lenient = "lenient = Metric('lenient', score=lambda output, sample: float(max(output.loglikelihoods[:2]) == 0))\n"
     verdict = checked(
         "data=[{'q': str(n)} for n in range(3)], sample=lambda row: Choose(row['q'], list('abcd'), 1), metrics=[lenient]",
         lenient,
     )
-    assert verdict.problems == ("lenient: guessing scores 0.50, and is right 0.25 of the time",)
+    assert verdict.problems == ("lenient: guessing scores 0.50, but a guess is right with probability 0.25",)
 
 
 def test_a_target_that_scores_badly_is_named_with_its_sample() -> None:
@@ -73,7 +73,7 @@ def test_a_target_that_scores_badly_is_named_with_its_sample() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sample", "more", "said"),
+    ("sample", "more", "expected"),
     [
         ("Generate(row['q'], 'nan' if row['q'] == 'q2' else row['a'])", "", "sample 2: the target is `nan`"),
         ("Generate(row['q'], '' if row['q'] == 'q1' else row['a'])", "", "sample 1: the target is empty"),
@@ -82,42 +82,42 @@ def test_a_target_that_scores_badly_is_named_with_its_sample() -> None:
         (
             "Choose(row['q'], ['x', 'x', 'y'], 1)",
             "",
-            "sample 0: the right choice is there twice, once as a wrong one: `x`",
+            "sample 0: the right choice is also among the wrong ones: `x`",
         ),
-        ("Choose(row['q'], ['x'], 0)", "", "sample 0: there is one choice"),
+        ("Choose(row['q'], ['x'], 0)", "", "sample 0: there is only one choice"),
         ("Text('  ')", "", "sample 0: the text is empty"),
     ],
 )
-def test_what_spoils_a_score_fails_the_check(sample: str, more: str, said: str) -> None:
+def test_serious_findings_fail_the_check(sample: str, more: str, expected: str) -> None:
     metric = {"Choose": "acc", "Text(": "byte_ppl"}.get(sample[:6].removesuffix("'"), "exact_match")
     metric = "byte_ppl" if sample.startswith("Text") else metric
-    assert said in " ".join(generate(sample, more, metric).problems)
+    assert expected in " ".join(generate(sample, more, metric).problems)
 
 
 @pytest.mark.parametrize(
-    ("sample", "more", "said"),
+    ("sample", "more", "expected"),
     [
         (
             "Generate(row['q'] + ' ', row['a'])",
             "",
-            "sample 0: the prompt ends in white space, and the delimiter ' ' adds",
+            "sample 0: the prompt ends in white space, and the delimiter ' ' begins with more",
         ),
         ("Generate(row['q'] + ' ', row['a'])", ", delimiter=''", "sample 0: the prompt ends in a space"),
         ("Generate(row['q'], ' ' + row['a'])", "", "sample 0: the target begins with white space, and the delimiter"),
-        ("Generate('same', row['a'])", "", "samples 0 and 1 ask the same (and 2 more)"),
+        ("Generate('same', row['a'])", "", "samples 0 and 1 ask the same question (and 2 more)"),
         (
             "Generate(row['q'], row['a'] * 10, max_tokens=3)",
             "",
-            "the target takes about 5 tokens, and max_tokens=3 cuts",
+            "the target has about 5 tokens, and max_tokens=3 cuts",
         ),
         ("Generate(row['q'], row['a'] + '.', stop=('.',))", "", "would cut the target"),
-        ("Choose(row['q'], ['x', 'y', 'y'], 0)", "", "sample 0: a wrong choice is there twice: `y`"),
+        ("Choose(row['q'], ['x', 'y', 'y'], 0)", "", "sample 0: a wrong choice occurs twice: `y`"),
         ("Generate([{'role': 'user', 'content': row['q'] + ' '}], row['a'])", "", "sample 0: the prompt ends in white"),
     ],
 )
-def test_what_is_worth_a_look_is_said_and_passes(sample: str, more: str, said: str) -> None:
+def test_other_findings_are_warnings_and_pass(sample: str, more: str, expected: str) -> None:
     verdict = generate(sample, more, "acc" if sample.startswith("Choose") else "lax", before=LAX)
-    assert said in " ".join(verdict.warnings), str(verdict)
+    assert expected in " ".join(verdict.warnings), str(verdict)
     assert verdict.problems == ()
 
 
@@ -125,7 +125,7 @@ LAX = "lax = Metric('lax', score=lambda prediction, target: float(bool(predictio
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         ("data=[], sample=lambda row: Generate('x', 'y'), metrics=[exact_match]", "has no rows"),
         ("data=[{'q': 1}], sample=lambda row: Generate(row['g'], 'y'), metrics=[exact_match]", "column `g`"),
@@ -135,10 +135,10 @@ LAX = "lax = Metric('lax', score=lambda prediction, target: float(bool(predictio
         ("data='gone.csv', sample=lambda row: Generate('x', 'y'), metrics=[exact_match]", "no file `gone.csv`"),
     ],
 )
-def test_what_cannot_be_scored_at_all_is_an_error(arguments: str, said: str) -> None:
+def test_samples_that_cannot_be_scored_are_an_error(arguments: str, expected: str) -> None:
     with pytest.raises(UserError) as caught:
         checked(arguments)
-    assert said in caught.value.message
+    assert expected in caught.value.message
 
 
 def test_a_file_that_is_not_utf_8_is_named() -> None:
@@ -166,7 +166,7 @@ def test_samples_without_a_target_have_no_oracle() -> None:
 def test_code_is_run_only_when_that_is_confirmed(capsys: pytest.CaptureFixture[str]) -> None:
     meta = "meta={'before': 'def f():\\n    return ', 'after': '\\nassert f() == 7'}"
     verdict = generate(f"Generate(row['q'], '7', {meta})", ", executes_code=True", "'pass@1'")
-    assert "not scored: it runs code" in str(verdict)
+    assert "not scored: its metrics run generated code" in str(verdict)
     (verdict,) = check_file("./t.py", run_unsafe_code=True)
     assert "pass@1  oracle 1.00 ✓  chance 0.00" in str(verdict)
 
@@ -182,10 +182,10 @@ def test_a_new_task_passes_its_check(kind: str, capsys: pytest.CaptureFixture[st
     (verdict,) = check_file("./rivers.py")
     assert (verdict.problems, verdict.warnings) == ((), ())
     assert main(["new", "task", "rivers"]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
 
 
-def test_a_file_with_neither_says_so() -> None:
+def test_a_file_with_neither_task_nor_method_is_an_error() -> None:
     Path("empty.py").write_text("x = 1\n")
     with pytest.raises(UserError, match="neither a task nor a method"):
         list(check_file("./empty.py"))

@@ -21,7 +21,7 @@ def examples() -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writes the files that the examples read, as the guide shows them."""
+    """Creates the files that the examples read, with the content that the guide shows."""
     monkeypatch.chdir(tmp_path)
     for name, content in re.findall(r"^```\w+ (\S+)\n(.*?)^```", GUIDE.read_text("utf-8"), re.DOTALL | re.MULTILINE):
         Path(name).write_text(content, encoding="utf-8")
@@ -50,7 +50,7 @@ def test_two_examples_run_end_to_end(in_process: None) -> None:
     assert values["./notes.py", "byte_ppl"] > 1
 
 
-def test_the_table_is_what_the_task_files_say() -> None:
+def test_the_table_agrees_with_the_task_files() -> None:
     shown = GUIDE.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].strip()
     entries = [entry for entry in list_entries("task") if entry.distribution is None]
     assert shown == table(entries), "run `python -m harness.authoring.docstrings tasks/README.md`"

@@ -1,4 +1,4 @@
-"""`harness show TASK --sample N` prints what the model gets: every character, every id, and where scoring begins."""
+"""`harness show TASK --sample N` prints the input of the model: every character, every id, and where scoring begins."""
 
 import json
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_a_text_is_scored_after_a_prefix_token_and_a_window_at_a_time(tmp_path: 
     assert scored == "hello world, this is a small tokenizer 0 1 2 3 4 5 6 7 8 9"
 
 
-def test_a_prompt_that_is_cut_says_so(tmp_path: Path) -> None:
+def test_a_cut_prompt_is_marked(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "m", context=16)
     found = viewed(Generate("hello world " * 20, "x", max_tokens=4), folder)
     assert found.truncated and len(found.rows[0].ids) == 12

@@ -1,4 +1,4 @@
-"""`harness train VARIANT --preview N` prints training rows as the model gets them."""
+"""`harness train VARIANT --preview N` prints training rows as the model receives them."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def view(row: dict[str, Any], count: int = 1, *, repeats: int = 1, **settings: A
     return view_training(training, find_model("tiny"), count)
 
 
-def test_what_is_learned_stands_behind_the_mark_with_its_end() -> None:
+def test_learned_tokens_are_after_the_mark_and_end_with_eos() -> None:
     found = view({"prompt": "Q: one?\nA: ", "completion": "two"})
     (row,) = found.rows
     assert (row.prompt, row.answer) == ("Q: one?\nA:", " two<eos>")
@@ -40,22 +40,22 @@ def test_what_is_learned_stands_behind_the_mark_with_its_end() -> None:
     assert f"‖  ·two│{row.ids[row.learned_from]}" in str(found)
 
 
-def test_only_what_is_read_is_dim() -> None:
+def test_only_tokens_that_are_read_are_dim() -> None:
     text = view({"prompt": "Q: one?", "completion": "two"}).styled()
     dim = "".join(text.plain[span.start : span.end] for span in text.spans if span.style == "dim")
     assert dim.startswith("Q: one?Q│") and "two" not in dim and "──" not in dim
 
 
-def test_what_does_not_fit_is_said() -> None:
+def test_tokens_that_do_not_fit_are_reported() -> None:
     whole = view({"prompt": "Q: one?", "completion": "a b c d e f"}).rows[0]
     assert whole.lost_tokens == 0
     cut = view({"prompt": "Q: one?", "completion": "a b c d e f"}, max_length=len(whole.ids) - 4)
-    assert cut.rows[0].ids == whole.ids[:-4] and "; 4 more were cut" in str(cut) and " ✂" in str(cut)
+    assert cut.rows[0].ids == whole.ids[:-4] and "; 4 more were cut off" in str(cut) and " ✂" in str(cut)
     gone = view({"prompt": "Q: one?", "completion": "a b c d e f"}, max_length=2)
-    assert "left out, as no answer fits" in str(gone) and "‖" not in str(gone)
+    assert "left out, because the answer does not fit" in str(gone) and "‖" not in str(gone)
 
 
-def test_a_pair_is_two_rows_a_prompt_alone_none_and_plain_text_blocks() -> None:
+def test_a_preference_is_two_rows_and_plain_text_is_blocks() -> None:
     pair = view({"prompt": "Q", "chosen": "good", "rejected": "bad"}, stage="dpo")
     assert [(row.title, row.answer) for row in pair.rows] == [
         ("row 0, chosen", " good<eos>"),
@@ -66,7 +66,7 @@ def test_a_pair_is_two_rows_a_prompt_alone_none_and_plain_text_blocks() -> None:
     assert [(len(row.ids), row.learned_from) for row in blocks.rows] == [(8, 1), (8, 1)]
 
 
-def test_prompts_that_the_model_answers_itself_are_shown_without_an_answer() -> None:
+def test_prompts_of_online_stages_are_shown_without_an_answer() -> None:
     Path("rows.jsonl").write_text('{"prompt": "Q"}\n')
     Path("r.py").write_text("def length(prompts, completions, references): return [0.0 for _ in prompts]\n")
     settings = {"data": "rows.jsonl", "stage": "grpo", "reward": "r.py@length"}

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import types
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import pytest
 from example_run import example_run
 
 from harness.cli import main
+from harness.cli.options import Flags, takes
 from harness.comparison import dry_run
 from harness.comparison import run as comparison
+from harness.config.config import Config
 from harness.config.parse import configure
+from harness.settings import TrainSettings
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +89,18 @@ def test_flags_become_the_configuration(asked: dict[str, Any]) -> None:
     )  # fmt: skip
 
 
+def test_every_flag_sets_a_field_that_exists() -> None:
+    sets = [field.metadata["sets"] for field in fields(Flags) if field.metadata["sets"]]
+    train = {name.removeprefix("train.") for name in sets if name.startswith("train.")}
+    assert train <= set(TrainSettings.model_fields)
+    assert {name for name in sets if "." not in name} <= set(Config.model_fields)
+
+
+def test_a_command_takes_only_flags_that_are_declared() -> None:
+    with pytest.raises(TypeError, match="limt"):
+        takes("model limt")
+
+
 def test_json_is_the_only_thing_on_stdout(asked: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
     main(["compare", "base", "lora", "--format", "json"])
     out, err = capfd.readouterr()
@@ -141,7 +157,7 @@ def test_a_gate_that_holds_makes_the_exit_code_1(asked: dict[str, Any], capfd: p
         ("show mini_gsm8k --sample 100000", "has no sample 100000", "from 0"),
         ("check gone.py", "no file `gone.py`", ""),
         ("report gone", "no run at `gone`", ""),
-        ("new task import", "`import` cannot name a task", ""),
+        ("new task import", "`import` cannot be the name of a task", ""),
         ("ls task", "'task' is not one of", ""),
     ],
 )
@@ -198,7 +214,7 @@ def test_ls_and_show_list_what_exists(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["show", "lora"]) == 0
     assert "rank=16   int" in capsys.readouterr().out
     assert main(["ls", "runs"]) == 0
-    assert capsys.readouterr().err == "no runs here\n"
+    assert capsys.readouterr().err == "no runs found\n"
 
 
 def test_show_prints_the_exact_prompt(capsys: pytest.CaptureFixture[str]) -> None:

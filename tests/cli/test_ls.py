@@ -8,7 +8,8 @@ import pytest
 
 from harness.authoring.templates import write
 from harness.cli import main
-from harness.registry.find import find, list_entries, load_method
+from harness.registry.find import find, list_entries
+from harness.registry.load import load_method
 
 METHODS = list_entries("method")
 

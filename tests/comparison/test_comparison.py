@@ -1,4 +1,4 @@
-"""The comparison, end to end, on the embedded model: output, saved files, continued runs and repeated runs."""
+"""The comparison, end to end, on the embedded model: its output, its files, resuming and repeating."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def test_the_four_bit_base_takes_less_memory_than_the_full_one(run: Run) -> None
     assert base is not None and qlora is not None and qlora < base
 
 
-def test_every_score_carries_protocol_n_and_interval(run: Run) -> None:
+def test_every_score_has_protocol_n_and_interval(run: Run) -> None:
     for variant in run.variants:
         for score in variant.scores:
             assert score.low is not None and score.value is not None and score.high is not None
@@ -130,26 +130,19 @@ def test_the_plain_engine_gives_the_same_scores(folder: Path, run: Run, in_proce
 
 
 @pytest.mark.parametrize("whole_group", [True, False], ids=["the group", "the parent alone"])
-def test_a_killed_run_continues_to_the_same_bytes(tmp_path: Path, folder: Path, run: Run, whole_group: bool) -> None:
+def test_a_killed_run_resumes_with_the_same_bytes(tmp_path: Path, folder: Path, run: Run, whole_group: bool) -> None:
     undisturbed = next(p for p in (folder / "runs").iterdir() if load_run(p).config_sha256 == run.config_sha256)
     for left in ("runs/*/.lock", "runs/*/train/lora*.jsonl", "runs/*/samples/*/*.jsonl"):
         kill_once(tmp_path, lambda left=left: next(tmp_path.glob(left), None) is not None, whole_group)
     finished = harness(tmp_path, "compare", "base", "lora", "qlora", *SHORT, "--format", "json")
     assert finished.returncode == 0, finished.stderr
     assert scores(Run.model_validate(json.loads(finished.stdout))) == scores(run)
-    (continued,) = (tmp_path / "runs").glob("*/run.json")  # a run killed at its start may leave an empty folder
+    (continued,) = (tmp_path / "runs").glob("*/run.json")  # a very early kill may leave an empty folder
     assert samples(continued.parent) == samples(undisturbed)
 
 
 def kill_once(folder: Path, ready: Callable[[], bool], whole_group: bool, *asked: str) -> None:
-    """Starts the comparison and kills it once `ready()` is true.
-
-    Args:
-        folder: Working directory.
-        ready: Asked every 10 ms.
-        whole_group: Kill the process group; else the parent alone, and its children must end within 5 s.
-        asked: Arguments of `harness compare`; none: those of `run`.
-    """
+    """Starts the comparison and kills it when `ready`, with or without its process group; no process may remain."""
     begun = command("compare", *(asked or ("base", "lora", "qlora", *SHORT)))
     process = subprocess.Popen(begun, cwd=folder, start_new_session=True, stdout=-3, stderr=-3)
     while not ready():
@@ -200,14 +193,14 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
         )
 
 
-def test_ctrl_c_leaves_with_130_and_the_command_that_continues(tmp_path: Path) -> None:
+def test_ctrl_c_exits_with_130_and_shows_the_command_that_resumes(tmp_path: Path) -> None:
     process = subprocess.Popen(
         command("compare", "base", "lora", *SHORT, timing=None),
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # a background job of a script ignores the signal, and its children inherit that
+        # a background job of a script ignores the signal, and so do its children
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
@@ -239,7 +232,7 @@ from harness import method
 
 @method
 def hungry(model, *, gib: int = 4096):
-    """Allocates more memory than the machine has."""
+    """Needs more memory than available."""
     import torch
     model.waste = torch.ones(gib << 30, dtype=torch.uint8)
     return model
@@ -305,7 +298,7 @@ def capitals() -> Task:
 """
 
 
-def test_a_python_script_without_a_main_guard_evaluates_and_trains(tmp_path: Path) -> None:
+def test_the_python_api_works_without_a_main_guard(tmp_path: Path) -> None:
     (tmp_path / "capitals.py").write_text(CUSTOM)
     (tmp_path / "script.py").write_text(
         "import sys\n"
@@ -324,7 +317,7 @@ def test_a_python_script_without_a_main_guard_evaluates_and_trains(tmp_path: Pat
     assert done.stdout.count("exact_match") == 1
 
 
-def test_the_python_api_raises_user_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_api_raises_the_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="unknown task"):
         evaluate("base", tasks=["mini_mlu"])

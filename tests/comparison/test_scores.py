@@ -1,4 +1,4 @@
-"""Synthetic samples become scores, differences and verdicts that can be checked by hand."""
+"""Scores, differences and verdicts of invented samples, which can be checked by hand."""
 
 import math
 from typing import Any
@@ -7,7 +7,8 @@ import pytest
 from scored_rows import ACC, QA, RATIO, SUMS, lines, ones, scored
 
 from harness import Choose, Generate, Metric, Output, Task, UserError
-from harness.comparison.scores import Running, Tally, observations, sample_row, tally
+from harness.comparison.samples import RunningScore, observations, sample_row
+from harness.comparison.scores import Scores, compute_scores
 from harness.jobs import Item, Raw
 from harness.prompts.render import render
 from harness.results import Protocol
@@ -43,13 +44,13 @@ ROWS = {
 }
 
 
-def counted(rows: Any = ROWS, baseline: str = "base") -> Tally:
+def scores_of(rows: Any = ROWS, baseline: str = "base") -> Scores:
     protocols = {name: {"qa": PROTOCOL, "sums": PROTOCOL} for name in rows}
-    return tally([QA, SUMS], rows, protocols, baseline, seed=0)
+    return compute_scores([QA, SUMS], rows, protocols, baseline, seed=0)
 
 
-def test_scores_are_those_of_the_samples_in_the_order_of_tasks_and_metrics() -> None:
-    scores = counted().scores["lora"]
+def test_scores_are_in_the_order_of_tasks_and_metrics() -> None:
+    scores = scores_of().by_variant["lora"]
     assert [(s.task, s.metric, s.value, s.n) for s in scores] == [
         ("qa", "acc", 0.75, 40),
         ("qa", "length", 1.5, 40),
@@ -58,15 +59,15 @@ def test_scores_are_those_of_the_samples_in_the_order_of_tasks_and_metrics() -> 
     assert all(s.low is not None and s.value is not None and s.low < s.value and s.protocol == PROTOCOL for s in scores)
 
 
-def test_groups_and_their_macro_average_are_reported() -> None:
-    acc = counted().scores["lora"][0]
+def test_groups_and_their_macro_average_are_recorded() -> None:
+    acc = scores_of().by_variant["lora"][0]
     assert [(group.name, group.n) for group in acc.groups] == [("a", 10), ("b", 30)]
     assert acc.groups[0].value == 1.0 and acc.macro == pytest.approx((1 + 2 / 3) / 2)
-    assert counted().scores["lora"][2].groups == () and counted().scores["lora"][2].macro is None
+    assert scores_of().by_variant["lora"][2].groups == () and scores_of().by_variant["lora"][2].macro is None
 
 
-def test_differences_are_from_the_baseline_and_their_verdicts_know_the_direction() -> None:
-    deltas = {name: [score.delta for score in scores] for name, scores in counted().scores.items()}
+def test_differences_are_from_the_baseline_and_verdicts_use_the_direction_of_the_metric() -> None:
+    deltas = {name: [score.delta for score in scores] for name, scores in scores_of().by_variant.items()}
     assert deltas["base"] == [None, None, None]
     assert [(d.value, d.verdict) for d in deltas["lora"] if d] == [(0.5, "better"), (-2.5, "better"), (0, "undecided")]
     assert [d.verdict for d in deltas["full"] if d] == ["undecided", "worse", "better"]
@@ -74,62 +75,84 @@ def test_differences_are_from_the_baseline_and_their_verdicts_know_the_direction
         assert found is not None and found.low <= found.value <= found.high
 
 
-def test_holm_counts_the_headline_differences_shown_and_no_others() -> None:
-    tallied = counted()
-    shown = [score.delta for name in ("lora", "full") for score in tallied.scores[name] if score.metric != "length"]
+def test_holm_adjusts_over_the_headline_differences_shown_only() -> None:
+    computed = scores_of()
+    shown = [
+        score.delta for name in ("lora", "full") for score in computed.by_variant[name] if score.metric != "length"
+    ]
     adjusted = holm([delta.p for delta in shown if delta])
     assert sorted(delta.p_holm or 0 for delta in shown if delta) == pytest.approx(sorted(adjusted))
-    assert all(score.delta is None or score.delta.p_holm is None for s in tallied.scores.values() for score in s[1:2])
+    assert all(
+        score.delta is None or score.delta.p_holm is None for s in computed.by_variant.values() for score in s[1:2]
+    )
 
 
-def test_the_verdict_is_of_the_adjusted_p() -> None:
-    """Six more samples are right: p = 0.031 alone, 0.062 with another difference of the same size."""
+def test_the_verdict_uses_the_adjusted_p_value() -> None:
+    """Six more correct samples: p = 0.031 alone, 0.062 together with another difference of the same size."""
     rows = {
         name: {"qa": lines("acc", ones(right), length=[1.0] * 40), "sums": ROWS["base"]["sums"]}
         for name, right in {"base": 10, "lora": 16, "full": 16}.items()
     }
-    delta = counted(rows).scores["lora"][0].delta
+    delta = scores_of(rows).by_variant["lora"][0].delta
     assert delta is not None and delta.p == pytest.approx(2 * 0.5**6)
     assert delta.p_holm is not None and delta.p_holm > 0.05 and delta.verdict == "undecided"
 
 
 def test_comparisons_are_all_pairs_of_headlines() -> None:
-    tallied = counted()
-    pairs = [(c.task, c.metric, c.a, c.b) for c in tallied.comparisons]
+    computed = scores_of()
+    pairs = [(c.task, c.metric, c.a, c.b) for c in computed.comparisons]
     expected = [("lora", "base"), ("full", "base"), ("full", "lora")]
     assert pairs == [(t, m, a, b) for t, m in (("qa", "acc"), ("sums", "ratio")) for a, b in expected]
-    assert [c.test for c in tallied.comparisons] == ["mcnemar"] * 3 + ["paired bootstrap"] * 3
-    assert [c.value for c in tallied.comparisons[:3]] == pytest.approx([0.5, -0.15, -0.65])
-    adjusted = holm([c.p for c in tallied.comparisons])
-    assert [c.p_holm for c in tallied.comparisons] == pytest.approx(adjusted)
+    assert [c.test for c in computed.comparisons] == ["mcnemar"] * 3 + ["paired bootstrap"] * 3
+    assert [c.value for c in computed.comparisons[:3]] == pytest.approx([0.5, -0.15, -0.65])
+    assert [c.verdict for c in computed.comparisons] == [
+        "better",
+        "undecided",
+        "worse",
+        "undecided",
+        "better",
+        "better",
+    ]
+    adjusted = holm([c.p for c in computed.comparisons])
+    assert [c.p_holm for c in computed.comparisons] == pytest.approx(adjusted)
+
+
+def test_a_reversed_comparison_exchanges_the_variants_and_the_verdict() -> None:
+    there = scores_of().comparisons[2]
+    back = there.reversed()
+    assert (there.a, there.b, there.verdict) == ("full", "lora", "worse")
+    assert (back.a, back.b, back.verdict) == ("lora", "full", "better")
+    assert there.win_rate is not None and back.win_rate == pytest.approx(1 - there.win_rate) and back.win_rate > 0.5
+    assert (back.low, back.high, back.p) == (-there.high, -there.low, there.p)
+    assert back.reversed().model_copy(update={"win_rate": there.win_rate}) == there
 
 
 def test_another_baseline_reverses_the_differences() -> None:
-    tallied = counted(baseline="lora")
-    base, lora = tallied.scores["base"][0].delta, tallied.scores["lora"][0].delta
+    computed = scores_of(baseline="lora")
+    base, lora = computed.by_variant["base"][0].delta, computed.by_variant["lora"][0].delta
     assert lora is None and base is not None and (base.value, base.verdict) == (-0.5, "worse")
-    assert [(c.a, c.b) for c in tallied.comparisons[:3]] == [("base", "lora"), ("full", "lora"), ("full", "base")]
+    assert [(c.a, c.b) for c in computed.comparisons[:3]] == [("base", "lora"), ("full", "lora"), ("full", "base")]
 
 
 def test_without_the_baseline_there_are_scores_and_comparisons_but_no_differences() -> None:
-    tallied = counted({name: ROWS[name] for name in ("lora", "full")})
-    assert all(score.delta is None for scores in tallied.scores.values() for score in scores)
-    assert [(c.task, c.a, c.b) for c in tallied.comparisons] == [("qa", "full", "lora"), ("sums", "full", "lora")]
-    assert tallied.smallest == {"qa": None, "sums": None}
+    computed = scores_of({name: ROWS[name] for name in ("lora", "full")})
+    assert all(score.delta is None for scores in computed.by_variant.values() for score in scores)
+    assert [(c.task, c.a, c.b) for c in computed.comparisons] == [("qa", "full", "lora"), ("sums", "full", "lora")]
+    assert computed.smallest == {"qa": None, "sums": None}
 
 
-def test_when_all_variants_failed_there_is_nothing_to_count() -> None:
-    tallied = counted({})
-    assert (tallied.scores, tallied.comparisons, tallied.truncated) == ({}, [], {"qa": 0, "sums": 0})
+def test_when_all_variants_failed_there_are_no_scores() -> None:
+    computed = scores_of({})
+    assert (computed.by_variant, computed.comparisons, computed.truncated) == ({}, [], {"qa": 0, "sums": 0})
 
 
 def test_the_smallest_difference_is_the_largest_over_the_variants() -> None:
-    everything, one = counted().smallest, counted({name: ROWS[name] for name in ("base", "full")}).smallest
+    everything, one = scores_of().smallest, scores_of({name: ROWS[name] for name in ("base", "full")}).smallest
     assert everything["qa"] is not None and one["qa"] is not None and everything["qa"] >= one["qa"] > 0
 
 
-def test_cut_prompts_are_counted_for_the_worst_variant() -> None:
-    assert counted().truncated == {"qa": 3, "sums": 0}
+def test_truncated_prompts_are_counted_for_the_worst_variant() -> None:
+    assert scores_of().truncated == {"qa": 3, "sums": 0}
 
 
 def test_a_single_sample_is_scored() -> None:
@@ -137,23 +160,23 @@ def test_a_single_sample_is_scored() -> None:
         name: {"qa": lines("acc", [right], length=[1.0]), "sums": lines("ratio", [[1.0, 2.0]])}
         for name, right in {"base": 0.0, "lora": 1.0}.items()
     }
-    tallied = counted(rows)
-    assert [score.value for score in tallied.scores["lora"]] == [1.0, 1.0, 0.5]
-    assert tallied.scores["lora"][2].low is None and tallied.scores["lora"][2].delta is None
+    computed = scores_of(rows)
+    assert [score.value for score in computed.by_variant["lora"]] == [1.0, 1.0, 0.5]
+    assert computed.by_variant["lora"][2].low is None and computed.by_variant["lora"][2].delta is None
 
 
-def test_a_value_that_cannot_be_computed_is_nan_and_no_crash() -> None:
+def test_a_value_that_cannot_be_computed_is_none_and_not_a_crash() -> None:
     import math
 
     for value in (lambda sums: sums[0] / sums[1], lambda sums: math.log(sums[1])):
         metric = Metric("m", stats=lambda output, sample: (1, 0), value=value)
         rows = lines("m", [[1.0, 0.0]] * 3)
         assert math.isnan(running(metric, rows))
-        found = tally([scored("t", metric)], {"base": {"t": rows}}, {"base": {"t": PROTOCOL}}, "base", seed=0)
-        assert found.scores["base"][0].value is None
+        found = compute_scores([scored("t", metric)], {"base": {"t": rows}}, {"base": {"t": PROTOCOL}}, "base", seed=0)
+        assert found.by_variant["base"][0].value is None
 
 
-def test_the_running_value_is_that_of_the_samples_so_far() -> None:
+def test_the_running_score_covers_the_samples_so_far() -> None:
     assert running(ACC, ROWS["lora"]["qa"][:31]) == pytest.approx(30 / 31)
     assert running(ACC, ROWS["lora"]["qa"][:20], ROWS["lora"]["qa"][20:31]) == pytest.approx(30 / 31)
     assert running(RATIO, ROWS["full"]["sums"][:1]) == 0.75
@@ -161,7 +184,7 @@ def test_the_running_value_is_that_of_the_samples_so_far() -> None:
 
 
 def running(metric: Metric, *packs: list[dict[str, Any]]) -> float:
-    so_far = Running(metric)
+    so_far = RunningScore(metric)
     for rows in packs:
         so_far.add(rows)
     return so_far.value
@@ -174,18 +197,18 @@ def test_a_metric_of_the_whole_is_scored_and_compared() -> None:
         "base": {"t": lines("distinct", ["same"] * 40)},
         "lora": {"t": lines("distinct", [f"text {number}" for number in range(40)])},
     }
-    found = tally([task], rows, {name: {"t": PROTOCOL} for name in rows}, "base", seed=0)
-    assert [found.scores[name][0].value for name in rows] == [1 / 40, 1.0]
-    assert found.scores["lora"][0].delta is not None
-    assert found.scores["lora"][0].delta.value == pytest.approx(39 / 40)
+    found = compute_scores([task], rows, {name: {"t": PROTOCOL} for name in rows}, "base", seed=0)
+    assert [found.by_variant[name][0].value for name in rows] == [1 / 40, 1.0]
+    assert found.by_variant["lora"][0].delta is not None
+    assert found.by_variant["lora"][0].delta.value == pytest.approx(39 / 40)
     assert found.comparisons[0].test == "paired jackknife"
-    assert math.isnan(running(distinct, rows["lora"]["t"])), "only all samples together make it"
+    assert math.isnan(running(distinct, rows["lora"]["t"])), "it needs all samples"
     assert sample_row(task, an_item(Generate("q", "a")), Raw(0, 1, False, 1, texts=("hm",)), "key")["metrics"] == {
         "distinct": "hm"
     }
 
 
-def test_stats_of_two_lengths_are_refused() -> None:
+def test_stats_of_different_lengths_are_refused() -> None:
     with pytest.raises(UserError, match="metric `ratio` gives 2 numbers for one sample and 3 for another"):
         observations(RATIO, lines("ratio", [[1.0, 2.0], [1.0, 2.0, 3.0]]))
 
@@ -194,7 +217,7 @@ def an_item(sample: Any) -> Item:
     return render("t", Task([{"s": "law"}], lambda row: sample, [ACC], group="s"))[0]
 
 
-def test_a_line_holds_what_the_model_gave_and_what_the_metrics_made_of_it() -> None:
+def test_a_line_has_the_model_output_and_the_metric_values() -> None:
     task = scored("qa", Metric("best", score=lambda output, sample: output.loglikelihoods[sample.answer]), RATIO)
     item = an_item(Choose("q", ["x", "y"], 1, id="7"))
     raw = Raw(0, prompt_tokens=3, truncated=True, tokens=2, loglikelihoods=(-1.0, -2.0), is_greedy=(True, False))
@@ -210,14 +233,14 @@ def test_a_failing_metric_shows_the_authors_line_and_the_sample() -> None:
 
     task = scored("qa", Metric("broken", score=broken), path=__file__)
     raw = Raw(0, prompt_tokens=1, truncated=False, tokens=1, texts=("x",))
-    with pytest.raises(UserError, match=r"an error in `test_tally\.py`") as error:
+    with pytest.raises(UserError, match=r"an error in `test_scores\.py`") as error:
         sample_row(task, an_item(Generate("q", "a", id="row-7")), raw, "k")
     assert "return float(output.texts[7])" in error.value.message and "IndexError" in error.value.message
     assert "api.py" not in error.value.message
     assert error.value.hint == "metric `broken` failed on sample `row-7`"
 
 
-def test_a_metric_that_returns_no_number_is_the_authors_error_too() -> None:
+def test_a_metric_that_returns_none_is_a_user_error() -> None:
     task = scored("qa", Metric("none", score=lambda output, sample: None))  # type: ignore[arg-type, return-value]
     raw = Raw(0, prompt_tokens=1, truncated=False, tokens=1, texts=("x",))
     with pytest.raises(UserError, match="TypeError") as error:

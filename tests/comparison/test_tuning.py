@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from harness.comparison.run import Comparison, train_only
+from harness.comparison.run import RunInProgress
 from harness.comparison.state import Session
+from harness.comparison.training import train_only
 from harness.comparison.tuning import tune
 from harness.config.parse import configure
 from harness.errors import UserError
@@ -56,8 +57,8 @@ def test_without_optuna_the_user_is_told_what_to_install(monkeypatch: pytest.Mon
     assert "finetune-harness[tune]" in str(error.value.hint)
 
 
-def failing(tmp_path: Path, *variants: str, **settings: Any) -> tuple[Comparison, list[Any]]:
-    """Returns a comparison in which every training run fails, and the list of jobs that it starts."""
+def failing(tmp_path: Path, *variants: str, **settings: Any) -> tuple[RunInProgress, list[Any]]:
+    """A comparison none of whose trainings works out, and the jobs that it gives away."""
     jobs: list[Any] = []
 
     class Broken:
@@ -68,7 +69,7 @@ def failing(tmp_path: Path, *variants: str, **settings: Any) -> tuple[Comparison
     config = configure(variants, tasks=["mini_gsm8k"], output_dir=tmp_path, **settings)
     session = Session(prepare(config), RunFolder(tmp_path / "run", 0), "")
     session.environment = {"device": "cpu", "dtype": "float32", "mixed_precision": False, "packages": defaultdict(str)}
-    return Comparison(session, Broken(), Progress(), ""), jobs  # type: ignore[arg-type]
+    return RunInProgress(session, Broken(), Progress()), jobs  # type: ignore[arg-type]
 
 
 def test_learning_rates_that_all_fail_are_tried_once_for_all_seeds(tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_learning_rates_that_all_fail_are_tried_once_for_all_seeds(tmp_path: Pat
     comparison.train_all()
     assert len(jobs) == 2
     errors = [state.error for state in comparison.session.states.values()]
-    assert errors == ["no rate that was tried could be trained with"] * 3
+    assert errors == ["training failed with every learning rate that was tried"] * 3
 
 
 def test_a_start_whose_training_failed_is_not_taken_from_an_earlier_attempt(tmp_path: Path) -> None:

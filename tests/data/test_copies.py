@@ -1,4 +1,4 @@
-"""Fetched copies: what is there is read as `datasets` reads it, and what is not there is said before anything runs."""
+"""Fetched copies are read as `datasets` reads them, and missing splits are reported before anything runs."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness import UserError, hub, rows
-from harness.data.files import file_sha256
+from harness.data.digests import file_sha256
 from harness.data.sources import provenance
 
 ROWS = [
@@ -49,7 +49,7 @@ def write_manifest(folder: Path, **fields: Any) -> None:
     (folder / "manifest.json").write_text(json.dumps(entries))
 
 
-def test_rows_are_those_that_datasets_gives(copies: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_rows_equal_those_of_datasets(copies: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
@@ -58,23 +58,23 @@ def test_rows_are_those_that_datasets_gives(copies: Path, monkeypatch: pytest.Mo
     theirs = list(datasets.load_dataset("json", data_files={"test": str(file)}, split="test"))
     days = [row.pop("day") for row in theirs], [row.pop("day") for row in ours]
     assert ours == theirs
-    assert days[1] == [None, "2024-01-01"]  # text stays text, where the library would make a time of it
+    assert days[1] == [None, "2024-01-01"]  # text stays text, but the library converts it to a time
 
 
-def test_a_configuration_a_list_of_them_and_none_are_found(copies: Path) -> None:
+def test_one_several_and_no_configurations_are_found(copies: Path) -> None:
     assert [row["of"] for row in rows(hub("o/n", ["two", "one"], split="test"))] == ["two", "two", "one", "one"]
     assert [row["config"] for row in rows(hub("o/n", ["two", "one"], split="test"))] == ["two", "two", "one", "one"]
     for name in (None, "default"):
         assert rows(hub("o/alone", name, split="test"))[0]["of"] == "default"
 
 
-def test_a_sole_configuration_needs_no_name(copies: Path) -> None:
+def test_a_single_configuration_needs_no_name(copies: Path) -> None:
     (copies / "datasets/o/n/two/test.jsonl").unlink()
     write_manifest(copies)
     assert rows(hub("o/n", split="test"))[0]["of"] == "one"
 
 
-def test_what_the_folder_lacks_is_named_with_the_command_that_fetches_it(copies: Path) -> None:
+def test_a_split_missing_from_the_folder_is_reported_with_the_command_that_fetches_it(copies: Path) -> None:
     for lacking in (
         hub("o/n", "three", split="test"),
         hub("o/n", "one", split="train"),
@@ -87,7 +87,7 @@ def test_what_the_folder_lacks_is_named_with_the_command_that_fetches_it(copies:
         assert error.value.hint is not None and f"harness data fetch {lacking} --to {copies}" in error.value.hint
 
 
-def test_a_run_that_lacks_data_fails_before_anything_is_loaded_or_written(copies: Path) -> None:
+def test_a_run_without_its_data_fails_before_anything_is_loaded_or_written(copies: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "harness", "compare", "base", "lora", "--tasks", "gsm8k"],
         capture_output=True,
@@ -100,10 +100,10 @@ def test_a_run_that_lacks_data_fails_before_anything_is_loaded_or_written(copies
     assert f"harness data fetch hub:openai/gsm8k:main:test --to {copies}" in done.stderr
 
 
-def test_an_altered_file_is_named(copies: Path) -> None:
+def test_a_changed_file_is_named(copies: Path) -> None:
     file = copies / "datasets/o/n/one/test.jsonl"
     file.write_text(file.read_text().replace("x", "y"))
-    with pytest.raises(UserError, match="was altered") as error:
+    with pytest.raises(UserError, match="has changed") as error:
         rows(hub("o/n", "one", split="test"))
     assert str(file) in error.value.message
     file.unlink()
@@ -112,23 +112,23 @@ def test_an_altered_file_is_named(copies: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("manifest", "said"),
+    ("manifest", "expected"),
     [
-        (None, "holds no fetched data"),
+        (None, "has no fetched data"),
         ("[", "could not read"),
         ('{"a": 1}', "could not read"),
         ('[{"repo": "o/n"}]', "could not read"),
         (
             '[{"repo": "o/n", "config": "one", "split": "test", "file": "../../x", "rows": 1, "sha256": "", "revision": null}]',
-            "not below",
+            "leaves the folder",
         ),
     ],
 )
-def test_a_broken_manifest_is_named(copies: Path, manifest: str | None, said: str) -> None:
+def test_a_broken_manifest_is_named(copies: Path, manifest: str | None, expected: str) -> None:
     (copies / "manifest.json").unlink()
     if manifest is not None:
         (copies / "manifest.json").write_text(manifest)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=expected):
         rows(hub("o/n", "one", split="test"))
 
 
@@ -141,14 +141,14 @@ def test_a_copy_of_a_commit_has_the_digest_of_that_commit(copies: Path) -> None:
     assert rows(hub("o/n", "one", split="test", revision="0123456789"))[0]["of"] == "one"
 
 
-def test_without_the_variable_the_home_is_looked_at_first(
+def test_without_the_variable_the_home_folder_is_searched_first(
     copies: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("HARNESS_DATA")
     monkeypatch.setenv("HARNESS_HOME", str(tmp_path))
     copies.rename(tmp_path / "data")
     assert rows(hub("o/n", "one", split="test"))[0]["of"] == "one"
-    assert hub("o/n", "three", split="test").copy is None  # the Hub may be asked
+    assert hub("o/n", "three", split="test").copy is None  # so the Hub may be used
 
 
 def test_the_manifest_of_the_made_up_rows_is_up_to_date() -> None:

@@ -1,4 +1,4 @@
-"""Rows come from lists, files and the Hub; what cannot be read is said with file and line."""
+"""Rows are read from lists, files and the Hub; data that cannot be read are reported with file and line."""
 
 import os
 import time
@@ -9,7 +9,7 @@ import pytest
 
 from harness import UserError, hub, packaged
 from harness.data import hub as splits
-from harness.data.files import file_sha256
+from harness.data.digests import file_sha256
 from harness.data.sources import provenance, rows, source
 
 ROWS = [{"q": "1 + 1", "a": "2"}, {"q": "Straße 数学", "a": "é"}]
@@ -44,17 +44,17 @@ def test_parquet_gives_the_same_rows(tmp_path: Path) -> None:
     assert list(rows(str(tmp_path / "x.parquet"))) == ROWS
 
 
-def test_a_text_file_has_a_row_a_line(tmp_path: Path) -> None:
+def test_a_text_file_has_one_row_per_line(tmp_path: Path) -> None:
     assert rows(written(tmp_path / "x.txt", "one\r\n\n  two \n")) == [{"text": "one"}, {"text": "  two "}]
 
 
-def test_a_csv_field_may_hold_line_ends_and_whole_documents(tmp_path: Path) -> None:
+def test_a_csv_field_can_have_line_breaks_and_long_documents(tmp_path: Path) -> None:
     long = "x" * 200_000
     assert rows(written(tmp_path / "x.csv", f'q,a\n"a\nb",{long}\n')) == [{"q": "a\nb", "a": long}]
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "expected"),
     [
         ("x.jsonl", "", "has no rows"),
         ("x.jsonl", "\n \n", "has no rows"),
@@ -67,12 +67,12 @@ def test_a_csv_field_may_hold_line_ends_and_whole_documents(tmp_path: Path) -> N
         (
             "x.jsonl",
             '{"a": "fine \\ud83d\\ude00"}\n{"a": "half \\ud83d"}',
-            r"line 2 holds half of a character \(.ud83d\)",
+            r"line 2 has half of a character \(.ud83d\)",
         ),
-        ("x.json", '[{"a": "\\uDE00"}]', "object 0 holds half of a character"),
+        ("x.json", '[{"a": "\\uDE00"}]', "object 0 has half of a character"),
         ("x.json", '[{"a": 1}, {"a"', "is not JSON"),
-        ("x.json", '{"a": 1}', "must hold a list of objects"),
-        ("x.json", "[1, 2]", "must hold a list of objects"),
+        ("x.json", '{"a": 1}', "is not a list of JSON objects"),
+        ("x.json", "[1, 2]", "is not a list of JSON objects"),
         ("x.csv", "q,a\n1,2\n3\n", "line 3 has more or fewer fields"),
         ("x.csv", "q,a\n1,2,3\n", "line 2 has more or fewer fields"),
         ("x.csv", 'q,a\n1,"2', "could not read"),
@@ -81,22 +81,22 @@ def test_a_csv_field_may_hold_line_ends_and_whole_documents(tmp_path: Path) -> N
         ("x.jsonl", b'{"a": "\xe9"}', "is not UTF-8"),
         ("x.json", b'[{"a": "\xff"}]', "is not UTF-8"),
         ("x.txt", b"caf\xe9", "is not UTF-8"),
-        ("x.parquet", b"PAR1 torn", "is not a whole Parquet file"),
-        ("x.parquet", b"", "is not a whole Parquet file"),
-        ("x.yaml", "a: 1", "is of an unknown format"),
-        ("x", "a: 1", "is of an unknown format"),
+        ("x.parquet", b"PAR1 torn", "is not a complete Parquet file"),
+        ("x.parquet", b"", "is not a complete Parquet file"),
+        ("x.yaml", "a: 1", "has an unknown format"),
+        ("x", "a: 1", "has an unknown format"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_named_with_its_fault(
-    tmp_path: Path, name: str, content: str | bytes, said: str
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(
+    tmp_path: Path, name: str, content: str | bytes, expected: str
 ) -> None:
     path = written(tmp_path / name, content)
-    with pytest.raises(UserError, match=said) as error:
+    with pytest.raises(UserError, match=expected) as error:
         rows(path)
     assert str(path) in error.value.message
 
 
-def test_a_missing_file_suggests_its_neighbour_whatever_is_asked_of_it(tmp_path: Path) -> None:
+def test_a_missing_file_suggests_a_similar_name_for_rows_and_digest(tmp_path: Path) -> None:
     written(tmp_path / "train.jsonl", "{}")
     for asked in (source(tmp_path / "trian.jsonl").load, source(tmp_path / "trian.jsonl").digest):
         with pytest.raises(UserError, match="no file") as error:
@@ -105,12 +105,12 @@ def test_a_missing_file_suggests_its_neighbour_whatever_is_asked_of_it(tmp_path:
 
 
 @pytest.mark.parametrize("path", ["", "nowhere/x.jsonl", "~nobody-here/x.jsonl", "x" * 5000 + ".jsonl", "a\0b.jsonl"])
-def test_no_path_is_so_odd_that_it_ends_in_a_traceback(path: str) -> None:
+def test_odd_paths_are_user_errors(path: str) -> None:
     with pytest.raises(UserError, match="no file"):
         rows(path)
 
 
-def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_may_begin_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     written(tmp_path / "x.jsonl", '{"a": 1}')
     assert rows("~/x.jsonl") == [{"a": 1}]
@@ -118,7 +118,7 @@ def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_generator_cannot_be_data_because_it_is_read_more_than_once() -> None:
     for wrong in ((row for row in ROWS), {"a": 1}, None, 7):
-        with pytest.raises(UserError, match="data cannot be a"):
+        with pytest.raises(UserError, match="`data` cannot be a"):
             source(wrong)  # type: ignore[arg-type]
 
 
@@ -148,7 +148,7 @@ def test_a_large_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert file_sha256(path) == "remembered"
 
 
-def test_a_home_that_cannot_be_written_costs_only_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_writable_cache_files_are_hashed_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_HOME", str(written(tmp_path / "file", "in the way")))
     path = written(tmp_path / "x.bin", b"0" * (1 << 21))
     assert file_sha256(path) == file_sha256(path)
@@ -156,7 +156,7 @@ def test_a_home_that_cannot_be_written_costs_only_time(tmp_path: Path, monkeypat
 
 @pytest.fixture
 def broken_hub(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`datasets`, of which the next load raises what the test gives."""
+    """Replaces `load_dataset` of `datasets` by a function that raises the error set by the test."""
     import datasets
 
     class Broken:
@@ -175,7 +175,7 @@ def broken_hub(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("error", "said", "hint"),
+    ("error", "expected", "hint"),
     [
         (FileNotFoundError("Dataset 'o/n' doesn't exist on the Hub or cannot be accessed."), "o/n:c:test", "check the"),
         (ValueError("BuilderConfig 'c' not found. Available: ['main']"), r"\['main'\]", "configurations listed above"),
@@ -198,9 +198,11 @@ def broken_hub(monkeypatch: pytest.MonkeyPatch) -> Any:
         (RuntimeError(), "RuntimeError", "or give a local file"),
     ],
 )
-def test_each_trouble_with_the_hub_has_its_hint(broken_hub: Any, error: Exception, said: str, hint: str) -> None:
+def test_each_problem_with_the_hub_has_its_own_hint(
+    broken_hub: Any, error: Exception, expected: str, hint: str
+) -> None:
     broken_hub.error = error
-    with pytest.raises(UserError, match=said) as raised:
+    with pytest.raises(UserError, match=expected) as raised:
         hub("o/n", "c", split="test").load()
     assert raised.value.hint is not None and hint in raised.value.hint
 
@@ -219,7 +221,7 @@ def test_a_split_is_read_once_and_a_failure_is_tried_again(monkeypatch: pytest.M
 
 
 def test_the_first_and_the_second_digest_of_a_split_are_equal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The cache knows a commit only after the first load: a digest taken before it would start another run."""
+    """The cache has the commit only after the first load: a digest computed before it would start another run."""
     import datasets
     from huggingface_hub import constants
 
@@ -236,7 +238,7 @@ def test_the_first_and_the_second_digest_of_a_split_are_equal(monkeypatch: pytes
     splits._load_split.cache_clear()
 
 
-def test_a_folder_is_its_files_one_after_another(tmp_path: Path) -> None:
+def test_a_folder_is_the_concatenation_of_its_files(tmp_path: Path) -> None:
     written(tmp_path / "b.jsonl", '{"a": 2}\n{"a": 3}')
     written(tmp_path / "a.jsonl", '{"a": 1}')
     written(tmp_path / "notes.md", "not data")
@@ -249,8 +251,8 @@ def test_a_folder_is_its_files_one_after_another(tmp_path: Path) -> None:
         rows(tmp_path)
 
 
-def test_a_folder_without_data_says_what_was_wanted(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no data file") as error:
+def test_a_folder_without_data_lists_the_known_formats(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no data file") as error:
         rows(tmp_path)
     assert error.value.hint is not None and ".jsonl" in error.value.hint
     (tmp_path / "main").mkdir()
@@ -259,7 +261,7 @@ def test_a_folder_without_data_says_what_was_wanted(tmp_path: Path) -> None:
     assert error.value.hint is not None and f'hub("{tmp_path}"' in error.value.hint
 
 
-def test_a_parquet_file_gives_rows_by_place_and_by_slice(tmp_path: Path) -> None:
+def test_a_parquet_file_gives_rows_by_index_and_by_slice(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -282,13 +284,13 @@ def test_a_parquet_file_gives_rows_by_place_and_by_slice(tmp_path: Path) -> None
         ("hub:o/n@0123", hub("o/n", revision="0123")),
     ],
 )
-def test_a_split_may_be_written_as_text_and_reads_back(text: str, wanted: splits.Hub) -> None:
+def test_a_split_can_be_written_as_text_and_parsed_back(text: str, wanted: splits.Hub) -> None:
     assert source(text) == wanted
     assert source(str(wanted)) == wanted
 
 
 @pytest.mark.parametrize("text", ["hub:", "hub::main", "hub:o/n:a:b:c", "hub:o/n@", "hub:o/n@v1:main"])
-def test_a_malformed_split_shows_the_form(text: str) -> None:
+def test_a_malformed_split_shows_the_correct_form(text: str) -> None:
     with pytest.raises(UserError, match="malformed dataset") as error:
         source(text)
     assert error.value.hint is not None and "OWNER/NAME" in error.value.hint
@@ -299,7 +301,7 @@ def test_an_empty_list_of_configurations_is_refused() -> None:
         hub("o/n", [])
 
 
-def test_several_configurations_are_told_apart_by_a_column(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_configurations_are_distinguished_by_a_column(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     monkeypatch.setattr(splits, "_reachable", lambda: True)
@@ -314,7 +316,7 @@ def test_several_configurations_are_told_apart_by_a_column(monkeypatch: pytest.M
     assert both.digest() != hub("o/several", ["a", "b"], split="test").digest()
 
 
-def test_a_hub_out_of_reach_is_said_in_seconds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unreachable_hub_is_reported_in_seconds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import datasets
     from huggingface_hub import constants
 
@@ -333,7 +335,7 @@ def test_a_commit_is_its_own_revision() -> None:
     assert hub("o/n", revision="no-such-branch").commit is None
 
 
-def test_what_was_read_is_recorded_with_its_content(tmp_path: Path) -> None:
+def test_provenance_records_the_content_of_a_file(tmp_path: Path) -> None:
     path = written(tmp_path / "x.jsonl", '{"a": 1}')
     assert provenance(path) == f"x.jsonl@sha256:{file_sha256(path)}"
     assert provenance([{"a": 1}]) is None

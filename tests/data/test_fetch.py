@@ -1,4 +1,4 @@
-"""`harness data fetch`: what is copied, what is skipped, and that nothing more is asked of a network afterwards."""
+"""`harness data fetch`: which splits are copied or skipped, and that no network is needed afterwards."""
 
 import json
 import subprocess
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness import UserError, hub, rows
+from harness.authoring.task_splits import splits_of
 from harness.data import fetch
 from harness.data.hub import Hub
 from harness.data.offline import read_manifest
@@ -30,7 +31,7 @@ def labelled(*, config: str = "main") -> Task:
 
 
 class Online:
-    """A Hub of two rows a split, which may fail for some of them."""
+    """A Hub with two rows in every split, which can raise errors for some splits."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -60,21 +61,23 @@ SPLITS = [
 ]
 
 
-def test_everything_that_a_task_reads_is_found(online: Online, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_splits_that_a_task_reads_are_found(
+    online: Online, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("harness.data.hub.load_online", online.load)
     (tmp_path / "x.py").write_text(TASK)
-    found = fetch.splits_of(str(tmp_path / "x.py"), {"config": "other"})
+    found = splits_of(str(tmp_path / "x.py"), {"config": "other"})
     assert list(map(str, found)) == [
         "hub:o/n:other:test",
         "hub:o/n:a:dev",
         "hub:o/n:b:dev",
         "hub:o/labels::train",
     ]
-    assert fetch.splits_of("mini_mmlu") == []
-    assert fetch.splits_of("hub:o/n:a+b:test") == [hub("o/n", "a", split="test"), hub("o/n", "b", split="test")]
+    assert splits_of("mini_mmlu") == []
+    assert splits_of("hub:o/n:a+b:test") == [hub("o/n", "a", split="test"), hub("o/n", "b", split="test")]
 
 
-def test_what_was_fetched_is_read_and_not_fetched_again(
+def test_fetched_splits_are_read_and_not_fetched_again(
     online: Online, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = list(fetch.fetch(SPLITS, tmp_path))
@@ -85,10 +88,10 @@ def test_what_was_fetched_is_read_and_not_fetched_again(
         assert [row["q"] for row in rows(split)] == [f"{split} 1", "2 数"]
     assert len(online.asked) == 3
     assert len(fetch.verify(tmp_path)) == 3
-    assert {part.revision for part in read_manifest(tmp_path)} == {"0123456789" * 4}
+    assert {file.revision for file in read_manifest(tmp_path)} == {"0123456789" * 4}
 
 
-def test_the_folder_is_a_dataset_to_others_too(online: Online, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_can_be_loaded_by_datasets(online: Online, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
@@ -98,7 +101,7 @@ def test_the_folder_is_a_dataset_to_others_too(online: Online, tmp_path: Path, m
     assert list(rows(hub(str(tmp_path / "datasets/o/n"), "main", split="test"))) == list(loaded)
 
 
-def test_objects_with_keys_of_their_own_come_back_as_they_were(
+def test_objects_with_different_keys_are_read_back_unchanged(
     online: Online, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import datasets
@@ -112,28 +115,28 @@ def test_objects_with_keys_of_their_own_come_back_as_they_were(
     assert [row["kwargs"] for row in rows(SPLITS[0])] == column
 
 
-def test_an_interrupted_fetch_goes_on_where_it_stopped(online: Online, tmp_path: Path) -> None:
+def test_an_interrupted_fetch_continues_where_it_stopped(online: Online, tmp_path: Path) -> None:
     going = fetch.fetch(SPLITS, tmp_path)
     next(going)
     going.close()
     online.asked.clear()
     assert [each.new for each in fetch.fetch(SPLITS, tmp_path)] == [False, True, True]
     assert str(SPLITS[0]) not in online.asked
-    assert not list(tmp_path.rglob("*.aside"))
+    assert not list(tmp_path.rglob(".*.[0-9]*"))
 
 
-def test_an_altered_file_is_named_and_fetched_again(online: Online, tmp_path: Path) -> None:
+def test_a_changed_file_is_named_and_fetched_again(online: Online, tmp_path: Path) -> None:
     (done,) = fetch.fetch(SPLITS[:1], tmp_path)
-    path = tmp_path / done.part.file
+    path = tmp_path / done.file.file
     path.write_bytes(path.read_bytes()[:-1] + b"0")
-    with pytest.raises(UserError, match="was altered") as error:
+    with pytest.raises(UserError, match="has changed") as error:
         fetch.verify(tmp_path)
     assert str(path) in error.value.message
     assert [each.new for each in fetch.fetch(SPLITS[:1], tmp_path)] == [True]
     fetch.verify(tmp_path)
 
 
-def test_what_cannot_be_read_does_not_keep_the_rest_away(online: Online, tmp_path: Path) -> None:
+def test_a_split_that_cannot_be_read_does_not_stop_the_others(online: Online, tmp_path: Path) -> None:
     online.errors[str(SPLITS[0])] = UserError("hub:o/n:main:test is gated", hint="`hf auth login`")
     done = []
     with pytest.raises(UserError, match="gated"):
@@ -142,7 +145,7 @@ def test_what_cannot_be_read_does_not_keep_the_rest_away(online: Online, tmp_pat
     assert done == SPLITS[1:]
 
 
-def test_of_many_problems_the_first_are_listed(online: Online, tmp_path: Path) -> None:
+def test_only_the_first_of_many_problems_are_listed(online: Online, tmp_path: Path) -> None:
     missing = [hub("o/n", f"subject{number}", split="test") for number in range(50)]
     online.errors = {str(split): UserError(f"could not read {split}") for split in missing}
     with pytest.raises(UserError, match=r"subject0(.|\n)*… and 45 more") as error:
@@ -168,7 +171,7 @@ def test_a_full_disk_leaves_nothing_half_written(
 
     with monkeypatch.context() as patch:
         patch.setattr(pyarrow.parquet, "write_table", full)
-        with pytest.raises(UserError, match="No space left"):
+        with pytest.raises(UserError, match="the disk is full"):
             list(fetch.fetch(SPLITS, tmp_path))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(list(fetch.fetch(SPLITS, tmp_path))) == 3
@@ -186,19 +189,19 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
-def test_the_command_tells_what_it_cannot_do(tmp_path: Path) -> None:
+def test_the_command_reports_what_it_cannot_fetch(tmp_path: Path) -> None:
     nothing = command("mini_mmlu", "--to", str(tmp_path))
     assert nothing.returncode == 0 and "`mini_mmlu` reads nothing from the Hub" in nothing.stderr
     unknown = command("gsm9k", "--to", str(tmp_path))
     assert unknown.returncode == 2 and "did you mean `gsm8k`" in unknown.stderr
     empty = command("--check", "--to", str(tmp_path / "nowhere"))
-    assert empty.returncode == 2 and "holds no fetched data" in empty.stderr
+    assert empty.returncode == 2 and "has no fetched data" in empty.stderr
 
 
 PREPARE = """
 import json, socket, sys
-from harness.config.parse import configure
 from harness.prepare.prepare import prepare
+from harness.config.parse import configure
 
 if sys.argv[2] == "blocked":
     class Blocked(socket.socket):

@@ -1,4 +1,4 @@
-"""Real rows through `datasets`, from the local stand-in for the Hub; each load is a process of its own, as a user's is."""
+"""Real rows through `datasets`, from a local copy of the Hub; each load is a separate process, as for a user."""
 
 import json
 import subprocess
@@ -13,8 +13,8 @@ pytestmark = pytest.mark.hub
 PREPARE = """
 import json, sys
 from harness import UserError
-from harness.config.parse import configure
 from harness.prepare.prepare import prepare
+from harness.config.parse import configure
 
 for data, columns, *stage in json.loads(sys.argv[1]):
     told = {"data": data, "columns": columns, **dict(zip(["stage"], stage))}
@@ -31,33 +31,33 @@ COLUMNS = {"prompt": "question", "completion": "answer"}
 
 
 def prepared(folder: Path, *cases: tuple[Any, ...]) -> list[Any]:
-    """What preparing a run with such training data gives, or the error, for each case: one process for all."""
+    """For each case, facts about a run prepared with its training data, or the error message; one process for all cases."""
     command = [sys.executable, "-c", PREPARE, json.dumps(cases)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_gsm8k_is_trained_on_and_a_second_process_finds_the_same_run(hub: str, tmp_path: Path) -> None:
+def test_training_data_from_gsm8k_give_the_same_identity_in_a_second_process(hub: str, tmp_path: Path) -> None:
     ((rows, prompt, identity),) = prepared(tmp_path, ("hub:openai/gsm8k:main", COLUMNS))
     assert rows == 7473 and prompt.startswith("Natalia sold clips to 48 of her friends")
     assert prepared(tmp_path, ("hub:openai/gsm8k:main", COLUMNS)) == [[rows, prompt, identity]]
 
 
-def test_what_is_missing_there_is_one_clear_error(hub: str, tmp_path: Path) -> None:
+def test_each_missing_part_of_a_dataset_is_one_clear_error(hub: str, tmp_path: Path) -> None:
     expected = {
         ("hub:openai/gsm9k", None): "could not read hub:openai/gsm9k::train: Dataset 'openai/gsm9k' doesn't exist",
         ("hub:openai/gsm8k:mian", None): "BuilderConfig 'mian' not found. Available: ['main']",
         ("hub:openai/gsm8k:main:tset", None): "Unknown split \"tset\". Should be one of ['train', 'test']",
         ("hub:cais/mmlu", None): "Please pick one among the available configs: ['abstract_algebra'",
-        ("hub:openai/gsm8k:main", None): "row 0 has the columns question, answer; wanted: prompt + completion",
+        ("hub:openai/gsm8k:main", None): "row 0 has the columns question, answer; a row needs prompt + completion",
     }
     messages = prepared(tmp_path, *expected, ("hub:openai/gsm8k:main", {**COLUMNS, "prompt": "q"}))
-    for message, said in zip(messages, [*expected.values(), "has no column `q`"], strict=True):
-        assert said in message
+    for message, text in zip(messages, [*expected.values(), "has no column `q`"], strict=True):
+        assert text in message
 
 
-def test_files_of_other_projects_are_read_as_they_are(hub: str, tmp_path: Path) -> None:
+def test_training_files_of_other_projects_are_read_unchanged(hub: str, tmp_path: Path) -> None:
     mix = "hub:llamafactory/alpaca_en_demo*2 + hub:openai/gsm8k:main*0.1"
     alpaca, chinese, better, text, mixed = prepared(
         tmp_path,

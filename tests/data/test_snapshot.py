@@ -1,4 +1,4 @@
-"""A model that cannot be loaded is refused in the first second, with what to do about it."""
+"""A model that cannot be loaded is refused in the first second, with a hint."""
 
 import json
 import subprocess
@@ -28,22 +28,24 @@ def an_adapter(folder: Path, **config: Any) -> Path:
     return folder
 
 
-def test_the_embedded_model_and_a_whole_folder_are_found(tmp_path: Path) -> None:
+def test_the_embedded_model_and_a_complete_folder_are_found(tmp_path: Path) -> None:
     assert find_model("tiny").folder.name == "model"
     found = find_model(str(a_model(tmp_path / "m")))
     assert found.config == {"model_type": "llama"} and not found.is_adapter and found.revision is None
 
 
 @pytest.mark.parametrize(
-    ("without", "said", "hint"),
+    ("without", "expected", "hint"),
     [
         ("config.json", "has no config.json", "save_pretrained"),
         ("tokenizer.json", "has no tokenizer", "tokenizer.save_pretrained"),
         ("model.safetensors", "has no weights", "interrupted"),
     ],
 )
-def test_a_folder_that_lacks_something_says_what(tmp_path: Path, without: str, said: str, hint: str) -> None:
-    with pytest.raises(UserError, match=said) as error:
+def test_an_incomplete_model_folder_names_what_is_missing(
+    tmp_path: Path, without: str, expected: str, hint: str
+) -> None:
+    with pytest.raises(UserError, match=expected) as error:
         find_model(str(a_model(tmp_path / "m", without)))
     assert hint in str(error.value.hint)
 
@@ -56,7 +58,7 @@ def test_a_broken_config_is_named(tmp_path: Path, content: bytes) -> None:
         find_model(str(folder))
 
 
-def test_an_adapter_given_as_the_model_says_where_it_belongs(tmp_path: Path) -> None:
+def test_an_adapter_given_as_the_model_gets_the_correct_command(tmp_path: Path) -> None:
     folder = an_adapter(tmp_path / "a", base_model_name_or_path="Qwen/Qwen3-0.6B")
     with pytest.raises(UserError, match="is an adapter, not a model") as error:
         find_model(str(folder))
@@ -64,7 +66,7 @@ def test_an_adapter_given_as_the_model_says_where_it_belongs(tmp_path: Path) -> 
     assert find_files(str(folder), "adapter").is_adapter
 
 
-def test_a_misspelt_folder_suggests_its_neighbour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_misspelt_folder_suggests_a_similar_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     a_model(tmp_path / "my-model")
     for asked in ("./my-modle", "my-modle", str(tmp_path / "my-modle")):
@@ -79,22 +81,20 @@ def test_a_misspelt_folder_suggests_its_neighbour(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     "name", ["my model/x", "~nobody-here/x", "x" * 5000, "a\0b", "a/b/c", "-/-", "/", "数学/模型", "./"]
 )
-def test_no_name_is_so_odd_that_it_ends_in_a_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_odd_names_are_user_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError):
         find_model(name)
 
 
-def test_a_folder_of_any_name_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_may_have_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("数学 模型", "owner/name", "a@b", "v1.0"):
         a_model(tmp_path / name)
         assert find_model(name).folder == tmp_path / name
 
 
-def test_the_digest_is_that_of_the_files_that_matter(tmp_path: Path) -> None:
+def test_the_digest_covers_only_the_files_of_the_model(tmp_path: Path) -> None:
     first, second = a_model(tmp_path / "a"), a_model(tmp_path / "b")
     digest = Snapshot("a", first).digest
     (first / "README.md").write_text("a model card")
@@ -115,11 +115,11 @@ def hub_raises(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
 
 
-def test_each_trouble_with_the_hub_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_problem_with_the_hub_has_its_own_message(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import errors
 
     response: Any = SimpleNamespace(headers={}, request=None)
-    for error, said in {
+    for error, expected in {
         errors.GatedRepoError("gated", response=response): "is gated",
         errors.RepositoryNotFoundError("missing", response=response): "on the Hub, and no such folder here",
         errors.RevisionNotFoundError("revision", response=response): "has no revision `r1`",
@@ -127,11 +127,11 @@ def test_each_trouble_with_the_hub_is_told_apart(monkeypatch: pytest.MonkeyPatch
         ConnectionError("refused"): "the Hub cannot be reached",
     }.items():
         hub_raises(monkeypatch, error)
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=expected):
             find_model("owner/name", revision="r1")
 
 
-def test_a_snapshot_of_the_hub_is_known_by_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_snapshot_from_the_hub_has_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
     folder = a_model(tmp_path / "c0ffee")
@@ -140,7 +140,7 @@ def test_a_snapshot_of_the_hub_is_known_by_its_commit(tmp_path: Path, monkeypatc
     assert find_model("owner/name").revision == "c0ffee" and asked == [("owner/name",)]
 
 
-def test_an_endpoint_where_nobody_answers_is_one_quick_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_that_does_not_answer_is_one_fast_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     code = "from harness.data.model_files import find_model; find_model('owner/name')"

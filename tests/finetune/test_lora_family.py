@@ -401,7 +401,7 @@ def test_a_hyperparameter_says_what_the_base_is_loaded_in(text: str, load: Any, 
         ("qlora:quant=nf4_single@4bit", "belong to a base in nf4_single"),
         ("qlora:quant=int8@4bit", "belong to a base in int8"),
         ("./m.py@loose:format=q3", "there is no quantization `q3`"),
-        ("./m.py@wrong", "loads its base in `nf5`, which is no format"),
+        ("./m.py@wrong", "has `load='nf5'`, which is not a quantization"),
     ],
 )
 def test_formats_that_do_not_go_together_are_errors(
@@ -458,7 +458,7 @@ def test_lily_adapts_the_head_on_the_fast_path_too_and_no_embeddings(tmp_path: P
         raws = [raw for pack in runner.plan(items) for raw in runner.run(pack)]
         found[engine] = [raw.loglikelihoods for raw in sorted(raws, key=lambda raw: raw.index)]
     assert np.allclose(found["auto"], found["plain"], rtol=1e-5)
-    with pytest.raises(ValueError, match="is no linear layer"):
+    with pytest.raises(ValueError, match="is not a linear layer"):
         made(base, "lily", rank=4, target_modules="embed_tokens")
 
 
@@ -471,7 +471,7 @@ def test_lily_adapts_the_head_on_the_fast_path_too_and_no_embeddings(tmp_path: P
         ({"type": "lora"}, "no type `lora`", "did you mean `LORA`?"),
         ({"type": "ROPE?"}, "no type `ROPE?`", "VERA"),
         ({"type": "XLORA"}, "XLORA mixes adapters", "VERA"),
-        ({"type": "POLY"}, "which task it is from", "VERA"),
+        ({"type": "POLY"}, "needs the task of every row", "VERA"),
         ({"type": "LILY"}, "change one another", "VERA"),
         ({"type": "LORA", "rank": 4}, "LORA has no key `rank`", "its keys: r, target_modules"),
         ({"type": "LORA", "inference_mode": True}, "LORA has no key `inference_mode`", "its keys"),

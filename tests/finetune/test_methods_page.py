@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from harness.registry.find import Entry, list_entries
+from harness.registry.find import list_entries
+from harness.registry.scan import Entry
 
 PAGE = (
     (Path(__file__).parents[2] / "finetune" / "README.md")

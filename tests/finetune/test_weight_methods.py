@@ -122,10 +122,10 @@ def test_a_pattern_chooses_parameters_by_name() -> None:
     [
         (
             {"pattern": "no_such"},
-            "no parameter has `no_such` in its name",
-            r"of the 21: model\.embed_tokens\.weight, .*",
+            "no parameter name matches `no_such`",
+            r"of the 21 names: model\.embed_tokens\.weight, .*",
         ),
-        ({"pattern": "("}, "is no regular expression", "for example"),
+        ({"pattern": "("}, "is not a regular expression", "for example"),
         ({"layers": 3}, "cannot train 3 layers", "has 2"),
         ({"layers": -1}, "cannot train -1 layers", "has 2"),
     ],
@@ -206,11 +206,11 @@ def test_a_bottleneck_is_what_the_paper_draws() -> None:
 @pytest.mark.parametrize(
     ("shape", "options", "message"),
     [
-        ("llama", {"size": 0}, "a bottleneck of 0 units in a model 32 wide"),
-        ("llama", {"size": 32}, "a bottleneck of 32 units in a model 32 wide"),
+        ("llama", {"size": 0}, "a bottleneck of 0 units in a model of width 32"),
+        ("llama", {"size": 32}, "a bottleneck of 32 units in a model of width 32"),
         ("llama", {"reduction": 64}, "a bottleneck of 0 units"),
         ("llama", {"activation": "no_such"}, "unknown activation `no_such`"),
-        ("mamba", {"size": 4}, "has no attention to put an adapter behind"),
+        ("mamba", {"size": 4}, "has no attention to put an adapter after"),
     ],
 )
 def test_impossible_adapters_are_refused(shape: str, options: dict[str, Any], message: str) -> None:

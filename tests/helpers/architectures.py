@@ -1,4 +1,4 @@
-"""Small random models of many architectures, and which parts of the fast path support them."""
+"""Small random models of many architectures, with the parts of the fast path that apply to each."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ LLAMA_LIKE = {
 SMALL = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}
 KV = {**LLAMA_LIKE, "num_key_value_heads": 2}
 SHAPES: dict[str, tuple[Any, dict[str, Any], bool, bool]] = {
-    # config class, its fields, whether tree scoring works, whether slot generation works
+    # class of the config, its fields, whether prefix trees apply, whether generation slots apply
     "llama": (transformers.LlamaConfig, KV, True, True),
     "qwen3": (transformers.Qwen3Config, {**KV, "head_dim": 8}, True, True),
     "gemma2": (transformers.Gemma2Config, {**KV, "head_dim": 8, "sliding_window": 64}, True, True),
@@ -92,7 +92,7 @@ SHAPES: dict[str, tuple[Any, dict[str, Any], bool, bool]] = {
 
 
 def random_model(shape: str) -> Any:
-    """Makes a small model of an architecture; its random weights are the same each time."""
+    """A small model of an architecture, with random weights that are the same every time."""
     config, fields, _, _ = SHAPES[shape]
     torch.manual_seed(0)
     return transformers.AutoModelForCausalLM.from_config(config(**fields)).eval()

@@ -1,4 +1,4 @@
-"""A synthetic run with every case that a report must show: four variants, seven tasks, and one failure on request."""
+"""A run with invented numbers that covers all parts of a report: four variants, seven tasks, optionally a failure."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def example_run(*names: str, tasks: int = 7, fail: str | None = None, **changes:
     """Makes a finished run.
 
     Args:
-        names: Variants, the first one the baseline; `base`, `lora` and `qlora` by default.
-        tasks: How many of the seven tasks.
+        names: Variants; the first is the baseline. Default: `base`, `lora` and `qlora`.
+        tasks: Number of tasks, at most seven.
         fail: A variant that ran out of memory.
         changes: Fields of the document to replace.
     """

@@ -1,4 +1,4 @@
-"""The graph of imports between rooms. As a program, prints it:
+"""The graph of imports between rooms (sub-packages). As a program, prints the graph:
 
 python tests/helpers/house.py            modules and imports of each room
 python tests/helpers/house.py --arrows   every import between two rooms, by module
@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 ORDER = (
-    *("errors", "storage", "results", "tiny", "api", "settings", "sandbox", "stats"),
+    *("lazy", "errors", "storage", "results", "tiny", "api", "settings", "sandbox", "stats"),
     *("jobs", "data"),
     *("prompts", "tokens", "runs", "report"),
     *("metrics", "leaderboards"),
@@ -27,17 +27,17 @@ ORDER = (
     *("comparison",),
     *("cli", "__main__"),
 )
-"""A room imports only from rooms before it, and from itself."""
+"""The rooms in order: a room imports only from earlier rooms and from itself."""
 LEAVES = ("tasks", "finetune")
-"""Task and method files: they import only the public names, and no module imports them."""
+"""Rooms of task and method files, which import only the public names and are imported by no module."""
 HEAVY = ("torch", "transformers", "peft", "datasets")
-"""Packages that take seconds to import, or hold a GPU or threads."""
+"""Packages that take seconds to import and may use a GPU or threads."""
 FACADE = "harness"
-"""The public names, loaded lazily: every module may import them, and they import from every room."""
+"""The module of the public names, which are loaded lazily: every module may import it, and it imports from all rooms."""
 
 
 def modules() -> dict[str, Path]:
-    """Returns every module by its import path; modules of the outer folders by their installed names."""
+    """Every module by its import path; the outer folders have the names under which they are installed."""
     found = {}
     for folder, prefix in (
         ("harness", "harness"),
@@ -46,13 +46,13 @@ def modules() -> dict[str, Path]:
         for path in sorted((ROOT / folder).rglob("*.py")):
             parts = path.relative_to(ROOT / folder).with_suffix("").parts
             if folder == "harness" and parts[0] in ("tasks", "finetune", "leaderboards"):
-                continue  # links to the outer folders, which are walked separately
+                continue  # links to the outer folders, which have their own iteration
             found[".".join((prefix, *(part for part in parts if part != "__init__")))] = path
     return found
 
 
 def room_of(module: str) -> str:
-    """Returns the room of a module; task files and method files are rooms that no module imports.
+    """The room of a module; all task files are one room, and all method files another.
 
     Example:
         >>> room_of("harness.comparison.run"), room_of("harness.finetune.training.loss"), room_of("harness.finetune.lora")
@@ -67,7 +67,7 @@ def room_of(module: str) -> str:
 
 
 def imports_of(path: Path, known: Iterable[str], public: Iterable[str]) -> set[str]:
-    """Returns our modules that a file imports at run time; imports under `if TYPE_CHECKING:` are left out."""
+    """Modules of this package that a file imports at run time, without those under `if TYPE_CHECKING:`."""
     tree, known, public = ast.parse(path.read_text(encoding="utf-8")), set(known), set(public)
     for_types = _for_types(tree)
     found: set[str] = set()
@@ -85,7 +85,7 @@ def imports_of(path: Path, known: Iterable[str], public: Iterable[str]) -> set[s
 
 
 def heavy_imports(path: Path) -> set[str]:
-    """Returns the heavy packages that a file imports anywhere, also inside functions."""
+    """The heavy packages that a file imports anywhere, including inside functions."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for_types, found = _for_types(tree), set()
     for node in ast.walk(tree):
@@ -99,7 +99,7 @@ def heavy_imports(path: Path) -> set[str]:
 
 
 def _for_types(tree: ast.Module) -> set[ast.AST]:
-    """Returns all nodes under `if TYPE_CHECKING:`."""
+    """The nodes under `if TYPE_CHECKING:`."""
     return {
         inner
         for node in ast.walk(tree)
@@ -109,13 +109,13 @@ def _for_types(tree: ast.Module) -> set[ast.AST]:
 
 
 def classes_of(path: Path) -> list[str]:
-    """Returns the public classes that a module defines at its top level."""
+    """Names of the public classes at the top level of a module."""
     body = ast.parse(path.read_text(encoding="utf-8")).body
     return [node.name for node in body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
 
 
 def copy_of_the_package(folder: Path) -> Path:
-    """Copies the package to `folder`, from where it can be imported, without weights and data."""
+    """Copies the package, without weights and data, so that it can be imported from `folder`."""
     for name in ("harness", "tasks", "finetune", "leaderboards"):
         ignored = shutil.ignore_patterns("__pycache__", "*.safetensors", "results", "data_files")
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignored)
@@ -129,11 +129,11 @@ for module in sys.argv[1:]:
     if found := [name for name in {HEAVY} if name in sys.modules]:
         sys.exit(module + " imports " + ", ".join(found))
 """
-"""A program that imports the modules named in its arguments one by one and stops at the first that imports a heavy package."""
+"""A program that imports its arguments one by one and exits at the first one that imports a heavy package."""
 
 
 def arrows(paths: Mapping[str, Path], public: Iterable[str]) -> dict[tuple[str, str], set[tuple[str, str]]]:
-    """Returns, for each pair of rooms, the imports between them: (importing module, imported module)."""
+    """For each pair of rooms, the imports between them: (importing module, imported module)."""
     found: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
     for module, path in paths.items():
         for imported in imports_of(path, paths, public):
@@ -144,7 +144,7 @@ def arrows(paths: Mapping[str, Path], public: Iterable[str]) -> dict[tuple[str, 
 
 
 def cycles(pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
-    """Returns groups of rooms that import from one another, directly or through other rooms (strongly connected components).
+    """Groups of rooms that import from one another, directly or indirectly (strongly connected components).
 
     Example:
         >>> cycles([("a", "b"), ("b", "c"), ("c", "b")])

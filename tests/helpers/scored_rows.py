@@ -1,4 +1,4 @@
-"""Synthetic tasks and lines of samples files, with scores that can be checked by hand."""
+"""Invented tasks and lines of samples files, with scores that are easy to compute by hand."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 from harness import Generate, Metric, Task
 from harness.prepare.tasks import ScoredTask
-from harness.registry.find import TaskSpec, task_metrics
+from harness.registry.load import task_metrics
 from harness.registry.scan import Entry
+from harness.registry.task_spec import TaskSpec
 
 ACC = Metric("acc", score=lambda output, sample: 1.0)
 

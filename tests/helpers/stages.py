@@ -1,4 +1,4 @@
-"""Toy pairs, and jobs that train on them, for tests of the training stages."""
+"""Toy preferences for tests of the training stages, and jobs that train on them."""
 
 from __future__ import annotations
 

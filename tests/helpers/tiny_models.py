@@ -1,4 +1,4 @@
-"""Small random models of real architectures, and helpers that make jobs, requests and adapters for them."""
+"""Small random models of real architectures, and helpers to run them in about a second."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def tiny_tokenizer(*, adds_bos: bool = False, bos: bool = True) -> Any:
 
 
 def tiny_config(shape: Shape = "llama", *, hidden: int = 64, layers: int = 2, context: int = 256) -> PretrainedConfig:
-    """Returns a configuration of one of the architectures, with grouped heads where it has them."""
+    """A configuration of one of the shapes, with grouped key-value heads if the shape has them."""
     tokens = {"vocab_size": len(tiny_tokenizer()), "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
     if shape == "gpt2":
-        # no dropout, so that training runs can be compared bit by bit
+        # no dropout, so that training runs of all shapes can be compared bit by bit
         quiet = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
         return GPT2Config(n_embd=hidden, n_layer=layers, n_head=4, n_positions=context, **quiet, **tokens)
     sizes = {
@@ -86,7 +86,7 @@ def tiny_base(folder: Path, *, bits: Literal[4, 8] | None = None, dtype: str = "
 
 
 def save_random_lora(folder: Path, base: Base, *, seed: int = 1, scale: float = 0.1, **options: Any) -> Path:
-    """Saves an untrained LoRA adapter that changes the model's outputs."""
+    """Saves a LoRA adapter with random weights, which changes the outputs of the base."""
     from peft import LoraConfig, get_peft_model
 
     from harness.models.load import load_base
@@ -102,7 +102,7 @@ def save_random_lora(folder: Path, base: Base, *, seed: int = 1, scale: float = 
 
 
 def built_in(name: str, **hyperparameters: Any) -> Method:
-    """Returns a built-in method as a job names it."""
+    """A built-in method, in the form that jobs use."""
     from harness.registry.find import find
 
     entry = find("method", name)
@@ -110,12 +110,12 @@ def built_in(name: str, **hyperparameters: Any) -> Method:
 
 
 def from_file(path: Path, name: str, **hyperparameters: Any) -> Method:
-    """Returns a method from a user's file as a job names it."""
+    """A method in a user's file, in the form that jobs use."""
     return Method(name, path, None, hyperparameters)
 
 
 def choose(context: str | Sequence[str], continuations: Sequence[str], id: str = "0") -> Request:
-    """Makes a multiple-choice request; `context` may be a list with one context for each choice."""
+    """A multiple-choice request; `context` may be a list with one context per choice."""
     contexts = (context,) if isinstance(context, str) else tuple(context)
     return Request(id, "choose", contexts, tuple(continuations))
 
@@ -137,12 +137,12 @@ def task(*requests: Request) -> TaskRequests:
 
 @functools.cache
 def words(count: int, seed: int = 0) -> str:
-    """Returns `count` random words, the same for the same seed."""
+    """A text of `count` random words; equal seeds give equal texts."""
     vocabulary = " ".join(_CORPUS).split()
     picks = torch.randint(0, len(vocabulary), (count,), generator=torch.Generator().manual_seed(seed))
     return " ".join(vocabulary[pick] for pick in picks)
 
 
 def bare(base: Base) -> Recipe:
-    """Returns the recipe of the bare base."""
+    """The recipe of the base without an adapter."""
     return Recipe(base)

@@ -1,4 +1,4 @@
-"""Writes manifest.json from the README headers below datasets/: run it after adding or changing rows."""
+"""Writes manifest.json from the README headers in datasets/. Run it after adding or changing rows."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ def header(readme: Path) -> dict[str, Any]:
     """The YAML block at the top of a dataset's README.
 
     Raises:
-        SystemExit: There is none, or it lists no configurations.
+        SystemExit: The README has no such block, or the block lists no configurations.
     """
     match = re.match(r"---\n(.*?)\n---\n", readme.read_text(encoding="utf-8") + "\n", re.DOTALL)
     found = yaml.safe_load(match[1]) if match else None
@@ -25,10 +25,10 @@ def header(readme: Path) -> dict[str, Any]:
 
 
 def files_of(folder: Path, path: str | list[str]) -> list[Path]:
-    """The files that a split's `path` names, in order.
+    """The files that match the `path` of a split, in order.
 
     Raises:
-        SystemExit: There are none.
+        SystemExit: No file matches.
     """
     patterns = [path] if isinstance(path, str) else path
     found = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
@@ -38,7 +38,7 @@ def files_of(folder: Path, path: str | list[str]) -> list[Path]:
 
 
 def count(file: Path) -> int:
-    """Rows of a .jsonl file.
+    """Number of rows of a .jsonl file.
 
     Raises:
         SystemExit: A line is not a JSON object.

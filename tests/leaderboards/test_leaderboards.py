@@ -1,4 +1,4 @@
-"""Exports: the same numbers in every format, names that are only text, a page that works in a browser without a server."""
+"""Exports: the same numbers in every format, escaped names, a page that works in a browser without a server."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 def named(name: str) -> Run:
-    """The example with one variant called `name`."""
+    """Returns the example run with one variant called `name`."""
     run = example_run("base", "lora", "qlora", "full")
     return run.model_copy(
         update={"variants": (*run.variants[:-1], run.variants[-1].model_copy(update={"name": name})), "notes": (name,)}
     )
 
 
-def test_every_format_is_written_once_under_the_name_report(tmp_path: Path) -> None:
+def test_every_format_is_written_once_as_report(tmp_path: Path) -> None:
     paths = export([example_run()], [*FORMATS, "md"], tmp_path / "new")
     assert [path.name for path in paths] == ["report.md", "report.csv", "report.json", "report.tex", "report.html"]
     assert sorted(tmp_path.glob("new/*")) == sorted(paths)
@@ -52,11 +52,11 @@ def test_no_run_and_an_unwritable_folder_are_user_errors(tmp_path: Path) -> None
     with pytest.raises(UserError, match="no run"):
         export([], ["md"], tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="could not write"):
         export([example_run()], ["md"], tmp_path / "file")
 
 
-def test_json_is_the_document_itself_and_reads_back(tmp_path: Path) -> None:
+def test_json_is_the_document_and_can_be_read_back(tmp_path: Path) -> None:
     run = example_run()
     [path] = export([run], ["json"], tmp_path)
     assert Run.model_validate_json(path.read_text()) == run
@@ -81,7 +81,7 @@ def test_csv_has_one_row_for_each_variant_task_and_metric(tmp_path: Path) -> Non
     assert (failed["variant"], failed["error"]) == ("full", "out of memory (needs > 79 GiB)")
 
 
-def test_csv_has_the_means_over_trainings_too() -> None:
+def test_csv_has_the_means_over_training_runs() -> None:
     seen = {"variant": "lora", "trainings": ("lora", "lora.fold1"), "deviation": 0.05, "low": 0.3, "high": 0.5}
     delta = {"value": 0.2, "low": 0.1, "high": 0.3, "p": 0.001, "p_holm": 0.002, "verdict": "better"}
     of_task = {"task": "mini_gsm8k", "metric": "strict", "value": 0.4, "delta": delta}
@@ -122,7 +122,7 @@ def test_markdown_tables_are_rectangular_whatever_the_names() -> None:
     assert "<script" not in text.replace("\\<script", "")
 
 
-def test_markdown_leaves_code_and_inner_underscores_alone() -> None:
+def test_markdown_does_not_escape_code_and_inner_underscores() -> None:
     assert markdown_escaped("`--seeds 3` of mini_mmlu p < .05") == "`--seeds 3` of mini_mmlu p < .05"
     assert markdown_escaped("_a_ | *b*") == r"\_a\_ \| \*b\*"
 
@@ -142,7 +142,7 @@ def test_a_failed_variant_says_why_in_every_report() -> None:
 
 
 class Page(html.parser.HTMLParser):
-    """Counts tags and keeps what a page would fetch."""
+    """Collects the tags of a page and the addresses that it would fetch."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -163,14 +163,14 @@ def test_the_page_is_one_file_that_fetches_nothing_and_stays_small() -> None:
     assert len(text.encode()) < 300_000
 
 
-def test_the_page_reads_without_javascript() -> None:
+def test_the_page_can_be_read_without_javascript() -> None:
     text = re.sub(r"<script.*?</script>", "", render([example_run()]), flags=re.DOTALL)
     for words in ("+91.0 ±1.4 ▲", "better than base on", "33.5 ms (1.84×)", "harness compare base lora qlora"):
         assert words in text
     assert 'scope="row"' in text and 'aria-sort="none"' in text
 
 
-def test_names_on_the_page_are_only_text() -> None:
+def test_names_on_the_page_are_plain_text() -> None:
     text = render([named(EVIL)])
     assert Page(text).tags.count("script") == 2
     assert "<script>alert" not in text
@@ -182,7 +182,7 @@ def test_several_runs_are_sections_of_one_page() -> None:
     assert page.tags.count("main") == 2
 
 
-def test_the_plot_shows_scores_on_the_scale_of_the_table_and_costs_in_units() -> None:
+def test_the_plot_has_scores_on_the_scale_of_the_table_and_costs_with_units() -> None:
     run = example_run()
     data = plot(run)
     labels = [axis["label"] for axis in data["qualities"]]
@@ -220,12 +220,12 @@ PROBE = """
   const [quality, cost] = document.querySelectorAll(".selectors select");
   const names = () => [...document.querySelectorAll("svg .point text")].map((e) => e.textContent).join(" ");
   const front = () => [...document.querySelectorAll("svg .on-front text")].map((e) => e.textContent).join(" ");
-  check(names() === "base lora qlora", "placed: " + names());
+  check(names() === "base lora qlora", "shown: " + names());
   check(front() === "base lora", "front: " + front());
   cost.value = [...cost.options].findIndex((o) => o.text.startsWith("peak GPU"));
   cost.dispatchEvent(new Event("change"));
   check(names() === "lora qlora" && front() === "lora qlora", "after choosing a cost: " + names());
-  document.body.dataset.probe = problems.join("; ") || "all well";
+  document.body.dataset.probe = problems.join("; ") || "passed";
 </script>
 """
 
@@ -243,7 +243,7 @@ def test_in_a_browser_the_table_sorts_the_switch_switches_and_the_plot_draws(tmp
     done = subprocess.run([CHROMIUM, *switches, path.as_uri()], capture_output=True, text=True, timeout=120, check=True)
     found = re.search(r'data-probe="([^"]*)"', done.stdout)
     assert found is not None, done.stderr[-2000:]
-    assert found[1] == "all well"
+    assert found[1] == "passed"
     assert done.stdout.count('class="bar"') == 2
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert console == []

@@ -21,7 +21,8 @@ from harness.metrics.ifeval import CHECKS, followed, followed_loosely
 from harness.metrics.language import language_of
 from harness.metrics.sentences import sentences, words
 from harness.prompts.render import render
-from harness.registry.find import find, load_task
+from harness.registry.find import find
+from harness.registry.load import load_task
 
 CASES = json.loads((Path(__file__).parents[1] / "goldens" / "ifeval.json").read_text(encoding="utf-8"))
 METRICS = (prompt_strict, inst_strict, prompt_loose, inst_loose)

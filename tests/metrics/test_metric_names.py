@@ -11,7 +11,7 @@ from harness.api import Sample
 from harness.cli import main
 from harness.metrics.by_name import split_name
 from harness.registry import find
-from harness.registry.find import find_metric, task_metrics
+from harness.registry.load import find_metric, task_metrics
 
 MODULE = """
 import datasets
@@ -132,20 +132,20 @@ def test_a_metric_of_a_file_is_found_beside_the_task_and_in_the_working_folder(
 
 def test_what_is_wrong_with_a_metric_of_a_file_is_said() -> None:
     Path("labels.py").write_text(FILE)
-    with pytest.raises(UserError, match="holds 2 metrics: `length`"):
+    with pytest.raises(UserError, match="has 2 metrics: `length`"):
         find_metric("./labels.py")
-    with pytest.raises(UserError, match="holds no metric `lenght`") as error:
+    with pytest.raises(UserError, match="has no metric `lenght`") as error:
         find_metric("./labels.py@lenght")
     assert error.value.hint == "did you mean `length`?"
     Path("none.py").write_text("x = 1\n")
-    with pytest.raises(UserError, match="holds no metric") as error:
+    with pytest.raises(UserError, match="has no metric") as error:
         find_metric("./none.py@x")
     assert "Metric(" in str(error.value.hint)
     Path("bad.py").write_text(FILE + "\n1 / 0\n")
     with pytest.raises(UserError, match=r"(?s)could not load `bad\.py`.*ZeroDivisionError"):
         find_metric("./bad.py@length")
     Path("later.py").write_text(FILE + "\nlength = 3\n")
-    with pytest.raises(UserError, match=r"`length` of later\.py is not a metric"):
+    with pytest.raises(UserError, match=r"`length` in `later\.py` is not a metric"):
         find_metric("./later.py@length")
 
 
@@ -209,7 +209,7 @@ def test_numbers_are_indices_of_choices_or_read_from_texts(folder: Path) -> None
     metric = find_metric("evaluate:./same")
     assert whole(metric, chose(2, 2), chose(1, 0)) == 0.5
     assert whole(metric, wrote(" 7 ", "7"), wrote("seven", "7")) == 0.5
-    with pytest.raises(UserError, match="wants numbers, and the target 'seven' is none"):
+    with pytest.raises(UserError, match="takes numbers, and the target 'seven' is not a number"):
         metric.measure(*wrote("7", "seven"))
     module("mae", NUMBERS, "{'mae': sum(abs(p - r) for p, r in zip(predictions, references))}", "float32")
     assert not find_metric("evaluate:./mae").higher_is_better
@@ -218,10 +218,10 @@ def test_numbers_are_indices_of_choices_or_read_from_texts(folder: Path) -> None
 def test_a_key_is_named_where_there_are_several(folder: Path) -> None:
     module("two", ONE, "{'share': 0.25, 'words': 3, 'kind': 'x', 'parts': [1]}")
     assert find_metric("evaluate:./two:words").name == "two.words"
-    with pytest.raises(UserError, match="gives several numbers: share, words") as error:
+    with pytest.raises(UserError, match="returns several numbers: share, words") as error:
         find_metric("evaluate:./two")
     assert error.value.hint == "name one: `evaluate:./two:share`"
-    with pytest.raises(UserError, match="there is no `shares`"):
+    with pytest.raises(UserError, match="returns no `shares`"):
         find_metric("evaluate:./two:shares")
     module("own", ONE, "{'own': 1.0, 'words': 3}")
     module("scored", ONE, "{'score': 1.0, 'words': 3}")
@@ -230,13 +230,13 @@ def test_a_key_is_named_where_there_are_several(folder: Path) -> None:
 
 def test_a_module_that_does_not_fit_is_refused_before_any_model(folder: Path) -> None:
     module("sourced", SOURCES)
-    with pytest.raises(UserError, match=r"wants other inputs .*sources"):
+    with pytest.raises(UserError, match=r"takes other inputs .*sources"):
         find_metric("evaluate:./sourced")
     module("empty", ONE, "{}")
-    with pytest.raises(UserError, match="gives no number"):
+    with pytest.raises(UserError, match="returns no number"):
         find_metric("evaluate:./empty")
     module("failing", ONE, "1 / 0")
-    with pytest.raises(UserError, match="failed on two invented samples: ZeroDivisionError"):
+    with pytest.raises(UserError, match="failed on two synthetic samples: ZeroDivisionError"):
         find_metric("evaluate:./failing")
     Path("needy").mkdir()
     Path("needy/needy.py").write_text("import evaluate\nimport a_library_that_is_not_there\n" + MODULE)
@@ -271,7 +271,7 @@ def test_the_evaluate_library_is_not_imported_for_other_metrics() -> None:
     import subprocess
 
     code = (
-        "import sys; from harness.registry.find import find_metric, list_entries\n"
+        "import sys; from harness.registry.find import list_entries; from harness.registry.load import find_metric\n"
         "list_entries('metric'); find_metric('exact_match'); find_metric('macro_f1')\n"
         "sys.exit(bool({'evaluate', 'torch', 'datasets', 'scipy.stats'} & set(sys.modules)))"
     )

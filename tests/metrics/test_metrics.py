@@ -52,9 +52,8 @@ def test_acc_accepts_any_of_several_answers():
 def test_acc_norm_divides_by_characters_and_not_by_bytes():
     assert chosen("acc_norm", [-5, -9], ["Rom", "Konstantinopel"], answer=1) == 1.0
     assert chosen("acc", [-5, -9], ["Rom", "Konstantinopel"], answer=1) == 0.0
-    assert (
-        chosen("acc_norm", [-4, -5], ["四个汉字", "abcdef"], answer=0) == 0.0
-    )  # the first choice has 12 bytes and would win by bytes
+    # the first choice has 12 bytes and would win by bytes
+    assert chosen("acc_norm", [-4, -5], ["四个汉字", "abcdef"], answer=0) == 0.0
 
 
 def test_acc_of_an_unknown_loglikelihood_is_unknown():
@@ -231,10 +230,8 @@ def test_perplexities_divide_by_words_bytes_and_tokens_of_all_texts():
 
 def test_words_and_bytes_are_those_of_the_original_text():
     output, sample = Output(loglikelihoods=(-4.0,), tokens=4), Text("don't", meta={"original": " do n't "})
-    assert find("word_ppl").measure(output, sample) == (
-        -4.0,
-        4.0,
-    )  # white space at an end counts as a word, as in lm-eval
+    # white space at an end counts as a word, as in lm-eval
+    assert find("word_ppl").measure(output, sample) == (-4.0, 4.0)
     assert find("byte_ppl").measure(output, sample) == (-4.0, 8.0)
     assert find("token_ppl").measure(output, sample) == (-4.0, 4.0)
 
@@ -248,7 +245,7 @@ def test_a_metric_has_its_name_and_refuses_samples_of_another_kind(name):
     assert isinstance(metric, Metric)
     assert metric.name == name or (name, metric.name) == ("meteor", "meteor_no_synonyms")  # without WordNet
     assert getattr(metrics, name) is metric
-    chooses = metrics._HOME[name] in ("choice", "labels")
+    chooses = metrics._HOMES[name] in ("harness.metrics.choice", "harness.metrics.labels")
     wrong = Text("text") if chooses else Choose("prompt", ["a"], 0)
     with pytest.raises(UserError, match=f"`{metric.name}`"):
         metric.measure(Output(texts=("a",), loglikelihoods=(-1.0,), tokens=1), wrong)

@@ -252,7 +252,7 @@ def test_consistency_is_a_share_of_all_facts_of_all_texts_and_undefined_without_
     source = "Ana paid 30 euros in Rome."
     assert value(metric, ["In Rome it cost 30 euros.", "It was 50."], ["", ""], source=source) == pytest.approx(2 / 3)
     assert math.isnan(value(metric, ["", "nothing"], ["", ""], source=source))
-    with pytest.raises(UserError, match="needs `meta` with the text that was summed up"):
+    with pytest.raises(UserError, match="needs `meta` with the summarized text"):
         value(metric, ["x"], ["y"])
 
 

@@ -16,14 +16,13 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness.cli import main
-from harness.comparison import card, recipes
+from harness.comparison import card, dry_run, recipes
 from harness.comparison import run as comparison
 from harness.comparison.card import CARD, model_card
-from harness.comparison.dry_run import plan
 from harness.comparison.fairness import fairness
 from harness.comparison.replicas import HELD_OUT
-from harness.comparison.run import Left, train_only
 from harness.comparison.state import Session
+from harness.comparison.training import TrainResult, train_only
 from harness.config.parse import configure
 from harness.data.model_files import Snapshot
 from harness.errors import UserError
@@ -142,7 +141,7 @@ def test_a_merge_that_breaks_off_leaves_what_was_there(
 pytestmark = pytest.mark.usefixtures("in_process")
 
 
-def left_by(output: Path, variant: str, *, merge: bool = False, **settings: Any) -> Left:
+def left_by(output: Path, variant: str, *, merge: bool = False, **settings: Any) -> TrainResult:
     shared = {"steps": 2, "samples": 24, "batch_size": 4}
     train = {**shared, **settings.pop("train", {})}
     config = configure([variant], tasks=["mini_gsm8k"], train=train, output_dir=output, **settings)
@@ -152,13 +151,13 @@ def left_by(output: Path, variant: str, *, merge: bool = False, **settings: Any)
 def left_session(output: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     """The session of a training that is done."""
     sessions: list[Session] = []
-    own = comparison.Comparison.train_all
+    own = comparison.RunInProgress.train_all
 
-    def train_all(self: comparison.Comparison) -> None:
+    def train_all(self: comparison.RunInProgress) -> None:
         own(self)
         sessions.append(self.session)
 
-    monkeypatch.setattr(comparison.Comparison, "train_all", train_all)
+    monkeypatch.setattr(comparison.RunInProgress, "train_all", train_all)
     left_by(output, "lora:rank=4")
     return sessions[0]
 
@@ -166,7 +165,7 @@ def left_session(output: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
 @pytest.mark.parametrize(
     ("variant", "library", "facts"),
     [
-        ("lora:rank=4", "peft", ["rank = 4", "0.002, the method's own, not tuned", "PeftModel.from_pretrained"]),
+        ("lora:rank=4", "peft", ["rank = 4", "0.002, the method's default, not tuned", "PeftModel.from_pretrained"]),
         ("full:lr=1e-4", "transformers", ["0.0001, as given", 'AutoModelForCausalLM.from_pretrained("./full']),
         ("freeze:layers=1", "finetune-harness", ["layers = 1", "harness eval ./freeze"]),
     ],
@@ -207,7 +206,7 @@ def test_the_command_on_a_card_makes_the_same_training(
 ) -> None:
     train = {"validation": "0.25", "steps": 2, "clip": 0.5}
     first = left_by(tmp_path, variant, train=train, seed=3, dtype="float32").artifact
-    words = shlex.split((first / CARD).read_text().split("make it again\n\n```\n")[1].split("\n```")[0])
+    words = shlex.split((first / CARD).read_text().split("How to reproduce it\n\n```\n")[1].split("\n```")[0])
     assert main([*words[1:], "--output-dir", str(tmp_path), "--fresh", "--quiet", "--format", "json"]) == 0
     second = Path(json.loads(capsys.readouterr().out)["artifact"])
     assert second != first
@@ -255,14 +254,15 @@ def test_an_adapter_that_names_another_base_is_told_of(tmp_path: Path) -> None:
     left = left_by(tmp_path, "lora:rank=4").artifact
     for asked in ([str(left)], [f"lora:rank=4,start={left}"]):
         prepared = prepare(configure(asked, tasks=["mini_gsm8k"]))
-        assert not any("its adapter names" in note for note in fairness(prepared, prepared.rows))
+        assert not any("its adapter was trained on" in note for note in fairness(prepared, prepared.rows))
     described = json.loads((left / "adapter_config.json").read_text())
     described["base_model_name_or_path"] = "somebody/else"
     (left / "adapter_config.json").write_text(json.dumps(described))
     for asked in ([str(left)], [f"lora:rank=4,start={left}"]):
         prepared = prepare(configure(asked, tasks=["mini_gsm8k"]))
         assert any(
-            "names `somebody/else`" in note and "stands on `tiny`" in note for note in fairness(prepared, prepared.rows)
+            "trained on `somebody/else`" in note and "runs on `tiny`" in note
+            for note in fairness(prepared, prepared.rows)
         )
 
 
@@ -293,9 +293,9 @@ def test_a_training_leaves_a_merged_checkpoint_when_told(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("variant", "message"),
     [
-        ("full", "is a whole checkpoint already"),
-        ("prompt", "`prompt` trains cannot be merged into the weights"),
-        ("lora:stage=reward", "a reward model has a head of its own"),
+        ("full", "already saves a complete checkpoint"),
+        ("prompt", "an artifact of `prompt` cannot be merged into the weights"),
+        ("lora:stage=reward", "a reward model has a reward head"),
     ],
 )
 def test_what_cannot_be_merged_is_refused_before_training(tmp_path: Path, variant: str, message: str) -> None:
@@ -305,14 +305,14 @@ def test_what_cannot_be_merged_is_refused_before_training(tmp_path: Path, varian
 
 
 def test_how_a_variant_is_scored_is_nothing_to_train_by(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="`@merged@4bit` says how a variant is scored") as refused:
+    with pytest.raises(UserError, match="`@merged@4bit` changes how a variant is scored") as refused:
         left_by(tmp_path, "lora@merged@4bit")
-    assert "`--merge` writes" in str(refused.value.hint)
+    assert "`--merge` saves" in str(refused.value.hint)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_merged_after_all_says_where_the_training_is(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no place for: .*; what was trained is in .*/adapters/bitfit-"):
+    with pytest.raises(UserError, match=r"no place for: .*; the trained adapter is in .*/adapters/bitfit-"):
         left_by(tmp_path, "bitfit:add=true", merge=True)
     assert not list(tmp_path.glob("*/merged/*")) and list(tmp_path.glob("*/adapters/bitfit-*/README.md"))
 
@@ -330,7 +330,7 @@ def test_a_stage_that_learns_from_rewards_is_not_tuned(tmp_path: Path) -> None:
     assert taught is not None and taught.tunable and taught.validation is not None
     assert written is not None and not written.tunable and written.validation is None
     assert len(written.data.examples) == len(taught.data.examples) + len(taught.validation.examples)
-    assert any("`--tune-lr` leaves out rl (" in note for note in fairness(prepared, prepared.rows))
+    assert any("`--tune-lr` does not tune rl (" in note for note in fairness(prepared, prepared.rows))
 
 
 def test_every_fold_of_a_variant_holds_out_rows_of_its_own() -> None:
@@ -354,10 +354,10 @@ def test_every_training_of_a_variant_keeps_samples_of_its_own(tmp_path: Path, se
 
 
 def test_a_dry_run_says_which_part_a_training_leaves_out() -> None:
-    said = plan(configure(["lora"], tasks=["mini_gsm8k"], folds=2, limit=2, train={"samples": 31}))
+    said = dry_run.plan(configure(["lora"], tasks=["mini_gsm8k"], folds=2, limit=2, train={"samples": 31}))
     trainings = [line for line in said.splitlines() if line.startswith("train")]
-    assert ["without part 1 of 2" in line for line in trainings] == [True, False]
-    assert "without part 2 of 2" in trainings[1]
+    assert ["without fold 1 of 2" in line for line in trainings] == [True, False]
+    assert "without fold 2 of 2" in trainings[1]
 
 
 @pytest.mark.parametrize(("several", "validation"), [("folds", None), ("seeds", "0.25")])

@@ -11,12 +11,12 @@ from typing import Literal
 from cases import Case
 from peer import Asked, Side
 
-from harness.comparison.scores import observations, sample_row
+from harness.comparison.samples import observations, sample_row
 from harness.config.parse import configure
 from harness.jobs import Base, Event, Item, Packed, Raw, Recipe, ScoreJob, ScoreVariant, TaskRequests
 from harness.prepare.prepare import prepare
 from harness.prepare.tasks import ScoredTask
-from harness.stats.paired import interval
+from harness.stats.intervals import interval
 from harness.worker.child import score
 
 Engine = Literal["auto", "plain"]

@@ -18,13 +18,13 @@ COMPARE = """
 import sys, time
 from pathlib import Path
 began = time.perf_counter()
-from harness.comparison.receive import Sink
-from harness.comparison.run import Comparison
+from harness.comparison.receive import Receiver
+from harness.comparison.run import RunInProgress
 from harness.config.parse import configure
 from harness.report.progress import Progress
 
 model, task, folder, fresh = sys.argv[1:]
-take = Sink.take
+take = Receiver.take
 
 def first(self, event):
     take(self, event)
@@ -33,11 +33,11 @@ def first(self, event):
         raise KeyboardInterrupt
 
 if not fresh:
-    Sink.take = first
+    Receiver.take = first
 train = {"steps": 2}
 config = configure(["base", "lora"], model=model, tasks=[task], limit=8, device="cpu", output_dir=Path(folder), train=train)
 try:
-    with Comparison.open(config, Progress(), fresh=True, command="") as comparison:
+    with RunInProgress.open(config, Progress(), fresh=True, command="") as comparison:
         comparison.train_all()
         comparison.score_all()
         comparison.conclude()

@@ -27,9 +27,10 @@ from harness.finetune.training.trainer import run_training
 from harness.jobs import Base, Method, Recipe, TaskRequests, TrainJob
 from harness.models.load import Resident, context_length, load_base, method_function
 from harness.prepare.prepare import prepare
-from harness.registry.find import Entry, list_entries
+from harness.registry.find import list_entries
+from harness.registry.scan import Entry
 from harness.report import numbers
-from harness.report.summary import scale_of, score_of
+from harness.report.scores import scale_of
 from harness.results import Run, Variant
 from harness.settings import TrainingSettings
 from harness.tiny import MODEL
@@ -146,7 +147,7 @@ def scores(run: Run, variant: Variant) -> list[str]:
     """Headlines with their intervals."""
     cells = []
     for task in run.tasks:
-        score = score_of(variant, task.name, task.headline)
+        score = variant.headline(task)
         scale = scale_of(run, task.name, task.headline)
         cells.append("-" if score is None else f"{scale.value(score.value)} ({scale.interval(score.low, score.high)})")
     return cells

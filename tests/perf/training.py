@@ -117,7 +117,7 @@ _HEAD = (
     "losses apart",
     "commit",
 )
-_EXPLAINED = f"""All sides end in `Trainer.train`, and that call is measured: processor seconds of one thread, and the highest resident
+_EXPLAINED = f"""The call that makes the steps is measured, `Loop.run` or `Trainer.train`: processor seconds of one thread, and the highest resident
 memory over that of the loaded model, or over that of the process before it. Models are random Llamas (seed 0): s8k is 8 layers of 512, w128k 4 layers of 512 with
 131,072 words and one matrix for head and embeddings. The effective batch is {BATCH} rows, LoRA has rank 16 on all linear layers, float32.
 Uniform rows have 256 tokens, 192 of them learned; ragged ones have the lengths of alpaca's, up to 1,024. Peers put the {BATCH} rows through

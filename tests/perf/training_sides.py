@@ -1,8 +1,8 @@
 """One side of a row: trains as its spec says and writes what it took. `python training_sides.py SPEC.json RESULT.json`.
 
 `ours` is the job that `harness train` hands to its child; `trainer` is PEFT on transformers' Trainer as their guides have it;
-`trl` is SFTTrainer. Every side ends in `Trainer.train`, and that call is what is timed: wall clock, processor time, and the
-highest resident memory over what the process held when the call began, the weights touched.
+`trl` is SFTTrainer. The call that makes the steps is timed, `Loop.run` on our side and `Trainer.train` on theirs: wall clock,
+processor time, and the highest resident memory over what the process held when the call began, the weights touched.
 """
 
 import json
@@ -21,11 +21,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 LR, WARMUP_SHARE, SEED, RANK = 2e-4, 0.05, 0, 16
 
 
-def measured(train: Callable[..., Any], record: dict[str, Any]) -> Callable[..., Any]:
-    """`Trainer.train`, timed into `record`."""
-    started = _status("VmRSS")
+def measured(train: Callable[..., Any], record: dict[str, Any], started: int) -> Callable[..., Any]:
+    """The method that makes the steps, timed into `record`.
 
-    def timed(self: Trainer, *arguments: Any, **options: Any) -> Any:
+    Args:
+        train: Of an object that has the `model`.
+        record: Receives the figures.
+        started: Resident bytes of the process before it imported its side.
+    """
+
+    def timed(self: Any, *arguments: Any, **options: Any) -> Any:
         with torch.no_grad():  # every page of the weights is in memory from here on
             self.model(input_ids=torch.tensor([[3, 4, 5]]))
         Path("/proc/self/clear_refs").write_text("5")
@@ -198,7 +203,13 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
     record: dict[str, Any] = {}
-    Trainer.train = measured(Trainer.train, record)  # type: ignore[method-assign]
+    started = _status("VmRSS")
+    if spec["side"] == "ours":
+        from harness.finetune.training.loop import Loop
+
+        Loop.run = measured(Loop.run, record, started)  # type: ignore[method-assign]
+    else:
+        Trainer.train = measured(Trainer.train, record, started)  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
         record["losses"] = SIDES[spec["side"]](spec, rows, Path(folder))
     Path(sys.argv[2]).write_text(json.dumps(record), encoding="utf-8")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harness.comparison.run import Comparison
+from harness.comparison.run import RunInProgress
 from harness.config.parse import configure
 from harness.report.progress import Progress
 
@@ -25,7 +25,7 @@ def main(spec: dict[str, Any]) -> dict[str, Any]:
         dtype="float32",
     )
     scores = []
-    with Comparison.open(config, Progress(), fresh=True, command="") as comparison:
+    with RunInProgress.open(config, Progress(), fresh=True, command="") as comparison:
         comparison.score_all()
         run = comparison.conclude()
         session = comparison.session

@@ -14,8 +14,10 @@ from harness.prepare.checks import check
 from harness.prepare.prepare import prepare
 from harness.prepare.tasks import scored_task
 from harness.prompts.render import render
-from harness.registry.find import find, load_task
-from harness.stats.paired import Observations, win_rate
+from harness.registry.find import find
+from harness.registry.load import load_task
+from harness.stats.observations import Observations
+from harness.stats.paired import win_rate
 
 PAIRS = [{"prompt": f"Question {n}?", "chosen": f"yes {n}", "rejected": f"no {n}"} for n in range(4)]
 PIPELINE = (

@@ -185,7 +185,7 @@ def test_columns_do_not_go_with_a_task() -> None:
 @pytest.mark.parametrize(
     ("task", "said"),
     [
-        ("./x.py@broken", "names the column `country`, which row 0 does not have"),
+        ("./x.py@broken", "uses the column `country`, which row 0 does not have"),
         ("./x.py@nowhere", "no file `rwos.jsonl`"),
         ("./x.py@dangerous", "runs code that the model wrote"),
         ("./x.py@capitals:europe", "task `./x.py@capitals:europe` has no groups"),

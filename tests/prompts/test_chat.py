@@ -1,4 +1,4 @@
-"""A chat template rendered here equals what transformers makes of it."""
+"""Chat templates are rendered as transformers renders them."""
 
 import json
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_rendering_equals_that_of_transformers(template: str, system: bool) -> N
 
 
 @pytest.mark.parametrize(
-    ("template", "said"),
+    ("template", "expected"),
     [
         (NO_SYSTEM, "System role not supported"),
         ("{{ messages[9].content.upper() }}", "no element 9"),
@@ -63,14 +63,14 @@ def test_rendering_equals_that_of_transformers(template: str, system: bool) -> N
         ("{{ messages.__class__.__mro__ }}", "unsafe"),
     ],
 )
-def test_a_template_that_fails_is_a_user_error_with_the_roles(template: str, said: str) -> None:
-    with pytest.raises(UserError, match=f"{said}") as error:
+def test_a_template_that_raises_is_a_user_error_with_the_roles(template: str, expected: str) -> None:
+    with pytest.raises(UserError, match=f"{expected}") as error:
         ChatTemplate(template, {}).render([{"role": "system", "content": "x"}, *TURNS])
     assert "(system, user, assistant, user)" in error.value.message
 
 
 @pytest.mark.parametrize(
-    ("template", "content", "said"),
+    ("template", "content", "expected"),
     [
         (
             "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}",
@@ -84,9 +84,9 @@ def test_a_template_that_fails_is_a_user_error_with_the_roles(template: str, sai
         ),
     ],
 )
-def test_a_turn_of_the_assistants_is_left_open(template: str, content: str, said: str) -> None:
+def test_an_assistant_turn_at_the_end_is_left_open(template: str, content: str, expected: str) -> None:
     messages = [{"role": "user", "content": "is?"}, {"role": "assistant", "content": content}]
-    assert ChatTemplate(template, {}).render(messages) == said
+    assert ChatTemplate(template, {}).render(messages) == expected
 
 
 def test_plain_messages_read_as_a_dialogue() -> None:

@@ -1,4 +1,4 @@
-"""Training files of every customary format become the same examples."""
+"""Training rows of all common formats are converted to the same examples."""
 
 from typing import Any
 
@@ -64,14 +64,14 @@ def test_only_the_last_assistant_turn_is_learned() -> None:
     assert one({"messages": turns}, template=CHAT) == ("<system>S<user>U<assistant>A<user>U2<assistant>", "A2")
 
 
-def test_every_assistant_turn_is_an_example_of_its_own_where_that_is_asked() -> None:
+def test_with_every_turn_each_assistant_turn_is_an_example() -> None:
     turns = [*TURNS, {"role": "user", "content": "U2"}, {"role": "assistant", "content": "A2"}]
     first, second = examples_from_rows("x", [{"messages": turns}], template=CHAT, every_turn=True)
     assert (first.prompt, first.completion) == ("<system>S<user>U<assistant>", "A")
     assert (second.prompt, second.completion) == ("<system>S<user>U<assistant>A<user>U2<assistant>", "A2")
 
 
-def test_a_system_prompt_is_the_rows_own_before_the_variants() -> None:
+def test_the_system_prompt_of_a_row_has_priority_over_the_variants() -> None:
     row = {"messages": TURNS[1:], "system": "own"}
     assert one(row, template=CHAT, system="S") == ("<system>own<user>U<assistant>", "A")
     assert one({"messages": TURNS[1:]}, template=CHAT, system="S") == ("<system>S<user>U<assistant>", "A")
@@ -117,7 +117,7 @@ def test_preferences_as_texts(row: dict[str, Any], example: Example) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "expected"),
     [
         ({"prompt": "Q", "completion": "A"}, "row 0 has the columns prompt, completion; `stage=dpo` learns from"),
         ({"prompt": "Q", "chosen": "A"}, "`stage=dpo` learns from `chosen` and `rejected`"),
@@ -129,12 +129,12 @@ def test_preferences_as_texts(row: dict[str, Any], example: Example) -> None:
         ({"text": "x"}, "row 0 has the columns text"),
     ],
 )
-def test_rows_without_a_better_and_a_worse_answer_are_refused(row: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_rows_without_a_better_and_a_worse_answer_are_refused(row: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
         examples_from_rows("x", [row], stage="dpo")
 
 
-def test_prompts_alone_will_do_where_the_model_writes_the_answers() -> None:
+def test_prompts_are_enough_for_stages_that_generate_answers() -> None:
     for row, example in (
         ({"prompt": "Q"}, Example("Q", "")),
         ({"prompt": "Q", "completion": "A"}, Example("Q", " A")),
@@ -173,15 +173,15 @@ def test_columns_of_one_format_are_mapped_together() -> None:
     assert pair == Example("Q", " a", rejected=" b")
 
 
-def test_of_a_pair_only_one_column_need_be_mapped() -> None:
+def test_only_one_column_of_a_pair_needs_a_mapping() -> None:
     assert one({"question": "1+1", "completion": "2"}, columns={"prompt": "question"}) == ("1+1", " 2")
 
 
-def test_a_missing_column_lists_those_there_are() -> None:
+def test_a_missing_column_lists_the_existing_ones() -> None:
     rows = [{"question": "1+1", "answer": "2"}]
     with pytest.raises(UserError, match="has no column `reply`") as error:
         examples_from_rows("data.jsonl", rows, columns={"prompt": "question", "completion": "reply"})
-    assert error.value.hint == "it has: question, answer"
+    assert error.value.hint == "its columns: question, answer"
     with pytest.raises(UserError, match="row 1, has no column `answer`"):
         examples_from_rows(
             "data.jsonl", [*rows, {"question": "2"}], columns={"prompt": "question", "completion": "answer"}
@@ -193,32 +193,36 @@ def test_a_missing_column_lists_those_there_are() -> None:
     [
         ("question answer", "sft", "`--train-columns prompt=question,completion=answer`"),
         ("id question answer level", "sft", "`--train-columns prompt=question,completion=answer`"),
-        ("id problem level", "sft", "`--train-columns prompt=problem,completion=COLUMN` (of: id, problem, level)"),
-        ("a b", "sft", "`--train-columns prompt=COLUMN,completion=COLUMN` (of: a, b)"),
-        ("", "sft", "`--train-columns prompt=COLUMN,completion=COLUMN` (of: none)"),
+        ("id problem level", "sft", "`--train-columns prompt=problem,completion=COLUMN` (columns: id, problem, level)"),
+        ("a b", "sft", "`--train-columns prompt=COLUMN,completion=COLUMN` (columns: a, b)"),
+        ("", "sft", "`--train-columns prompt=COLUMN,completion=COLUMN` (columns: none)"),
         ("prompt answer", "sft", "`--train-columns completion=answer`"),
         ("instruction input answer", "sft", "`--train-columns output=answer`"),
         ("id query answer", "grpo", "`--train-columns prompt=query`"),
-        ("prompt completion", "dpo", "`--train-columns chosen=COLUMN,rejected=COLUMN` (of: prompt, completion)"),
-        ("prompt chosen worse", "dpo", "`--train-columns rejected=COLUMN` (of: prompt, chosen, worse)"),
+        ("prompt completion", "dpo", "`--train-columns chosen=COLUMN,rejected=COLUMN` (columns: prompt, completion)"),
+        ("prompt chosen worse", "dpo", "`--train-columns rejected=COLUMN` (columns: prompt, chosen, worse)"),
     ],
 )
-def test_columns_that_are_no_known_format_get_the_flag_to_type(columns: str, stage: Any, mapping: str) -> None:
+def test_columns_of_no_known_format_get_the_flag_to_type(columns: str, stage: Any, mapping: str) -> None:
     row = dict.fromkeys(columns.split(), "x")
     with pytest.raises(UserError, match=f"row 0 has the columns {', '.join(row) or 'none'}; ") as error:
         one(row, stage=stage)
-    needs = "it needs a better and a worse answer to one prompt; under other names" if stage == "dpo" else "map them"
+    needs = (
+        "this stage needs a better and a worse answer to each prompt; if they have other names"
+        if stage == "dpo"
+        else "map the columns"
+    )
     assert error.value.hint == f"{needs}: {mapping}"
 
 
-def test_a_row_that_is_unlike_the_first_is_not_mapped_to_itself() -> None:
+def test_a_row_that_differs_from_the_first_gets_no_mapping() -> None:
     with pytest.raises(UserError, match="row 1 has the columns a, b") as error:
         examples_from_rows("x", [{"prompt": "Q", "completion": "A"}, {"a": "Q", "b": "A"}])
-    assert error.value.hint == "mend the row, or leave it out"
+    assert error.value.hint == "fix the row, or leave it out"
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "expected"),
     [
         ({"prompt": "1+1", "completion": 2}, "row 0 has int in `completion`"),
         ({"prompt": None, "completion": "2"}, "row 0 has NoneType in `prompt`"),
@@ -228,7 +232,7 @@ def test_a_row_that_is_unlike_the_first_is_not_mapped_to_itself() -> None:
         ({"messages": "hi"}, "row 0 has str, not a list of turns, in `messages`"),
         ({"messages": []}, "row 0 has an empty list in `messages`"),
         ({"conversations": []}, "row 0 has an empty list in `conversations`"),
-        ({"messages": [*TURNS[:2], {"from": "zzz", "value": "A"}]}, "row 0 has a turn of the unknown role `zzz`"),
+        ({"messages": [*TURNS[:2], {"from": "zzz", "value": "A"}]}, "row 0 has a turn with the unknown role `zzz`"),
         ({"messages": [{"role": "user", "content": []}, TURNS[2]]}, "row 0 has list in `user turn`"),
         ({"prompt": TURNS, "completion": None}, r"row 0 has no `content` in turn 3 \(assistant\)"),
         ({"messages": TURNS[:2]}, "row 0 has no assistant turn"),
@@ -238,8 +242,8 @@ def test_a_row_that_is_unlike_the_first_is_not_mapped_to_itself() -> None:
         ({"prompt": ["hi"], "completion": "yo"}, "row 0 has a str as a turn"),
     ],
 )
-def test_what_is_not_text_is_named_with_row_and_column(row: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_values_that_are_not_text_are_named_with_row_and_column(row: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
         one(row)
 
 
@@ -247,32 +251,32 @@ CALL = {"tool_calls": [{"function": {"name": "add", "arguments": "{}"}}]}
 
 
 @pytest.mark.parametrize(
-    ("turn", "said", "hint"),
+    ("turn", "expected", "hint"),
     [
-        ({"role": "assistant", "content": None, **CALL}, "a tool call, which is not read, in turn 2", "write the call"),
-        ({"role": "assistant", "content": "", **CALL}, "a tool call, which is not read, in turn 2", "write the call"),
-        ({"role": "assistant", **CALL}, "a tool call, which is not read, in turn 2", "write the call into `content`"),
+        ({"role": "assistant", "content": None, **CALL}, "an unsupported tool call in turn 2", "write the call"),
+        ({"role": "assistant", "content": "", **CALL}, "an unsupported tool call in turn 2", "write the call"),
+        ({"role": "assistant", **CALL}, "an unsupported tool call in turn 2", "write the call into `content`"),
         ({"role": "assistant", "content": None}, "no `content` in turn 2", "give the turn a text"),
         ({"role": "assistant"}, "no `content` in turn 2", "give the turn a text"),
         ({"from": "gpt", "value": None}, "no `content` in turn 2", "give the turn a text"),
     ],
 )
-def test_a_turn_without_text_is_refused(turn: dict[str, Any], said: str, hint: str) -> None:
+def test_a_turn_without_text_is_refused(turn: dict[str, Any], expected: str, hint: str) -> None:
     good = {"messages": TURNS}
     for turns in ([*TURNS[:2], turn], [*TURNS[:2], turn, *TURNS[1:]]):
-        with pytest.raises(UserError, match=rf"`x`: row 1 has {said} \(assistant\)") as error:
+        with pytest.raises(UserError, match=rf"`x`: row 1 has {expected} \(assistant\)") as error:
             examples_from_rows("x", [good, {"messages": turns}], template=CHAT)
         assert str(error.value.hint).startswith(hint)
 
 
-def test_empty_turns_are_turns() -> None:
+def test_empty_turns_are_kept() -> None:
     turns = [{"role": "system", "content": ""}, {"role": "user", "content": "", "tool_calls": None}, TURNS[2]]
     assert one({"messages": turns}, template=CHAT) == ("<system><user><assistant>", "A")
-    # the answer of a row is its own, even if it is empty, not an earlier turn
+    # an empty `completion` is the answer, not the assistant turn before it
     assert one({"prompt": [*TURNS, TURNS[1]], "completion": ""}, template=CHAT)[1] == ""
 
 
-def test_empty_texts_are_left_out_unless_nothing_is_left() -> None:
+def test_empty_texts_are_left_out_and_nothing_else_is_an_error() -> None:
     assert examples_from_rows("x", [{"text": ""}, {"text": "a"}]) == [Example("", "a")]
     with pytest.raises(UserError, match="has no text in any of its 2 rows"):
         examples_from_rows("x", [{"text": ""}, {"text": ""}])

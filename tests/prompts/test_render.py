@@ -1,4 +1,4 @@
-"""Rows become prompts: exactly these texts, and one clear error where they cannot."""
+"""Rows are rendered as exactly these prompts, and rows that cannot be rendered are one clear error."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -62,14 +62,14 @@ def test_a_sample_is_never_its_own_solved_example() -> None:
 
 
 def test_too_few_shots_say_how_many_there_are() -> None:
-    with pytest.raises(UserError, match="has 2 solved examples in group `words`, 3 shots were asked") as error:
+    with pytest.raises(UserError, match="has 2 solved examples in group `words`, but 3 shots were requested") as error:
         contexts(a_task(shots_from=SHOTS, group="s"), Prompting(shots=3))
-    assert error.value.hint == "ask for at most 2"
-    with pytest.raises(UserError, match="has no solved examples to show"):
+    assert error.value.hint == "request at most 2 shots"
+    with pytest.raises(UserError, match="has no solved examples"):
         contexts(a_task(), Prompting(shots=1))
 
 
-def test_texts_have_no_shots_however_many_are_asked() -> None:
+def test_texts_never_have_shots() -> None:
     task = a_task([{"text": "Once."}], lambda row: Text(row["text"]))
     (item,) = render("t", task, Prompting(shots=5, system="Be brief."))
     assert (item.request.mode, item.request.contexts, item.request.continuations) == ("text", ("",), ("Once.",))
@@ -84,7 +84,7 @@ def test_a_system_prompt_comes_first() -> None:
     assert contexts(a_task(description="D. "), Prompting(system="S."))[0] == "S.\n\nD. 1+1 ="
 
 
-def test_under_a_chat_template_shots_become_turns_and_the_delimiter_goes() -> None:
+def test_with_a_chat_template_shots_become_turns_without_delimiter() -> None:
     task = a_task(
         SHOTS[:1],
         lambda row: Choose(row["q"], ["6", "7"], 0),
@@ -97,7 +97,7 @@ def test_under_a_chat_template_shots_become_turns_and_the_delimiter_goes() -> No
     assert item.request.continuations == ("6", "7")
 
 
-def test_without_a_template_choices_carry_the_delimiter() -> None:
+def test_without_a_template_choices_begin_with_the_delimiter() -> None:
     (item,) = render("t", a_task(SHOTS[:1], lambda row: Choose(row["q"], ["6", "7"], 0), delimiter=" = "))
     assert item.request.continuations == (" = 6", " = 7")
 
@@ -126,7 +126,7 @@ def test_a_prompt_of_messages_is_kept_under_a_template_and_flattened_without() -
     assert contexts(task, CHAT) == ["<user>hi<assistant>yo<user>?<assistant>"]
 
 
-def test_an_answer_that_is_begun_is_left_open() -> None:
+def test_a_begun_answer_is_left_open() -> None:
     def begun(row: Mapping[str, Any]) -> Generate:
         asked = {"role": "user", "content": f"{row['q']}?"}
         return Generate([asked, {"role": "assistant", "content": "It is"}], row["a"])
@@ -158,12 +158,12 @@ def test_a_limit_is_spread_over_groups_and_keeps_the_first_rows() -> None:
     assert contexts(a_task(rows), limit=3) == ["0 =", "1 =", "2 ="]
 
 
-def test_ids_are_places_in_the_data_whatever_the_limit() -> None:
+def test_ids_are_indices_in_the_data_for_any_limit() -> None:
     items = render("t", a_task(group="s"), limit=2)
     assert [(item.request.id, item.group) for item in items] == [("0", "sums"), ("2", "words")]
 
 
-def test_only_the_groups_asked_for() -> None:
+def test_only_requested_groups_are_rendered() -> None:
     assert contexts(a_task(group="s"), groups=("words",)) == ["red =", "blue ="]
     with pytest.raises(UserError, match="no group `wrods`") as error:
         contexts(a_task(group="s"), groups=("wrods",))
@@ -178,7 +178,7 @@ def test_groups_and_clusters_are_texts() -> None:
     assert (item.group, item.cluster) == ("7", "None")
 
 
-def test_a_missing_column_is_named_with_those_there_are() -> None:
+def test_a_missing_column_is_named_with_the_existing_ones() -> None:
     for task in (
         a_task(sample=lambda row: Generate(row["qq"], row["a"])),
         a_task(description=lambda row: row["qq"]),
@@ -189,13 +189,13 @@ def test_a_missing_column_is_named_with_those_there_are() -> None:
         assert error.value.hint == "did you mean `q`? (columns: q, a, s)"
 
 
-def test_another_dicts_missing_key_is_not_taken_for_a_column() -> None:
+def test_a_missing_key_of_another_dict_is_not_reported_as_a_column() -> None:
     with pytest.raises(UserError, match=r"test_render\.py:\d+ in <lambda>") as error:
         render("capitals", a_task(sample=lambda row: Choose(row["q"], ["a", "b"], {"A": 0}[row["a"]])))
     assert "KeyError: '2'" in error.value.message and error.value.hint == "task `capitals` failed on row 0"
 
 
-def test_a_failing_author_sees_their_own_line() -> None:
+def test_an_exception_in_a_task_shows_the_line_of_the_task() -> None:
     with pytest.raises(UserError) as error:
         render("t", a_task(sample=lambda row: Generate(row["q"] + 1, row["a"])))
     assert 'Generate(row["q"] + 1, row["a"])' in error.value.message
@@ -204,7 +204,7 @@ def test_a_failing_author_sees_their_own_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "sample", "said"),
+    ("data", "sample", "expected"),
     [
         ([], generate, "has no rows"),
         (["1+1"], generate, "row 0 is a str, not a mapping"),
@@ -214,12 +214,12 @@ def test_a_failing_author_sees_their_own_line() -> None:
         (ROWS, lambda row: Generate("q", "a", id="same"), "two samples with the id `same`"),
     ],
 )
-def test_bad_rows_and_samples_are_named(data: Any, sample: Any, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_bad_rows_and_samples_are_named(data: Any, sample: Any, expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
         render("t", a_task(data, sample))
 
 
-def test_a_description_must_give_text() -> None:
+def test_a_description_must_return_text() -> None:
     with pytest.raises(UserError, match="`description` returned a NoneType"):
         render("t", a_task(description=lambda row: None))
 
@@ -236,7 +236,7 @@ def test_a_single_row_with_empty_strings_is_rendered() -> None:
     assert render_examples("t", task)[0].completion == " "
 
 
-def test_the_digest_of_a_request_is_what_is_asked_and_not_its_id() -> None:
+def test_the_digest_of_a_request_does_not_depend_on_its_id() -> None:
     def sha256(**fields: Any) -> str:
         fields = {"prompt": "p", "target": "t", **fields}
         return render("t", a_task([{}], lambda row: Generate(**fields)))[0].request.sha256
@@ -257,19 +257,19 @@ def test_without_a_stop_the_end_of_sequence_is_learned() -> None:
     assert (example.completion, example.append_eos) == (" 6", True)
 
 
-def test_under_a_template_the_answer_follows_the_prompt_at_once() -> None:
+def test_with_a_template_the_answer_follows_the_prompt_directly() -> None:
     (example,) = render_examples("t", a_task(train=SHOTS[:1]), CHAT)
     assert (example.prompt, example.completion) == ("<user>3+3 =<assistant>", "6\n")
 
 
-def test_a_choice_trains_on_the_right_one_and_its_own_context() -> None:
+def test_a_choice_trains_on_the_right_choice_and_its_context() -> None:
     task = a_task(train=[{}], sample=lambda row: Choose("Grass is", ["red", "green"], (1, 0)))
     assert render_examples("t", task)[0].completion == " green"
     task = a_task(train=[{}], sample=lambda row: Choose(["He is", "She is"], ["a king", "a queen"], 1))
     assert (render_examples("t", task)[0].prompt, render_examples("t", task)[0].completion) == ("She is", " a queen")
 
 
-def test_a_text_is_learned_whole() -> None:
+def test_all_of_a_text_is_learned() -> None:
     (example,) = render_examples("t", a_task(train=[{"t": "Once."}], sample=lambda row: Text(row["t"])))
     assert (example.prompt, example.completion, example.append_eos) == ("", "Once.", True)
 

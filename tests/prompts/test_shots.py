@@ -1,4 +1,4 @@
-"""Which solved examples a sample gets."""
+"""The choice of solved examples for each sample."""
 
 import random
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ def a_task(data: list[dict[str, Any]], pool: Any = POOL, **fields: Any) -> Task:
 ASKED = [{"q": f"asked {n}", "s": "ab"[n % 2]} for n in range(6)]
 
 
-def test_lm_eval_order_is_that_of_gsm8k_under_lm_eval() -> None:
+def test_the_lm_eval_order_equals_lm_evals_for_gsm8k() -> None:
     expected = [
         [6374, 3610, 957, 61, 742],  # as lm-evaluation-harness 0.4 shows them before the first three test rows
         [7462, 6610, 4769, 286, 5501],
@@ -40,7 +40,7 @@ def test_lm_eval_order_is_that_of_gsm8k_under_lm_eval() -> None:
 
 
 @pytest.mark.parametrize("order", ["first", "seeded", "lm-eval", "lm-eval-spare"])
-def test_the_rows_that_are_asked_for_do_not_change_the_examples_of_any(order: Any) -> None:
+def test_the_requested_rows_do_not_change_the_examples_of_a_row(order: Any) -> None:
     task = a_task(ASKED, shots_order=order, group="s")
     everything = shown(task, 3)
     assert shown(task, 3, limit=2) == everything[:2]
@@ -48,14 +48,14 @@ def test_the_rows_that_are_asked_for_do_not_change_the_examples_of_any(order: An
     assert all(int(q[1:]) % 2 == n % 2 for n, asked in enumerate(everything) for q in asked), "examples of its group"
 
 
-def test_a_group_is_drawn_for_as_a_task_of_its_own() -> None:
+def test_each_group_has_its_own_generator() -> None:
     task = a_task(ASKED, shots_order="lm-eval", group="s")
     generator = random.Random(1234)
     places = [generator.sample(range(1, 7473, 2), 3) for _ in range(3)]
     assert shown(task, 3)[1::2] == [[f"q{n}" for n in drawn] for drawn in places]
 
 
-def test_one_to_spare_drops_the_row_itself_and_keeps_the_first_n() -> None:
+def test_lm_eval_spare_drops_the_row_itself_and_keeps_the_first_n() -> None:
     rows = ASKED[:4]
     task = a_task(rows, rows, shots_order="lm-eval-spare")
     generator = random.Random(1234)
@@ -66,14 +66,14 @@ def test_one_to_spare_drops_the_row_itself_and_keeps_the_first_n() -> None:
     assert shown(task, 2) == expected
 
 
-def test_one_to_spare_draws_again_where_copies_of_the_row_left_too_few() -> None:
+def test_lm_eval_spare_draws_again_if_copies_of_the_row_leave_too_few() -> None:
     twice = [ASKED[0], ASKED[0], ASKED[1], ASKED[2]]
     found = shown(a_task(twice, twice, shots_order="lm-eval-spare"), 2)
     assert all(len(examples) == 2 for examples in found)
     assert all("asked 0" not in examples for examples in found[:2])
 
 
-def test_seeded_examples_belong_to_the_sample_and_not_to_its_place() -> None:
+def test_seeded_examples_depend_on_the_sample_and_not_on_its_index() -> None:
     found = shown(a_task(ASKED, shots_order="seeded"), 4)
     backwards = shown(a_task(ASKED[::-1], shots_order="seeded"), 4)
     assert found == backwards[::-1]
@@ -86,19 +86,19 @@ def test_no_sample_is_its_own_example(order: Any) -> None:
     assert all(f"asked {n}" not in examples and len(examples) == 5 for n, examples in enumerate(found))
 
 
-def test_a_question_that_is_also_in_another_split_keeps_its_example_there() -> None:
+def test_a_question_that_is_also_in_another_split_may_be_its_example() -> None:
     assert shown(a_task(ASKED[:1], ASKED[:2]), 2) == [["asked 0", "asked 1"]], "as lm-evaluation-harness has it"
 
 
 @pytest.mark.parametrize("order", ["first", "seeded", "lm-eval", "lm-eval-spare"])
 def test_too_few_examples_say_how_many_there_are(order: Any) -> None:
     most = 2 if order == "lm-eval-spare" else 3
-    with pytest.raises(UserError, match=f"{most} solved examples, 4 shots") as raised:
+    with pytest.raises(UserError, match=f"{most} solved examples, but 4 shots") as raised:
         shown(a_task(ASKED, POOL[:3], shots_order=order), 4)
-    assert raised.value.hint == f"ask for at most {most}"
+    assert raised.value.hint == f"request at most {most} shots"
 
 
 def test_an_unknown_order_is_refused() -> None:
-    with pytest.raises(UserError, match="unknown order of shots `lmeval`") as raised:
+    with pytest.raises(UserError, match="unknown `shots_order`: `lmeval`") as raised:
         a_task(ASKED, shots_order="lmeval")
     assert "lm-eval" in str(raised.value.hint)

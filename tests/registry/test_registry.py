@@ -1,4 +1,4 @@
-"""The registry finds tasks and methods by path, name and entry point, without importing them."""
+"""The registry finds tasks and methods by path, name and entry point without importing them, and loads them."""
 
 import sys
 from pathlib import Path
@@ -7,6 +7,8 @@ import pytest
 
 from harness import UserError
 from harness.registry import find
+from harness.registry.load import load_task
+from harness.registry.task_spec import parse_task
 
 TASKS = '''
 import a_library_that_is_not_there
@@ -72,13 +74,13 @@ def test_a_file_is_read_without_being_imported(folder: Path) -> None:
 
 def test_a_file_with_several_tasks_needs_a_name(folder: Path) -> None:
     assert find.find("task", "./tasks_here.py@2nd").attribute == "second"
-    with pytest.raises(UserError, match=r"holds 2 tasks: `first` \(line 8\), `2nd`") as error:
+    with pytest.raises(UserError, match=r"has 2 tasks: `first` \(line 8\), `2nd`") as error:
         find.find("task", "./tasks_here.py")
-    assert error.value.hint == "write `./tasks_here.py@first`"
+    assert error.value.hint == "name one of them, for example `./tasks_here.py@first`"
 
 
-def test_a_wrong_name_in_a_file_gets_the_near_one(folder: Path) -> None:
-    with pytest.raises(UserError, match="holds no task `frist`") as error:
+def test_a_wrong_name_in_a_file_suggests_a_similar_one(folder: Path) -> None:
+    with pytest.raises(UserError, match="has no task `frist`") as error:
         find.find("task", "./tasks_here.py@frist")
     assert error.value.hint == "did you mean `first`?"
 
@@ -99,19 +101,19 @@ def test_built_in_tasks_and_methods_are_listed_by_name() -> None:
     assert {"acc", "exact_match", "bleu"} <= {entry.name for entry in find.list_entries("metric")}
 
 
-def test_an_unknown_name_gets_the_near_one() -> None:
+def test_an_unknown_name_suggests_a_similar_one() -> None:
     with pytest.raises(UserError, match="unknown task `mini_gsm9k`") as error:
         find.find("task", "mini_gsm9k")
     assert error.value.hint is not None and "`mini_gsm8k`" in error.value.hint
 
 
-def test_a_missing_file_gets_its_neighbour(folder: Path) -> None:
+def test_a_missing_file_suggests_a_similar_name(folder: Path) -> None:
     with pytest.raises(UserError, match=r"no file `goood\.py`") as error:
         find.find("task", "./goood.py")
     assert error.value.hint == "did you mean `good.py`?"
 
 
-def test_a_folder_is_searched_and_a_duplicate_prints_both_places(folder: Path) -> None:
+def test_a_folder_is_searched_and_a_duplicate_shows_both_lines(folder: Path) -> None:
     shelf = folder / "shelf"
     shelf.mkdir()
     (shelf / "a.py").write_text(GOOD)
@@ -127,7 +129,7 @@ def test_a_reserved_hyperparameter_is_refused_without_an_import(folder: Path) ->
         find.find("method", "./bad.py")
 
 
-def test_a_default_that_is_no_literal_is_refused_with_its_line(folder: Path) -> None:
+def test_a_default_that_is_not_a_literal_is_refused_with_its_line(folder: Path) -> None:
     Path("bad.py").write_text("import math\nfrom harness import method\n\n@method\ndef bad(model, *, a=math.pi): ...\n")
     with pytest.raises(UserError, match=r"bad\.py:5: default of `a` is `math\.pi`, which is not a literal"):
         find.find("method", "./bad.py")
@@ -140,46 +142,46 @@ def test_a_syntax_error_shows_the_line(folder: Path) -> None:
 
 
 def test_a_task_is_loaded_with_its_parameters(folder: Path) -> None:
-    task = find.load_task(find.find("task", "./good.py"), {"suffix": "!"})
+    task = load_task(find.find("task", "./good.py"), {"suffix": "!"})
     assert task.sample({"country": "France", "city": "Paris"}).prompt == "France!"
     with pytest.raises(UserError, match="has no parameter `sufix`"):
-        find.load_task(find.find("task", "./good.py"), {"sufix": "!"})
+        load_task(find.find("task", "./good.py"), {"sufix": "!"})
 
 
 def test_a_user_file_cannot_hide_an_installed_package(folder: Path) -> None:
     Path("rich.py").write_text("raise RuntimeError('the user has a rich.py')")
     Path("neighbour.py").write_text("CITY = 'Paris'")
     Path("uses.py").write_text("import rich.console\nfrom neighbour import CITY\n" + GOOD)
-    assert find.load_task(find.find("task", "./uses.py"), {}).data[0]["city"] == "Paris"
+    assert load_task(find.find("task", "./uses.py"), {}).data[0]["city"] == "Paris"
 
 
-def test_a_failing_import_shows_only_the_users_frames(folder: Path) -> None:
+def test_an_exception_at_import_shows_only_the_users_frames(folder: Path) -> None:
     Path("bad.py").write_text(
         "import json\nfrom harness import Task, task\njson.loads('{')\n\n@task\ndef bad() -> Task: ...\n"
     )
     with pytest.raises(UserError) as error:
-        find.load_task(find.find("task", "./bad.py"), {})
+        load_task(find.find("task", "./bad.py"), {})
     lines = error.value.message.splitlines()
     assert lines[0] == "could not load `bad.py`"
     assert lines[2:4] == ["  bad.py:3 in <module>", "    json.loads('{')"]
     assert "JSONDecodeError" in lines[4] and len(lines) == 5
-    assert error.value.hint == "run `python bad.py` for the full traceback"
+    assert error.value.hint == "for the full traceback, run `python bad.py`"
 
 
-def test_a_task_that_fails_when_called_shows_its_line(folder: Path) -> None:
+def test_a_task_that_raises_when_called_shows_its_line(folder: Path) -> None:
     Path("bad.py").write_text(
         "from harness import Task, task\n\n@task\ndef bad() -> Task:\n    return Task(exact_mach)\n"
     )
     with pytest.raises(
         UserError, match=r"bad\.py:5 in bad\n    return Task\(exact_mach\)\n  NameError: name 'exact_mach'"
     ):
-        find.load_task(find.find("task", "./bad.py"), {})
+        load_task(find.find("task", "./bad.py"), {})
 
 
 def test_a_task_that_returns_something_else_is_refused(folder: Path) -> None:
     Path("bad.py").write_text("from harness import Task, task\n\n@task\ndef bad() -> Task:\n    return {}\n")
     with pytest.raises(UserError, match="task `bad` returned a dict, not a Task"):
-        find.load_task(find.find("task", "./bad.py"), {})
+        load_task(find.find("task", "./bad.py"), {})
 
 
 def test_a_plugin_is_found_by_name_and_by_distribution(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +198,7 @@ def test_a_plugin_is_found_by_name_and_by_distribution(folder: Path, monkeypatch
     assert "capital_pack" not in sys.modules
 
 
-def test_a_broken_plugin_hides_no_other_and_is_told_when_asked_for(
+def test_a_broken_plugin_hides_no_other_and_is_reported_when_requested(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = folder / "site"
@@ -208,7 +210,7 @@ def test_a_broken_plugin_hides_no_other_and_is_told_when_asked_for(
         find.find("task", "lost")
 
 
-def test_two_plugins_of_one_name_must_be_told_apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_plugins_of_one_name_need_their_distribution(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = folder / "site"
     package.mkdir()
     (package / "geo_module.py").write_text(GOOD)
@@ -223,18 +225,18 @@ def test_two_plugins_of_one_name_must_be_told_apart(folder: Path, monkeypatch: p
 
 
 def test_task_specs_have_groups_and_typed_parameters(folder: Path) -> None:
-    spec = find.parse_task("mmlu:anatomy+virology")
+    spec = parse_task("mmlu:anatomy+virology")
     assert (spec.source, spec.groups) == ("mmlu", ("anatomy", "virology"))
-    spec = find.parse_task("./tasks_here.py@first", {"count": "7", "name": "7", "other": "x"})
+    spec = parse_task("./tasks_here.py@first", {"count": "7", "name": "7", "other": "x"})
     assert spec.parameters == {"count": 7, "name": "7"}
     with pytest.raises(UserError, match="parameter `count`: expected a whole number, got `many`"):
-        find.parse_task("./tasks_here.py@first", {"count": "many"})
+        parse_task("./tasks_here.py@first", {"count": "many"})
 
 
 @pytest.mark.parametrize("text", ["", ":anatomy", "mmlu:", "mmlu:a++b"])
 def test_malformed_task_specs_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="malformed task"):
-        find.parse_task(text)
+        parse_task(text)
 
 
 def test_the_digest_follows_the_file(folder: Path) -> None:

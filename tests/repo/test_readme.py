@@ -10,7 +10,8 @@ from typer.main import get_command
 
 from harness.cli.app import app
 from harness.prompts.render import render
-from harness.registry.find import find_all, load_method, load_task
+from harness.registry.find import find_all
+from harness.registry.load import load_method, load_task
 from harness.report.screen import print_run
 from harness.results import Run
 from harness.runs.folder import load_run

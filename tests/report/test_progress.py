@@ -1,4 +1,4 @@
-"""The live lines on stderr: one a stage, silent while latencies are timed, whole after an exception."""
+"""The progress lines on stderr: one per stage, none while latencies are timed, complete after an exception."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def terminal(*, tty: bool = True, width: int = 100) -> tuple[TerminalProgress, i
 
 
 def visible(stream: io.StringIO) -> list[str]:
-    """What a terminal shows in the end: the text after the last erasure of each line."""
+    """Returns what a terminal finally shows: the text of each line after its last erasure."""
     assert set(re.findall(r"\x1b\[[\d;?]*[a-zA-Z]", stream.getvalue())) <= {"\x1b[2K"}
     return [re.split(r"\r\x1b\[2K", line)[-1] for line in stream.getvalue().split("\n")]
 
@@ -44,7 +44,7 @@ def test_a_stage_on_a_terminal_is_one_line_with_bar_note_and_time() -> None:
     assert visible(stream) == ["Train  qlora  ━━━━━━━━━━━━━━━━━━━━━━ 250/250  loss 1.12  0m 25s", ""]
 
 
-def test_the_time_left_is_read_off_the_pace_so_far() -> None:
+def test_the_remaining_time_is_estimated_from_the_speed_so_far() -> None:
     progress, stream, clock = terminal()
     progress.start("Eval", "qlora mmlu", total=500)
     clock.seconds += 62
@@ -61,7 +61,7 @@ def test_a_fast_stage_is_not_drawn_more_than_ten_times_a_second() -> None:
     assert stream.getvalue().count("Eval") <= 12
 
 
-def test_without_a_terminal_there_is_a_line_at_the_start_each_half_minute_and_at_the_end() -> None:
+def test_without_a_terminal_there_is_a_line_at_the_start_every_30_seconds_and_at_the_end() -> None:
     progress, stream, clock = terminal(tty=False)
     progress.start("Train", "lora", total=100)
     for done in range(1, 71):
@@ -77,7 +77,7 @@ def test_without_a_terminal_there_is_a_line_at_the_start_each_half_minute_and_at
 
 
 @pytest.mark.parametrize("tty", [True, False])
-def test_nothing_is_drawn_while_paused_and_what_was_said_comes_after(tty: bool) -> None:
+def test_nothing_is_drawn_while_paused_and_waiting_lines_come_after(tty: bool) -> None:
     progress, stream, clock = terminal(tty=tty)
     progress.start("Time", "lora", total=10)
     progress.pause()
@@ -100,7 +100,7 @@ def test_no_thread_draws() -> None:
     assert threading.active_count() == threads
 
 
-def test_a_line_said_during_a_stage_stands_above_it() -> None:
+def test_a_line_shown_during_a_stage_is_above_it() -> None:
     progress, stream, _ = terminal()
     progress.start("Train", "lora", total=4)
     progress.say("Plan", "3 variants × 7 tasks")
@@ -109,7 +109,7 @@ def test_a_line_said_during_a_stage_stands_above_it() -> None:
     assert visible(stream)[1].startswith("Train  lora")
 
 
-def test_an_exception_leaves_the_cursor_on_a_fresh_line() -> None:
+def test_an_exception_leaves_the_cursor_on_a_new_line() -> None:
     progress, stream, _ = terminal()
     with pytest.raises(KeyboardInterrupt), progress:
         progress.start("Train", "lora", total=4)
@@ -135,7 +135,7 @@ def test_a_narrow_terminal_gets_a_line_that_does_not_wrap() -> None:
         (60, "Train  qlora:rank=16  ━━━━──── 120/240  loss 1.31  1m 02s left"[:59]),
     ],
 )
-def test_bar_and_note_give_way_before_the_time_left_does(width: int, line: str) -> None:
+def test_bar_and_note_are_shortened_before_the_remaining_time(width: int, line: str) -> None:
     progress, stream, clock = terminal(width=width)
     progress.start("Train", "qlora:rank=16", total=240)
     clock.seconds += 62
@@ -143,13 +143,13 @@ def test_bar_and_note_give_way_before_the_time_left_does(width: int, line: str) 
     assert visible(stream)[-1] == line
 
 
-def test_markup_and_control_characters_in_names_are_only_text() -> None:
+def test_markup_and_control_characters_in_names_are_plain_text() -> None:
     progress, stream, _ = terminal()
     progress.start("Eval", "[red]x[/red]\x1b[2J", total=4)
     assert "[red]x[/red]" in visible(stream)[-1]
 
 
-def test_the_base_class_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_base_class_shows_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     quiet = Progress()
     quiet.say("Plan", "x")
     quiet.start("Train", "lora", 3)
@@ -171,7 +171,7 @@ def test_importing_progress_does_not_import_rich() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_total_may_be_learned_on_the_way() -> None:
+def test_a_total_may_be_given_later() -> None:
     progress, stream, clock = terminal()
     progress.start("Eval", "base")
     clock.seconds += 1

@@ -1,8 +1,9 @@
-"""The screen: right numbers, right words, whole cells at any width, with and without a terminal."""
+"""The screen: correct numbers and sentences, complete cells at any width, with and without a terminal."""
 
 from __future__ import annotations
 
 import io
+import json
 import re
 import subprocess
 import sys
@@ -17,8 +18,10 @@ from rich.console import Console
 
 from harness.report import numbers
 from harness.report.costs import measures
-from harness.report.screen import LONGEST_NAME, folded, print_run, screen, stdout_console
-from harness.report.summary import difference, footnotes, front_of, ranks, summary
+from harness.report.footnotes import footnotes
+from harness.report.scores import ranks
+from harness.report.screen import LONGEST_NAME, name_lines, print_run, screen, stdout_console
+from harness.report.summary import front_of, summary
 from harness.report.tables import cost, quality
 from harness.results import Overlap, Run, SharedSample
 
@@ -28,7 +31,7 @@ def shown(run: Run, width: int = 120, **options: Path) -> str:
 
 
 def changed(run: Run, name: str, /, **fields: object) -> Run:
-    """The run with fields of one variant replaced."""
+    """Returns the run with fields of one variant replaced."""
     variants = [v.model_copy(update=fields) if v.name == name else v for v in run.variants]
     return run.model_copy(update={"variants": tuple(variants)})
 
@@ -41,13 +44,13 @@ def changed(run: Run, name: str, /, **fields: object) -> Run:
     [(None, "-"), (0.00082, "0.82 ms"), (0.0182, "18.2 ms"), (0.35, "350 ms"), (0.9996, "1.0 s"), (1.24, "1.2 s"),
      (59.97, "1m 00s"), (124, "2m 04s"), (3725, "1h 02m")],
 )  # fmt: skip
-def test_seconds_are_written_in_the_unit_one_would_say(value: float | None, text: str) -> None:
+def test_seconds_are_shown_in_a_natural_unit(value: float | None, text: str) -> None:
     assert numbers.seconds(value) == text
 
 
-@settings(deadline=None)  # a busy machine is no reason to fail
+@settings(deadline=None)  # a busy machine may be slow
 @given(st.floats(0, 1e5))
-def test_a_longer_time_is_never_written_shorter(value: float) -> None:
+def test_a_shown_time_reads_back_as_the_same_time(value: float) -> None:
     def read(text: str) -> float:
         units = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
         if text.endswith(" ms") or text.endswith(" s"):
@@ -65,13 +68,13 @@ def test_bytes_in_memory_are_binary_and_on_disk_decimal() -> None:
     assert numbers.count(851_968) == "852.0 k"
 
 
-def test_a_peak_below_16_mebibytes_says_no_more_than_that() -> None:
+def test_a_peak_below_16_mebibytes_shows_only_that_limit() -> None:
     assert numbers.peak(16 * 1024**2 - 1) == "<16 MiB"
     assert numbers.peak(16 * 1024**2) == "16.0 MiB"
     assert numbers.peak(None) == "-"
 
 
-def test_shares_are_shown_in_points_and_everything_else_on_its_own_scale() -> None:
+def test_proportions_are_shown_in_points_and_other_metrics_on_their_own_scale() -> None:
     assert numbers.Scale.of("acc", [0.324, 1.0]).value(0.324) == "32.4"
     assert numbers.Scale.of("bleu", [0.4]).value(0.4) == "0.4"
     assert numbers.Scale.of("word_ppl", [18.2]).value(18.2) == "18.20"
@@ -83,7 +86,7 @@ def test_a_difference_never_rounds_to_minus_zero() -> None:
     assert numbers.Scale.of("acc", [0.5]).difference(-0.0001, -0.01, 0.0098) == "+0.0 ±1.0"
 
 
-def test_text_of_others_cannot_move_the_cursor() -> None:
+def test_foreign_text_cannot_move_the_cursor() -> None:
     assert numbers.one_line("\n\x1b[2Jout of memory\ntraceback") == "[2Jout of memory"
 
 
@@ -92,7 +95,7 @@ def test_text_of_others_cannot_move_the_cursor() -> None:
 
 @pytest.mark.parametrize("width", [80, 100, 120])
 @pytest.mark.parametrize("names", [("base", "lora", "qlora"), ("base", "lora", "qlora", "full")])
-def test_every_line_fits_the_width_and_no_cell_is_shortened(names: tuple[str, ...], width: int) -> None:
+def test_every_line_fits_the_width_and_no_cell_is_truncated(names: tuple[str, ...], width: int) -> None:
     run = example_run(*names, fail="full")
     lines = shown(run, width, folder=Path("runs/x")).splitlines()
     assert max(map(cell_len, lines)) <= width
@@ -102,7 +105,7 @@ def test_every_line_fits_the_width_and_no_cell_is_shortened(names: tuple[str, ..
             assert all(cell.text in "\n".join(lines) for cell in row.cells)
 
 
-def test_every_block_repeats_the_variants_and_holds_whole_tasks() -> None:
+def test_every_block_repeats_the_variants_and_has_whole_tasks() -> None:
     blocks = quality(example_run()).blocks(80, name_width=7)
     assert [group for block in blocks for group, _ in block.groups] == list(TASKS)
     assert len(blocks) == 3
@@ -111,11 +114,11 @@ def test_every_block_repeats_the_variants_and_holds_whole_tasks() -> None:
         assert all(len(members) == 2 for _, members in block.groups)
 
 
-def test_a_table_too_wide_for_any_terminal_is_still_whole() -> None:
+def test_a_table_too_wide_for_the_terminal_is_still_complete() -> None:
     assert "+91.0 ±1.4 ▲" in shown(example_run(), width=10)
 
 
-def test_values_differences_and_marks_stand_in_the_row_of_their_variant() -> None:
+def test_values_differences_and_marks_are_in_the_row_of_their_variant() -> None:
     lines = shown(example_run(tasks=2)).splitlines()
     row = next(line for line in lines if line.startswith("lora"))
     assert row.split() == ["lora", "54.0", "-7.0", "±4.7", "≈", "93.0", "+91.0", "±1.4", "▲"]
@@ -123,7 +126,7 @@ def test_values_differences_and_marks_stand_in_the_row_of_their_variant() -> Non
     assert base.split() == ["base", "61.0", "2.0"]
 
 
-def test_costs_stand_beside_their_ratio_to_the_base() -> None:
+def test_costs_are_shown_with_their_ratio_to_the_base() -> None:
     lines = shown(example_run(tasks=1)).splitlines()
     row = [line for line in lines if line.startswith("qlora")][1]
     assert "2m 57s" in row
@@ -132,14 +135,14 @@ def test_costs_stand_beside_their_ratio_to_the_base() -> None:
     assert "17.0 ms (1.87×)" in row
 
 
-def test_the_ratio_to_a_trained_baseline_is_not_that_to_the_base_timed_in_turn() -> None:
+def test_the_ratio_to_a_trained_baseline_does_not_use_the_alternately_timed_base() -> None:
     run = example_run().model_copy(update={"baseline": "lora"})
     decode = measures(run)[-1]
     assert decode.ratio(run.variant("qlora")) == pytest.approx(1.87 / 1.23)
     assert decode.ratio(run.variant("lora")) is None
 
 
-def test_a_reward_model_has_no_time_of_decoding() -> None:
+def test_a_reward_model_has_no_decode_time() -> None:
     run = example_run()
     timed = run.variant("lora").inference
     assert timed is not None
@@ -152,7 +155,7 @@ def test_a_reward_model_has_no_time_of_decoding() -> None:
     assert measures(run.model_copy(update={"baseline": "lora"}))[-1].ratio(run.variant("qlora")) is None
 
 
-def test_a_failed_variant_says_so_in_its_row_and_the_others_go_on() -> None:
+def test_a_failed_variant_says_so_in_its_row_and_others_continue() -> None:
     text = shown(example_run("base", "lora", "full", fail="full"))
     assert "full   failed: out of memory (needs > 79 GiB)" in text
     assert "torch.OutOfMemoryError" not in text
@@ -178,7 +181,7 @@ def test_a_single_variant_has_its_own_interval_and_no_differences() -> None:
     assert "train " not in text
 
 
-def test_on_a_machine_without_gpu_peaks_are_of_resident_memory() -> None:
+def test_without_a_gpu_peaks_are_of_resident_memory() -> None:
     run = example_run()
     for name in ("lora", "qlora"):
         train = run.variant(name).train
@@ -193,24 +196,24 @@ def test_on_a_machine_without_gpu_peaks_are_of_resident_memory() -> None:
     assert "peak memory in training" not in text
 
 
-def test_a_long_name_is_folded_not_cut() -> None:
+def test_a_long_name_is_wrapped_not_truncated() -> None:
     name = "./methods/rslora.py@rslora:rank=8,alpha=16,target_modules=q_proj+v_proj@merged"
-    assert "".join(folded(name)) == name
-    assert max(map(cell_len, folded(name))) <= LONGEST_NAME
+    assert "".join(name_lines(name)) == name
+    assert max(map(cell_len, name_lines(name))) <= LONGEST_NAME
     run = changed(example_run("base", "lora"), "lora", name=name)
     assert max(map(cell_len, shown(run, 80).splitlines())) <= 80
 
 
-def test_wide_characters_keep_columns_straight() -> None:
+def test_wide_characters_keep_columns_aligned() -> None:
     run = changed(example_run("base", "lora", tasks=1), "lora", name="微调")
     lines = [line for line in shown(run).splitlines() if "54.0" in line or "61.0" in line]
     assert len({cell_len(line[: line.index(".0")]) for line in lines}) == 1
 
 
-# Words
+# Sentences
 
 
-def test_the_summary_says_which_differences_are_real_and_what_was_forgotten() -> None:
+def test_the_summary_says_which_differences_are_significant_and_what_was_forgotten() -> None:
     found = dict(summary(example_run("base", "lora", "qlora")))
     assert found["lora"] == (
         "better than base on mini_gsm8k, mini_code, mini_translation and mini_summary;"
@@ -222,24 +225,36 @@ def test_the_summary_says_which_differences_are_real_and_what_was_forgotten() ->
     )
 
 
-def test_a_difference_reads_the_same_from_both_sides() -> None:
+def test_a_comparison_is_the_same_from_both_sides() -> None:
     run = example_run("base", "lora", "qlora", "full")
     for task in run.tasks:
         for a, b in (("lora", "base"), ("full", "qlora")):
-            there, back = difference(run, task, a, b), difference(run, task, b, a)
+            there, back = run.comparison(task, a, b), run.comparison(task, b, a)
             assert there is not None and back is not None
             assert (there.value, there.low, there.high) == (-back.value, -back.high, -back.low)
             assert {there.verdict, back.verdict} in ({"better", "worse"}, {"undecided"})
 
 
-def test_lower_is_better_turns_the_verdict_round() -> None:
+def test_a_document_without_verdicts_is_judged_when_it_is_loaded() -> None:
+    """Loads a run from before `comparisons[].verdict` existed; a verdict in the file is kept."""
+    document = json.loads(example_run("base", "lora", "qlora").to_json())
+    assert {found["verdict"] for found in document["comparisons"]} == {"better", "worse", "undecided"}
+    for found in document["comparisons"]:
+        del found["verdict"]
+    old = Run.model_validate_json(json.dumps(document))
+    assert old == example_run("base", "lora", "qlora") and shown(old) == shown(example_run())
+    document["comparisons"][0]["verdict"] = "worse"
+    assert Run.model_validate(document).comparisons[0].verdict == "worse" != old.comparisons[0].verdict
+
+
+def test_lower_is_better_reverses_the_verdict() -> None:
     run = example_run("base", "full")
     text = next(task for task in run.tasks if task.name == "mini_text")
-    found = difference(run, text, "full", "base")
+    found = run.comparison(text, "full", "base")
     assert found is not None and found.value > 0 and found.verdict == "worse"
 
 
-def test_ranks_come_from_four_variants_on_and_are_shared_by_ties() -> None:
+def test_ranks_need_four_variants_and_ties_share_one() -> None:
     assert ranks(example_run(), example_run().tasks[0]) == {}
     run = example_run("base", "lora", "qlora", "full")
     assert ranks(run, run.tasks[1]) == {"base": 4, "lora": 1, "qlora": 1, "full": 1}
@@ -247,7 +262,7 @@ def test_ranks_come_from_four_variants_on_and_are_shared_by_ties() -> None:
     assert "rank" not in shown(example_run())
 
 
-def test_the_front_has_no_variant_that_another_beats_on_both() -> None:
+def test_the_front_has_no_dominated_variant() -> None:
     run = example_run("base", "lora", "qlora", "full")
     for task in run.tasks:
         for measure in measures(run):
@@ -260,21 +275,21 @@ def test_the_front_has_no_variant_that_another_beats_on_both() -> None:
                 assert not any(values[o] > values[name] and costs[o] < costs[name] for o in placed)
 
 
-def test_the_footer_counts_the_tests_and_is_honest_about_seeds() -> None:
+def test_the_footer_counts_the_tests_and_says_what_one_seed_compares() -> None:
     notes = "\n".join(footnotes(example_run()))
     assert "Holm-adjusted p < .05 over 14 tests" in notes
     assert "unadjusted" in notes
-    assert "`--seeds 3` speaks of methods" in notes
+    assert "use `--seeds 3` to compare methods" in notes
 
 
-def test_a_task_that_showed_nothing_is_told_what_it_could_have_shown() -> None:
+def test_a_task_without_a_significant_difference_shows_its_detection_limit() -> None:
     warnings = [note for note in footnotes(example_run()) if note.startswith("warning: with")]
     assert len(warnings) == 1
     assert "8.0 points on mini_mmlu" in warnings[0]
     assert "mini_gsm8k" not in warnings[0]
 
 
-def test_notes_of_the_run_and_a_loss_that_has_not_settled_are_shown() -> None:
+def test_notes_of_the_run_and_a_loss_that_has_not_converged_are_shown() -> None:
     text = shown(example_run("base", "qlora", "full"))
     assert "note: full used lr 1e-05; others 2e-04" in text
     assert "warning: qlora: training loss still falling" in text
@@ -292,7 +307,7 @@ def test_without_a_terminal_the_width_is_120_or_columns(monkeypatch: pytest.Monk
     assert stdout_console().width == 120
 
 
-def test_colour_is_only_added_so_that_without_it_the_text_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_colour_the_text_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = []
     for no_color in (False, True):
         stream = io.StringIO()
@@ -318,25 +333,25 @@ def test_a_terminal_without_unicode_gets_ascii_marks() -> None:
     assert "+91.0 +-1.4 ^" in raw.getvalue().decode("ascii")
 
 
-def test_markup_in_names_is_only_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_markup_in_names_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
     print_run(changed(example_run(), "lora", name="[red]lora[/red]"))
     assert "[red]lora[/red]" in capsys.readouterr().out
 
 
-def test_the_last_line_says_where_the_run_is_and_how_to_make_a_page() -> None:
+def test_the_last_line_names_the_run_folder_and_the_report_command() -> None:
     text = shown(example_run(), folder=Path("runs/tiny-1"))
     assert text.endswith("Saved runs/tiny-1    harness report runs/tiny-1 --to html")
 
 
-def test_the_header_names_what_the_numbers_depend_on() -> None:
+def test_the_header_shows_what_the_numbers_depend_on() -> None:
     first = shown(example_run()).splitlines()[0]
     assert first == (
-        "Qwen/Qwen3-0.6B · 200 samples a task · seed 0 · NVIDIA H100 80GB HBM3 · torch 2.13.0 bf16 · harness 0.1.0"
+        "Qwen/Qwen3-0.6B · 200 samples per task · seed 0 · NVIDIA H100 80GB HBM3 · torch 2.13.0 bf16 · harness 0.1.0"
     )
 
 
-def test_an_environment_that_says_little_is_no_error() -> None:
-    assert shown(example_run(environment={})).startswith("unnamed model · 200 samples a task · seed 0 · harness")
+def test_an_incomplete_environment_is_not_an_error() -> None:
+    assert shown(example_run(environment={})).startswith("unnamed model · 200 samples per task · seed 0 · harness")
 
 
 def test_every_trained_variant_shows_its_costs() -> None:
@@ -350,11 +365,11 @@ def test_reports_do_not_import_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_samples_that_were_trained_on_are_a_warning_with_an_example() -> None:
+def test_samples_in_the_training_data_give_a_warning_with_an_example() -> None:
     shared = SharedSample(id="7", train_row=3, question_part=1.0, text="natalia sold clips to " + "48 " * 60)
     overlap = Overlap(task="mini_mmlu", train="x.jsonl", n=200, words=13, sharing=5, contained=2, examples=(shared,))
     run = example_run(overlaps=[overlap, overlap.model_copy(update={"task": "mini_text", "contained": 0})])
     (line,) = [line for line in footnotes(run) if "training data" in line]
-    assert line.startswith("warning: 2 of 200 samples of mini_mmlu (1%) stand in the training data (x.jsonl)")
+    assert line.startswith("warning: 2 of 200 samples of mini_mmlu (1%) are in the training data (x.jsonl)")
     assert "sample 7, in row 3: “natalia sold clips" in line and line.endswith("…”")
     assert Run.model_validate_json(run.to_json()).overlaps == run.overlaps

@@ -1,4 +1,4 @@
-"""The run folder keeps what was computed, through crashes, full disks and second writers."""
+"""The run folder keeps finished work through crashes, full disks and second writers."""
 
 import errno
 import json
@@ -13,11 +13,10 @@ import pytest
 from example_run import example_run
 
 from harness import UserError
-from harness.jobs import (TRAINED_FILE, Benched, Trained)
-from harness.runs import folder as runs
-from harness.runs.folder import (RunFolder, SampleLog, list_runs, load_run)
-from harness.runs.reuse import (adopt, find_trained, throw_weights)
-from harness.storage import (key, slug, write_whole)
+from harness.jobs import TRAINED_FILE, Benched, Trained
+from harness.runs.folder import RunFolder, SampleLog, list_runs, load_run
+from harness.runs.reuse import adopt, delete_weights, find_trained, folder_bytes
+from harness.storage import key, slug, write_whole
 
 TRAINED = {
     "train_seconds": 1.5,
@@ -64,7 +63,7 @@ def test_a_key_depends_on_every_part_and_not_on_their_order() -> None:
     assert key(path=Path("x")) == key(path=Path("x"))
 
 
-def test_rows_come_back_as_they_were_appended(tmp_path: Path) -> None:
+def test_rows_are_read_back_as_they_were_appended(tmp_path: Path) -> None:
     log = SampleLog(tmp_path / "samples" / "v" / "t.jsonl")
     assert log.rows() == []
     log.append([{"id": "0", "outputs": ["数\u2028\r\n\0"]}, {"id": "1", "metrics": {"m": float("nan")}}])
@@ -97,7 +96,7 @@ def test_a_pack_is_appended_in_one_write(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("torn", [b'{"id": "2"', b'{"id": "2"}', b"\0\0\0\n", b'\xff"\n{"id": "3"}\n', b"[]\n"])
-def test_what_a_crash_tore_is_cut_off_the_file(tmp_path: Path, torn: bytes) -> None:
+def test_an_incomplete_line_after_a_crash_is_cut_off(tmp_path: Path, torn: bytes) -> None:
     log = SampleLog(tmp_path / "t.jsonl")
     log.append([{"id": "0"}, {"id": "1"}])
     whole = log.path.read_bytes()
@@ -106,7 +105,7 @@ def test_what_a_crash_tore_is_cut_off_the_file(tmp_path: Path, torn: bytes) -> N
     assert log.path.read_bytes() == whole
 
 
-def test_keep_cuts_after_so_many_lines(tmp_path: Path) -> None:
+def test_keep_cuts_after_the_given_number_of_lines(tmp_path: Path) -> None:
     log = SampleLog(tmp_path / "t.jsonl")
     log.keep(3)
     log.append([{"id": str(n)} for n in range(4)])
@@ -127,7 +126,7 @@ def test_the_same_identity_continues_the_newest_run(tmp_path: Path) -> None:
         assert folder.path == newest and folder.load() == load_run(newest)
 
 
-def test_runs_of_the_same_second_are_told_apart_by_name(tmp_path: Path) -> None:
+def test_runs_of_the_same_second_are_sorted_by_name(tmp_path: Path) -> None:
     for name in ("x-2", "x", "x-3"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text(a_run(config_sha256="same").to_json())
@@ -147,7 +146,7 @@ def test_a_run_is_named_after_its_model(tmp_path: Path) -> None:
             assert folder.path.parent == tmp_path and folder.path.name.startswith(name)
 
 
-def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
+def test_a_second_writer_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:
     path = a_folder(tmp_path, config_sha256="same")
     holder = "from harness.runs.folder import RunFolder; from pathlib import Path; import sys; "
     holder += "folder = RunFolder.open(Path(sys.argv[1]), 'tiny', 'same'); print(folder.path, flush=True); input()"
@@ -179,7 +178,7 @@ def test_a_child_that_inherits_the_lock_keeps_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+def test_a_full_disk_is_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     def full(descriptor: int) -> None:
         raise OSError(code, os.strerror(code))
 
@@ -187,11 +186,11 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for write in (lambda: SampleLog(tmp_path / "t.jsonl").append([{}]), lambda: write_whole(tmp_path / "x", "y")):
         with pytest.raises(UserError, match="the disk is full") as error:
             write()
-        assert "make room" in str(error.value.hint)
+        assert "free some space" in str(error.value.hint)
 
 
-def test_a_file_system_that_takes_no_more_loses_only_the_torn_pack(tmp_path: Path) -> None:
-    """A limit on the size of files stands in for the full disk: the second pack stops in the middle of a write."""
+def test_a_full_file_system_loses_only_the_incomplete_pack(tmp_path: Path) -> None:
+    """A limit on file size simulates the full disk: the write of the second pack stops in the middle."""
     log = SampleLog(tmp_path / "t.jsonl")
     log.append([{"id": "0"}])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -206,7 +205,7 @@ def test_a_file_system_that_takes_no_more_loses_only_the_torn_pack(tmp_path: Pat
     assert [row["id"] for row in rows] == [str(n) for n in range(len(rows))] and 1 <= len(rows) < 9
 
 
-def test_an_output_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+def test_an_output_folder_that_cannot_be_written_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for output in (tmp_path / "file", tmp_path / "file" / "runs", Path("/proc/runs"), tmp_path / ("x" * 300)):
         with pytest.raises(UserError, match="could not write") as error:
@@ -214,7 +213,7 @@ def test_an_output_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -
         assert "--output-dir" in str(error.value.hint)
 
 
-def test_a_document_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_are_written_completely_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_whole(tmp_path / "run.json", "old")
     monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
     with pytest.raises(UserError):
@@ -222,32 +221,32 @@ def test_a_document_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: 
     assert (tmp_path / "run.json").read_text() == "old"
 
 
-def test_a_document_comes_back_equal(tmp_path: Path) -> None:
+def test_results_are_read_back_equal(tmp_path: Path) -> None:
     run = a_run()
     folder = a_folder(tmp_path)
     assert load_run(folder) == load_run(folder / "run.json") == run
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
-        (b'{"schema": 2}', "has schema 2, this version reads 1"),
-        (b"{}", "has schema None, this version reads 1"),
-        (b'{"schema": 1}', "is not a run"),
-        (b'{"schema": 1, "har', "is not a run"),
-        (b"[]", "is not a run"),
-        (b"\xff\xfe", "is not a run"),
-        (b"", "is not a run"),
+        (b'{"schema": 2}', "has schema 2, but this version of harness reads schema 1"),
+        (b"{}", "has schema None, but this version of harness reads schema 1"),
+        (b'{"schema": 1}', "is not the results of a run"),
+        (b'{"schema": 1, "har', "is not the results of a run"),
+        (b"[]", "is not the results of a run"),
+        (b"\xff\xfe", "is not the results of a run"),
+        (b"", "is not the results of a run"),
     ],
 )
-def test_what_is_not_a_run_of_this_schema_is_said(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_file_that_is_not_a_run_of_this_schema_is_reported(tmp_path: Path, content: bytes, expected: str) -> None:
     (tmp_path / "run.json").write_bytes(content)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=expected):
         load_run(tmp_path)
     assert list_runs(tmp_path.parent) == []
 
 
-def test_a_misspelt_run_suggests_those_there_are(tmp_path: Path) -> None:
+def test_a_misspelt_run_suggests_existing_runs(tmp_path: Path) -> None:
     name = a_folder(tmp_path).name
     for asked in (tmp_path / (name + "x"), tmp_path):
         with pytest.raises(UserError, match="no run at") as error:
@@ -264,7 +263,7 @@ def trained(folder: Path, train_key: str, **fields: Any) -> Path:
     return folder
 
 
-def test_a_training_is_found_by_its_key_in_any_run(tmp_path: Path) -> None:
+def test_a_trained_artifact_is_found_by_its_key_in_any_run(tmp_path: Path) -> None:
     trained(tmp_path / "one" / "adapters" / "lora", "k1")
     there = trained(tmp_path / "two" / "checkpoints" / "full", "k2")
     trained(tmp_path / "two" / "adapters" / "qlora.partial", "k3")
@@ -273,7 +272,7 @@ def test_a_training_is_found_by_its_key_in_any_run(tmp_path: Path) -> None:
     assert find_trained(tmp_path, "k3") is None and find_trained(tmp_path / "nowhere", "k1") is None
 
 
-def test_records_of_other_versions_and_torn_ones_are_passed_over(tmp_path: Path) -> None:
+def test_records_of_other_versions_and_incomplete_ones_are_skipped(tmp_path: Path) -> None:
     trained(tmp_path / "new" / "adapters" / "lora", "k", a_field_of_tomorrow=1)
     for number, content in enumerate((b"{", b"[]", b"\xff", b'{"trained": {}}')):
         trained(tmp_path / f"bad{number}" / "adapters" / "lora", "k")
@@ -297,9 +296,7 @@ def test_an_adopted_artifact_outlives_the_run_it_came_from(tmp_path: Path) -> No
     assert [path.name for path in here.parent.iterdir()] == ["lora"]
 
 
-def test_a_record_that_goes_while_it_is_looked_for_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_deleted_during_the_search_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = trained(tmp_path / "one" / "adapters" / "lora", "k1") / TRAINED_FILE
     there = trained(tmp_path / "two" / "adapters" / "lora", "k2")
     stat = Path.stat
@@ -314,16 +311,16 @@ def test_a_record_that_goes_while_it_is_looked_for_is_passed_over(
     assert found is not None and found[0] == there and not gone.exists()
 
 
-def test_of_a_training_that_lost_the_figures_are_kept(tmp_path: Path) -> None:
+def test_deleting_weights_keeps_the_figures(tmp_path: Path) -> None:
     lost = trained(tmp_path / "one" / "adapters" / "lora", "k1")
-    throw_weights(lost)
+    delete_weights(lost)
     assert [path.name for path in lost.iterdir()] == [TRAINED_FILE]
     assert find_trained(tmp_path, "k1") is None
     found = find_trained(tmp_path, "k1", figures_only=True)
     assert found is not None and found[0] == lost
 
 
-def test_what_is_thrown_away_meanwhile_is_not_adopted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_artifact_deleted_at_the_same_time_is_not_adopted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = trained(tmp_path / "one" / "adapters" / "lora", "k1")
     (there / "a.txt").write_text("")
     here = tmp_path / "two" / "adapters" / "lora"
@@ -331,7 +328,7 @@ def test_what_is_thrown_away_meanwhile_is_not_adopted(tmp_path: Path, monkeypatc
 
     def thrown(source: Any, target: Any, **options: Any) -> None:
         if list(there.glob("*.safetensors")):
-            throw_weights(there)
+            delete_weights(there)
         link(source, target, **options)
 
     monkeypatch.setattr(os, "link", thrown)
@@ -358,11 +355,11 @@ def test_a_timing_is_read_back_under_its_key_alone(tmp_path: Path) -> None:
         assert folder.costs("lora", "k2").read() is None and folder.costs("base", "k1").read() is None
 
 
-def test_a_childs_traceback_is_kept(tmp_path: Path) -> None:
+def test_a_childs_traceback_is_saved(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path, "tiny", "same") as folder:
         folder.log_failure("train-lora", "Traceback …")
         assert [path.read_text() for path in folder.path.glob("train/*.error.txt")] == ["Traceback …"]
 
 
-def test_the_size_of_an_artifact_leaves_our_record_out(tmp_path: Path) -> None:
-    assert runs.folder_bytes(trained(tmp_path / "a", "four")) == 4
+def test_the_size_of_an_artifact_excludes_our_record(tmp_path: Path) -> None:
+    assert folder_bytes(trained(tmp_path / "a", "four")) == 4

@@ -1,4 +1,4 @@
-"""The guard holds in what a model may write: each attack is contained, named, and leaves nothing behind."""
+"""The sandbox contains generated programs: each attack is stopped, named, and leaves nothing behind."""
 
 import resource
 import signal
@@ -27,7 +27,7 @@ needs_landlock = pytest.mark.skipif(not LANDLOCK, reason="guard: this kernel has
 
 
 class Host:
-    """The machine around the guard: what an attack could harm, and whether it did."""
+    """The machine outside the sandbox: the things that an attack could harm, and checks that it did not."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -43,13 +43,13 @@ class Host:
         return source.replace("CANARY", repr(str(self.canary))).replace("PORT", str(self.port))
 
     def processes(self) -> list[str]:
-        """Those whose environment names our folder, as that of every guarded program does, whoever its parent is now."""
+        """Processes whose HOME is in our folder, which is true of every program in the sandbox, whatever its parent is."""
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
             try:
                 if b"HOME=" + bytes(self.folder) in (entry / "environ").read_bytes():
                     found.append((entry / "cmdline").read_text())
-            except OSError:  # gone meanwhile
+            except OSError:  # the process has ended
                 pass
         return found
 
@@ -61,7 +61,7 @@ class Host:
             self.before.st_mtime_ns,
             self.before.st_uid,
         )
-        with pytest.raises(BlockingIOError):  # nobody has called
+        with pytest.raises(BlockingIOError):  # no connection was made
             self.server.accept()
         assert self.processes() == []
         assert [entry.name for entry in self.folder.iterdir()] == ["home"]
@@ -76,7 +76,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     host.server.close()
 
 
-def test_a_program_that_comes_to_its_end_passes_and_one_that_raises_does_not(host: Host) -> None:
+def test_a_program_that_reaches_its_end_passes_and_one_that_raises_does_not(host: Host) -> None:
     assert run_program("assert 1 + 1 == 2") == run.Outcome(passed=True)
     failed = run_program("assert 1 + 1 == 3, 'no'")
     assert (failed.passed, failed.fault, failed.detail) == (False, "exception", "AssertionError: no")
@@ -102,7 +102,7 @@ def test_a_program_may_write_in_its_folder(host: Host) -> None:
 
 
 def test_no_process_can_be_started(host: Host) -> None:
-    """One try, before the bombs below are lit."""
+    """One `fork`, tested before the fork bombs below."""
     outcome = run_program("import os\nif os.fork() == 0: os._exit(0)")
     assert (outcome.passed, outcome.fault, outcome.refused) == (False, "processes", ("processes",))
 
@@ -118,19 +118,19 @@ ATTACKS = {
         "import os, time\nif os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0: time.sleep(600)\n  os._exit(0)",
     ),
     "50 GB at once": ("memory", "block = bytearray(50 << 30)"),
-    "50 GB by and by": ("memory", "blocks = []\nwhile True: blocks.append(bytearray(16 << 20))"),
+    "50 GB in steps": ("memory", "blocks = []\nwhile True: blocks.append(bytearray(16 << 20))"),
     "loop for ever": ("timeout", "while True: pass"),
     "sleep for ever": ("timeout", "import time\ntime.sleep(600)"),
     "wait for a thread": (
         "timeout",
         "import threading, time\nt = threading.Thread(target=time.sleep, args=(600,))\nt.start()\nt.join()",
     ),
-    "loop with ears shut": (
+    "loop that ignores signals": (
         "timeout",
         "import signal\nfor number in range(1, 65):\n"
         "  try: signal.signal(number, signal.SIG_IGN)\n  except (OSError, ValueError): pass\nwhile True: pass",
     ),
-    "loop unheard": ("timeout", "import os\nos.closerange(0, 4096)\nwhile True: pass"),
+    "loop with closed pipes": ("timeout", "import os\nos.closerange(0, 4096)\nwhile True: pass"),
     "catch everything": ("timeout", "while True:\n  try: 1 / 0\n  except BaseException: pass"),
     "recursion": ("exception", "def f(): f()\nf()"),
     "input()": ("stdin", "input()"),
@@ -203,7 +203,7 @@ def test_many_files_do_not_fill_the_disk(host: Host) -> None:
 
 @needs_seccomp
 def test_foreign_functions_get_no_further(host: Host) -> None:
-    """Below Python, where no audit hook sees them."""
+    """Calls of C functions, which Python's audit hook does not see."""
     program = """
 import ctypes, os, platform
 libc = ctypes.CDLL(None, use_errno=True)
@@ -221,20 +221,20 @@ for call in (424, 425, 435, 437, 443, 500, 0x40000000 + 57):
 
 
 @needs_seccomp
-def test_a_bomb_that_hears_no_is_stopped_by_the_clock(host: Host) -> None:
+def test_a_fork_bomb_that_ignores_errors_is_stopped_by_the_time_limit(host: Host) -> None:
     bomb = "import os\nwhile True:\n  try: os.fork()\n  except OSError: pass"
     outcome = run_program(bomb, SHORT)
     assert (outcome.fault, outcome.refused) == ("timeout", ("processes",))
 
 
-def test_threads_are_counted(host: Host) -> None:
+def test_the_number_of_threads_is_limited(host: Host) -> None:
     if not protections()["threads"].isdigit():
         pytest.skip("guard: no user namespace to count threads in")
     many = "import threading, time\nfor _ in range(99): threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
     assert run_program(many, Limits(wall_seconds=30)).fault == "processes"
 
 
-def test_a_broken_interpreter_is_a_fault_and_not_ours(host: Host) -> None:
+def test_a_crashed_interpreter_is_a_fault_of_the_program(host: Host) -> None:
     outcome = run_program("import faulthandler, os\nos.abort()")
     assert (outcome.fault, outcome.detail) == ("crash", "ended by SIGABRT")
 
@@ -244,15 +244,15 @@ def test_processor_time_is_limited_too(host: Host) -> None:
     assert (outcome.fault, outcome.detail) == ("timeout", "out of processor time")
 
 
-def test_a_gigabyte_of_print_goes_nowhere(host: Host) -> None:
+def test_a_gigabyte_of_output_is_discarded(host: Host) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     loud = "import os\nblock = b'x' * (4 << 20)\nfor _ in range(128):\n  assert os.write(1, block) == os.write(2, block) == len(block)"
     assert run_program(loud, Limits(wall_seconds=60)).passed
     assert run_program("print('x' * (64 << 20))", Limits(wall_seconds=60)).passed
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10  # KiB on Linux, fewer still on macOS
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10  # KiB on Linux, bytes on macOS
 
 
-def test_a_program_that_breaks_python_for_itself_is_still_judged_right(host: Host) -> None:
+def test_a_program_that_replaces_python_functions_is_still_judged_correctly(host: Host) -> None:
     breaks = (
         "import builtins, os, sys\nos.write = os.read = os._exit = lambda *a: None\nsys.modules.clear()\n"
         "for name in ('exec', 'compile', 'bytes', 'type', 'isinstance', 'print', 'open'): setattr(builtins, name, None)\n"
@@ -275,23 +275,34 @@ import os, sys
 assert not {"HF_TOKEN", "PYTHONSTARTUP", "USER"} & set(os.environ) and "secret" not in str(os.environ)
 assert os.environ["HOME"] == os.environ["TMPDIR"]
 assert not [name for name in sys.modules if name == "harness" or name.startswith("harness.")]
-try:
-    import guard_kernel, harness.registry.find
-    import registry
-except ImportError:
-    pass
-else:
-    raise AssertionError("our modules are in its path")
 """
     assert run_program(program).passed
 
 
-def test_names_are_those_of_the_peer(host: Host) -> None:
-    """`exec` with an empty dictionary: what stands under `if __name__ == "__main__":` is not run."""
+@pytest.mark.parametrize("name", ["child", "kernel", "run"])
+def test_the_modules_of_the_sandbox_cannot_be_imported_by_their_names(host: Host, name: str) -> None:
+    """A program may have, or install, a package called `kernel`."""
+    program = f"""
+import sys, __main__
+assert {name!r} not in sys.modules and not hasattr(__main__, {name!r})
+assert not [path for path in (*sys.path, *sys.path_importer_cache) if path.rstrip("/").endswith("sandbox")]
+import {name}
+"""
+    assert run_program(program).detail == f"ModuleNotFoundError: No module named '{name}'"
+
+
+@needs_landlock
+def test_a_program_can_import_a_module_of_its_own_called_kernel(host: Host) -> None:
+    program = "import os, sys\nopen('kernel.py', 'w').write('x = 7')\nsys.path.append(os.getcwd())\nimport kernel\nassert kernel.x == 7"
+    assert run_program(program) == run.Outcome(passed=True)
+
+
+def test_names_are_those_of_lm_evaluation_harness(host: Host) -> None:
+    """`exec` with an empty dictionary: code under `if __name__ == "__main__":` is not run."""
     assert run_program("assert __name__ == 'builtins'\nif __name__ == '__main__': 1 / 0").passed
 
 
-def test_hashes_are_alike_in_every_run(host: Host) -> None:
+def test_hashes_are_the_same_in_every_run(host: Host) -> None:
     said = {run_program("raise ValueError(hash('a string'))").detail for _ in range(3)}
     assert len(said) == 1
 
@@ -301,7 +312,7 @@ def test_a_long_program_and_an_empty_one_run(host: Host) -> None:
     assert run_program(f"x = '''{'é' * (3 << 20)}'''\nassert len(x) == {3 << 20}", Limits(wall_seconds=60)).passed
 
 
-def test_many_at_once_are_judged_each_by_itself(host: Host) -> None:
+def test_parallel_programs_are_judged_independently(host: Host) -> None:
     programs = [f"assert {number} % 3" for number in range(24)]
     with ThreadPoolExecutor(8) as pool:
         passed = [outcome.passed for outcome in pool.map(run_program, programs)]
@@ -324,7 +335,7 @@ def test_nothing_outlives_the_harness(host: Host) -> None:
     while host.processes() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert host.processes() == []
-    for left in host.folder.glob("harness-guard-*"):  # nobody was left to delete it; it is empty
+    for left in host.folder.glob("harness-guard-*"):  # no process was left to delete it; it is empty
         left.rmdir()
 
 
@@ -332,7 +343,7 @@ LAYERS = [("landlock", "seccomp"), ("seccomp",), ("namespaces",), ("landlock",),
 
 
 @pytest.mark.parametrize("layers", LAYERS, ids=lambda layers: "+".join(layers) or "none")
-def test_with_less_from_the_kernel_the_same_is_refused(
+def test_with_fewer_kernel_features_the_same_is_refused(
     host: Host, layers: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "LAYERS", layers)
@@ -346,15 +357,17 @@ def test_with_less_from_the_kernel_the_same_is_refused(
     assert run_program("import os\nif os.fork() == 0: os._exit(0)").fault == "processes"
 
 
-def test_what_does_not_hold_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_protections_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "LAYERS", ())
     weak = protections.__wrapped__()
-    assert {what for what, said in weak.items() if "Python alone" in said} == {"network", "processes", "files"}
-    assert "disk" in weak["folder"] and weak["threads"] == "as many as memory holds"
+    assert {aspect for aspect, text in weak.items() if "only by Python" in text} == {"network", "processes", "files"}
+    assert "disk" in weak["folder"] and weak["threads"] == "limited only by memory"
     assert set(weak) == set(protections())
 
 
-def test_a_guard_that_cannot_start_is_an_error_and_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sandbox_that_cannot_start_is_an_error_and_no_outcome(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
     with pytest.raises(UserError, match="no process could be started"):
         run_program("pass")

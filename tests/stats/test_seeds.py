@@ -1,4 +1,4 @@
-"""What several trainings say together, against cases that are known: from simulations, and by hand."""
+"""Statistics over several training runs, compared with simulations and with calculations by hand."""
 
 import math
 from typing import Any
@@ -11,17 +11,17 @@ from scored_rows import ACC, QA, RATIO, SUMS, lines, ones
 
 from harness.comparison.replicas import HELD_OUT, replicated
 from harness.leaderboards import latex, markdown, page
+from harness.report.footnotes import footnotes
 from harness.report.numbers import Scale
 from harness.report.screen import screen
-from harness.report.summary import footnotes
 from harness.report.tables import tables
 from harness.results import Delta, Replicated
 from harness.stats import seeds as spread
-from harness.stats.paired import Observations
+from harness.stats.observations import Observations
 
 
-def world(generator: np.random.Generator, samples: int, seeds: int, gain: float) -> tuple[list[Any], Any]:
-    """Scores of a method after several trainings, and of the base: samples differ in ease, seeds in luck."""
+def simulated(generator: np.random.Generator, samples: int, seeds: int, gain: float) -> tuple[list[Any], Any]:
+    """Simulates scores of a method after several training runs, and of the base; samples and seeds have random effects."""
     ease = generator.normal(0, 1, samples)
     base = ease + generator.normal(0, 0.5, samples)
     luck = generator.normal(0, 0.2, seeds)
@@ -29,15 +29,15 @@ def world(generator: np.random.Generator, samples: int, seeds: int, gain: float)
     return [Observations(scores) for scores in trained], Observations(base)
 
 
-def test_the_mean_and_deviation_are_those_of_the_trainings() -> None:
+def test_the_mean_and_deviation_are_over_training_runs() -> None:
     found = spread.mean([Observations(np.array(ones(right))) for right in (20, 24, 28)])
     assert found is not None and found.value == pytest.approx(0.6) and found.deviation == pytest.approx(0.1)
     assert found.low is not None and found.high is not None
     margin = scipy_stats.t.ppf(0.975, 2) * 0.1 / math.sqrt(3)
-    assert found.high - 0.6 > margin and 0.6 - found.low > margin  # the samples vary too
+    assert found.high - 0.6 > margin and 0.6 - found.low > margin  # the samples vary, too
 
 
-def test_folds_share_rows_so_that_their_variance_counts_for_more() -> None:
+def test_the_variance_over_folds_has_a_larger_factor() -> None:
     values = [1.0, 2.0, 4.0, 5.0]
     margin = scipy_stats.t.ppf(0.975, 3) * math.sqrt(10 / 3 * (1 / 4 + 1 / 3))  # variance 10/3; 1/k + 1/(k - 1)
     assert margin == pytest.approx(4.4376, abs=1e-3)
@@ -51,7 +51,7 @@ def test_folds_share_rows_so_that_their_variance_counts_for_more() -> None:
     assert apart is not None and apart.high == pytest.approx(3 + margin)
 
 
-def test_equal_trainings_leave_the_samples_alone_to_vary() -> None:
+def test_with_equal_training_runs_only_the_samples_vary() -> None:
     generator = np.random.default_rng(0)
     a, b = Observations(generator.normal(0.3, 1, 200)), Observations(generator.normal(0, 1, 200))
     once = spread.difference([a], [b])
@@ -68,7 +68,7 @@ def test_a_method_that_is_better_with_one_seed_only_is_not_shown_better() -> Non
     assert found is not None and found.p > 0.05 and found.low < 0 < found.high
 
 
-def test_statistics_that_are_summed_are_averaged_as_numbers_not_as_sums() -> None:
+def test_corpus_metrics_are_averaged_as_numbers_not_as_sums() -> None:
     def of(table: list[list[float]]) -> Observations:
         return Observations(np.array(table), lambda sums: sums[0] / sums[1])
 
@@ -90,14 +90,14 @@ def test_numbers_of_the_whole_set_are_averaged_too() -> None:
     assert found.value == pytest.approx(np.mean([max(each.values) for each in trainings]))
 
 
-def test_where_nothing_differs_nothing_is_said_of_others() -> None:
+def test_without_any_difference_there_is_no_test() -> None:
     wrong = Observations(np.zeros(10))
     assert spread.difference([wrong] * 3, [wrong]) is None
     all_right = spread.difference([Observations(np.ones(10))] * 2, [wrong])
     assert all_right is not None and 0 < all_right.p < 0.01
 
 
-def test_a_score_that_is_no_number_says_nothing() -> None:
+def test_a_score_that_is_not_finite_gives_no_result() -> None:
     broken = Observations(np.array([1.0, math.nan]))
     assert spread.mean([broken, broken]) is None
     assert spread.difference([broken], [Observations(np.ones(2))]) is None
@@ -105,17 +105,17 @@ def test_a_score_that_is_no_number_says_nothing() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_intervals_cover_the_methods_gain_as_often_as_they_say(seeds: int) -> None:
+def test_intervals_cover_the_methods_gain_in_95_percent_of_cases(seeds: int) -> None:
     generator, covered, trials = np.random.default_rng(seeds), 0, 400
     for trial in range(trials):
-        trained, base = world(generator, 100, seeds, gain=0.5)
+        trained, base = simulated(generator, 100, seeds, gain=0.5)
         found = spread.difference(trained, [base], seed=trial)
         assert found is not None
         covered += found.low <= 0.5 <= found.high
     assert covered / trials >= 0.92
 
 
-def test_rows_of_one_variant_are_taken_together_and_judged() -> None:
+def test_training_runs_of_one_variant_are_combined_and_judged() -> None:
     rows = {
         "base": {"qa": lines("acc", ones(5), length=ones(5)), "sums": lines("ratio", [[1.0, 2.0]] * 4)},
         "lora": {"qa": lines("acc", ones(36), length=ones(5)), "sums": lines("ratio", [[1.0, 2.0]] * 4)},
@@ -147,16 +147,16 @@ def test_the_table_shows_mean_and_deviation_and_the_difference() -> None:
     for written in (page.render([run]), markdown.render([run]), latex.render([run])):
         assert "Over 3 seeds" in written and HELD_OUT in written and "1.250" in written
     notes = "\n".join(footnotes(run))
-    assert "speaks of methods" in notes and "one training seed" not in notes
+    assert "this table compares methods" in notes and "one training seed" not in notes
     for width in (80, 120):
         lines_ = [line.plain for line in screen(run, width=width)]
         assert any(line.startswith("Over 3 seeds") for line in lines_)
         assert max(map(len, lines_)) <= width
 
 
-def test_a_spread_is_written_on_the_scale_of_its_score() -> None:
+def test_a_deviation_is_shown_on_the_scale_of_its_score() -> None:
     assert Scale.of("acc", [0.4]).spread(0.412, 0.008) == "41.2 ±0.8"
 
 
-def test_a_loss_is_written_as_it_is() -> None:
+def test_a_loss_is_shown_unchanged() -> None:
     assert Scale.of("loss", [0.146]).spread(0.146, 0.006) == "0.146 ±0.006"

@@ -1,4 +1,4 @@
-"""Intervals and tests beside closed forms, scipy, and seeded simulations."""
+"""Intervals and tests, compared with closed forms, scipy and seeded simulations."""
 
 import itertools
 import math
@@ -12,21 +12,12 @@ from scipy import optimize
 from scipy import stats as scipy_stats
 
 from harness.errors import UserError
-from harness.stats.paired import (
-    GroupValue,
-    Interval,
-    Observations,
-    by_group,
-    holm,
-    interval,
-    macro,
-    paired,
-    pareto,
-    ranks,
-    smallest_difference,
-    verdict,
-)
+from harness.results import verdict_of
+from harness.stats.intervals import Interval, interval
+from harness.stats.observations import GroupValue, Observations, by_group, macro
+from harness.stats.paired import holm, paired, smallest_difference
 from harness.stats.proportions import mcnemar_interval, mcnemar_p, smallest_shown, wilson
+from harness.stats.ranking import pareto, ranks
 from harness.stats.resampling import deal
 
 
@@ -114,7 +105,7 @@ def test_strata_of_one_sample_do_not_hide_the_spread():
     assert one_alone == interval(Observations(scores))
 
 
-def test_clusters_widen_the_interval_of_scores_that_are_alike_within_them():
+def test_clusters_widen_the_interval_if_scores_within_them_are_similar():
     passages = np.random.default_rng(2).integers(0, 2, size=20)
     scores = np.repeat(passages, 10)
     clusters = tuple(f"passage {index // 10}" for index in range(200))
@@ -131,7 +122,7 @@ def test_few_clusters_of_one_size_give_the_t_interval_of_their_means():
     assert (result.low, result.high) == pytest.approx(expected)
 
 
-def test_corpus_metric_is_made_from_sums_and_not_from_the_mean_of_samples():
+def test_corpus_metric_is_computed_from_sums_and_not_from_the_mean_of_samples():
     obs = Observations(np.array([[-10.0, 10], [-90.0, 30]]), perplexity)
     assert interval(obs).value == pytest.approx(math.exp(100 / 40))
 
@@ -151,14 +142,14 @@ def test_no_samples_is_an_error_and_not_a_zero():
         Observations(np.array([]))
 
 
-def test_one_sample_has_a_score_and_no_interval_unless_it_is_a_share():
+def test_one_sample_has_a_score_and_no_interval_unless_it_is_binary():
     assert interval(Observations(np.array([0.37]))) == Interval(0.37, None, None)
     assert interval(Observations(np.ones(3), clusters=("a",) * 3)) == Interval(1.0, None, None)
     assert interval(Observations(np.array([1.0]))).low == pytest.approx(0.2065, abs=1e-3)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_score_that_is_not_finite_makes_no_number_of_any_kind(bad):
+def test_a_score_that_is_not_finite_gives_no_result(bad):
     scores = Observations(np.array([0.5, bad, 1.0]), groups=("a", "b", "b"))
     fine = Observations(np.array([0.5, 0.5, 1.0]), groups=("a", "b", "b"))
     corpus = Observations(np.array([[-3.0, 1], [bad, 2]]), perplexity)
@@ -169,7 +160,7 @@ def test_a_score_that_is_not_finite_makes_no_number_of_any_kind(bad):
     assert by_group(scores) == [GroupValue("a", 0.5, 1), GroupValue("b", None, 2)]
 
 
-def test_a_perplexity_beyond_any_float_is_no_number():
+def test_a_perplexity_that_overflows_is_none():
     assert interval(Observations(np.array([[-1e6, 1.0], [-1e6, 1.0]]), perplexity)).value is None
 
 
@@ -198,7 +189,7 @@ def test_pairing_shows_what_two_separate_scores_hide():
     assert result.p == pytest.approx(scipy_stats.binomtest(2, 16).pvalue) == pytest.approx(0.0042, abs=1e-4)
 
 
-def test_mcnemar_interval_leaves_out_zero_exactly_when_p_is_below_five_percent():
+def test_mcnemar_interval_excludes_zero_exactly_when_p_is_below_five_percent():
     for n in (1, 3, 6, 30, 200):
         for wins, losses in itertools.product(range(min(n, 25) + 1), repeat=2):
             if wins + losses <= n:
@@ -211,7 +202,7 @@ def test_mcnemar_interval_leaves_out_zero_exactly_when_p_is_below_five_percent()
 def test_mcnemar_interval_ends_where_the_score_statistic_says(n, wins, losses):
     high = mcnemar_interval(n, wins, losses)[1]
 
-    def likelihood(lost):  # of the counts, were `high` the true difference
+    def likelihood(lost):  # of the counts, if `high` is the true difference
         return (
             wins * math.log(lost + high) + losses * math.log(lost) + (n - wins - losses) * math.log(1 - 2 * lost - high)
         )
@@ -288,7 +279,7 @@ def test_p_and_interval_agree_in_every_test():
     assert len(seen) == 4
 
 
-def test_five_differing_samples_show_nothing_and_six_may():
+def test_five_differing_samples_are_never_significant_and_six_may_be():
     assert against_zero(np.full(5, 0.3)).p == pytest.approx(2 * 0.5**5)
     assert against_zero(np.full(5, 0.3)).low <= 0
     six = against_zero(np.full(6, 0.3))
@@ -313,7 +304,7 @@ def test_clusters_widen_a_paired_difference_and_strata_narrow_it():
     assert stratified.high - stratified.low < 0.1 * (plain.high - plain.low)
 
 
-def test_zero_one_scores_with_clusters_are_not_given_to_mcnemar():
+def test_mcnemar_is_not_used_for_zero_one_scores_with_clusters():
     clusters = tuple(str(index // 5) for index in range(60))
     generator = np.random.default_rng(9)
     a, b = (Observations(generator.integers(0, 2, size=60), clusters=clusters) for _ in range(2))
@@ -330,7 +321,7 @@ def test_fewer_than_ten_clusters_give_the_t_test_of_their_means_and_a_warning():
     assert result == against_zero(np.repeat(means, 4), clusters=clusters, groups=("x",) * 12 + ("y",) * 12)
 
 
-def test_clusters_that_lie_within_groups_are_drawn_within_them():
+def test_clusters_within_groups_are_resampled_within_them():
     shifts = np.repeat([0.0, 1.0], 60) + np.repeat(np.random.default_rng(0).normal(0, 0.05, size=24), 5)
     clusters = tuple(str(index // 5) for index in range(120))
     within = against_zero(shifts, clusters=clusters, groups=("a",) * 60 + ("b",) * 60)
@@ -339,7 +330,7 @@ def test_clusters_that_lie_within_groups_are_drawn_within_them():
     assert across == against_zero(shifts, clusters=clusters)
 
 
-def test_paired_perplexities_are_far_surer_than_separate_ones():
+def test_pairing_narrows_the_interval_of_perplexities():
     generator = np.random.default_rng(10)
     words = generator.integers(20, 60, size=100)
     base = words * generator.normal(3, 0.5, size=100)
@@ -360,7 +351,7 @@ def test_variants_of_other_samples_cannot_be_paired():
         paired(Observations(scores, groups=("a", "b")), Observations(scores, groups=("b", "a")))
 
 
-def test_exchanging_the_variants_turns_the_difference_round():
+def test_exchanging_the_variants_reverses_the_difference():
     generator = np.random.default_rng(12)
     for draw in (lambda: generator.integers(0, 2, size=40), lambda: generator.uniform(size=40)):
         a, b = Observations(draw()), Observations(draw())
@@ -390,7 +381,7 @@ def test_ten_thousand_samples_resampled_ten_thousand_times_give_the_normal_inter
     assert (found.low, found.high) == pytest.approx((scores.mean() - half, scores.mean() + half), abs=half / 20)
 
 
-# Numbers of the whole set
+# Metrics of the whole set
 
 
 def mean_of(things):
@@ -398,7 +389,7 @@ def mean_of(things):
 
 
 def area(pairs):
-    """Area under the ROC curve of (is positive, score), by counting."""
+    """Computes the area under the ROC curve of (is positive, score) by counting pairs."""
     positive = np.array([score for label, score in pairs if label])[:, None]
     negative = np.array([score for label, score in pairs if not label])
     if not positive.size or not negative.size:
@@ -424,7 +415,7 @@ def test_the_paired_jackknife_of_a_mean_is_the_paired_t_test():
     assert (result.low, result.high) == pytest.approx(tuple(expected.confidence_interval()))
 
 
-def test_many_samples_are_left_out_in_forty_parts_and_only_once_for_all_comparisons():
+def test_many_samples_form_forty_jackknife_groups_which_all_comparisons_share():
     calls = []
 
     def counted(things):
@@ -442,8 +433,8 @@ def test_many_samples_are_left_out_in_forty_parts_and_only_once_for_all_comparis
     assert sum(size == 975 for size in calls) == 80
 
 
-def test_things_of_any_kind_are_gathered_as_they_are():
-    texts = [[["a", 1]], [["b", 2]], [["a", 3]]]  # a table, were they made an array
+def test_objects_of_any_type_are_kept_unchanged():
+    texts = [[["a", 1]], [["b", 2]], [["a", 3]]]  # NumPy would make a table of them
     assert interval(Observations(texts, whole=lambda all: len({text[0][0] for text in all}))).value == 2
     assert interval(Observations([{"n": 1}, {}], whole=lambda all: sum(map(len, all)))).value == 1
 
@@ -457,7 +448,7 @@ def test_clusters_are_left_out_whole_and_few_of_them_warn():
     assert "6 clusters" in result.warning
 
 
-def test_each_part_of_the_jackknife_has_its_share_of_every_stratum():
+def test_each_jackknife_group_has_its_share_of_every_stratum():
     groups = ("easy",) * 400 + ("hard",) * 80 + ("rare",) * 3
     parts = deal(483, groups)
     for group, sizes in (("easy", {10}), ("hard", {2}), ("rare", {0, 1})):
@@ -500,7 +491,7 @@ def test_equal_variants_are_rarely_told_apart_by_an_area_under_a_curve():
     assert wrong / 150 <= 0.09
 
 
-def test_an_undefined_number_is_none_and_a_part_that_makes_it_so_leaves_no_interval():
+def test_an_undefined_number_is_none_and_an_undefined_jackknife_group_gives_no_interval():
     one_class = Observations([(1, 0.3), (1, 0.4)], whole=area)
     lone_positive = Observations([(1, 0.3), (0, 0.4), (0, 0.1), (0, 0.2)], whole=area)
     assert interval(one_class) == Interval(None, None, None)
@@ -510,7 +501,7 @@ def test_an_undefined_number_is_none_and_a_part_that_makes_it_so_leaves_no_inter
     assert interval(Observations([0.4], whole=mean_of)) == Interval(0.4, None, None)
 
 
-def test_numbers_of_the_whole_that_do_not_differ_have_p_of_one_and_sure_ones_a_small_p():
+def test_metrics_of_the_whole_have_p_of_one_if_equal_and_a_small_p_if_clearly_different():
     same = Observations([0.1, 0.5, 0.3], whole=mean_of)
     assert (paired(same, same).value, paired(same, same).p) == (0, 1)
     ones, zeros = Observations([1.0] * 6, whole=mean_of), Observations([0.0] * 6, whole=mean_of)
@@ -518,14 +509,14 @@ def test_numbers_of_the_whole_that_do_not_differ_have_p_of_one_and_sure_ones_a_s
     assert smallest_difference(ones, zeros) is None
 
 
-def test_smallest_difference_of_the_whole_is_that_of_its_error():
+def test_smallest_difference_of_a_metric_of_the_whole_follows_from_its_error():
     base = np.random.default_rng(5).normal(size=40)
     found = smallest_difference(Observations(base.tolist(), whole=mean_of), Observations([0.0] * 40, whole=mean_of))
     factor = scipy_stats.t.ppf(0.975, 39) + scipy_stats.t.ppf(0.8, 39)
     assert found == pytest.approx(factor * scipy_stats.sem(base))
 
 
-def test_groups_have_numbers_of_their_own_whole():
+def test_metrics_of_the_whole_are_computed_within_groups():
     pairs = [(1, 0.9), (0, 0.1), (1, 0.2), (0, 0.8), (0, 0.3)]
     obs = Observations(pairs, whole=area, groups=("a", "a", "b", "b", "c"))
     assert by_group(obs) == [("a", 1.0, 2), ("b", 0.0, 2), ("c", None, 1)]
@@ -533,8 +524,8 @@ def test_groups_have_numbers_of_their_own_whole():
     assert macro(Observations(pairs[:4], whole=area, groups=("a", "a", "b", "b"))) == 0.5
 
 
-def test_a_number_is_made_in_one_way():
-    with pytest.raises(ValueError, match="not by both"):
+def test_value_and_whole_exclude_each_other():
+    with pytest.raises(ValueError, match="not both"):
         Observations([1.0, 2.0], perplexity, whole=mean_of)
     with pytest.raises(UserError, match="no sample was scored"):
         Observations([], whole=mean_of)
@@ -544,7 +535,7 @@ def test_a_number_is_made_in_one_way():
 
 
 @pytest.mark.parametrize(("n", "share"), [(50, 0.2), (100, 0.0), (300, 0.3), (8, 0.5)])
-def test_smallest_difference_of_zero_one_scores_is_shown_four_times_in_five(n, share):
+def test_smallest_difference_of_zero_one_scores_is_detected_four_times_in_five(n, share):
     difference = smallest_shown(n, share)
     differ = max(share, difference)
     odds = [(differ + difference) / 2, (differ - difference) / 2, 1 - differ]
@@ -552,7 +543,7 @@ def test_smallest_difference_of_zero_one_scores_is_shown_four_times_in_five(n, s
     assert np.mean([mcnemar_p(wins, losses) < 0.05 for wins, losses, _ in counts]) == pytest.approx(0.8, abs=0.025)
 
 
-def test_smallest_difference_of_other_scores_is_shown_four_times_in_five():
+def test_smallest_difference_of_other_scores_is_detected_four_times_in_five():
     generator = np.random.default_rng(0)
     pilot = scipy_stats.zscore(generator.normal(size=40), ddof=1)  # a spread of one
     difference = smallest_difference(Observations(pilot), Observations(zeros_like(pilot)))
@@ -565,18 +556,18 @@ def test_smallest_difference_shrinks_with_more_samples():
     assert few / many == pytest.approx(2, rel=0.1)
 
 
-def test_five_samples_can_show_no_difference():
+def test_five_samples_cannot_detect_any_difference():
     assert smallest_difference(Observations(np.ones(5)), Observations(np.zeros(5))) is None
 
 
-# What follows
+# Adjusted p-values, verdicts, ranks, fronts, groups
 
 
 def test_holm_equals_the_worked_example():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
-def test_holm_never_lowers_a_p_value_nor_turns_their_order():
+def test_holm_never_lowers_a_p_value_and_keeps_their_order():
     p_values = np.random.default_rng(0).uniform(size=50) ** 3
     adjusted = holm(p_values.tolist())
     assert all(after >= before for before, after in zip(p_values, adjusted, strict=True))
@@ -585,16 +576,16 @@ def test_holm_never_lowers_a_p_value_nor_turns_their_order():
     assert ordered == sorted(ordered)
 
 
-def test_holm_of_nothing_is_nothing():
+def test_holm_of_no_p_values_is_empty():
     assert holm([]) == []
 
 
-def test_verdict_reads_sign_direction_and_p():
-    assert verdict(0.1, 0.01, higher_is_better=True) == "better"
-    assert verdict(0.1, 0.01, higher_is_better=False) == "worse"
-    assert verdict(-0.1, 0.01, higher_is_better=True) == "worse"
-    assert verdict(0.1, 0.05, higher_is_better=True) == "undecided"
-    assert verdict(0.1, math.nan, higher_is_better=True) == "undecided"
+def test_verdict_depends_on_sign_direction_and_p():
+    assert verdict_of(0.1, 0.01, higher_is_better=True) == "better"
+    assert verdict_of(0.1, 0.01, higher_is_better=False) == "worse"
+    assert verdict_of(-0.1, 0.01, higher_is_better=True) == "worse"
+    assert verdict_of(0.1, 0.05, higher_is_better=True) == "undecided"
+    assert verdict_of(0.1, math.nan, higher_is_better=True) == "undecided"
 
 
 def test_variants_that_cannot_be_told_apart_share_a_rank():
@@ -603,7 +594,7 @@ def test_variants_that_cannot_be_told_apart_share_a_rank():
     assert ranks(order, lambda a, b: (a, b) in shown) == {"base": 3, "lora": 1, "full": 1, "prefix": 2}
 
 
-def test_pareto_front_keeps_ties_and_order_and_drops_the_beaten():
+def test_pareto_front_keeps_ties_and_order_and_drops_dominated_points():
     points = {"slow": (0.5, 9.0), "twin": (0.5, 4.0), "lora": (0.5, 4.0), "base": (0.3, 0.0), "worse": (0.2, 0.0)}
     assert pareto(points) == ["twin", "lora", "base"]
 
@@ -613,11 +604,11 @@ def test_pareto_front_of_a_loss_prefers_the_lower():
     assert pareto(points, higher_is_better=False) == ["base", "full"]
 
 
-def test_an_unknown_cost_is_on_no_front_and_beats_nobody():
+def test_an_unknown_cost_is_on_no_front_and_dominates_nothing():
     assert pareto({"base": (0.9, math.nan), "lora": (0.5, 4.0), "full": (math.nan, 0.0)}) == ["lora"]
 
 
-def test_macro_weighs_groups_alike_whatever_their_size():
+def test_macro_weighs_groups_equally_whatever_their_size():
     obs = Observations(np.array([1, 1, 1, 0]), groups=("law", "law", "law", "art"))
     assert macro(obs) == 0.5
     assert by_group(obs) == [("law", 1.0, 3), ("art", 0.0, 1)]

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from harness import Choose, Output, UserError, acc_bytes, acc_norm, label, mc2, rows
 from harness.jobs import Item
 from harness.prompts.render import Prompting, render, render_examples
-from harness.registry.find import find, load_task
+from harness.registry.find import find
+from harness.registry.load import load_task
 
 GOLDENS = json.loads((Path(__file__).parents[1] / "goldens" / "choice.json").read_text())
 CATEGORIES = ("mmlu_stem", "mmlu_humanities", "mmlu_social_sciences", "mmlu_other")
@@ -239,7 +240,7 @@ def test_a_task_without_solved_examples_says_so():
 
 
 def test_more_solved_examples_than_there_are_is_an_error():
-    with pytest.raises(UserError, match="5 solved examples in group `abstract_algebra`, 6 shots"):
+    with pytest.raises(UserError, match="5 solved examples in group `abstract_algebra`, but 6 shots"):
         rendered("mmlu", shots=6)
 
 

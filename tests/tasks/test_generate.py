@@ -12,7 +12,8 @@ import pytest
 
 from harness import Generate, Metric, Output, UserError, choice_letter, matching
 from harness.prompts.render import Prompting, render, render_examples
-from harness.registry.find import find, load_task
+from harness.registry.find import find
+from harness.registry.load import load_task
 
 GOLDENS = json.loads((Path(__file__).parents[1] / "goldens" / "generation.json").read_text(encoding="utf-8"))
 
@@ -127,7 +128,7 @@ def test_mmlu_pro_takes_the_letter_or_the_worked_answer_as_target():
 
 
 def test_more_shots_than_a_category_has_are_refused():
-    with pytest.raises(UserError, match="5 solved examples in group `math`, 6 shots"):
+    with pytest.raises(UserError, match="5 solved examples in group `math`, but 6 shots"):
         items_of("mmlu_pro:math", 6)
 
 

@@ -15,7 +15,8 @@ from harness.jobs import Item
 from harness.leaderboards.page import render as page
 from harness.metrics.function_call import arguments, call, function, read_call, same
 from harness.prompts.render import render
-from harness.registry.find import find, find_metric, load_task
+from harness.registry.find import find
+from harness.registry.load import find_metric, load_task
 from harness.report.heatmap import grid_lines, grids, parts
 from harness.report.screen import screen
 from harness.results import Run
@@ -150,8 +151,8 @@ def test_a_default_that_is_written_out_counts_as_left_out() -> None:
         assert call.measure(Output(texts=(text,)), sample) == score
 
 
-def test_a_target_that_is_not_a_call_is_refused() -> None:
-    with pytest.raises(UserError, match="metric `call`: the target of a sample is no call"):
+def test_a_target_that_is_no_call_is_refused() -> None:
+    with pytest.raises(UserError, match="metric `call`: the target of a sample is not a call"):
         call.measure(Output(texts=("x",)), Generate("x", "set_alarm"))
 
 

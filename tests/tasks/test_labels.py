@@ -28,7 +28,8 @@ from harness import (
 from harness.jobs import Item
 from harness.metrics.regression import first_number, last_number
 from harness.prompts.render import render, render_examples
-from harness.registry.find import find, load_task
+from harness.registry.find import find
+from harness.registry.load import load_task
 
 
 def load(name: str, **parameters: Any) -> Any:
@@ -141,14 +142,14 @@ def test_a_label_with_spaces_at_its_ends_is_the_label_without_them(tmp_path: Pat
     ("labels", "parameters", "message"),
     [
         (["a", "b"], {"label": "lable"}, "has no column `lable`"),
-        (["a", "b"], {"text": "body"}, "names the column `body`, which row 0 does not have"),
+        (["a", "b"], {"text": "body"}, "uses the column `body`, which row 0 does not have"),
         (["a", "b"], {"labels": ["a", "c"]}, "row 1: the column `label` is `b`, which is not among the labels"),
-        (["a", "b"], {"labels": ["a", "b", " a"]}, "the label `a` is empty, or named twice"),
+        (["a", "b"], {"labels": ["a", "b", " a"]}, "the label `a` is empty, or given twice"),
         (["a", "b"], {"labels": ["a"]}, "1 labels in the column `label`"),
         ([0, 2], {"names": ["no", "yes"]}, "row 1: the label 2 of the column `label` is out of range"),
         ([0, -1], {"names": ["no", "yes"]}, "row 1: the label -1 of the column `label` is out of range"),
         ([0.0, 1.5], {"names": ["no", "yes"]}, "row 0: the label 0.0 of the column `label` is out of range"),
-        (["good", " good", "bad"], {}, "row 1: 'good' and ' good' differ by spaces alone"),
+        (["good", " good", "bad"], {}, "row 1: 'good' and ' good' differ only by spaces"),
         (["a", None], {}, "row 1: the column `label` has no label"),
         (["a", "  "], {"labels": ["a", "b"]}, "row 1: the column `label` has no label"),
         (["a", "a"], {}, "1 labels in the column `label`"),
@@ -193,7 +194,7 @@ def test_thousands_of_labels_are_sampled_and_measured_without_tables_of_their_si
 def test_one_class_alone_has_no_area_under_a_curve_and_no_correlation() -> None:
     samples = [Choose("x", ["no", "yes"], 1)] * 3
     outputs = [Output(loglikelihoods=(-1.0, -float(i))) for i in range(3)]
-    with pytest.raises(ValueError, match="one label"):
+    with pytest.raises(ValueError, match="the same label"):
         value(auc, outputs, samples)
     assert value(mcc, outputs, samples) == 0
 
@@ -213,8 +214,8 @@ def test_a_nan_log_likelihood_gives_no_score(metric: Metric) -> None:
     assert math.isnan(value(metric, outputs, samples))
 
 
-def test_the_metrics_of_labels_require_one_right_answer() -> None:
-    with pytest.raises(UserError, match="`mcc` is about one right label"):
+def test_the_metrics_of_labels_want_one_right_answer() -> None:
+    with pytest.raises(UserError, match="`mcc` needs one right label"):
         mcc.measure(Output(loglikelihoods=(-1.0, -2.0)), Choose("x", ["a", "b"], [0, 1]))
     with pytest.raises(UserError, match="scores Choose samples"):
         auc.measure(Output(texts=("a",)), Generate("x", "a"))
@@ -257,7 +258,7 @@ def test_flat_files_are_questions_too_with_and_without_a_passage(tmp_path: Path)
     first = items("qa", data=data, context=None, question="q", answer="a")[0]
     assert first.request.contexts == ("Question: Capital of Peru?\nAnswer:",)
     assert (first.sample.target, first.cluster) == (["Lima"], None)
-    with pytest.raises(UserError, match="names the column `context`, which row 0 does not have"):
+    with pytest.raises(UserError, match="uses the column `context`, which row 0 does not have"):
         items("qa", data=data, question="q", answer="a")
 
 

@@ -11,7 +11,8 @@ from tiny_models import save_tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from harness.prompts.render import render
-from harness.registry.find import find, load_task
+from harness.registry.find import find
+from harness.registry.load import load_task
 from harness.results import Run
 from harness.runs.folder import load_run
 

@@ -19,7 +19,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from harness import Text, UserError, evaluate
 from harness.jobs import Item
 from harness.prompts.render import Prompting, render, render_examples
-from harness.registry.find import find, load_task, parse_task
+from harness.registry.find import find
+from harness.registry.load import load_task
+from harness.registry.task_spec import parse_task
 from harness.tasks.wikitext import detokenised
 
 pytestmark = pytest.mark.usefixtures("made_up_hub")
@@ -223,7 +225,8 @@ def test_every_task_gives_numbers_and_token_ppl_is_that_of_the_guide(
 
 REAL = """
 from harness.prompts.render import render
-from harness.registry.find import find, load_task
+from harness.registry.find import find
+from harness.registry.load import load_task
 
 def items(name, **parameters):
     return render(name, load_task(find("task", name), parameters))

@@ -1,4 +1,4 @@
-"""The embedded default: its rows come from the seed, train and test share nothing, its files are what they should be."""
+"""The embedded model: its rows follow from the seed, train and test are disjoint, and its files are as documented."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def seed() -> int:
 
 
 @pytest.mark.parametrize("hash_seed", ["0", "1"])
-def test_committed_rows_are_what_the_seed_writes(seed: int, hash_seed: str, tmp_path: Path) -> None:
+def test_committed_rows_follow_from_the_seed(seed: int, hash_seed: str, tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; from harness.tiny.world import World, write_rows;"
         f"write_rows(World({seed}), pathlib.Path(sys.argv[1]))"
@@ -44,7 +44,7 @@ def test_committed_rows_are_what_the_seed_writes(seed: int, hash_seed: str, tmp_
         assert path.read_bytes() == (tiny.DATA / path.name).read_bytes()
 
 
-def test_another_seed_makes_another_world() -> None:
+def test_another_seed_gives_another_world() -> None:
     assert World(1).rows("mini_mmlu", "test") != World(2).rows("mini_mmlu", "test")
 
 
@@ -57,13 +57,13 @@ def test_train_and_test_are_disjoint(task: str) -> None:
 
 
 @pytest.mark.parametrize(("task", "everybody"), [("mini_mmlu", "countries"), ("mini_ceval", "people")])
-def test_questions_are_about_other_entities_than_were_trained_on(seed: int, task: str, everybody: str) -> None:
+def test_test_questions_are_about_other_entities_than_train_questions(seed: int, task: str, everybody: str) -> None:
     lore = getattr(World(seed), everybody)
-    names = {split: {entity["name"] for entity in lore.part(split)} for split in ("train", "test")}
+    names = {split: {entity["name"] for entity in lore.of_split(split)} for split in ("train", "test")}
     assert not names["train"] & names["test"]
     for split in ("train", "test"):
         for row in tiny.rows(task, split):
-            (entity,) = [entity for entity in lore.part(split) if _names(row["question"], entity["name"])]
+            (entity,) = [entity for entity in lore.of_split(split) if _names(row["question"], entity["name"])]
             assert row["choices"][row["answer"]] == entity[row["subject"]]
 
 
@@ -82,7 +82,7 @@ def test_the_data_are_small_and_answers_are_balanced() -> None:
         assert all(answers.count(place) > len(answers) / 8 for place in range(4))
 
 
-def test_the_model_is_small_and_says_how_it_was_made() -> None:
+def test_the_model_is_small_and_records_how_it_was_trained() -> None:
     assert (tiny.MODEL / "model.safetensors").stat().st_size < 10_000_000
     made = json.loads((tiny.MODEL / "build.json").read_text())
     assert {"seed", "minutes", "steps", "tokens", "final_loss", "parameters", "torch", "transformers"} <= set(made)
@@ -97,7 +97,7 @@ def test_the_model_is_small_and_says_how_it_was_made() -> None:
         "never seen before: naïve ☃ 龘 \t end",
     ],
 )
-def test_the_tokenizer_gives_back_what_it_was_given(text: str) -> None:
+def test_the_tokenizer_decodes_what_it_encoded(text: str) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny.MODEL)
@@ -185,5 +185,5 @@ def test_the_judge_of_code_computes_as_python_does(code: str, expected: object) 
 
 
 def _names(question: str, name: str) -> bool:
-    # Whole words only: one country's name may begin another's.
+    # Only whole words: the name of one country can be the start of another name.
     return name in question.replace("?", " ").split() or question.startswith(name)

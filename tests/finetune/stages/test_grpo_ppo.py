@@ -16,7 +16,7 @@ from harness.finetune.stages import grpo, online, ppo
 from harness.finetune.stages.judges import FunctionJudge, load_judge
 from harness.finetune.stages.policy import answer_mask, token_logprobs
 from harness.finetune.stages.rollouts import Prompts, roll_out
-from harness.finetune.training import steps as optimizer_steps
+from harness.finetune.training import loop
 from harness.jobs import HEAD_FILE, Example, RewardFunction, TrainJob
 from harness.models.load import load_base
 from harness.worker import child
@@ -308,7 +308,7 @@ def test_an_interrupted_training_continues_with_the_same_answers(
 def assert_goes_on(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *, at: int, **settings: Any) -> None:
     """Checks that a training run interrupted after a step and continued has the losses and weights of an uninterrupted one."""
     whole = child.train(job_for(root, folder / "whole", **settings), lambda event: None)
-    monkeypatch.setattr(optimizer_steps, "CHECKPOINT_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_SECONDS", 0.0)
     job = job_for(root, folder / "cut", **settings)
 
     def stop(event: Any) -> None:

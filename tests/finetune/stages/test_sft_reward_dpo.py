@@ -18,7 +18,7 @@ from harness.finetune.stages import dpo
 from harness.finetune.stages.dpo import Dpo, dpo_losses
 from harness.finetune.stages.pairs import encode_pairs
 from harness.finetune.stages.policy import Beginning
-from harness.finetune.training import steps as optimizer_steps
+from harness.finetune.training import loop
 from harness.jobs import HEAD_FILE, BenchJob, Example, Recipe, ScoreJob, ScoreVariant, TaskRequests
 from harness.models.artifacts import load_trained
 from harness.models.load import Resident, count_parameters, load_base, method_function
@@ -335,7 +335,7 @@ def test_an_interrupted_stage_continues_to_the_same_weights(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, name: str
 ) -> None:
     whole = train(job_for(root, tmp_path / "whole", name, stage=stage, steps=6))
-    monkeypatch.setattr(optimizer_steps, "CHECKPOINT_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_SECONDS", 0.0)
     job = job_for(root, tmp_path / "cut", name, stage=stage, steps=6)
 
     def stop(event: Any) -> None:

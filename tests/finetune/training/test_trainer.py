@@ -20,7 +20,7 @@ from harness.comparison.curve import read_curve
 from harness.config.parse import configure
 from harness.errors import UserError
 from harness.finetune.stages import sft
-from harness.finetune.training import batches, steps, trainer
+from harness.finetune.training import batches, checkpoints, loop, micro_batches, trainer
 from harness.jobs import TRAINED_FILE, Advanced, Event, Example, Method, Monitor, Recipe, Trained, TrainJob
 from harness.models.load import Resident, load_base, method_function
 from harness.settings import TrainingSettings
@@ -198,8 +198,8 @@ def test_seconds_are_those_of_the_steps_and_not_of_loading_or_saving(
 
     monkeypatch.setattr(batches.Padding, "__call__", slow(batches.Padding.__call__, 0.05))
     monkeypatch.setattr(trainer, "save_artifact", slow(trainer.save_artifact, 0.2))
-    monkeypatch.setattr(steps.StageTrainer, "_save_checkpoint", slow(steps.Trainer._save_checkpoint, 0.05))
-    monkeypatch.setattr(steps, "CHECKPOINT_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints.Checkpoints, "save", slow(checkpoints.Checkpoints.save, 0.05))
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_SECONDS", 0.0)
     start = time.perf_counter()
     trained = train(job_for(root, tmp_path, steps=4))
     wall = time.perf_counter() - start
@@ -297,17 +297,20 @@ def interrupt_at(step: int) -> Callable[[Event], None]:
 def test_an_interrupted_training_continues_to_the_same_weights(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    whole = train(job_for(root, tmp_path / "whole", name, epochs=1.5))
-    monkeypatch.setattr(steps, "CHECKPOINT_EVERY_SECONDS", 0.0)
-    job = job_for(root, tmp_path / "cut", name, epochs=1.5)
-    for step in (4, 7):  # the second interruption is in the second epoch
+    settings: dict[str, Any] = {"epochs": 1.5}
+    if name == "lora":  # whatever is drawn is drawn again
+        settings |= {"hyperparameters": {"rank": 4, "dropout": 0.3}, "neftune": 5.0}
+    whole = train(job_for(root, tmp_path / "whole", name, **settings))
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_SECONDS", 0.0)
+    job = job_for(root, tmp_path / "cut", name, **settings)
+    for step in (4, 7):  # the second time in the second epoch
         with pytest.raises(Interrupted):
             train(job, interrupt_at(step))
         assert [path.name for path in job.state.iterdir()] == [f"checkpoint-{step - 1}"]
         assert len(read_log(tmp_path / "cut")) == step
     torn = job.state / "checkpoint-7"  # the leftover of a kill while a checkpoint is written
     torn.mkdir()
-    (torn / "trainer_state.json").write_text('{"global_st')
+    (torn / "checkpoint.json").write_text('{"train_k')
     heard: list[Any] = []
     continued = train(job, heard.append)
     assert [event.done for event in heard if isinstance(event, Advanced)] == [7, 8, 9]
@@ -323,7 +326,7 @@ def test_a_training_interrupted_while_it_is_saved_continues_to_the_same_weights(
 ) -> None:
     settings: dict[str, Any] = {"steps": 7, "schedule": "constant"}  # an epoch has six steps
     whole = train(job_for(root, tmp_path / "whole", **settings))
-    monkeypatch.setattr(steps, "CHECKPOINT_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_SECONDS", 0.0)
     job = job_for(root, tmp_path / "cut", **settings)
 
     with monkeypatch.context() as patch:
@@ -420,7 +423,7 @@ def test_the_best_checkpoint_is_kept_exactly_and_training_stops_when_gains_stop(
     assert trained.steps == trained.best_step + 2 * 3 < 60
     assert list(looks) == list(range(3, trained.steps + 1, 3))
     assert trained.validation_loss == looks[trained.best_step]
-    assert any("2 looks without a gain" in note for note in trained.notes)
+    assert any("2 evaluations without a gain" in note for note in trained.notes)
     model = Resident(job.base, method_function).attach(Recipe(job.base, job.output))
     rows = tokenise(others, tiny.tiny_tokenizer(), 256).rows
     batch = batches.Padding(tiny.PAD)(rows)
@@ -434,13 +437,13 @@ def test_evaluations_change_nothing_in_training_and_take_none_of_its_seconds(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blind = train(job_for(root, tmp_path / "blind", steps=10, neftune=5.0))
-    look = steps.StageTrainer._held_out_loss
+    evaluate = loop.Loop.evaluate
 
-    def slow(self: Any) -> float:
+    def slow(self: Any) -> bool:
         time.sleep(0.2)
-        return look(self)
+        return evaluate(self)
 
-    monkeypatch.setattr(steps.StageTrainer, "_held_out_loss", slow)
+    monkeypatch.setattr(loop.Loop, "evaluate", slow)
     job = job_for(root, tmp_path / "seeing", steps=10, neftune=5.0)
     start = time.perf_counter()
     seeing = train(replace(job, validation=HELD_OUT))
@@ -462,7 +465,7 @@ def test_an_interrupted_training_with_evaluations_continues_to_the_same_best_che
         "layer_decay": 0.5,
     }
     whole = train(replace(job_for(root, tmp_path / "whole", **settings), validation=HELD_OUT))
-    monkeypatch.setattr(steps, "CHECKPOINT_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_SECONDS", 0.0)
     job = replace(job_for(root, tmp_path / "cut", **settings), validation=HELD_OUT)
     for step in (4, 7):
         with pytest.raises(Interrupted):
@@ -487,16 +490,24 @@ def test_patience_continues_after_an_interruption_and_checkpoints_come_between_t
     whole = train(replace(job_for(root, tmp_path / "whole", **settings), validation=HELD_OUT))
     assert whole.best_step is not None
     assert whole.steps == whole.best_step + 2 < 30
-    monkeypatch.setattr(steps, "CHECKPOINT_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_SECONDS", 0.0)
     job = replace(job_for(root, tmp_path / "cut", **settings), validation=HELD_OUT)
     with pytest.raises(Interrupted):
         train(job, interrupt_at(whole.steps))
     worse = whole.best_step + 1  # no improvement, but a checkpoint was due
     assert {path.name for path in job.state.iterdir()} == {f"checkpoint-{whole.best_step}", f"checkpoint-{worse}"}
+    load_weights = checkpoints.Checkpoints.load_weights
+
+    def interrupted_at_the_best(self: Any, step: int) -> None:
+        if step == whole.best_step:
+            raise Interrupted
+        load_weights(self, step)
+
     with monkeypatch.context() as patch:
-        patch.setattr(steps.StageTrainer, "_load_best_model", interrupt_saving)
+        patch.setattr(checkpoints.Checkpoints, "load_weights", interrupted_at_the_best)
         with pytest.raises(Interrupted):
-            train(job)  # after patience ended, before the best weights are loaded
+            train(job)  # when patience is over, before the best weights are back
+    assert f"checkpoint-{whole.steps}" in {path.name for path in job.state.iterdir()}
     continued = train(job)
     assert equal(tmp_path / "cut", tmp_path / "whole")
     assert (continued.losses, continued.validation) == (whole.losses, whole.validation)
@@ -515,7 +526,8 @@ def numbers():
 
 def test_a_tasks_headline_can_say_what_is_best(root: Path, tmp_path: Path) -> None:
     from harness.prompts.render import Prompting, render
-    from harness.registry.find import find, load_task
+    from harness.registry.find import find
+    from harness.registry.load import load_task
 
     file = tmp_path / "numbers.py"
     file.write_text(CAPITALS)
@@ -550,9 +562,9 @@ def test_a_nan_loss_stops_at_its_step_and_keeps_the_last_good_weights(
 
     good = train(job_for(root, tmp_path / "good", steps=2, schedule="constant", micro_batch_size=8))
     monkeypatch.setattr(sft, "label_loss", failing)
-    monkeypatch.setitem(steps._OVERHEAD, "cpu", 1e12)  # one micro-batch for each batch
+    monkeypatch.setitem(micro_batches._OVERHEAD, "cpu", 1e12)  # one part a batch
     job = job_for(root, tmp_path / "bad", steps=9, schedule="constant")
-    with pytest.raises(steps.Diverged, match=f"the {where} of step 3 is .*lower the rate .*step 2") as caught:
+    with pytest.raises(loop.Diverged, match=f"the {where} of step 3 is .*lower the learning rate .*step 2") as caught:
         train(job)
     assert len(good.losses) == 2
     kept = tmp_path / "bad" / "artifact-step-2"
@@ -566,17 +578,17 @@ def test_weights_that_give_nan_are_not_kept_as_good(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_for(root, tmp_path, steps=9, lr=1e30)
-    with pytest.raises(steps.Diverged, match=r"lower the rate \(no weights that give a number were kept\)"):
+    with pytest.raises(loop.Diverged, match=r"lower the learning rate \(no weights with a finite loss were kept\)"):
         train(job)
     assert not list(tmp_path.glob("artifact*"))
-    monkeypatch.setattr(steps, "CHECKPOINT_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_SECONDS", 0.0)
 
     def seldom(event: Event) -> None:
-        if isinstance(event, Advanced) and event.done == 2:
-            monkeypatch.setattr(steps, "CHECKPOINT_EVERY_SECONDS", 1e9)
+        if isinstance(event, Advanced) and event.done == 3:
+            monkeypatch.setattr(loop, "CHECKPOINT_EVERY_SECONDS", 1e9)
 
     rates = replace(job.training, lr=1e-3, schedule="staged", rates=(1.0, 1.0, 1e33))
-    with pytest.raises(steps.Diverged, match=r"the weights of step [23] are in") as caught:
+    with pytest.raises(loop.Diverged, match=r"the weights of step 2 are in") as caught:
         train(replace(job, training=rates), seldom)
     (kept,) = tmp_path.glob("artifact-step-*")
     assert str(kept) in str(caught.value)
@@ -587,28 +599,28 @@ def test_weights_that_give_nan_are_not_kept_as_good(
 def test_a_checkpoint_of_another_training_is_not_continued(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "CHECKPOINT_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_SECONDS", 0.0)
     job = job_for(root, tmp_path, steps=4)
     with pytest.raises(Interrupted):
         train(job, interrupt_at(3))
     trained = train(replace(job, train_key="another key"))
     assert trained.steps == 4
-    assert "was not taken up" in trained.notes[0]
+    assert "not resumed from" in trained.notes[0]
 
 
 def test_a_full_disk_loses_nothing(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train(job_for(root, tmp_path / "whole", steps=6))
-    monkeypatch.setattr(steps, "CHECKPOINT_EVERY_SECONDS", 0.0)
-    job, own = job_for(root, tmp_path / "cut", steps=6), steps.save_file
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_SECONDS", 0.0)
+    job, own = job_for(root, tmp_path / "cut", steps=6), checkpoints.save_file
 
     def full(tensors: Any, path: Path) -> None:
-        if path.parent.name == "checkpoint-4":
+        if path.parent.name.startswith("checkpoint-4"):
             path.write_bytes(b"half")
             raise OSError(28, "No space left on device")
         own(tensors, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(steps, "save_file", full)
+        patch.setattr(checkpoints, "save_file", full)
         with pytest.raises(OSError, match="No space left"):
             train(job)
     heard: list[Any] = []
@@ -661,11 +673,20 @@ def test_a_missing_tracker_is_named_with_its_installation(monkeypatch: pytest.Mo
     assert caught.value.hint == "pip install mlflow"
 
 
-def test_tensorboard_gets_its_files_beside_the_log(root: Path, tmp_path: Path) -> None:
+def test_tensorboard_receives_every_step_and_evaluation_beside_the_log(root: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    job = replace(job_for(root, tmp_path, steps=2), report_to=["tensorboard"])
-    train(job)
-    assert list((tmp_path / "train.tensorboard").glob("events*"))
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    job = job_for(root, tmp_path, steps=4, evaluate_every=2)
+    train(replace(job, validation=HELD_OUT, report_to=["tensorboard"]))
+    events = EventAccumulator(str(tmp_path / "train.tensorboard")).Reload()
+    log = read_log(tmp_path)
+    for shown, key in (("loss", "loss"), ("learning_rate", "lr"), ("grad_norm", "grad_norm")):
+        expected = [(line["step"], pytest.approx(line[key])) for line in log if key in line]
+        assert [(event.step, event.value) for event in events.Scalars(f"train/{shown}")] == expected
+    held_out = [(line["step"], pytest.approx(line["held_out"]["loss"])) for line in log if "held_out" in line]
+    assert [(event.step, event.value) for event in events.Scalars("eval/loss")] == held_out
+    assert len(held_out) == 2
 
 
 # Curves
@@ -690,9 +711,9 @@ def test_held_out_rows_distinguish_overfitting_from_a_falling_loss() -> None:
     assert read_curve(falling, [3.0, 2.0, 2.2]) == "overfitting: stop earlier"
     assert read_curve(falling, [3.0, 2.0, 2.0, 2.0, 2.0, 2.01]) == "converged"
     assert read_curve([1.0] * 40, [3.0, 2.0, 1.5, 1.1]) == "still falling: more steps may help"
-    assert read_curve(falling, [3.0, math.nan]) == "diverged: lower the rate"
+    assert read_curve(falling, [3.0, math.nan]) == "diverged: lower the learning rate"
 
 
 @pytest.mark.parametrize("losses", [[4.0, 3.0, math.nan, math.nan], [4.0] * 20 + [math.inf]])
-def test_a_curve_with_nan_has_diverged(losses: list[float]) -> None:
-    assert read_curve(losses) == "diverged: lower the rate"
+def test_a_curve_that_left_the_numbers_has_diverged(losses: list[float]) -> None:
+    assert read_curve(losses) == "diverged: lower the learning rate"

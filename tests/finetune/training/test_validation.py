@@ -13,9 +13,8 @@ from peft import LoraConfig, get_peft_model
 
 from harness import Generate
 from harness.api import Metric
-from harness.finetune.training.parts import length, split
-from harness.finetune.training.steps import Repeated
-from harness.finetune.training.validation import Undisturbed, distance, headline
+from harness.finetune.training.micro_batches import length, split
+from harness.finetune.training.validation import distance, evaluation_mode, headline
 from harness.jobs import Item, Raw
 
 ITEMS = [Item(tiny.generate(str(n), id=str(n)), Generate(str(n), str(n)), None, None) for n in range(3)]
@@ -42,21 +41,16 @@ def test_a_headline_without_a_number_is_no_number() -> None:
     assert math.isnan(headline(metric, ITEMS, RAWS))
 
 
-def test_there_are_ten_evaluations_by_default() -> None:
+def test_evaluations_are_ten_unless_said_otherwise() -> None:
     assert [distance(250, None), distance(3, None), distance(250, 7)] == [25, 1, 7]
 
 
-def test_an_evaluation_leaves_random_state_dropout_and_gradients_unchanged() -> None:
+def test_an_evaluation_leaves_dropout_and_gradients_as_they_were() -> None:
     model: Any = get_peft_model(random_model("llama"), LoraConfig(r=2, lora_dropout=0.5, target_modules="all-linear"))
     model.train()
-    torch.manual_seed(3)
-    expected = torch.rand(1)
-    torch.manual_seed(3)
-    with Undisturbed(model):
-        torch.rand(5)
+    with evaluation_mode(model):
         assert not model.training
         assert not torch.is_grad_enabled()
-    assert torch.rand(1) == expected
     assert model.training
     assert torch.is_grad_enabled()
 
@@ -92,9 +86,3 @@ def test_micro_batches_cost_no_more_than_the_whole_batch_or_single_rows(
 def test_rows_without_a_length_are_measured() -> None:
     assert length({"input_ids": [1, 2, 3]}) == 3
     assert split([{"input_ids": [1] * n} for n in (1, 9)], 8, 0, 4)[0] == [{"input_ids": [1] * 9}]
-
-
-def test_batches_that_are_learned_from_several_times_follow_one_another() -> None:
-    sampler = Repeated([4, 2, 0, 1, 3], 2, 3)
-    assert list(sampler) == [4, 2, 4, 2, 4, 2, 0, 1, 0, 1, 0, 1]
-    assert len(sampler) == 12

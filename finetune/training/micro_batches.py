@@ -12,9 +12,24 @@ from typing import Any
 _CUTS = 32
 """Places at which a batch may be cut, at most: the best cut is found in their square."""
 
-
 _TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 16384}
 """Enough to keep a processor busy; more would only take more memory."""
+
+_OVERHEAD = {"cpu": 1e6, "cpu16": 3e7, "cuda": 8e9}
+"""Cost of running a layer besides its tokens, in tokens times the square of its width; in 16 bits, the CPU's kernels are built
+and cached for every shape."""
+
+
+def overhead(device: str, precision: str, width: int) -> int:
+    """Cost of a part besides its tokens, in tokens.
+
+    Args:
+        device: Its type: `cpu`, `cuda` …
+        precision: Of the matrix products: `fp32`, `bf16` or `fp16`.
+        width: Size of the model's hidden states.
+    """
+    kind = "cuda" if device == "cuda" else "cpu" if precision == "fp32" else "cpu16"
+    return int(_OVERHEAD[kind] / width**2)
 
 
 def tokens_at_once(device: str, longest: int) -> int:

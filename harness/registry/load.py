@@ -1,0 +1,168 @@
+"""Imports tasks, methods and metrics, once `harness.registry.find` has found them. Only here do user files run.
+
+Example:
+    >>> find_metric("word_ppl").higher_is_better
+    False
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from harness import metrics
+from harness.api import MethodFunction, Metric, Task, TaskFunction
+from harness.errors import UserError, did_you_mean, plugin_error
+from harness.jobs import Method
+from harness.registry.find import find, is_path, split_path
+from harness.registry.scan import Entry
+
+
+def load_task(entry: Entry, parameters: Mapping[str, Any]) -> Task:
+    """Imports a task's file and calls the task function with `parameters`.
+
+    Raises:
+        UserError: The task has no such parameter, or its file raises an exception (only the file's own frames are shown).
+    """
+    known = [parameter.name for parameter in entry.parameters]
+    for key in parameters:
+        if key not in known:
+            raise UserError(f"task `{entry.name}` has no parameter `{key}`", hint=did_you_mean(key, known))
+    function = _load(entry)
+    if not isinstance(function, TaskFunction):
+        raise UserError(
+            f"`{entry.attribute}` in `{entry.path.name}` is not a task after the import",
+            hint=f"does the file assign `{entry.attribute}` again after the `@task` at {entry.place}?",
+        )
+    try:
+        made: Any = function(**parameters)
+    except (Exception, SystemExit) as error:
+        call = f"import {entry.path.stem}; {entry.path.stem}.{entry.attribute}()"
+        raise plugin_error(
+            entry.path, error, hint=f'for the full traceback, run `python -c "{call}"` in the folder of the file'
+        ) from error
+    if not isinstance(made, Task):
+        raise UserError(
+            f"task `{entry.name}` returned a {type(made).__name__}, not a Task",
+            hint=f"return `Task(…)` from the function at {entry.place}",
+        )
+    return made
+
+
+def load_method(entry: Entry) -> MethodFunction:
+    """Imports a method's file and returns the method.
+
+    Raises:
+        UserError: The file raises an exception (only its own frames are shown).
+    """
+    function = _load(entry)
+    if not isinstance(function, MethodFunction):
+        raise UserError(
+            f"`{entry.attribute}` in `{entry.path.name}` is not a method after the import",
+            hint=f"does the file assign `{entry.attribute}` again after the `@method` at {entry.place}?",
+        )
+    return function
+
+
+def find_metric(name: str, folder: Path | None = None) -> Metric:
+    """Loads a metric by name: built-in, `pass@K`, `evaluate:NAME[:KEY]`, `./file.py@name`, or a plugin's.
+
+    Args:
+        name: The name, as a task or a user writes it.
+        folder: Folder in which a relative path is looked up first; then, or if None, the working directory.
+
+    Raises:
+        UserError: There is no such metric, or its file raises an exception.
+    """
+    if name in metrics.names() or re.match(r"evaluate:|pass@\d", name):
+        return metrics.find(name, folder)
+    if folder is not None and is_path(name) and (folder / split_path(name)[0]).exists():
+        name = str(folder / name)
+    entry = find("metric", name)
+    metric = _load(entry)
+    if not isinstance(metric, Metric):
+        raise UserError(
+            f"`{entry.attribute}` in `{entry.path.name}` is not a metric",
+            hint=f"assign `Metric(…)` to it, and nothing else ({entry.place})",
+        )
+    return metric
+
+
+def task_metrics(task: Task, folder: Path | None = None) -> tuple[Metric, ...]:
+    """The metrics of a task; those given by name are loaded.
+
+    Args:
+        task: The task.
+        folder: The folder of the task's file, to which relative paths of metrics refer.
+
+    Raises:
+        UserError: A metric does not exist, or two metrics have the same name.
+    """
+    found = tuple(find_metric(each, folder) if isinstance(each, str) else each for each in task.metrics)
+    names = [metric.name for metric in found]
+    if len(set(names)) < len(names):
+        raise UserError(
+            f"two metrics of a task have the same name: {', '.join(names)}", hint="rename one of the two metrics"
+        )
+    return found
+
+
+def recorded_method(folder: Path) -> Method | None:
+    """The method that saved the delta in a folder, from `method.json`; None without that file (PEFT adapters have none).
+
+    Raises:
+        UserError: `method.json` is malformed, or the method no longer exists.
+    """
+    record = folder / "method.json"
+    if not record.is_file():
+        return None
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+        entry = find("method", content["method"])
+        return Method(entry.name, entry.path, entry.module, content["hyperparameters"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"`{record}` is malformed: {error!r}",
+            hint='it needs the keys "method" and "hyperparameters", as a training run writes them; train again',
+        ) from error
+
+
+def _load(entry: Entry) -> Any:
+    try:
+        module = importlib.import_module(entry.module) if entry.module else _import_file(entry.path)
+        return getattr(module, entry.attribute)
+    except (Exception, SystemExit) as error:
+        raise plugin_error(entry.path, error, hint=f"for the full traceback, run `python {entry.path}`") from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Imports a user's file as a module, once for each content.
+
+    Its folder is appended to `sys.path`: the file can import other files there, and these cannot shadow an installed
+    package.
+    """
+    digest = hashlib.sha256(bytes(path.resolve()) + path.read_bytes()).hexdigest()[:12]
+    name = f"harness_user_{path.stem}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look up the module of a class by name
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -1,0 +1,66 @@
+"""The notes under the tables of a run: the legend, what the differences compare, the run's own notes, warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.report import numbers
+from harness.report.scores import has_ranks, headline_delta, scale_of
+from harness.results import Overlap, Run
+
+
+def footnotes(run: Run) -> list[str]:
+    """Lists everything that must be read with the tables."""
+    return [*_legend(run), *(f"note: {numbers.one_line(note)}" for note in run.notes), *_warnings(run)]
+
+
+def _legend(run: Run) -> Iterator[str]:
+    deltas = [delta for variant in run.variants for task in run.tasks if (delta := headline_delta(variant, task))]
+    if deltas:
+        tests = sum(delta.p_holm is not None for delta in deltas)
+        yield "  ".join(f"{mark} {numbers.VERDICTS[verdict]}" for verdict, mark in numbers.MARKS.items())
+        yield (
+            "± is half the width of the 95 % interval of the paired difference, unadjusted; ▲ and ▼ need a Holm-adjusted p < .05"
+            f" over {numbers.counted(tests, 'test')}"
+        )
+    if has_ranks(run):
+        yield "rank: 1 + the number of variants shown to be better; variants that cannot be told apart share a rank"
+    if run.replicated:
+        yield (
+            f"over {'folds' if run.config.get('folds') else 'seeds'}: mean ± standard deviation; the interval of the"
+            " difference covers samples and training runs, so this table compares methods; the tables above compare these"
+            " trained models"
+        )
+    elif deltas and any(variant.train for variant in run.variants):
+        yield "one training seed: the differences compare these trained models; use `--seeds 3` to compare methods"
+
+
+def _warnings(run: Run) -> Iterator[str]:
+    yield from (_memorized(overlap) for overlap in run.overlaps if overlap.contained)
+    undetected: dict[int, list[str]] = {}
+    for task in run.tasks:
+        deltas = [headline_delta(variant, task) for variant in run.variants]
+        if task.smallest_difference is None or not any(delta and delta.verdict == "undecided" for delta in deltas):
+            continue
+        scale = scale_of(run, task.name, task.headline)
+        about = f"{scale.value(task.smallest_difference)} {scale.unit}".strip()
+        undetected.setdefault(task.n, []).append(f"{about} on {task.name}")
+    for n, differences in undetected.items():
+        yield (
+            f"warning: with {n} samples, a difference below about {numbers.listing(differences)} cannot be told from"
+            " noise; four times as many samples halve this limit"
+        )
+    for variant in run.variants:
+        if variant.train is not None and not variant.train.curve.startswith(("converged", "reward")):
+            yield f"warning: {variant.name}: training loss {numbers.one_line(variant.train.curve)}"
+
+
+def _memorized(overlap: Overlap) -> str:
+    """Warns of samples that are in the training data, with an example."""
+    first = overlap.examples[0]
+    text = first.text if len(first.text) <= 120 else first.text[:119] + "…"
+    return numbers.one_line(
+        f"warning: {overlap.contained:,} of {overlap.n:,} samples of {overlap.task} ({overlap.contained / overlap.n:.0%})"
+        f" are in the training data ({overlap.train}), so their scores may show memorization; for example sample {first.id},"
+        f" in row {first.train_row}: “{text}”"
+    )

@@ -1,0 +1,34 @@
+"""The first line of a report: the model and what the numbers depend on."""
+
+from __future__ import annotations
+
+from harness.report import numbers
+from harness.results import Run
+
+
+def header(run: Run) -> str:
+    """Joins the model's name and `facts` in one line."""
+    return " · ".join([model_name(run), *facts(run)])
+
+
+def model_name(run: Run) -> str:
+    """Returns the model's name as it was requested."""
+    return numbers.one_line(str((run.environment.get("model") or {}).get("name") or "unnamed model"))
+
+
+def device_name(run: Run) -> str | None:
+    """Returns the most specific name of the device that is known."""
+    environment = run.environment
+    return environment.get("device_name") or environment.get("cpu") or environment.get("device")
+
+
+def facts(run: Run) -> list[str]:
+    """Lists sample counts, seed, device and versions."""
+    environment = run.environment
+    sizes = sorted({task.n for task in run.tasks})
+    samples = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}" if sizes else "no"
+    torch = str((environment.get("packages") or {}).get("torch", "")).partition("+")[0]
+    dtype = numbers.dtype(str(environment.get("dtype") or ""))
+    versions = " ".join(word for word in (f"torch {torch}" if torch else "", dtype) if word)
+    known = [f"{samples} samples per task", f"seed {run.seed}", device_name(run), versions, f"harness {run.harness}"]
+    return [numbers.one_line(str(fact)) for fact in known if fact]

@@ -1,0 +1,58 @@
+"""Headline scores as reports show them: their scale, their difference from the baseline, ranks, and the leading task."""
+
+from __future__ import annotations
+
+from harness.report.numbers import Scale
+from harness.results import Delta, Run, TaskInfo, Variant
+from harness.stats import ranking
+
+RANKED_FROM = 4
+"""With fewer variants, ranks add nothing to the verdicts."""
+
+
+def scale_of(run: Run, task: str, metric: str) -> Scale:
+    """Returns the scale on which a metric is shown; it is the same for all variants of the run."""
+    scores = (variant.score(task, metric) for variant in run.variants)
+    return Scale.of(metric, [score.value for score in scores if score is not None])
+
+
+def headline_delta(variant: Variant, task: TaskInfo) -> Delta | None:
+    """Returns a variant's difference from the baseline on a task's headline, or None."""
+    score = variant.headline(task)
+    return None if score is None else score.delta
+
+
+def ranks(run: Run, task: TaskInfo) -> dict[str, int]:
+    """Ranks the scored variants on a task's headline: 1 + the number of variants shown to be better, so ties share a rank.
+
+    Returns:
+        Rank by variant name; empty with fewer than `RANKED_FROM` scored variants.
+    """
+    scored = [variant.name for variant in run.variants if variant.headline(task)]
+    if len(scored) < RANKED_FROM:
+        return {}
+
+    def better(a: str, b: str) -> bool:
+        found = run.comparison(task, a, b)
+        return found is not None and found.verdict == "better"
+
+    return ranking.ranks(scored, better)
+
+
+def has_ranks(run: Run) -> bool:
+    """Whether the tables have ranks."""
+    return any(ranks(run, task) for task in run.tasks)
+
+
+def leading_task(run: Run) -> TaskInfo | None:
+    """Chooses the task that represents quality where there is room for only one.
+
+    Among the tasks that were trained on, it is the first with a significant difference, else the first. If no task was
+    trained on, it is the first task of the run.
+    """
+    trained_on = [task for task in run.tasks if task.trained_on]
+    for task in trained_on:
+        deltas = [headline_delta(variant, task) for variant in run.variants]
+        if any(delta and delta.verdict != "undecided" for delta in deltas):
+            return task
+    return next(iter([*trained_on, *run.tasks]), None)

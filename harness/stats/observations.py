@@ -1,0 +1,181 @@
+"""The scores of one variant on one task by one metric, sample by sample, and the numbers that they make.
+
+>>> import numpy as np
+>>> Observations(np.array([1, 0, 1, 1])).number
+0.75
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import UserError
+from harness.stats.resampling import Array, Statistic, Units, codes_of, deal, make_units, mean_units
+
+FEW_CLUSTERS = 10
+"""With fewer clusters, resampling them understates the spread; the t distribution is used instead."""
+_MEAN_RESAMPLES, _CORPUS_RESAMPLES = 10_000, 2_000
+
+
+@dataclass(frozen=True, eq=False)
+class Observations:
+    """The scores of one variant on one task by one metric, in the task's sample order.
+
+    Args:
+        values: `[n]` scores; `[n, k]` statistics of a corpus metric, with `value`; or n objects of any type, with `whole`.
+        value: Computes the number from the sum of the statistics.
+        whole: Computes the number from the list of all objects, for metrics that sums cannot express. Without `value`
+            and `whole` the number is the mean of the scores.
+        groups: Stratum of each sample.
+        clusters: Cluster of each sample (a passage, for example); samples of one cluster are not independent.
+
+    Raises:
+        UserError: There are no samples.
+        ValueError: The shapes do not match.
+
+    Example:
+        >>> Observations(np.array([1, 0, 1]), groups=("law", "law", "art")).binary
+        True
+    """
+
+    values: Any
+    value: Callable[[tuple[float, ...]], float] | None = None
+    groups: tuple[str, ...] | None = None
+    clusters: tuple[str, ...] | None = None
+    whole: Callable[[Sequence[Any]], float] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        values = np.asarray(self.values, dtype=np.float64) if self.whole is None else _objects(self.values)
+        object.__setattr__(self, "values", values)
+        if len(values) == 0:
+            raise UserError("no sample was scored", hint="does the task's data have rows, and is `--limit` above 0?")
+        if self.value is not None and self.whole is not None:
+            raise ValueError("give `value` or `whole`, not both")
+        if values.ndim != (1 if self.value is None else 2):
+            raise ValueError(f"scores are [n], summed statistics [n, k] with `value`; got shape {values.shape}")
+        for labels in (self.groups, self.clusters):
+            if labels is not None and len(labels) != len(values):
+                raise ValueError(f"{len(labels)} labels for {len(values)} samples")
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def binary(self) -> bool:
+        """Whether every score is 0 or 1."""
+        return self.value is None and self.whole is None and bool(np.isin(self.values, (0.0, 1.0)).all())
+
+    @property
+    def few_clusters(self) -> bool:
+        """Whether there are clusters, but too few to resample."""
+        return self.clusters is not None and len(set(self.clusters)) < FEW_CLUSTERS
+
+    @property
+    def resamples(self) -> int:
+        """Bootstrap resamples to draw: fewer for a corpus metric, which is computed once per resample in Python."""
+        return _MEAN_RESAMPLES if self.value is None else _CORPUS_RESAMPLES
+
+    @cached_property
+    def number(self) -> float | None:
+        """The score over all samples; None where it is not finite."""
+        if self.whole is not None:
+            found = finite_or_nan(self.whole, self.values.tolist())
+        elif not np.isfinite(self.values).all():
+            return None
+        elif self.value is None:
+            found = math.fsum(self.values) / len(self)
+        else:
+            found = finite_or_nan(self.value, tuple(self.values.sum(axis=0).tolist()))
+        return found if math.isfinite(found) else None
+
+    @cached_property
+    def left_out(self) -> Array:
+        """`[g]` numbers of the whole, each without one jackknife group; cached: expensive to compute."""
+        assert self.whole is not None
+        parts = deal(len(self), self.groups, self.clusters)
+        count = int(parts.max()) + 1
+        if count < 2:  # nothing would be left
+            return np.array([math.nan])
+        return np.array([finite_or_nan(self.whole, self.values[parts != part].tolist()) for part in range(count)])
+
+    def units(self) -> Units:
+        """The samples, or whole clusters, as units to resample."""
+        if self.value is None:
+            return mean_units(self.values, self.groups, self.clusters)
+        return make_units(self.values, _of_rows(self.value), self.groups, self.clusters)
+
+    def units_of_difference(self, other: Observations) -> Units:
+        """Units whose number is the difference between these scores and those of another variant."""
+        if self.value is None or other.value is None:  # two means differ by the mean of the differences
+            return mean_units(self.values - other.values, self.groups, self.clusters)
+        first, second, width = _of_rows(self.value), _of_rows(other.value), self.values.shape[1]
+
+        def difference(sums: Array) -> Array:
+            return first(sums[:, :width]) - second(sums[:, width:])
+
+        return make_units(np.hstack([self.values, other.values]), difference, self.groups, self.clusters)
+
+
+class GroupValue(NamedTuple):
+    """A score within one group; `value` is None where it is not finite."""
+
+    name: str
+    value: float | None
+    n: int
+
+
+def by_group(obs: Observations) -> list[GroupValue]:
+    """Computes the score within each group, in the order in which groups first appear; empty without groups.
+
+    Example:
+        >>> by_group(Observations(np.array([1, 0, 1]), groups=("law", "law", "art")))
+        [GroupValue(name='law', value=0.5, n=2), GroupValue(name='art', value=1.0, n=1)]
+    """
+    if obs.groups is None:
+        return []
+    codes, names = codes_of(obs.groups)
+    parts = [Observations(obs.values[codes == code], obs.value, whole=obs.whole) for code in range(len(names))]
+    return [GroupValue(name, part.number, len(part)) for name, part in zip(names, parts, strict=True)]
+
+
+def macro(obs: Observations) -> float | None:
+    """Computes the unweighted mean over groups; None without groups or where a group's score is not finite.
+
+    Example:
+        >>> macro(Observations(np.array([1, 0, 1]), groups=("law", "law", "art")))
+        0.75
+    """
+    values = [group.value for group in by_group(obs)]
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def finite_or_nan(function: Callable[[Any], float], given: Any) -> float:
+    """Calls a metric's function; NaN where these samples allow no number.
+
+    Examples are a perplexity without words, one that overflows a float, the logarithm of 0, and an area under a curve of
+    a single class.
+    """
+    try:
+        return float(function(given))
+    except (ArithmeticError, ValueError):
+        return math.nan
+
+
+def _of_rows(value: Callable[[tuple[float, ...]], float]) -> Statistic:
+    return lambda sums: np.array([finite_or_nan(value, tuple(row.tolist())) for row in sums])
+
+
+def _objects(values: Sequence[Any]) -> NDArray[Any]:
+    """Returns `[n]` objects as they are: NumPy would turn lists of equal length into a table."""
+    kept = np.empty(len(values), dtype=object)
+    for index, value in enumerate(values):
+        kept[index] = value
+    return kept
