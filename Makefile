@@ -9,9 +9,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: .venv/made
 	$(BIN)/harness compare base lora qlora
 
-# Two processes of one thread each, a file of tests in one of them.
+# Two processes of one thread each; an idle process takes over tests from the other one.
 test: .venv/made
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: .venv/made
 	$(BIN)/ruff check .

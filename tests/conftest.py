@@ -104,3 +104,11 @@ def made_up_hub(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of made-up rows in Hub layout, which is read instead of the Hub."""
     monkeypatch.setenv("HARNESS_DATA", str(MADE_UP_HUB))
     return MADE_UP_HUB
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs the jobs of comparisons and memory plans in this process, and times variants briefly."""
+    import in_process
+
+    in_process.use(monkeypatch)

@@ -88,7 +88,8 @@ def describe_environment(job: EnvironmentJob) -> dict[str, Any]:
         "host_bytes": _memory_bytes("cpu"),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "packages": {module.__name__: module.__version__ for module in (torch, transformers, peft, bitsandbytes)},
+        # plain text: unpickling torch's own version type would import torch in the parent
+        "packages": {module.__name__: str(module.__version__) for module in (torch, transformers, peft, bitsandbytes)},
     }
 
 

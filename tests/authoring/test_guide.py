@@ -1,4 +1,4 @@
-"""The guide in tasks/README.md: six examples of at most twelve lines, each with its file, each checked and two run."""
+"""The guide in tasks/README.md: six examples of at most twelve lines, with their files. All are checked, two are run."""
 
 import re
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_an_example_passes_check(name: str) -> None:
     assert "oracle" in str(verdict)
 
 
-def test_two_examples_run_end_to_end() -> None:
+def test_two_examples_run_end_to_end(in_process: None) -> None:
     for name, file in (("Letters", "animals.py"), ("Perplexity", "notes.py")):
         Path(file).write_text(examples()[name], encoding="utf-8")
     variant = evaluate("base", tasks=["./animals.py", "./notes.py"], device="cpu")

@@ -1,4 +1,4 @@
-"""What people type, what comes back, and which exit code."""
+"""The command line: arguments, output and exit codes."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """`comparison.run` replaced: what it was asked is kept, and the run it returns can be chosen."""
+    """Replaces `comparison.run`: records its arguments and returns `asked["run"]`."""
     asked: dict[str, Any] = {"run": example_run()}
 
     def run(config: Any, *, progress: Any, fresh: bool, command: str) -> Any:
@@ -70,6 +70,8 @@ def test_flags_become_the_configuration(asked: dict[str, Any]) -> None:
             "lm-eval",
             "--engine",
             "plain",
+            "--batch-size",
+            "3",
             "--baseline",
             "l",
             "-o",
@@ -83,7 +85,7 @@ def test_flags_become_the_configuration(asked: dict[str, Any]) -> None:
     assert config == configure(
         ["base", "l=lora:rank=8"], tasks=["mini_gsm8k", "mini_mmlu"], limit=50, num_fewshot=2, seed=3, device="cpu",
         train={"data": "mini_gsm8k", "samples": 100, "steps": 10, "lr": 1e-4}, dtype="float32", numerics="lm-eval",
-        engine="plain", baseline="l", output_dir="out",
+        engine="plain", batch_size=3, baseline="l", output_dir="out",
     )  # fmt: skip
 
 
@@ -177,7 +179,7 @@ def test_a_bug_shows_its_traceback_and_exits_3(
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_the_users_to_mend(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_is_a_user_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def run(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device", "runs/x")
 
@@ -205,7 +207,7 @@ def test_a_dry_run_prints_a_file_that_asks_for_the_same(
     assert configure(file=Path("again.yaml")) == configure(["base", "lora:rank=4"], limit=7)
 
 
-def test_ls_and_show_tell_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ls_and_show_list_what_exists(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ls", "tasks"]) == 0 and "mini_gsm8k" in capsys.readouterr().out
     assert main(["ls", "methods", "--format", "json"]) == 0
     assert "lora" in [row["name"] for row in json.loads(capsys.readouterr().out)]
@@ -263,10 +265,15 @@ def test_env_shows_no_secret_and_imports_no_torch(
 
 def test_a_line_is_on_stderr_before_anything_slow_is_imported() -> None:
     command = [sys.executable, "-X", "importtime", "-m", "harness", "compare", "base", "--dry-run"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()
-    first = next(number for number, line in enumerate(said) if not line.startswith("import time:"))
-    imported = {line.rsplit("|", 1)[1].strip() for line in said[:first]}
-    assert said[first].startswith("Read") and "harness.cli" in imported
+    imported = set()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if not line.startswith("import time:"):
+                break
+            imported.add(line.rsplit("|", 1)[1].strip())
+        process.kill()
+    assert line.startswith("Read") and "harness.cli" in imported
     assert not {"torch", "transformers", "datasets", "tokenizers", "numpy"} & imported
 
 

@@ -1,4 +1,4 @@
-"""What `harness ls methods` shows: complete at any width, and all of it as JSON."""
+"""`harness ls methods` shows every method in full at any width, and all fields as JSON."""
 
 import json
 import re

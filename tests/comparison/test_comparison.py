@@ -1,4 +1,4 @@
-"""The main job, end to end, on the embedded model: its output, its files, resuming and repeating."""
+"""The comparison, end to end, on the embedded model: its output, its files, resuming and repeating."""
 
 import json
 import os
@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+from in_process import ONE_REPEAT, SHORT_TIMING, command
 
 from harness import UserError, compare, evaluate, train
+from harness.cli import main
 from harness.results import Run
 from harness.runs.folder import load_run
 
@@ -20,10 +23,12 @@ TASKS = ["mini_mmlu", "mini_gsm8k", "mini_text"]
 SHORT = ["--tasks", ",".join(TASKS), "--limit", "12", "--steps", "4"]
 
 
-def harness(folder: Path, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+def harness(
+    folder: Path, *arguments: str, timing: Mapping[str, Any] | None = SHORT_TIMING
+) -> subprocess.CompletedProcess[str]:
     """Runs the command in a folder."""
-    command = [sys.executable, "-m", "harness", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=600, **options)  # type: ignore[call-overload, no-any-return]
+    asked = command(*arguments, timing=timing)
+    return subprocess.run(asked, cwd=folder, capture_output=True, text=True, check=False, timeout=600)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def done(folder: Path) -> subprocess.CompletedProcess[str]:
-    return harness(folder, "compare", "base", "lora", "qlora", *SHORT)
+    return harness(folder, "compare", "base", "lora", "qlora", *SHORT, timing=ONE_REPEAT)
 
 
 @pytest.fixture(scope="module")
@@ -96,23 +101,30 @@ def test_stdout_is_the_screen_and_stderr_the_progress(done: subprocess.Completed
 
 
 def test_the_same_command_reprints_and_starts_nothing(folder: Path, run: Run) -> None:
-    again = harness(folder, "compare", "base", "lora", "qlora", *SHORT, "--format", "json")
+    again = harness(folder, "compare", "base", "lora", "qlora", *SHORT, "--format", "json", timing=None)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout) == json.loads(run.to_json())
     assert len(list((folder / "runs").iterdir())) == 1
 
 
-def test_another_batch_size_gives_the_same_scores_from_the_same_artifacts(folder: Path, run: Run) -> None:
-    done = harness(folder, "compare", "base", "lora", "qlora", *SHORT, "--batch-size", "3", "--format", "json")
-    other = Run.model_validate(json.loads(done.stdout))
+def compare_again(folder: Path, *variants: str, **settings: Any) -> Run:
+    """Runs the comparison of `folder` again with other settings, into the same output directory."""
+    return compare(*variants, tasks=TASKS, limit=12, train={"steps": 4}, output_dir=folder / "runs", **settings)
+
+
+def test_another_batch_size_gives_the_same_scores_from_the_same_artifacts(
+    folder: Path, run: Run, in_process: None
+) -> None:
+    other = compare_again(folder, "base", "lora", "qlora", batch_size=3)
     assert all(variant.train.reused for variant in other.variants if variant.train)
+    assert scores(other).keys() == scores(run).keys()
     for where, value in scores(run).items():
         assert scores(other)[where] == pytest.approx(value, rel=1e-5), where
 
 
-def test_the_plain_engine_gives_the_same_scores(folder: Path, run: Run) -> None:
-    options = ["--tasks", ",".join(TASKS), "--limit", "12", "--steps", "4", "--engine", "plain", "--format", "json"]
-    other = Run.model_validate(json.loads(harness(folder, "compare", "base", "lora", *options).stdout))
+def test_the_plain_engine_gives_the_same_scores(folder: Path, run: Run, in_process: None) -> None:
+    other = compare_again(folder, "base", "lora", engine="plain")
+    assert {name for name, _, _ in scores(other)} == {"base", "lora"}
     for where, value in scores(other).items():
         assert scores(run)[where] == pytest.approx(value, rel=1e-5), where
 
@@ -131,8 +143,8 @@ def test_a_killed_run_resumes_with_the_same_bytes(tmp_path: Path, folder: Path, 
 
 def kill_once(folder: Path, ready: Callable[[], bool], whole_group: bool, *asked: str) -> None:
     """Starts the comparison and kills it when `ready`, with or without its process group; no process may remain."""
-    command = [sys.executable, "-m", "harness", "compare", *(asked or ("base", "lora", "qlora", *SHORT))]
-    process = subprocess.Popen(command, cwd=folder, start_new_session=True, stdout=-3, stderr=-3)
+    begun = command("compare", *(asked or ("base", "lora", "qlora", *SHORT)))
+    process = subprocess.Popen(begun, cwd=folder, start_new_session=True, stdout=-3, stderr=-3)
     while not ready():
         assert process.poll() is None or asked, "it finished before it could be killed"
         time.sleep(0.01)
@@ -182,9 +194,8 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_exits_with_130_and_shows_the_command_that_resumes(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "harness", "compare", "base", "lora", *SHORT]
     process = subprocess.Popen(
-        command,
+        command("compare", "base", "lora", *SHORT, timing=None),
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
@@ -204,8 +215,8 @@ def test_ctrl_c_exits_with_130_and_shows_the_command_that_resumes(tmp_path: Path
 
 
 def test_a_second_process_on_the_same_run_is_refused(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "harness", "compare", "base", "lora", *SHORT]
-    first = subprocess.Popen(command, cwd=tmp_path, stdout=-3, stderr=subprocess.PIPE, text=True)
+    asked = command("compare", "base", "lora", *SHORT, timing=None)
+    first = subprocess.Popen(asked, cwd=tmp_path, stdout=-3, stderr=subprocess.PIPE, text=True)
     assert first.stderr is not None
     while "Plan" not in first.stderr.readline():
         assert first.poll() is None
@@ -254,7 +265,8 @@ def idle(model):
 def test_a_variant_out_of_memory_fails_alone_and_the_exit_code_is_one(tmp_path: Path) -> None:
     (tmp_path / "methods.py").write_text(METHODS)
     variants = ["base", *(f"{name}=./methods.py@{name}" for name in ("hungry", "crashing", "late"))]
-    done = harness(tmp_path, "compare", *variants, *SHORT, "--format", "json")
+    asked = ["--tasks", "mini_mmlu", "--limit", "4", "--steps", "1"]
+    done = harness(tmp_path, "compare", *variants, *asked, "--format", "json")
     assert done.returncode == 1, done.stderr
     found = Run.model_validate(json.loads(done.stdout))
     assert [variant.status for variant in found.variants] == ["done", "failed", "failed", "failed"]
@@ -262,11 +274,14 @@ def test_a_variant_out_of_memory_fails_alone_and_the_exit_code_is_one(tmp_path: 
     assert found.variants[0].scores
 
 
-def test_a_method_that_trains_nothing_is_a_user_error(tmp_path: Path) -> None:
+def test_a_method_that_trains_nothing_is_a_user_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_process: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "methods.py").write_text(METHODS)
-    done = harness(tmp_path, "compare", "base", "./methods.py@idle", *SHORT)
-    assert done.returncode == 2
-    assert "nothing to train" in done.stderr and "hint:" in done.stderr and "Traceback" not in done.stderr
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", "base", "./methods.py@idle", *SHORT]) == 2
+    said = capsys.readouterr().err
+    assert "nothing to train" in said and "hint:" in said and "Traceback" not in said
 
 
 CUSTOM = """
@@ -286,15 +301,18 @@ def capitals() -> Task:
 def test_the_python_api_works_without_a_main_guard(tmp_path: Path) -> None:
     (tmp_path / "capitals.py").write_text(CUSTOM)
     (tmp_path / "script.py").write_text(
+        "import sys\n"
         "import harness\n"
         "row = harness.evaluate('base', tasks=['./capitals.py'])\n"
         "print(row.scores[0].metric, row.scores[0].n)\n"
         "print(harness.train('lora:rank=4', tasks=['./capitals.py'], train={'steps': 2}))\n"
+        "print('torch' in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    first, artifact = done.stdout.splitlines()
+    first, artifact, torch_is_here = done.stdout.splitlines()
     assert first == "exact_match 2"
+    assert torch_is_here == "False"
     assert (tmp_path / artifact / "adapter_model.safetensors").is_file()
     assert done.stdout.count("exact_match") == 1
 

@@ -1,4 +1,4 @@
-"""Tuning of learning rates: equally many trials for every method; only the best weights are kept."""
+"""Learning-rate search: as many trials for every method, the best trial kept, the weights of the others deleted."""
 
 import json
 import math
@@ -24,7 +24,7 @@ pytest.importorskip("optuna")
 
 
 @pytest.mark.parametrize("trials", [2, 3, 5, 8])
-def test_all_trials_are_used_and_the_methods_own_rate_is_first(trials: int) -> None:
+def test_the_budget_is_kept_and_the_methods_own_learning_rate_is_tried_first(trials: int) -> None:
     tried: list[float] = []
 
     def loss_of(lr: float) -> float:
@@ -38,12 +38,12 @@ def test_all_trials_are_used_and_the_methods_own_rate_is_first(trials: int) -> N
     assert all(1e-4 / 31 <= lr <= 1e-4 * 31 for lr in tried)
 
 
-def test_equal_losses_lead_to_equal_learning_rates() -> None:
+def test_the_same_losses_lead_to_the_same_learning_rates() -> None:
     first, second = (tune(2e-5, 6, lambda lr: abs(math.log10(lr) + 4)) for _ in range(2))
     assert first == second
 
 
-def test_a_failed_training_run_is_never_chosen() -> None:
+def test_a_failed_trial_is_never_chosen() -> None:
     found = tune(1e-3, 3, lambda lr: None if lr > 5e-4 else lr)
     assert found is not None and found.lr == 3.3e-4
     assert [trial.validation_loss is None for trial in found.trials] == [True, False, True]
@@ -80,7 +80,7 @@ def test_learning_rates_that_all_fail_are_tried_once_for_all_seeds(tmp_path: Pat
     assert errors == ["training failed with every learning rate that was tried"] * 3
 
 
-def test_training_does_not_start_from_the_remains_of_a_failed_run(tmp_path: Path) -> None:
+def test_a_start_whose_training_failed_is_not_taken_from_an_earlier_attempt(tmp_path: Path) -> None:
     comparison, jobs = failing(tmp_path, "first=lora", "then=lora:rank=4,start=first")
     session = comparison.session
     first, then = session.prepared.trainings
@@ -93,7 +93,9 @@ def test_training_does_not_start_from_the_remains_of_a_failed_run(tmp_path: Path
     assert session.missing(then) is None
 
 
-def test_a_method_is_trained_with_the_best_learning_rate_and_the_trials_are_recorded(tmp_path: Path) -> None:
+def test_a_method_is_trained_with_the_best_learning_rate_and_the_trials_are_recorded(
+    tmp_path: Path, in_process: None
+) -> None:
     config = configure(
         ["lora"],
         tasks=["mini_gsm8k"],
@@ -108,7 +110,7 @@ def test_a_method_is_trained_with_the_best_learning_rate_and_the_trials_are_reco
     assert train is not None and len(train.tuning) == 2
     best = min(train.tuning, key=lambda trial: trial.validation_loss or math.inf)
     assert train.lr == best.lr and train.validation_loss == best.validation_loss
-    assert train.reused  # the best trial is the training run
+    assert train.reused  # the trial with that learning rate is the training run
     figures = sorted(artifact.parent.glob("*/trained.json"))
     assert len(figures) == 3  # two trials and the training run
     hollow = [path.parent for path in figures if not (path.parent / "adapter_model.safetensors").exists()]

@@ -1,6 +1,6 @@
-"""Every way of fine-tuning, held to what all of them promise: found in the registry, so that a new one is held to it too.
+"""Every fine-tuning method is tested for what all of them promise. Methods come from the registry, so a new one is tested too.
 
-What is true of one method alone is in the tables below, with the reason.
+Exceptions of single methods are in the tables below, with the reason.
 """
 
 import functools
@@ -29,7 +29,7 @@ METHODS = {entry.name: entry for entry in list_entries("method") if entry.module
 OPTIONS: dict[str, dict[str, Any]] = {
     "adalora": {"rank": 2, "init_rank": 4},
     "adapter": {"size": 4},
-    "bitfit": {"add": True},  # Llama and Qwen3 have none
+    "bitfit": {"add": True},  # Llama and Qwen3 have no biases
     "freeze": {"layers": 1},
     "miss": {"rank": 4},
     "oft": {"block_size": 8},
@@ -45,34 +45,34 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "peft": {"type": "LORA", "r": 4, "target_modules": "all-linear"},
 }
-"""Hyperparameters for models of toy size; defaults where there are none."""
+"""Hyperparameters for models of toy size; a method without an entry uses its defaults."""
 
 RATES = {"randlora": 1e-2}
-"""Learning rates, where the usual one of these toys is too much."""
+"""Learning rates of methods for which the usual one of these tests is too high."""
 
 NO_IDENTITY = {
-    "prefix": "learned tokens stand before the text from the start",
-    "prompt": "learned tokens stand before the text from the start",
-    "ptuning": "learned tokens stand before the text from the start",
-    "ptuning_v2": "learned tokens stand before the text from the start",
+    "prefix": "learned tokens precede the text from the start",
+    "prompt": "learned tokens precede the text from the start",
+    "ptuning": "learned tokens precede the text from the start",
+    "ptuning_v2": "learned tokens precede the text from the start",
 }
-"""Methods that change what the model says before any training."""
+"""Methods that change the model's outputs before any training."""
 
 UNSUITED: dict[tuple[str, tiny.Shape], str] = {(name, "gpt2"): "Conv1D" for name in ("miss", "oft", "shira")}
-"""Methods that refuse a shape of model, and a word of what they say."""
+"""Methods that refuse an architecture, and a word of the error message."""
 
 ROUNDED = dict.fromkeys(["olora", "pissa"], "two LoRAs are saved as one, which adds up in another order")
-"""Methods whose artifact says the same to float32's rounding alone."""
+"""Methods whose saved artifact gives the same outputs only up to float32 rounding."""
 
 HIDDEN, LAYERS, INNER = 64, 2, {"llama": 128, "qwen3": 128, "gpt2": 256}
 KEYS = {"llama": 32, "qwen3": 32, "gpt2": 64}
-"""Width of all keys (or values) of a token."""
+"""Total width of the keys (or values) of a token."""
 LINEARS: dict[str, list[tuple[int, int]]] = {
     "llama": [(64, 64), (64, 32), (64, 32), (64, 64), (64, 128), (64, 128), (128, 64)],
     "qwen3": [(64, 64), (64, 32), (64, 32), (64, 64), (64, 128), (64, 128), (128, 64)],
     "gpt2": [(64, 192), (64, 64), (64, 256), (256, 64)],
 }
-"""Inputs and outputs of the linear layers of a decoder layer, counted by hand."""
+"""Input and output widths of the linear layers in a decoder layer, written by hand."""
 
 
 def low_rank(shape: str, rank: int = 4) -> int:
@@ -115,7 +115,7 @@ COUNTS: dict[str, Callable[[str], int]] = {
     "vera": lambda shape: outputs(shape) + LAYERS * 8 * len(LINEARS[shape]),
     **dict.fromkeys(["lora", "lora_plus", "olora", "peft", "pissa", "qlora", "rslora", "shira"], low_rank),
 }
-"""Trainable parameters by the method's formula; the other methods' are not counted by hand."""
+"""Trainable parameters by the method's formula, for the methods that have one here."""
 
 ROWS = [tiny.words(count, seed=count) for count in (4, 9, 15)]
 ASKED = tiny.task(
@@ -126,7 +126,7 @@ WRITTEN = tiny.task(*(tiny.generate(tiny.words(3 + n, seed=n), id=str(n), max_to
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    gc.freeze()  # what is imported needs no second look each time a base is loaded
+    gc.freeze()  # the garbage collector then skips imported modules each time a base is loaded
     root = tmp_path_factory.mktemp("methods")
     for shape in tiny.SHAPES:
         tiny.save_tiny(root / shape, shape)
@@ -136,7 +136,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Taught:
-    """A method's model after a few steps on three rows, and what was saved of it."""
+    """A method's model after a few steps on three rows, and its saved artifact."""
 
     base: Base
     losses: list[float]
@@ -146,7 +146,7 @@ class Taught:
 
 @pytest.fixture(scope="module")
 def teach(root: Path) -> Callable[[str, tiny.Shape], Taught]:
-    """Trains a method, once for each shape of model."""
+    """Trains a method once for each architecture."""
 
     @functools.cache
     def teach(name: str, shape: tiny.Shape) -> Taught:
@@ -177,7 +177,7 @@ def teach(root: Path) -> Callable[[str, tiny.Shape], Taught]:
 
 @pytest.fixture(scope="module")
 def resident() -> Callable[[Base], Resident]:
-    """One base in memory for all methods, which come and go."""
+    """Keeps one base in memory, to which all methods attach in turn."""
     return functools.cache(lambda base: Resident(base, method_function))
 
 
@@ -191,14 +191,14 @@ def method_of(name: str) -> Method:
 
 
 def made(name: str, folder: Path) -> Any:
-    """The method's model on a fresh base, as training gets it."""
+    """Applies the method to a newly loaded base, as training does."""
     torch.manual_seed(1)
     method = method_of(name)
     return method_function(method)(load_base(base_of(name, folder)), **method.hyperparameters)
 
 
 def batch() -> tuple[Tensor, Tensor]:
-    """`[rows, width]` ids padded on the right, and their mask."""
+    """Returns `[rows, width]` ids padded on the right, and their mask."""
     rows = [tiny.tiny_tokenizer()(row)["input_ids"] for row in ROWS]
     width = max(map(len, rows))
     padded = torch.tensor([row + [tiny.PAD] * (width - len(row)) for row in rows])
@@ -214,7 +214,7 @@ def loss_of(model: Any) -> Tensor:
 
 @torch.inference_mode()
 def logits(model: Any) -> Tensor:
-    """`[rows, width, vocabulary]`, 0 where there is padding; learned tokens left out."""
+    """Returns `[rows, width, vocabulary]` logits, 0 at padding; learned tokens are left out."""
     ids, mask = batch()
     model.eval()
     found: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=True).logits[:, -ids.shape[1] :]
@@ -222,14 +222,14 @@ def logits(model: Any) -> Tensor:
 
 
 def difference(ours: Tensor, theirs: Tensor) -> float:
-    """The largest, as a part of the largest logit."""
+    """Returns the largest difference, relative to the largest logit."""
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
 def cases(
     shapes: tuple[tiny.Shape, ...] = tiny.SHAPES, saves: tuple[str, ...] = ("delta", "checkpoint")
 ) -> pytest.MarkDecorator:
-    """Every method on every shape that it is for."""
+    """Lists every method with every architecture that it supports."""
     names = [name for name, entry in METHODS.items() if entry.options["saves"] in saves]
     suited = [(name, shape) for name in names for shape in shapes if (name, shape) not in UNSUITED]
     return pytest.mark.parametrize(("name", "shape"), suited)
@@ -239,17 +239,17 @@ Teach = Callable[[str, tiny.Shape], Taught]
 Residents = Callable[[Base], Resident]
 
 
-# What a method does to a model
+# The model after a method is applied
 
 
 @pytest.mark.parametrize(("name", "shape"), UNSUITED)
-def test_a_model_that_a_method_is_not_for_is_refused(root: Path, name: str, shape: tiny.Shape) -> None:
+def test_an_unsupported_model_is_refused(root: Path, name: str, shape: tiny.Shape) -> None:
     with pytest.raises((UserError, TypeError, ValueError, NotImplementedError), match=UNSUITED[name, shape]):
         made(name, root / shape)
 
 
 @cases(("llama", "gpt2"))
-def test_nothing_is_said_otherwise_before_training(root: Path, name: str, shape: tiny.Shape) -> None:
+def test_outputs_are_those_of_the_base_before_training(root: Path, name: str, shape: tiny.Shape) -> None:
     untouched = logits(load_base(base_of(name, root / shape)))
     changed = difference(logits(made(name, root / shape)), untouched)
     assert (changed > 1e-3) if name in NO_IDENTITY else (changed < 1e-5)
@@ -263,7 +263,7 @@ def test_the_loss_falls(teach: Teach, name: str, shape: tiny.Shape) -> None:
 
 
 @cases(("llama", "gpt2"))
-def test_what_is_trained_is_what_the_formula_counts(root: Path, name: str, shape: tiny.Shape) -> None:
+def test_the_formula_counts_the_trained_parameters(root: Path, name: str, shape: tiny.Shape) -> None:
     model = made(name, root / shape)
     total, trainable = count_parameters(model)
     assert METHODS[name].options["parameters"]
@@ -293,11 +293,13 @@ def test_activation_checkpointing_gives_the_same_gradients_or_is_refused(
         assert torch.allclose(ours, theirs, rtol=1e-6, atol=1e-6)
 
 
-# What is saved of it
+# Artifacts
 
 
 @cases()
-def test_a_saved_one_says_exactly_the_same(teach: Teach, resident: Residents, name: str, shape: tiny.Shape) -> None:
+def test_a_saved_artifact_gives_exactly_the_same_outputs(
+    teach: Teach, resident: Residents, name: str, shape: tiny.Shape
+) -> None:
     taught = teach(name, shape)
     one = resident(taught.recipe.base)
     found = difference(logits(one.attach(taught.recipe)), taught.logits)
@@ -306,7 +308,7 @@ def test_a_saved_one_says_exactly_the_same(teach: Teach, resident: Residents, na
 
 
 @cases(("llama", "gpt2"), saves=("delta",))
-def test_taken_off_it_leaves_the_base_bit_equal_in_one_load(
+def test_detaching_leaves_the_base_bit_equal_in_one_load(
     root: Path, teach: Teach, resident: Residents, name: str, shape: tiny.Shape
 ) -> None:
     taught = teach(name, shape)
@@ -324,7 +326,9 @@ def test_taken_off_it_leaves_the_base_bit_equal_in_one_load(
 
 
 @cases(("llama", "gpt2"), saves=("delta",))
-def test_merged_it_says_the_same_or_is_declared_not_to_be_mergeable(teach: Teach, name: str, shape: tiny.Shape) -> None:
+def test_merged_outputs_are_the_same_or_the_method_is_declared_not_mergeable(
+    teach: Teach, name: str, shape: tiny.Shape
+) -> None:
     taught = teach(name, shape)
     recipe = replace(taught.recipe, merged=True)
     if not METHODS[name].options["mergeable"]:
@@ -334,11 +338,11 @@ def test_merged_it_says_the_same_or_is_declared_not_to_be_mergeable(teach: Teach
     assert difference(logits(merged), taught.logits) < (1e-5 if taught.base.quant is None else 1e-4)
 
 
-# How it runs
+# Scoring and generation
 
 
 @cases(("qwen3", "gpt2"))
-def test_what_it_scores_and_writes_depends_on_no_batch(
+def test_scores_and_texts_do_not_depend_on_the_batch(
     root: Path, teach: Teach, resident: Residents, name: str, shape: tiny.Shape
 ) -> None:
     taught = teach(name, shape)

@@ -1,4 +1,4 @@
-"""Methods beside the weights: what is special to one of them, and what they share. (What all promise: test_methods.py.)"""
+"""LoRA and its relatives: properties of single methods. test_all_methods.py tests what all methods share."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,7 +42,7 @@ def base(root: Path) -> Base:
 
 
 def made(base: Base, name: str, **hyperparameters: Any) -> Any:
-    """The method's model, trainable, on a fresh base."""
+    """Applies the method to a newly loaded base."""
     torch.manual_seed(1)
     return method_function(tiny.built_in(name))(load_base(base), **hyperparameters)
 
@@ -54,7 +54,7 @@ def trained(model: Any) -> list[Tensor]:
 def teach(
     model: Any, steps: int = 5, *, ranks: AdaptiveRank | None = None, first: int = 1, optimizer: Any = None
 ) -> Any:
-    """A few steps on a few rows; gives the optimizer."""
+    """Trains for a few steps on a few rows and returns the optimizer."""
     optimizer = optimizer or torch.optim.Adam(trained(model), 1e-2)
     for step in range(first, first + steps):
         loss = model(input_ids=IDS, labels=IDS).loss
@@ -86,7 +86,7 @@ def by_peft_alone(base: Base, folder: Path) -> Any:
     return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base.folder), folder)
 
 
-# Which layers
+# Target layers
 
 
 @pytest.mark.parametrize(
@@ -103,14 +103,14 @@ def by_peft_alone(base: Base, folder: Path) -> Any:
         ("model.layers.1.self_attn.q_proj", None, ["model.layers.1.self_attn.q_proj"]),
     ],
 )
-def test_linear_layers_are_named_as_shortly_as_they_can_be(
+def test_linear_layers_have_the_shortest_unambiguous_names(
     base: Base, which: Any, layers: Any, found: list[str]
 ) -> None:
     assert linear_layers(load_base(base), which, layers=layers) == found
 
 
 @pytest.mark.parametrize("shape", ["gpt2", "gpt_neox", "falcon", "opt", "bloom", "phi", "gemma3"])
-def test_attention_and_mlp_share_out_the_linear_layers_of_any_architecture(shape: str) -> None:
+def test_attention_and_mlp_cover_the_linear_layers_of_any_architecture(shape: str) -> None:
     model = architectures.random_model(shape)
     modules = dict(model.named_modules())
 
@@ -142,12 +142,12 @@ def test_attention_and_mlp_share_out_the_linear_layers_of_any_architecture(shape
         ({"rank": 0}, "a rank of 0 has nothing to train"),
     ],
 )
-def test_what_a_model_has_not_is_an_error(base: Base, options: dict[str, Any], message: str) -> None:
+def test_layers_that_a_model_lacks_are_an_error(base: Base, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         linear_layers(load_base(base), **options)
 
 
-def test_a_misspelt_module_is_told_the_names_there_are(base: Base) -> None:
+def test_the_error_for_a_misspelt_module_lists_the_names(base: Base) -> None:
     with pytest.raises(UserError) as near:
         linear_layers(load_base(base), "q_prj")
     assert "`q_proj`" in str(near.value.hint)
@@ -164,7 +164,7 @@ def test_a_model_that_the_library_cannot_adapt_is_an_error_of_the_user(root: Pat
         child.train(job, print)
 
 
-# LoRA that starts from the weights
+# LoRA initialised from the weights
 
 
 def low_rank_part(name: str, weight: Tensor, rank: int) -> Tensor:
@@ -177,7 +177,7 @@ def low_rank_part(name: str, weight: Tensor, rank: int) -> Tensor:
 
 @pytest.mark.parametrize("shape", ["llama", "gpt2"])
 @pytest.mark.parametrize("name", ["pissa", "olora"])
-def test_it_starts_as_a_part_of_each_weight_which_stays(root: Path, shape: str, name: str) -> None:
+def test_it_starts_as_a_part_of_each_weight_and_the_weight_stays(root: Path, shape: str, name: str) -> None:
     base = tiny.tiny_base(root / shape)
     model = made(base, name, rank=4)
     untouched = dict(load_base(base).named_parameters())
@@ -211,7 +211,7 @@ def test_it_is_saved_for_the_base_as_it_was(root: Path, tmp_path: Path, name: st
         assert torch.allclose(logits(by_peft_alone(base, folder)), ours, rtol=1e-5, atol=1e-5)
 
 
-def test_it_goes_on_from_what_it_was(base: Base, tmp_path: Path) -> None:
+def test_it_continues_from_its_saved_state(base: Base, tmp_path: Path) -> None:
     model = made(base, "pissa", rank=4)
     teach(model)
     folder = save(model, tmp_path / "adapter")
@@ -223,7 +223,7 @@ def test_it_goes_on_from_what_it_was(base: Base, tmp_path: Path) -> None:
         load_trained(made(base, "pissa", rank=16), folder, "pissa")
 
 
-# What is frozen, and what learns faster
+# Frozen matrices and higher learning rates
 
 
 def test_lora_fa_keeps_its_random_matrices_and_saves_them(base: Base, tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_adaloras_schedule_is_a_share_of_the_training(base: Base) -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 5])
-def test_a_short_training_is_no_trouble_to_adalora(base: Base, steps: int) -> None:
+def test_adalora_works_in_a_short_training(base: Base, steps: int) -> None:
     model = made(base, "adalora", rank=2, init_rank=4, interval=1)
     ranks = adaptive_rank(model, steps)
     assert ranks is not None
@@ -311,14 +311,14 @@ def test_adaloras_penalty_is_the_librarys(base: Base) -> None:
     assert float(ranks.penalty().detach()) == pytest.approx(float(theirs), rel=1e-5)
 
 
-def test_an_interrupted_adalora_goes_on_to_the_same_weights(base: Base, tmp_path: Path) -> None:
+def test_an_interrupted_adalora_continues_to_the_same_weights(base: Base, tmp_path: Path) -> None:
     def start() -> tuple[Any, AdaptiveRank]:
         model = made(base, "adalora", rank=2, init_rank=4, interval=1, settle=0.2)
         ranks = adaptive_rank(model, 12)
         assert ranks is not None
         return model, ranks
 
-    for cut in (5, 11):  # amid the cuts, and after the last one
+    for cut in (5, 11):  # between two cuts, and after the last one
         whole, ranks = start()
         teach(whole, 12, ranks=ranks)
         broken, ranks = start()
@@ -352,7 +352,7 @@ def test_adalora_without_a_budget_is_an_error(base: Base, options: dict[str, Any
 
 
 @pytest.mark.parametrize("quant", FORMATS)
-def test_qlora_trains_beside_a_base_of_any_format_and_merges_into_what_it_stands_for(
+def test_qlora_trains_on_a_base_of_any_format_and_merges_into_the_dequantized_weights(
     root: Path, tmp_path: Path, quant: Quant
 ) -> None:
     base = replace(tiny.tiny_base(root / "llama"), quant=quant)
@@ -370,7 +370,7 @@ def test_qlora_trains_beside_a_base_of_any_format_and_merges_into_what_it_stands
     merged = Resident(base, method_function).attach(Recipe(base, folder, merged=True))
     assert not any(type(m).__name__ in ("Linear4bit", "Linear8bitLt") for m in merged.modules())
     assert torch.equal(logits(merged).argmax(-1), ours.argmax(-1))
-    rounding = 5e-2 if quant == "int8" else 1e-5  # LLM.int8 rounds activations too, which merged weights do not
+    rounding = 5e-2 if quant == "int8" else 1e-5  # LLM.int8 also rounds activations; merged weights do not
     assert float((logits(merged) - ours).abs().max() / ours.abs().max()) < rounding
 
 
@@ -415,7 +415,7 @@ def test_formats_that_do_not_go_together_are_errors(
         parse_variant(text)
 
 
-def test_qlora_wants_a_quantized_base(base: Base) -> None:
+def test_qlora_requires_a_quantized_base(base: Base) -> None:
     with pytest.raises(ValueError, match="is not quantized"):
         made(base, "qlora", rank=4)
 
@@ -462,7 +462,7 @@ def test_lily_adapts_the_head_on_the_fast_path_too_and_no_embeddings(tmp_path: P
         made(base, "lily", rank=4, target_modules="embed_tokens")
 
 
-# Any type of the library
+# Any type of peft
 
 
 @pytest.mark.parametrize(
@@ -503,10 +503,10 @@ def test_a_type_needs_no_keys(base: Base, kind: str) -> None:
     assert trained(made(base, "peft", type=kind))
 
 
-# One base for all
+# Several adapters on one base
 
 
-def test_adapters_of_the_family_come_and_go_on_one_base(root: Path, tmp_path: Path, base: Base) -> None:
+def test_adapters_of_the_family_attach_to_one_base_in_turn(root: Path, tmp_path: Path, base: Base) -> None:
     saved: dict[str, tuple[Path, Tensor]] = {}
     builders: dict[str, Callable[[], Any]] = {
         "pissa": lambda: made(base, "pissa", rank=4),

@@ -1,4 +1,4 @@
-"""The page of methods says what the methods say of themselves."""
+"""The page of methods agrees with the registry."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ def row(entry: Entry) -> str:
     return f"| {' | '.join([*said, *('yes' if options[key] else 'no' for key in ('mergeable', 'checkpointing'))])} |"
 
 
-def test_the_table_is_that_of_the_registry() -> None:
+def test_the_table_is_generated_from_the_registry() -> None:
     table = re.findall(r"^\| `.*\|$", PAGE, re.MULTILINE)
     assert table == [row(entry) for entry in BUILT_IN.values()], "write the rows that are asserted here into the page"
 

@@ -1,4 +1,4 @@
-"""Learned prompts: what they start from, what is kept of them, and that every path runs them exactly."""
+"""Learned prompts: initial values, saved artifacts, and exact results on every path of the engine."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -51,14 +51,14 @@ PROMPTS = tuple(tiny.generate(tiny.words(3 + number, seed=number), id=str(number
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a random model of an architecture, made when it is first asked for."""
+    """Returns the folder of a random model by architecture; each is made at its first use."""
     root = tmp_path_factory.mktemp("prompts")
 
     def folder(shape: str) -> Path:
         if not (root / shape).is_dir():
             model = architectures.random_model(shape)
             for parameter in model.parameters():
-                parameter.data *= 3.0  # logits that differ, and texts that vary
+                parameter.data *= 3.0  # larger weights, so that logits differ and texts vary
             model.save_pretrained(root / shape)
             tiny.tiny_tokenizer().save_pretrained(root / shape)
         return root / shape
@@ -87,7 +87,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 def losses(model: Any, steps: int, rate: float) -> list[float]:
-    """Losses of a few steps on three rows."""
+    """Trains for a few steps on three rows and returns the losses."""
     ids, mask = batch()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], rate)
     found = []
@@ -114,17 +114,17 @@ def logits(model: Any, ids: Tensor) -> Tensor:
 
 
 def relative(ours: Tensor, theirs: Tensor) -> float:
-    """Largest difference, as a part of the largest logit."""
+    """Returns the largest difference, relative to the largest logit."""
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
-# From start to shipping
+# From initial values to the saved artifact
 
 
 @pytest.mark.parametrize(
     ("way", "shape"), [*((way, "llama") for way in WAYS), ("prefix", "gpt2"), ("ptuning_v2", "gemma3")]
 )
-def test_a_prompt_learns_is_kept_alone_comes_back_the_same_and_off_without_a_trace(
+def test_a_prompt_learns_is_saved_alone_reloads_exactly_and_detaches_completely(
     folders: Callable[[str], Path], tmp_path: Path, way: str, shape: str
 ) -> None:
     base = tiny.tiny_base(folders(shape))
@@ -169,29 +169,31 @@ def test_prompts_are_learned_in_float32_on_bases_of_any_precision(
     assert torch.equal(logits(reloaded, ids), logits(model, ids))
 
 
-# Where they start
+# Initial values
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, "gemma2", "falcon", "opt"])
 @pytest.mark.parametrize("way", ["prompt-text", "ptuning_v2-text"])
-def test_a_prompt_that_starts_as_a_text_says_what_the_text_in_the_prompt_would(
+def test_a_prompt_initialised_from_a_text_acts_like_that_text(
     folders: Callable[[str], Path], way: str, shape: str
 ) -> None:
     base = tiny.tiny_base(folders(shape))
     tokenizer = tiny.tiny_tokenizer()
     words = tokenizer(TEXT)["input_ids"]
-    if shape == "gemma3" and way == "ptuning_v2-text":  # it keeps no more keys and values than its window has tokens
+    if shape == "gemma3" and way == "ptuning_v2-text":  # its window, and so its cache, is shorter than the prompt
         with pytest.raises(UserError, match="does not keep keys and values"):
             made(base, way, tokens=len(words) + 3)
         return
-    model = made(base, way, tokens=len(words) + 3).eval()  # three more: the text begins again
+    model = made(base, way, tokens=len(words) + 3).eval()  # three more tokens than words: the text repeats
     ids = torch.tensor(tokenizer(ROWS[1])["input_ids"])
     prompted = logits(load_base(base), torch.tensor([*words, *words[:3], *ids]))[-len(ids) :]
     assert relative(logits(model, ids), prompted) < 1e-5
 
 
 @pytest.mark.parametrize("way", ["prompt", "prompt-random", "ptuning_v2"])
-def test_a_seed_decides_the_start_and_its_scale_is_the_models_own(folders: Callable[[str], Path], way: str) -> None:
+def test_a_seed_decides_the_initial_values_and_their_scale_is_the_models_own(
+    folders: Callable[[str], Path], way: str
+) -> None:
     base = tiny.tiny_base(folders("llama"))
     first, second = (made(base, way, tokens=40).prompt_encoder["default"].embedding.weight for _ in range(2))
     assert torch.equal(first, second)
@@ -204,7 +206,7 @@ def test_a_seed_decides_the_start_and_its_scale_is_the_models_own(folders: Calla
         assert 0.8 < float(first.detach().std() / words.std()) < 1.25
 
 
-# Every path that runs them
+# Every path of the engine
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -218,9 +220,9 @@ def test_rows_padded_on_the_right_are_what_they_are_alone(folders: Callable[[str
         assert relative(ours[:count], logits(model, row[:count])) < 1e-5
 
 
-@pytest.mark.parametrize("shape", ["gemma3", "opt"])  # tests of all methods have the usual ones
+@pytest.mark.parametrize("shape", ["gemma3", "opt"])  # test_all_methods.py covers the other architectures
 @pytest.mark.parametrize("way", ["prompt", "ptuning_v2"])
-def test_the_fast_path_scores_and_writes_what_whole_rows_give_whatever_the_batch(
+def test_the_fast_path_scores_and_generates_as_whole_rows_do_whatever_the_batch(
     folders: Callable[[str], Path], tmp_path: Path, way: str, shape: str
 ) -> None:
     base = tiny.tiny_base(folders(shape))
@@ -274,7 +276,7 @@ def run(model: Any, items: Sequence[Encoded], engine: str, budget: int = 2048) -
 
 @pytest.mark.parametrize("shape", ["llama", "gpt2", "gemma3"])
 @pytest.mark.parametrize("way", ["base", "prompt", "ptuning", "prefix", "ptuning_v2"])
-def test_what_is_timed_is_a_right_decode(folders: Callable[[str], Path], way: str, shape: str) -> None:
+def test_the_timed_decode_is_correct(folders: Callable[[str], Path], way: str, shape: str) -> None:
     base = tiny.tiny_base(folders(shape))
     model = (load_base(base) if way == "base" else made(base, way)).eval()
     ids = batch()[0][2:]
@@ -301,10 +303,10 @@ def test_the_loss_of_labelled_tokens_and_its_gradients_are_those_of_whole_logits
     learned = [p for p in model.parameters() if p.requires_grad]
     ids, mask = batch()
     labels = ids.masked_fill(mask == 0, -100)
-    labels[:, :2] = -100  # a prompt of two tokens
+    labels[:, :2] = -100  # the prompt has two tokens
     sums = label_loss(model, {"input_ids": ids, "attention_mask": mask, "labels": labels})
     whole = model(input_ids=ids, attention_mask=mask, labels=labels).loss * (labels != -100).sum()
-    assert float(sums) == pytest.approx(float(whole), rel=1e-6)
+    assert sums.item() == pytest.approx(whole.item(), rel=1e-6)
     ours, theirs = torch.autograd.grad(sums, learned), torch.autograd.grad(whole, learned)
     largest = max(float(gradient.abs().max()) for gradient in theirs)
     assert max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True)) < 1e-5 * largest
@@ -357,7 +359,7 @@ def test_computing_activations_again_gives_the_same_gradients(
     assert any(gradient.abs().max() > 0 for gradient in kept)
 
 
-# What cannot be
+# Refused combinations
 
 
 @pytest.mark.parametrize(
@@ -403,7 +405,7 @@ def test_a_text_in_any_script_may_be_the_start(folders: Callable[[str], Path]) -
     assert model.prompt_encoder["default"].embedding.weight.shape[0] == 64
 
 
-def test_what_is_shipped_is_counted_off_the_artifact(folders: Callable[[str], Path], tmp_path: Path) -> None:
+def test_the_saved_parameters_are_counted_from_the_artifact(folders: Callable[[str], Path], tmp_path: Path) -> None:
     base = tiny.tiny_base(folders("llama"))
     model = made(base, "ptuning")
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)

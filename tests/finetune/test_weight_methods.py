@@ -1,4 +1,4 @@
-"""Methods that are no library's: which weights they train, what they refuse, and how they come off a base that others share."""
+"""Methods of our own, without peft: which weights they train, what they refuse, and how they are removed from a shared base."""
 
 import json
 import re
@@ -59,7 +59,7 @@ def logits(model: Any) -> Tensor:
 
 
 def saved(folder: Path, base: Base, name: str, **hyperparameters: Any) -> Recipe:
-    """A delta that was never trained but changes what the model says."""
+    """Makes an untrained delta that changes the model's outputs."""
     method = tiny.built_in(name, **hyperparameters)
     torch.manual_seed(1)
     model = apply(name, load_base(base), **hyperparameters)
@@ -180,7 +180,7 @@ def test_ln_trains_every_norm_and_nothing_else() -> None:
         ("mixtral", "self_attn.o_proj", "mlp"),
     ],
 )
-def test_bottlenecks_stand_behind_attention_and_feed_forward_part(shape: str, attention: str, feedforward: str) -> None:
+def test_bottlenecks_follow_attention_and_feed_forward(shape: str, attention: str, feedforward: str) -> None:
     def places(kind: str) -> set[str]:
         names = trained(apply("adapter", architectures.random_model(shape), kind=kind, size=4))
         return {re.sub(r"^.*?\.\d+\.|\.bottleneck.*$", "", name) for name in names}
@@ -213,7 +213,7 @@ def test_a_bottleneck_is_what_the_paper_draws() -> None:
         ("mamba", {"size": 4}, "has no attention to put an adapter after"),
     ],
 )
-def test_adapters_that_have_no_place_are_refused(shape: str, options: dict[str, Any], message: str) -> None:
+def test_impossible_adapters_are_refused(shape: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         apply("adapter", architectures.random_model(shape), **options)
 
@@ -242,7 +242,7 @@ def test_adapters_learn_on_small_bases_and_come_back_exactly(root: Path, tmp_pat
     assert torch.equal(logits(one.attach(tiny.bare(base))), untouched)
 
 
-# Coming and going
+# Attaching and detaching
 
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -290,7 +290,7 @@ def test_a_method_that_writes_into_the_base_costs_a_load_and_no_score(root: Path
     assert one.bare is not bare
 
 
-def test_what_is_pristine_sees_any_bit_that_was_flipped(root: Path) -> None:
+def test_any_flipped_bit_of_the_base_is_detected(root: Path) -> None:
     for bits in (None, 4, 8):
         model = load_base(tiny.tiny_base(root / "llama", bits=bits))
         pristine = Pristine(model)
@@ -328,7 +328,7 @@ def test_hooks_classes_flags_and_tensors_are_put_back(root: Path) -> None:
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-# Merged, quantized, broken
+# Merged, quantized and invalid deltas
 
 
 def test_merged_then_quantized_is_a_checkpoint_of_the_trained_weights_in_nf4(root: Path, tmp_path: Path) -> None:
@@ -439,7 +439,7 @@ def test_bottlenecks_are_not_called_merged(root: Path, tmp_path: Path) -> None:
         resident(recipe.base).attach(replace(recipe, merged=True))
 
 
-def test_equal_recipes_are_one_recipe_to_whoever_remembers_what_was_timed(root: Path) -> None:
+def test_equal_recipes_are_one_key(root: Path) -> None:
     def recipe(size: int) -> Recipe:
         return Recipe(tiny.tiny_base(root / "llama"), root, method=tiny.built_in("adapter", size=size))
 

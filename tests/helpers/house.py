@@ -1,7 +1,7 @@
 """The graph of imports between rooms (sub-packages). As a program, prints the graph:
 
-python tests/helpers/house.py            modules and arrows of each room
-python tests/helpers/house.py --arrows   every arrow, with the modules behind it
+python tests/helpers/house.py            modules and imports of each room
+python tests/helpers/house.py --arrows   every import between two rooms, by module
 """
 
 from __future__ import annotations

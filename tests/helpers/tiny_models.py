@@ -33,7 +33,7 @@ _CORPUS = [
 
 @functools.cache
 def tiny_tokenizer(*, adds_bos: bool = False, bos: bool = True) -> Any:
-    """A byte-level BPE tokenizer of at most 512 tokens."""
+    """Trains a byte-level BPE tokenizer of at most 512 tokens."""
     inner = Tokenizer(models.BPE(unk_token=None))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
@@ -64,7 +64,7 @@ def tiny_config(shape: Shape = "llama", *, hidden: int = 64, layers: int = 2, co
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": context,
-        "initializer_range": 0.08,  # wide enough that logits differ and greedy texts vary
+        "initializer_range": 0.08,  # large enough that logits differ and greedy texts vary
     }
     return Qwen3Config(head_dim=16, **sizes, **tokens) if shape == "qwen3" else LlamaConfig(**sizes, **tokens)
 
@@ -81,7 +81,7 @@ def save_tiny(
 
 
 def tiny_base(folder: Path, *, bits: Literal[4, 8] | None = None, dtype: str = "float32") -> Base:
-    """The base in a folder, on CPU."""
+    """Returns the base in a folder, on the CPU."""
     return Base(folder, "cpu", dtype, QUANT_OF_BITS[bits])
 
 
@@ -121,17 +121,17 @@ def choose(context: str | Sequence[str], continuations: Sequence[str], id: str =
 
 
 def text(content: str, id: str = "0") -> Request:
-    """A perplexity request."""
+    """Makes a perplexity request."""
     return Request(id, "text", ("",), (content,))
 
 
 def generate(prompt: str, id: str = "0", *, max_tokens: int = 12, **options: Any) -> Request:
-    """A generation request."""
+    """Makes a generation request."""
     return Request(id, "generate", (prompt,), max_tokens=max_tokens, **options)
 
 
 def task(*requests: Request) -> TaskRequests:
-    """Requests as one task."""
+    """Makes one task of the requests."""
     return TaskRequests("toy", requests)
 
 

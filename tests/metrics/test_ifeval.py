@@ -1,7 +1,7 @@
-"""IFEval: each of the 25 kinds of instruction, the four metrics, and what cannot be checked.
+"""IFEval: each of the 25 kinds of instruction, the four metrics, and rows that cannot be checked.
 
-`goldens/ifeval.json` holds verdicts (strict, loose) of lm-evaluation-harness 0.4.13, which was handed our sentences, because nltk's
-model cannot be had without a network, and langdetect's seed 0.
+`goldens/ifeval.json` holds verdicts (strict, loose) of lm-evaluation-harness 0.4.13. It received our sentence splitter, because the
+model of nltk needs a network, and seed 0 for langdetect.
 """
 
 import builtins
@@ -30,7 +30,7 @@ METRICS = (prompt_strict, inst_strict, prompt_loose, inst_loose)
 
 @pytest.fixture(autouse=True)
 def _without_trained_sentences(monkeypatch):
-    """The same sentences on every machine, nltk's data or not."""
+    """Splits sentences the same way on every machine, with or without the data of nltk."""
     monkeypatch.setattr(nltk.data, "path", [])
     sentences_module._splitter.cache_clear()
     yield
@@ -84,7 +84,7 @@ def test_parameters_that_the_hub_fills_with_none_are_as_good_as_missing():
         followed("two words", "length_constraints:number_words", {"num_words": None, "relation": "less than"})
 
 
-def test_what_lm_evaluation_harness_draws_at_random_counts_as_it_stands():
+def test_parameters_that_lm_evaluation_harness_draws_at_random_are_used_as_given():
     assert followed(
         "a # b # c", "keywords:letter_frequency", dict(letter="#", let_frequency=2, let_relation="at least")
     )
@@ -93,7 +93,7 @@ def test_what_lm_evaluation_harness_draws_at_random_counts_as_it_stands():
     assert followed("none here", "change_case:capital_word_frequency", nothing)
 
 
-def test_a_keyword_that_is_no_regular_expression_stands_for_itself():
+def test_a_keyword_that_is_not_a_regular_expression_is_literal():
     assert followed("I like C++ :-(", "keywords:existence", {"keywords": ["C++", ":-("]})
 
 
@@ -134,7 +134,7 @@ def test_what_is_followed_strictly_is_followed_loosely(text, case):
 # Sentences
 
 
-def test_abbreviations_numbers_and_initials_end_no_sentence():
+def test_abbreviations_numbers_and_initials_do_not_end_a_sentence():
     assert sentences("Dr. J. Ho paid $3.50 to Acme Inc. on Jan. 3. It was too much!  Was it?") == [
         "Dr. J. Ho paid $3.50 to Acme Inc. on Jan. 3.",
         "It was too much!",
@@ -165,7 +165,7 @@ def test_nltk_s_own_parameters_are_taken_where_they_are(tmp_path, monkeypatch):
 # Languages
 
 
-def test_a_language_is_told_the_same_way_every_time():
+def test_the_detected_language_is_the_same_every_time():
     mixed = "Hola amigo, how are you heute Abend mon ami?"
     language_of.cache_clear()
     first = language_of(mixed)
@@ -174,7 +174,7 @@ def test_a_language_is_told_the_same_way_every_time():
         assert language_of(mixed) == first
 
 
-def test_languages_are_told_from_several_threads():
+def test_languages_are_detected_from_several_threads():
     texts = ["Der Regen fällt auf das Dach.", "The rain falls on the roof.", "La pluie tombe sur le toit."] * 10
     language_of.cache_clear()
     language._factory.cache_clear()
@@ -182,12 +182,12 @@ def test_languages_are_told_from_several_threads():
         assert list(pool.map(language_of, texts)) == ["de", "en", "fr"] * 10
 
 
-def test_a_text_without_letters_is_of_no_language_and_passes():
+def test_a_text_without_letters_has_no_language_and_passes():
     assert language_of("12 + 34 = 46") is None
     assert followed("12 + 34 = 46", "language:response_language", {"language": "de"})
 
 
-def test_without_langdetect_the_sentence_says_what_to_install(monkeypatch):
+def test_without_langdetect_the_error_says_what_to_install(monkeypatch):
     real_import = builtins.__import__
 
     def refuse(name, *arguments, **options):

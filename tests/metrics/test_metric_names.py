@@ -1,4 +1,4 @@
-"""Metrics by name: built-in, pass@K, of the `evaluate` library, of a user's file, of a plugin; and how they are listed."""
+"""Finding metrics by name: built-in, pass@K, from the `evaluate` library, from a user's file, from a plugin; and listing them."""
 
 import json
 import sys
@@ -39,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def module(name: str, features: str = ONE, result: str = EQUAL, dtype: str = "int32") -> None:
-    """A folder with a script, as the `evaluate` library wants it."""
+    """Makes a folder with a script in the layout of the `evaluate` library."""
     Path(name).mkdir(parents=True)
     script = MODULE.replace("{features}", features).replace("{result}", result).replace("{dtype}", dtype)
     Path(name, f"{Path(name).name}.py").write_text(script)
@@ -79,7 +79,7 @@ def test_pass_at_any_k_is_a_name() -> None:
 
 
 @pytest.mark.parametrize("name", ["exact_mach", "pass@0", "pass@", "pass@two", "", "rougel", "pass@K"])
-def test_an_unknown_name_is_told_with_the_near_ones(name: str) -> None:
+def test_an_unknown_name_is_reported_with_similar_ones(name: str) -> None:
     with pytest.raises(UserError) as error:
         find_metric(name)
     assert error.value.hint
@@ -195,7 +195,7 @@ def test_a_local_script_scores_all_samples_at_once(folder: Path) -> None:
         metric = find_metric(name, start)
         assert metric.name == "equal" and metric.higher_is_better
         assert whole(metric, wrote("x", "x"), wrote("y", "z", "y"), wrote("", "")) == pytest.approx(2 / 3)
-        assert whole(metric, chose(1, 1), chose(0, 2)) == 0.5  # the texts of choices, where texts are wanted
+        assert whole(metric, chose(1, 1), chose(0, 2)) == 0.5  # a text metric receives the texts of the choices
 
 
 def test_several_references_go_to_a_module_that_takes_them(folder: Path) -> None:
@@ -247,7 +247,7 @@ def test_a_module_that_does_not_fit_is_refused_before_any_model(folder: Path) ->
         find_metric("evaluate:./fits").measure(Output(), Text("x"))
 
 
-def test_a_missing_script_says_what_is_wanted(folder: Path) -> None:
+def test_a_missing_script_is_named(folder: Path) -> None:
     with pytest.raises(UserError, match=r"there is no file `nothing/nothing\.py`") as error:
         find_metric("evaluate:./nothing")
     assert "script" in str(error.value.hint)

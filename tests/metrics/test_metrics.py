@@ -1,4 +1,4 @@
-"""Metrics beside the libraries and rules they follow."""
+"""Metrics compared with the libraries and rules that they follow."""
 
 import math
 import pkgutil
@@ -52,14 +52,15 @@ def test_acc_accepts_any_of_several_answers():
 def test_acc_norm_divides_by_characters_and_not_by_bytes():
     assert chosen("acc_norm", [-5, -9], ["Rom", "Konstantinopel"], answer=1) == 1.0
     assert chosen("acc", [-5, -9], ["Rom", "Konstantinopel"], answer=1) == 0.0
-    assert chosen("acc_norm", [-4, -5], ["四个汉字", "abcdef"], answer=0) == 0.0  # 12 bytes would have won
+    # the first choice has 12 bytes and would win by bytes
+    assert chosen("acc_norm", [-4, -5], ["四个汉字", "abcdef"], answer=0) == 0.0
 
 
 def test_acc_of_an_unknown_loglikelihood_is_unknown():
     assert math.isnan(chosen("acc", [-1, math.nan], ["a", "b"], answer=0))
 
 
-def test_an_answer_that_is_no_choice_is_an_error():
+def test_an_answer_that_is_not_a_choice_is_an_error():
     with pytest.raises(UserError, match="answer 2"):
         chosen("acc", [-1, -2], ["a", "b"], answer=2)
 
@@ -111,7 +112,7 @@ def test_a_text_without_a_number_is_wrong_even_when_the_target_is_empty():
 
 def test_f1_counts_shared_words_as_squad_does():
     assert said("f1", "The cat, a black cat!", "black cats and the cat") == pytest.approx(2 * 2 / (3 + 4))
-    assert said("f1", "the", "an") == 1.0  # both are empty without articles
+    assert said("f1", "the", "an") == 1.0  # both texts are empty once articles are removed
     assert said("f1", "", "cat") == 0.0
     assert said("f1", "dog", ("cat", "a dog")) == 1.0
 
@@ -142,7 +143,7 @@ def test_corpus_bleu_equals_sacrebleu_to_the_last_digit(seed):
     texts, targets = ([" ".join(words) for words in side] for side in sentences(seed, WORDS))
     assert corpus("bleu", texts, targets) == sacrebleu.corpus_bleu(texts, [targets]).score > 0
     assert corpus("bleu", texts[:6], targets[:6]) == sacrebleu.corpus_bleu(texts[:6], [targets[:6]]).score
-    for text, target in zip(texts, targets, strict=True):  # short ones: smoothing, brevity, no n-gram at all
+    for text, target in zip(texts, targets, strict=True):  # short texts: smoothing, brevity penalty, no n-gram at all
         assert corpus("bleu", [text], [target]) == sacrebleu.corpus_bleu([text], [[target]]).score
 
 
@@ -229,16 +230,17 @@ def test_perplexities_divide_by_words_bytes_and_tokens_of_all_texts():
 
 def test_words_and_bytes_are_those_of_the_original_text():
     output, sample = Output(loglikelihoods=(-4.0,), tokens=4), Text("don't", meta={"original": " do n't "})
-    assert find("word_ppl").measure(output, sample) == (-4.0, 4.0)  # white space at an end makes a word, as in lm-eval
+    # white space at an end counts as a word, as in lm-eval
+    assert find("word_ppl").measure(output, sample) == (-4.0, 4.0)
     assert find("byte_ppl").measure(output, sample) == (-4.0, 8.0)
     assert find("token_ppl").measure(output, sample) == (-4.0, 4.0)
 
 
-# The house
+# Names and imports
 
 
 @pytest.mark.parametrize("name", names())
-def test_a_metric_bears_its_name_and_refuses_samples_of_another_kind(name):
+def test_a_metric_has_its_name_and_refuses_samples_of_another_kind(name):
     metric = find(name)
     assert isinstance(metric, Metric)
     assert metric.name == name or (name, metric.name) == ("meteor", "meteor_no_synonyms")  # without WordNet
@@ -250,7 +252,7 @@ def test_a_metric_bears_its_name_and_refuses_samples_of_another_kind(name):
 
 
 def test_no_metric_is_hidden_by_a_module():
-    """Importing `harness.metrics.meteor` would put a module where the metric was."""
+    """A module `harness.metrics.meteor` would replace the metric of that name once it is imported."""
     assert {module.name for module in pkgutil.iter_modules(metrics.__path__)} & set(names()) == set()
 
 

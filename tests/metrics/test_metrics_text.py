@@ -1,4 +1,4 @@
-"""Metrics of written texts beside the libraries they follow: TER, METEOR, diversity, consistency, entailment."""
+"""Metrics of generated texts compared with the libraries they follow: TER, METEOR, diversity, consistency, entailment."""
 
 import io
 import math
@@ -27,7 +27,7 @@ WORDS = ["the", "cat", "Sat,", "on", "3.5", "mats.", "It's", "“big”", "U.S."
 
 
 def value(metric: Metric, texts: Sequence[str], targets: Sequence[Any], **meta: Any) -> float:
-    """A metric of a whole set."""
+    """Computes a metric over all samples."""
     rows = [
         metric.measure(Output(texts=(text,)), Generate("", target, meta=meta))
         for text, target in zip(texts, targets, strict=True)
@@ -56,7 +56,7 @@ def test_corpus_ter_and_bleu_by_character_equal_sacrebleu_to_the_last_digit(seed
     assert (
         value(find("bleu_char"), texts, targets) == sacrebleu.corpus_bleu(texts, [targets], tokenize="char").score > 0
     )
-    for text, target in zip(texts, targets, strict=True):  # empty ones among them
+    for text, target in zip(texts, targets, strict=True):  # some texts are empty
         assert value(find("ter"), [text], [target]) == sacrebleu.corpus_ter([text], [[target]]).score
     second = sentences(seed + 20)
     both = list(zip(targets, second, strict=True))
@@ -100,7 +100,7 @@ def test_signatures_are_sacrebleus_and_count_the_targets() -> None:
 
 
 def tiny_wordnet(folder: Path) -> Path:
-    """WordNet's files with three synsets: {car, auto, motor_car}, {goose}, {quick(a), fast}."""
+    """Writes WordNet files with three synsets: {car, auto, motor_car}, {goose}, {quick(a), fast}."""
     folder.mkdir()
     (folder / "noun.exc").write_text("geese goose\n")
     synsets = {"noun": ["03 car 0 auto 0 motor_car 0", "01 goose 0"], "adj": ["02 quick(a) 0 fast 0"]}
@@ -124,7 +124,10 @@ def test_wordnet_is_read_from_a_folder_or_nltks_zip_file(tmp_path: Path, monkeyp
     shutil.make_archive(str(data / "wordnet"), "zip", tmp_path, "wordnet")
     for place in (folder, data / "wordnet.zip"):
         wordnet = WordNet(place)
-        assert wordnet.synonyms("Cars") == {"car", "auto"}  # a base form, in lower case, and single words alone
+        assert wordnet.synonyms("Cars") == {
+            "car",
+            "auto",
+        }  # the base form, in lower case; multi-word synonyms are left out
         assert wordnet.synonyms("geese") == {"goose"}
         assert wordnet.synonyms("quicker") == {"quick", "fast"}
         assert wordnet.synonyms("état") == wordnet.synonyms("") == frozenset()
@@ -137,7 +140,7 @@ def test_wordnet_is_read_from_a_folder_or_nltks_zip_file(tmp_path: Path, monkeyp
     assert find_wordnet() == data / "wordnet.zip"
 
 
-def test_meteor_takes_synonyms_where_wordnet_is_and_says_in_its_name_where_it_is_not(tmp_path: Path) -> None:
+def test_meteor_uses_synonyms_with_wordnet_and_has_another_name_without(tmp_path: Path) -> None:
     code = (
         "from harness import Generate, Output, meteor\n"
         "print(meteor.name, meteor.measure(Output(texts=('my auto drives',)), Generate('', 'my car drives')))"
@@ -257,7 +260,7 @@ def test_consistency_is_a_share_of_all_facts_of_all_texts_and_undefined_without_
 
 
 def save_classifier(folder: Path, labels: Sequence[str]) -> Path:
-    """A random classifier of pairs of texts."""
+    """Saves a random classifier of pairs of texts."""
     import torch
     from transformers import AutoModelForSequenceClassification
 

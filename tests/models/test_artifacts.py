@@ -26,13 +26,12 @@ from harness.comparison.training import TrainResult, train_only
 from harness.config.parse import configure
 from harness.data.model_files import Snapshot
 from harness.errors import UserError
-from harness.jobs import Base, BenchJob, Example, MergeJob, Recipe, TrainJob
+from harness.jobs import Base, Example, MergeJob, Recipe, TrainJob
 from harness.models.load import Resident, load_base, method_function
 from harness.prepare.prepare import prepare
 from harness.runs.folder import RunFolder, load_run
 from harness.settings import TrainingSettings, TrainSettings
 from harness.worker import child
-from harness.worker.server import run_job
 
 EXAMPLES = [Example(f"Question: {n % 4}? Answer:", f" {['one', 'two', 'three', 'four'][n % 4]}") for n in range(8)]
 SETTINGS = TrainingSettings(lr=2e-2, steps=3, epochs=None, batch_size=4, micro_batch_size=4, max_length=64, seed=0)
@@ -139,25 +138,7 @@ def test_a_merge_that_breaks_off_leaves_what_was_there(
 # By the command
 
 
-class Here:
-    """Stands in for the worker: jobs are done in this process, which has torch imported already."""
-
-    def __enter__(self) -> "Here":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def hold(self, descriptor: int) -> None:
-        pass
-
-    def run(self, job: Any, on_event: Any = lambda event: None) -> Any:
-        return run_job(job, on_event)
-
-
-@pytest.fixture(autouse=True)
-def _here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "Server", Here)
+pytestmark = pytest.mark.usefixtures("in_process")
 
 
 def left_by(output: Path, variant: str, *, merge: bool = False, **settings: Any) -> TrainResult:
@@ -379,20 +360,10 @@ def test_a_dry_run_says_which_part_a_training_leaves_out() -> None:
     assert "without fold 2 of 2" in trainings[1]
 
 
-class Brief(Here):
-    """Times next to nothing."""
-
-    def run(self, job: Any, on_event: Any = lambda event: None) -> Any:
-        if isinstance(job, BenchJob):
-            job = replace(job, prompt_tokens=8, new_tokens=2, warmup=0, repeats=1, batch_sizes=(1,))
-        return super().run(job, on_event)
-
-
 @pytest.mark.parametrize(("several", "validation"), [("folds", None), ("seeds", "0.25")])
 def test_every_training_of_a_variant_is_scored_and_all_are_taken_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several: str, validation: str | None
+    tmp_path: Path, several: str, validation: str | None
 ) -> None:
-    monkeypatch.setattr(comparison, "Server", Brief)
     train = {"steps": 2, "samples": 24, "batch_size": 4, "lr": 0.02, "validation": validation}
     settings: dict[str, Any] = {several: 2}
     config = configure(["l=lora:rank=4"], tasks=["mini_mmlu"], limit=6, train=train, output_dir=tmp_path, **settings)

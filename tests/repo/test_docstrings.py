@@ -1,4 +1,4 @@
-"""The examples in docstrings do what they say."""
+"""Examples in docstrings give the output that they show."""
 
 import ast
 import doctest
@@ -12,11 +12,11 @@ import harness
 
 MODULES = house.modules()
 SLOW = {"torch", "transformers", "peft", "bitsandbytes"}
-"""What takes seconds to import."""
+"""Packages that take seconds to import."""
 
 
 def imported(path: Path) -> set[str]:
-    """What importing a file imports; what its functions import comes later."""
+    """Returns the modules that importing a file imports; imports inside functions are left out."""
     found: set[str] = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Import):
@@ -28,7 +28,7 @@ def imported(path: Path) -> set[str]:
 
 
 def light_modules() -> list[str]:
-    """Modules of ours that can be imported without what takes seconds."""
+    """Returns our modules that can be imported without a slow package."""
     needs = {module: imported(path) for module, path in MODULES.items()}
     slow = {module for module, names in needs.items() if {name.partition(".")[0] for name in names} & SLOW}
     while more := {module for module, names in needs.items() if names & slow} - slow:

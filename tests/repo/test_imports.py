@@ -1,4 +1,4 @@
-"""The order of the rooms: what may import what, which few modules may import torch, and what importing costs."""
+"""The order of the rooms: which room may import which, which modules may import torch, and what importing costs."""
 
 import subprocess
 import sys
@@ -21,14 +21,14 @@ WITH_TORCH = (
     "harness.tiny.build",
     "harness.metrics.entailment_model",
 )
-"""All that may import torch, transformers, peft and datasets. Everything else belongs to the parent process."""
+"""The only modules that may import torch, transformers, peft and datasets. All others belong to the parent process."""
 INSIDE_A_FUNCTION = {
     "harness.data.hub": {"datasets"},
     "harness.data.offline": {"datasets"},
     "harness.tokens.tokenizer": {"transformers"},
     "harness.authoring.check": {"transformers"},
 }
-"""Modules of the parent with a function that needs such a package: it is imported when the function is called."""
+"""Modules of the parent process with a function that imports such a package when it is called."""
 
 SHARED_STEPS = {"harness.finetune._peft"}
 """Modules that method files may import besides the public names. Most of them add a peft adapter in the same way; a user's own
@@ -80,7 +80,7 @@ def test_the_shared_steps_import_public_names_only() -> None:
 
 
 def test_no_public_name_is_hidden_by_a_module() -> None:
-    """Importing a module `harness.task` would put it where `@task` was."""
+    """A module `harness.task` would replace the decorator `harness.task` once it is imported."""
     names = {module.split(".")[1] for module in MODULES if "." in module}
     assert names & set(harness.__all__) == set()
 
@@ -96,7 +96,7 @@ def test_functions_of_the_parent_import_torch_nowhere_but_where_listed(module: s
 
 
 def test_only_the_childs_rooms_import_torch() -> None:
-    """Imports every other module in one process, then asks which heavy package came along, and by whom."""
+    """Imports every other module in one process, then reports which heavy package was imported, and by which module."""
     modules = [name for name in MODULES if not may_import_torch(name)]
     done = subprocess.run(
         [sys.executable, "-c", house.WATCH_IMPORTS, *modules], check=False, capture_output=True, text=True
@@ -105,10 +105,10 @@ def test_only_the_childs_rooms_import_torch() -> None:
 
 
 @pytest.mark.parametrize("module", ["harness.comparison.state", "harness.report.tables", "harness.tokens.packs"])
-def test_the_guard_sees_a_planted_import(module: str, tmp_path: Path) -> None:
-    """A copy of the package with `import torch` in one of the parent's modules is caught, and the module is named."""
+def test_the_guard_finds_a_planted_import(module: str, tmp_path: Path) -> None:
+    """In a copy of the package, `import torch` in a module of the parent process is found, and the module is named."""
     planted = house.copy_of_the_package(tmp_path)
-    (planted / "torch.py").write_text("")  # the real one takes seconds
+    (planted / "torch.py").write_text("")  # importing the real torch takes seconds
     path = planted / MODULES[module].relative_to(house.ROOT)
     path.write_text(path.read_text(encoding="utf-8") + "\nimport torch\n", encoding="utf-8")
     done = subprocess.run(

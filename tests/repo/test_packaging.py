@@ -1,4 +1,4 @@
-"""What is installed is what is here: one import package, its data inside, the links in place."""
+"""The wheel holds one import package with every module and all data, and the links are in place."""
 
 import subprocess
 import sys
@@ -14,13 +14,13 @@ OUTER = ("tasks", "finetune", "leaderboards")
 
 
 def packages() -> set[str]:
-    """Every folder with an `__init__.py`, by the import path it is installed under."""
+    """Returns every folder with an `__init__.py` by its installed import path."""
     found = set()
     for top in ("harness", *OUTER):
         for init in (ROOT / top).rglob("__init__.py"):
             parts = init.parent.relative_to(ROOT).parts
             if parts[:1] == ("harness",) and parts[1:2] and parts[1] in OUTER:
-                continue  # reached through a link
+                continue  # seen through a link
             found.add(".".join(parts if parts[0] == "harness" else ("harness", *parts)))
     return found
 
@@ -51,7 +51,7 @@ def test_every_pinned_dependency_is_asked_for_and_every_asked_one_pinned() -> No
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """The wheel, built in a copy so that no build folder is left behind."""
+    """Builds the wheel in a copy of the repository, so that no build folder is left here."""
     import shutil
 
     place = tmp_path_factory.mktemp("wheel")
@@ -92,7 +92,7 @@ def test_the_wheel_holds_every_module_and_all_data(wheel: zipfile.ZipFile) -> No
 
 
 def test_the_wheel_runs_from_another_folder(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
-    """A user's own `tasks.py` and `finetune.py` neither break it nor are taken for ours."""
+    """A user's own `tasks.py` and `finetune.py` neither break the command nor replace our packages."""
     wheel.extractall(tmp_path / "site")
     user = tmp_path / "user"
     user.mkdir()

@@ -1,4 +1,4 @@
-"""A third-party package with a task, a method and a metric: installed by pip, then used by name."""
+"""A third-party package with a task, a method and a metric, installed by pip and used by name."""
 
 import json
 import os
@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "plugin_package"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that pip installed the package into, offline; pip may write beside its sources, so a copy is installed."""
+    """Installs the package into a folder, offline, from a copy of its sources, because pip may write beside them."""
     folder = tmp_path_factory.mktemp("plugin")
     shutil.copytree(PACKAGE, folder / "source")
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--quiet"]

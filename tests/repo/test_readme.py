@@ -1,4 +1,4 @@
-"""What the READMEs show works: every Python block loads, every command line names real commands and flags."""
+"""Examples in the READMEs work: every Python block loads, every command line has real commands and flags."""
 
 import io
 import re
@@ -38,7 +38,7 @@ def command_lines() -> list[tuple[str, str]]:
 
 
 GUIDE = "tasks/README.md"
-"""Its examples read files that it gives: tests/test_guide.py runs them."""
+"""Its examples read files that the guide itself shows: tests/authoring/test_guide.py runs them."""
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,12 @@ def test_command_lines_name_real_commands_and_flags(name: str, line: str) -> Non
 
 
 def test_the_screen_in_the_readme_is_that_of_the_published_run() -> None:
-    """The numbers shown are computed: from the run kept in leaderboards/results."""
+    """Computes the numbers of the README from the run in leaderboards/results."""
     run = load_run(ROOT / "leaderboards" / "results" / "tiny" / "run.json")
     assert shown(run) in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_published_run_is_the_default_one_and_tells_variants_apart() -> None:
+def test_the_published_run_is_the_default_one_and_shows_differences_between_variants() -> None:
     run = load_run(ROOT / "leaderboards" / "results" / "tiny" / "run.json")
     assert [variant.name for variant in run.variants] == ["base", "lora", "qlora"]
     verdicts = [

@@ -1,8 +1,8 @@
-"""The benchmarks by log-likelihood: prompts, answers and scores are those of lm-evaluation-harness 0.4.13.
+"""The log-likelihood benchmarks: prompts, answers and scores equal those of lm-evaluation-harness 0.4.13.
 
-`goldens/choice.json` was written by lm-evaluation-harness itself, from the rows of `tests/hub` (keys with `@hub`: from the
-real dataset): for each task, number of solved examples and parameters, a digest of every context, continuation and right
-answer, and its scores for `made_up` log-likelihoods.
+`goldens/choice.json` was written by lm-evaluation-harness from the rows of `tests/hub` (keys with `@hub`: from the
+real dataset). For each task, number of shots and parameters, it holds a digest of every context, continuation and right
+answer, and the scores for `made_up` log-likelihoods.
 """
 
 import csv
@@ -40,7 +40,7 @@ def rendered(name: str, shots: int = 0, groups: tuple[str, ...] = (), **paramete
 
 
 def pairs(item: Item) -> list[list[str]]:
-    """The (context, continuation) of every choice."""
+    """Returns (context, continuation) for every choice."""
     contexts, continuations = item.request.contexts, item.request.continuations
     contexts = contexts if len(contexts) == len(continuations) else contexts * len(continuations)
     return [[context, continuation] for context, continuation in zip(contexts, continuations, strict=True)]
@@ -52,7 +52,7 @@ def digest(items: list[Item]) -> str:
 
 
 def made_up(context: str, continuation: str) -> float:
-    """A log-likelihood that depends on the text alone; one of 16, so that there are ties."""
+    """Returns one of 16 log-likelihoods, by the text alone; with so few values, some choices tie."""
     return -float(hashlib.sha256((context + continuation).encode()).digest()[0] % 16 + 1)
 
 
@@ -65,7 +65,7 @@ def scores(task, items: list[Item]) -> dict[str, float]:
 
 
 def golden(key: str):
-    """The name, the number of shots and the parameters that a key of the goldens writes."""
+    """Splits a key of the golden file into task name, number of shots and parameters."""
     name, shots, *parameters = key.split(",")
     typed = {"false": False, "true": True}
     read = dict(pair.split("=") for pair in parameters)
@@ -114,7 +114,7 @@ def test_a_prompt_of_winogrande_in_full():
 # MMLU, C-Eval, CMMLU
 
 
-def test_the_four_categories_share_out_all_subjects_of_mmlu():
+def test_the_four_categories_cover_all_subjects_of_mmlu():
     subjects = [sorted({item.group for item in rendered(name)}) for name in CATEGORIES]
     assert [len(each) for each in subjects] == [19, 13, 12, 13]
     assert sorted(itertools.chain(*subjects)) == sorted({item.group for item in rendered("mmlu")})
@@ -181,7 +181,7 @@ def test_the_order_of_gpqas_choices_is_the_one_that_its_question_names():
         ]
 
 
-def test_neither_other_rows_nor_their_number_move_gpqas_choices():
+def test_gpqas_order_of_choices_does_not_depend_on_other_rows():
     every = {item.sample.prompt for item in rendered("gpqa_extended")}
     assert {item.sample.prompt for item in rendered("gpqa_diamond")} <= every
 
@@ -194,7 +194,7 @@ def test_gpqas_right_answer_stays_right(order):
         assert right.split() == row["Correct Answer"].replace(" [title]", ". ").split()
 
 
-def test_an_order_that_gpqa_does_not_know_is_refused():
+def test_an_unknown_order_of_gpqa_is_refused():
     with pytest.raises(UserError, match="unknown order of choices `random`"):
         task_of("gpqa_main", order="random")
 
@@ -248,7 +248,7 @@ def test_more_solved_examples_than_there_are_is_an_error():
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
-def test_what_a_variant_trains_on_is_the_prompt_and_the_right_choice(name):
+def test_a_variant_trains_on_the_prompt_and_the_right_choice(name):
     task = task_of(name)
     examples = render_examples(name, task)
     assert len(examples) == len(rows(task.train))

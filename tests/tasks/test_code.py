@@ -1,4 +1,4 @@
-"""HumanEval and MBPP: prompts to the byte, verdicts by running, pass@k as its authors define it."""
+"""HumanEval and MBPP: exact prompts, verdicts from running the programs, and pass@k as its authors define it."""
 
 import itertools
 import math
@@ -42,7 +42,7 @@ def test_pass_at_k_has_the_values_worked_out_by_hand() -> None:
     assert estimate(5, 2, 2) == pytest.approx(7 / 10)
     assert estimate(10, 3, 5) == pytest.approx(11 / 12)
     assert estimate(200, 1, 100) == pytest.approx(1 / 2)
-    assert estimate(4, 3, 2) == 1.0  # of any two, one is right
+    assert estimate(4, 3, 2) == 1.0  # one of any two is right
 
 
 @given(st.integers(1, 7).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
@@ -176,7 +176,7 @@ def test_code_tasks_need_consent() -> None:
 
 @pytest.mark.hub
 @pytest.mark.usefixtures("real_rows")
-def test_all_of_humanevals_solutions_pass_and_none_does_with_its_body_gone() -> None:
+def test_every_solution_of_humaneval_passes_and_none_passes_without_its_body() -> None:
     samples = [item.sample for item in items("humaneval")]
     assert len(samples) == 164
     with ThreadPoolExecutor(os.cpu_count()) as pool:

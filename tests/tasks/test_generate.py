@@ -1,7 +1,7 @@
-"""The generation benchmarks: prompts, stop strings, limits and verdicts are lm-evaluation-harness's.
+"""The generation benchmarks: prompts, stop strings, token limits and verdicts equal those of lm-evaluation-harness.
 
-`goldens/generation.json` was written by lm-evaluation-harness 0.4.13 over the made-up rows: a digest of every task's prompts with
-their stop strings and token limits, and its verdicts on odd texts.
+`goldens/generation.json` was written by lm-evaluation-harness 0.4.13 from the made-up rows. It holds, for every task, a digest
+of the prompts with their stop strings and token limits, and the verdicts on unusual answers.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ GOLDENS = json.loads((Path(__file__).parents[1] / "goldens" / "generation.json")
 
 
 def load(name, **parameters):
-    """A built-in task; GPQA's choices stand in the order that lm-evaluation-harness's golden has."""
+    """Loads a built-in task; the choices of GPQA have the order of the golden file of lm-evaluation-harness."""
     return load_task(find("task", name), {"order": "lm-eval", **parameters} if name.startswith("gpqa") else parameters)
 
 
@@ -30,7 +30,7 @@ def items_of(spec, shots=None):
 
 @pytest.fixture(autouse=True)
 def _rows(made_up_hub):
-    """Rows come from `tests/hub` (where a test does not say otherwise)."""
+    """Reads rows from `tests/hub`, unless a test changes that."""
 
 
 @pytest.mark.parametrize("key", GOLDENS["prompts_sha256"])
@@ -41,7 +41,7 @@ def test_prompts_are_those_of_lm_evaluation_harness_to_the_byte(key):
     assert hashlib.sha256(json.dumps(asked, ensure_ascii=False).encode()).hexdigest() == GOLDENS["prompts_sha256"][key]
 
 
-def test_a_prompt_of_gsm8k_in_clear():
+def test_a_prompt_of_gsm8k_in_full():
     assert items_of("gsm8k", 2)[1].request.contexts == (
         "Question: Mina has 4 boxes of 6 pens. How many pens has she?\nAnswer: She has 4*6=<<4*6=24>>24 pens.\n#### 24\n\n"
         "Question: A ferry takes 120 cars a day. How many in a week?\nAnswer: A week has 7 days.\n120*7=<<120*7=840>>840 cars.\n"
@@ -50,7 +50,7 @@ def test_a_prompt_of_gsm8k_in_clear():
     )
 
 
-def test_a_prompt_of_mmlu_pro_in_clear():
+def test_a_prompt_of_mmlu_pro_in_full():
     assert items_of("mmlu_pro:law", 1)[0].request.contexts == (
         "The following are multiple choice questions (with answers) about law. Think step by step and then finish your answer"
         ' with "the answer is (X)" where X is the correct letter choice.\n'
@@ -100,7 +100,7 @@ def test_the_real_gsm8k_draws_the_train_rows_that_lm_evaluation_harness_draws(re
         assert item.request.contexts[0].startswith(shots)
 
 
-# What is ours
+# Behaviour of our own
 
 
 @pytest.mark.parametrize("name", ["gsm8k_cot", "gsm8k_cot_zeroshot"])
@@ -137,7 +137,7 @@ def test_gpqa_thinks_for_as_many_tokens_as_are_asked():
     assert {item.request.max_tokens for item in render("gpqa_diamond_cot", task)} == {2048}
 
 
-def test_gpqa_knows_two_orders_of_its_choices():
+def test_gpqa_supports_two_orders_of_its_choices():
     ours = [item.sample.meta["choices"] for item in render("gpqa", load("gpqa_main_cot", order="question"))]
     theirs = [item.sample.meta["choices"] for item in render("gpqa", load("gpqa_main_cot"))]
     assert ours != theirs and [sorted(choices) for choices in ours] == [sorted(choices) for choices in theirs]
@@ -164,7 +164,7 @@ def test_matching_takes_the_first_or_the_last_match_or_the_whole_text():
     assert score(matching(r"\d+"), "none", "7") == 0.0
 
 
-def test_matching_heeds_case_and_punctuation_where_asked():
+def test_matching_keeps_case_and_punctuation_on_request():
     assert score(matching(case=True), "Yes", "yes") == 0.0
     assert score(matching(punctuation=False), "Y.M.C.A.", "ymca") == 1.0
     assert score(matching(ignore=[r"\s*kg$"]), "12 kg", "12") == 1.0
@@ -174,7 +174,7 @@ def test_matching_takes_the_best_of_several_targets():
     assert score(matching(), "hg", ["Mercury", "Hg"]) == 1.0
 
 
-def test_a_pattern_that_is_none_is_refused_when_the_task_is_loaded():
+def test_an_invalid_pattern_is_refused_when_the_task_is_loaded():
     with pytest.raises(UserError, match=r"`\(` is not a regular expression"):
         matching("(")
     with pytest.raises(UserError, match="takes no `frist` match") as error:

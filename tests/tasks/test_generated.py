@@ -1,4 +1,4 @@
-"""The two tasks that need no data: facts in long texts, and function calls; and the grid that the first is shown as."""
+"""The two tasks that need no data: facts in long texts, and function calls. Also the grid that shows the first one."""
 
 import json
 import re
@@ -203,7 +203,7 @@ def test_groups_that_cross_are_shown_as_a_grid() -> None:
     assert '<td style="--share: 0.875">87.5</td>' in html and html.count('<table class="grid">') == 3
 
 
-def test_other_groups_are_no_grid() -> None:
+def test_other_groups_are_not_a_grid() -> None:
     assert parts(["a × b", "a × c", "d × b"]) is None
     assert parts(["a × b"]) is None and parts([]) is None and parts(["a × b × c"]) is None
     run = with_groups(example_run(tasks=1), {"anatomy": 0.5, "virology": 0.5})

@@ -1,4 +1,4 @@
-"""classify, qa and regress on toy data: scikit-learn's and SQuAD's figures, and what is refused."""
+"""classify, qa and regress on toy data: the numbers of scikit-learn and SQuAD, and the inputs that are refused."""
 
 import csv
 import json
@@ -41,7 +41,7 @@ def items(name: str, **parameters: Any) -> list[Item]:
 
 
 def table(path: Path, rows: list[dict[str, Any]]) -> str:
-    """A file of rows, as a user has it."""
+    """Writes rows to a file, as a user has them."""
     if path.suffix == ".csv":
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
@@ -57,10 +57,10 @@ def labelled(path: Path, *labels: Any) -> str:
 
 
 def value(metric: Metric, outputs: list[Output], samples: list[Any]) -> float:
-    """A metric of a whole set, in whichever form it is."""
+    """Computes a metric over all samples, whatever its form."""
     measured = [metric.measure(output, sample) for output, sample in zip(outputs, samples, strict=True)]
     if metric.whole is not None:
-        return metric.whole(json.loads(json.dumps(measured)))  # as the samples file gives it back
+        return metric.whole(json.loads(json.dumps(measured)))  # as it is read back from the samples file
     if metric.value is not None:
         return metric.value(tuple(np.sum(measured, axis=0).tolist()))
     return float(np.mean(measured))
@@ -75,12 +75,12 @@ SKLEARN = {
     (5, 40): [0.225, 0.185353535, 0.165811966, 0.212698413, 0.036606713, 0.484360890],
     (30, 90): [0.044444444, 0.024579125, 0.016666667, 0.05, 0.010809291, 0.508465469],
 }
-"""By scikit-learn 1.9.1: accuracy, then F1, precision and recall with `average="macro"`, Matthews' correlation, and the area
-under the ROC curve (one label against the rest by shares of 12 digits, so that ties are ties; macro), of what `toy` makes."""
+"""Results of scikit-learn 1.9.1 on the data of `toy`: accuracy; F1, precision and recall with `average="macro"`; Matthews' correlation;
+and the area under the ROC curve (one label against the rest, macro; probabilities rounded to 12 digits, so that equal ones are ties)."""
 
 
 def toy(labels: int, n: int) -> tuple[list[Output], list[Choose]]:
-    """Log-likelihoods on a grid, so that there are ties."""
+    """Makes log-likelihoods on a grid, so that some are equal."""
     names = [str(index) for index in range(labels)]
     outputs = [
         Output(loglikelihoods=tuple(-1.0 - ((7 * i + 11 * j + i * j * 3) % 13) / 4 for j in range(labels)))
@@ -163,7 +163,7 @@ def test_bad_labels_are_refused_by_row_and_column(
     assert message in error.value.message and error.value.hint
 
 
-def test_a_split_that_hides_its_labels_is_told_as_such(tmp_path: Path) -> None:
+def test_a_split_with_hidden_labels_is_reported_as_such(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         items("classify", data=labelled(tmp_path / "x.jsonl", -1, -1), names=["no", "yes"])
     assert "hidden" in str(error.value.hint)
@@ -199,7 +199,7 @@ def test_one_class_alone_has_no_area_under_a_curve_and_no_correlation() -> None:
     assert value(mcc, outputs, samples) == 0
 
 
-def test_the_area_under_the_curve_tells_likelihoods_that_no_float_share_tells_apart() -> None:
+def test_the_area_under_the_curve_separates_likelihoods_whose_float_probabilities_are_equal() -> None:
     samples = [Choose("x", ["no", "yes"], answer) for answer in (0, 0, 1, 1)]
     outputs = [Output(loglikelihoods=(-200.0 - extra, -1.0)) for extra in (0, 1, 2, 3)]
     assert value(auc, outputs, samples) == 1
@@ -208,7 +208,7 @@ def test_the_area_under_the_curve_tells_likelihoods_that_no_float_share_tells_ap
 
 
 @pytest.mark.parametrize("metric", [acc, *label_metrics(2), *label_metrics(1000)], ids=lambda metric: metric.name)
-def test_a_log_likelihood_that_is_no_number_makes_no_score(metric: Metric) -> None:
+def test_a_nan_log_likelihood_gives_no_score(metric: Metric) -> None:
     samples = [Choose("x", ["no", "yes"], answer) for answer in (0, 1)]
     outputs = [Output(loglikelihoods=(-1.0, -2.0)), Output(loglikelihoods=(math.nan, -2.0))]
     assert math.isnan(value(metric, outputs, samples))
@@ -249,7 +249,7 @@ def test_the_questions_on_a_passage_are_one_cluster(made_up_hub: Path) -> None:
     assert [len({item.cluster for item in part}) for part in (found, found[:3], found[3:])] == [2, 1, 1]
     assert found[1].request.contexts[0].endswith("(1920) was designed by Ada Brandt.\n"
                                                  "Question: When was the oldest lighthouse built?\nAnswer:")  # fmt: skip
-    assert found[1].sample.target == ["1781", "in 1781"]  # each of SQuAD's answers once
+    assert found[1].sample.target == ["1781", "in 1781"]  # duplicate answers of SQuAD are removed
     assert render_examples("qa", load("qa"))[0].completion == " at dawn and at dusk\n"
 
 
@@ -268,7 +268,7 @@ def test_a_question_without_an_answer_is_answered_by_a_word(tmp_path: Path, cell
     assert items("qa", data=data, unanswerable="no answer")[0].sample.target == ["no answer"]
 
 
-def test_an_answer_that_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_an_answer_that_is_not_text_is_refused(tmp_path: Path) -> None:
     data = table(tmp_path / "x.jsonl", [{"context": "c", "question": "q", "answers": [4]}])
     with pytest.raises(UserError, match=r"row 0: the column `answers` is \[4\]"):
         items("qa", data=data)
@@ -320,7 +320,7 @@ def test_the_correlation_of_large_numbers_keeps_its_digits(made_up_hub: Path) ->
     assert found["pearson"] == pytest.approx(0.8)
 
 
-def test_texts_without_numbers_or_without_spread_make_no_number(made_up_hub: Path) -> None:
+def test_texts_without_numbers_or_without_variance_give_nan(made_up_hub: Path) -> None:
     silent = scores(["", "?"], [1.0, 2.0])
     assert silent["parsed"] == 0 and all(math.isnan(silent[name]) for name in ("mae", "rmse", "mse", "pearson"))
     constant = scores(["0.1", "0.1", "0.1"], [1.0, 2.0, 3.0])
@@ -329,7 +329,7 @@ def test_texts_without_numbers_or_without_spread_make_no_number(made_up_hub: Pat
 
 def test_the_default_dataset_is_written_with_few_decimals(made_up_hub: Path) -> None:
     found = items("regress")
-    assert found[0].sample.target == "3.8"  # a float of 32 bits in the data: 3.799999952316284
+    assert found[0].sample.target == "3.8"  # the data has a 32-bit float: 3.799999952316284
     assert [item.sample.target for item in found[1:]] == ["5", "0", "2.5"]
     assert found[0].request.contexts[0].endswith("A cat is asleep.\nSimilarity from 0 to 5:")
 
@@ -342,7 +342,7 @@ def test_targets_keep_what_six_decimals_would_lose(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, "many", None, ""])
-def test_a_target_that_is_no_number_is_refused_by_row_and_column(tmp_path: Path, bad: Any) -> None:
+def test_a_target_that_is_not_a_number_is_refused_by_row_and_column(tmp_path: Path, bad: Any) -> None:
     data = table(tmp_path / "x.jsonl", [{"text": "a", "label": 1}, {"text": "b", "label": bad}])
     with pytest.raises(UserError, match=r"row 1 of .*x\.jsonl`: the column `label` is .*not a finite number"):
         items("regress", data=data, prompt="{text}")
@@ -353,7 +353,7 @@ def test_a_target_that_is_no_number_is_refused_by_row_and_column(tmp_path: Path,
         render_examples("regress", load("regress", data=train, train=data, prompt="{text}"))
 
 
-def test_the_metrics_of_numbers_want_a_number_as_target() -> None:
+def test_the_metrics_of_numbers_require_a_number_as_target() -> None:
     for metric in (mae, rmse, pearson):
         with pytest.raises(UserError, match="needs a number as the target, not 'four'"):
             metric.measure(Output(texts=("4",)), Generate("x", "four"))

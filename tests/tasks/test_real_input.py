@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from in_process import command
 from tiny_models import save_tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
@@ -18,17 +18,20 @@ from harness.runs.folder import load_run
 
 pytestmark = pytest.mark.hub
 
+BRIEF = ["--steps", "2", "--train-batch-size", "4"]
+
 
 def compare(folder: Path, *arguments: str) -> Run:
-    command = [sys.executable, "-m", "harness", "compare", *arguments, "--format", "json"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=900)
+    """Runs the command in a process of its own: libraries read the Hub's address only when they are imported."""
+    asked = command("compare", *arguments, "--format", "json")
+    done = subprocess.run(asked, cwd=folder, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     return Run.model_validate(json.loads(done.stdout))
 
 
 def test_real_questions_are_trained_on_and_scored(hub: str, tmp_path: Path) -> None:
     data = ["--train", "hub:openai/gsm8k:main", "--train-columns", "prompt=question,completion=answer"]
-    run = compare(tmp_path, "base", "lora", *data, "--tasks", "mmlu", "--limit", "8", "--steps", "2")
+    run = compare(tmp_path, "base", "lora", *data, "--tasks", "mmlu", "--limit", "8", *BRIEF)
     lora = run.variant("lora")
     assert lora.status == "done" and lora.train is not None and 7400 < lora.train.samples <= 7473
     assert len(lora.scores[0].groups) == 8
@@ -36,7 +39,7 @@ def test_real_questions_are_trained_on_and_scored(hub: str, tmp_path: Path) -> N
 
 def test_a_task_names_its_own_train_split(hub: str, tmp_path: Path) -> None:
     options = ["--train", "gsm8k", "--train-samples", "40", "--tasks", "mmlu:anatomy+virology", "--limit", "4"]
-    run = compare(tmp_path, "base", "lora", *options, "--steps", "2", "-f", "1")
+    run = compare(tmp_path, "base", "lora", *options, "-f", "1", *BRIEF)
     train = run.variant("lora").train
     assert train is not None and train.samples <= 40
     assert [score.protocol.shots for score in run.variant("base").scores] == [1]
@@ -66,7 +69,7 @@ def test_loglikelihoods_of_200_real_questions_are_those_of_a_plain_forward(hub: 
 
 
 def plain_model(model: Path, folder: Path, name: str, artifact: str | None) -> torch.nn.Module:
-    """The variant as anybody would load it, nothing of ours involved."""
+    """Loads the variant with transformers and peft alone."""
     options = {}
     if name == "qlora":
         options["quantization_config"] = BitsAndBytesConfig(

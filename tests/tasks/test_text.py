@@ -1,6 +1,6 @@
-"""translation, summarization, wikitext and perplexity: their prompts, the texts they score, and what is refused.
+"""translation, summarization, wikitext and perplexity: prompts, scored texts, and inputs that are refused.
 
-The goldens were compared with lm-evaluation-harness 0.4.13 on the same rows when they were written.
+The golden values equalled those of lm-evaluation-harness 0.4.13 on the same rows when they were written.
 """
 
 import hashlib
@@ -169,7 +169,7 @@ def test_a_text_is_a_line_a_cell_a_file_or_all_of_them(tmp_path: Path) -> None:
     assert [metric.name for metric in load("perplexity", stride=8).metrics] == ["token_ppl"]
 
 
-def test_what_is_no_text_is_named(tmp_path: Path) -> None:
+def test_a_value_that_is_not_text_is_named(tmp_path: Path) -> None:
     rows, latin = tmp_path / "rows.jsonl", tmp_path / "latin.txt"
     rows.write_text('{"body": "a"}\n{"body": 3}\n')
     latin.write_bytes("für".encode("latin-1"))
@@ -183,11 +183,11 @@ def test_what_is_no_text_is_named(tmp_path: Path) -> None:
             items("perplexity", **parameters)
 
 
-# From a model to numbers
+# Scores of a model
 
 
 def guide_perplexity(folder: Path, text: str, window: int, stride: int) -> float:
-    """The recipe of transformers' guide on perplexity, with exact weights."""
+    """Computes perplexity as the guide of transformers does, but weights each window by its number of scored tokens."""
     model = AutoModelForCausalLM.from_pretrained(folder)
     ids = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt").input_ids
     total, count, before = 0.0, 0, 0
@@ -205,7 +205,7 @@ def guide_perplexity(folder: Path, text: str, window: int, stride: int) -> float
 
 
 def test_every_task_gives_numbers_and_token_ppl_is_that_of_the_guide(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_process: None
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folder = save_tiny(tmp_path / "model")

@@ -1,4 +1,4 @@
-"""The server and its children as real processes: what comes back, what is survived, and who dies with whom."""
+"""The server and its children as real processes: results, failed jobs, and which processes end together."""
 
 import fcntl
 import json
@@ -70,9 +70,8 @@ def broken(model):
 
 @method
 def torn(model):
-    # dies amid a message that is longer than any buffer between the processes
+    # dies while sending a message longer than any buffer between the processes
     import threading
-    from harness import worker
     (frame,) = [f.f_locals for f in frames() if f.f_code.co_name == "_work"]
     connection = frame["connection"]
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
@@ -135,11 +134,12 @@ def scoring_of(root: Path) -> ScoreJob:
     )
 
 
-def test_what_is_asked_of_the_machine_comes_back(server: Server) -> None:
+def test_the_environment_is_reported(server: Server) -> None:
     told = server.run(EnvironmentJob("cpu", "auto"))
     assert told["device"] == "cpu"
     assert told["dtype"] == "float32"
     assert set(told["packages"]) == {"torch", "transformers", "peft", "bitsandbytes"}
+    assert {type(version) for version in told["packages"].values()} == {str}, "another type imports torch in the parent"
     json.dumps(told)
     assert server.run(EnvironmentJob("cpu", "bfloat16"))["mixed_precision"], "what is trained is kept in float32"
 
@@ -193,7 +193,7 @@ def test_a_job_that_fails_says_how_and_the_next_one_runs(server: Server, root: P
     assert server.run(EnvironmentJob("cpu", "auto"))["device"] == "cpu"
 
 
-def test_what_a_user_can_mend_comes_back_as_such(server: Server, root: Path) -> None:
+def test_a_user_error_of_a_child_is_raised_as_one(server: Server, root: Path) -> None:
     with pytest.raises(UserError, match="no such layer") as caught:
         server.run(training_of(root, "refused"))
     assert caught.value.hint == "name another"
@@ -215,11 +215,11 @@ def test_what_a_user_can_mend_comes_back_as_such(server: Server, root: Path) -> 
         (OSError(28, "No space left on device"), False),
     ],
 )
-def test_out_of_memory_is_told_from_other_errors(error: BaseException, is_memory: bool) -> None:
+def test_out_of_memory_is_distinguished_from_other_errors(error: BaseException, is_memory: bool) -> None:
     assert is_out_of_memory(error) is is_memory
 
 
-def test_a_full_disk_is_told_with_what_could_not_be_written() -> None:
+def test_a_full_disk_is_reported_with_the_file_that_could_not_be_written() -> None:
     for error in (OSError(28, "No space left on device"), RuntimeError("I/O error: File too large (os error 27)")):
         told = worker._failure(error, Path("runs/x/adapters/lora"))
         assert told.error == "the disk is full: could not write `runs/x/adapters/lora`" and told.is_users
@@ -235,13 +235,13 @@ def test_a_lock_that_the_server_holds_outlives_the_parents_own_descriptor(server
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-# Parents of other kinds
+# Other parent processes
 
 
 SCRIPT = """
 import pickle, sys
 from harness import UserError
-from harness.worker import Server
+from harness.worker.server import Server
 
 print("imported", flush=True)
 with Server() as server:
@@ -252,7 +252,7 @@ with Server() as server:
             except UserError as error:
                 print(error, flush=True)
 """
-"""What a user might write: no `if __name__ == "__main__"`."""
+"""A user's script without `if __name__ == "__main__"`."""
 
 
 def start(folder: Path, jobs: list[Any], working: Path) -> subprocess.Popen[str]:
@@ -263,7 +263,7 @@ def start(folder: Path, jobs: list[Any], working: Path) -> subprocess.Popen[str]
 
 
 def gone(process: int) -> bool:
-    """Whether a process has ended; one that waits to be reaped has."""
+    """Returns whether a process has ended; a zombie counts as ended."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -273,7 +273,7 @@ def gone(process: int) -> bool:
 def wait_for(condition: Callable[[], bool], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition never became true"
         time.sleep(0.02)
 
 

@@ -1,4 +1,4 @@
-"""Learning from rewards: the arithmetic by hand, and toy rewards that rise."""
+"""Reinforcement learning: formulas checked by hand, and toy rewards that rise."""
 
 import json
 import math
@@ -74,7 +74,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     knows = {"stage": "sft", "lr": 1e-2, "steps": 60, "batch_size": 16, "micro_batch_size": 16}
     job = stages.job_for(root / "random", root / "sft", "full", examples=answers, **knows)
     child.train(job, lambda event: None)
-    job.output.rename(root / "llama")  # answers any question with any of the words
+    job.output.rename(root / "llama")  # it answers any question with a random word
     return root
 
 
@@ -117,7 +117,7 @@ def test_a_bad_reward_function_is_an_error_of_the_user(root: Path, name: str, me
         FunctionJudge(RewardFunction(root / "rewards.py", name))(["p", "p"], ["a", "b"], ["", ""], [True, True])
 
 
-def test_a_model_without_a_reward_head_is_no_judge(root: Path) -> None:
+def test_a_model_without_a_reward_head_cannot_judge(root: Path) -> None:
     with pytest.raises(UserError, match="is no reward model"):
         load_judge(tiny.bare(tiny.tiny_base(root / "llama")))
     with pytest.raises(UserError, match="needs a reward"):
@@ -232,10 +232,12 @@ def test_the_clipped_losses_of_ppo_by_hand() -> None:
         return float(ppo.ppo_losses(new, old, now, then, gain, one))
 
     assert loss(0.1, 0.0, 1.0) == pytest.approx(-math.exp(0.1) + 0.1 * 0.5)
-    assert loss(0.5, 0.0, 1.0) == pytest.approx(-1.2 + 0.1 * 0.5)  # no more gain beyond the clip
+    assert loss(0.5, 0.0, 1.0) == pytest.approx(-1.2 + 0.1 * 0.5)  # the ratio is clipped at 1.2
     assert loss(-0.5, 0.0, -1.0) == pytest.approx(0.8 + 0.1 * 0.5)
-    assert loss(0.5, 0.0, -1.0) == pytest.approx(math.exp(0.5) + 0.1 * 0.5)  # a worse one is not clipped away
-    assert loss(0.0, 0.9, 1.0) == pytest.approx(-1 + 0.1 * (0.8**2) / 2)  # a value that moved too far counts as near
+    assert loss(0.5, 0.0, -1.0) == pytest.approx(math.exp(0.5) + 0.1 * 0.5)  # no clipping: the advantage is negative
+    assert loss(0.0, 0.9, 1.0) == pytest.approx(
+        -1 + 0.1 * (0.8**2) / 2
+    )  # the value is clipped to within 0.2 of the old one
     assert loss(0.0, 0.1, 1.0) == pytest.approx(-1 + 0.1 * (0.9**2) / 2)
 
 
@@ -263,7 +265,7 @@ def test_a_toy_reward_rises(root: Path, tmp_path: Path, stage: str, name: str, l
         pytest.param("ppo", "freeze", marks=pytest.mark.slow),
     ],
 )
-def test_every_kind_of_method_learns_from_rewards_and_leaves_what_it_always_leaves(
+def test_every_kind_of_method_learns_from_rewards_and_saves_its_usual_artifact(
     root: Path, tmp_path: Path, stage: str, name: str
 ) -> None:
     job = job_for(root, tmp_path, name, stage=stage, reward="letters", steps=5, lr=1e-2, batch_size=2)
@@ -274,15 +276,15 @@ def test_every_kind_of_method_learns_from_rewards_and_leaves_what_it_always_leav
     assert stages.attached(job)(torch.tensor([[5, 6]]), use_cache=True).logits.shape[-1] > 100
 
 
-def test_in_sixteen_bits_the_gradient_is_still_there(root: Path, tmp_path: Path) -> None:
+def test_gradients_do_not_vanish_in_sixteen_bits(root: Path, tmp_path: Path) -> None:
     trained = child.train(job_for(root, tmp_path, steps=6, batch_size=2, precision="bf16"), lambda event: None)
     log = stages.steps(tmp_path)
     assert all(line["grad_norm"] > 0 for line in log if line["spread"] > 0)
-    assert max(line["kl"] for line in log) > 1e-4  # the reference is the start, not a copy of the present
+    assert max(line["kl"] for line in log) > 1e-4  # the reference policy is the start, not a copy of the current policy
     assert trained.tokens > 0
 
 
-def test_held_out_prompts_are_looked_at_by_their_reward(root: Path, tmp_path: Path) -> None:
+def test_held_out_prompts_are_evaluated_by_their_reward(root: Path, tmp_path: Path) -> None:
     trained = child.train(
         job_for(root, tmp_path, steps=4, batch_size=2, validation=PROMPTS[:2], evaluate_every=2), lambda event: None
     )
@@ -297,14 +299,14 @@ def test_one_answer_a_prompt_teaches_grpo_nothing(root: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("stage", ["ppo", pytest.param("grpo", marks=pytest.mark.slow)])
-def test_an_interrupted_training_goes_on_with_the_same_answers(
+def test_an_interrupted_training_continues_with_the_same_answers(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     assert_goes_on(root, tmp_path, monkeypatch, at=5, stage=stage, steps=6, batch_size=2)
 
 
 def assert_goes_on(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *, at: int, **settings: Any) -> None:
-    """A training that is interrupted after a step and taken up gives the losses and the weights of one that was not."""
+    """Checks that a training run interrupted after a step and continued has the losses and weights of an uninterrupted one."""
     whole = child.train(job_for(root, folder / "whole", **settings), lambda event: None)
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY_SECONDS", 0.0)
     job = job_for(root, folder / "cut", **settings)
@@ -320,16 +322,16 @@ def assert_goes_on(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *,
     assert (job.output / name).read_bytes() == (folder / "whole" / "artifact" / name).read_bytes()
 
 
-def test_a_training_in_rounds_that_is_interrupted_in_a_later_epoch_goes_on_with_the_same_rows(
+def test_a_training_in_rounds_interrupted_in_a_later_epoch_continues_with_the_same_rows(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # the last checkpoint is that of the first round of the second epoch
+    # the last checkpoint is from the first round of the second epoch
     settings: dict[str, Any] = {"stage": "ppo", "batch_size": 2, "steps": 24, "generations": 2, "warmup": 0}
     assert_goes_on(root, tmp_path, monkeypatch, at=18, **settings)
 
 
 @pytest.mark.parametrize(("stage", "where"), [("ppo", "learning"), ("ppo", "writing"), ("grpo", "writing")])
-def test_memory_that_runs_out_changes_neither_answers_nor_figures_nor_updates(
+def test_running_out_of_memory_changes_neither_answers_nor_log_nor_updates(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, where: str
 ) -> None:
     settings: dict[str, Any] = {"stage": stage, "steps": {"ppo": 8, "grpo": 2}[stage], "generations": 2, "warmup": 0}
@@ -342,7 +344,7 @@ def test_memory_that_runs_out_changes_neither_answers_nor_figures_nor_updates(
     def scarce(*given: Any, **options: Any) -> Any:
         nonlocal count
         count += 1
-        if count == 2:  # the second part of the first step, when the first one has been counted
+        if count == 2:  # the second micro-batch of the first step, after the first one was counted
             raise MemoryError
         return own(*given, **options)
 

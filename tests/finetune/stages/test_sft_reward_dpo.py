@@ -1,4 +1,4 @@
-"""Reward models and direct preference optimisation on toy pairs: what is learned, reloaded, gone on from and judged."""
+"""Reward models and direct preference optimisation on toy pairs: training, reloading, continuing and judging."""
 
 import math
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rewards_of(model: Any, pairs: Sequence[Example]) -> torch.Tensor:
-    """`[pairs, 2]`, one row at a time, without padding."""
+    """Returns `[pairs, 2]` rewards, computed one row at a time without padding."""
     found = []
     for row in encode_pairs(pairs, tiny.tiny_tokenizer(), 128).rows:
         for side in ("better", "worse"):
@@ -90,7 +90,7 @@ def test_a_reward_model_learns_what_is_better_and_reloads(root: Path, tmp_path: 
     assert log[-1]["accuracy"] == 1.0
     whole = load_base(job.base)
     base, words = count_parameters(whole)[0], count_parameters(whole.lm_head)[0]
-    if name == "full":  # the head of words was not trained, that of the number was
+    if name == "full":  # the language-model head is not trained, the reward head is
         assert trained.parameters_trainable == trained.parameters_total == base - words + 32
     elif name == "lora":
         assert trained.parameters_total == base - words + trained.parameters_trainable
@@ -127,7 +127,7 @@ def test_a_reward_model_says_what_it_was_made_on(root: Path, tmp_path: Path) -> 
         made_on(root / "llama")
 
 
-def test_timing_a_reward_model_times_no_writing(root: Path, tmp_path: Path) -> None:
+def test_timing_a_reward_model_times_no_generation(root: Path, tmp_path: Path) -> None:
     job = job_for(root, tmp_path, stage="reward", steps=1)
     train(job)
     asked = BenchJob(recipe_of(job), True, prompt_tokens=8, new_tokens=3, warmup=0, repeats=2, batch_sizes=(1,))
@@ -226,7 +226,7 @@ def test_the_reference_of_dpo_takes_as_many_rows_at_once_as_memory_holds(
     )
 
 
-def test_looks_are_not_smoothed(root: Path, tmp_path: Path) -> None:
+def test_evaluations_use_no_label_smoothing(root: Path, tmp_path: Path) -> None:
     for stage in ("dpo", "sft"):
         settings: dict[str, Any] = {"stage": stage, "steps": 1, "warmup": 0, "lr": 1e-9, "validation": PAIRS[:3]}
         plain, smoothed = (
@@ -247,7 +247,7 @@ def test_the_loss_of_dpo_by_hand(smoothing: float) -> None:
     assert dpo_losses(margins, smoothing).tolist() == pytest.approx(by_hand, abs=1e-6)
 
 
-def test_the_beginning_of_a_model_comes_and_goes(root: Path) -> None:
+def test_the_reference_policy_can_be_switched_on_and_off(root: Path) -> None:
     model = load_base(tiny.tiny_base(root / "llama"))
     model.lm_head.requires_grad_(True)
     ids = torch.tensor([[5, 6, 7]])
@@ -260,7 +260,7 @@ def test_the_beginning_of_a_model_comes_and_goes(root: Path) -> None:
     assert not torch.equal(after, before)
 
 
-# Going on from another training
+# Starting from another training run
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_the_beginning_of_a_model_comes_and_goes(root: Path) -> None:
         pytest.param("ia3", marks=pytest.mark.slow),
     ],
 )
-def test_training_goes_on_from_what_a_method_left(root: Path, tmp_path: Path, name: str) -> None:
+def test_training_continues_from_an_artifact(root: Path, tmp_path: Path, name: str) -> None:
     first = job_for(root, tmp_path / "first", name, stage="sft", lr=1e-2, steps=6)
     train(first)
     ids = torch.tensor([[5, 6, 7, 8]])
@@ -288,7 +288,7 @@ def test_training_goes_on_from_what_a_method_left(root: Path, tmp_path: Path, na
     assert any(parameter.requires_grad for parameter in model.parameters())
     logits = model.eval()(ids, use_cache=True).logits[:, -4:]
     assert torch.allclose(logits, expected, atol=1e-6)
-    assert train(job).losses[0] == pytest.approx(math.log(2), abs=1e-5)  # its own reference
+    assert train(job).losses[0] == pytest.approx(math.log(2), abs=1e-5)  # the trained start is its own reference policy
 
 
 def test_a_start_of_another_method_or_shape_is_an_error(root: Path, tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ def test_a_start_of_another_method_or_shape_is_an_error(root: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_reward_model_goes_on_with_its_head(root: Path, tmp_path: Path) -> None:
+def test_a_reward_model_continues_with_its_head(root: Path, tmp_path: Path) -> None:
     first = job_for(root, tmp_path / "first", stage="reward", lr=1e-2, steps=20)
     last = train(first).losses[-1]
     assert (
@@ -331,7 +331,7 @@ def test_a_reward_model_goes_on_with_its_head(root: Path, tmp_path: Path) -> Non
         pytest.param("dpo", "lora", marks=pytest.mark.slow),
     ],
 )
-def test_an_interrupted_stage_goes_on_to_the_same_weights(
+def test_an_interrupted_stage_continues_to_the_same_weights(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, name: str
 ) -> None:
     whole = train(job_for(root, tmp_path / "whole", name, stage=stage, steps=6))

@@ -1,4 +1,4 @@
-"""Packed rows are worth what single rows are, for every architecture that can be told what a token sees."""
+"""Packed rows give the loss of single rows, for every architecture that accepts a mask of what each token attends to."""
 
 import random
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_lines_hold_every_row_once_and_are_no_longer_than_the_longest(seed: int)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_packed_rows_have_the_loss_of_single_rows_or_the_model_is_refused(shape: str) -> None:
     model, data = random_model(shape), rows(17, 4, 9, 1, 6, 3, 12, 2)
-    if not SHAPES[shape][2]:  # no mask of ours is heeded
+    if not SHAPES[shape][2]:  # it ignores our mask
         with pytest.raises(UserError, match="rows cannot be packed for this model"):
             Packing(model, tiny.PAD)
         return

@@ -1,4 +1,4 @@
-"""The loss of labelled tokens alone: the model's own numbers, without its logits."""
+"""The loss computed from labelled tokens only: equal to the model's own loss, without the logits of the whole batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ VOCABULARY = len(tiny.tiny_tokenizer())
 
 
 def toy_batch(vocabulary: int = VOCABULARY, lengths: tuple[int, ...] = LENGTHS, learned: int = 3) -> dict[str, Any]:
-    """Rows padded on the right, the last tokens of each labelled."""
+    """Makes rows padded on the right, with labels on the last tokens of each."""
     torch.manual_seed(1)
     width = max(lengths)
     ids = torch.zeros(len(lengths), width, dtype=torch.long)
@@ -39,7 +39,7 @@ def gradients(model: Any, compute: Callable[[], torch.Tensor]) -> tuple[float, d
 
 
 def own_loss(model: Any, batch: dict[str, Any]) -> torch.Tensor:
-    """Sum of the model's own cross-entropies, from all its logits."""
+    """Sums the cross-entropies computed from all logits of the model."""
     inputs = {key: value for key, value in batch.items() if key != "labels"}
     logits = model(**inputs).logits[:, -batch["labels"].shape[1] :][:, :-1]
     return torch.nn.functional.cross_entropy(
@@ -82,7 +82,7 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_adapters_and_learned_prompts_are_served(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adapters_and_learned_prompts_are_supported(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model = get_peft_model(random_model("llama"), CONFIGS[name])
     for parameter in model.parameters():
@@ -99,7 +99,7 @@ def test_adapters_and_learned_prompts_are_served(name: str, monkeypatch: pytest.
 
 
 class Opaque(torch.nn.Module):
-    """A model whose head cannot be told from the rest."""
+    """A model whose output head cannot be separated from its backbone."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ def test_padding_and_the_other_rows_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_states_are_what_the_head_is_given_before_each_label(whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_states_are_the_inputs_of_the_head_before_each_label(whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if whole:
         monkeypatch.setattr(loss, "_try_tails", lambda model: "its head is hidden")
     model, batch = get_peft_model(random_model("llama"), CONFIGS["prompt"]), toy_batch()
@@ -175,7 +175,7 @@ def test_states_are_what_the_head_is_given_before_each_label(whole: bool, monkey
 
 
 class Largest(TorchDispatchMode):
-    """Remembers the largest tensor that was made."""
+    """Records the size of the largest tensor made."""
 
     numbers = 0
 
@@ -196,7 +196,7 @@ def test_the_logits_of_a_batch_never_exist(monkeypatch: pytest.MonkeyPatch) -> N
     model = get_peft_model(LlamaForCausalLM(config), CONFIGS["lora"])
     batch = toy_batch(vocabulary, (width,) * rows, learned=width - 1)
     monkeypatch.setattr(loss, "LOGITS_AT_ONCE", {"cpu": 8 * vocabulary})
-    loss.label_loss(model, batch)  # tries the model's parts
+    loss.label_loss(model, batch)  # the first call tests whether the model can be split into backbone and head
     with Largest() as ours:
         loss.label_loss(model, batch).backward()
     with Largest() as theirs:

@@ -1,4 +1,4 @@
-"""The memory planner: traces without weights, closed forms, published figures, and `harness plan`."""
+"""The memory planner: traces without weights, closed formulas, published numbers, and `harness plan`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def full(model: Any) -> Any:
 
 
 def whole_logits(model: Any, batch: dict[str, Tensor], items: int) -> Tensor:
-    """The loss of transformers itself, which makes the logits of the whole batch."""
+    """Computes the loss of transformers, which makes the logits of the whole batch."""
     found: Tensor = model(**batch).loss
     return found
 
@@ -135,7 +135,7 @@ def test_a_method_that_reads_the_weights_is_refused() -> None:
 
 
 def test_checkpointed_lora_of_3b_with_our_loss_needs_as_much_as_was_traced_before() -> None:
-    """B2 × 4096: 19.2 GiB with whole logits, 8.84 in pieces."""
+    """2 rows of 4096 tokens: 19.2 GiB with all logits at once, 8.84 GiB with our loss, which makes them in pieces."""
     found = trace(
         LLAMA_3B, lora(32, ["q_proj", "v_proj"]), rows=2, length=4096, dtype=torch.bfloat16, checkpointing=True
     )
@@ -143,11 +143,11 @@ def test_checkpointed_lora_of_3b_with_our_loss_needs_as_much_as_was_traced_befor
 
 
 @pytest.mark.slow
-def test_published_figures_are_met() -> None:
-    """torchtune: 3B in bfloat16, B2 × 4096, 60.0 GiB; QLoRA: 65B in 48 GB."""
+def test_published_numbers_are_reproduced() -> None:
+    """torchtune: 3B in bfloat16, 2 rows of 4096 tokens, 60.0 GiB; QLoRA: 65B in 48 GB."""
     both = {"dtype": torch.bfloat16, "trained_dtype": torch.bfloat16}
     whole = trace(LLAMA_3B, full, rows=2, length=4096, loss=whole_logits, **both)
-    assert whole.peak_bytes / GIB == pytest.approx(60.0, rel=0.04)  # without scratch of AdamW: ours is fused
+    assert whole.peak_bytes / GIB == pytest.approx(60.0, rel=0.04)  # without AdamW's scratch memory: ours is fused
 
     usual = trace(
         LLAMA_3B,
@@ -202,8 +202,10 @@ def test_sizes_are_read_as_people_write_them() -> None:
             size_bytes(wrong)
 
 
-def test_a_plan_says_what_fits_and_how_many_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    SMALL.save_pretrained(tmp_path)  # a configuration alone: neither weights nor a tokenizer
+def test_a_plan_says_what_fits_and_how_many_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], in_process: None
+) -> None:
+    SMALL.save_pretrained(tmp_path)  # config.json alone: no weights, no tokenizer
     asked = ["plan", "lora", "qlora", "full", "-m", str(tmp_path), "--max-length", "256", "--train-batch-size", "8"]
     assert main([*asked, "--memory", "300MB", "--format", "json", "-q"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -226,7 +228,7 @@ def test_a_plan_fits_on_eighty_columns(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "peak" in said
 
 
-def test_the_largest_micro_batch_is_the_last_that_fits() -> None:
+def test_the_largest_micro_batch_is_the_last_that_fits(in_process: None) -> None:
     plan = plan_memory(configure(["lora"], train={"max_length": 64, "batch_size": 4}), memory="200MB")
     (row,) = plan.rows
     assert row.planned is not None
@@ -246,7 +248,7 @@ def test_only_what_is_trained_can_be_planned() -> None:
         plan_memory(configure(["base"]))
 
 
-def test_what_a_method_cannot_do_without_weights_is_said_in_its_row() -> None:
+def test_a_method_that_cannot_be_planned_has_the_error_in_its_row(in_process: None) -> None:
     plan = plan_memory(configure(["lora", "lora:rank=100000"], train={"max_length": 32}))
     good, bad = plan.rows
     assert good.error is None
@@ -255,7 +257,7 @@ def test_what_a_method_cannot_do_without_weights_is_said_in_its_row() -> None:
     assert "rank" in bad.error
 
 
-def test_one_training_that_cannot_be_planned_leaves_the_others() -> None:
+def test_one_training_that_cannot_be_planned_leaves_the_others(in_process: None) -> None:
     variants = ["rl=lora:stage=grpo", "prefix:checkpointing=true", "pairs=lora:stage=dpo", "lora"]
     plan = plan_memory(configure(variants, folds=2, train={"max_length": 32, "micro_batch_size": 4}))
     written, kept, pairs, lora = plan.rows

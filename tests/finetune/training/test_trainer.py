@@ -1,4 +1,4 @@
-"""Training on toy rows: what is learned from, what is counted, and that an interruption leaves no trace."""
+"""Training on toy rows: which tokens are learned, what is counted, and that an interrupted run ends with the same weights."""
 
 import gc
 import json
@@ -58,7 +58,7 @@ def nothing(model):
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     gc.collect()
-    gc.freeze()  # every training collects garbage twice, which is slow beside all that a test process has imported
+    gc.freeze()  # every training run collects garbage twice, which is slow with everything that a test process has imported
     root = tmp_path_factory.mktemp("trainer")
     tiny.save_tiny(root / "llama")
     (root / "methods.py").write_text(NORMS)
@@ -108,7 +108,7 @@ def equal(ours: Path, theirs: Path) -> bool:
 
 
 def by_hand(root: Path, examples: Sequence[Example]) -> float:
-    """Mean cross-entropy of the answers' tokens, one row at a time, by the untrained base."""
+    """Returns the mean cross-entropy of the answers' tokens under the untrained base, computed one row at a time."""
     model, tokenizer = load_base(tiny.tiny_base(root / "llama")), tiny.tiny_tokenizer()
     losses = []
     for example in examples:
@@ -145,13 +145,13 @@ def test_tokens_are_those_of_the_rows_without_padding(root: Path, tmp_path: Path
     assert trained.samples == len(EXAMPLES)
 
 
-def test_the_rate_warms_up_and_follows_a_cosine_to_zero(root: Path, tmp_path: Path) -> None:
+def test_the_learning_rate_warms_up_and_follows_a_cosine_to_zero(root: Path, tmp_path: Path) -> None:
     steps = 40
     train(job_for(root, tmp_path, steps=steps))
     warm = math.ceil(0.05 * steps)
     expected = [
         5e-3 * min(step / warm, 0.5 * (1 + math.cos(math.pi * max(0, step - warm) / (steps - warm))))
-        for step in range(steps)  # the first step is taken at rate 0
+        for step in range(steps)  # the learning rate of the first step is 0
     ]
     assert [line["lr"] for line in read_log(tmp_path)] == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
@@ -160,7 +160,7 @@ def read_log(output: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (output / "train.jsonl").read_text().splitlines()]
 
 
-def test_the_log_has_a_line_a_step_and_progress_hears_of_each(root: Path, tmp_path: Path) -> None:
+def test_the_log_has_a_line_for_each_step_and_progress_receives_each(root: Path, tmp_path: Path) -> None:
     events: list[Any] = []
     trained = train(job_for(root, tmp_path, steps=5), events.append)
     log = read_log(tmp_path)
@@ -293,7 +293,7 @@ def interrupt_at(step: int) -> Callable[[Event], None]:
 
 
 @pytest.mark.parametrize("name", ["lora", "qlora", "full", "norms", "adalora", "ptuning"])
-def test_an_interrupted_training_goes_on_to_the_same_weights(
+def test_an_interrupted_training_continues_to_the_same_weights(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     settings: dict[str, Any] = {"epochs": 1.5}
@@ -307,7 +307,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
             train(job, interrupt_at(step))
         assert [path.name for path in job.state.iterdir()] == [f"checkpoint-{step - 1}"]
         assert len(read_log(tmp_path / "cut")) == step
-    torn = job.state / "checkpoint-7"  # what a kill amid a checkpoint leaves
+    torn = job.state / "checkpoint-7"  # the leftover of a kill while a checkpoint is written
     torn.mkdir()
     (torn / "checkpoint.json").write_text('{"train_k')
     heard: list[Any] = []
@@ -320,10 +320,10 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
     assert not job.state.exists()
 
 
-def test_a_training_interrupted_while_it_is_saved_goes_on_to_the_same_weights(
+def test_a_training_interrupted_while_it_is_saved_continues_to_the_same_weights(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings: dict[str, Any] = {"steps": 7, "schedule": "constant"}  # an epoch has six
+    settings: dict[str, Any] = {"steps": 7, "schedule": "constant"}  # an epoch has six steps
     whole = train(job_for(root, tmp_path / "whole", **settings))
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY_SECONDS", 0.0)
     job = job_for(root, tmp_path / "cut", **settings)
@@ -343,7 +343,7 @@ def test_a_training_interrupted_while_it_is_saved_goes_on_to_the_same_weights(
 
 
 class Scarce:
-    """A stage's loss that runs out of memory with more than so many rows at once."""
+    """The loss of a stage, which runs out of memory with more than `rows` rows at once."""
 
     def __init__(self, rows: int, error: Exception) -> None:
         self._rows, self._error = rows, error
@@ -351,7 +351,7 @@ class Scarce:
         self.most = 0
 
     def __call__(self, model: Any, batch: Any, **options: Any) -> torch.Tensor:
-        torch.rand(1)  # a draw, as dropout makes them
+        torch.rand(1)  # uses the random generator, as dropout does
         rows = len(batch["input_ids"])
         if rows > self._rows:
             raise self._error
@@ -410,7 +410,7 @@ def test_prefix_tuning_is_not_checkpointed(root: Path, tmp_path: Path) -> None:
 HELD_OUT = EXAMPLES[:6]
 
 
-def test_the_best_look_is_kept_exactly_and_training_stops_when_gains_stop(root: Path, tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_kept_exactly_and_training_stops_when_gains_stop(root: Path, tmp_path: Path) -> None:
     others = [
         replace(example, completion=" four and 9" if n % 2 else " one and 8") for n, example in enumerate(HELD_OUT)
     ]
@@ -432,7 +432,7 @@ def test_the_best_look_is_kept_exactly_and_training_stops_when_gains_stop(root: 
     assert not job.state.exists()
 
 
-def test_looking_changes_nothing_of_the_training_and_takes_none_of_its_seconds(
+def test_evaluations_change_nothing_in_training_and_take_none_of_its_seconds(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blind = train(job_for(root, tmp_path / "blind", steps=10, neftune=5.0))
@@ -452,7 +452,7 @@ def test_looking_changes_nothing_of_the_training_and_takes_none_of_its_seconds(
     assert seeing.held_out_losses == tuple(value for _, value in seeing.validation)
 
 
-def test_an_interrupted_training_with_looks_goes_on_to_the_same_best(
+def test_an_interrupted_training_with_evaluations_continues_to_the_same_best_checkpoint(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {
@@ -475,12 +475,12 @@ def test_an_interrupted_training_with_looks_goes_on_to_the_same_best(
     assert continued.best_step == whole.best_step
 
 
-def test_patience_goes_on_where_it_was_and_checkpoints_come_between_the_best_looks(
+def test_patience_continues_after_an_interruption_and_checkpoints_come_between_the_best_evaluations(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings: dict[str, Any] = {
         "steps": 30,
-        "lr": 0.3,  # far too high: looks get worse
+        "lr": 0.3,  # far too high: evaluations get worse
         "schedule": "constant",
         "evaluate_every": 1,
         "patience": 2,
@@ -493,7 +493,7 @@ def test_patience_goes_on_where_it_was_and_checkpoints_come_between_the_best_loo
     job = replace(job_for(root, tmp_path / "cut", **settings), validation=HELD_OUT)
     with pytest.raises(Interrupted):
         train(job, interrupt_at(whole.steps))
-    worse = whole.best_step + 1  # no gain, yet a checkpoint: one was due
+    worse = whole.best_step + 1  # no improvement, but a checkpoint was due
     assert {path.name for path in job.state.iterdir()} == {f"checkpoint-{whole.best_step}", f"checkpoint-{worse}"}
     load_weights = checkpoints.Checkpoints.load_weights
 
@@ -542,11 +542,11 @@ def test_a_tasks_headline_can_say_what_is_best(root: Path, tmp_path: Path) -> No
     assert trained.validation_loss is None
 
 
-# What goes wrong
+# Failures
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_a_loss_that_is_no_number_stops_with_its_step_and_keeps_the_last_good_weights(
+def test_a_nan_loss_stops_at_its_step_and_keeps_the_last_good_weights(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     own, calls = sft.label_loss, 0
@@ -557,7 +557,7 @@ def test_a_loss_that_is_no_number_stops_with_its_step_and_keeps_the_last_good_we
         loss = own(*arguments, **options)
         if calls != 3:
             return loss
-        return loss * math.nan if where == "loss" else loss + (loss * 0).sqrt()  # of slope inf * 0
+        return loss * math.nan if where == "loss" else loss + (loss * 0).sqrt()  # its gradient is inf * 0
 
     good = train(job_for(root, tmp_path / "good", steps=2, schedule="constant", micro_batch_size=8))
     monkeypatch.setattr(sft, "label_loss", failing)
@@ -573,7 +573,7 @@ def test_a_loss_that_is_no_number_stops_with_its_step_and_keeps_the_last_good_we
     assert not job.output.exists()
 
 
-def test_weights_that_give_no_number_any_more_are_not_kept_as_good(
+def test_weights_that_give_nan_are_not_kept_as_good(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_for(root, tmp_path, steps=9, lr=1e30)
@@ -595,7 +595,7 @@ def test_weights_that_give_no_number_any_more_are_not_kept_as_good(
     assert all(float(tensor.abs().max()) < 10 for tensor in found.values())
 
 
-def test_a_checkpoint_of_another_training_is_not_taken_up(
+def test_a_checkpoint_of_another_training_is_not_continued(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY_SECONDS", 0.0)
@@ -636,12 +636,12 @@ def test_a_full_disk_loses_nothing(root: Path, tmp_path: Path, monkeypatch: pyte
         ({"rates": (1.0, 0.5)}, "`rates` go together"),
     ],
 )
-def test_settings_that_cannot_be_are_named(root: Path, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+def test_impossible_settings_are_named(root: Path, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         train(job_for(root, tmp_path, steps=2, **settings))
 
 
-def test_full_precision_is_not_promised_of_a_16_bit_base(root: Path, tmp_path: Path) -> None:
+def test_full_precision_is_refused_for_a_16_bit_base(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="`precision=fp32` cannot be had from a base in bfloat16"):
         train(job_for(root, tmp_path, dtype="bfloat16", precision="fp32", steps=1))
 
@@ -652,7 +652,7 @@ def test_one_row_is_enough_to_train_on(root: Path, tmp_path: Path) -> None:
     assert trained.losses[-1] < trained.losses[0]
 
 
-# What is told
+# Notes and trackers
 
 
 def test_the_note_of_a_step_has_loss_pace_and_memory(root: Path, tmp_path: Path) -> None:
@@ -662,7 +662,7 @@ def test_the_note_of_a_step_has_loss_pace_and_memory(root: Path, tmp_path: Path)
     assert all(re.fullmatch(r"loss \d+\.\d\d · [\d.]+k? tok/s · \d+\.\d GB", note) for note in notes), notes
 
 
-def test_a_tracker_that_is_not_there_is_named_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_tracker_is_named_with_its_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="unknown tracker") as caught:
         configure(["base"], report_to="tensorbord")
     assert "tensorboard" in str(caught.value.hint)
@@ -705,7 +705,7 @@ def test_a_curve_is_read(losses: list[float], word: str) -> None:
     assert read_curve(losses).partition(":")[0] == word
 
 
-def test_held_out_rows_tell_overfitting_and_falling_from_what_training_shows() -> None:
+def test_held_out_rows_distinguish_overfitting_from_a_falling_loss() -> None:
     falling = [4.0 * 0.9**n for n in range(40)]
     assert read_curve(falling, [3.0, 2.0, 2.2]) == "overfitting: stop earlier"
     assert read_curve(falling, [3.0, 2.0, 2.0, 2.0, 2.0, 2.01]) == "converged"

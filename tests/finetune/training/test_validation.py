@@ -1,4 +1,4 @@
-"""Looks at held-out rows, and batches cut into parts of like length."""
+"""Evaluations on held-out rows, and batches split into micro-batches of similar length."""
 
 import math
 from typing import Any
@@ -59,7 +59,9 @@ ROWS = st.lists(st.integers(1, 300).map(lambda n: {"length": n}), min_size=1, ma
 
 
 @given(ROWS, st.integers(1, 40), st.sampled_from([0, 5, 100, 10_000]))
-def test_parts_hold_every_row_once_and_no_more_than_fit(rows: list[dict[str, int]], most: int, overhead: int) -> None:
+def test_micro_batches_hold_every_row_once_and_no_more_than_fit(
+    rows: list[dict[str, int]], most: int, overhead: int
+) -> None:
     parts = split(rows, most, overhead, 1000)
     assert sorted(id(row) for part in parts for row in part) == sorted(map(id, rows))
     assert all(0 < len(part) <= most for part in parts)
@@ -69,7 +71,9 @@ def test_parts_hold_every_row_once_and_no_more_than_fit(rows: list[dict[str, int
 
 
 @given(ROWS, st.sampled_from([0, 20, 100]))
-def test_parts_cost_no_more_than_the_whole_or_single_rows(rows: list[dict[str, int]], overhead: int) -> None:
+def test_micro_batches_cost_no_more_than_the_whole_batch_or_single_rows(
+    rows: list[dict[str, int]], overhead: int
+) -> None:
     def cost(parts: list[list[dict[str, int]]]) -> int:
         return sum(len(part) * max(map(length, part)) + overhead for part in parts)
 
