@@ -23,10 +23,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from harness.errors import (UserError, did_you_mean)
+from harness.errors import UserError, did_you_mean
 from harness.jobs import Benched
-from harness.results import (SCHEMA, Run)
-from harness.storage import (slug, write_whole, writing)
+from harness.results import SCHEMA, Run
+from harness.storage import slug, write_whole, writing
 
 DOCUMENT = "run.json"
 LOCK = ".lock"

@@ -13,11 +13,11 @@ import pytest
 from example_run import example_run
 
 from harness import UserError
-from harness.jobs import (TRAINED_FILE, Benched, Trained)
+from harness.jobs import TRAINED_FILE, Benched, Trained
 from harness.runs import folder as runs
-from harness.runs.folder import (RunFolder, SampleLog, list_runs, load_run)
-from harness.runs.reuse import (adopt, find_trained, throw_weights)
-from harness.storage import (key, slug, write_whole)
+from harness.runs.folder import RunFolder, SampleLog, list_runs, load_run
+from harness.runs.reuse import adopt, find_trained, throw_weights
+from harness.storage import key, slug, write_whole
 
 TRAINED = {
     "train_seconds": 1.5,
