@@ -74,7 +74,9 @@ def together(problems: Sequence[UserError]) -> UserError:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that host or device memory ran out."""
     text = str(error).lower()
-    said = any(words in text for words in ("out of memory", "can't allocate memory", "alloc_failed"))
+    said = any(
+        words in text for words in ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+    )
     return said or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 

@@ -64,6 +64,16 @@ def whole_folder(path: Path) -> Iterator[Path]:
     aside.rename(path)
 
 
+def disk_full(path: Path | None = None) -> UserError:
+    """The error for a full disk.
+
+    Args:
+        path: The file or folder that could not be written, where it is known.
+    """
+    message = "the disk is full" + (f": could not write `{path}`" if path else "")
+    return UserError(message, hint="finished work is kept: free some space and give the same command again")
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turns a full disk or a folder that may not be written into a sentence.
@@ -75,10 +85,7 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"the disk is full: could not write `{path}`",
-                hint="what was scored is kept: make room and give the same command again",
-            ) from error
+            raise disk_full(path) from error
         raise UserError(
             f"could not write `{path}`: {error.strerror or error}", hint="choose another folder with `--output-dir`"
         ) from error

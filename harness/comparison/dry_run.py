@@ -12,8 +12,8 @@ from harness.jobs import (
 from harness.prepare.checks import check
 from harness.prepare.prepare import Prepared, prepare
 from harness.report.numbers import counted
+from harness.tokens.encode import load_encoder
 from harness.tokens.packs import plan_tree, tokens_fed, tokens_needed
-from harness.tokens.tokenizer import load_encoder
 
 Purpose = Literal["compare", "train", "bench"]
 

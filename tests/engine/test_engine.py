@@ -14,15 +14,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.engine.merging import fold
+from harness.engine.merging import merge_for_scoring
 from harness.engine.oracle import generate_plainly, score_plainly
-from harness.engine.padded_generation import Writer, choose, generate_pack
+from harness.engine.padded_generation import Completion, generate_pack, next_tokens
 from harness.engine.padded_scoring import score_pack
 from harness.engine.runner import Runner
 from harness.jobs import Advanced, Packed, Raw, Recipe, Request, Resumed, ScoreJob, ScoreVariant, VariantStarted
 from harness.models.load import Resident, method_function
 from harness.tokens.encode import Encoded, Encoder
-from harness.tokens.packs import kept_prefix, plan_padded
+from harness.tokens.packs import packs_done, plan_padded
 from harness.worker import child
 
 CONTEXT = 96
@@ -32,7 +32,7 @@ CHOICES = [
     tiny.choose("Question: what is one plus one? Answer:", [" one", " two", " three", " four"], "short"),
     tiny.choose(tiny.words(30, 1) + ".", [" " + tiny.words(n, 5 + n) for n in (1, 9, 4)], "uneven"),
     tiny.choose("", ["hello world", "Paris"], "no context"),
-    tiny.choose(["The answer is 42 ", "The capital of France is "], ["and it is small", "and it is small"], "two"),
+    tiny.next_tokens(["The answer is 42 ", "The capital of France is "], ["and it is small", "and it is small"], "two"),
     tiny.choose(tiny.words(60, 3), [" one", " two plus two"], "too long"),
 ]
 TEXTS = [tiny.text(tiny.words(n, n), str(n)) for n in (3, 70)]
@@ -83,7 +83,7 @@ def fast(model: Any, budget: int = 2048, max_rows: int | None = None) -> Runner:
     runner = Runner(
         model, tiny.tiny_tokenizer(), engine="auto", numerics="fp32", token_budget=budget, max_rows=max_rows, seed=0
     )
-    assert (runner.scores, runner.writes) == ("tree", "slots"), runner.notes
+    assert (runner.scoring, runner.generation) == ("tree", "slots"), runner.notes
     return runner
 
 
@@ -93,7 +93,7 @@ def run(
     """All items by the fast path, or by padded packs, back in their order."""
     runner = fast(model, budget, max_rows)
     if padded:
-        runner.scores = runner.writes = "padded"
+        runner.scoring = runner.generation = "padded"
     return sorted((raw for pack in runner.plan(items) for raw in runner.run(pack)), key=lambda raw: raw.index)
 
 
@@ -426,19 +426,19 @@ def test_a_text_ends_before_a_stop_string_that_spans_tokens(llama: Any) -> None:
     pytest.fail("no prompt wrote two ASCII tokens in a row")
 
 
-def writer(prompt: str, *, max_tokens: int = 100, stop: tuple[str, ...] = ()) -> Writer:
+def completion_of(prompt: str, *, max_tokens: int = 100, stop: tuple[str, ...] = ()) -> Completion:
     (item,) = encoded([tiny.generate(prompt, max_tokens=max_tokens, stop=stop)], context=500)
-    return Writer(item, 0, tiny.tiny_tokenizer(), frozenset({tiny.EOS}), None)
+    return Completion(item, 0, tiny.tiny_tokenizer(), frozenset({tiny.EOS}), None)
 
 
 def test_a_stop_string_of_many_bytes_ends_a_text_at_its_last_token() -> None:
     ids = tiny.tiny_tokenizer()("答案是四。问题：下一个")["input_ids"]
     end = len(tiny.tiny_tokenizer()("答案是四。问题：")["input_ids"])
-    one = writer("问题：二加二？", stop=("问题：",))
+    one = completion_of("问题：二加二？", stop=("问题：",))
     for token in ids[: end - 1]:
-        one.take(token)
+        one.add(token)
         assert not one.finished
-    one.take(ids[end - 1])
+    one.add(ids[end - 1])
     assert one.finished
     assert one.text() == "答案是四。"
 
@@ -446,17 +446,17 @@ def test_a_stop_string_of_many_bytes_ends_a_text_at_its_last_token() -> None:
 def test_draws_stay_within_the_nucleus_and_keep_its_proportions() -> None:
     chances = torch.tensor([0.05, 0.5, 0.3, 0.15])
     (item,) = encoded([tiny.generate("hello", temperature=1.0, top_p=0.75)])
-    drawing = Writer(item, 0, tiny.tiny_tokenizer(), frozenset(), torch.Generator().manual_seed(0))
-    drawn = [choose([drawing], chances.log()[None])[0] for _ in range(2000)]
+    drawing = Completion(item, 0, tiny.tiny_tokenizer(), frozenset(), torch.Generator().manual_seed(0))
+    drawn = [next_tokens([drawing], chances.log()[None])[0] for _ in range(2000)]
     assert set(drawn) == {1, 2}, "the smallest set that holds 0.75: 0.5 and 0.3"
     assert drawn.count(1) / 2000 == pytest.approx(0.5 / 0.8, abs=0.04)
 
 
 def test_eos_ends_a_text_and_is_not_part_of_it() -> None:
-    one = writer("hello")
+    one = completion_of("hello")
     for token in [*tiny.tiny_tokenizer()(" world")["input_ids"], tiny.EOS]:
         assert not one.finished
-        one.take(token)
+        one.add(token)
     assert one.finished
     assert one.text() == " world"
 
@@ -505,8 +505,8 @@ def test_draws_depend_on_request_sample_and_seed_and_on_nothing_else(llama: Any)
 def test_draws_follow_the_softmax_of_the_temperature() -> None:
     item = encoded([tiny.generate("hello", temperature=0.5)])[0]
     logits = torch.tensor([0.0, 0.5, -1.0, -torch.inf])
-    one = Writer(item, 0, tiny.tiny_tokenizer(), frozenset(), torch.Generator().manual_seed(0))
-    drawn = torch.tensor([choose([one], logits[None])[0] for _ in range(4000)])
+    one = Completion(item, 0, tiny.tiny_tokenizer(), frozenset(), torch.Generator().manual_seed(0))
+    drawn = torch.tensor([next_tokens([one], logits[None])[0] for _ in range(4000)])
     shares = torch.bincount(drawn, minlength=4) / 4000
     assert torch.allclose(shares, (logits / 0.5).softmax(-1), atol=0.03)
     assert shares[3] == 0
@@ -569,7 +569,7 @@ def test_a_plan_holds_every_request_once_within_the_budget_and_resumes_at_whole_
         assert len(pack.items) == 1 or max_rows is None or count <= max_rows
     done = [item.index for item in order][: torn % (len(order) + 1)]
     ends = list(itertools.accumulate((len(pack.items) for pack in packs), initial=0))
-    kept = kept_prefix(packs, done)
+    kept = packs_done(packs, done)
     assert ends[kept] <= len(done)
     assert kept == len(packs) or ends[kept + 1] > len(done)
 
@@ -577,8 +577,8 @@ def test_a_plan_holds_every_request_once_within_the_budget_and_resumes_at_whole_
 def test_samples_on_disk_in_another_order_are_not_kept() -> None:
     packs = plan_padded(planned([9, 8, 7, 6], [1, 1, 1, 1]), 18)
     assert [[item.index for item in pack.items] for pack in packs] == [[0, 1], [2, 3]]
-    assert kept_prefix(packs, [0, 1, 3, 2]) == 1
-    assert kept_prefix(packs, [2, 3, 0, 1]) == 0
+    assert packs_done(packs, [0, 1, 3, 2]) == 1
+    assert packs_done(packs, [2, 3, 0, 1]) == 0
 
 
 def test_a_continued_job_sends_what_was_missing_and_the_same_numbers(folder: Path) -> None:
@@ -603,7 +603,7 @@ def test_a_continued_job_sends_what_was_missing_and_the_same_numbers(folder: Pat
 
 # Adapters, merged for a while
 
-FOLDED: dict[str, tuple[str, dict[str, Any]]] = {
+MERGED: dict[str, tuple[str, dict[str, Any]]] = {
     "lora": ("LORA", {"r": 4}),
     "dora": ("LORA", {"r": 4, "use_dora": True}),
     "loha": ("LOHA", {"r": 4}),
@@ -614,7 +614,7 @@ FOLDED: dict[str, tuple[str, dict[str, Any]]] = {
     "vera": ("VERA", {"r": 4}),
     "fourierft": ("FOURIERFT", {"n_frequency": 20}),
 }
-UNFOLDED: dict[str, tuple[str, dict[str, Any]]] = {
+UNMERGED: dict[str, tuple[str, dict[str, Any]]] = {
     "bias": ("LORA", {"r": 4, "bias": "all"}),
     "saved": ("LORA", {"r": 4, "modules_to_save": ["lm_head"]}),
     "prompt": ("PROMPT_TUNING", {"num_virtual_tokens": 4, "targets": None}),
@@ -648,21 +648,21 @@ def same_bits(model: Any, before: dict[str, torch.Tensor]) -> bool:
     return now.keys() == before.keys() and all(torch.equal(now[name], before[name]) for name in before)
 
 
-@pytest.mark.parametrize("name", [*FOLDED, *UNFOLDED])
+@pytest.mark.parametrize("name", [*MERGED, *UNMERGED])
 def test_a_merged_adapter_scores_as_an_unmerged_one_and_comes_out_to_the_bit(
     folder: Path, tmp_path: Path, name: str
 ) -> None:
-    save_adapter(folder / "llama", tmp_path, *(FOLDED | UNFOLDED)[name])
+    save_adapter(folder / "llama", tmp_path, *(MERGED | UNMERGED)[name])
     base = tiny.tiny_base(folder / "llama")
     model = Resident(base, method_function).attach(Recipe(base, tmp_path))
     before, items = bits(model), encoded(CHOICES)
     apart = [score_plainly(model, item, numerics="fp32") for item in items]
-    unfold = fold(model)
-    assert (unfold is None) == same_bits(model, before) == (name in UNFOLDED)
+    unmerge = merge_for_scoring(model)
+    assert (unmerge is None) == same_bits(model, before) == (name in UNMERGED)
     for item, raw in zip(items, apart, strict=True):
         assert close(score_plainly(model, item, numerics="fp32").loglikelihoods, raw.loglikelihoods)
-    if unfold is not None:
-        unfold()
+    if unmerge is not None:
+        unmerge()
     assert same_bits(model, before)
     assert [score_plainly(model, item, numerics="fp32") for item in items] == apart
 
@@ -672,7 +672,7 @@ def test_an_adapter_that_cannot_be_merged_after_all_runs_as_it_is(
 ) -> None:
     from peft.tuners.lora import Linear
 
-    save_adapter(folder / "llama", tmp_path, *FOLDED["lora"])
+    save_adapter(folder / "llama", tmp_path, *MERGED["lora"])
     base = tiny.tiny_base(folder / "llama")
     model = Resident(base, method_function).attach(Recipe(base, tmp_path))
     before, item = bits(model), encoded(CHOICES)[0]
@@ -686,7 +686,7 @@ def test_an_adapter_that_cannot_be_merged_after_all_runs_as_it_is(
         merge(layer, **options)
 
     monkeypatch.setattr(Linear, "merge", second_fails)
-    assert fold(model) is None
+    assert merge_for_scoring(model) is None
     assert len(calls) == 2
     assert same_bits(model, before)
     assert score_plainly(model, item, numerics="fp32") == apart
@@ -698,11 +698,13 @@ def test_half_precision_quantized_and_tied_weights_are_not_merged_into(folder: P
     for options in ({"dtype": "bfloat16"}, {"bits": 4}):
         base = tiny.tiny_base(folder / "llama", **options)
         model = Resident(base, method_function).attach(Recipe(base, folder / "llama-lora-None"))
-        assert fold(model) is None
+        assert merge_for_scoring(model) is None
     tied = Resident(tiny.tiny_base(folder / "llama"), method_function).bare
     tied.set_output_embeddings(torch.nn.Linear(1, 1))
     tied.lm_head.weight = tied.get_input_embeddings().weight
-    assert fold(get_peft_model(tied, LoraConfig(target_modules=["lm_head"], task_type="CAUSAL_LM"))) is None
+    assert (
+        merge_for_scoring(get_peft_model(tied, LoraConfig(target_modules=["lm_head"], task_type="CAUSAL_LM"))) is None
+    )
 
 
 def test_a_scoring_job_merges_for_the_fast_path_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -711,22 +713,22 @@ def test_a_scoring_job_merges_for_the_fast_path_alone(folder: Path, monkeypatch:
         ScoreVariant(name, recipe, [tiny.task(*CHOICES)])
         for name, recipe in (("a", Recipe(base, folder / "llama-lora-None")), ("b", tiny.bare(base)))
     ]
-    folds: list[bool] = []
+    merges: list[bool] = []
 
     def counted(model: Any) -> Any:
-        unfold = fold(model)
-        folds.append(unfold is not None)
-        return unfold
+        unmerge = merge_for_scoring(model)
+        merges.append(unmerge is not None)
+        return unmerge
 
-    monkeypatch.setattr(child, "fold", counted)
+    monkeypatch.setattr(child, "merge_for_scoring", counted)
     job = ScoreJob(variants, "auto", "fp32", 300, None, 0)
     auto = scored(job)
-    assert folds == [True, False]
+    assert merges == [True, False]
     alone = scored(replace(job, variants=variants[1:]))
     assert by_index(auto["b", "toy"]) == by_index(alone["b", "toy"]), "the base is as it was loaded"
-    folds.clear()
+    merges.clear()
     plain = scored(replace(job, engine="plain"))
-    assert not folds
+    assert not merges
     for key in auto:
         for ours, theirs in zip(by_index(auto[key]), by_index(plain[key]), strict=True):
             assert close(ours.loglikelihoods, theirs.loglikelihoods)

@@ -22,7 +22,7 @@ from harness.engine.output_head import _BLOCK, score_hidden, score_logits
 from harness.engine.prefix_cache import Prefixes
 from harness.engine.runner import Runner
 from harness.engine.self_check import slots_fault, tree_fault
-from harness.engine.slot_generation import Slab, generate_slots
+from harness.engine.slot_generation import SlotCache, generate_slots
 from harness.engine.tree_scoring import feed_tree
 from harness.jobs import Raw
 from harness.models.load import Resident
@@ -161,7 +161,7 @@ QUESTIONS = [
 def test_every_model_scores_as_row_by_row(shape: str) -> None:
     model = random_model(shape)
     ours = runner(model)
-    ways = (ours.scores, ours.writes)
+    ways = (ours.scoring, ours.generation)
     assert (ways[0] == "tree") == SHAPES[shape][2]
     assert bool(ours.notes) == (ways != ("tree", "slots"))
     items = encoded(*QUESTIONS)
@@ -173,7 +173,7 @@ def test_every_model_scores_as_row_by_row(shape: str) -> None:
 
 def test_rows_that_outgrow_a_sliding_window_are_not_written_in_slots() -> None:
     ours = runner(random_model("gemma2"))
-    assert (ours.scores, ours.writes) == ("tree", "slots")
+    assert (ours.scoring, ours.generation) == ("tree", "slots")
     short, long = tiny.generate("hello", max_tokens=5), tiny.generate(tiny.words(60), max_tokens=30)
     assert [pack.way for pack in ours.plan(encoded(short))] == ["slots"]
     assert [pack.way for pack in ours.plan(encoded(long))] == ["padded"]
@@ -274,35 +274,56 @@ def test_a_model_that_takes_no_blocks_is_given_masks(monkeypatch: pytest.MonkeyP
 
 
 class Small:
-    """A model that takes so many tokens at a time and no more."""
+    """Makes a model fail when it is fed more than `most` tokens at a time."""
 
-    def __init__(self, model: Any, most: int) -> None:
-        self.model, self.most, self.refused = model, most, 0
+    def __init__(self, model: Any, most: int, error: Exception) -> None:
+        self.model, self.most, self.error, self.refused = model, most, error, 0
         model.register_forward_pre_hook(self.check, with_kwargs=True)
 
     def check(self, _: Any, __: Any, options: dict[str, Any]) -> None:
         if options["input_ids"].numel() > self.most:
             self.refused += 1
-            raise torch.OutOfMemoryError("no room")
+            raise self.error
 
 
-def test_out_of_memory_feeds_less_and_says_so_once() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_out_of_memory_halves_the_budget_and_notes_it_once(error: Exception) -> None:
     model = random_model("llama")
     items = encoded(*QUESTIONS, tiny.text(tiny.words(90, 3)))
     expected = gather(runner(model, 2048), items)
-    small = Small(model, 120)
+    small = Small(model, 120, error)
     ours = runner(model, 2048)
     found = gather(ours, items)
     assert small.refused > 1
-    assert ours.notes == ["memory ran out: it was fed fewer tokens at a time from there on"]
+    assert ours._fed == 2048 // 2**small.refused
+    assert ours.notes == ["out of memory: from then on, fewer tokens were fed at a time"]
     for raw, other in zip(found, expected, strict=True):
         assert raw.loglikelihoods == pytest.approx(other.loglikelihoods, rel=1e-5)
 
 
-def test_out_of_memory_with_nothing_left_to_halve_is_the_variants_failure() -> None:
+def test_other_errors_of_a_model_are_not_taken_for_out_of_memory() -> None:
+    model = random_model("llama")
+    ours = runner(model, 2048)
+    packs = ours.plan(encoded(*QUESTIONS))
+    small = Small(model, 20, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        ours.run(packs[0])
+    assert (small.refused, ours._fed) == (1, 2048)
+
+
+def test_out_of_memory_at_the_smallest_budget_fails_the_variant() -> None:
     model = random_model("llama")
     ours = runner(model, 2048, 2)
-    Small(model, 20)
+    Small(model, 20, torch.OutOfMemoryError("CUDA out of memory"))
     with pytest.raises(torch.OutOfMemoryError):
         gather(ours, encoded(*QUESTIONS))
 
@@ -348,20 +369,20 @@ _LLAMA = random_model("llama")
 
 def test_a_slot_that_is_left_is_taken_over_with_its_past() -> None:
     past = [(torch.arange(24.0).view(1, 2, 4, 3), torch.arange(24.0, 48.0).view(1, 2, 4, 3))]
-    slab = Slab([], slots=3, length=5)
-    slab.lay_out(past)
+    slot_cache = SlotCache([], slots=3, length=5)
+    slot_cache.lay_out(past)
     for places in ([0], [1, 2], [3, 0, 1]):
-        slab.add(past, torch.tensor(places))
-    slab.drop(0)
-    assert (slab.rows, slab.lengths[:2].tolist()) == (2, [3, 2])
-    assert torch.equal(slab.keys[0][0, :, :3], past[0][0][0, :, [3, 0, 1]])
-    assert torch.equal(slab.values[0][1, :, :2], past[0][1][0, :, [1, 2]])
+        slot_cache.add(past, torch.tensor(places))
+    slot_cache.drop(0)
+    assert (slot_cache.rows, slot_cache.lengths[:2].tolist()) == (2, [3, 2])
+    assert torch.equal(slot_cache.keys[0][0, :, :3], past[0][0][0, :, [3, 0, 1]])
+    assert torch.equal(slot_cache.values[0][1, :, :2], past[0][1][0, :, [1, 2]])
 
 
 def test_the_folder_of_a_saved_model_runs_the_fast_way(tmp_path: Path) -> None:
     tiny.save_tiny(tmp_path, "llama", context=256)
     ours = runner(Resident(tiny.tiny_base(tmp_path), lambda _: lambda model: model).bare)
-    assert (ours.scores, ours.writes, ours.notes) == ("tree", "slots", [])
+    assert (ours.scoring, ours.generation, ours.notes) == ("tree", "slots", [])
     assert replace(ours.plan(encoded(*QUESTIONS))[0], items=()).way == "tree"
 
 

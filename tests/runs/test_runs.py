@@ -187,7 +187,7 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for write in (lambda: SampleLog(tmp_path / "t.jsonl").append([{}]), lambda: write_whole(tmp_path / "x", "y")):
         with pytest.raises(UserError, match="the disk is full") as error:
             write()
-        assert "make room" in str(error.value.hint)
+        assert "free some space" in str(error.value.hint)
 
 
 def test_a_file_system_that_takes_no_more_loses_only_the_torn_pack(tmp_path: Path) -> None:

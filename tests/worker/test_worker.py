@@ -1,4 +1,4 @@
-"""The server and its children as real processes: what comes back, what is survived, and who dies with whom."""
+"""The server and its children as real processes: results, failures, and which processes end together."""
 
 import fcntl
 import json
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import tiny_models as tiny
 
-from harness.errors import UserError
+from harness.errors import UserError, is_out_of_memory
 from harness.jobs import (
     Advanced,
     BenchJob,
@@ -31,8 +31,9 @@ from harness.jobs import (
     VariantStarted,
 )
 from harness.settings import TrainingSettings
+from harness.storage import writing
 from harness.worker import server as worker
-from harness.worker.server import JobFailed, Server, is_out_of_memory
+from harness.worker.server import JobFailed, Server
 
 METHODS = """
 import os, signal, sys, time
@@ -70,7 +71,7 @@ def broken(model):
 
 @method
 def torn(model):
-    # dies amid a message that is longer than any buffer between the processes
+    # dies in the middle of a message that is longer than any buffer between the processes
     import threading
     from harness import worker
     (frame,) = [f.f_locals for f in frames() if f.f_code.co_name == "_work"]
@@ -135,23 +136,23 @@ def scoring_of(root: Path) -> ScoreJob:
     )
 
 
-def test_what_is_asked_of_the_machine_comes_back(server: Server) -> None:
-    told = server.run(EnvironmentJob("cpu", "auto"))
-    assert told["device"] == "cpu"
-    assert told["dtype"] == "float32"
-    assert set(told["packages"]) == {"torch", "transformers", "peft", "bitsandbytes"}
-    json.dumps(told)
-    assert server.run(EnvironmentJob("cpu", "bfloat16"))["mixed_precision"], "what is trained is kept in float32"
+def test_an_environment_job_describes_the_machine(server: Server) -> None:
+    found = server.run(EnvironmentJob("cpu", "auto"))
+    assert found["device"] == "cpu"
+    assert found["dtype"] == "float32"
+    assert set(found["packages"]) == {"torch", "transformers", "peft", "bitsandbytes"}
+    json.dumps(found)
+    assert server.run(EnvironmentJob("cpu", "bfloat16"))["mixed_precision"], "trained weights are kept in float32"
 
 
-def test_events_come_back_in_order_and_then_the_result(server: Server, root: Path) -> None:
+def test_events_arrive_in_order_and_then_the_result(server: Server, root: Path) -> None:
     events: list[Any] = []
     assert server.run(scoring_of(root), events.append) is None
     assert [type(event) for event in events] == [VariantLoading, VariantStarted, Resumed, Packed, Advanced]
     assert all(value < 0 for value in events[3].raws[0].loglikelihoods)
 
 
-def test_a_training_comes_back_and_leaves_its_artifact(server: Server, root: Path) -> None:
+def test_a_training_job_returns_its_record_and_leaves_its_artifact(server: Server, root: Path) -> None:
     events: list[Any] = []
     trained = server.run(training_of(root, "lora"), events.append)
     assert (trained.steps, [event.done for event in events]) == (2, [1, 2])
@@ -180,7 +181,7 @@ def test_a_bench_times_the_variant_and_its_base_in_turn(server: Server, root: Pa
         ("host_full", "^out of memory"),
         ("killed", "^out of memory"),
         ("torn", "^out of memory"),
-        ("crashed", "^the process was ended by SIGSEGV"),
+        ("crashed", "^the process was killed by SIGSEGV"),
         ("left", "^the process ended with code 7"),
         ("broken", "^AttributeError: .*no_such_attribute"),
     ],
@@ -193,7 +194,7 @@ def test_a_job_that_fails_says_how_and_the_next_one_runs(server: Server, root: P
     assert server.run(EnvironmentJob("cpu", "auto"))["device"] == "cpu"
 
 
-def test_what_a_user_can_mend_comes_back_as_such(server: Server, root: Path) -> None:
+def test_an_error_that_the_user_can_fix_arrives_as_a_user_error(server: Server, root: Path) -> None:
     with pytest.raises(UserError, match="no such layer") as caught:
         server.run(training_of(root, "refused"))
     assert caught.value.hint == "name another"
@@ -208,6 +209,7 @@ def test_what_a_user_can_mend_comes_back_as_such(server: Server, root: Path) -> 
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
             True,
         ),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
         (RuntimeError("CUDA error: out of memory"), True),
         (MemoryError(), True),
@@ -219,10 +221,15 @@ def test_out_of_memory_is_told_from_other_errors(error: BaseException, is_memory
     assert is_out_of_memory(error) is is_memory
 
 
-def test_a_full_disk_is_told_with_what_could_not_be_written() -> None:
+def test_a_full_disk_is_reported_with_the_folder_as_the_parent_reports_it() -> None:
+    output = Path("runs/x/adapters/lora")
+    with pytest.raises(UserError) as raised, writing(output):
+        raise OSError(28, "No space left on device")
     for error in (OSError(28, "No space left on device"), RuntimeError("I/O error: File too large (os error 27)")):
-        told = worker._failure(error, Path("runs/x/adapters/lora"))
-        assert told.error == "the disk is full: could not write `runs/x/adapters/lora`" and told.is_users
+        failed = worker._failure(error, output)
+        assert failed.error == "the disk is full: could not write `runs/x/adapters/lora`" and failed.is_users
+        assert (failed.error, failed.hint) == (raised.value.message, raised.value.hint)
+        assert type(error).__name__ in failed.traceback
     assert worker._failure(OSError(28, "No space left on device")).error == "the disk is full"
 
 
@@ -235,13 +242,13 @@ def test_a_lock_that_the_server_holds_outlives_the_parents_own_descriptor(server
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-# Parents of other kinds
+# Parents that are other programs
 
 
 SCRIPT = """
 import pickle, sys
 from harness import UserError
-from harness.worker import Server
+from harness.worker.server import Server
 
 print("imported", flush=True)
 with Server() as server:
@@ -252,7 +259,7 @@ with Server() as server:
             except UserError as error:
                 print(error, flush=True)
 """
-"""What a user might write: no `if __name__ == "__main__"`."""
+"""A user's script without `if __name__ == "__main__"`."""
 
 
 def start(folder: Path, jobs: list[Any], working: Path) -> subprocess.Popen[str]:
@@ -263,7 +270,7 @@ def start(folder: Path, jobs: list[Any], working: Path) -> subprocess.Popen[str]
 
 
 def gone(process: int) -> bool:
-    """Whether a process has ended; one that waits to be reaped has."""
+    """Whether a process has ended; a zombie has."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -273,7 +280,7 @@ def gone(process: int) -> bool:
 def wait_for(condition: Callable[[], bool], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, f"the condition did not hold within {seconds} s"
         time.sleep(0.02)
 
 
@@ -285,7 +292,7 @@ def test_a_script_without_a_main_guard_runs_once_and_owns_its_stdout(root: Path,
     process = start(tmp_path, [EnvironmentJob("cpu", "auto"), training_of(root, "loud")], working)
     out, _ = process.communicate(timeout=400)
     assert process.returncode == 0
-    assert out.splitlines() == ["imported", "cpu", "said it"], "what a method prints goes to stderr"
+    assert out.splitlines() == ["imported", "cpu", "said it"], "a method's prints go to stderr"
 
 
 def test_no_process_outlives_a_killed_parent(root: Path, tmp_path: Path) -> None:
