@@ -1,7 +1,7 @@
-"""Time to the first scored sample of a warm `compare`, beside what it cannot do without: `python first_sample.py [MODEL] [TASK]`.
+"""Times a warm `compare` up to its first scored sample, against imports and weights alone: `python first_sample.py [MODEL] [TASK]`.
 
-The first run trains and fills every cache; then, each time in fresh processes, the same command is run
-anew until its first pack is scored, and the imports of a scoring child and the load of the weights are timed alone.
+The first run trains and fills every cache. Then, in fresh processes and in turn, the same command runs until its first
+pack is scored, and the imports of a scoring child and the loading of the weights are timed alone.
 """
 
 import statistics
@@ -13,15 +13,16 @@ from pathlib import Path
 
 REPEATS = 3
 MOST = 1.5
+"""Largest ratio to aim for."""
 
 COMPARE = """
 import sys, time
 from pathlib import Path
 began = time.perf_counter()
-from harness.comparison import Comparison
-from harness.progress import Progress
-from harness.sink import Sink
-from harness.spec import configure
+from harness.comparison.receive import Sink
+from harness.comparison.run import Comparison
+from harness.config.parse import configure
+from harness.report.progress import Progress
 
 model, task, folder, fresh = sys.argv[1:]
 take = Sink.take
@@ -50,22 +51,22 @@ from pathlib import Path
 began = time.perf_counter()
 import peft.tuners.lora, torch, transformers
 from harness.jobs import Base
-from harness.models import load_base
-from harness.snapshot import find_model
+from harness.data.model_files import find_model
+from harness.models.load import load_base
 load_base(Base(find_model(sys.argv[1]).folder, "cpu", sys.argv[2]))
 print("seconds", time.perf_counter() - began)
 """
 
 
 def seconds(program: str, *arguments: str) -> float:
-    """What a program says it took."""
+    """Runs a program and returns the seconds that it prints."""
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
     said = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("seconds")]
     return float(said[0]) if said else 0.0
 
 
 def main(model: str, task: str) -> float:
-    """Prints both times and their ratio, the medians of several runs by turns."""
+    """Prints both times and their ratio; medians of several runs in turn."""
     with tempfile.TemporaryDirectory() as folder:
         seconds(COMPARE, model, task, folder, "fresh")
         ours, needed = [], []

@@ -1,8 +1,8 @@
-"""One side of a row: trains as its spec says and writes what it took. `python training_sides.py SPEC.json RESULT.json`.
+"""Runs one side of a row: trains as its spec says and writes the costs. `python training_sides.py SPEC.json RESULT.json`.
 
-`ours` is the job that `harness train` hands to its child; `trainer` is PEFT on transformers' Trainer as their guides have it;
-`trl` is SFTTrainer. Every side ends in `Trainer.train`, and that call is what is timed: wall clock, processor time, and the
-highest resident memory over what the process held when the call began, the weights touched.
+`ours` is the job that `harness train` sends to its child; `trainer` is PEFT on transformers' Trainer, as in their guides;
+`trl` is SFTTrainer. Every side calls `Trainer.train`, and that call is measured: wall clock, processor time, and the highest
+resident memory above that of the process at the start of the call, with the weights in memory.
 """
 
 import json
@@ -22,11 +22,11 @@ LR, WARMUP_SHARE, SEED, RANK = 2e-4, 0.05, 0, 16
 
 
 def measured(train: Callable[..., Any], record: dict[str, Any]) -> Callable[..., Any]:
-    """`Trainer.train`, timed into `record`."""
+    """Wraps `Trainer.train` so that its costs are written to `record`."""
     started = _status("VmRSS")
 
     def timed(self: Trainer, *arguments: Any, **options: Any) -> Any:
-        with torch.no_grad():  # every page of the weights is in memory from here on
+        with torch.no_grad():  # brings every page of the weights into memory
             self.model(input_ids=torch.tensor([[3, 4, 5]]))
         Path("/proc/self/clear_refs").write_text("5")
         before = _status("VmRSS")
@@ -44,7 +44,7 @@ def measured(train: Callable[..., Any], record: dict[str, Any]) -> Callable[...,
 
 
 def ours(spec: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> list[float]:
-    """What `harness train` does in its child."""
+    """Trains as `harness train` does in its child."""
     from harness.jobs import Base, Example, Method, TrainJob
     from harness.registry.find import find
     from harness.settings import TrainingSettings
@@ -81,7 +81,7 @@ def ours(spec: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> list
 
 
 def trainer(spec: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> list[float]:
-    """PEFT and transformers' Trainer, batches padded to their longest row."""
+    """Trains with PEFT and transformers' Trainer, batches padded to their longest row."""
     from peft import get_peft_model
     from transformers import DataCollatorForSeq2Seq
 
@@ -97,7 +97,7 @@ def trainer(spec: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> l
 
 
 def trl(spec: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> list[float]:
-    """TRL's SFTTrainer on rows that are tokenised already."""
+    """Trains with TRL's SFTTrainer on tokenised rows."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -192,7 +192,7 @@ SIDES = {side.__name__: side for side in (ours, trainer, trl)}
 
 
 def main() -> None:
-    """Trains, and writes the figures."""
+    """Trains and writes the costs."""
     spec = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     rows = json.loads(Path(spec["rows"]).read_text(encoding="utf-8"))
     transformers.logging.set_verbosity_error()
