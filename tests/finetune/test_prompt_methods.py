@@ -370,7 +370,7 @@ def test_computing_activations_again_gives_the_same_gradients(
         ("prompt", {"init": "text"}, "`init=text` and `text` need each other"),
         ("prompt", {"init": "text", "text": "  "}, "`init=text` and `text` need each other"),
         ("ptuning_v2", {"text": "Hello"}, "`init=text` and `text` need each other"),
-        ("prompt", {"init": "text", "text": TEXT, "tokens": 2}, "the prompt 2"),
+        ("prompt", {"init": "text", "text": TEXT, "tokens": 2}, "the prompt that starts from it only 2"),
         ("prefix", {"init": "vocab"}, "starts at random"),
     ],
 )
