@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.finetune.training.loss import label_logprobs, label_logprobs_and_states, row_sums
-from harness.models.reward_head import NumberHead
+from harness.models.reward_head import ScalarHead
 from harness.tokens.training_labels import IGNORED
 
 _FED = ("input_ids", "labels", "attention_mask")
@@ -44,7 +44,7 @@ def token_logprobs(model: Any, batch: Mapping[str, Any], *, temperature: float =
 
 
 def token_logprobs_and_values(
-    model: Any, batch: Mapping[str, Any], head: NumberHead, *, temperature: float = 1.0
+    model: Any, batch: Mapping[str, Any], head: ScalarHead, *, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """Twice `[rows, kept]`: as `token_logprobs`, and what a head foresees before each token.
 

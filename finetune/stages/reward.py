@@ -16,7 +16,7 @@ from torch.nn import Module, functional
 from harness.finetune.stages.pairs import PairPadding, encode_pairs
 from harness.finetune.training.figures import Figures
 from harness.jobs import HEAD_FILE, Example, TrainJob
-from harness.models.reward_head import NumberHead, head_for, last_token_values, load_head, put_head, save_head
+from harness.models.reward_head import ScalarHead, head_for, last_token_values, load_head, put_head, save_head
 
 
 class Reward:
@@ -31,7 +31,7 @@ class Reward:
         self.truncated, self.dropped, self.lost_tokens = encoded.cut, encoded.dropped, encoded.lost_tokens
         self.collate = PairPadding(tokenizer.pad_token_id or 0)
         begun = job.start or job.base.folder  # goes on from a reward model where one is named
-        self._head: NumberHead = load_head(begun, model) if (begun / HEAD_FILE).is_file() else head_for(model)
+        self._head: ScalarHead = load_head(begun, model) if (begun / HEAD_FILE).is_file() else head_for(model)
         self._words: Module = put_head(model, self._head)
         self.figures = Figures()
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.engine.oracle import write_plainly
-from harness.engine.padded_generation import Writer, eos_ids, write_together
+from harness.engine.oracle import complete_plainly
+from harness.engine.padded_generation import Completion, complete_together, eos_ids
 from harness.engine.prefix_cache import learns_a_prompt
 from harness.errors import UserError
 from harness.finetune.stages.judges import Judge
@@ -87,19 +87,21 @@ def roll_out(
     same answers, and the size of micro-batches changes none of them.
     """
     eos = eos_ids(model, tokenizer)
-    writers = [
-        Writer(_encoded(row, settings), sample, tokenizer, eos, torch.Generator().manual_seed(_seed()))
+    completions = [
+        Completion(_encoded(row, settings), sample, tokenizer, eos, torch.Generator().manual_seed(_seed()))
         for row in rows
         for sample in range(settings.generations)
     ]
     with evaluation_mode(model):
         if learns_a_prompt(model):  # no padding between learned tokens and the text
-            for writer in writers:
-                write_plainly(model, writer, numerics="lm-eval")
+            for completion in completions:
+                complete_plainly(model, completion, numerics="lm-eval")
         else:
-            write_together(model, writers, numerics="lm-eval")
-    answers = [[*writer.ids, *([] if writer.end is None else [writer.end])] for writer in writers]
-    answered = [labelled(writer.item.prompt, ids, 1 << 30) for writer, ids in zip(writers, answers, strict=True)]
+            complete_together(model, completions, numerics="lm-eval")
+    answers = [[*completion.ids, *([] if completion.end is None else [completion.end])] for completion in completions]
+    answered = [
+        labelled(completion.item.prompt, ids, 1 << 30) for completion, ids in zip(completions, answers, strict=True)
+    ]
     assert all(row is not None for row in answered)
     device = next(model.parameters()).device
     batch = {
@@ -107,10 +109,10 @@ def roll_out(
         for name, value in Padding(tokenizer.pad_token_id or 0)(answered).items()  # type: ignore[arg-type]
     }
     examples = [row["example"] for row in rows for _ in range(settings.generations)]
-    ended = [writer.end is not None for writer in writers]
+    ended = [completion.end is not None for completion in completions]
     rewards = judge(
         [example.prompt for example in examples],
-        [writer.text() for writer in writers],
+        [completion.text() for completion in completions],
         [example.completion for example in examples],
         ended,
     )

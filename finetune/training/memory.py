@@ -31,7 +31,8 @@ from harness.errors import UserError
 from harness.finetune.training import loss as losses
 from harness.finetune.training.weightless import BITS_PER_WEIGHT, STATE_BYTES, States, Watch, materialise, quantize
 from harness.jobs import PlanJob, Planned, Quant
-from harness.models.load import count_parameters, learned_tokens
+from harness.models.load import count_parameters
+from harness.models.soft_prompts import learned_tokens
 
 Loss = Callable[[Any, dict[str, Tensor], int], Tensor]
 """`(model, batch, items)` to the sum over the batch, divided by `items`: a stage's."""

@@ -20,7 +20,7 @@ from harness.api import Choose, Generate
 from harness.data.model_files import Snapshot
 from harness.jobs import Item, TaskRequests
 from harness.prompts.samples import answer_text
-from harness.tokens.tokenizer import load_encoder
+from harness.tokens.encode import load_encoder
 
 _SPACES = re.compile(r"^ +| {2,}| +$", re.MULTILINE)
 WIDTH = 100

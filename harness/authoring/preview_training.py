@@ -15,7 +15,7 @@ from harness.data.model_files import Snapshot
 from harness.jobs import Example
 from harness.prepare.trainings import Training
 from harness.settings import STAGES, Stage
-from harness.tokens.tokenizer import load_encoder
+from harness.tokens.encode import load_encoder
 from harness.tokens.training_labels import answer_ids, blocks, ended
 
 if TYPE_CHECKING:

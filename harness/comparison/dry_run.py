@@ -9,8 +9,8 @@ from harness.config.config import Config
 from harness.jobs import TaskRequests
 from harness.prepare.prepare import Prepared, prepare
 from harness.report.numbers import counted
+from harness.tokens.encode import load_encoder
 from harness.tokens.packs import plan_tree, tokens_fed, tokens_needed
-from harness.tokens.tokenizer import load_encoder
 
 Purpose = Literal["compare", "train", "bench"]
 

@@ -1,1 +1,1 @@
-"""Runs samples on a model: `plain` is the oracle, `auto` the fast path, and both give the same scores."""
+"""Runs requests on a model: `plain` is the oracle, `auto` the fast path, and both give the same scores."""

@@ -1,7 +1,7 @@
-"""A function of ours in the place of a model's attention, for one forward pass.
+"""Replaces a model's attention by a function of ours for one forward pass.
 
-Transformers asks a register for the function that a model's layers call, by the name in its configuration. A model that does
-not ask keeps its own; that shows in the trial (`harness.engine.self_check`).
+Transformers looks up the attention function of a model by a name in its configuration. A model that does not look it up
+keeps its own attention; the self-check (`harness.engine.self_check`) detects that.
 """
 
 from __future__ import annotations
@@ -15,52 +15,52 @@ from torch import Tensor
 _KNOWN = frozenset(
     {"dropout", "sliding_window", "is_causal", "position_ids", "use_cache", "output_attentions", "output_router_logits"}
 )
-"""What a model may hand to its attention without changing what is computed, all being seen that is to be seen."""
-_current: list[Any] = []
-"""What the pass attends to; models offer no other way to hand it to every layer."""
+"""Options that a model may pass to its attention and that change nothing in what our functions compute."""
+_states: list[Any] = []
+"""State of the running pass, last: models offer no other way to pass it to every layer."""
 
 
 class Unsupported(Exception):
-    """The model keeps its past, or attends to it, in another way than the fast path knows."""
+    """The model caches keys and values, or computes attention, in a way that the fast path does not support."""
 
 
 @contextmanager
-def attending(config: Any, name: str, what: Any) -> Iterator[None]:
-    """While entered, a model's layers call another attention function.
+def use_attention(config: Any, name: str, state: Any) -> Iterator[None]:
+    """Context manager inside which a model's layers call another attention function.
 
     Args:
-        config: Of the model.
-        name: Under which the function is registered.
-        what: It finds this by `attended`.
+        config: The model's configuration.
+        name: The name under which the function is registered.
+        state: Data for the function, which gets it from `attention_state`.
     """
     usual = config._attn_implementation
-    _current.append(what)
+    _states.append(state)
     config._attn_implementation = name
     try:
         yield
     finally:
         config._attn_implementation = usual
-        _current.pop()
+        _states.pop()
 
 
-def attended() -> Any:
-    """What the pass that runs attends to."""
-    return _current[-1]
+def attention_state() -> Any:
+    """The state of the pass that is running."""
+    return _states[-1]
 
 
-def refuse_unknown(mask: Tensor | None, options: Mapping[str, Any], *heeded: str) -> None:
-    """Makes sure that a model asks its attention for nothing but what is known.
+def refuse_unknown(mask: Tensor | None, options: Mapping[str, Any], *supported: str) -> None:
+    """Checks that a model passes nothing to its attention that our function would ignore.
 
     Args:
-        mask: As the attention gets it: one number for all, unless a layer has made another of it.
-        options: What the model hands over beside queries, keys, values, mask and scaling.
-        heeded: What the function does take account of.
+        mask: The mask that the function receives: a single element, unless a layer has made its own.
+        options: Everything else that the model passes besides queries, keys, values and scaling.
+        supported: Options that the function uses.
 
     Raises:
-        Unsupported: It asks for something else.
+        Unsupported: The model passes something else.
     """
-    strange = [name for name, option in options.items() if option is not None and name not in _KNOWN.union(heeded)]
+    unknown = [name for name, option in options.items() if option is not None and name not in _KNOWN.union(supported)]
     if mask is not None and mask.numel() > 1:
-        strange.append("a mask of its own")
-    if strange:
-        raise Unsupported(f"its attention takes {', '.join(sorted(strange))}")
+        unknown.append("a mask of its own")
+    if unknown:
+        raise Unsupported(f"its attention takes {', '.join(sorted(unknown))}")

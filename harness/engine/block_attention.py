@@ -1,9 +1,9 @@
-"""Attention in a packed tree, block by block: rows that share little do not meet.
+"""Attention in a packed tree, block by block, so that few scores are computed between tokens of different rows.
 
-One mask over a whole pack has every token multiplied with every other, most of which it may not see. Cut where rows branch
-off, the pack falls into blocks: each attends to itself and to the few tokens above it in the tree, all of them together to
-the beginning, without a mask, and the two parts of the softmax are joined by their sums (Dao et al., "FlashAttention", 2022,
-arXiv 2205.14135, section 3.1). On CPU alone, whose kernel gives those sums.
+With one mask over a whole pack, every token is multiplied with every other, though most of them are masked. Cut where rows
+branch off, the pack falls into blocks. Each block attends to itself and to the few tokens above it in the tree; all blocks
+together attend to the shared prefix, without a mask. The two parts of the softmax are joined by their sums (Dao et al.,
+"FlashAttention", 2022, arXiv 2205.14135, section 3.1). Only on CPU, whose kernel returns those sums.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ import torch
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from harness.engine.attention import Unsupported, attended, refuse_unknown
+from harness.engine.attention import Unsupported, attention_state, refuse_unknown
 from harness.tokens.trie import Trie
 
 NAME = "harness_blocks"
 _CALL = 1500
-"""What a block costs beside its scores, as so many of them: the call, and the copy of the keys above it."""
+"""Fixed cost of a block in units of one attention score: the call, and copying the keys above the block."""
 
 _flash: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 
 
 @dataclass(frozen=True)
 class Block:
-    """Neighbours in the tree."""
+    """Consecutive tokens of the tree."""
 
     new: slice
-    """Its tokens among the new ones."""
+    """Its tokens among those of the piece."""
     seen: slice | Tensor
-    """Places of what they see among all that were fed: the tokens above them, and they themselves."""
+    """Places, among all tokens fed, of the tokens above the block and of its own."""
     mask: Tensor | None
-    """`[new, seen]`, to be added to the scores; None: each sees all before it in the block, and nothing is above."""
+    """`[new, seen]`, added to the scores; None: causal attention within the block, and no tokens above it."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Blocks:
     """A piece of a tree, cut into blocks."""
 
     before: int
-    """Tokens of the beginning, which all of them see."""
+    """Tokens of the prefix, which all blocks see."""
     fed: int
-    """Tokens of the tree, up to the last of this piece."""
+    """Tokens of the tree up to the end of this piece."""
     new: int
     """Tokens of this piece."""
     blocks: tuple[Block, ...]
@@ -60,9 +60,9 @@ class Blocks:
         Args:
             tree: The tree.
             start: The first token of the piece.
-            stop: The one after its last.
-            before: Tokens of the beginning.
-            dtype: Of the scores.
+            stop: The end of the piece, excluded.
+            before: Tokens of the prefix.
+            dtype: Type of the masks.
         """
         ends = torch.tensor(tree.ends)
         cuts = [start + cut for cut in cheapest_cuts(tree.depths[start:stop])]
@@ -71,13 +71,13 @@ class Blocks:
 
 
 def cheapest_cuts(depths: Sequence[int]) -> list[int]:
-    """Where to cut a piece of a tree so that the fewest scores are computed, each block counted with its call.
+    """Finds the cuts of a piece of a tree with the least cost: scores to compute, and a fixed cost for each block.
 
     Args:
-        depths: How deep in the tree each token stands.
+        depths: Depth of each token in the tree.
 
     Returns:
-        The first token of every block, and the number of tokens at the end.
+        The first token of every block, and at the end the number of tokens.
 
     Example:
         >>> cheapest_cuts([*range(100), *range(1, 100), *range(50, 100)])
@@ -99,12 +99,15 @@ def cheapest_cuts(depths: Sequence[int]) -> list[int]:
 
 
 def sees(ends: Tensor, new: Tensor, places: Tensor) -> Tensor:
-    """`[new, places]`, bool: which tokens of a tree see which, each those of its own row up to itself.
+    """Which tokens of a tree see which: each sees the tokens of its own row up to itself.
 
     Args:
-        ends: `[tokens]`, those of the tree (`harness.tokens.trie`).
-        new: `[new]` places of tokens.
-        places: `[places]` of those that they may see.
+        ends: `[tokens]`, the `ends` of the tree (`harness.tokens.trie`).
+        new: `[new]`, places of the tokens that see.
+        places: `[places]`, places of the tokens that they may see.
+
+    Returns:
+        `[new, places]`, bool.
     """
     return (places <= new[:, None]) & (new[:, None] < ends[places])
 
@@ -121,7 +124,7 @@ def _block(ends: Tensor, low: int, high: int, start: int, dtype: torch.dtype) ->
 
 
 def blockwise(config: Any, device: torch.device) -> bool:
-    """Whether a model's attention may be tried in blocks: on CPU, where it is torch's own."""
+    """Whether block attention may be tried for a model: on CPU, where its attention is torch's own."""
     return _flash is not None and device.type == "cpu" and config._attn_implementation == "sdpa"
 
 
@@ -134,24 +137,28 @@ def _attention(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Every token over its block and over the beginning.
+    """Computes the attention of every new token to its block and to the prefix.
 
     Args:
         module: The attention module.
         query: `[1, heads, new, dimension]`.
-        key: `[1, key heads, beginning + fed + new, dimension]`; `value` likewise.
-        attention_mask: That of `Prefixes.unmasked`.
-        scaling: Of the scores.
-        options: Others that the model hands over.
+        key: `[1, key heads, prefix + fed, dimension]`.
+        value: Shaped like `key`.
+        attention_mask: The mask of `Prefixes.unmasked`.
+        scaling: Factor of the scores.
+        options: Everything else that the model passes.
+
+    Returns:
+        `[1, new, heads, dimension]`, and None for the attention weights.
 
     Raises:
-        Unsupported: It asks for something else.
+        Unsupported: The model passes options that are not supported, or other tokens than were fed.
     """
     refuse_unknown(attention_mask, options)
-    piece: Blocks = attended()
+    piece: Blocks = attention_state()
     _, heads, count, dimension = query.shape
     if (count, key.shape[2]) != (piece.new, piece.before + piece.fed):
-        raise Unsupported("its layers attend to something else than what was fed")
+        raise Unsupported("its layers attend to other tokens than those that were fed")
     query, key, value = (tensor if tensor.stride(-1) == 1 else tensor.contiguous() for tensor in (query, key, value))
     groups = key.shape[1]
     own_keys, own_values = (_repeated(tensor[:, :, piece.before :], heads // groups) for tensor in (key, value))
@@ -167,10 +174,10 @@ def _attention(
             scale=scaling,
         )
         out[:, block.new] = found.transpose(1, 2)
-    if piece.before:  # all heads of a group as one, so that its keys need not be repeated
+    if piece.before:  # the heads of a group are joined, so that its keys need not be repeated
         together = (1, groups, heads // groups * count, dimension)
-        beginning = slice(0, piece.before)
-        found, logsumexp = _flash(query.reshape(together), key[:, :, beginning], value[:, :, beginning], scale=scaling)
+        prefix = slice(0, piece.before)
+        found, logsumexp = _flash(query.reshape(together), key[:, :, prefix], value[:, :, prefix], scale=scaling)
         share = torch.sigmoid(logsumexp.reshape(1, heads, count) - sums).transpose(1, 2)[..., None]
         found = found.reshape(1, heads, count, -1).transpose(1, 2)
         out = torch.lerp(out.float(), found.float(), share).to(query.dtype)
@@ -178,7 +185,7 @@ def _attention(
 
 
 def _repeated(tensor: Tensor, times: int) -> Tensor:
-    """`[1, heads, tokens, dimension]` with every head so many times."""
+    """Repeats every head of `[1, heads, tokens, dimension]`."""
     return tensor if times == 1 else tensor.repeat_interleave(times, 1)
 
 

@@ -1,7 +1,7 @@
-"""Adapters merged into the weights while a variant is scored, and taken out again to the bit.
+"""Merges an adapter into the weights while a variant is scored, and restores the weights bit-equal afterwards.
 
-A LoRA that runs beside its layers makes small matrix products many; merged, the model runs as fast as its base. What the
-weights were is kept and put back: subtracting the adapter again would leave a residue that grows with every variant.
+A LoRA that runs beside its layers adds many small matrix products; a merged model runs as fast as its base. The original
+weights are copied and restored: subtracting the adapter would leave a rounding error that grows with every variant.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 KINDS = frozenset({"LORA", "LOHA", "LOKR", "IA3", "OFT", "BOFT", "HRA", "VERA", "FOURIERFT"})
-"""PEFT's types whose adapters are changes of single layers' weights."""
+"""PEFT types whose adapters only change the weights of single layers."""
 _OUTSIDE = (
     "modules_to_save",
     "trainable_token_indices",
@@ -21,21 +21,21 @@ _OUTSIDE = (
     "layer_replication",
     "alora_invocation_tokens",
 )
-"""Options of an adapter that do more than that."""
+"""Options of an adapter that change something else too."""
 
-Unfold = Callable[[], None]
+Unmerge = Callable[[], None]
 
 
-def fold(model: Any) -> Unfold | None:
-    """Merges a PEFT model's adapter into its base, in place, where that changes scores by no more than rounding does.
+def merge_for_scoring(model: Any) -> Unmerge | None:
+    """Merges a PEFT model's adapter into its base, in place, where scores change by rounding alone.
 
-    That is in float32, for adapters of `KINDS` on layers whose weights no other layer shares.
+    This holds in float32, for adapters of `KINDS` on layers that share their weights with no other layer.
 
     Args:
         model: A variant's model, as it is attached.
 
     Returns:
-        What puts the weights back bit-equal; None where nothing was merged and the model is as it was.
+        A function that restores the weights bit-equal; None if nothing was merged, and the model is unchanged.
     """
     config = getattr(model, "active_peft_config", None)
     if config is None or config.peft_type not in KINDS or getattr(config, "bias", "none") != "none":
@@ -49,7 +49,7 @@ def fold(model: Any) -> Unfold | None:
         return None
     kept: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def unfold() -> None:
+    def unmerge() -> None:
         with torch.no_grad():
             for weight, before in kept:
                 weight.copy_(before)
@@ -60,7 +60,7 @@ def fold(model: Any) -> Unfold | None:
         for weight in weights.values():
             kept.append((weight, weight.detach().clone()))
         model.merge_adapter()
-    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError):  # no room, or no merging of this kind
-        unfold()
+    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError):  # no memory, or PEFT cannot merge this kind
+        unmerge()
         return None
-    return unfold
+    return unmerge

@@ -1,6 +1,6 @@
-"""The oracle: one whole-prompt forward for every continuation and every new token. Simple, slow, kept for ever.
+"""The oracle: one forward pass over the whole text for every continuation and every new token. Simple and slow.
 
-No padding, no cache, no packs, no shared rows: what every part of the fast path is tested against.
+Without padding, cache, packs and shared rows, it is the reference that every part of the fast path is tested against.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness.engine.padded_generation import Writer, choose, eos_ids, finished_raw, writers
+from harness.engine.padded_generation import Completion, eos_ids, finished_raw, next_tokens, start_completions
 from harness.engine.padded_scoring import head_numerics, summed
 from harness.jobs import Raw
 from harness.tokens.encode import Encoded
@@ -20,7 +20,7 @@ from harness.tokens.encode import Encoded
 
 @torch.inference_mode()
 def score_plainly(model: Any, item: Encoded, *, numerics: str) -> Raw:
-    """Log-likelihoods of one request."""
+    """Scores the continuations of one request."""
     spans = [span for row in item.rows for span in row.spans]
     totals, greedy = [0.0] * len(spans), [True] * len(spans)
     rows = [row for row in item.rows for _ in row.spans]
@@ -38,24 +38,28 @@ def score_plainly(model: Any, item: Encoded, *, numerics: str) -> Raw:
 
 @torch.inference_mode()
 def generate_plainly(model: Any, tokenizer: Any, item: Encoded, *, seed: int, numerics: str) -> Raw:
-    """The texts of one request, the whole prompt run anew for every token."""
-    group = writers(item, tokenizer, eos_ids(model, tokenizer), seed)
-    for writer in group:
-        write_plainly(model, writer, numerics=numerics)
+    """Generates the texts of one request; every token takes a forward pass over the whole text."""
+    group = start_completions(item, tokenizer, eos_ids(model, tokenizer), seed)
+    for completion in group:
+        complete_plainly(model, completion, numerics=numerics)
     return finished_raw(group)
 
 
 @torch.inference_mode()
-def write_plainly(model: Any, writer: Writer, *, numerics: str) -> None:
-    """Has a writer finish its text."""
-    while not writer.finished:
+def complete_plainly(model: Any, completion: Completion, *, numerics: str) -> None:
+    """Generates a completion to its end."""
+    while not completion.finished:
         with head_numerics(model, numerics):
-            logits = forward(model, [*writer.item.prompt, *writer.ids])[-1].float()
-        writer.take(choose([writer], logits[None])[0])
+            logits = forward(model, [*completion.item.prompt, *completion.ids])[-1].float()
+        completion.add(next_tokens([completion], logits[None])[0])
 
 
 def forward(model: Any, ids: Sequence[int]) -> Tensor:
-    """`[ids, vocabulary]` logits; those of virtual tokens before the ids, which some methods return, are left out."""
-    # a learned prefix comes in as a cache, which a forward without one refuses
+    """Runs one row.
+
+    Returns:
+        `[ids, vocabulary]` logits, without those of learned tokens before the ids, which some methods return.
+    """
+    # a learned prefix is passed as a cache, which needs `use_cache`
     logits: Tensor = model(input_ids=torch.tensor([ids], device=model.device), use_cache=True).logits[0]
     return logits[-len(ids) :]

@@ -1,8 +1,8 @@
-"""Log-likelihoods from hidden states: the output head and the softmax over it, a block of the vocabulary at a time.
+"""Computes log-likelihoods from hidden states: output head and softmax, one block of the vocabulary at a time.
 
-A block of logits is made, read and thrown away while it is in the cache, and the blocks' softmax sums are joined at the end,
-so that a row of logits over the whole vocabulary never exists. That asks for a model whose logits are what its head gives;
-what is done to them afterwards (soft-capping, scaling) wants them whole.
+A block of logits is computed, used and discarded while it is in the processor's cache, and the softmax sums of the blocks
+are joined at the end, so that logits over the whole vocabulary never exist. This needs a model whose logits are the output
+of its head: further steps (soft-capping, scaling) need the logits of the whole vocabulary.
 """
 
 from __future__ import annotations
@@ -16,33 +16,35 @@ import torch
 from torch import Tensor, nn
 
 _BLOCK = {"cpu": 1 << 19, "cuda": 1 << 26}
-"""Logits of a block: on CPU, as many as stay in the cache."""
+"""Logits in a block; on CPU, as many as fit into the cache."""
 _NARROWEST = 512
+"""Fewest vocabulary entries in a block."""
 _TRIED = 6
+"""Tokens with which `final_head` runs the model."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What was read off the model, for each token to score."""
+    """Scores of target tokens."""
 
     loglikelihoods: Tensor
-    """`[targets]`, as exact as they are to be added."""
+    """`[targets]`, in the precision in which they are to be summed."""
     greedy: Tensor
-    """`[targets]`, bool: whether it is the likeliest; all False where that was not asked."""
+    """`[targets]`, bool: whether the target is the most likely token; all False if this was not asked for."""
 
 
-def last_head(model: Any, device: torch.device) -> nn.Linear | None:
-    """A causal model's output head, where its logits are what the head gives; None where anything comes after it.
+def final_head(model: Any, device: torch.device) -> nn.Linear | None:
+    """A causal model's output head, if the model's logits are the head's output; None if another step follows.
 
     Args:
         model: The model; it is run on a few tokens.
-        device: Of its input.
+        device: Device of its input.
     """
     head = model.get_output_embeddings()
-    if type(head) is not nn.Linear or "forward" in vars(head) or head._forward_hooks:  # which may add to what it gives
+    if type(head) is not nn.Linear or "forward" in vars(head) or head._forward_hooks:  # a hook may change the output
         return None
     given: list[Tensor] = []
-    ids = torch.linspace(0, len(head.weight) - 1, _TRIED, device=device).long()  # some, as of padding, may be all zeros
+    ids = torch.linspace(0, len(head.weight) - 1, _TRIED, device=device).long()  # several: padding may embed as zeros
     handle = head.register_forward_hook(lambda _, __, output: given.append(output))
     try:
         logits = model(input_ids=ids[None], use_cache=False).logits
@@ -53,8 +55,8 @@ def last_head(model: Any, device: torch.device) -> nn.Linear | None:
 
 
 @contextmanager
-def hidden_instead(head: nn.Linear) -> Iterator[list[Tensor]]:
-    """While entered, the head hands on nothing, and what it is given goes to the list."""
+def capture_hidden(head: nn.Linear) -> Iterator[list[Tensor]]:
+    """Context manager inside which the head computes nothing, and its inputs are appended to the list."""
     given: list[Tensor] = []
 
     def forward(hidden: Tensor) -> Tensor:
@@ -69,58 +71,59 @@ def hidden_instead(head: nn.Linear) -> Iterator[list[Tensor]]:
 
 
 def score_hidden(head: nn.Linear, hidden: Tensor, which: Tensor, targets: Tensor, *, greedy: bool) -> Scored:
-    """Log-likelihoods of targets from what the head is given; head and softmax in float32.
+    """Computes log-likelihoods of targets from the head's input; head and softmax in float32.
 
     Args:
-        head: Of a model whose logits are what it gives.
+        head: The output head of a model whose logits are the head's output.
         hidden: `[rows, width]`.
-        which: `[targets]`, the row of each.
+        which: `[targets]`, the row of each target.
         targets: `[targets]` token ids.
-        greedy: Whether to tell which targets are the likeliest.
+        greedy: Whether to compute which targets are the most likely tokens.
     """
     hidden = hidden.float()
-    words = _words(hidden)
-    room = hidden.new_empty(len(hidden) * words)
+    width = _block_width(hidden)
+    buffer = hidden.new_empty(len(hidden) * width)
 
     def blocks() -> Iterator[tuple[int, Tensor]]:
-        for start in range(0, len(head.weight), words):
-            weight = head.weight[start : start + words].float()
-            block = room[: len(hidden) * len(weight)].view(len(hidden), len(weight))
+        for start in range(0, len(head.weight), width):
+            weight = head.weight[start : start + width].float()
+            block = buffer[: len(hidden) * len(weight)].view(len(hidden), len(weight))
             if head.bias is None:
                 torch.mm(hidden, weight.t(), out=block)
             else:
-                torch.addmm(head.bias[start : start + words].float(), hidden, weight.t(), out=block)
+                torch.addmm(head.bias[start : start + width].float(), hidden, weight.t(), out=block)
             yield start, block
 
     return _joined(blocks(), which, targets, greedy)
 
 
 def score_logits(logits: Tensor, which: Tensor, targets: Tensor, *, greedy: bool = True) -> Scored:
-    """Log-likelihoods of targets from logits, softmax in float32; float32 logits are overwritten.
+    """Computes log-likelihoods of targets from logits, softmax in float32; float32 logits are overwritten.
 
     Args:
         logits: `[rows, vocabulary]`.
-        which: `[targets]`, the row of each.
+        which: `[targets]`, the row of each target.
         targets: `[targets]` token ids.
-        greedy: Whether to tell which targets are the likeliest.
+        greedy: Whether to compute which targets are the most likely tokens.
     """
-    words = _words(logits)
-    starts = range(0, logits.shape[1], words)
-    return _joined(((start, logits[:, start : start + words].float()) for start in starts), which, targets, greedy)
+    width = _block_width(logits)
+    starts = range(0, logits.shape[1], width)
+    return _joined(((start, logits[:, start : start + width].float()) for start in starts), which, targets, greedy)
 
 
-def _words(rows: Tensor) -> int:
+def _block_width(rows: Tensor) -> int:
+    """Vocabulary entries in a block."""
     return max(_NARROWEST, _BLOCK.get(rows.device.type, _BLOCK["cpu"]) // max(1, len(rows)))
 
 
 def _joined(blocks: Iterable[tuple[int, Tensor]], which: Tensor, targets: Tensor, greedy: bool) -> Scored:
-    """Log-likelihoods from logits that come in blocks of the vocabulary.
+    """Computes log-likelihoods from logits that come in blocks of the vocabulary.
 
     Args:
-        blocks: The first word of each, and its `[rows, words]` float32 logits, which are overwritten.
-        which: `[targets]`, the row of each.
+        blocks: The first token id of each block, and its `[rows, ids]` float32 logits, which are overwritten.
+        which: `[targets]`, the row of each target.
         targets: `[targets]` token ids.
-        greedy: Whether to tell which targets are the likeliest.
+        greedy: Whether to compute which targets are the most likely tokens.
     """
     tops, sums = [], []
     taken = torch.empty(len(targets), dtype=torch.float64)
@@ -135,7 +138,7 @@ def _joined(blocks: Iterable[tuple[int, Tensor]], which: Tensor, targets: Tensor
             taken[here] = logits.double().cpu()
             owner[here] = number
             if greedy:
-                rivals = (logits == top[rows]).nonzero()[:, 0]  # few; an earlier word may be as likely
+                rivals = (logits == top[rows]).nonzero()[:, 0]  # few; an earlier token may be as likely
                 best[here[rivals.cpu()]] = (block[rows[rivals]].argmax(-1) == columns[rivals]).cpu()
         tops.append(top)
         sums.append(block.sub_(top[:, None]).exp_().sum(-1))

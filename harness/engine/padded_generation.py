@@ -1,6 +1,6 @@
-"""Greedy and sampled text by left-padded packs with a key-value cache: every row stops by its own rule.
+"""Generates text, greedy or sampled, in left-padded packs with a key-value cache; every row stops by its own rule.
 
-Rows that are finished leave the batch; draws are seeded by request, so neither the batch nor the order changes a text.
+Finished rows leave the batch. Sampling is seeded by request, so neither the batch nor the order changes a text.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from harness.engine.padded_scoring import head_numerics
 from harness.jobs import Raw
 from harness.tokens.encode import Encoded
 
-_DRAWN_AT_ONCE = 32
-"""Rows whose probabilities are in memory together, in float64."""
+_SAMPLED_AT_ONCE = 32
+"""Rows whose float64 probabilities are in memory at the same time."""
 _PAD = 0
 _TAIL = 8
-"""Tokens of prompt decoded before the new ones: SentencePiece drops the space of a text's first token."""
+"""Prompt tokens that are decoded before the new ones: SentencePiece drops the space before a text's first token."""
 
 
 @dataclass
-class Writer:
-    """One text being written."""
+class Completion:
+    """One text that is being generated."""
 
     item: Encoded
     sample: int
@@ -36,10 +36,10 @@ class Writer:
     ids: list[int] = field(default_factory=list)
     finished: bool = False
     end: int | None = None
-    """The token that ended the text; None where a stop string or the limit did."""
+    """The token that ended the text; None if a stop string or the limit ended it."""
 
-    def take(self, token: int) -> None:
-        """Adds a token, unless it ends the text; finished at EOS, a stop string, or the limit."""
+    def add(self, token: int) -> None:
+        """Adds the next token, or finishes the text: at an end token, a stop string, or the limit."""
         if token in self.eos:
             self.finished, self.end = True, token
             return
@@ -47,7 +47,7 @@ class Writer:
         self.finished = len(self.ids) >= self.item.request.max_tokens or self._stopped()
 
     def text(self) -> str:
-        """What was written, cut at the first stop string."""
+        """The generated text, cut at the first stop string."""
         text = self._decode(self.ids)
         for stop in self.item.request.stop:
             text = text.split(stop)[0]
@@ -57,9 +57,8 @@ class Writer:
         stops = self.item.request.stop
         if not stops:
             return False
-        recent = self._decode(
-            self.ids, last=max(len(stop.encode()) for stop in stops) + 2
-        )  # a token has a byte at least
+        longest = max(len(stop.encode()) for stop in stops)  # a token holds a byte or more
+        recent = self._decode(self.ids, last=longest + 2)
         return any(stop in recent for stop in stops)
 
     def _decode(self, ids: list[int], last: int | None = None) -> str:
@@ -73,61 +72,67 @@ class Writer:
         return new
 
 
-def choose(writers: Sequence[Writer], logits: Tensor) -> list[int]:
-    """The next token of each writer: the best one, or a draw by the writer's own generator.
+def next_tokens(completions: Sequence[Completion], logits: Tensor) -> list[int]:
+    """Chooses the next token of each completion: the most likely one, or one sampled with the completion's generator.
 
     Args:
-        writers: The rows.
+        completions: The texts, one for each row.
         logits: `[rows, vocabulary]`, float32.
     """
     chosen: list[int] = logits.argmax(-1).tolist()
-    drawing = [number for number, writer in enumerate(writers) if writer.generator is not None]
-    for start in range(0, len(drawing), _DRAWN_AT_ONCE):
-        rows = drawing[start : start + _DRAWN_AT_ONCE]
-        drawn = _draw([writers[row] for row in rows], logits[rows])
+    sampled = [number for number, completion in enumerate(completions) if completion.generator is not None]
+    for start in range(0, len(sampled), _SAMPLED_AT_ONCE):
+        rows = sampled[start : start + _SAMPLED_AT_ONCE]
+        drawn = _sample([completions[row] for row in rows], logits[rows])
         for row, token in zip(rows, drawn, strict=True):
             chosen[row] = token
     return chosen
 
 
-def _draw(writers: Sequence[Writer], logits: Tensor) -> list[int]:
-    requests = [writer.item.request for writer in writers]
+def _sample(completions: Sequence[Completion], logits: Tensor) -> list[int]:
+    requests = [completion.item.request for completion in completions]
     temperatures = torch.tensor([request.temperature for request in requests], dtype=torch.float64)
-    chances = torch.softmax(logits.double() / temperatures[:, None].to(logits.device), -1)
+    probabilities = torch.softmax(logits.double() / temperatures[:, None].to(logits.device), -1)
     for row, request in enumerate(requests):
         if request.top_p < 1:
-            chances[row] = _nucleus(chances[row], request.top_p)
-    weights = chances.cumsum(-1)
-    points = torch.stack([torch.rand((), generator=writer.generator, dtype=torch.float64) for writer in writers])
+            probabilities[row] = _nucleus(probabilities[row], request.top_p)
+    weights = probabilities.cumsum(-1)
+    points = torch.stack(
+        [torch.rand((), generator=completion.generator, dtype=torch.float64) for completion in completions]
+    )
     places = torch.searchsorted(weights, points.to(logits.device)[:, None] * weights[:, -1:], right=True)
     drawn: list[int] = places[:, 0].clamp(max=logits.shape[-1] - 1).tolist()
     return drawn
 
 
-def _nucleus(chances: Tensor, top_p: float) -> Tensor:
-    """`[vocabulary]` probabilities with those zeroed that the likeliest tokens, `top_p` together, do without.
+def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """Keeps the fewest most likely tokens that have a probability of `top_p` together, and sets the others to zero.
 
     Source: Holtzman et al., "The Curious Case of Neural Text Degeneration" (ICLR 2020).
+
+    Args:
+        probabilities: `[vocabulary]`.
+        top_p: Probability to keep.
     """
-    ordered, order = chances.sort(descending=True, stable=True)
+    ordered, order = probabilities.sort(descending=True, stable=True)
     before = ordered.cumsum(-1) - ordered
-    return torch.zeros_like(chances).scatter(0, order, ordered.where(before < top_p, torch.zeros_like(ordered)))
+    return torch.zeros_like(probabilities).scatter(0, order, ordered.where(before < top_p, torch.zeros_like(ordered)))
 
 
-def writers(item: Encoded, tokenizer: Any, eos: frozenset[int], seed: int) -> list[Writer]:
-    """One writer for each text that a request asks for."""
+def start_completions(item: Encoded, tokenizer: Any, eos: frozenset[int], seed: int) -> list[Completion]:
+    """Makes a completion for each text that a request asks for."""
     made = []
     for sample in range(item.request.samples):
         generator = None
         if item.request.temperature > 0:
             key = hashlib.sha256(f"{seed}:{item.request.sha256}:{sample}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "big") >> 1)
-        made.append(Writer(item, sample, tokenizer, eos, generator))
+        made.append(Completion(item, sample, tokenizer, eos, generator))
     return made
 
 
 def eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Every token that ends a text: the tokenizer's and those of the model's generation config."""
+    """All tokens that end a text: the end token of the tokenizer and those of the model's generation config."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     several = configured if isinstance(configured, list | tuple) else [configured]
     return frozenset(i for i in [tokenizer.eos_token_id, *several] if i is not None)
@@ -141,22 +146,22 @@ def generate_pack(
     seed: int,
     numerics: str,
 ) -> list[Raw]:
-    """The texts of a pack's requests, in its order."""
+    """Generates the texts of a pack's requests, in the order of the pack."""
     eos = eos_ids(model, tokenizer)
-    by_item = [writers(item, tokenizer, eos, seed) for item in pack]
-    write_together(model, [writer for group in by_item for writer in group], numerics=numerics)
+    by_item = [start_completions(item, tokenizer, eos, seed) for item in pack]
+    complete_together(model, [completion for group in by_item for completion in group], numerics=numerics)
     return [finished_raw(group) for group in by_item]
 
 
 @torch.inference_mode()
-def write_together(model: Any, writers: Sequence[Writer], *, numerics: str) -> None:
-    """Has all writers finish their texts, side by side."""
-    active = list(writers)
-    width = max(len(writer.item.prompt) for writer in active)
+def complete_together(model: Any, completions: Sequence[Completion], *, numerics: str) -> None:
+    """Generates all completions to their ends, in one batch."""
+    active = list(completions)
+    width = max(len(completion.item.prompt) for completion in active)
     ids = torch.full((len(active), width), _PAD)
     mask = torch.zeros(len(active), width, dtype=torch.long)
-    for number, writer in enumerate(active):
-        prompt = torch.tensor(writer.item.prompt)
+    for number, completion in enumerate(active):
+        prompt = torch.tensor(completion.item.prompt)
         ids[number, width - len(prompt) :] = prompt
         mask[number, width - len(prompt) :] = 1
     ids, mask = ids.to(model.device), mask.to(model.device)
@@ -174,20 +179,20 @@ def write_together(model: Any, writers: Sequence[Writer], *, numerics: str) -> N
             )
             cache = output.past_key_values
             logits = output.logits[:, -1].float()
-            for writer, token in zip(active, choose(active, logits), strict=True):
-                writer.take(token)
-            keep = [number for number, writer in enumerate(active) if not writer.finished]
+            for completion, token in zip(active, next_tokens(active, logits), strict=True):
+                completion.add(token)
+            keep = [number for number, completion in enumerate(active) if not completion.finished]
             if len(keep) < len(active):
                 where = torch.tensor(keep, device=model.device, dtype=torch.long)
                 if keep:
                     cache.batch_select_indices(where)
                 active, mask = [active[number] for number in keep], mask[where]
-            ids = torch.tensor([[writer.ids[-1]] for writer in active], device=model.device)
+            ids = torch.tensor([[completion.ids[-1]] for completion in active], device=model.device)
             mask = torch.cat([mask, torch.ones(len(active), 1, dtype=mask.dtype, device=mask.device)], 1)
 
 
-def finished_raw(group: Sequence[Writer]) -> Raw:
-    """The outcome of a request whose writers are all finished."""
+def finished_raw(group: Sequence[Completion]) -> Raw:
+    """The result of a request whose completions are all finished."""
     item = group[0].item
-    texts = tuple(writer.text() for writer in group)
-    return Raw(item.index, item.prompt_tokens, item.truncated, sum(len(w.ids) for w in group), texts=texts)
+    texts = tuple(completion.text() for completion in group)
+    return Raw(item.index, item.prompt_tokens, item.truncated, sum(len(each.ids) for each in group), texts=texts)

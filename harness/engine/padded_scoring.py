@@ -1,6 +1,6 @@
-"""Log-likelihoods by right-padded packs: logits only where something is scored, softmax in float32.
+"""Scores requests in right-padded packs: logits only where a token is scored, softmax in float32.
 
-Right padding needs no mask: attention is causal, and pads come after every position that is read.
+Right padding needs no mask: attention is causal, and pads come after every position whose logits are used.
 """
 
 from __future__ import annotations
@@ -17,28 +17,40 @@ from torch.nn import functional
 
 from harness.engine.output_head import Scored, score_logits
 from harness.jobs import Raw
+from harness.models.reward_head import inner_model
 from harness.tokens.encode import Encoded, ScoreRow, Span
 
 _VOCABULARY_CHUNK = 16384
+"""Rows of the output head that are in float32 at the same time."""
 _PAD = 0
 
 
 @torch.inference_mode()
 def score_pack(model: Any, pack: Sequence[Encoded], *, token_budget: int, numerics: str) -> list[Raw]:
-    """Log-likelihood and greediness of every continuation of a pack.
+    """Computes the log-likelihood of every continuation of a pack, and whether greedy decoding would generate it.
 
     Args:
         model: A causal language model, or a PEFT model around one.
         pack: Requests of mode `choose` or `text`.
-        token_budget: Rows of one oversized request are split into batches of this padded size.
+        token_budget: Most tokens of a batch, padding included; a pack with more is split.
         numerics: `fp32` (head and softmax in float32) or `lm-eval` (all in the model's dtype).
     """
     rows = [row for item in pack for row in item.rows]
     scored: list[tuple[float, bool]] = []
     for batch in _batches(rows, token_budget):
         scored += _score_rows(model, batch, numerics)
+    return summed_by_request(pack, scored)
+
+
+def summed_by_request(items: Sequence[Encoded], scored: Sequence[tuple[float, bool]]) -> list[Raw]:
+    """The result of each request, in order.
+
+    Args:
+        items: The requests.
+        scored: Log-likelihood and greediness of all their spans, in the order of their rows.
+    """
     at, raws = 0, []
-    for item in pack:
+    for item in items:
         spans = [span for row in item.rows for span in row.spans]
         found = scored[at : at + len(spans)]
         raws.append(summed(item, spans, [total for total, _ in found], [greedy for _, greedy in found]))
@@ -47,13 +59,13 @@ def score_pack(model: Any, pack: Sequence[Encoded], *, token_budget: int, numeri
 
 
 def summed(item: Encoded, spans: Sequence[Span], totals: Sequence[float], greedy: Sequence[bool]) -> Raw:
-    """A request's outcome: sums over the spans of each continuation.
+    """The result of a request: sums over the spans of each continuation.
 
     Args:
         item: The request.
-        spans: All of it, in the order of its rows.
-        totals: The log-likelihood of each.
-        greedy: Whether each is what greedy decoding would write; it is not told of texts.
+        spans: All its spans, in the order of its rows.
+        totals: The log-likelihood of each span.
+        greedy: Whether greedy decoding would generate each span; the results of texts leave it out.
     """
     choices = len(item.request.continuations)
     sums, all_greedy = [0.0] * choices, [True] * choices
@@ -71,7 +83,7 @@ def summed(item: Encoded, spans: Sequence[Span], totals: Sequence[float], greedy
 
 
 def _score_rows(model: Any, rows: Sequence[ScoreRow], numerics: str) -> list[tuple[float, bool]]:
-    """Log-likelihood and greediness of every span of the rows."""
+    """Computes log-likelihood and greediness of every span of some rows."""
     width = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), width), _PAD)
     wanted = torch.zeros(len(rows), width, dtype=torch.bool)
@@ -94,18 +106,18 @@ def _score_rows(model: Any, rows: Sequence[ScoreRow], numerics: str) -> list[tup
 
 
 def _in_own_precision(logits: Tensor, which: Tensor, targets: Tensor) -> Scored:
-    """As `score_logits`, the softmax in the precision of the logits."""
+    """Like `score_logits`, with the softmax in the precision of the logits."""
     which, targets = which.to(logits.device), targets.to(logits.device)
     taken = functional.log_softmax(logits, dim=-1)[which, targets]
     return Scored(taken.cpu(), (logits.argmax(-1)[which] == targets).cpu())
 
 
 def needed_logits(model: Any, ids: Tensor, wanted: Tensor, numerics: str) -> Tensor:
-    """Logits of the wanted positions alone.
+    """Computes logits only at the wanted positions.
 
     Args:
         model: A causal language model.
-        ids: `[rows, width]`.
+        ids: `[rows, width]` token ids.
         wanted: `[rows, width]`, bool.
         numerics: `fp32` or `lm-eval`.
 
@@ -117,7 +129,7 @@ def needed_logits(model: Any, ids: Tensor, wanted: Tensor, numerics: str) -> Ten
         options["logits_to_keep"] = wanted
     with head_numerics(model, numerics):
         logits: Tensor = model(input_ids=ids, **options).logits
-    if logits.dim() == 3:  # all positions came back, or the kept ones under a leading axis of one
+    if logits.dim() == 3:  # the model returned all positions, or the wanted ones with a leading axis of size one
         logits = logits[wanted] if logits.shape[:2] == wanted.shape else logits.flatten(0, 1)
     return logits if numerics == "lm-eval" else logits.float()
 
@@ -150,9 +162,9 @@ def _as_it_is() -> Any:
 
 
 def head_numerics(model: Any, numerics: str) -> AbstractContextManager[None]:
-    """Runs the output head in float32 while entered, unless that is what it does already or `lm-eval` is asked.
+    """Context manager inside which the output head runs in float32; it changes nothing under `lm-eval`.
 
-    What a model does to its logits afterwards (soft-capping, scaling) then happens in float32 too.
+    Later steps of the model on its logits (soft-capping, scaling) then run in float32 too.
     """
     head = model.get_output_embeddings()
     plain_head = type(head) is torch.nn.Linear and head.weight.dtype != torch.float32
@@ -160,9 +172,8 @@ def head_numerics(model: Any, numerics: str) -> AbstractContextManager[None]:
 
 
 def takes_logits_to_keep(model: Any) -> bool:
-    """Whether a model can be told which logits are wanted."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return "logits_to_keep" in inspect.signature(inner.forward).parameters
+    """Whether a model can compute logits at given positions alone."""
+    return "logits_to_keep" in inspect.signature(inner_model(model).forward).parameters
 
 
 def _batches(rows: Sequence[ScoreRow], token_budget: int) -> list[list[ScoreRow]]:

@@ -1,8 +1,8 @@
-"""Keys and values of what many rows begin with: run once, at batch 1, and attended to by all of them.
+"""Keys and values of prefixes that many rows share: computed once, at batch size 1, and attended to by all those rows.
 
-A model's own cache and a mask of our own are all that this needs, so every architecture whose attention takes a mask is
-served: rotary and learned positions, grouped heads, sliding windows. Learned prompts (prompt, prefix and P-tuning) are the
-beginning of every beginning. Whether it holds for a model is tried before it is relied on (`harness.engine.self_check`).
+This needs only the model's own cache and a mask of ours, so it works for every architecture whose attention takes a mask:
+rotary and learned positions, grouped heads, sliding windows. Learned prompts (prompt, prefix and P-tuning) come before
+every prefix. A self-check (`harness.engine.self_check`) shows whether a model supports this before it is used.
 """
 
 from __future__ import annotations
@@ -17,64 +17,65 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from harness.engine.attention import Unsupported, attending
+from harness.engine.attention import Unsupported, use_attention
 from harness.engine.block_attention import NAME, Blocks, blockwise, sees
-from harness.engine.output_head import hidden_instead, last_head
+from harness.engine.output_head import capture_hidden, final_head
 from harness.engine.padded_scoring import takes_logits_to_keep
-from harness.models.load import learned_tokens
+from harness.models.reward_head import inner_model
+from harness.models.soft_prompts import learned_tokens
 from harness.tokens.trie import Ids, Trie
 
 _READ_AT_ONCE = 2048
-"""Tokens of a segment fed at a time."""
+"""Most tokens of a segment that are fed at a time."""
 
 _KINDS = {"full_attention", "sliding_attention", "global"}
-"""Layers whose past is keys and values for each token, and whose bounds, where they have any, are known: a trial is too
-short to meet those of others."""
+"""Kinds of layers that cache keys and values for each token and whose windows are known. The self-check is too short to
+reach the windows of other kinds."""
 
 KeysAndValues = list[tuple[Tensor, Tensor]]
-"""`[1, heads, tokens, dimension]` twice for each layer."""
+"""For each layer its keys and its values, `[1, heads, tokens, dimension]` each."""
 
 
 class Prefixes:
-    """A model, and the beginnings it has run.
+    """A model and a stack of cached prefix segments, each continuing the one before.
 
     Args:
         model: A causal language model, or a PEFT model around one.
 
     Raises:
-        Unsupported: The model's past is no list of keys and values, or some layers attend in a way of their own.
+        Unsupported: The model does not cache keys and values for each token, or has layers of an unknown kind.
     """
 
     def __init__(self, model: Any) -> None:
         self.outer = model
         learned = learns_a_prompt(model)
         self.model = model.get_base_model() if learned else model
-        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+        inner = inner_model(model)
         self.config = inner.config.get_text_config()
         named = getattr(self.config, "layer_types", None) or getattr(self.config, "attention_layers", None)
         self._kinds = frozenset(named or ())
-        """Kinds of layers, where the model names them."""
-        if strange := self._kinds - _KINDS:
-            raise Unsupported(f"some of its layers are of the kind `{min(strange)}`")
+        """Kinds of layers, if the model names them."""
+        if unknown := self._kinds - _KINDS:
+            raise Unsupported(f"some of its layers are of the kind `{min(unknown)}`")
         self.takes_positions = takes_logits_to_keep(model)
         self.device = inner.get_input_embeddings().weight.device
         self.by_block = blockwise(self.config, self.device)
-        """Whether trees are attended to block by block, rather than under one mask."""
+        """Whether trees are run with block attention instead of one mask."""
         self._stack: list[tuple[Ids, KeysAndValues]] = []
         self.token_bytes = 0
-        """Memory that the past of a token takes; known once something was run."""
+        """Bytes of one token's keys and values; known after the first segment was run."""
         self._learned = self._learned_prompt() if learned else []
         self.learned_tokens = self._learned[0][0].shape[-2] if self._learned else 0
 
     @cached_property
     @torch.inference_mode()
     def head(self) -> nn.Linear | None:
-        """The output head, where logits are what it gives and wanted ones alone come out of it; else None."""
-        return last_head(self.model, self.device) if self.takes_positions else None
+        """The output head, if logits are its output and it can run on wanted positions alone; else None."""
+        return final_head(self.model, self.device) if self.takes_positions else None
 
     @property
     def window(self) -> int | None:
-        """Tokens that some layers see at most; None where all see everything."""
+        """Size in tokens of some layers' sliding window; None if all layers see everything."""
         if not getattr(self.config, "use_sliding_window", True) or self._kinds == {"full_attention"}:
             return None
         window: int | None = getattr(self.config, "sliding_window", None)
@@ -82,12 +83,12 @@ class Prefixes:
 
     @property
     def length(self) -> int:
-        """Tokens before what is fed next, learned ones included."""
+        """Tokens of the current prefix, learned ones included."""
         return self.learned_tokens + sum(len(ids) for ids, _ in self._stack)
 
     @torch.inference_mode()
     def enter(self, path: Sequence[Ids]) -> None:
-        """Makes `path` what comes before; segments that it shares with the last one are not run again."""
+        """Makes the segments of `path` the current prefix; those it shares with the prefix before are not run again."""
         kept = 0
         while kept < min(len(path), len(self._stack)) and self._stack[kept][0] == path[kept]:
             kept += 1
@@ -103,7 +104,7 @@ class Prefixes:
             self.token_bytes = sum(k[0, :, 0].nbytes + v[0, :, 0].nbytes for k, v in self.contents)
 
     def cache(self) -> DynamicCache:
-        """A cache that holds the current beginning; what is fed into it leaves the beginning as it is."""
+        """Makes a cache that holds the current prefix; feeding more tokens into it does not change the prefix."""
         cache = DynamicCache()
         for keys, values in self.contents:
             layer = DynamicLayer()
@@ -114,25 +115,25 @@ class Prefixes:
 
     @property
     def contents(self) -> KeysAndValues:
-        """Keys and values of the current beginning; empty where there is none."""
+        """Keys and values of the current prefix; empty if there is none."""
         return self._stack[-1][1] if self._stack else self._learned
 
     def past(self, cache: DynamicCache) -> KeysAndValues:
-        """Keys and values that a cache has taken, those of the beginning first.
+        """Keys and values in a cache, the prefix first.
 
         Raises:
-            Unsupported: They are not kept for each token.
+            Unsupported: The cache does not keep keys and values for each token.
         """
         return _contents(cache)
 
     def unmasked(self) -> Any:
-        """A mask for attention that knows what is seen without one, in the form that the model passes on as it is."""
+        """A mask of one element for attention functions that need none, in a form that the model passes on unchanged."""
         nothing = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)
         return dict.fromkeys(self._kinds, nothing) if self._takes_two_masks else nothing
 
     @property
     def _takes_two_masks(self) -> bool:
-        """Whether some layers attend to a window and others to everything."""
+        """Whether some layers see a sliding window and others everything."""
         return "sliding_attention" in self._kinds and len(self._kinds) > 1
 
     def feed(
@@ -145,15 +146,15 @@ class Prefixes:
         *,
         hidden: bool = False,
     ) -> Tensor:
-        """One forward pass of one row.
+        """Runs one forward pass over one row.
 
         Args:
-            ids: Tokens.
-            positions: `[ids]`.
-            visible: As `visible` gives it; None: every token sees all before it, which models know how to do best.
-            cache: What comes before; takes the keys and values of these tokens. None: nothing does, and nothing is kept.
-            wanted: Places among the ids whose logits are returned.
-            hidden: Returns what the head would be given instead, where there is a `head`.
+            ids: Token ids.
+            positions: `[ids]` positions.
+            visible: The result of `visible`; None: every token sees all before it, which the model does fastest itself.
+            cache: Tokens before these; receives their keys and values too. None: nothing comes before or is cached.
+            wanted: Indices of the ids whose logits are returned.
+            hidden: Return the head's input instead of logits, if there is a `head`.
 
         Returns:
             `[wanted, vocabulary]` logits, or `[wanted, width]` hidden states.
@@ -168,46 +169,46 @@ class Prefixes:
         options["position_ids"] = positions[None].to(self.device)
         by_block = isinstance(visible, Blocks)
         options["attention_mask"] = self.unmasked() if by_block else visible
-        head = self.head if hidden else None  # which may have to be found by a pass of its own
-        with attending(self.config, NAME, visible) if by_block else nullcontext():
+        head = self.head if hidden else None  # the first access runs a forward pass, so not inside `use_attention`
+        with use_attention(self.config, NAME, visible) if by_block else nullcontext():
             if head is not None:
-                with hidden_instead(head) as given:
+                with capture_hidden(head) as given:
                     self.model(**options)
                 return given[0][0]
             logits: Tensor = self.model(**options).logits[0]
         return logits if len(logits) == len(wanted) and self.takes_positions else logits[wanted]
 
     def visible(self, tree: Trie, start: int, stop: int) -> Any:
-        """What tokens of a tree see of the current beginning and of one another, as `feed` takes it.
+        """Computes which tokens a piece of a tree sees, in the form that `feed` takes.
 
         Args:
             tree: The tree, fed up to `start`.
             start: The first token of the piece to feed.
-            stop: The one after its last.
+            stop: The end of the piece, excluded.
 
         Returns:
-            None where every token sees all before it; blocks; or what `mask` gives.
+            None if every token sees all before it; else `Blocks`, or the result of `mask`.
         """
         if tree.is_chain:
             return None
         window = self.window
-        outgrown = window is not None and self.length + max(tree.depths[:stop]) >= window
-        if self.by_block and not outgrown:
+        exceeds_window = window is not None and self.length + max(tree.depths[:stop]) >= window
+        if self.by_block and not exceeds_window:
             return Blocks.of(tree, start, stop, self.length, self.model.dtype)
         depths = torch.tensor(tree.depths[:stop]) + self.length
         seen = sees(torch.tensor(tree.ends), torch.arange(start, stop), torch.arange(stop))
         return self.mask(seen, depths[start:], depths[:start])
 
     def mask(self, seen: Tensor, positions: Tensor, fed_before: Tensor | None = None) -> Any:
-        """The mask as the model takes it: whether a token is seen, over the current beginning and what is fed.
+        """Makes the attention mask over the current prefix and the tokens fed, in the form that the model takes.
 
         Args:
-            seen: `[new, fed]`, bool: for each new token, which fed ones it sees; the beginning is seen by all.
-            positions: `[new]`.
-            fed_before: `[fed - new]` positions of what was fed before these tokens, after the beginning.
+            seen: `[new, fed]`, bool: which fed tokens each new token sees; all of them see the prefix.
+            positions: `[new]` positions.
+            fed_before: `[fed - new]` positions of the tokens fed after the prefix and before these.
 
         Returns:
-            A mask, or a mask for each kind of layer where some attend to a sliding window alone.
+            A mask; or a mask for each kind of layer, if only some layers have a sliding window.
         """
         before = torch.ones(len(seen), self.length, dtype=torch.bool)
         whole = torch.cat([before, seen], 1)
@@ -229,9 +230,9 @@ class Prefixes:
 
     @torch.inference_mode()
     def _learned_prompt(self) -> KeysAndValues:
-        """Keys and values of the tokens that a method has learned."""
+        """Computes keys and values of the learned tokens."""
         prompt = self.outer.get_prompt(batch_size=1)
-        if isinstance(prompt, Tensor):  # embeddings, which the model has yet to read
+        if isinstance(prompt, Tensor):  # embeddings: the model computes keys and values from them
             cache = DynamicCache()
             self.model(inputs_embeds=prompt.to(self.model.dtype), past_key_values=cache, use_cache=True)
             return _contents(cache)
@@ -246,5 +247,5 @@ def _contents(cache: Any) -> KeysAndValues:
 
 
 def learns_a_prompt(model: Any) -> bool:
-    """Learned tokens shift every position: padding would stand between them and the text."""
+    """Whether learned tokens precede every text; they shift its positions, and padding would come after them."""
     return learned_tokens(model) > 0

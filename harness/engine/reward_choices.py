@@ -1,4 +1,4 @@
-"""A reward model's answers to multiple choice: what each choice is worth after its prompt, in the place of a log-likelihood."""
+"""Runs multiple-choice requests on a reward model: the reward of each choice takes the place of its log-likelihood."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ _PAD = 0
 
 
 class RewardRunner(Runner):
-    """Runs a model with a reward head; prompts and choices are ended as they were when it was trained."""
+    """Runs a model with a reward head; texts end with the end-of-sequence token, as in its training."""
 
     def way(self, encoded: Sequence[Encoded]) -> Way:
-        """Padded packs: right padding changes nothing of what stands before it.
+        """Padded packs, since right padding does not change the tokens before it; plain with learned prompts.
 
         Raises:
-            UserError: The requests are not choices.
+            UserError: Some requests are not multiple choice.
         """
         if any(item.request.mode != "choose" for item in encoded):
             raise UserError(
-                "a reward model writes nothing and gives no probabilities", hint="score it on tasks of choices alone"
+                "a reward model generates no text and gives no probabilities",
+                hint="score it on multiple-choice tasks only",
             )
         return self._exact
 
@@ -38,12 +39,12 @@ class RewardRunner(Runner):
         room = context_length(self.model, self.tokenizer)
         raws: list[Raw] = []
         for start in range(0, len(pack.items), at_once):
-            raws += _judged(self.model, pack.items[start : start + at_once], self.tokenizer.eos_token_id, room)
+            raws += _rewards(self.model, pack.items[start : start + at_once], self.tokenizer.eos_token_id, room)
         return raws
 
 
 @torch.inference_mode()
-def _judged(model: Any, items: Sequence[Encoded], eos: int, room: int) -> list[Raw]:
+def _rewards(model: Any, items: Sequence[Encoded], eos: int, room: int) -> list[Raw]:
     texts = [
         (number, span.choice, (*row.ids[: span.start + 1], *span.targets, eos)[-room:], len(span.targets))
         for number, item in enumerate(items)

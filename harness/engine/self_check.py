@@ -1,7 +1,7 @@
-"""Does the fast path give this model's own logits? Tried on a few random tokens before it is relied on.
+"""Checks on a few random tokens whether the fast path gives a model's own logits, before the fast path is used.
 
-A mask that a layer does not heed, a past that is no list of keys and values, positions that mean something else: all show
-as logits that are not those of the plain forward pass. Then the model is scored row by row, and the run says so.
+A layer that ignores a mask, a cache without keys and values for each token, positions with another meaning: all of these
+show as logits that differ from those of a plain forward pass. The model then runs in another way, and the run says so.
 """
 
 from __future__ import annotations
@@ -17,53 +17,57 @@ from torch import Tensor
 from harness.engine.attention import Unsupported
 from harness.engine.oracle import forward
 from harness.engine.prefix_cache import Prefixes
-from harness.engine.slot_generation import Slab, read, step
+from harness.engine.slot_generation import SlotCache, read, step
 from harness.engine.tree_scoring import feed_tree
+from harness.errors import is_out_of_memory
 from harness.tokens.trie import Ids, trie
 
 FAILURES = (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError, NotImplementedError)
-"""How a model that is tried with masks or positions it does not take may fail."""
+"""Errors of models that get masks or positions which they do not support."""
 _PATH, _TRUNK, _BRANCHES, _ALONE = (9, 5), 6, (4, 7), (5, 3)
-"""Tokens of what is tried in trees: segments before, what two rows share, the rest of each, rows that share nothing."""
+"""Lengths in tokens: prefix segments, what two rows share, the rest of these rows, and two rows that share nothing."""
 _LONGEST = sum(_PATH) + _TRUNK + max(_BRANCHES)
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.06}
-"""Largest distance from the plain logits, relative to their spread; a mask that is not heeded shows as 0.3 or more."""
+"""Largest allowed distance from the plain logits, relative to their spread; an ignored mask gives 0.3 or more."""
 
 
 def tree_fault(model: Any, prefixes: Prefixes, *, seed: int = 0) -> str | None:
-    """Why packed trees are not for this model; None when they give what whole rows give.
+    """Tries packed trees on a model, with block attention first and under one mask if that fails.
 
     Args:
-        model: The model as variants are scored with it.
-        prefixes: The same, for the fast path.
-        seed: Of the tokens tried.
+        model: The variant's model.
+        prefixes: The same model, for the fast path; its `by_block` is set to what works.
+        seed: Seed of the random tokens.
+
+    Returns:
+        The reason why the model does not support packed trees; None if it does.
     """
     if prefixes.window is not None and prefixes.window <= prefixes.learned_tokens + _LONGEST:
-        prefixes.by_block = False  # rows that outgrow a window are given masks: blocks would go untried
-    fault = _tried(model, prefixes, lambda: _tree_distance(model, prefixes, seed))
+        prefixes.by_block = False  # rows that exceed a window get masks, so the check would not reach the blocks
+    fault = _checked(model, prefixes, lambda: _tree_distance(model, prefixes, seed))
     if fault is not None and prefixes.by_block:
         prefixes.by_block = False
-        fault = _tried(model, prefixes, lambda: _tree_distance(model, prefixes, seed))
+        fault = _checked(model, prefixes, lambda: _tree_distance(model, prefixes, seed))
     return fault
 
 
 def slots_fault(model: Any, prefixes: Prefixes, *, seed: int = 0) -> str | None:
-    """Why writing by slots is not for this model; None when a step gives what whole rows give."""
-    return _tried(model, prefixes, lambda: _slots_distance(model, prefixes, seed))
+    """Tries a step of generation in slots; returns the reason why the model does not support it, None if it does."""
+    return _checked(model, prefixes, lambda: _slots_distance(model, prefixes, seed))
 
 
 def within_rounding(model: Any, distance: float) -> bool:
-    """Whether logits so far apart, relative to their spread, are the same but for rounding in the model's precision."""
+    """Whether rounding in the model's precision explains a distance of logits, relative to their spread."""
     return distance <= TOLERANCE.get(model.dtype, TOLERANCE[torch.bfloat16])
 
 
-def _tried(model: Any, prefixes: Prefixes, distance_of: Callable[[], float]) -> str | None:
+def _checked(model: Any, prefixes: Prefixes, distance_of: Callable[[], float]) -> str | None:
     try:
         distance = distance_of()
     except Unsupported as fault:
         return str(fault)
     except FAILURES as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_out_of_memory(error):
             raise
         return f"it fails with {type(error).__name__}"
     finally:
@@ -72,7 +76,7 @@ def _tried(model: Any, prefixes: Prefixes, distance_of: Callable[[], float]) -> 
 
 
 def _distance(ours: Tensor, whole: Tensor) -> float:
-    """Largest distance of a position's logits, relative to the spread of its row's; infinite where one is NaN."""
+    """Largest distance between the logits of a position, relative to the row's largest spread; infinite for NaN."""
     ours, whole = ours.float(), whole.float()
     spread = whole - whole.mean(-1, keepdim=True)
     distance = float((ours - whole).norm(dim=-1).max() / spread.norm(dim=-1).max())
@@ -81,22 +85,22 @@ def _distance(ours: Tensor, whole: Tensor) -> float:
 
 @torch.inference_mode()
 def _slots_distance(model: Any, prefixes: Prefixes, seed: int) -> float:
-    """Largest distance after a step of rows of several lengths behind a shared beginning."""
+    """Largest distance after one step of rows with different lengths after a shared prefix."""
     generator = torch.Generator().manual_seed(seed)
-    beginning, *rows = [
+    prefix, *rows = [
         tuple(torch.randint(0, prefixes.config.vocab_size, (count,), generator=generator).tolist())
         for count in (9, 6, 3, 8)
     ]
-    prefixes.enter((beginning,))
-    slab = Slab(prefixes.contents, len(rows), 12)
-    read(prefixes, slab, [row[:-1] for row in rows], token_budget=7)
-    logits = step(prefixes, slab, [row[-1] for row in rows])
-    return max(_distance(ours, forward(model, [*beginning, *row])[-1]) for ours, row in zip(logits, rows, strict=True))
+    prefixes.enter((prefix,))
+    slot_cache = SlotCache(prefixes.contents, len(rows), 12)
+    read(prefixes, slot_cache, [row[:-1] for row in rows], token_budget=7)
+    logits = step(prefixes, slot_cache, [row[-1] for row in rows])
+    return max(_distance(ours, forward(model, [*prefix, *row])[-1]) for ours, row in zip(logits, rows, strict=True))
 
 
 @torch.inference_mode()
 def _tree_distance(model: Any, prefixes: Prefixes, seed: int) -> float:
-    """Largest distance over rows of a tree behind two segments, fed in two pieces."""
+    """Largest distance over the rows of a tree after a prefix of two segments, fed in two pieces."""
     generator = torch.Generator().manual_seed(seed)
     vocabulary = prefixes.config.vocab_size
 

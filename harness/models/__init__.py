@@ -1,1 +1,1 @@
-"""Loads models, attaches adapters, restores pristine weights, measures memory. Child processes only."""
+"""Loads models, attaches adapters, restores the original weights, measures memory and time. Child processes only."""

@@ -1,4 +1,4 @@
-"""The parts of a model that methods name: its decoder layers, and the linear layers in them.
+"""Finds the layers of a model that methods name: decoder layers, layer norms, linear layers.
 
 Example:
     >>> linear_layers(model, "attention", rank=8)  # doctest: +SKIP
@@ -21,7 +21,7 @@ _ATTENTION = re.compile(r"(^|\.)\w*(attn|attention)\w*\.")
 
 
 def decoder_layers(model: Module) -> tuple[str, ModuleList]:
-    """The stack of decoder layers, whatever the architecture calls it, and its name in the model.
+    """Finds the stack of decoder layers, whatever the architecture calls it, and its name in the model.
 
     Raises:
         UserError: The model has no list of modules.
@@ -33,7 +33,7 @@ def decoder_layers(model: Module) -> tuple[str, ModuleList]:
     from torch.nn import ModuleList
 
     lists = [(name, module) for name, module in model.named_modules() if isinstance(module, ModuleList) and len(module)]
-    stacks = [  # not the experts of a layer, which may be more than the layers
+    stacks = [  # without the experts inside a layer, which may outnumber the layers
         (name, module) for name, module in lists if not any(name.startswith(f"{outer}.") for outer, _ in lists)
     ]
     if not stacks:
@@ -42,7 +42,7 @@ def decoder_layers(model: Module) -> tuple[str, ModuleList]:
 
 
 def norm_layers(model: Module) -> dict[str, Module]:
-    """The layer norms (of whatever kind) that have weights, by name.
+    """Layer norms of any kind that have weights, by name.
 
     Example:
         >>> list(norm_layers(model))[-1]  # doctest: +SKIP
@@ -62,17 +62,17 @@ def linear_layers(
     layers: Sequence[int] | None = None,
     rank: int | None = None,
 ) -> list[str]:
-    """Names of linear layers, as peft takes them for `target_modules`: ends of names where those say it all.
+    """Names of linear layers for peft's `target_modules`: name endings where they are unambiguous, else full names.
 
     Args:
         model: The loaded base, quantized or not.
-        which: `all-linear`: all but the head; `attention` or `mlp`: those of them in the decoder layers; else names, or
-            ends of names such as `q_proj`, also of the head and of embeddings.
-        layers: Only those in these decoder layers, counted from 0, or from the last one down with -1, -2 ….
+        which: `all-linear`: all linear layers but the output head; `attention` or `mlp`: those of the decoder layers that
+            belong to it; else names or name endings such as `q_proj`, which may also name the head and embeddings.
+        layers: Take only these decoder layers, counted from 0, or from the end with -1, -2 ….
         rank: Refuse layers that are smaller than this.
 
     Raises:
-        UserError: There is no such module or layer, or one is smaller than `rank`.
+        UserError: There is no such module or layer, or a layer is smaller than `rank`.
     """
     modules = _modules(model)
     if isinstance(which, str) and which in GROUPS:
@@ -82,7 +82,7 @@ def linear_layers(
     if layers is not None:
         chosen = _within(model, chosen, layers)
     if not chosen:
-        raise UserError(f"no linear layer of this model is meant by `{which}`", hint="they are: " + _ends(modules))
+        raise UserError(f"`{which}` names no linear layer of this model", hint="known: " + _ends(modules))
     if rank is not None:
         _refuse_rank(rank, {name: modules[name] for name in chosen})
     ends = list(dict.fromkeys(name.rpartition(".")[2] for name in chosen))
@@ -91,7 +91,7 @@ def linear_layers(
 
 
 def _modules(model: Module) -> dict[str, tuple[int, int]]:
-    """Inputs and outputs of every linear layer and embedding by name."""
+    """Numbers of inputs and outputs of every linear layer and embedding, by name."""
     from torch.nn import Embedding, Linear
     from transformers.pytorch_utils import Conv1D
 
@@ -141,7 +141,8 @@ def _within(model: Module, chosen: Sequence[str], layers: Sequence[int]) -> list
     for layer in layers:
         if not -len(stack) <= layer < len(stack):
             raise UserError(
-                f"the model has no decoder layer {layer}", hint=f"it has {len(stack)}: 0 to {len(stack) - 1}, or -1 …"
+                f"the model has no decoder layer {layer}",
+                hint=f"it has {len(stack)} layers: 0 to {len(stack) - 1}, or -1 to -{len(stack)} from the end",
             )
     starts = tuple(f"{name}.{layer % len(stack)}." for layer in layers)
     return [module for module in chosen if module.startswith(starts)]
@@ -149,10 +150,10 @@ def _within(model: Module, chosen: Sequence[str], layers: Sequence[int]) -> list
 
 def _refuse_rank(rank: int, chosen: dict[str, tuple[int, int]]) -> None:
     if rank < 1:
-        raise UserError(f"a rank of {rank} has nothing to train", hint="1 or more")
+        raise UserError(f"a rank of {rank} has nothing to train", hint="set `rank` to 1 or more")
     name, size = min(chosen.items(), key=lambda item: min(item[1]))
     if rank > min(size):
         raise UserError(
             f"rank {rank} is larger than layer `{name}`, which has {size[0]} inputs and {size[1]} outputs",
-            hint=f"at most {min(size)}, or leave that layer out with `target_modules`",
+            hint=f"set `rank` to {min(size)} or less, or leave that layer out with `target_modules`",
         )

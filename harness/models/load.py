@@ -1,8 +1,8 @@
-"""Bases, and the variants made of them: load once, attach in turn, count the bytes.
+"""Loads a base once, attaches variants to it one after the other, and counts parameters and bytes.
 
-A `Resident` holds one base in memory. Attaching an adapter or a delta and taking it off again leaves the base bit-equal,
-which is checked; whatever writes into its weights (merging, a method that does so itself) spends it, and the next variant
-gets a fresh load.
+A `Resident` holds one base in memory. Attaching an adapter or a delta and detaching it leaves the base bit-equal, which is
+checked. Where the weights themselves were changed (by merging, or by a method that does so), the base is loaded again for
+the next variant.
 """
 
 from __future__ import annotations
@@ -22,25 +22,27 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from harness.errors import UserError
 from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Base, Method, Quant, Recipe
 from harness.models.artifacts import load_adapter, load_delta
-from harness.models.restore import Pristine
+from harness.models.restore import OriginalState
 from harness.models.reward_head import inner_model, load_head, put_head
+from harness.models.soft_prompts import learned_tokens
 from harness.registry.find import find
 from harness.registry.load import load_method
+from harness.tokens.tokenizer import input_limit
 
 LoadMethod = Callable[[Method], Callable[..., nn.Module]]
-"""Finds a method's function: `method_function`, or one that keeps what it found."""
+"""Finds a method's function: `method_function`, or a cached version of it."""
 
 
 def method_function(method: Method) -> Callable[..., Any]:
-    """A method's function, its file imported."""
+    """Imports a method's file and returns its function."""
     return load_method(find("method", method.source))
 
 
 def load_base(base: Base) -> Any:
-    """The weights of a base, in evaluation mode, on its device, quantized where asked.
+    """Loads the weights of a base on its device, in evaluation mode, quantized where that is asked.
 
     Raises:
-        UserError: The architecture is no causal language model, or 4-bit is asked of a model without linear layers.
+        UserError: The model cannot be loaded, is no causal language model, or has no linear layers to quantize.
     """
     options: dict[str, Any] = {"dtype": getattr(torch, base.dtype), "trust_remote_code": base.trust_remote_code}
     if base.quant is not None:
@@ -51,7 +53,7 @@ def load_base(base: Base) -> Any:
     except (ValueError, OSError, KeyError, SafetensorError) as error:
         raise UserError(
             f"the model in `{base.folder}` cannot be loaded: {str(error).splitlines()[0][:300]}",
-            hint="a causal language model is needed; its own code needs `--trust-remote-code`",
+            hint="give a causal language model; one with its own code also needs `--trust-remote-code`",
         ) from error
     if base.quant is None:
         model = model.to(base.device)
@@ -67,7 +69,7 @@ def load_base(base: Base) -> Any:
 
 
 def quantization(quant: Quant, dtype: str) -> BitsAndBytesConfig:
-    """Settings of a format for bitsandbytes; LLM.int8 has threshold 0, so that its outputs do not depend on the batch."""
+    """Settings for bitsandbytes; LLM.int8 gets threshold 0, so that its outputs do not depend on the batch."""
     if quant == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
     return BitsAndBytesConfig(
@@ -79,23 +81,23 @@ def quantization(quant: Quant, dtype: str) -> BitsAndBytesConfig:
 
 
 class Resident:
-    """One base in memory, and the variant that is attached to it just now.
+    """One base in memory, and the variant that is attached to it at the moment.
 
     Args:
-        base: What to load.
-        load_method: Finds the function of a method whose delta is to be attached.
+        base: The weights to load.
+        load_method: Finds the function of a method, to attach its delta.
     """
 
     def __init__(self, base: Base, load_method: LoadMethod) -> None:
         self.base = base
         self._load_method = load_method
         self._model: Any = None
-        self._pristine: Pristine | None = None
+        self._original: OriginalState | None = None
         self._attached = False
 
     @property
     def bare(self) -> Any:
-        """The base itself, nothing attached."""
+        """The base itself, without a variant."""
         assert not self._attached, "detach first"
         if self._model is None:
             gc.collect()
@@ -103,52 +105,54 @@ class Resident:
         return self._model
 
     def attach(self, recipe: Recipe) -> Any:
-        """The variant's model, ready to run.
+        """Attaches a variant and returns its model, ready to run; the variant before it is detached.
 
         Raises:
-            UserError: The adapter or delta does not fit this base.
+            UserError: The adapter or delta does not fit this base, or cannot be merged.
         """
         self.detach()
         base = self.bare
         trained = recipe.adapter or recipe.base.folder
-        judges = (trained / HEAD_FILE).is_file()
-        if recipe.adapter is None and not judges:
+        has_head = (trained / HEAD_FILE).is_file()
+        if recipe.adapter is None and not has_head:
             return base
         if recipe.merged:
-            self._model = self._pristine = None  # spent
+            self._model = self._original = None  # merging changes the weights of the base
             merged = self._merged(base, recipe)
-            return _judging(merged, trained) if judges else merged
-        self._pristine = self._pristine or Pristine(base)
+            return _with_reward_head(merged, trained) if has_head else merged
+        self._original = self._original or OriginalState(base)
         self._attached = True
         try:
             model = base if recipe.adapter is None else self._adapted(base, recipe)
-            return _judging(model, trained) if judges else model
+            return _with_reward_head(model, trained) if has_head else model
         except BaseException:
             self.detach()
             raise
 
     def detach(self) -> None:
-        """Takes off what is attached; the base is as it was loaded."""
+        """Detaches the variant; the base is again as it was loaded."""
         if not self._attached:
             return
-        assert self._pristine is not None
-        if not self._pristine.restore():
-            self._model = self._pristine = None  # its weights were written into
+        assert self._original is not None
+        if not self._original.restore():
+            self._model = self._original = None  # weights were overwritten: load again
         self._attached = False
 
     def _merged(self, base: Any, recipe: Recipe) -> Any:
         if recipe.method is not None and not getattr(self._load_method(recipe.method), "mergeable", True):
             raise UserError(f"method `{recipe.method.name}` cannot be merged", hint="leave out `@merged`")
         if recipe.base.quant is not None:
-            base = base.dequantize()  # merging into 4-bit weights rounds the adapter away
+            base = base.dequantize()  # merging into 4-bit weights would round most of the adapter away
         places = set(base.state_dict())
         merged = self._adapted(base, recipe)
         if hasattr(merged, "peft_config"):
-            merged = _folded(merged, recipe)
+            merged = _merge_adapter(merged, recipe)
         merged = merged.to(getattr(torch, recipe.base.dtype)).eval()
         if recipe.bits_after_merge is None:
             return merged
-        refuse_added(merged, places, hint=f"quantize the base alone: `@{recipe.bits_after_merge}bit` without `@merged`")
+        refuse_added_weights(
+            merged, places, hint=f"quantize the base alone: `@{recipe.bits_after_merge}bit` without `@merged`"
+        )
         return _requantize(merged, recipe)
 
     def _adapted(self, base: Any, recipe: Recipe) -> Any:
@@ -161,47 +165,47 @@ class Resident:
         return model.requires_grad_(False).eval()
 
 
-def refuse_added(merged: nn.Module, places: Collection[str], *, hint: str) -> None:
-    """Refuses weights that a checkpoint of the base's architecture would lose.
+def refuse_added_weights(merged: nn.Module, places: Collection[str], *, hint: str) -> None:
+    """Refuses a merged model with weights that a checkpoint of the base's architecture would lose.
 
     Args:
-        merged: The base with an adapter in its weights.
-        places: Names of the weights that the base had.
-        hint: What to do instead.
+        merged: The base with an adapter merged into its weights.
+        places: Names of the base's weights.
+        hint: For the error.
 
     Raises:
-        UserError: There are some.
+        UserError: Training added such weights.
     """
     added = merged.state_dict().keys() - places
     if added:
         raise UserError(f"training added weights that the model's architecture has no place for: {min(added)}", hint)
 
 
-def _judging(model: Any, folder: Path) -> Any:
-    """The model with the reward head that was trained with it, in place of the one that gives words."""
+def _with_reward_head(model: Any, folder: Path) -> Any:
+    """Replaces the model's output head by the reward head that was trained with it."""
     put_head(model, load_head(folder, model).requires_grad_(False))
     return model
 
 
-def _folded(model: Any, recipe: Recipe) -> Any:
-    """A PEFT model's base with the adapter in its weights.
+def _merge_adapter(model: Any, recipe: Recipe) -> Any:
+    """Merges a PEFT model's adapter into its base.
 
     Raises:
-        UserError: They cannot be merged, or they would change a weight that is two layers' at once.
+        UserError: The adapter cannot be merged, or it would change a weight that two layers share.
     """
     inner = inner_model(model)
     ends = [end for end in (inner.get_input_embeddings(), inner.get_output_embeddings()) if end is not None]
     weights = {getattr(end, "base_layer", end).weight.data_ptr() for end in ends}
     if len(weights) < len(ends) and any(hasattr(end, "base_layer") for end in ends):
         raise UserError(
-            f"the adapter `{recipe.adapter}` cannot be merged: embeddings and output head are one weight, and it is for one"
-            " of them",
+            f"the adapter `{recipe.adapter}` cannot be merged: it changes the embeddings or the output head alone, but"
+            " they share one weight",
             hint="leave out `@merged`, or train without `lm_head` and `embed_tokens` among the target modules",
         )
     try:
         if hasattr(model.base_model, "merge_and_unload"):
             return model.merge_and_unload()
-        reason = "it changes no weights"
+        reason = "it does not change weights"
     except (NotImplementedError, ValueError) as error:
         reason = str(error)
     kind = model.active_peft_config.peft_type.value
@@ -209,7 +213,7 @@ def _folded(model: Any, recipe: Recipe) -> Any:
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """Total and trainable parameters; packed 4-bit weights count as what they stand for.
+    """Counts total and trainable parameters; a packed 4-bit weight counts with its unpacked size.
 
     Example:
         >>> count_parameters(nn.Linear(3, 2))
@@ -225,7 +229,7 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 
 
 def model_bytes(model: nn.Module) -> int:
-    """Bytes of a model's weights and buffers in memory, with the scales and code books of quantized ones.
+    """Counts the bytes of a model's weights and buffers in memory, scales and code books of quantized ones included.
 
     Example:
         >>> model_bytes(nn.Linear(3, 2))
@@ -242,17 +246,8 @@ def model_bytes(model: nn.Module) -> int:
 
 
 def context_length(model: Any, tokenizer: Any) -> int:
-    """Longest input the model takes, found as lm-evaluation-harness finds it; a learned prompt takes its part of it."""
-    config = model.config.get_text_config()
-    declared = (getattr(config, key, None) for key in ("n_positions", "max_position_embeddings", "n_ctx"))
-    own = tokenizer.model_max_length if tokenizer.model_max_length < 1e29 else 2048
-    return int(next(filter(None, declared), own)) - learned_tokens(model)
-
-
-def learned_tokens(model: Any) -> int:
-    """Tokens that a method has learned and that stand before every text; 0 for most."""
-    config = getattr(model, "active_peft_config", None)
-    return int(config.num_virtual_tokens) if config is not None and config.is_prompt_learning else 0
+    """Longest text in tokens that the model takes: a learned prompt takes up a part of its context."""
+    return input_limit(model.config.get_text_config(), tokenizer) - learned_tokens(model)
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:
@@ -282,10 +277,10 @@ def _is_quantized(module: nn.Module) -> bool:
 
 
 def _steady_cpu_kernels(model: nn.Module) -> None:
-    """Keeps bitsandbytes from repacking 4-bit weights in place at the first forward on AVX512-BF16 processors.
+    """Stops bitsandbytes from repacking 4-bit weights in place at the first forward pass on AVX512-BF16 processors.
 
-    Repacked weights give garbage when they are dequantized, merged or moved (bitsandbytes issue 2078), and other logits
-    with gradients than without.
+    Repacked weights give garbage when they are dequantized, merged or moved (bitsandbytes issue 2078), and their logits
+    differ with and without gradients.
     """
     for module in model.modules():
         if type(module).__name__ == "Linear4bit":

@@ -1,7 +1,7 @@
-"""Time, memory, latency and energy: primitives with one job each, every one testable against a fake.
+"""Measures time, memory, latency and energy: small tools, each testable against a fake.
 
-Seconds come from an injected clock, after an injected synchronisation; memory from the kernel's or the CUDA allocator's own
-high-water marks, reset where a phase begins.
+Seconds come from an injected clock, after an injected synchronisation; memory from the peak counters of the kernel and of
+the CUDA allocator, which are reset when a phase begins.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import torch
 
-from harness.models.load import learned_tokens
+from harness.models.soft_prompts import learned_tokens
 from harness.stats.quantiles import percentile
 
 Clock = Callable[[], float]
@@ -27,7 +27,7 @@ _PROC = Path("/proc/self")
 
 
 def synchroniser(device: str) -> Synchronise:
-    """Waits until the device has done what it was given; nothing to wait for on CPU."""
+    """Returns a function that waits until the device has finished its queued work; on CPU it returns at once."""
     if not device.startswith("cuda"):
         return lambda: None
     return lambda: torch.cuda.synchronize(device)
@@ -35,7 +35,7 @@ def synchroniser(device: str) -> Synchronise:
 
 @dataclass
 class Stopwatch:
-    """Wall seconds of pieces of work.
+    """Measures wall seconds.
 
     Example:
         >>> ticks = iter([1.0, 3.5])
@@ -47,7 +47,7 @@ class Stopwatch:
     synchronise: Synchronise = lambda: None
 
     def time(self, work: Callable[[], object]) -> float:
-        """Seconds that `work` took, what it queued on the device included."""
+        """Runs `work` and returns its seconds, including the work it queued on the device."""
         self.synchronise()
         start = self.clock()
         work()
@@ -57,29 +57,29 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Peaks:
-    """High-water marks of a phase; None where the machine has no such memory."""
+    """Peak memory of a phase; None where the machine has no such memory."""
 
     peak_rss_bytes: int | None
-    """Rise over the baseline: the process after imports and before weights."""
+    """Rise over the baseline, which is the memory of the process after imports and before weights."""
     peak_gpu_allocated_bytes: int | None = None
     peak_gpu_reserved_bytes: int | None = None
 
 
 def rss_bytes(proc: Path = _PROC) -> int:
-    """Resident memory of this process now, read from `/proc`."""
+    """Resident memory of this process at the moment, read from `/proc`."""
     return _status(proc, "VmRSS")
 
 
 class MemoryMeter:
-    """Peak memory of the work done while it is entered.
+    """Context manager that measures the peak memory of the work inside it.
 
-    The kernel's own high-water mark is reset on entry (`clear_refs`); where that is forbidden, a thread samples resident
-    memory every 5 ms.
+    The kernel's peak counter is reset on entry (`clear_refs`); where that is forbidden, a thread samples resident memory
+    every 5 ms.
 
     Args:
         baseline_bytes: Resident memory after imports and before weights; subtracted.
         device: `cpu` or `cuda…`.
-        proc: Where the kernel tells; a test's fake.
+        proc: Folder of the kernel's counters; tests give a fake.
 
     Example:
         >>> with MemoryMeter(rss_bytes(), "cpu") as meter:
@@ -117,7 +117,7 @@ class MemoryMeter:
             self._sampled = max(self._sampled, _status(self._proc, "VmHWM"))
 
     def peaks(self) -> Peaks:
-        """What the phase needed; read after it."""
+        """Peak memory of the phase; call it afterwards."""
         rise = max(0, self._sampled - self._baseline)
         if not self._device.startswith("cuda"):
             return Peaks(rise)
@@ -135,7 +135,7 @@ class MemoryMeter:
 
 
 class EnergyMeter:
-    """Joules that the GPU's driver counted while entered; None where it does not count."""
+    """Context manager that reads the joules used inside it from the GPU's driver; None where the driver has no counter."""
 
     def __init__(self, device: str, read_millijoules: Callable[[], int] | None = None) -> None:
         self._read = read_millijoules or _nvml_reader(device)
@@ -154,7 +154,7 @@ class EnergyMeter:
 
 @dataclass(frozen=True)
 class Latency:
-    """Raw seconds of one prefill and the decode steps after it."""
+    """Measured seconds of one prefill and the decode steps after it."""
 
     prefill_seconds: float
     decode_seconds: tuple[float, ...]
@@ -162,7 +162,7 @@ class Latency:
 
 @torch.inference_mode()
 def latency(model: Any, ids: torch.Tensor, new_tokens: int, watch: Stopwatch) -> Latency:
-    """Times one plain forward over the prompt and a plain decode loop, token by token.
+    """Times one forward pass over the prompt and a decode loop, token by token.
 
     Args:
         model: A causal language model.
@@ -178,7 +178,7 @@ def latency(model: Any, ids: torch.Tensor, new_tokens: int, watch: Stopwatch) ->
         )
         state["ids"] = output.logits[:, -1:].argmax(-1)
         state["cache"] = output.past_key_values
-        if learned_tokens(model):  # they are in the cache now; peft would put them before every new token again
+        if learned_tokens(model):  # they are in the cache now; peft would add them again before every new token
             state["model"] = model.get_base_model()
 
     prefill = watch.time(step)
@@ -186,7 +186,7 @@ def latency(model: Any, ids: torch.Tensor, new_tokens: int, watch: Stopwatch) ->
 
 
 def matmul_probe(device: str, watch: Stopwatch, *, size: int = 512, repeats: int = 7) -> float:
-    """Median seconds of a fixed matrix product and copy: how fast the machine is just now."""
+    """Median seconds of a fixed matrix product and copy: the current speed of the machine."""
     a = torch.ones(size, size, device=device)
     b = torch.empty_like(a)
 
@@ -200,7 +200,7 @@ def matmul_probe(device: str, watch: Stopwatch, *, size: int = 512, repeats: int
 
 
 def fast_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 natively; elsewhere mixed precision is slower than float32."""
+    """Whether the processor multiplies bfloat16 natively; without that, mixed precision is slower than float32."""
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
     return "avx512_bf16" in flags or "amx_bf16" in flags
@@ -216,7 +216,7 @@ def _status(proc: Path, key: str) -> int:
 def _nvml_reader(device: str) -> Callable[[], int] | None:
     if not device.startswith("cuda"):
         return None
-    with suppress(Exception):  # no driver library, or a card that does not count
+    with suppress(Exception):  # no driver library, or a GPU without an energy counter
         import pynvml
 
         pynvml.nvmlInit()

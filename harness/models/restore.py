@@ -1,14 +1,13 @@
-"""A base as it was loaded, kept so that whatever a variant did to it can be taken back.
+"""Restores a base to the state in which it was loaded, whatever a variant did to it.
 
-Modules that were wrapped or swapped, hooks, flags and tensors that were given other values come back by putting the old
-objects in their places: no weight is copied. A weight that was overwritten where it lies cannot come back; sums over the bits
-of all of them tell.
+Wrapped or replaced modules, hooks, flags and replaced tensors are restored by putting the old objects back: no weight is
+copied. A weight that was overwritten in place cannot be restored; checksums over the bits of all weights detect that.
 
 Example:
     >>> layer = torch.nn.Linear(2, 2)
-    >>> pristine = Pristine(layer)
+    >>> original = OriginalState(layer)
     >>> layer.extra = torch.nn.Linear(2, 2)
-    >>> pristine.restore(), hasattr(layer, "extra")
+    >>> original.restore(), hasattr(layer, "extra")
     (True, False)
 """
 
@@ -22,11 +21,11 @@ import torch
 from torch import Tensor, nn
 
 
-class Pristine:
-    """What a model is made of.
+class OriginalState:
+    """Remembers the modules, tensors and settings of a model, to restore them later.
 
     Args:
-        model: As it is to be put back.
+        model: In the state to restore.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -35,13 +34,13 @@ class Pristine:
         self._parameters = [(parameter, parameter.data, parameter.requires_grad) for parameter in model.parameters()]
         config = getattr(model, "config", None)
         self._config = dict(vars(config)) if config is not None else {}
-        self._sums = _sums(model)
+        self._sums = _checksums(model)
 
     def restore(self) -> bool:
-        """Puts everything back.
+        """Restores the model.
 
         Returns:
-            Whether the model is bit-equal to what it was: False when a weight was overwritten in place.
+            Whether the model is bit-equal to its original state: False if a weight was overwritten in place.
         """
         for module, kind, contents in self._modules:
             module.__class__ = kind
@@ -53,11 +52,11 @@ class Pristine:
             parameter.grad = None
         if self._config:
             vars(self._model.config).update(self._config)
-        return torch.equal(_sums(self._model), self._sums)
+        return torch.equal(_checksums(self._model), self._sums)
 
 
 _Contents = dict[str, tuple[Any, Any]]
-"""Attributes of a module by name: the object, and what it held, if it is a container."""
+"""Attributes of a module by name: the object, and a copy of its items if it is a container."""
 
 
 def _contents(module: nn.Module) -> _Contents:
@@ -80,8 +79,8 @@ def _put_back(module: nn.Module, contents: _Contents) -> None:
         attributes[name] = value
 
 
-def _sums(model: nn.Module) -> Tensor:
-    """`[tensors]`, int64: the bits of each weight and buffer, added up as whole numbers."""
+def _checksums(model: nn.Module) -> Tensor:
+    """`[tensors]`, int64: one checksum for each weight and buffer, its bits added up as integers."""
     sums = [part for tensor in _tensors(model) for part in _words(tensor)]
     return torch.stack([part.sum(dtype=torch.int64).cpu() for part in sums]) if sums else torch.empty(0)
 
@@ -91,7 +90,7 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
 
 
 def _words(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """A tensor's bits as 64-bit words, which add up without being converted, and the few bytes left over."""
+    """A tensor's bits as 64-bit integers, which add up without conversion, and the remaining bytes (7 at most)."""
     flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
     whole = len(flat) // 8 * 8
     if flat.storage_offset() % 8:

@@ -1,8 +1,8 @@
-"""A head that gives a number instead of the next word: what a reward model judges a text with, and PPO foresees rewards by.
+"""The output head of reward models and of PPO's value model: one number for each token instead of logits.
 
-A reward model is a language model whose output head was swapped for one with a single row, read at the last token of a text.
-Every architecture and every method thus has one, at no vocabulary's cost. The head is saved beside the adapter or checkpoint,
-and with it the base that it belongs to, so that the folder alone is enough to load it again.
+A reward model is a language model whose output head was replaced by one with a single output, read at the last token of a
+text. This works for every architecture and every method, and computes no logits over the vocabulary. The head is saved
+beside the adapter or checkpoint, together with the name of its base, so that the folder alone is enough to load it.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from torch.nn import functional
 
 from harness.errors import UserError
 from harness.jobs import HEAD_FILE, Base
+from harness.models.soft_prompts import learned_tokens
 
 
-class NumberHead(nn.Module):
-    """Hidden states to one number each, in float32 whatever the model's precision; it starts at zero.
+class ScalarHead(nn.Module):
+    """Maps each hidden state to one number, in float32 whatever the model's precision; its weight starts at zero.
 
     Args:
         width: Size of the hidden states.
-        device: Where the model is.
+        device: The model's device.
 
     Example:
-        >>> NumberHead(4)(torch.ones(2, 3, 4)).shape
+        >>> ScalarHead(4)(torch.ones(2, 3, 4)).shape
         torch.Size([2, 3, 1])
     """
 
@@ -43,18 +44,18 @@ class NumberHead(nn.Module):
 
 
 def inner_model(model: Any) -> Any:
-    """The language model within what a method put around it."""
+    """The language model itself, without the PEFT model that may wrap it."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def head_for(model: Any) -> NumberHead:
-    """A new head that fits a model's hidden states."""
+def head_for(model: Any) -> ScalarHead:
+    """Makes a head of the width of a model's hidden states."""
     weight = inner_model(model).get_output_embeddings().weight
-    return NumberHead(weight.shape[1], weight.device)
+    return ScalarHead(weight.shape[1], weight.device)
 
 
 def put_head(model: Any, head: nn.Module) -> nn.Module:
-    """Swaps a model's output head for another, and gives the one it had."""
+    """Replaces a model's output head and returns the old one."""
     inner = inner_model(model)
     old: nn.Module = inner.get_output_embeddings()
     inner.set_output_embeddings(head)
@@ -62,42 +63,43 @@ def put_head(model: Any, head: nn.Module) -> nn.Module:
 
 
 def has_reward_head(model: Any) -> bool:
-    """Whether a model judges texts and writes none."""
-    return isinstance(inner_model(model).get_output_embeddings(), NumberHead)
+    """Whether a model is a reward model, which scores texts and generates none."""
+    return isinstance(inner_model(model).get_output_embeddings(), ScalarHead)
 
 
-def save_head(head: NumberHead, folder: Path, base: Base) -> None:
-    """Leaves a reward head in the folder of its adapter or checkpoint."""
+def save_head(head: ScalarHead, folder: Path, base: Base) -> None:
+    """Saves a reward head in the folder of its adapter or checkpoint."""
     kept = {"base": str(base.folder), "quant": base.quant, "trust_remote_code": base.trust_remote_code}
     weight = head.weight.detach().cpu().contiguous()
     save_file({"weight": weight}, folder / HEAD_FILE, metadata={"made_on": json.dumps(kept)})
 
 
-def load_head(folder: Path, model: Any) -> NumberHead:
-    """The reward head in a folder, for a model.
+def load_head(folder: Path, model: Any) -> ScalarHead:
+    """Loads the reward head in a folder, for a model.
 
     Raises:
-        UserError: There is none, or it is another model's.
+        UserError: The folder has no reward head, or the head is of another width than the model.
     """
     head = head_for(model)
     try:
         weight = load_file(folder / HEAD_FILE)["weight"]
     except (OSError, SafetensorError, KeyError) as error:
         raise UserError(
-            f"`{folder}` is no reward model: {HEAD_FILE} cannot be read ({error})", hint="train one with `stage=reward`"
+            f"`{folder}` is not a reward model: {HEAD_FILE} cannot be read ({error})",
+            hint="train one with `stage=reward`",
         ) from error
     if weight.shape != head.weight.shape:
         raise UserError(
             f"the reward model `{folder}` does not fit this base: its head is {weight.shape[1]} wide, not"
             f" {head.weight.shape[1]}",
-            hint="a reward model runs on the base it was trained on",
+            hint="load a reward model on the base it was trained on",
         )
     head.weight.data = weight.to(head.weight)
     return head
 
 
 def made_on(folder: Path) -> dict[str, Any]:
-    """What the head in a folder was trained on: `base`, `quant`, `trust_remote_code`.
+    """Reads which base the reward head in a folder was trained on: `base`, `quant`, `trust_remote_code`.
 
     Raises:
         UserError: The folder holds no reward model.
@@ -113,15 +115,17 @@ def made_on(folder: Path) -> dict[str, Any]:
 
 
 def last_token_values(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
-    """`[rows]` numbers that a model with a reward head gives for right-padded texts.
+    """Computes a reward model's number for each of some right-padded texts.
 
     Args:
-        model: With a reward head.
+        model: The model, with a reward head.
         ids: `[rows, width]` tokens.
         mask: `[rows, width]`, 1 where there is a token.
+
+    Returns:
+        `[rows]` float32.
     """
-    learned = bool(getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False))
-    # a learned prefix comes in as a cache, which a forward without one refuses
+    learned = learned_tokens(model) > 0  # a learned prefix is passed as a cache, which needs `use_cache`
     values = model(input_ids=ids, attention_mask=mask, use_cache=learned).logits[:, -ids.shape[1] :, 0]
     last = mask.sum(1) - 1
     chosen: Tensor = values.gather(1, last[:, None].to(values.device))[:, 0]

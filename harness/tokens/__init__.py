@@ -1,1 +1,1 @@
-"""From prompts to token ids, labels and packs. No torch."""
+"""Turns prompts into token ids, training labels and packs. No torch."""

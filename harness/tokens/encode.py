@@ -1,8 +1,8 @@
-"""Text to token ids, as lm-evaluation-harness encodes it, so that scores can be compared with everybody's.
+"""Encodes requests as lm-evaluation-harness does, so that our scores can be compared with its published ones.
 
-A context and its continuation are tokenised jointly; the continuation is what follows the ids of the context alone. Spaces
-at the end of a context move to its continuation. Source: `_encode_pair`, `tok_encode` and `get_rolling_token_windows` of
-lm-evaluation-harness 0.4.
+A context and its continuation are tokenised together; the ids after those of the context alone are the continuation's.
+Spaces at the end of a context move to its continuation. Source: `_encode_pair`, `tok_encode` and
+`get_rolling_token_windows` of lm-evaluation-harness 0.4.
 """
 
 from __future__ import annotations
@@ -11,23 +11,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from harness.data.model_files import Snapshot
 from harness.jobs import Request, TaskRequests
+from harness.tokens.tokenizer import input_limit, load_tokenizer
 
 
 @dataclass(frozen=True)
 class Span:
-    """Tokens to score within a row."""
+    """Tokens of a row that are scored."""
 
     choice: int
-    """Which continuation of the request they belong to."""
+    """Index of their continuation in the request."""
     start: int
-    """Row position whose logits predict the first of them."""
+    """Position in the row whose logits predict the first of them."""
     targets: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One input to the model, and what is read off it. Continuations of one token share their context's row."""
+    """One input to the model and its spans to score. Continuations of one token share their context's row."""
 
     ids: tuple[int, ...]
     spans: tuple[Span, ...]
@@ -40,15 +42,20 @@ class Encoded:
     index: int
     request: Request
     rows: tuple[ScoreRow, ...]
-    """Empty for generation."""
+    """Empty when text is generated."""
     prompt: tuple[int, ...]
-    """The ids generation continues; empty otherwise."""
+    """The ids to generate from; empty when a request is scored."""
     prompt_tokens: int
     truncated: bool
 
 
 class Encoder:
-    """Encodes requests for one tokenizer and one context length."""
+    """Encodes requests for one tokenizer and one context length.
+
+    Args:
+        tokenizer: The model's.
+        max_length: Tokens that the model takes.
+    """
 
     def __init__(self, tokenizer: Any, max_length: int) -> None:
         self.tokenizer = tokenizer
@@ -57,9 +64,9 @@ class Encoder:
         self.prefix_id: int = bos if bos is not None else tokenizer.eos_token_id
 
     def pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """Contexts and their continuations in ids, as they are scored: what training learns from.
+        """Ids of contexts and continuations, as they are scored and as training learns them.
 
-        Without a context, a continuation follows the prefix token.
+        A continuation without a context follows the prefix token.
         """
         moved = [_shift_spaces(*pair) for pair in pairs]
         texts = self._tokenise([text for context, tail in moved if context for text in (context, context + tail)])
@@ -70,7 +77,7 @@ class Encoder:
         ]
 
     def encode(self, task: TaskRequests) -> list[Encoded]:
-        """All requests of a task, in its order; each distinct text is tokenised once, in one batch."""
+        """Encodes all requests of a task, in order; each distinct text is tokenised once, in one batch."""
         pairs = [[_shift_spaces(*pair) for pair in _pairs(request)] for request in task.requests]
         joint = [c for request in pairs for context, continuation in request for c in (context, context + continuation)]
         texts = self._tokenise(joint)
@@ -85,7 +92,7 @@ class Encoder:
         return encoded
 
     def _generation(self, index: int, request: Request, ids: tuple[int, ...]) -> Encoded:
-        if request.max_tokens >= self.max_length:  # positions end where the context does
+        if request.max_tokens >= self.max_length:  # the model has no position beyond its context
             request = replace(request, max_tokens=self.max_length - 1)
         room = self.max_length - request.max_tokens
         return Encoded(index, request, (), (ids or (self.prefix_id,))[-room:], len(ids), len(ids) > room)
@@ -99,7 +106,7 @@ class Encoder:
         for choice, (context, continuation) in enumerate(parts):
             head, tail = self._joint(context, continuation, texts)
             if not tail:
-                continue  # an empty continuation: nothing to score
+                continue  # the continuation is empty: nothing to score
             whole = (head + tail)[-(self.max_length + 1) :]
             truncated |= len(head + tail) > self.max_length + 1
             longest = max(longest, len(head))
@@ -114,7 +121,7 @@ class Encoder:
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         head = texts[context] if context else (self.prefix_id,)
         tail = texts[context + continuation][len(head) :] if context else ()
-        if not tail:  # no context, or the two melt into fewer tokens than the context has alone
+        if not tail:  # no context, or context and continuation together have no more tokens than the context alone
             tail = self._tokenise([continuation], special=False)[continuation]
         return head, tail
 
@@ -129,7 +136,7 @@ class Encoder:
         bos = self.tokenizer.bos_token
         found: dict[str, tuple[int, ...]] = {}
         for add_special in (True, False):
-            # a chat template has written the BOS token already
+            # a chat template has already added the BOS token
             wanted = [t for t in distinct if (special and not (bos and t.startswith(bos))) == add_special]
             if wanted:
                 ids = self.tokenizer(
@@ -139,8 +146,23 @@ class Encoder:
         return found
 
 
+def load_encoder(snapshot: Snapshot, *, trust_remote_code: bool = False) -> Encoder:
+    """The encoder that a model is scored with, loaded without the model's weights: for dry runs and previews.
+
+    Args:
+        snapshot: The model.
+        trust_remote_code: Whether the tokenizer's own code may run.
+
+    Raises:
+        UserError: The tokenizer cannot be read, or has no end-of-sequence token.
+    """
+    tokenizer = load_tokenizer(snapshot.folder, trust_remote_code=trust_remote_code)
+    text_config = snapshot.config | (snapshot.config.get("text_config") or {})
+    return Encoder(tokenizer, input_limit(text_config, tokenizer))
+
+
 def _rolling(prefix_id: int, tokens: tuple[int, ...], length: int) -> Iterator[ScoreRow]:
-    """Windows that score every token once, the first after a prefix token, each later one after one token."""
+    """Windows that score every token once: the first follows the prefix token, each later one a token of the text."""
     done = 0
     while done < len(tokens):
         targets = tokens[done : done + length]
@@ -151,7 +173,7 @@ def _rolling(prefix_id: int, tokens: tuple[int, ...], length: int) -> Iterator[S
 
 
 def _strided(tokens: tuple[int, ...], length: int, stride: int) -> Iterator[ScoreRow]:
-    """Windows that start `stride` apart, each scoring what none before it did; nothing is scored without a token before it."""
+    """Windows that start `stride` apart and score what no earlier window did; the text's first token is not scored."""
     done = 0
     for start in range(0, len(tokens), min(stride, length)):
         end = min(start + length, len(tokens))

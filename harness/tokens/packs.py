@@ -1,7 +1,7 @@
-"""Packs: which requests share a forward pass, and which beginning they share with other packs.
+"""Plans packs: which requests share a forward pass, and which prefix they share with other packs.
 
-Planned once from the full list; a pack is the unit of commit and resume. A beginning that several packs share is run once,
-and its keys and values serve them all; within a pack, the trie of its rows shares the rest.
+Packs are planned once from the full list of requests; a pack is the unit of commit and resume. A prefix that several packs
+share is run once and cached for all of them; within a pack, the rows share the rest through their trie.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ Way = Literal["tree", "slots", "padded", "plain"]
 """How a pack is run: see `harness.engine.runner`."""
 
 SHORTEST_SEGMENT = 16
-"""A beginning of fewer tokens is fed again with every pack: a forward pass of its own costs more."""
+"""Fewest tokens of a cached prefix: a shorter one is fed again with every pack, which costs less than its own pass."""
 WORTH_A_PACK = 1024
-"""Tokens to be saved for which texts are written apart from others: fewer rows side by side are slower ones."""
+"""Tokens that a separate pack must save when texts are generated: packs with fewer rows generate more slowly."""
 _OPEN_PACKS = 32
+"""Number of most recent packs that are searched for room."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +32,20 @@ class Pack:
     items: tuple[Encoded, ...]
     way: Way
     path: tuple[Ids, ...] = ()
-    """The beginning of all its rows that is run before, in segments that other packs begin with too."""
+    """The prefix of all its rows that is cached, in segments that other packs share."""
     tokens: int = 0
-    """What is fed after the path."""
+    """Tokens fed after the path."""
 
 
 def plan_padded(
     encoded: Sequence[Encoded], token_budget: int, max_rows: int | None = None, way: Way = "padded"
 ) -> list[Pack]:
-    """Requests to write or to score in packs, longest first, padded size within the budget; a request is never split.
+    """Plans padded packs, longest requests first, each within the budget; a request is never split.
 
     Args:
         encoded: All requests of a task.
-        token_budget: Rows × longest row of a pack; a request above it gets a pack of its own.
-        max_rows: At most so many rows in a pack.
+        token_budget: Most tokens of a pack, rows × longest row; a request with more gets its own pack.
+        max_rows: Most rows in a pack; None for no limit.
         way: `padded` or `plain`.
 
     Returns:
@@ -66,23 +67,24 @@ def plan_padded(
 def plan_tree(
     encoded: Sequence[Encoded], token_budget: int | None, max_rows: int | None = None, way: Way = "tree"
 ) -> list[Pack]:
-    """Requests in packs that share their beginnings by token ids.
+    """Plans packs that share prefixes by token ids.
 
     Args:
-        encoded: All requests of a task, all to be scored or all to be written.
-        token_budget: Tokens that a pack feeds after its path; a request above it gets a pack of its own. None: any number.
-        max_rows: At most so many rows (texts to write) in a pack.
+        encoded: All requests of a task; all are scored, or all generate text.
+        token_budget: Most tokens that a pack feeds after its path; a request with more gets its own pack. None for no
+            limit.
+        max_rows: Most rows (or texts to generate) in a pack; None for no limit.
         way: `tree` or `slots`.
 
     Returns:
-        Every request once, packs with the same path beside each other; the same list always gives the same packs.
+        Every request once, packs with the same path next to each other; the same list always gives the same packs.
     """
     return _Tree(encoded, token_budget, max_rows, way).packs()
 
 
 @dataclass(frozen=True)
 class _Bundle:
-    """Neighbours in the tree that fit a pack together."""
+    """Requests `low` to `high` − 1, neighbours in the tree that fit into one pack."""
 
     tokens: int
     rows: int
@@ -91,15 +93,15 @@ class _Bundle:
 
 
 class _Tree:
-    """The requests in the order of their token ids: what begins alike stands side by side."""
+    """The requests in the order of their token ids, so that those with a shared prefix are neighbours."""
 
     def __init__(self, encoded: Sequence[Encoded], token_budget: int | None, max_rows: int | None, way: Way) -> None:
         self.budget, self.max_rows, self.way = token_budget, max_rows, way
-        found = sorted(((_head(item), item.index, item) for item in encoded), key=lambda entry: entry[:2])
-        self.heads = [head for head, _, _ in found]
+        found = sorted(((_prefix(item), item.index, item) for item in encoded), key=lambda entry: entry[:2])
+        self.prefixes = [prefix for prefix, _, _ in found]
         self.items = [item for _, _, item in found]
         sizes = [size([row.ids for row in item.rows]) + len(item.prompt) for item in self.items]
-        links = [0, *(shared(a, b) for a, b in itertools.pairwise(self.heads))]
+        links = [0, *(shared(a, b) for a, b in itertools.pairwise(self.prefixes))]
         self.sizes = sizes
         self.fed = [0, *itertools.accumulate(total - link for total, link in zip(sizes, links, strict=True))]
         self.counts = [0, *itertools.accumulate(_rows(item) for item in self.items)]
@@ -110,23 +112,23 @@ class _Tree:
         return packs + self._fill((), bundles)
 
     def _grow(self, low: int, high: int, path: tuple[Ids, ...], depth: int, bundles: list[_Bundle]) -> list[Pack]:
-        """Packs below one node; what fits into a pack with others of the same path goes to `bundles`.
+        """Plans the packs below one node; requests that fit into a pack with others of the same path go to `bundles`.
 
         Args:
             low: First request of the node.
-            high: The one after its last.
-            path: Segments run already.
-            depth: Their tokens.
-            bundles: Of this path.
+            high: End of the node's requests, excluded.
+            path: Cached segments before the node.
+            depth: Tokens of these segments.
+            bundles: Receives bundles of this path.
         """
         packs: list[Pack] = []
         opened: list[tuple[tuple[Ids, ...], list[_Bundle]]] = []
-        while True:  # into the largest child; recursion into the others halves the requests each time
+        while True:  # loops into the largest child and recurses into the others, so that recursion halves the requests
             bundle = self._bundle(low, high, depth)
             fits = high - low == 1 or self._fits(bundle.tokens, bundle.rows)
-            common = shared(self.heads[low], self.heads[high - 1])
+            common = shared(self.prefixes[low], self.prefixes[high - 1])
             if common - depth >= SHORTEST_SEGMENT and (not fits or self._pays(low, high, depth)):
-                path, depth, bundles = (*path, self.heads[low][depth:common]), common, []
+                path, depth, bundles = (*path, self.prefixes[low][depth:common]), common, []
                 opened.append((path, bundles))
                 continue
             children = self._children(low, high, common)
@@ -143,19 +145,19 @@ class _Tree:
         return packs
 
     def _pays(self, low: int, high: int, depth: int) -> bool:
-        """Whether rows that are written should have a pack of their own for what they begin with.
+        """Whether texts to generate should get their own pack for their shared prefix.
 
-        Within a pack of trees what is shared is fed once anyway; rows in slots carry it along, each for itself.
+        A packed tree feeds a shared prefix once anyway; in slots, each row has its own copy of what is not in the path.
         """
-        common = shared(self.heads[low], self.heads[high - 1])
+        common = shared(self.prefixes[low], self.prefixes[high - 1])
         return self.way == "slots" and (high - low - 1) * (common - depth) >= WORTH_A_PACK
 
     def _children(self, low: int, high: int, depth: int) -> list[tuple[int, int]]:
-        """The node's requests by their next token; one that has none stands alone."""
+        """Splits the node's requests by their next token; a request without a next token is a child of its own."""
         bounds = [low]
         for at in range(low + 1, high):
-            before, head = self.heads[at - 1], self.heads[at]
-            if len(before) == depth or before[depth] != head[depth]:
+            before, prefix = self.prefixes[at - 1], self.prefixes[at]
+            if len(before) == depth or before[depth] != prefix[depth]:
                 bounds.append(at)
         return list(itertools.pairwise([*bounds, high]))
 
@@ -167,7 +169,7 @@ class _Tree:
         return (self.budget is None or tokens <= self.budget) and (self.max_rows is None or rows <= self.max_rows)
 
     def _fill(self, path: tuple[Ids, ...], bundles: Sequence[_Bundle]) -> list[Pack]:
-        """First fit, largest first, among the packs opened last."""
+        """Fills packs with bundles: largest first, into the first of the most recent packs that has room."""
         filled: list[list[_Bundle]] = []
         room: list[tuple[int, int]] = []
         for bundle in sorted(bundles, key=lambda each: (-each.tokens, each.low)):
@@ -183,14 +185,14 @@ class _Tree:
         packs = []
         for pack, (tokens, _) in zip(filled, room, strict=True):
             items = [item for bundle in pack for item in self.items[bundle.low : bundle.high]]
-            if self.way == "tree":  # prompts to be written to stay beside those that they share most with
+            if self.way == "tree":  # in slots, prompts stay next to those with which they share most
                 items.sort(key=lambda item: item.index)
             packs.append(Pack(tuple(items), self.way, path, tokens))
         return packs
 
 
-def kept_prefix(packs: Sequence[Pack], done: Sequence[int]) -> int:
-    """How many packs at the front of the plan are wholly on disk, in the plan's order.
+def packs_done(packs: Sequence[Pack], done: Sequence[int]) -> int:
+    """Counts the packs at the start of the plan whose samples are all on disk, in the order of the plan.
 
     Args:
         packs: The plan.
@@ -206,7 +208,7 @@ def kept_prefix(packs: Sequence[Pack], done: Sequence[int]) -> int:
 
 
 def tokens_fed(packs: Sequence[Pack]) -> int:
-    """Tokens of all packs, each segment of a path counted each time it is run."""
+    """Counts the tokens fed by all packs; a segment of a path counts each time it is run."""
     total = 0
     path: tuple[Ids, ...] = ()
     for pack in packs:
@@ -217,12 +219,12 @@ def tokens_fed(packs: Sequence[Pack]) -> int:
 
 
 def tokens_needed(encoded: Sequence[Encoded]) -> int:
-    """Tokens of all requests, every row counted whole: what scoring one row at a time feeds."""
+    """Counts the tokens of all rows in full, as they are fed when rows are scored one at a time."""
     return sum(len(row.ids) for item in encoded for row in item.rows) + sum(len(item.prompt) for item in encoded)
 
 
-def _head(item: Encoded) -> Ids:
-    """What all rows of a request begin with, before the first position whose logits are read."""
+def _prefix(item: Encoded) -> Ids:
+    """The shared prefix of all rows of a request, up to the first position whose logits are used."""
     if not item.rows:
         return item.prompt[:-1]
     ids = [row.ids for row in item.rows]

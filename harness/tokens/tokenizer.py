@@ -1,20 +1,25 @@
-"""A model's tokenizer, read without its weights: by the children that run it, and to show and count prompts."""
+"""A model's tokenizer, loaded without the model's weights, and how many tokens the model takes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.data.model_files import Snapshot
 from harness.errors import UserError
-from harness.tokens.encode import Encoder
+
+_CONTEXT_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
+_NO_LIMIT = 1e29
+"""A tokenizer that knows no limit has a `model_max_length` of 1e30."""
+_DEFAULT_LIMIT = 2048
+"""Tokens where neither model nor tokenizer names a limit: lm-evaluation-harness's number."""
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
-    """The tokenizer of a model folder.
+    """Loads the tokenizer of a model folder.
 
     Raises:
-        UserError: It cannot be read, or has no end-of-sequence token.
+        UserError: The tokenizer cannot be read, or has no end-of-sequence token.
     """
     from transformers import AutoTokenizer
 
@@ -27,30 +32,29 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     return tokenizer
 
 
-_CONTEXT_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
-
-
-_UNLIMITED = 1 << 30
-
-
-def load_encoder(snapshot: Snapshot, *, trust_remote_code: bool = False) -> Encoder:
-    """The encoding of a model, as it is scored with.
+def context_tokens(config: Any) -> int | None:
+    """Tokens of the context that a text model's configuration declares; None where it declares none.
 
     Args:
-        snapshot: The model.
-        trust_remote_code: Whether the tokenizer's own code may run.
+        config: The object of transformers, which also knows other names of the keys, or `config.json` as a mapping.
 
-    Raises:
-        UserError: The tokenizer cannot be read, or has no end-of-sequence token.
+    Example:
+        >>> context_tokens({"n_positions": 1024})
+        1024
     """
-    return Encoder(load_tokenizer(snapshot.folder, trust_remote_code=trust_remote_code), _context(snapshot))
+    for key in _CONTEXT_KEYS:
+        declared = config.get(key) if isinstance(config, Mapping) else getattr(config, key, None)
+        if declared:
+            return int(declared)
+    return None
 
 
-def _context(snapshot: Snapshot) -> int:
-    """Tokens the model takes, as its configuration says; without limit where it does not."""
-    config = snapshot.config
-    for place in (config, config.get("text_config") or {}):
-        for key in _CONTEXT_KEYS:
-            if place.get(key):
-                return int(place[key])
-    return _UNLIMITED
+def input_limit(config: Any, tokenizer: Any) -> int:
+    """Longest input of a model in tokens, found as lm-evaluation-harness finds it.
+
+    Args:
+        config: As for `context_tokens`.
+        tokenizer: The model's; its limit counts where the configuration declares none.
+    """
+    named = tokenizer.model_max_length
+    return context_tokens(config) or (int(named) if named < _NO_LIMIT else _DEFAULT_LIMIT)

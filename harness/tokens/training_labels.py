@@ -1,7 +1,7 @@
-"""Training examples to ids and labels, encoded as scoring encodes them.
+"""Turns training examples into token ids and labels, with the same encoding as for scoring.
 
-A prompt and its answer are tokenised jointly and the white space between them belongs to the answer, as in
-`harness.tokens.encode`: what is learned is token for token what is scored.
+A prompt and its answer are tokenised together, and the white space between them belongs to the answer, as in
+`harness.tokens.encode`: a model learns exactly the tokens that are scored.
 
 Example:
     >>> tokenise([Example("1 + 1 =", " 2")], tokenizer, max_length=64).rows  # doctest: +SKIP
@@ -19,33 +19,33 @@ from harness.jobs import Example
 from harness.tokens.encode import Encoder
 
 IGNORED = -100
-"""Label of a token that is not learned."""
+"""Label of a token that is left out of the loss."""
 
 
 @dataclass(frozen=True)
 class Tokenised:
-    """Rows in tokens, and what of the data is not in them."""
+    """Rows in tokens, and counts of what was lost."""
 
     rows: list[dict[str, Any]]
-    """`input_ids`, `labels` and `length` of each."""
+    """`input_ids`, `labels` and `length` of each row."""
     cut: int = 0
-    """Rows cut on the right."""
+    """Number of rows cut on the right."""
     dropped: int = 0
-    """Rows left out: nothing to learn from was left of them."""
+    """Number of rows left out, because nothing to learn remained."""
     lost_tokens: int = 0
-    """Tokens cut off, and those of the rows left out."""
+    """Tokens that were cut off or belong to rows left out."""
 
 
 def tokenise(examples: Sequence[Example], tokenizer: Any, max_length: int) -> Tokenised:
-    """Examples as ids and labels; labels are on the completion alone, its end included.
+    """Encodes examples; only the completion and its end have labels.
 
     Args:
-        examples: What is learned from.
+        examples: Prompts and completions.
         tokenizer: The model's.
-        max_length: Tokens of a row at most: longer ones are cut on the right, and left out where no label remains.
+        max_length: Most tokens of a row: longer rows are cut on the right, and left out if no label remains.
 
     Raises:
-        UserError: No row is left.
+        UserError: No row remains.
     """
     pairs = answer_ids([(example.prompt, example.completion) for example in examples], tokenizer)
     rows: list[dict[str, Any]] = []
@@ -64,69 +64,71 @@ def tokenise(examples: Sequence[Example], tokenizer: Any, max_length: int) -> To
     if not rows:
         raise UserError(
             f"none of the {len(examples)} training rows has an answer within {max_length} tokens",
-            hint="raise `--max-length`, or shorten the prompts; `harness train … --preview 3` shows the rows",
+            hint="raise `--max-length`, or shorten the prompts; `harness train … --preview 3` prints the first rows",
         )
     return Tokenised(rows, cut, dropped, lost)
 
 
 def answer_ids(pairs: Sequence[tuple[str, str]], tokenizer: Any) -> list[tuple[list[int], list[int]]]:
-    """Ids of prompts and of what answers them, tokenised in one batch; without a prompt, the prefix token stands for it."""
+    """Ids of prompts and answers, tokenised in one batch; an empty prompt becomes the prefix token."""
     encoder = Encoder(tokenizer, 1)
     return [(list(prompt), list(answer)) for prompt, answer in encoder.pairs(pairs)]
 
 
 def ended(ids: Sequence[int], text: str, tokenizer: Any, *, append_eos: bool) -> list[int]:
-    """The ids of an answer with one end-of-sequence token behind them, whether text, tokenizer or nobody wrote one.
+    """Ends the ids of an answer with exactly one end-of-sequence token, or with none.
 
     Args:
-        ids: Of the answer.
+        ids: Ids of the answer, with or without end-of-sequence tokens.
         text: The answer.
         tokenizer: The model's.
-        append_eos: Whether the end is to be learned where the text does not bring it.
+        append_eos: Whether to add the token to a text that does not end with it.
     """
     found = list(ids)
     while found and found[-1] == tokenizer.eos_token_id:
-        found.pop()  # the text's own, or one that the tokenizer adds
+        found.pop()  # from the text itself, or added by the tokenizer
     if append_eos or text.endswith(tokenizer.eos_token):
         found.append(tokenizer.eos_token_id)
     return found
 
 
 def labelled(prompt: Sequence[int], answer: Sequence[int], max_length: int) -> dict[str, Any] | None:
-    """One row, cut on the right; None where no answer is left to learn from."""
+    """Makes one row, cut on the right; None if no token of the answer remains to learn from."""
     ids = [*prompt, *answer][:max_length]
     labels = [*[IGNORED] * len(prompt), *answer][:max_length]
-    if len(ids) <= max(1, len(prompt)):  # the first token has nothing before it that it could be learned from
+    if len(ids) <= max(1, len(prompt)):  # a row's first token is not predicted, so it cannot be learned
         return None
     return {"input_ids": ids, "labels": labels, "length": len(ids)}
 
 
 def blocks(examples: Sequence[Example], tokenizer: Any, max_length: int) -> Tokenised:
-    """Plain text for post-pretraining: documents one after another, each ended, in blocks of `max_length` tokens.
+    """Encodes plain text for continued pretraining: documents are joined and cut into blocks of `max_length` tokens.
 
-    Every token is learned once: a block begins with the last token of the one before, which is its context. Documents in a
-    block see each other, as is customary; the end-of-sequence token tells them apart.
+    Every token is learned once: a block starts with the last token of the block before, as context. Documents in a block
+    see each other, as is usual; each ends with the end-of-sequence token.
 
     Args:
-        examples: A document each: prompt and completion are one text.
+        examples: One document each: prompt and completion are one text.
         tokenizer: The model's.
-        max_length: Tokens of a block; the last one may be shorter.
+        max_length: Tokens of a block; the last block may be shorter.
 
     Raises:
         UserError: There is no text, or a block has no room for a token and its context.
     """
     if max_length < 2:
-        raise UserError("blocks of one token hold nothing to learn", hint="raise `--max-length`")
+        raise UserError(f"blocks of {max_length} tokens hold nothing to learn", hint="set `--max-length` to 2 or more")
     prefix, eos = Encoder(tokenizer, 1).prefix_id, tokenizer.eos_token_id
     texts = [example.prompt + example.completion for example in examples]
     stream: list[int] = []
     for text, (_, ids) in zip(texts, answer_ids([("", text) for text in texts], tokenizer), strict=True):
-        if ids:  # where no token begins a text, the end of the one before does
+        if ids:  # where a tokenizer has no BOS token, the end of the text before takes its place
             stream += [prefix] * (prefix != eos or not stream)
             stream += ended(ids, text, tokenizer, append_eos=True)
     cuts = [stream[start : start + max_length] for start in range(0, len(stream) - 1, max_length - 1)]
     if not cuts:
-        raise UserError(f"the {len(examples)} training rows hold no text")
+        raise UserError(
+            f"the {len(examples)} training rows hold no text", hint="check the columns of the training data"
+        )
     ignored = {prefix} - {eos}
     return Tokenised(
         [

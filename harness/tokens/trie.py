@@ -1,7 +1,7 @@
-"""Rows that begin alike, as one sequence: every shared token is fed once, and each token sees its own past alone.
+"""Merges rows with shared prefixes into one sequence (a prefix tree): every shared token is fed to the model once.
 
-The rows' tokens are laid out depth first. A token's descendants then stand right behind it, so one number a token, where its
-descendants end, says all there is to say about who sees it.
+The tokens of the rows are laid out depth first. The descendants of a token then follow it directly, so one number for each
+token, the end of its descendants, says which tokens see it.
 
     >>> tree = trie([(7, 8, 1), (7, 8, 2), (9,)])
     >>> tree.tokens, tree.ends, tree.paths[1]
@@ -22,20 +22,20 @@ class Trie:
 
     tokens: list[int]
     depths: list[int]
-    """How many tokens of its row stand before each."""
+    """For each token, the number of tokens before it in its row."""
     ends: list[int]
     """Token j is seen by the tokens j … ends[j] − 1."""
     paths: list[list[int]]
-    """For each row, the places of its tokens."""
+    """For each row, the places of its tokens in the sequence."""
 
     @property
     def is_chain(self) -> bool:
-        """Whether it is a single row: every token sees all before it."""
+        """Whether the tree has no branches, so that every token sees all tokens before it."""
         return not self.depths or self.depths[-1] == len(self.tokens) - 1
 
 
 def trie(rows: Sequence[Ids]) -> Trie:
-    """Lays rows out depth first; equal beginnings become one."""
+    """Lays rows out depth first; shared prefixes are merged."""
     tokens: list[int] = []
     depths: list[int] = []
     ends: list[int] = []
@@ -58,13 +58,13 @@ def trie(rows: Sequence[Ids]) -> Trie:
 
 
 def size(rows: Sequence[Ids]) -> int:
-    """Tokens of the trie of some rows."""
+    """Number of tokens in the trie of some rows."""
     ordered = sorted(rows)
     return sum(len(row) - shared(before, row) for before, row in zip([(), *ordered], ordered, strict=False))
 
 
 def shared(a: Ids, b: Ids) -> int:
-    """How many tokens two rows have in common at their beginning; compares slices, which is quick on long rows.
+    """Length of the longest common prefix of two rows; compares slices, which is fast on long rows.
 
     Example:
         >>> shared((1, 2, 3), (1, 2, 4, 5))

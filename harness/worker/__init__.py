@@ -1,1 +1,1 @@
-"""The child process that holds a model: its server in the parent, and the child itself."""
+"""The child process that holds a model, and the server that starts it for the parent."""

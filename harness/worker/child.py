@@ -1,4 +1,4 @@
-"""What a child does with a job: load one base, then train, score or time. Imports torch; runs in children alone."""
+"""Runs jobs in the child process: loads one base, then trains, merges, scores or times. Imports torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import peft
 import torch
 import transformers
 
-from harness.engine.merging import fold
+from harness.engine.merging import merge_for_scoring
 from harness.engine.padded_scoring import needed_logits
 from harness.engine.prefix_cache import learns_a_prompt
 from harness.engine.reward_choices import RewardRunner
@@ -45,7 +45,14 @@ from harness.jobs import (
     VariantStarted,
 )
 from harness.models.artifacts import load_trained, save_checkpoint
-from harness.models.load import Resident, context_length, count_parameters, method_function, model_bytes, refuse_added
+from harness.models.load import (
+    Resident,
+    context_length,
+    count_parameters,
+    method_function,
+    model_bytes,
+    refuse_added_weights,
+)
 from harness.models.measure import (
     Latency,
     MemoryMeter,
@@ -59,17 +66,18 @@ from harness.models.measure import (
 from harness.models.reward_head import has_reward_head
 from harness.storage import whole_folder
 from harness.tokens.encode import Encoded, Encoder
-from harness.tokens.packs import Pack, kept_prefix
+from harness.tokens.packs import Pack, packs_done
 from harness.tokens.tokenizer import load_tokenizer
 
 Send = Callable[[Event], None]
 _DRIFT = 0.05
+"""Relative change of the machine's speed during a benchmark above which it is repeated once."""
 _TRIED, _PROBED = 8, 64
-"""Requests looked at, and tokens taken, for the probe that tells whether an adapter changes anything."""
+"""Numbers of requests to search and of tokens to take for the probe that shows whether an adapter changes anything."""
 
 
 def describe_environment(job: EnvironmentJob) -> dict[str, Any]:
-    """Device, precision, threads and versions, with `auto` resolved."""
+    """Returns device, precision, threads and versions, with `auto` resolved."""
     cuda = torch.cuda.is_available()
     if job.device.startswith("cuda") and not cuda:
         raise UserError(f"`--device {job.device}`: torch sees no CUDA device", hint="`--device cpu`, or `harness env`")
@@ -106,7 +114,7 @@ def train(job: TrainJob, send: Send) -> Trained:
         model = method_function(job.method)(base, **job.method.hyperparameters)
     except (ValueError, TypeError, NotImplementedError) as error:
         if job.method.module is None and not isinstance(error, ValueError):
-            raise  # a mistake in the user's file
+            raise  # a bug in the user's file, shown with its traceback
         raise UserError(
             f"method `{job.method.name}`: {error}", hint="check its hyperparameters against the model"
         ) from error
@@ -123,20 +131,20 @@ def train(job: TrainJob, send: Send) -> Trained:
 
 
 def merge(job: MergeJob) -> None:
-    """Writes the base with an adapter in its weights as a checkpoint of its own."""
+    """Merges an adapter into its base and saves the result as a checkpoint."""
     torch.set_num_threads(_threads())
     base = job.recipe.base
     resident = Resident(base, method_function)
     places = set(resident.bare.state_dict())
     merged = resident.attach(job.recipe)
-    refuse_added(merged, places, hint="leave out `--merge`")
+    refuse_added_weights(merged, places, hint="leave out `--merge`")
     with whole_folder(job.output) as folder:
         save_checkpoint(merged, load_tokenizer(base.folder, trust_remote_code=base.trust_remote_code), folder)
 
 
 def plan(job: PlanJob) -> Planned:
-    """Counts what a training would need, without weights."""
-    from harness.finetune.training.memory import plan_training  # its imports are not for children that train
+    """Predicts the memory of a training run, without loading weights."""
+    from harness.finetune.training.memory import plan_training  # only this job needs its imports
 
     torch.set_num_threads(_threads())
     config = transformers.AutoConfig.from_pretrained(job.base.folder, trust_remote_code=job.base.trust_remote_code)
@@ -145,12 +153,12 @@ def plan(job: PlanJob) -> Planned:
 
 
 def score(job: ScoreJob, send: Send) -> None:
-    """Scores variants that share a base, one after the other; each pack is sent as it is done."""
+    """Scores variants that share a base, one after the other, and sends each pack when it is finished."""
     torch.set_num_threads(_threads())
     base = job.variants[0].recipe.base
     resident = Resident(base, method_function)
     tokenizer = load_tokenizer(base.folder, trust_remote_code=base.trust_remote_code)
-    encode = _remember(lambda task, room: Encoder(tokenizer, room).encode(task))
+    encode = _cache_encodings(lambda task, room: Encoder(tokenizer, room).encode(task))
     probe = _probe_ids(Encoder(tokenizer, context_length(resident.bare, tokenizer)), job.variants[0].tasks[:1])
     adapted = any(variant.recipe.adapter for variant in job.variants)
     untouched = _probe(resident.bare, probe, job.numerics) if adapted else None
@@ -163,8 +171,9 @@ def score(job: ScoreJob, send: Send) -> None:
             resident.detach()
             continue
         send(VariantStarted(variant.name, model_bytes(model), count_parameters(model)[0]))
-        roomy = 4 * model_bytes(model) < _memory_bytes(base.device)  # of the machine: the same whatever else is running
-        unfold = fold(model) if roomy and job.engine == "auto" and job.numerics == "fp32" else None
+        # all memory, not the free part: whether a model is merged must not depend on what else runs
+        roomy = 4 * model_bytes(model) < _memory_bytes(base.device)
+        unmerge = merge_for_scoring(model) if roomy and job.engine == "auto" and job.numerics == "fp32" else None
         runner = (RewardRunner if has_reward_head(model) else Runner)(
             model,
             tokenizer,
@@ -179,7 +188,7 @@ def score(job: ScoreJob, send: Send) -> None:
             encoded = encode(task, room)
             plan = (id(task.requests), runner.way(encoded), room)
             packs = plans[plan] = plans.get(plan) or runner.plan(encoded)
-            kept = kept_prefix(packs, task.done)
+            kept = packs_done(packs, task.done)
             done = sum(len(pack.items) for pack in packs[:kept])
             send(Resumed(variant.name, task.task, done))
             for pack in packs[kept:]:
@@ -189,14 +198,14 @@ def score(job: ScoreJob, send: Send) -> None:
                 send(Advanced(done, len(encoded)))
             while runner.notes:
                 send(Noted(variant.name, runner.notes.pop(0)))
-        if unfold is not None:
-            unfold()
+        if unmerge is not None:
+            unmerge()
         del model, runner
         resident.detach()
 
 
 def time_variant(job: BenchJob) -> Benched:
-    """Times one variant; where it shares its weights with the bare base, the two in turn."""
+    """Times one variant; with `job.with_base`, in turn with the bare base."""
     torch.set_num_threads(_threads())
     base = job.recipe.base
     _import_architecture(base.folder, base.trust_remote_code)
@@ -216,7 +225,7 @@ def time_variant(job: BenchJob) -> Benched:
         vocabulary = model.config.get_text_config().vocab_size
         ids = torch.randint(0, vocabulary, (max(job.batch_sizes), prompt), generator=generator).to(base.device)
         run = partial(latency, new_tokens=new_tokens, watch=watch)
-        for attempt in range(2):  # a machine that speeds up or slows down meanwhile is timed again
+        for attempt in range(2):  # repeat once if the machine's speed changed during the measurement
             before = matmul_probe(base.device, watch)
             if job.with_base:
                 ours, bases = _in_turn(job, resident, ids[:1], run)
@@ -250,7 +259,7 @@ def time_variant(job: BenchJob) -> Benched:
 def _in_turn(
     job: BenchJob, resident: Resident, ids: torch.Tensor, run: Callable[[Any, torch.Tensor], Latency]
 ) -> tuple[list[Latency], list[Latency]]:
-    """The variant and the bare base, by turns, so that drift of the machine falls on both."""
+    """Times the variant and the bare base in turn, so that a change of the machine's speed affects both."""
     ours, bases = [], []
     for _ in range(job.warmup + job.repeats):
         bases.append(run(resident.attach(Recipe(job.recipe.base)), ids))
@@ -258,8 +267,10 @@ def _in_turn(
     return ours[job.warmup :], bases[job.warmup :]
 
 
-def _remember(encode: Callable[[TaskRequests, int], list[Encoded]]) -> Callable[[TaskRequests, int], list[Encoded]]:
-    """Encodes each list of requests once for a context length: variants that prompt alike share it."""
+def _cache_encodings(
+    encode: Callable[[TaskRequests, int], list[Encoded]],
+) -> Callable[[TaskRequests, int], list[Encoded]]:
+    """Caches encodings by list of requests and context length: variants with the same prompts share them."""
     known: dict[tuple[int, int], list[Encoded]] = {}
 
     def remembered(task: TaskRequests, room: int) -> list[Encoded]:
@@ -271,7 +282,7 @@ def _remember(encode: Callable[[TaskRequests, int], list[Encoded]]) -> Callable[
 
 
 def _probe_ids(encoder: Encoder, tasks: Sequence[TaskRequests]) -> torch.Tensor:
-    """`[1, ids]`: the end of the first request with a text, short enough that a learned prompt fits before it."""
+    """`[1, ids]`: the end of the first request that has tokens, short enough to leave room for a learned prompt."""
     for task in tasks:
         for item in encoder.encode(replace(task, requests=task.requests[:_TRIED])):
             if item.prompt or item.rows:
@@ -283,7 +294,7 @@ def _probe(model: Any, ids: torch.Tensor, numerics: str) -> torch.Tensor:
     """`[1, vocabulary]` logits after the last token."""
     ids = ids.to(model.device)
     with torch.inference_mode():
-        if learns_a_prompt(model):  # learned tokens come before these
+        if learns_a_prompt(model):  # the logits of the learned tokens come first
             logits: torch.Tensor = model(input_ids=ids, use_cache=True).logits[0, -1:].float()
             return logits
         last = torch.zeros_like(ids, dtype=torch.bool)
@@ -292,14 +303,14 @@ def _probe(model: Any, ids: torch.Tensor, numerics: str) -> torch.Tensor:
 
 
 def _import_architecture(folder: Path, trust_remote_code: bool) -> None:
-    """Imports the model's class, so that memory measured from here on is weights and work, not code."""
+    """Imports the model's class, so that memory measured after this call excludes code."""
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     if type(config) in transformers.AutoModelForCausalLM._model_mapping:
         transformers.AutoModelForCausalLM._model_mapping[type(config)]
 
 
 def _memory_bytes(device: str) -> int:
-    """All the memory that a device has."""
+    """Total memory of a device."""
     if device.startswith("cuda"):
         return int(torch.cuda.get_device_properties(device).total_memory)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,8 +1,8 @@
-"""Child processes: a server that has imported torch, and one fork of it for each job.
+"""A server process that has imported torch, and forks a child process for each job.
 
-The parent imports no torch. It starts the server once; the server imports torch, transformers and peft (CUDA untouched) and
-forks a child for every job, so that a child starts in milliseconds and its memory and its crashes are its own. Server and
-child die with their parent, however it ends.
+The parent imports no torch. It starts the server once; the server imports torch, transformers and peft (without touching
+CUDA) and forks a child for every job. A child therefore starts in milliseconds, and has its own memory and its own crashes.
+Server and child die with their parent, however it ends.
 
     parent ──job──▶ server ──fork──▶ child ──events──▶ parent
 """
@@ -30,6 +30,7 @@ from typing import Any, Self
 
 from harness.errors import UserError, is_out_of_memory
 from harness.jobs import BenchJob, Done, EnvironmentJob, Event, Failed, Job, MergeJob, PlanJob, ScoreJob, TrainJob
+from harness.storage import disk_full
 
 OnEvent = Callable[[Event], None]
 _HOLD = "hold"
@@ -41,13 +42,13 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 @dataclass(frozen=True)
 class Exited:
-    """The child is gone; a negative code is the signal that ended it."""
+    """The child process has ended; a negative code is the signal that killed it."""
 
     code: int
 
 
 class JobFailed(Exception):
-    """A job that failed for a reason of its own (out of memory, a crash): the others can go on."""
+    """A job failed for a reason that concerns it alone (out of memory, a crash): other jobs can still run."""
 
     def __init__(self, message: str, child_traceback: str = "") -> None:
         super().__init__(message)
@@ -55,7 +56,7 @@ class JobFailed(Exception):
 
 
 class Server:
-    """The parent's end. Jobs run one at a time: never two children at work on one device.
+    """The parent's side of the server. Jobs run one at a time, so two children never share a device.
 
     Example:
         >>> with Server() as server:  # doctest: +SKIP
@@ -69,21 +70,21 @@ class Server:
             [sys.executable, "-P", "-c", _SERVE, str(theirs.fileno()), str(os.getpid())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            stdout=_STDERR,  # stdout is the parent's, for data
+            stdout=_STDERR,  # stdout belongs to the parent, for data
             env={**os.environ, **_environment()},
         )
         theirs.close()
         self._connection = Connection(ours.detach())
 
     def run(self, job: Job, on_event: OnEvent = lambda event: None) -> Any:
-        """Runs a job in a child of its own and returns its result.
+        """Runs a job in its own child process and returns its result.
 
         Args:
-            job: What to do.
-            on_event: Told everything that comes back before the result.
+            job: The job.
+            on_event: Receives every event that the child sends before the result.
 
         Raises:
-            UserError: The child met something that the user can mend.
+            UserError: The child failed with an error that the user can fix.
             JobFailed: The child failed or died; the message says how.
         """
         result: Done | Failed | None = None
@@ -99,18 +100,18 @@ class Server:
         if isinstance(result, Done):
             return result.value
         if result is None:
-            raise JobFailed(_death(event.code))
+            raise JobFailed(_exit_message(event.code))
         if result.is_users:
             raise UserError(result.error, hint=result.hint)
         raise JobFailed(result.error, result.traceback)
 
     def hold(self, descriptor: int) -> None:
-        """Has server and children keep a file descriptor open: the lock of the run folder that they write to."""
+        """Makes the server and its children keep a file descriptor open: the lock of the run folder they write to."""
         self._connection.send(_HOLD)
         send_handle(self._connection, descriptor, self._process.pid)
 
     def close(self) -> None:
-        """Ends the server, and with it the child at work."""
+        """Kills the server, and with it the running child."""
         self._connection.close()
         self._process.kill()
         self._process.wait()
@@ -125,8 +126,8 @@ class Server:
 
 
 def serve() -> None:
-    """The server's main: import once, then fork a child for every job that comes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it ends us
+    """Main function of the server: imports once, then forks a child for every job."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and kills the server
     _die_with_parent(int(sys.argv[2]))
     connection = Connection(int(sys.argv[1]))
     _import_everything()
@@ -142,7 +143,7 @@ def serve() -> None:
 
 
 def run_job(job: Job, send: OnEvent) -> Any:
-    """Does a job in this process; what a child does, and what a cluster's worker would."""
+    """Runs a job in this process, as a child does and as a cluster's worker would."""
     from harness.worker import child as children
 
     if isinstance(job, EnvironmentJob):
@@ -160,7 +161,7 @@ def run_job(job: Job, send: OnEvent) -> Any:
 
 
 def _run_in_child(job: Job, connection: Connection) -> int:
-    """Passes on what a child says until it is gone; a message torn by its death goes no further than here."""
+    """Forks a child and forwards its messages until it ends; a message that its death cut off is not forwarded."""
     reading, writing = Pipe(duplex=False)
     server = os.getpid()
     child = os.fork()
@@ -188,17 +189,16 @@ def _work(job: Job, connection: Connection) -> int:
     return 0
 
 
-_FULL = ("no space left", "file too large", "disk quota exceeded")
-"""What the system says of a full disk, in errors of whatever library met it."""
+_DISK_FULL = ("no space left", "file too large", "disk quota exceeded")
+"""The system's words for a full disk, in errors of any library."""
 
 
 def _failure(error: BaseException, output: Path | None = None) -> Failed:
     text = "".join(traceback.format_exception(error))
+    if any(words in str(error).lower() for words in _DISK_FULL):
+        error = disk_full(output)
     if isinstance(error, UserError):
         return Failed(error.message, error.hint, text, is_users=True)
-    if any(said in str(error).lower() for said in _FULL):
-        full = "the disk is full" + (f": could not write `{output}`" if output else "")
-        return Failed(full, "what is finished is kept: make room, and give the same command again", text, True)
     if is_out_of_memory(error):
         return Failed("out of memory", None, text, is_users=False)
     return Failed(
@@ -209,44 +209,44 @@ def _failure(error: BaseException, output: Path | None = None) -> Failed:
     )
 
 
-def _death(code: int) -> str:
+def _exit_message(code: int) -> str:
     if code == -signal.SIGKILL:
         return "out of memory (the system killed the process)"
     if code < 0:
-        return f"the process was ended by {signal.Signals(-code).name}"
+        return f"the process was killed by {signal.Signals(-code).name}"
     return f"the process ended with code {code}"
 
 
 def _die_with_parent(parent: int) -> None:
-    """Asks the kernel for SIGKILL when the parent goes (PR_SET_PDEATHSIG)."""
+    """Asks the kernel to send SIGKILL when the parent ends (PR_SET_PDEATHSIG)."""
     ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
-    if os.getppid() != parent:  # it went before we asked
+    if os.getppid() != parent:  # it ended before we asked
         os._exit(1)
 
 
 def keep_freed_memory() -> None:
-    """Asks glibc to keep what is freed for what is asked next.
+    """Asks glibc to keep freed memory for later allocations.
 
-    It gives the pages of large tensors back to the system otherwise, and every layer has them zeroed and mapped anew. Other
-    allocators go on as they are.
+    Otherwise it returns the pages of large tensors to the system, and every layer has to map and zero them again. Other
+    allocators are not changed.
     """
     with suppress(OSError, AttributeError):
         allocator = ctypes.CDLL(None)
-        allocator.mallopt(_MMAP_THRESHOLD, 32 << 20)  # the most it takes
+        allocator.mallopt(_MMAP_THRESHOLD, 32 << 20)  # the largest value that glibc accepts
         allocator.mallopt(_TRIM_THRESHOLD, 512 << 20)
 
 
 def _environment() -> dict[str, str]:
-    """Libraries are quiet, and a module is found where this process finds it: a `peft.py` in the working folder is not."""
+    """Variables that keep libraries quiet, and imports as in this process: never a `peft.py` of the working folder."""
     path = os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
     return {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 def _import_everything() -> None:
-    """What every child needs: the slow imports, and quiet libraries."""
+    """Imports the slow libraries, which every child needs, and keeps them quiet."""
     keep_freed_memory()
     warnings.filterwarnings("ignore")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks once for every layer and call
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns once for every layer and call
     importlib.import_module("harness.worker.child")
     importlib.import_module("peft.tuners.lora.bnb")
     transformers_logging = importlib.import_module("transformers.utils.logging")

@@ -1,4 +1,4 @@
-"""Both engines against oracles written here: a forward pass of one row at a time and an argmax loop."""
+"""Both engines against references written here: a forward pass over one row at a time, and an argmax loop."""
 
 import functools
 import itertools
@@ -14,15 +14,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.engine.merging import fold
+from harness.engine.merging import merge_for_scoring
 from harness.engine.oracle import generate_plainly, score_plainly
-from harness.engine.padded_generation import Writer, choose, generate_pack
+from harness.engine.padded_generation import Completion, generate_pack, next_tokens
 from harness.engine.padded_scoring import score_pack
 from harness.engine.runner import Runner
 from harness.jobs import Advanced, Packed, Raw, Recipe, Request, Resumed, ScoreJob, ScoreVariant, VariantStarted
 from harness.models.load import Resident, method_function
 from harness.tokens.encode import Encoded, Encoder
-from harness.tokens.packs import kept_prefix, plan_padded
+from harness.tokens.packs import packs_done, plan_padded
 from harness.worker import child
 
 CONTEXT = 96
@@ -83,21 +83,21 @@ def fast(model: Any, budget: int = 2048, max_rows: int | None = None) -> Runner:
     runner = Runner(
         model, tiny.tiny_tokenizer(), engine="auto", numerics="fp32", token_budget=budget, max_rows=max_rows, seed=0
     )
-    assert (runner.scores, runner.writes) == ("tree", "slots"), runner.notes
+    assert (runner.scoring, runner.generation) == ("tree", "slots"), runner.notes
     return runner
 
 
 def run(
     model: Any, items: Sequence[Encoded], budget: int = 2048, max_rows: int | None = None, padded: bool = False
 ) -> list[Raw]:
-    """All items by the fast path, or by padded packs, back in their order."""
+    """Runs all items by the fast path, or in padded packs; results in the order of the items."""
     runner = fast(model, budget, max_rows)
     if padded:
-        runner.scores = runner.writes = "padded"
+        runner.scoring = runner.generation = "padded"
     return sorted((raw for pack in runner.plan(items) for raw in runner.run(pack)), key=lambda raw: raw.index)
 
 
-score = write = run
+score = generate = run
 
 
 def by_hand(model: Any, ids: Sequence[int], targets: Sequence[int]) -> tuple[float, bool]:
@@ -109,12 +109,12 @@ def by_hand(model: Any, ids: Sequence[int], targets: Sequence[int]) -> tuple[flo
 
 
 def greedy(model: Any, ids: Sequence[int], count: int) -> list[int]:
-    """The next `count` tokens, the whole row run anew for each."""
-    written: list[int] = []
+    """The next `count` tokens, each from a forward pass over the whole row."""
+    generated: list[int] = []
     with torch.inference_mode():
         for _ in range(count):
-            written.append(int(model(torch.tensor([[*ids, *written]])).logits[0, -1].argmax()))
-    return written
+            generated.append(int(model(torch.tensor([[*ids, *generated]])).logits[0, -1].argmax()))
+    return generated
 
 
 def close(ours: Sequence[float], theirs: Sequence[float]) -> bool:
@@ -126,7 +126,7 @@ def close(ours: Sequence[float], theirs: Sequence[float]) -> bool:
 
 @pytest.mark.parametrize("adds_bos", [False, True])
 @pytest.mark.parametrize("context", ["The answer is", "The answer is ", "The answer is  \n", "x"])
-def test_a_pair_is_tokenised_jointly_with_the_contexts_last_spaces_moved(context: str, adds_bos: bool) -> None:
+def test_a_pair_is_tokenised_together_and_the_contexts_last_spaces_move(context: str, adds_bos: bool) -> None:
     tokenizer = tiny.tiny_tokenizer(adds_bos=adds_bos)
     (item,) = encoder(adds_bos=adds_bos).encode(tiny.task(tiny.choose(context, [" 42 and"])))
     kept = context.rstrip()
@@ -149,8 +149,8 @@ def test_an_empty_context_becomes_one_prefix_token() -> None:
 
 
 def test_a_text_that_begins_with_bos_gets_no_second_one() -> None:
-    written, plain = "<s>hello world", "hello world"
-    for content in (tiny.choose(written, [" two"]), tiny.generate(written)):
+    with_bos, plain = "<s>hello world", "hello world"
+    for content in (tiny.choose(with_bos, [" two"]), tiny.generate(with_bos)):
         (item,) = encoder(adds_bos=True).encode(tiny.task(content))
         ids = item.prompt or item.rows[0].ids
         assert list(ids).count(tiny.BOS) == 1
@@ -158,7 +158,7 @@ def test_a_text_that_begins_with_bos_gets_no_second_one() -> None:
         assert (item.prompt or item.rows[0].ids) == ids
 
 
-def test_too_long_a_pair_loses_tokens_on_the_left_and_says_so() -> None:
+def test_a_pair_that_is_too_long_is_cut_on_the_left_and_marked() -> None:
     tokenizer = tiny.tiny_tokenizer()
     head, tail = tokenizer(tiny.words(60))["input_ids"], tokenizer(" Paris hello")["input_ids"]
     (item,) = encoded([tiny.choose(tiny.words(60), [" Paris hello"])], context=20)
@@ -183,7 +183,7 @@ def test_choices_of_one_token_share_a_row_and_longer_ones_do_not() -> None:
     assert [[span.choice for span in row.spans] for row in item.rows] == [[0, 1], [2]]
 
 
-def test_a_choice_that_melts_into_its_context_is_tokenised_alone(llama: Any) -> None:
+def test_a_choice_that_merges_with_its_contexts_last_token_is_tokenised_alone(llama: Any) -> None:
     joint = tiny.tiny_tokenizer()
     context, choice = "wor", "ld"
     assert len(joint(context + choice)["input_ids"]) < len(joint(context)["input_ids"]) + 1
@@ -191,12 +191,12 @@ def test_a_choice_that_melts_into_its_context_is_tokenised_alone(llama: Any) -> 
     raw = score(llama, [item])[0]
     assert raw.loglikelihoods[0] < 0, "a choice without tokens would win every question"
     assert raw.loglikelihoods == pytest.approx(score_plainly(llama, item, numerics="fp32").loglikelihoods, rel=1e-5)
-    assert raw.loglikelihoods[2] == 0.0, "nothing to score is certain"
+    assert raw.loglikelihoods[2] == 0.0, "an empty choice has probability 1"
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 16, 33, 500])
 @pytest.mark.parametrize("adds_bos", [False, True])
-def test_rolling_windows_give_every_token_the_context_that_the_rule_says(length: int, adds_bos: bool) -> None:
+def test_rolling_windows_give_every_token_the_context_of_lm_evals_rule(length: int, adds_bos: bool) -> None:
     content = tiny.words(20, 4)
     tokens = tiny.tiny_tokenizer(adds_bos=adds_bos)(content)["input_ids"]
     (item,) = encoder(length, adds_bos=adds_bos).encode(tiny.task(tiny.text(content)))
@@ -217,7 +217,7 @@ def test_rolling_windows_give_every_token_the_context_that_the_rule_says(length:
 
 
 @pytest.mark.parametrize(("window", "stride"), [(8, 3), (8, 8), (40, 1), (2, 2), (None, 5), (500, 16)])
-def test_strided_windows_score_what_transformers_recipe_scores(window: int | None, stride: int) -> None:
+def test_strided_windows_score_what_the_recipe_of_transformers_scores(window: int | None, stride: int) -> None:
     content = tiny.words(40, 4)
     tokens = tiny.tiny_tokenizer()(content)["input_ids"]
     (item,) = encoder(30).encode(tiny.task(replace(tiny.text(content), window=window, stride=stride)))
@@ -236,7 +236,7 @@ def test_strided_windows_score_what_transformers_recipe_scores(window: int | Non
         if end == len(tokens):
             break
     assert scored == expected
-    assert max(len(row.ids) for row in item.rows) < length, "the last token is predicted, not read"
+    assert max(len(row.ids) for row in item.rows) < length, "the last token is predicted, not fed"
 
 
 def test_a_strided_text_of_one_token_has_nothing_to_score(llama: Any) -> None:
@@ -246,7 +246,7 @@ def test_a_strided_text_of_one_token_has_nothing_to_score(llama: Any) -> None:
     assert (raw.loglikelihoods, raw.tokens) == ((0.0,), 0)
 
 
-def test_a_prompt_is_cut_on_the_left_to_leave_room_for_what_is_written() -> None:
+def test_a_prompt_is_cut_on_the_left_to_leave_room_for_the_generated_text() -> None:
     ids = tiny.tiny_tokenizer()(tiny.words(60))["input_ids"]
     (item,) = encoded([tiny.generate(tiny.words(60), max_tokens=12)], context=30)
     assert list(item.prompt) == ids[-18:]
@@ -254,12 +254,12 @@ def test_a_prompt_is_cut_on_the_left_to_leave_room_for_what_is_written() -> None
     assert item.prompt_tokens == len(ids)
 
 
-# The fast path is the plain one
+# The fast path equals the plain one
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("shape", tiny.SHAPES)
-def test_auto_and_plain_score_as_a_row_by_hand(model_of: Any, shape: str, variant: str) -> None:
+def test_auto_and_plain_score_like_one_row_by_hand(model_of: Any, shape: str, variant: str) -> None:
     model = model_of(shape, variant)
     items = encoded([*CHOICES, *TEXTS])
     for item, auto in zip(items, score(model, items), strict=True):
@@ -279,10 +279,10 @@ def test_auto_and_plain_score_as_a_row_by_hand(model_of: Any, shape: str, varian
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("shape", tiny.SHAPES)
-def test_auto_and_plain_write_what_an_argmax_loop_writes(model_of: Any, shape: str, variant: str) -> None:
+def test_auto_and_plain_generate_what_an_argmax_loop_generates(model_of: Any, shape: str, variant: str) -> None:
     model, tokenizer = model_of(shape, variant), tiny.tiny_tokenizer()
     items = encoded(PROMPTS)
-    for item, auto in zip(items, write(model, items), strict=True):
+    for item, auto in zip(items, generate(model, items), strict=True):
         ids = greedy(model, item.prompt, item.request.max_tokens)
         ids = ids[: ids.index(tiny.EOS)] if tiny.EOS in ids else ids
         assert auto == generate_plainly(model, tokenizer, item, seed=0, numerics="fp32")
@@ -292,7 +292,7 @@ def test_auto_and_plain_write_what_an_argmax_loop_writes(model_of: Any, shape: s
             assert prompt + auto.texts[0] == tokenizer.decode([*item.prompt, *ids], skip_special_tokens=True)
 
 
-def test_adapters_change_what_the_models_say(model_of: Any) -> None:
+def test_adapters_change_the_scores_of_models(model_of: Any) -> None:
     for shape in tiny.SHAPES:
         values = {v: score(model_of(shape, v), encoded(CHOICES[:1]))[0].loglikelihoods for v in VARIANTS}
         assert len(set(values.values())) == len(VARIANTS)
@@ -303,7 +303,7 @@ def test_adapters_change_what_the_models_say(model_of: Any) -> None:
 def test_no_budget_batch_size_or_order_changes_a_score_or_a_text(
     llama: Any, budget: int, max_rows: int | None, order: random.Random
 ) -> None:
-    for run, requests in ((score, [*CHOICES, *TEXTS]), (write, PROMPTS)):
+    for run, requests in ((score, [*CHOICES, *TEXTS]), (generate, PROMPTS)):
         items = encoded(requests)
         expected = run(llama, items)
         shuffled = list(items)
@@ -314,7 +314,7 @@ def test_no_budget_batch_size_or_order_changes_a_score_or_a_text(
 
 
 @pytest.mark.parametrize("budget", [3, 200, 2048])
-def test_padded_packs_give_the_same(llama: Any, budget: int) -> None:
+def test_padded_packs_give_the_same_results(llama: Any, budget: int) -> None:
     for requests in ([*CHOICES, *TEXTS], PROMPTS):
         items = encoded(requests)
         for ours, theirs in zip(run(llama, items, budget, padded=True), run(llama, items), strict=True):
@@ -323,9 +323,7 @@ def test_padded_packs_give_the_same(llama: Any, budget: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING"])
-def test_prompt_learning_methods_score_and_write_alike_whatever_the_batch(
-    folder: Path, tmp_path: Path, kind: str
-) -> None:
+def test_prompt_learning_methods_give_the_same_results_in_every_batch(folder: Path, tmp_path: Path, kind: str) -> None:
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType, get_peft_model
 
     base = tiny.tiny_base(folder / "llama")
@@ -335,12 +333,12 @@ def test_prompt_learning_methods_score_and_write_alike_whatever_the_batch(
     learner = get_peft_model(resident.bare, PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)](**options))
     learner.save_pretrained(tmp_path)
     untouched = score(Resident(base, method_function).bare, encoded(CHOICES))
-    requests = (tiny.task(*CHOICES), replace(tiny.task(*PROMPTS), task="write"))
+    requests = (tiny.task(*CHOICES), replace(tiny.task(*PROMPTS), task="generate"))
     variants = [ScoreVariant("base", tiny.bare(base), requests), ScoreVariant(kind, Recipe(base, tmp_path), requests)]
     job = ScoreJob([variants[1], variants[0]], "auto", "fp32", 300, None, 0)
     auto = scored(job)
     plain = scored(replace(job, engine="plain"))
-    for name, task in itertools.product((kind, "base"), ("toy", "write")):
+    for name, task in itertools.product((kind, "base"), ("toy", "generate")):
         for ours, theirs in zip(by_index(auto[name, task]), by_index(plain[name, task]), strict=True):
             assert replace(ours, loglikelihoods=()) == replace(theirs, loglikelihoods=())
             assert close(ours.loglikelihoods, theirs.loglikelihoods)
@@ -375,7 +373,7 @@ def by_index(raws: Sequence[Raw]) -> list[Raw]:
 
 
 def head_rows(model: Any) -> list[int]:
-    """A list that grows by the number of positions at every use of the output head."""
+    """A list that receives the number of positions of every call of the output head."""
     seen: list[int] = []
     head = model.get_output_embeddings()
     head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[:-1].numel()))
@@ -396,12 +394,12 @@ def test_the_head_is_computed_only_where_something_is_scored(folder: Path) -> No
         for span in row.spans
         for offset in range(len(span.targets))
     }
-    assert sum(seen) == len(wanted), "what choices begin with is scored once for all of them"
+    assert sum(seen) == len(wanted), "what choices share is scored once for all of them"
     seen.clear()
     for pack in runner.plan(encoded(PROMPTS[:2])):
         runner.run(pack)
     limits = [request.max_tokens for request in PROMPTS[:2]]
-    assert sum(seen) <= sum(limits), "one position for each token and row; rows that are finished leave"
+    assert sum(seen) <= sum(limits), "one position for each token and row; finished rows leave"
     assert len(seen) <= max(limits)
 
 
@@ -418,45 +416,45 @@ def test_a_text_ends_before_a_stop_string_that_spans_tokens(llama: Any) -> None:
             stop = left[-1:] + right[:1]
             if tiny.EOS not in ids and stop.isascii() and len(stop) == 2 and stop not in left:
                 stopped = replace(item, request=replace(item.request, stop=("never", stop)))
-                ours = write(llama, [stopped, *encoded(PROMPTS)])[0]
+                ours = generate(llama, [stopped, *encoded(PROMPTS)])[0]
                 assert ours.texts == (left[:-1],)
-                assert ours.tokens == cut + 1, "nothing is written after the stop string is complete"
+                assert ours.tokens == cut + 1, "nothing is generated after a complete stop string"
                 assert generate_plainly(llama, tokenizer, stopped, seed=0, numerics="fp32") == ours
                 return
-    pytest.fail("no prompt wrote two ASCII tokens in a row")
+    pytest.fail("no prompt generated two ASCII tokens in a row")
 
 
-def writer(prompt: str, *, max_tokens: int = 100, stop: tuple[str, ...] = ()) -> Writer:
+def completion_of(prompt: str, *, max_tokens: int = 100, stop: tuple[str, ...] = ()) -> Completion:
     (item,) = encoded([tiny.generate(prompt, max_tokens=max_tokens, stop=stop)], context=500)
-    return Writer(item, 0, tiny.tiny_tokenizer(), frozenset({tiny.EOS}), None)
+    return Completion(item, 0, tiny.tiny_tokenizer(), frozenset({tiny.EOS}), None)
 
 
 def test_a_stop_string_of_many_bytes_ends_a_text_at_its_last_token() -> None:
     ids = tiny.tiny_tokenizer()("答案是四。问题：下一个")["input_ids"]
     end = len(tiny.tiny_tokenizer()("答案是四。问题：")["input_ids"])
-    one = writer("问题：二加二？", stop=("问题：",))
+    one = completion_of("问题：二加二？", stop=("问题：",))
     for token in ids[: end - 1]:
-        one.take(token)
+        one.add(token)
         assert not one.finished
-    one.take(ids[end - 1])
+    one.add(ids[end - 1])
     assert one.finished
     assert one.text() == "答案是四。"
 
 
-def test_draws_stay_within_the_nucleus_and_keep_its_proportions() -> None:
-    chances = torch.tensor([0.05, 0.5, 0.3, 0.15])
+def test_sampled_tokens_stay_within_the_nucleus_and_keep_its_proportions() -> None:
+    probabilities = torch.tensor([0.05, 0.5, 0.3, 0.15])
     (item,) = encoded([tiny.generate("hello", temperature=1.0, top_p=0.75)])
-    drawing = Writer(item, 0, tiny.tiny_tokenizer(), frozenset(), torch.Generator().manual_seed(0))
-    drawn = [choose([drawing], chances.log()[None])[0] for _ in range(2000)]
+    completion = Completion(item, 0, tiny.tiny_tokenizer(), frozenset(), torch.Generator().manual_seed(0))
+    drawn = [next_tokens([completion], probabilities.log()[None])[0] for _ in range(2000)]
     assert set(drawn) == {1, 2}, "the smallest set that holds 0.75: 0.5 and 0.3"
     assert drawn.count(1) / 2000 == pytest.approx(0.5 / 0.8, abs=0.04)
 
 
 def test_eos_ends_a_text_and_is_not_part_of_it() -> None:
-    one = writer("hello")
+    one = completion_of("hello")
     for token in [*tiny.tiny_tokenizer()(" world")["input_ids"], tiny.EOS]:
         assert not one.finished
-        one.take(token)
+        one.add(token)
     assert one.finished
     assert one.text() == " world"
 
@@ -467,22 +465,22 @@ def test_any_end_token_of_the_generation_config_ends_a_text(folder: Path) -> Non
     ids = greedy(model, item.prompt, 14)
     last = next(n for n, token in enumerate(ids) if n >= 2 and token not in ids[:n])
     model.generation_config.eos_token_id = [tiny.EOS, ids[last]]
-    (raw,) = write(model, [item])
+    (raw,) = generate(model, [item])
     assert raw.tokens == last
     assert raw == generate_plainly(model, tiny.tiny_tokenizer(), item, seed=0, numerics="fp32")
 
 
 def test_each_row_stops_at_its_own_limit(llama: Any) -> None:
     items = encoded([tiny.generate("hello world", str(n), max_tokens=n) for n in (1, 7, 3)])
-    raws = write(llama, items)
+    raws = generate(llama, items)
     assert [raw.tokens for raw in raws] == [1, 7, 3]
     assert raws[1].texts[0].startswith(raws[2].texts[0])
 
 
 @pytest.mark.parametrize("shape", ["llama", "gpt2"])
-def test_a_limit_above_the_context_length_writes_to_its_end(model_of: Any, shape: str) -> None:
+def test_a_limit_above_the_context_length_generates_to_the_end_of_the_context(model_of: Any, shape: str) -> None:
     items = encoded([tiny.generate(tiny.words(60), max_tokens=CONTEXT + 40)])
-    (raw,) = write(model_of(shape, "base"), items)
+    (raw,) = generate(model_of(shape, "base"), items)
     assert raw.truncated
     assert len(items[0].prompt) + raw.tokens <= CONTEXT
 
@@ -490,11 +488,11 @@ def test_a_limit_above_the_context_length_writes_to_its_end(model_of: Any, shape
 # Sampling
 
 
-def test_draws_depend_on_request_sample_and_seed_and_on_nothing_else(llama: Any) -> None:
+def test_sampling_depends_on_request_sample_and_seed_alone(llama: Any) -> None:
     tokenizer = tiny.tiny_tokenizer()
     items = encoded([replace(r, samples=3, temperature=0.9, max_tokens=8) for r in PROMPTS[:3]])
-    together = write(llama, items, budget=2048)
-    alone = write(llama, list(reversed(items)), budget=1)
+    together = generate(llama, items, budget=2048)
+    alone = generate(llama, list(reversed(items)), budget=1)
     plain = [generate_plainly(llama, tokenizer, item, seed=0, numerics="fp32") for item in items]
     assert together == alone == plain
     assert all(len(set(raw.texts)) == 3 for raw in together)
@@ -502,11 +500,11 @@ def test_draws_depend_on_request_sample_and_seed_and_on_nothing_else(llama: Any)
     assert {raw.texts for raw in other}.isdisjoint({raw.texts for raw in together})
 
 
-def test_draws_follow_the_softmax_of_the_temperature() -> None:
+def test_sampling_follows_the_softmax_at_the_temperature() -> None:
     item = encoded([tiny.generate("hello", temperature=0.5)])[0]
     logits = torch.tensor([0.0, 0.5, -1.0, -torch.inf])
-    one = Writer(item, 0, tiny.tiny_tokenizer(), frozenset(), torch.Generator().manual_seed(0))
-    drawn = torch.tensor([choose([one], logits[None])[0] for _ in range(4000)])
+    one = Completion(item, 0, tiny.tiny_tokenizer(), frozenset(), torch.Generator().manual_seed(0))
+    drawn = torch.tensor([next_tokens([one], logits[None])[0] for _ in range(4000)])
     shares = torch.bincount(drawn, minlength=4) / 4000
     assert torch.allclose(shares, (logits / 0.5).softmax(-1), atol=0.03)
     assert shares[3] == 0
@@ -532,7 +530,7 @@ def test_a_bf16_model_keeps_head_and_softmax_in_float32(folder: Path) -> None:
         assert close([ours.loglikelihoods[span.choice]], [float(exact[at].sum())])
         assert rough.loglikelihoods[span.choice] == float(coarse[at].sum())
     assert score_plainly(model, item, numerics="fp32").loglikelihoods != rough.loglikelihoods
-    assert "forward" not in vars(head), "the head is as it was"
+    assert "forward" not in vars(head), "the head is restored"
     assert head.weight.dtype == torch.bfloat16
 
 
@@ -569,7 +567,7 @@ def test_a_plan_holds_every_request_once_within_the_budget_and_resumes_at_whole_
         assert len(pack.items) == 1 or max_rows is None or count <= max_rows
     done = [item.index for item in order][: torn % (len(order) + 1)]
     ends = list(itertools.accumulate((len(pack.items) for pack in packs), initial=0))
-    kept = kept_prefix(packs, done)
+    kept = packs_done(packs, done)
     assert ends[kept] <= len(done)
     assert kept == len(packs) or ends[kept + 1] > len(done)
 
@@ -577,11 +575,11 @@ def test_a_plan_holds_every_request_once_within_the_budget_and_resumes_at_whole_
 def test_samples_on_disk_in_another_order_are_not_kept() -> None:
     packs = plan_padded(planned([9, 8, 7, 6], [1, 1, 1, 1]), 18)
     assert [[item.index for item in pack.items] for pack in packs] == [[0, 1], [2, 3]]
-    assert kept_prefix(packs, [0, 1, 3, 2]) == 1
-    assert kept_prefix(packs, [2, 3, 0, 1]) == 0
+    assert packs_done(packs, [0, 1, 3, 2]) == 1
+    assert packs_done(packs, [2, 3, 0, 1]) == 0
 
 
-def test_a_continued_job_sends_what_was_missing_and_the_same_numbers(folder: Path) -> None:
+def test_a_resumed_job_sends_the_missing_packs_with_the_same_numbers(folder: Path) -> None:
     base = tiny.tiny_base(folder / "llama")
     whole = tiny.task(*CHOICES)
     job = ScoreJob([ScoreVariant("base", tiny.bare(base), [whole])], "auto", "fp32", 40, None, 0)
@@ -601,9 +599,9 @@ def test_a_continued_job_sends_what_was_missing_and_the_same_numbers(folder: Pat
     assert [event.raws for event in again if isinstance(event, Packed)] == packs[kept:]
 
 
-# Adapters, merged for a while
+# Adapters, merged while they are scored
 
-FOLDED: dict[str, tuple[str, dict[str, Any]]] = {
+MERGED: dict[str, tuple[str, dict[str, Any]]] = {
     "lora": ("LORA", {"r": 4}),
     "dora": ("LORA", {"r": 4, "use_dora": True}),
     "loha": ("LOHA", {"r": 4}),
@@ -614,7 +612,7 @@ FOLDED: dict[str, tuple[str, dict[str, Any]]] = {
     "vera": ("VERA", {"r": 4}),
     "fourierft": ("FOURIERFT", {"n_frequency": 20}),
 }
-UNFOLDED: dict[str, tuple[str, dict[str, Any]]] = {
+UNMERGED: dict[str, tuple[str, dict[str, Any]]] = {
     "bias": ("LORA", {"r": 4, "bias": "all"}),
     "saved": ("LORA", {"r": 4, "modules_to_save": ["lm_head"]}),
     "prompt": ("PROMPT_TUNING", {"num_virtual_tokens": 4, "targets": None}),
@@ -622,7 +620,7 @@ UNFOLDED: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def save_adapter(folder: Path, target: Path, kind: str, options: dict[str, Any]) -> None:
-    """A random adapter that changes what the model says."""
+    """Saves a random adapter that changes the model's outputs."""
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType, get_peft_model
 
     chosen = {"target_modules": ["q_proj", "down_proj"], **options, "task_type": "CAUSAL_LM"}
@@ -648,31 +646,31 @@ def same_bits(model: Any, before: dict[str, torch.Tensor]) -> bool:
     return now.keys() == before.keys() and all(torch.equal(now[name], before[name]) for name in before)
 
 
-@pytest.mark.parametrize("name", [*FOLDED, *UNFOLDED])
-def test_a_merged_adapter_scores_as_an_unmerged_one_and_comes_out_to_the_bit(
+@pytest.mark.parametrize("name", [*MERGED, *UNMERGED])
+def test_a_merged_adapter_scores_like_an_unmerged_one_and_is_removed_bit_equal(
     folder: Path, tmp_path: Path, name: str
 ) -> None:
-    save_adapter(folder / "llama", tmp_path, *(FOLDED | UNFOLDED)[name])
+    save_adapter(folder / "llama", tmp_path, *(MERGED | UNMERGED)[name])
     base = tiny.tiny_base(folder / "llama")
     model = Resident(base, method_function).attach(Recipe(base, tmp_path))
     before, items = bits(model), encoded(CHOICES)
     apart = [score_plainly(model, item, numerics="fp32") for item in items]
-    unfold = fold(model)
-    assert (unfold is None) == same_bits(model, before) == (name in UNFOLDED)
+    unmerge = merge_for_scoring(model)
+    assert (unmerge is None) == same_bits(model, before) == (name in UNMERGED)
     for item, raw in zip(items, apart, strict=True):
         assert close(score_plainly(model, item, numerics="fp32").loglikelihoods, raw.loglikelihoods)
-    if unfold is not None:
-        unfold()
+    if unmerge is not None:
+        unmerge()
     assert same_bits(model, before)
     assert [score_plainly(model, item, numerics="fp32") for item in items] == apart
 
 
-def test_an_adapter_that_cannot_be_merged_after_all_runs_as_it_is(
+def test_an_adapter_whose_merging_fails_runs_unmerged(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from peft.tuners.lora import Linear
 
-    save_adapter(folder / "llama", tmp_path, *FOLDED["lora"])
+    save_adapter(folder / "llama", tmp_path, *MERGED["lora"])
     base = tiny.tiny_base(folder / "llama")
     model = Resident(base, method_function).attach(Recipe(base, tmp_path))
     before, item = bits(model), encoded(CHOICES)[0]
@@ -686,47 +684,49 @@ def test_an_adapter_that_cannot_be_merged_after_all_runs_as_it_is(
         merge(layer, **options)
 
     monkeypatch.setattr(Linear, "merge", second_fails)
-    assert fold(model) is None
+    assert merge_for_scoring(model) is None
     assert len(calls) == 2
     assert same_bits(model, before)
     assert score_plainly(model, item, numerics="fp32") == apart
 
 
-def test_half_precision_quantized_and_tied_weights_are_not_merged_into(folder: Path, tmp_path: Path) -> None:
+def test_adapters_of_half_precision_quantized_and_tied_weights_are_not_merged(folder: Path, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
     for options in ({"dtype": "bfloat16"}, {"bits": 4}):
         base = tiny.tiny_base(folder / "llama", **options)
         model = Resident(base, method_function).attach(Recipe(base, folder / "llama-lora-None"))
-        assert fold(model) is None
+        assert merge_for_scoring(model) is None
     tied = Resident(tiny.tiny_base(folder / "llama"), method_function).bare
     tied.set_output_embeddings(torch.nn.Linear(1, 1))
     tied.lm_head.weight = tied.get_input_embeddings().weight
-    assert fold(get_peft_model(tied, LoraConfig(target_modules=["lm_head"], task_type="CAUSAL_LM"))) is None
+    assert (
+        merge_for_scoring(get_peft_model(tied, LoraConfig(target_modules=["lm_head"], task_type="CAUSAL_LM"))) is None
+    )
 
 
-def test_a_scoring_job_merges_for_the_fast_path_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scoring_job_merges_only_for_the_fast_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = tiny.tiny_base(folder / "llama")
     variants = [
         ScoreVariant(name, recipe, [tiny.task(*CHOICES)])
         for name, recipe in (("a", Recipe(base, folder / "llama-lora-None")), ("b", tiny.bare(base)))
     ]
-    folds: list[bool] = []
+    merges: list[bool] = []
 
     def counted(model: Any) -> Any:
-        unfold = fold(model)
-        folds.append(unfold is not None)
-        return unfold
+        unmerge = merge_for_scoring(model)
+        merges.append(unmerge is not None)
+        return unmerge
 
-    monkeypatch.setattr(child, "fold", counted)
+    monkeypatch.setattr(child, "merge_for_scoring", counted)
     job = ScoreJob(variants, "auto", "fp32", 300, None, 0)
     auto = scored(job)
-    assert folds == [True, False]
+    assert merges == [True, False]
     alone = scored(replace(job, variants=variants[1:]))
-    assert by_index(auto["b", "toy"]) == by_index(alone["b", "toy"]), "the base is as it was loaded"
-    folds.clear()
+    assert by_index(auto["b", "toy"]) == by_index(alone["b", "toy"]), "the base is restored"
+    merges.clear()
     plain = scored(replace(job, engine="plain"))
-    assert not folds
+    assert not merges
     for key in auto:
         for ours, theirs in zip(by_index(auto[key]), by_index(plain[key]), strict=True):
             assert close(ours.loglikelihoods, theirs.loglikelihoods)

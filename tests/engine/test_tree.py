@@ -1,4 +1,4 @@
-"""The fast path's parts: rows as a trie, packs that share beginnings, the trial that a model must pass, memory running out."""
+"""The parts of the fast path: tries, packs with shared prefixes, the self-check of a model, memory that runs out, slots."""
 
 import itertools
 import math
@@ -22,7 +22,7 @@ from harness.engine.output_head import _BLOCK, score_hidden, score_logits
 from harness.engine.prefix_cache import Prefixes
 from harness.engine.runner import Runner
 from harness.engine.self_check import slots_fault, tree_fault
-from harness.engine.slot_generation import Slab, generate_slots
+from harness.engine.slot_generation import SlotCache, generate_slots
 from harness.engine.tree_scoring import feed_tree
 from harness.jobs import Raw
 from harness.models.load import Resident
@@ -44,12 +44,12 @@ def test_a_token_of_a_trie_sees_its_own_row_up_to_itself(rows: list[Ids]) -> Non
         for depth, place in enumerate(path):
             assert tree.depths[place] == depth
             assert [j for j in range(len(tree.tokens)) if j <= place < tree.ends[j]] == path[: depth + 1]
-    beginnings = {row[:end] for row in rows for end in range(1, len(row) + 1)}
-    assert len(tree.tokens) == size(rows) == len(beginnings), "every shared token once"
+    distinct = {row[:end] for row in rows for end in range(1, len(row) + 1)}
+    assert len(tree.tokens) == size(rows) == len(distinct), "every shared token once"
 
 
 @given(st.lists(st.integers(0, 1), max_size=20).map(tuple), st.lists(st.integers(0, 1), max_size=20).map(tuple))
-def test_what_two_rows_share_is_found_by_halving(a: Ids, b: Ids) -> None:
+def test_the_common_prefix_of_two_rows_is_found_by_halving(a: Ids, b: Ids) -> None:
     assert shared(a, b) == next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
@@ -65,8 +65,8 @@ def item(index: int, context: Ids, continuations: Sequence[Ids]) -> Encoded:
     return Encoded(index, request, found, (), len(context), False)
 
 
-def beginning(*parts: tuple[int, int]) -> Ids:
-    """Runs of one token each, as (token, count)."""
+def repeated(*parts: tuple[int, int]) -> Ids:
+    """A row of repeated tokens, given as (token, count)."""
     return tuple(token for token, count in parts for _ in range(count))
 
 
@@ -77,10 +77,10 @@ endings = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=4).map(tuple
 @given(
     st.lists(st.tuples(contexts, endings), min_size=1, max_size=25), st.integers(1, 150), st.none() | st.integers(1, 9)
 )
-def test_a_plan_holds_every_request_once_behind_what_all_its_rows_begin_with(
+def test_a_plan_holds_every_request_once_after_a_prefix_of_all_its_rows(
     shape: list[tuple[list[tuple[int, int]], list[Ids]]], budget: int, max_rows: int | None
 ) -> None:
-    items = [item(n, beginning(*parts), choices) for n, (parts, choices) in enumerate(shape)]
+    items = [item(n, repeated(*parts), choices) for n, (parts, choices) in enumerate(shape)]
     packs = plan_tree(items, budget, max_rows)
     assert packs == plan_tree(items, budget, max_rows)
     assert sorted(each.index for pack in packs for each in pack.items) == list(range(len(items)))
@@ -91,13 +91,13 @@ def test_a_plan_holds_every_request_once_behind_what_all_its_rows_begin_with(
         assert all(span.start >= len(path) for row in rows for span in row.spans), "scored tokens are fed"
         assert all(len(segment) >= SHORTEST_SEGMENT for segment in pack.path)
         fed = len(trie([row.ids[len(path) :] for row in rows]).tokens)
-        assert fed <= pack.tokens, "a plan may overrate what a pack feeds, never underrate it"
+        assert fed <= pack.tokens, "a plan may overestimate the tokens of a pack, never underestimate them"
         assert len(pack.items) == 1 or (pack.tokens <= budget and (max_rows is None or len(rows) <= max_rows))
     runs = [path for path, _ in itertools.groupby(pack.path for pack in packs)]
-    assert len(runs) == len(set(runs)), "packs of one path stand beside each other"
+    assert len(runs) == len(set(runs)), "packs of one path are next to each other"
 
 
-def test_questions_behind_one_long_beginning_run_it_once() -> None:
+def test_questions_with_one_long_prefix_run_it_once() -> None:
     subject = tuple(range(1000, 1300))
     items = [item(n, (*subject, *range(50 * n, 50 * n + 40)), [(1,), (2,), (3,), (4,)]) for n in range(40)]
     packs = plan_tree(items, 400)
@@ -107,7 +107,7 @@ def test_questions_behind_one_long_beginning_run_it_once() -> None:
     assert len(packs) == math.ceil(40 * 40 / 400)
 
 
-def test_beginnings_within_beginnings_are_run_once_each() -> None:
+def test_nested_prefixes_are_run_once_each() -> None:
     all_of_it = tuple(range(5000, 5040))
     items = []
     for subject in range(3):
@@ -130,7 +130,7 @@ def test_a_chain_of_ever_longer_contexts_is_planned_without_deep_recursion() -> 
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_trial_tells_which_models_the_fast_path_is_for(shape: str) -> None:
+def test_the_self_check_finds_which_models_support_the_fast_path(shape: str) -> None:
     model = random_model(shape)
     try:
         prefixes = Prefixes(model)
@@ -158,10 +158,10 @@ QUESTIONS = [
 
 
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape not in ("jamba",)])
-def test_every_model_scores_as_row_by_row(shape: str) -> None:
+def test_every_model_scores_like_row_by_row(shape: str) -> None:
     model = random_model(shape)
     ours = runner(model)
-    ways = (ours.scores, ours.writes)
+    ways = (ours.scoring, ours.generation)
     assert (ways[0] == "tree") == SHAPES[shape][2]
     assert bool(ours.notes) == (ways != ("tree", "slots"))
     items = encoded(*QUESTIONS)
@@ -171,16 +171,16 @@ def test_every_model_scores_as_row_by_row(shape: str) -> None:
         assert raw.is_greedy == theirs.is_greedy
 
 
-def test_rows_that_outgrow_a_sliding_window_are_not_written_in_slots() -> None:
+def test_rows_longer_than_a_sliding_window_are_not_generated_in_slots() -> None:
     ours = runner(random_model("gemma2"))
-    assert (ours.scores, ours.writes) == ("tree", "slots")
+    assert (ours.scoring, ours.generation) == ("tree", "slots")
     short, long = tiny.generate("hello", max_tokens=5), tiny.generate(tiny.words(60), max_tokens=30)
     assert [pack.way for pack in ours.plan(encoded(short))] == ["slots"]
     assert [pack.way for pack in ours.plan(encoded(long))] == ["padded"]
-    assert ours.way(encoded(long)) == "padded", "what plans are remembered by"
+    assert ours.way(encoded(long)) == "padded", "the key of cached plans"
 
 
-def test_the_trial_notices_a_mask_that_a_layer_does_not_heed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_self_check_detects_a_mask_that_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     model = random_model("llama")
     prefixes = Prefixes(model)
     prefixes.by_block = False
@@ -195,18 +195,18 @@ def test_the_trial_notices_a_mask_that_a_layer_does_not_heed(monkeypatch: pytest
 BLOCKWISE = ["llama", "qwen3", "gpt2", "gemma3"]
 
 
-def test_attention_goes_by_block_where_it_is_the_librarys_and_was_tried() -> None:
+def test_block_attention_is_used_where_the_models_is_torchs_and_the_check_reaches_it() -> None:
     found = set()
     for shape in SHAPES:
         if SHAPES[shape][2]:
             prefixes = Prefixes(random_model(shape))
             assert tree_fault(prefixes.model, prefixes) is None
             found |= {shape} if prefixes.by_block else set()
-    by_mask = {"gemma2", "falcon", "gemma3", "mistral"}  # eager, its own, windows shorter than the trial
+    by_mask = {"gemma2", "falcon", "gemma3", "mistral"}  # eager, its own attention, windows shorter than the check
     assert found == {shape for shape in SHAPES if SHAPES[shape][2]} - by_mask
 
 
-def test_what_is_not_known_of_attention_is_refused() -> None:
+def test_unknown_options_of_attention_are_refused() -> None:
     refuse_unknown(torch.ones(1, 1, 1, 1), {"dropout": 0.0, "softcap": 2.0, "s_aux": None}, "softcap")
     with pytest.raises(Unsupported, match="a mask of its own"):
         refuse_unknown(torch.ones(1, 1, 2, 2), {})
@@ -220,15 +220,15 @@ def test_what_is_not_known_of_attention_is_refused() -> None:
 def test_blocks_give_each_row_its_own_logits(shape: str, rows: list[Ids], before: int, budget: int, call: int) -> None:
     model = _made(shape)
     prefixes = Prefixes(model)
-    beginning = tuple(range(5, 5 + before))
-    prefixes.enter((beginning,) if beginning else ())
+    prefix = tuple(range(5, 5 + before))
+    prefixes.enter((prefix,) if prefix else ())
     tree = trie(rows)
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         patch.setattr(block_attention, "_CALL", call)
         fed = feed_tree(prefixes, tree, prefixes.cache(), torch.arange(len(tree.tokens)), budget)
         logits = torch.cat([piece for _, piece in fed])
         for row, path in zip(rows, tree.paths, strict=True):
-            whole = forward(model, [*beginning, *row])[before:]
+            whole = forward(model, [*prefix, *row])[before:]
             torch.testing.assert_close(logits[path], whole, rtol=1e-4, atol=1e-5)
 
 
@@ -238,7 +238,7 @@ def _made(shape: str) -> Any:
 
 
 @given(rows_of_ids, st.sampled_from([0, 5, 40]))
-def test_cuts_are_the_cheapest_there_are(rows: list[Ids], call: int) -> None:
+def test_cuts_have_the_least_cost(rows: list[Ids], call: int) -> None:
     depths = trie(rows[:9]).depths
     branches = [at for at in range(1, len(depths)) if depths[at] <= depths[at - 1]]
 
@@ -256,7 +256,7 @@ def test_cuts_are_the_cheapest_there_are(rows: list[Ids], call: int) -> None:
     assert cost(found) == min(map(cost, every))
 
 
-def test_a_model_that_takes_no_blocks_is_given_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_does_not_support_blocks_gets_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     model = random_model("llama")
     prefixes = Prefixes(model)
     asked: list[str] = []
@@ -274,35 +274,56 @@ def test_a_model_that_takes_no_blocks_is_given_masks(monkeypatch: pytest.MonkeyP
 
 
 class Small:
-    """A model that takes so many tokens at a time and no more."""
+    """Makes a model fail when it is fed more than `most` tokens at a time."""
 
-    def __init__(self, model: Any, most: int) -> None:
-        self.model, self.most, self.refused = model, most, 0
+    def __init__(self, model: Any, most: int, error: Exception) -> None:
+        self.model, self.most, self.error, self.refused = model, most, error, 0
         model.register_forward_pre_hook(self.check, with_kwargs=True)
 
     def check(self, _: Any, __: Any, options: dict[str, Any]) -> None:
         if options["input_ids"].numel() > self.most:
             self.refused += 1
-            raise torch.OutOfMemoryError("no room")
+            raise self.error
 
 
-def test_out_of_memory_feeds_less_and_says_so_once() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_out_of_memory_halves_the_budget_and_notes_it_once(error: Exception) -> None:
     model = random_model("llama")
     items = encoded(*QUESTIONS, tiny.text(tiny.words(90, 3)))
     expected = gather(runner(model, 2048), items)
-    small = Small(model, 120)
+    small = Small(model, 120, error)
     ours = runner(model, 2048)
     found = gather(ours, items)
     assert small.refused > 1
-    assert ours.notes == ["memory ran out: it was fed fewer tokens at a time from there on"]
+    assert ours._fed == 2048 // 2**small.refused
+    assert ours.notes == ["out of memory: from then on, fewer tokens were fed at a time"]
     for raw, other in zip(found, expected, strict=True):
         assert raw.loglikelihoods == pytest.approx(other.loglikelihoods, rel=1e-5)
 
 
-def test_out_of_memory_with_nothing_left_to_halve_is_the_variants_failure() -> None:
+def test_other_errors_of_a_model_are_not_taken_for_out_of_memory() -> None:
+    model = random_model("llama")
+    ours = runner(model, 2048)
+    packs = ours.plan(encoded(*QUESTIONS))
+    small = Small(model, 20, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        ours.run(packs[0])
+    assert (small.refused, ours._fed) == (1, 2048)
+
+
+def test_out_of_memory_at_the_smallest_budget_fails_the_variant() -> None:
     model = random_model("llama")
     ours = runner(model, 2048, 2)
-    Small(model, 20)
+    Small(model, 20, torch.OutOfMemoryError("CUDA out of memory"))
     with pytest.raises(torch.OutOfMemoryError):
         gather(ours, encoded(*QUESTIONS))
 
@@ -346,50 +367,50 @@ def test_neither_slots_nor_budget_change_a_text(shape: list[tuple[int, int, int]
 _LLAMA = random_model("llama")
 
 
-def test_a_slot_that_is_left_is_taken_over_with_its_past() -> None:
+def test_the_last_row_moves_into_a_freed_slot_with_its_keys_and_values() -> None:
     past = [(torch.arange(24.0).view(1, 2, 4, 3), torch.arange(24.0, 48.0).view(1, 2, 4, 3))]
-    slab = Slab([], slots=3, length=5)
-    slab.lay_out(past)
+    slot_cache = SlotCache([], slots=3, length=5)
+    slot_cache.lay_out(past)
     for places in ([0], [1, 2], [3, 0, 1]):
-        slab.add(past, torch.tensor(places))
-    slab.drop(0)
-    assert (slab.rows, slab.lengths[:2].tolist()) == (2, [3, 2])
-    assert torch.equal(slab.keys[0][0, :, :3], past[0][0][0, :, [3, 0, 1]])
-    assert torch.equal(slab.values[0][1, :, :2], past[0][1][0, :, [1, 2]])
+        slot_cache.add(past, torch.tensor(places))
+    slot_cache.drop(0)
+    assert (slot_cache.rows, slot_cache.lengths[:2].tolist()) == (2, [3, 2])
+    assert torch.equal(slot_cache.keys[0][0, :, :3], past[0][0][0, :, [3, 0, 1]])
+    assert torch.equal(slot_cache.values[0][1, :, :2], past[0][1][0, :, [1, 2]])
 
 
-def test_the_folder_of_a_saved_model_runs_the_fast_way(tmp_path: Path) -> None:
+def test_a_model_loaded_from_a_folder_runs_on_the_fast_path(tmp_path: Path) -> None:
     tiny.save_tiny(tmp_path, "llama", context=256)
     ours = runner(Resident(tiny.tiny_base(tmp_path), lambda _: lambda model: model).bare)
-    assert (ours.scores, ours.writes, ours.notes) == ("tree", "slots", [])
+    assert (ours.scoring, ours.generation, ours.notes) == ("tree", "slots", [])
     assert replace(ours.plan(encoded(*QUESTIONS))[0], items=()).way == "tree"
 
 
-def written(index: int, prompt: Ids) -> Encoded:
+def generating(index: int, prompt: Ids) -> Encoded:
     return Encoded(index, tiny.generate("x", str(index)), (), prompt, len(prompt), False)
 
 
-def test_texts_behind_one_long_beginning_are_written_together_whatever_else_is_asked() -> None:
+def test_texts_with_one_long_prefix_are_generated_together_whatever_else_is_asked() -> None:
     shots = tuple(range(1000, 2200))
-    items = [written(n, (*shots, *range(n, n + 30))) for n in range(60)]
-    items.insert(7, written(60, tuple(range(5000, 5400))))  # one prompt that was cut on the left, say
+    items = [generating(n, (*shots, *range(n, n + 30))) for n in range(60)]
+    items.insert(7, generating(60, tuple(range(5000, 5400))))  # for example a prompt that was cut on the left
     packs = plan_tree(items, None, 256, "slots")
     assert sorted((len(pack.items), pack.path) for pack in packs) == [(1, ()), (60, (shots,))]
 
 
-def test_texts_that_share_little_are_written_side_by_side() -> None:
-    items = [written(n, (*range(100 * (n % 5), 100 * (n % 5) + 40), *range(n, n + 30))) for n in range(50)]
+def test_texts_that_share_little_are_generated_in_one_pack() -> None:
+    items = [generating(n, (*range(100 * (n % 5), 100 * (n % 5) + 40), *range(n, n + 30))) for n in range(50)]
     (pack,) = plan_tree(items, None, 256, "slots")
     assert (len(pack.items), pack.path) == (50, ())
-    subjects = [written(n, (*range(1000 * (n % 5), 1000 * (n % 5) + 900), n)) for n in range(50)]
+    subjects = [generating(n, (*range(1000 * (n % 5), 1000 * (n % 5) + 900), n)) for n in range(50)]
     assert sorted(len(pack.items) for pack in plan_tree(subjects, None, 256, "slots")) == [10] * 5
 
 
-# The head, a block of words at a time
+# The head, one block of the vocabulary at a time
 
 
 def scored_blocks(monkeypatch: pytest.MonkeyPatch, block: int, head: torch.nn.Linear, *given: Any) -> list[Any]:
-    """What hidden states and logits give in blocks of so many logits."""
+    """Scores from hidden states and from logits, in blocks of `block` logits."""
     hidden, which, targets = given
     monkeypatch.setattr("harness.engine.output_head._NARROWEST", 1)
     monkeypatch.setitem(_BLOCK, "cpu", block)
@@ -403,7 +424,7 @@ def scored_blocks(monkeypatch: pytest.MonkeyPatch, block: int, head: torch.nn.Li
 
 @pytest.mark.parametrize("block", [1, 7, 40, 10_000])
 @pytest.mark.parametrize("bias", [False, True])
-def test_blocks_of_words_add_up_to_the_softmax_over_all(
+def test_blocks_of_the_vocabulary_add_up_to_the_whole_softmax(
     monkeypatch: pytest.MonkeyPatch, block: int, bias: bool
 ) -> None:
     torch.manual_seed(block)
@@ -420,10 +441,10 @@ def test_blocks_of_words_add_up_to_the_softmax_over_all(
 
 
 @pytest.mark.parametrize("block", [1, 12, 10_000])
-def test_of_words_that_are_equally_likely_the_first_is_greedy(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+def test_the_first_of_equally_likely_tokens_is_greedy(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     head = torch.nn.Linear(4, 12, bias=False)
     with torch.no_grad():
-        head.weight[:] = head.weight[torch.arange(12) % 3]  # four words of each kind
+        head.weight[:] = head.weight[torch.arange(12) % 3]  # four equal tokens of each kind
     hidden = torch.randn(6, 4)
     which, targets = torch.arange(6).repeat_interleave(12), torch.arange(12).repeat(6)
     for found in scored_blocks(monkeypatch, block, head, hidden, which, targets):
@@ -432,7 +453,7 @@ def test_of_words_that_are_equally_likely_the_first_is_greedy(monkeypatch: pytes
         assert (marked.argmax(-1) < 3).all()
 
 
-def test_what_comes_after_the_head_is_not_left_out() -> None:
+def test_a_head_followed_by_another_step_is_not_used_alone() -> None:
     ends = {
         shape: Prefixes(random_model(shape)).head is not None for shape in ("llama", "gpt2", "phi", "gemma2", "cohere")
     }

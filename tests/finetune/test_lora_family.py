@@ -131,7 +131,7 @@ def test_attention_and_mlp_cover_the_linear_layers_of_any_architecture(shape: st
     [
         ({"which": "q_prj"}, "no linear module `q_prj`"),
         ({"which": ["q_proj", "norm"]}, "no linear module `norm`"),
-        ({"which": []}, "no linear layer of this model is meant by `\\[\\]`"),
+        ({"which": []}, "`\\[\\]` names no linear layer of this model"),
         ({"layers": [2]}, "no decoder layer 2"),
         ({"layers": [-3]}, "no decoder layer -3"),
         ({"which": "lm_head", "layers": [0]}, "no linear layer of this model is meant"),
@@ -219,7 +219,7 @@ def test_it_continues_from_its_saved_state(base: Base, tmp_path: Path) -> None:
     load_trained(again, folder, "pissa")
     assert torch.equal(logits(again.eval()), logits(model))
     assert trained(again) and all(torch.equal(*pair) for pair in zip(trained(again), trained(model), strict=True))
-    with pytest.raises(UserError, match="is not of the same shape"):
+    with pytest.raises(UserError, match="does not have the same shape"):
         load_trained(made(base, "pissa", rank=16), folder, "pissa")
 
 

@@ -180,8 +180,8 @@ def test_a_prompt_initialised_from_a_text_acts_like_that_text(
     base = tiny.tiny_base(folders(shape))
     tokenizer = tiny.tiny_tokenizer()
     words = tokenizer(TEXT)["input_ids"]
-    if shape == "gemma3" and way == "ptuning_v2-text":  # its window, and so its cache, is shorter than the prompt
-        with pytest.raises(UserError, match="does not keep keys and values"):
+    if shape == "gemma3" and way == "ptuning_v2-text":  # it keeps no more keys and values than its window has tokens
+        with pytest.raises(UserError, match="does not cache keys and values"):
             made(base, way, tokens=len(words) + 3)
         return
     model = made(base, way, tokens=len(words) + 3).eval()  # three more tokens than words: the text repeats
@@ -254,7 +254,7 @@ def test_the_fast_path_is_taken(folders: Callable[[str], Path], way: str) -> Non
             max_rows=None,
             seed=0,
         )
-        assert (runner.scores, runner.writes, runner.notes) == ("tree", "slots", [])
+        assert (runner.scoring, runner.generation, runner.notes) == ("tree", "slots", [])
 
 
 def encoded(model: Any, requests: Sequence[Any]) -> list[Encoded]:
@@ -369,10 +369,10 @@ def test_computing_activations_again_gives_the_same_gradients(
         ("ptuning", {"tokens": -3}, "of -3 tokens"),
         ("ptuning_v2", {"tokens": 256}, "no room in the model's context of 256"),
         ("prefix", {"tokens": 5000}, "no room"),
-        ("prompt", {"init": "text"}, "`text` is what a prompt starts as"),
-        ("prompt", {"init": "text", "text": "  "}, "`text` is what a prompt starts as"),
-        ("ptuning_v2", {"text": "Hello"}, "`text` is what a prompt starts as"),
-        ("prompt", {"init": "text", "text": TEXT, "tokens": 2}, "the prompt 2"),
+        ("prompt", {"init": "text"}, "`init=text` and `text` need each other"),
+        ("prompt", {"init": "text", "text": "  "}, "`init=text` and `text` need each other"),
+        ("ptuning_v2", {"text": "Hello"}, "`init=text` and `text` need each other"),
+        ("prompt", {"init": "text", "text": TEXT, "tokens": 2}, "the prompt that starts from it only 2"),
         ("prefix", {"init": "vocab"}, "starts at random"),
     ],
 )
@@ -386,7 +386,7 @@ def test_prompts_that_cannot_be_learned_are_refused(
 
 @pytest.mark.parametrize("way", ["prefix", "ptuning_v2"])
 def test_a_prefix_is_refused_where_no_keys_and_values_are_kept(folders: Callable[[str], Path], way: str) -> None:
-    with pytest.raises(UserError, match="does not keep keys and values"):
+    with pytest.raises(UserError, match="does not cache keys and values"):
         made(tiny.tiny_base(folders("mamba")), way)
 
 

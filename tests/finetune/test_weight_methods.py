@@ -18,7 +18,7 @@ from harness.jobs import Base, Recipe
 from harness.models import load
 from harness.models.artifacts import DELTA_FILE, save_artifact, trained_tensors
 from harness.models.load import Resident, load_base, method_function
-from harness.models.restore import Pristine
+from harness.models.restore import OriginalState
 from harness.registry.find import find
 
 IDS = torch.randint(3, 340, (3, 20), generator=torch.Generator().manual_seed(0))
@@ -293,21 +293,21 @@ def test_a_method_that_writes_into_the_base_costs_a_load_and_no_score(root: Path
 def test_any_flipped_bit_of_the_base_is_detected(root: Path) -> None:
     for bits in (None, 4, 8):
         model = load_base(tiny.tiny_base(root / "llama", bits=bits))
-        pristine = Pristine(model)
+        original = OriginalState(model)
         logits(model)
-        assert pristine.restore()
+        assert original.restore()
         weight = model.model.layers[1].mlp.up_proj.weight
         flat = weight.data.view(torch.uint8).flatten()
         flat[-1] ^= 1
-        assert not pristine.restore()
+        assert not original.restore()
         flat[-1] ^= 1
-        assert pristine.restore()
+        assert original.restore()
 
 
 def test_hooks_classes_flags_and_tensors_are_put_back(root: Path) -> None:
     model = load_base(tiny.tiny_base(root / "llama"))
     said, state = logits(model), set(model.state_dict())
-    pristine = Pristine(model)
+    original = OriginalState(model)
 
     class Other(type(model.model.norm)):  # type: ignore[misc]
         def forward(self, hidden: Tensor) -> Tensor:
@@ -321,7 +321,7 @@ def test_hooks_classes_flags_and_tensors_are_put_back(root: Path) -> None:
     model.config.use_cache = True
     del model.model.layers[1]
     model.requires_grad_(True).train()
-    assert pristine.restore()
+    assert original.restore()
     assert torch.equal(logits(model), said)
     assert set(model.state_dict()) == state
     assert not model.config.use_cache and not model.training and not model.model.layers[0]._forward_pre_hooks

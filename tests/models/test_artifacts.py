@@ -1,4 +1,4 @@
-"""What a training leaves: adapters that peft alone loads, merged checkpoints that transformers alone loads, cards."""
+"""Artifacts of training runs: adapters that peft alone loads, merged checkpoints that transformers alone loads, cards."""
 
 import gc
 import json
@@ -83,7 +83,7 @@ def attached(recipe: Recipe) -> Tensor:
 
 
 @pytest.mark.parametrize("name", LOADED_BY_PEFT)
-def test_peft_alone_loads_an_adapter_and_says_what_we_say(root: Path, tmp_path: Path, name: str) -> None:
+def test_peft_alone_loads_an_adapter_with_our_logits(root: Path, tmp_path: Path, name: str) -> None:
     from peft import PeftModel
 
     recipe = taught(root, tmp_path, name, LOADED_BY_PEFT[name])
@@ -95,7 +95,7 @@ def test_peft_alone_loads_an_adapter_and_says_what_we_say(root: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("name", MERGED)
-def test_transformers_alone_loads_a_merged_checkpoint_and_says_what_the_variant_says(
+def test_transformers_alone_loads_a_merged_checkpoint_with_the_variants_logits(
     root: Path, tmp_path: Path, name: str
 ) -> None:
     recipe = taught(root, tmp_path, name, MERGED[name])
@@ -109,7 +109,7 @@ def test_transformers_alone_loads_a_merged_checkpoint_and_says_what_the_variant_
     assert [path.name for path in output.parent.iterdir()] == [name]
 
 
-def test_what_the_architecture_has_no_place_for_is_not_left(root: Path, tmp_path: Path) -> None:
+def test_weights_that_the_architecture_lacks_are_refused(root: Path, tmp_path: Path) -> None:
     recipe = taught(root, tmp_path, "bitfit", {"add": True})
     job = MergeJob(Recipe(recipe.base, recipe.adapter, True, method=recipe.method), tmp_path / "merged")
     with pytest.raises(UserError, match=r"no place for: model.*\.bias"):
@@ -117,7 +117,7 @@ def test_what_the_architecture_has_no_place_for_is_not_left(root: Path, tmp_path
     assert not job.output.exists()
 
 
-def test_a_merge_that_breaks_off_leaves_what_was_there(
+def test_an_interrupted_merge_leaves_the_old_checkpoint(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = taught(root, tmp_path, "lora", {"rank": 4})
@@ -135,7 +135,7 @@ def test_a_merge_that_breaks_off_leaves_what_was_there(
     assert (job.output / "model.safetensors").stat().st_mtime_ns == before
 
 
-# By the command
+# By command
 
 
 pytestmark = pytest.mark.usefixtures("in_process")
@@ -149,7 +149,7 @@ def left_by(output: Path, variant: str, *, merge: bool = False, **settings: Any)
 
 
 def left_session(output: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
-    """The session of a training that is done."""
+    """The session of a finished training run."""
     sessions: list[Session] = []
     own = comparison.RunInProgress.train_all
 
@@ -170,7 +170,7 @@ def left_session(output: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
         ("freeze:layers=1", "finetune-harness", ["layers = 1", "harness eval ./freeze"]),
     ],
 )
-def test_a_card_says_how_it_was_made(tmp_path: Path, variant: str, library: str, facts: list[str]) -> None:
+def test_a_card_says_how_the_artifact_was_made(tmp_path: Path, variant: str, library: str, facts: list[str]) -> None:
     folder = left_by(tmp_path, variant, train={"validation": "0.25"}).artifact
     text = (folder / CARD).read_text()
     [run] = [load_run(path.parent) for path in tmp_path.glob("*/run.json")]
@@ -201,7 +201,7 @@ def test_a_card_names_the_base_and_the_data_that_are_on_the_hub(
 
 
 @pytest.mark.parametrize("variant", ["lora:rank=4,schedule=staged,rates=1+0.5", "freeze:layers=1,epochs=1,warmup=1"])
-def test_the_command_on_a_card_makes_the_same_training(
+def test_the_command_on_a_card_repeats_the_training_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], variant: str
 ) -> None:
     train = {"validation": "0.25", "steps": 2, "clip": 0.5}
@@ -215,7 +215,7 @@ def test_the_command_on_a_card_makes_the_same_training(
 
 
 @pytest.mark.parametrize("several", ["folds", "seeds"])
-def test_a_training_alone_is_one_whatever_a_file_says_of_comparisons(tmp_path: Path, several: str) -> None:
+def test_harness_train_runs_once_even_if_the_file_asks_for_folds_or_seeds(tmp_path: Path, several: str) -> None:
     (tmp_path / "compare.yaml").write_text(f"variants: {{lora: {{}}}}\ntasks: [mini_gsm8k]\n{several}: 2\n")
     config = configure([], file=tmp_path / "compare.yaml", train={"samples": 16, "steps": 1}, output_dir=tmp_path)
     card = (train_only(config).artifact / CARD).read_text()
@@ -224,7 +224,7 @@ def test_a_training_alone_is_one_whatever_a_file_says_of_comparisons(tmp_path: P
     assert [variant.name for variant in run.variants] == ["lora"]
 
 
-def test_a_card_of_an_artifact_taken_from_another_run_is_its_own(tmp_path: Path) -> None:
+def test_a_reused_artifact_gets_its_own_card(tmp_path: Path) -> None:
     first = left_by(tmp_path, "lora:rank=4").artifact
     (first / CARD).write_text("edited by hand")
     digest = Snapshot("x", first).weights_digest
@@ -235,7 +235,7 @@ def test_a_card_of_an_artifact_taken_from_another_run_is_its_own(tmp_path: Path)
     assert (first / "adapter_model.safetensors").samefile(second / "adapter_model.safetensors")
 
 
-def test_the_command_on_a_card_leaves_out_what_means_nothing_to_its_stage(tmp_path: Path) -> None:
+def test_the_command_on_a_card_leaves_out_settings_of_other_stages(tmp_path: Path) -> None:
     (tmp_path / "judge.py").write_text(
         "def longer(prompts, completions, references):\n    return [0.0] * len(prompts)\n"
     )
@@ -246,11 +246,11 @@ def test_the_command_on_a_card_leaves_out_what_means_nothing_to_its_stage(tmp_pa
     ]
     prepared = prepare(configure(variants, tasks=["mini_gsm8k"], train={"generations": 4}, output_dir=tmp_path))
     session = Session(prepared, RunFolder(tmp_path, 0), "", {"dtype": "float32"})
-    told = {name: card._command(session, state, "") for name, state in session.states.items()}
-    assert "generations" not in told["pt"] and "generations=4" in told["rl"]
+    commands = {name: card._command(session, state, "") for name, state in session.states.items()}
+    assert "generations" not in commands["pt"] and "generations=4" in commands["rl"]
 
 
-def test_an_adapter_that_names_another_base_is_told_of(tmp_path: Path) -> None:
+def test_an_adapter_that_names_another_base_is_reported(tmp_path: Path) -> None:
     left = left_by(tmp_path, "lora:rank=4").artifact
     for asked in ([str(left)], [f"lora:rank=4,start={left}"]):
         prepared = prepare(configure(asked, tasks=["mini_gsm8k"]))
@@ -266,7 +266,7 @@ def test_an_adapter_that_names_another_base_is_told_of(tmp_path: Path) -> None:
         )
 
 
-def test_training_alone_says_what_it_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_harness_train_reports_what_it_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"prompt": "x " * 30, "completion": " y" * 40}] * 3 + [
         {"prompt": f"{n}", "completion": " z"} for n in range(5)
     ]
@@ -277,7 +277,7 @@ def test_training_alone_says_what_it_cut(tmp_path: Path, capsys: pytest.CaptureF
     assert "tokens were lost" in said and "score" not in said and "Overlap" not in said
 
 
-def test_a_training_leaves_a_merged_checkpoint_when_told(tmp_path: Path) -> None:
+def test_harness_train_leaves_a_merged_checkpoint_on_request(tmp_path: Path) -> None:
     left = left_by(tmp_path, "lora:rank=4", merge=True, train={"lr": 0.02}, dtype="float32")
     assert left.merged is not None and left.merged.parent.name == "merged"
     assert "merged" in (left.merged / CARD).read_text()
@@ -298,7 +298,9 @@ def test_a_training_leaves_a_merged_checkpoint_when_told(tmp_path: Path) -> None
         ("lora:stage=reward", "a reward model has a reward head"),
     ],
 )
-def test_what_cannot_be_merged_is_refused_before_training(tmp_path: Path, variant: str, message: str) -> None:
+def test_an_artifact_that_cannot_be_merged_is_refused_before_training(
+    tmp_path: Path, variant: str, message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         left_by(tmp_path, variant, merge=True)
     assert not list(tmp_path.iterdir())
@@ -333,7 +335,7 @@ def test_a_stage_that_learns_from_rewards_is_not_tuned(tmp_path: Path) -> None:
     assert any("`--tune-lr` does not tune rl (" in note for note in fairness(prepared, prepared.variants))
 
 
-def test_every_fold_of_a_variant_holds_out_rows_of_its_own() -> None:
+def test_every_fold_of_a_variant_holds_out_its_own_rows() -> None:
     config = configure(["lora"], tasks=["mini_gsm8k"], folds=3, train={"samples": 31})
     trainings = prepare(config).trainings
     held = [example for each in trainings if each.validation for example in each.validation.examples]
@@ -346,7 +348,7 @@ def test_every_fold_of_a_variant_holds_out_rows_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("several", ["folds", "seeds"])
-def test_every_training_of_a_variant_keeps_samples_of_its_own(tmp_path: Path, several: str) -> None:
+def test_every_training_run_of_a_variant_keeps_its_own_samples(tmp_path: Path, several: str) -> None:
     settings: dict[str, Any] = {several: 3}
     prepared = prepare(configure(["base", "lora"], tasks=["mini_gsm8k"], train={"samples": 31}, **settings))
     session = Session(prepared, RunFolder(tmp_path, 0), "")

@@ -1,4 +1,4 @@
-"""Clocks, meters and probes against fakes whose answer is known."""
+"""Clocks, meters and probes against fakes with known results."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ MIB = 1 << 20
 
 
 class Clock:
-    """Time that passes only when told to."""
+    """A clock that stands still until a test moves it."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -72,10 +72,10 @@ def write_status(proc: Path, **kilobytes: int) -> None:
     (proc / "new").replace(proc / "status")
 
 
-def test_the_peak_is_the_kernels_high_water_mark_above_the_baseline(proc: Path) -> None:
+def test_the_peak_is_the_kernels_counter_above_the_baseline(proc: Path) -> None:
     meter = MemoryMeter(100 * 1024, "cpu", proc)
     with meter:
-        assert (proc / "clear_refs").read_text() == "5", "the mark is reset where the phase begins"
+        assert (proc / "clear_refs").read_text() == "5", "the counter is reset when the phase begins"
         write_status(proc, hwm=350, rss=120)
     assert meter.peaks() == Peaks(250 * 1024)
 
@@ -86,9 +86,9 @@ def test_a_phase_below_the_baseline_has_no_rise(proc: Path) -> None:
     assert meter.peaks().peak_rss_bytes == 0
 
 
-def test_where_the_mark_cannot_be_reset_memory_is_sampled_and_the_thread_ends(proc: Path) -> None:
+def test_memory_is_sampled_if_the_counter_cannot_be_reset_and_the_thread_ends(proc: Path) -> None:
     (proc / "clear_refs").unlink()
-    (proc / "clear_refs").mkdir()  # what no one can write to, root included
+    (proc / "clear_refs").mkdir()  # nobody can write to a folder, not even root
     threads = threading.active_count()
     meter = MemoryMeter(100 * 1024, "cpu", proc)
     seen = rises(meter, 400 * 1024)
@@ -96,7 +96,7 @@ def test_where_the_mark_cannot_be_reset_memory_is_sampled_and_the_thread_ends(pr
         write_status(proc, hwm=9999, rss=500)
         seen()
         write_status(proc, hwm=9999, rss=200)
-    assert meter.peaks() == Peaks(400 * 1024), "the mark, which is older than the phase, is not looked at"
+    assert meter.peaks() == Peaks(400 * 1024), "the counter, which is older than the phase, is ignored"
     assert threading.active_count() == threads
 
 
@@ -112,7 +112,7 @@ def rises(meter: MemoryMeter, rise: int) -> Callable[[], None]:
     return wait
 
 
-def test_a_block_of_64_mib_is_seen_and_what_came_before_is_not() -> None:
+def test_a_block_of_64_mib_is_measured_and_earlier_memory_is_not() -> None:
     before = b"\1" * (128 * MIB)
     del before
     with MemoryMeter(rss_bytes(), "cpu") as meter:
@@ -122,7 +122,7 @@ def test_a_block_of_64_mib_is_seen_and_what_came_before_is_not() -> None:
     assert 60 * MIB < (meter.peaks().peak_rss_bytes or 0) < 100 * MIB
 
 
-def test_on_cuda_the_peaks_are_the_allocators_of_that_device_since_the_phase_began(
+def test_on_cuda_the_peaks_are_those_of_the_devices_allocator_in_the_phase(
     proc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[str, Any]] = []
@@ -144,7 +144,7 @@ def test_on_cuda_the_peaks_are_the_allocators_of_that_device_since_the_phase_beg
 
 
 @pytest.mark.gpu
-def test_a_block_on_the_gpu_is_seen() -> None:
+def test_a_block_on_the_gpu_is_measured() -> None:
     with MemoryMeter(rss_bytes(), "cuda:0") as meter:
         torch.ones(64 * MIB // 4, device="cuda:0").sum().item()
     assert 64 * MIB <= (meter.peaks().peak_gpu_allocated_bytes or 0) < 80 * MIB
@@ -170,7 +170,7 @@ def test_a_processor_has_no_energy_counter() -> None:
 
 
 class Ticking(torch.nn.Module):
-    """A model whose forward takes as long as it is told: `prompt` seconds for many tokens, `token` for one."""
+    """A model whose forward pass takes `prompt` seconds for a prompt, and `token` seconds × calls for a token."""
 
     def __init__(self, clock: Clock, prompt: float, token: float) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class Ticking(torch.nn.Module):
         self.calls.append((input_ids.shape, past_key_values))
         assert use_cache and logits_to_keep == 1
         if past_key_values is not None:
-            assert (input_ids == 3).all(), "each step feeds the token that the last one gave"
+            assert (input_ids == 3).all(), "each step feeds the token of the step before"
         self.clock.passes(self.prompt if past_key_values is None else self.token * len(self.calls))
         logits = torch.zeros(*input_ids.shape, 5)
         logits[:, -1, 3] = 1.0
@@ -196,7 +196,7 @@ def test_latency_is_one_prefill_and_every_decode_step() -> None:
     assert model.calls == [((2, 7), None), ((2, 1), 1), ((2, 1), 2), ((2, 1), 3)]
 
 
-def test_latency_leaves_no_gradients() -> None:
+def test_latency_computes_no_gradients() -> None:
     model = Ticking(Clock(), 0.0, 0.0)
     model.forward = lambda **_: (
         pytest.fail("gradients are on")

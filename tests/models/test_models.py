@@ -1,4 +1,4 @@
-"""Bases and what is made of them: bit-equal where it must be, and counted by hand."""
+"""Bases and the variants made of them: restored bit-equal, merged, quantized, and counted by hand."""
 
 import math
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def norms(model, *, level: float = 1.0):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama, LoRA adapters for it as it is and in 4 bits, and a method that trains layer norms."""
+    """A Llama, LoRA adapters for it in full precision and in 4 bits, and a method that trains layer norms."""
     root = tmp_path_factory.mktemp("models")
     tiny.save_tiny(root / "llama")
     tiny.save_random_lora(root / "lora", tiny.tiny_base(root / "llama"))
@@ -62,25 +62,25 @@ def assert_bit_equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
 
 
-# Attaching and taking off
+# Attaching and detaching
 
 
 @pytest.mark.parametrize(("bits", "dtype"), [(None, "float32"), (None, "bfloat16"), (4, "float32"), (4, "bfloat16")])
-def test_taking_an_adapter_off_leaves_the_base_bit_equal(root: Path, bits: Any, dtype: str) -> None:
+def test_detaching_an_adapter_leaves_the_base_bit_equal(root: Path, bits: Any, dtype: str) -> None:
     base = tiny.tiny_base(root / "llama", bits=bits, dtype=dtype)
     one = resident(base)
     before, said = snapshot(one.bare), logits(one.bare)
     bare = one.bare
     changed = logits(one.attach(Recipe(base, root / ("qlora" if bits else "lora"))))
     assert not torch.equal(changed, said)
-    assert one.attach(tiny.bare(base)) is bare, "one load serves all"
+    assert one.attach(tiny.bare(base)) is bare, "the base is loaded once"
     assert_bit_equal(snapshot(one.bare), before)
     assert torch.equal(logits(one.bare), said)
     assert torch.equal(logits(one.attach(Recipe(base, root / ("qlora" if bits else "lora")))), changed)
 
 
 @pytest.mark.parametrize("kind", ["IA3", "LN_TUNING", "PREFIX_TUNING", "PROMPT_TUNING"])
-def test_adapters_of_any_family_come_off_again(root: Path, tmp_path: Path, kind: str) -> None:
+def test_adapters_of_every_family_can_be_detached(root: Path, tmp_path: Path, kind: str) -> None:
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType, get_peft_model
 
     base = tiny.tiny_base(root / "llama")
@@ -102,21 +102,21 @@ def test_adapters_of_any_family_come_off_again(root: Path, tmp_path: Path, kind:
     assert torch.equal(logits(one.bare), said)
 
 
-def test_a_merged_adapter_says_what_it_says_unmerged_and_spends_the_base(root: Path) -> None:
+def test_a_merged_adapter_gives_the_unmerged_logits_and_the_base_is_loaded_again(root: Path) -> None:
     base = tiny.tiny_base(root / "llama")
     one = resident(base)
     said, unmerged = logits(one.bare), logits(one.attach(Recipe(base, root / "lora")))
     merged = one.attach(Recipe(base, root / "lora", merged=True))
     assert not any("lora" in name for name, _ in merged.named_parameters())
     assert torch.allclose(logits(merged), unmerged, rtol=1e-5, atol=1e-5)
-    assert torch.equal(logits(one.attach(tiny.bare(base))), said), "the next variant gets the base as it was"
+    assert torch.equal(logits(one.attach(tiny.bare(base))), said), "the next variant gets the original base"
 
 
 @pytest.mark.parametrize("layer", ["lm_head", "wte"])
-def test_what_is_one_weight_for_two_layers_is_not_merged_into_for_one(tmp_path: Path, layer: str) -> None:
+def test_an_adapter_of_one_layer_is_not_merged_into_a_weight_of_two(tmp_path: Path, layer: str) -> None:
     base = tiny.tiny_base(tiny.save_tiny(tmp_path / "tied", "gpt2"))
     tiny.save_random_lora(tmp_path / "lora", base, target_modules=[layer, "c_attn"])
-    with pytest.raises(UserError, match="embeddings and output head are one weight"):
+    with pytest.raises(UserError, match="they share one weight"):
         resident(base).attach(Recipe(base, tmp_path / "lora", merged=True))
     free = tiny.save_random_lora(tmp_path / "free", base, target_modules=["c_attn"])
     said = logits(resident(base).attach(Recipe(base, free)))
@@ -134,7 +134,7 @@ def test_qlora_is_merged_into_dequantized_weights(root: Path) -> None:
     assert torch.allclose(logits(merged), unmerged, rtol=1e-4, atol=1e-4)
     naive = PeftModel.from_pretrained(load_base(base), root / "qlora").merge_and_unload()
     agreement = (logits(naive).argmax(-1) == unmerged.argmax(-1)).float().mean()
-    assert agreement < 1.0, "merging into 4-bit weights rounds the adapter away: what this is here to prevent"
+    assert agreement < 1.0, "merging into 4-bit weights would round the adapter away"
 
 
 @pytest.mark.parametrize("trained_bits", [None, 4])
@@ -165,7 +165,7 @@ def test_8_bit_outputs_do_not_depend_on_the_batch(root: Path) -> None:
 
 
 @pytest.mark.parametrize("bits", [None, 4])
-def test_a_delta_comes_back_bit_equal_through_its_method(root: Path, tmp_path: Path, bits: Any) -> None:
+def test_a_delta_is_restored_bit_equal_by_its_method(root: Path, tmp_path: Path, bits: Any) -> None:
     base = tiny.tiny_base(root / "llama", bits=bits)
     method = tiny.from_file(root / "norms.py", "norms", level=0.5)
     model = method_function(method)(load_base(base), level=0.5)
@@ -182,7 +182,7 @@ def test_a_delta_comes_back_bit_equal_through_its_method(root: Path, tmp_path: P
     assert_bit_equal(snapshot(loaded), snapshot(model))
     assert torch.equal(logits(loaded), logits(model))
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
-    assert torch.equal(logits(one.attach(tiny.bare(base))), said), "the rewired base is not used again"
+    assert torch.equal(logits(one.attach(tiny.bare(base))), said), "the changed base is not used again"
 
 
 def test_a_delta_of_a_method_that_has_changed_is_an_error(root: Path, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_delta_of_a_method_that_has_changed_is_an_error(root: Path, tmp_path: 
         resident(base).attach(Recipe(base, tmp_path, method=tiny.from_file(other, "norms")))
 
 
-def test_a_checkpoint_is_a_base_of_its_own(root: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_loads_as_a_base(root: Path, tmp_path: Path) -> None:
     base = tiny.tiny_base(root / "llama")
     model = load_base(base)
     model.model.layers[0].mlp.up_proj.weight.data += 0.1
@@ -227,7 +227,7 @@ def test_bytes_of_a_4_bit_model_are_the_hand_count(tmp_path: Path) -> None:
     assert count_parameters(small) == count_parameters(half) == count_parameters(whole)
 
 
-def test_weights_that_are_shared_count_once(tmp_path: Path) -> None:
+def test_shared_weights_count_once(tmp_path: Path) -> None:
     model = load_base(tiny.tiny_base(tiny.save_tiny(tmp_path, "gpt2")))
     assert model.lm_head.weight is model.transformer.wte.weight
     total = sum(math.prod(p.shape) for p in model.parameters())
@@ -236,12 +236,12 @@ def test_weights_that_are_shared_count_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", tiny.SHAPES)
-def test_the_context_length_is_the_configurations(tmp_path: Path, shape: tiny.Shape) -> None:
+def test_the_context_length_comes_from_the_configuration(tmp_path: Path, shape: tiny.Shape) -> None:
     folder = tiny.save_tiny(tmp_path, shape, context=77)
     assert context_length(load_base(tiny.tiny_base(folder)), load_tokenizer(folder)) == 77
 
 
-# What a user can mend
+# Errors that a user can fix
 
 
 def test_4_bits_of_a_model_without_linear_layers_is_an_error(tmp_path: Path) -> None:
@@ -270,14 +270,14 @@ def _another_shape(folder: Path) -> None:
     tiny.save_random_lora(folder, tiny.tiny_base(folder / "other"))
 
 
-def _torn(folder: Path) -> None:
+def _damaged(folder: Path) -> None:
     tiny.save_tiny(folder / "other")
     tiny.save_random_lora(folder, tiny.tiny_base(folder / "other"))
     weights = folder / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-500])
 
 
-@pytest.mark.parametrize("make", [_another_width, _fewer_layers, _more_layers, _another_shape, _torn])
+@pytest.mark.parametrize("make", [_another_width, _fewer_layers, _more_layers, _another_shape, _damaged])
 def test_an_adapter_that_does_not_fit_is_an_error(root: Path, tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path)
     base = tiny.tiny_base(root / "llama")
@@ -289,20 +289,20 @@ def test_an_adapter_that_does_not_fit_is_an_error(root: Path, tmp_path: Path, ma
     assert torch.equal(logits(one.bare), said)
 
 
-def test_a_folder_that_is_no_model_is_an_error_that_names_it(root: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_an_error_that_names_it(root: Path, tmp_path: Path) -> None:
     for read in (lambda: load_base(tiny.tiny_base(tmp_path)), lambda: load_tokenizer(tmp_path)):
         with pytest.raises(UserError, match=tmp_path.name):
             read()
 
 
-def test_torn_weights_are_an_error_that_names_the_folder(tmp_path: Path) -> None:
+def test_damaged_weights_are_an_error_that_names_the_folder(tmp_path: Path) -> None:
     weights = tiny.save_tiny(tmp_path) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     with pytest.raises(UserError, match=tmp_path.name):
         load_base(tiny.tiny_base(tmp_path))
 
 
-def test_a_tokenizer_without_an_end_is_an_error(tmp_path: Path) -> None:
+def test_a_tokenizer_without_an_end_token_is_an_error(tmp_path: Path) -> None:
     from transformers import PreTrainedTokenizerFast
 
     PreTrainedTokenizerFast(tokenizer_object=tiny.tiny_tokenizer()._tokenizer).save_pretrained(tmp_path)

@@ -1,4 +1,4 @@
-"""What is compared: our tasks beside those of lm-evaluation-harness, at no solved examples and at the usual number."""
+"""The cases to compare: our tasks and those of lm-evaluation-harness, with no shots and with the usual number of shots."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ class Case:
     """One task at one number of shots, on both sides."""
 
     name: str
-    """Ours, as typed."""
+    """Our task, as typed."""
     theirs: Mapping[str, str]
-    """Our group (the empty string where there are none) to their task."""
+    """Their task for each of our groups; the key is empty if there are no groups."""
     metrics: Mapping[str, str]
-    """Our metric to theirs, `metric,filter`."""
+    """Their metric, as `metric,filter`, for each of ours."""
     shots: int = 0
     limit: int = 200
     """Samples, spread evenly over the groups."""
     max_tokens: int | None = None
-    """What a generated text is cut to on both sides; None: nothing is generated."""
+    """Token limit of generated texts on both sides; None if the task is scored by likelihoods."""
     own_stops: tuple[str, ...] = ()
-    """Stop strings that only ours has, so that a text ends where they cut theirs afterwards."""
+    """Stop strings that only our side has; their side cuts its texts at them afterwards."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    """Of our task: where its default differs from theirs on purpose."""
+    """Parameters of our task, where its default differs from theirs on purpose."""
 
     @property
     def twin(self) -> str:
         """Which of a shape's two models scores it."""
-        return "chooses" if self.max_tokens is None else "writes"
+        return "chooses" if self.max_tokens is None else "generates"
 
     @property
     def title(self) -> str:
@@ -39,12 +39,12 @@ class Case:
 
     @property
     def id(self) -> str:
-        """As the test is called."""
+        """Name of the case in tests."""
         return f"{self.title}-{self.shots}"
 
 
 REAL = ("cais/mmlu", "openai/gsm8k", "openai/openai_humaneval", "EleutherAI/wikitext_document_level")
-"""Datasets whose real rows are at hand."""
+"""Datasets whose real rows are available."""
 
 ACC = {"acc": "acc,none"}
 ACC_NORM = {"acc": "acc,none", "acc_norm": "acc_norm,none"}

@@ -1,6 +1,6 @@
-"""Runs every case on every shape: `python job.py FOLDER PAGE`. Verdicts go to FOLDER, a line of JSON each, the table to PAGE.
+"""Runs every case on every shape: `python job.py FOLDER PAGE`. Verdicts go to FOLDER, one line of JSON each, and the table to PAGE.
 
-A process of its own, since libraries read the Hub's address when they are imported.
+It runs in its own process, since libraries read the Hub's address when they are imported.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from verdict import Verdict, compare, failed
 
 ENGINES: tuple[Engine, ...] = ("auto", "plain")
 PLAIN_TEXTS = 8
-"""The plain engine runs the whole prompt anew for every token: so many texts are enough of it."""
+"""Texts for the plain engine, which is slow: it runs the whole text again for every token."""
 
 
 def main(folder: Path, table: Path) -> None:
@@ -39,7 +39,7 @@ def main(folder: Path, table: Path) -> None:
             models = {}
             if shape is not None:
                 save_shape(folder / shape, shape)
-                models = {twin: load_peer(folder / shape / twin) for twin in ("chooses", "writes")}
+                models = {twin: load_peer(folder / shape / twin) for twin in ("chooses", "generates")}
             for case in CASES:
                 began = perf_counter()
                 for verdict in run(case, shape, folder, models):
@@ -52,11 +52,11 @@ def main(folder: Path, table: Path) -> None:
 
 
 def run(case: Case, shape: str | None, folder: Path, models: Mapping[str, Any]) -> list[Verdict]:
-    """Their side once, ours with both engines; without a shape, both from a script."""
+    """Runs their side once and ours with both engines; without a shape, both sides get scripted answers."""
     verdicts = []
     try:
         if shape is None:
-            case = replace(case, max_tokens=None)  # the limits of both sides as they are
+            case = replace(case, max_tokens=None)  # the original limits of both sides
             ours = prepared(case)
             raws = script(ours)
             theirs = their_side(case, scripted_peer(ours, raws))
@@ -66,14 +66,14 @@ def run(case: Case, shape: str | None, folder: Path, models: Mapping[str, Any]) 
             limit = PLAIN_TEXTS if engine == "plain" and case.max_tokens else None
             raws = answers(ours, folder / shape / case.twin, engine, limit)
             verdicts.append(compare(case, shape, engine, ours.side(raws), theirs))
-    except Exception as error:  # one case that fails leaves the others
+    except Exception as error:  # the other cases still run
         traceback.print_exc()
         verdicts.append(failed(case, shape or "script", f"{type(error).__name__}: {error}"))
     return verdicts
 
 
 def quiet() -> None:
-    """Warnings and progress of the libraries are not what one wants to read here."""
+    """Turns off warnings and progress of the libraries."""
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
     for name in ("lm_eval", "datasets", "huggingface_hub"):

@@ -1,4 +1,4 @@
-"""Our side of a case: prompts as a run prepares them, answers from an engine or a script, metrics as a run tallies them."""
+"""Runs our side of a case: prompts as a run prepares them, answers from an engine or a script, metrics as a run computes them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Prepared:
     items: Sequence[Item]
 
     def side(self, raws: Sequence[Raw]) -> Side:
-        """What the answers to the first prompts come to."""
+        """Samples and metrics for the answers to the first prompts."""
         items = self.items[: len(raws)]
         lines = [sample_row(self.task, item, raw, "") for item, raw in zip(items, raws, strict=True)]
         names = [metric for metric in self.task.metrics if metric.name in self.case.metrics]
@@ -54,7 +54,7 @@ class Prepared:
 
 
 def prepared(case: Case) -> Prepared:
-    """Renders a case as a run does."""
+    """Renders the prompts of a case as a run does."""
     config = configure(
         ["base"],
         tasks=[case.name],
@@ -72,7 +72,7 @@ def prepared(case: Case) -> Prepared:
 
 
 def answers(case: Prepared, model: Path, engine: Engine, limit: int | None = None) -> list[Raw]:
-    """What a model gives for the first prompts, by the code that a run's child runs."""
+    """Runs the first prompts on a model, with the code of a run's child."""
     requests = TaskRequests(case.task.name, [item.request for item in case.items[:limit]])
     variant = ScoreVariant("base", Recipe(Base(model, "cpu", "float32")), [requests])
     raws: list[Raw] = []

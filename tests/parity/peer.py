@@ -1,6 +1,6 @@
-"""lm-evaluation-harness's side of a case: what it asked the model, what it got, and the numbers it made of that.
+"""Runs the side of lm-evaluation-harness of a case: its requests, the model's answers, and its metrics.
 
-Its code checker and its sentence splitter come from a network; stand-ins of a few lines take their place here.
+Its code checker and its sentence splitter are downloaded; here, replacements of a few lines take their place.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Asked:
-    """One sample: the request, and what came of it. The same on both sides."""
+    """One sample: the request and the answers, in the same form on both sides."""
 
     contexts: tuple[str, ...]
     continuations: tuple[str, ...] = ()
@@ -37,13 +37,13 @@ class Side:
     """One side of a case."""
 
     samples: Mapping[tuple[str, int], Asked]
-    """By group and place within the group."""
+    """Samples by group and place within the group."""
     metrics: Mapping[str, float]
-    """By our name of the metric."""
+    """Values by our name of the metric."""
 
 
 def load_peer(folder: Path) -> Any:
-    """The model as lm-evaluation-harness runs it: on CPU, in float32."""
+    """Loads a model with lm-evaluation-harness, on CPU, in float32."""
     from lm_eval.models.huggingface import HFLM
 
     return HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=BATCH)
@@ -65,7 +65,9 @@ def their_side(case: Case, model: Any) -> Side:
     )
     samples = {}
     for group, task in case.theirs.items():
-        by_document = {row["doc_id"]: row for row in found["samples"][task]}  # once a filter: the answers are the same
+        by_document = {
+            row["doc_id"]: row for row in found["samples"][task]
+        }  # one row per filter, with the same answers
         for place, document in enumerate(sorted(by_document)):
             samples[group, place] = _asked(by_document[document])
     counts = {task: len({row["doc_id"] for row in found["samples"][task]}) for task in case.theirs.values()}
@@ -104,7 +106,7 @@ def _task_manager() -> Any:
     import nltk
 
     evaluate.load = lambda name, *_, **__: _CodeEval()
-    langdetect.DetectorFactory.seed = 0  # which it draws anew for every text otherwise
+    langdetect.DetectorFactory.seed = 0  # otherwise it uses another seed for every text
     try:
         nltk.data.find("tokenizers/punkt_tab")
     except LookupError:
@@ -122,7 +124,7 @@ def _task_manager() -> Any:
 
 
 class _CodeEval:
-    """What `evaluate.load("code_eval")` gives: each program in a Python of its own, in an empty folder."""
+    """Replaces `evaluate.load("code_eval")`: runs each program in its own Python process, in an empty folder."""
 
     def compute(
         self, references: Sequence[str], predictions: Sequence[Sequence[str]], k: Sequence[int]
@@ -142,6 +144,6 @@ def _passes(program: str) -> bool:
             done = subprocess.run(
                 command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False
             )
-        except (subprocess.TimeoutExpired, ValueError):  # a NUL, or half of a character
+        except (subprocess.TimeoutExpired, ValueError):  # a NUL, or half a surrogate pair
             return False
     return done.returncode == 0

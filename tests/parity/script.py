@@ -1,6 +1,6 @@
-"""Answers that no model wrote: right, nearly right and wrong ones, so that metrics have something to tell apart.
+"""Scripted answers: right, nearly right and wrong ones, so that metrics have differences to measure.
 
-Both sides get the same: by prompt where texts are written, by hash where likelihoods are.
+Both sides get the same answers: texts are chosen by prompt, likelihoods are computed from a hash.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from harness.jobs import Item, Raw
 
 
 def script(case: Prepared) -> list[Raw]:
-    """An answer for each prompt."""
+    """Makes an answer for each prompt."""
     raws = []
     for index, item in enumerate(case.items):
         request = item.request
@@ -33,7 +33,7 @@ def script(case: Prepared) -> list[Raw]:
 
 
 def loglikelihood(context: str, continuation: str) -> float:
-    """A number that hangs on every character: between -20 and 0, more for long texts."""
+    """A number that depends on every character: between -20 and 0, lower for long texts."""
     digest = hashlib.sha256(f"{context}\x00{continuation}".encode()).digest()
     return -20.0 * int.from_bytes(digest[:6]) / 2**48 * max(1.0, len(continuation) / 20)
 

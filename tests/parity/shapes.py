@@ -1,9 +1,9 @@
-"""Random models of three real shapes, two of each: one that writes numbers, letters, stop strings and ends, one that does not.
+"""Makes random models of three real shapes, two of each: one for generated texts and one for log-likelihoods.
 
-A model that was never trained writes noise for ever: no stop string, no number, no verdict to compare. So each is trained for
-seconds on scraps in the formats that the tasks look for. It knows nothing; but it stops, and is right now and then. Such a
-model gives every question the same letter, though. So log-likelihoods come from its twin, whose attention is shaken until its
-choices hang on what it reads.
+An untrained model generates endless noise: no stop string, no number, no answer to compare. Each model is therefore trained
+for seconds on fragments in the formats that the tasks look for. It knows nothing, but its texts end, and some answers are
+right. However, such a model answers every question with the same letter. Log-likelihoods therefore come from its twin, which
+has noise added to its attention weights, so that its choices depend on the prompt.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ from harness import hub, rows
 Shape = Literal["llama", "qwen3", "gpt2"]
 SHAPES: tuple[Shape, ...] = ("llama", "qwen3", "gpt2")
 CONTEXT = {"llama": 2048, "qwen3": 2048, "gpt2": 1024}
-"""Positions: GPT-2's are few enough that long prompts are cut."""
+"""Numbers of positions; GPT-2 has so few that long prompts are cut."""
 SPECIAL: dict[Shape, dict[str, str]] = {
     "llama": {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"},
     "qwen3": {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
     "gpt2": {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"},
 }
-"""Llama writes a BOS before every text and has no padding token; Qwen3 has no BOS; GPT-2 has one token for everything."""
+"""Llama adds a BOS token to every text and has no padding token; Qwen3 has no BOS; GPT-2 has one token for everything."""
 VOCABULARY, HIDDEN, LAYERS = 1024, 64, 3
 STEPS, ROWS, WIDTH = 160, 16, 96
-SHAKE = 2.0
-"""Noise added to each matrix of the twin's attention, in parts of its standard deviation."""
+NOISE = 2.0
+"""Noise added to each matrix of the twin's attention, relative to the matrix's standard deviation."""
 
 
 def save_shape(folder: Path, shape: Shape) -> None:
-    """Makes `folder/writes` and `folder/chooses`, as `from_pretrained` takes them; the same ones every time."""
+    """Saves `folder/generates` and `folder/chooses` for `from_pretrained`; the same models every time."""
     text = _text()
     tokenizer = _tokenizer(shape, text)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(_config(shape, tokenizer)).float()
     _train(model, tokenizer, text)
-    for twin in ("writes", "chooses"):
+    for twin in ("generates", "chooses"):
         model.save_pretrained(folder / twin)
         tokenizer.save_pretrained(folder / twin)
-        _shake(model)
+        _add_noise(model)
 
 
 def _text() -> list[str]:
-    """Real sentences and Chinese ones, so that the tokenizer's pieces are longer than a byte."""
+    """English and Chinese text, so that the tokenizer's tokens are longer than a byte."""
     solved = rows(hub("openai/gsm8k", "main", split="train"))
     asked = rows(hub("cais/mmlu", "all", split="dev"))
     sums = [f"Question: {solved[i]['question']}\nAnswer: {solved[i]['answer']}" for i in range(600)]
@@ -119,7 +119,7 @@ def _train(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, text: Seq
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     model.train()
     for _ in range(STEPS):
-        ids = torch.tensor([_scrap(draw, tokenizer, text) for _ in range(ROWS)])
+        ids = torch.tensor([_fragment(draw, tokenizer, text) for _ in range(ROWS)])
         optimizer.zero_grad()
         model(input_ids=ids, labels=ids).loss.backward()
         optimizer.step()
@@ -127,14 +127,14 @@ def _train(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, text: Seq
 
 
 @torch.no_grad()
-def _shake(model: torch.nn.Module) -> None:
+def _add_noise(model: torch.nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if "attn" in name and parameter.dim() > 1:
-            parameter += SHAKE * parameter.std() * torch.randn_like(parameter)
+            parameter += NOISE * parameter.std() * torch.randn_like(parameter)
 
 
-def _scrap(draw: random.Random, tokenizer: PreTrainedTokenizerFast, text: Sequence[str]) -> list[int]:
-    """`WIDTH` tokens of questions, and of answers that end as answers do."""
+def _fragment(draw: random.Random, tokenizer: PreTrainedTokenizerFast, text: Sequence[str]) -> list[int]:
+    """`WIDTH` tokens of questions and answers, with the usual ends of answers."""
     eos = tokenizer.eos_token
     ids: list[int] = []
     while len(ids) < WIDTH:

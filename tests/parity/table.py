@@ -1,4 +1,4 @@
-"""The page that the job leaves: every case on every shape, both sides' numbers. None of it is written by hand."""
+"""Writes the page of the job: every case on every shape, with the numbers of both sides."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from cases import CASES, REAL, Case
-from shapes import HIDDEN, LAYERS, SHAKE, SHAPES, STEPS
+from shapes import HIDDEN, LAYERS, NOISE, SHAPES, STEPS
 from verdict import NATS, RELATIVE, Verdict
 
 HEAD = """# Beside lm-evaluation-harness
@@ -16,24 +16,25 @@ models (transformers {transformers}, torch {torch}, float32, CPU) on the same ro
 
 - **Prompts**: contexts, continuations, stop strings and token limits are equal byte for byte in every sample.
 - **Log-likelihoods**: within {nats:g} nats (for whole pages, {relative:g} of their size). **Texts** and **metrics**: equal.
-- Both our engines are compared: `auto` on all samples, `plain` on all likelihoods and on the first texts.
-- Llama, Qwen3 and GPT-2 shapes ({layers} layers, width {hidden}) with tokenizers of their own: with a BOS token, without one, and
-  with one token for everything; GPT-2's 1,024 positions cut long prompts. Each shape is two models: one trained for {steps} steps
-  on scraps in the formats of the tasks, which therefore writes numbers, stop strings and ends of text; and, for log-likelihoods,
-  its twin whose attention is shaken (noise of {shake:g} standard deviations), so that its choices hang on what it reads.
-- `script` is no model: both sides are handed the same answers, right ones, nearly right ones and wrong ones, and made-up
-  likelihoods, so that every metric has something to tell apart. There the tasks' own token limits are compared; the models'
-  texts are cut sooner on both sides.
+- Both our engines are compared: `auto` on all samples, `plain` on all likelihoods and on the first texts of each case.
+- Llama, Qwen3 and GPT-2 shapes ({layers} layers, width {hidden}) with their own tokenizers: with a BOS token, without one, and
+  with one special token for everything; GPT-2's 1,024 positions cut long prompts. Each shape has two models: one trained for {steps} steps
+  on fragments in the formats of the tasks, so that it generates numbers, stop strings and ends of text; and, for log-likelihoods,
+  its twin with noise added to the attention weights ({noise:g} standard deviations), so that its choices depend on the prompt.
+- `script` is not a model: both sides get the same answers (right, nearly right and wrong ones) and the same made-up
+  likelihoods, so that every metric has differences to measure. Here the tasks' own token limits are compared; the models'
+  texts are cut earlier on both sides.
 - Rows are real for {real};
-  elsewhere they are the made-up ones of `tests/hub`, awkward on purpose, and few.
-- On purpose different: `gpqa` orders its choices by the question alone, compared here with `-T order=lm-eval`, the order that a
-  fresh cache gives; `humaneval_instruct` stops at the end of the code block, where lm-evaluation-harness writes on and cuts.
-- Stand-ins inside lm-evaluation-harness, whose own need a network: the code checker (a Python process a program) and, where
-  nltk's `punkt_tab` is not installed, nltk's sentence splitter without its list of abbreviations.
+  the other datasets have the few made-up rows of `tests/hub`, with difficult cases on purpose.
+- Different on purpose: `gpqa` orders its choices by the question alone; here it runs with `-T order=lm-eval`, the order of
+  lm-evaluation-harness with a fresh cache. `humaneval_instruct` stops at the end of the code block, where
+  lm-evaluation-harness generates more and cuts it afterwards.
+- Two parts of lm-evaluation-harness need a network and are replaced: the code checker (by one Python process per program)
+  and, where nltk's `punkt_tab` is not installed, the sentence splitter (by nltk's without its list of abbreviations).
 
 {verdicts} comparisons of {samples:,} samples: {state}.
 
-The largest difference of a log-likelihood is in nats; texts are the equal ones of those compared.
+`Difference` is the largest difference of a log-likelihood, in nats; `Texts` counts the equal texts of those compared.
 
 | Task | Shots | Model | Samples | Likelihoods | Difference, auto | Difference, plain | Texts, auto | Texts, plain | Ours | lm-eval |
 |---|--:|---|--:|--:|--:|--:|--:|--:|---|---|
@@ -51,7 +52,7 @@ def page(verdicts: Sequence[Verdict]) -> str:
         layers=LAYERS,
         hidden=HIDDEN,
         steps=STEPS,
-        shake=SHAKE,
+        noise=NOISE,
         real=", ".join(f"`{name}`" for name in REAL),
         verdicts=len(verdicts),
         samples=sum(each.samples for each in verdicts),

@@ -1,4 +1,4 @@
-"""The same numbers as lm-evaluation-harness: `make parity` runs every case and writes the table in README.md."""
+"""Checks our numbers against lm-evaluation-harness: `make parity` runs every case and writes the table in README.md."""
 
 import json
 import os
@@ -20,13 +20,15 @@ Found = dict[tuple[str, str], list[dict[str, object]]]
 
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    """All verdicts by case and shape; the page is written on the way."""
+    """Runs the job, which also writes the page, and returns all verdicts by case and shape."""
     pytest.importorskip("lm_eval", reason="parity: `pip install -e '.[parity]'`")
     folder = tmp_path_factory.mktemp("parity")
     with served(folder / "hub") as endpoint:
         environment = {
             "HF_ENDPOINT": endpoint,
-            "HF_HOME": str(folder / "hf"),  # a fresh cache: the order of lm-evaluation-harness's gpqa hangs on it
+            "HF_HOME": str(
+                folder / "hf"
+            ),  # a fresh cache: it decides the order of choices in lm-evaluation-harness's gpqa
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
@@ -50,7 +52,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Found:
 
 @contextmanager
 def served(root: Path) -> Iterator[str]:
-    """A stand-in for the Hub with the real rows there are, and made-up ones for the rest."""
+    """Serves a stand-in for the Hub, with real rows where they are available and made-up rows elsewhere."""
     real = Path(os.environ["HARNESS_TEST_HUB"])
     for hub in (HERE.parent / "hub", real):
         for dataset in (hub / "datasets").glob("*/*"):

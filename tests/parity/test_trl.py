@@ -1,4 +1,4 @@
-"""Our losses beside TRL's: the same model, rows and settings give the same losses over several steps."""
+"""Checks our losses against TRL's: the same model, rows and settings give the same losses over several steps."""
 
 import sys
 from pathlib import Path
@@ -104,7 +104,7 @@ def test_grpo(root: Path, tmp_path: Path, beta: float) -> None:
     )
     model = trainer.model
     torch.manual_seed(5)
-    for parameter in model.parameters():  # as if trained for a while
+    for parameter in model.parameters():  # as after some steps of training
         parameter.data.add_(0.01 * torch.randn_like(parameter))
     trainer.current_gradient_accumulation_steps = 1
     prompts = torch.randint(5, 200, (2, 4)).repeat_interleave(4, 0)

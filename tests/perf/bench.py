@@ -1,8 +1,8 @@
-"""Our engine beside lm-evaluation-harness's hf backend, in turn, on the same prompts: `make bench`, or `make bench ROWS=mmlu`.
+"""Compares our engine with the hf backend of lm-evaluation-harness on the same prompts: `make bench`, or `make bench ROWS=mmlu`.
 
-Each side of each row is a process of its own. The models are made on the spot; the questions come from the Hub, or from the
-folder that HARNESS_TEST_HUB names. The peer runs under the interpreter in HARNESS_PEER_PYTHON. What is asserted is that
-scores are equal; times are only told.
+Each side of each row runs in its own process, one after the other. The models are made for the benchmark; the questions come
+from the Hub, or from the folder that HARNESS_TEST_HUB names. The peer runs under the interpreter in HARNESS_PEER_PYTHON.
+Equal scores are asserted; times are only reported.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Row:
     kind: str
     model: str
     work: str
-    """With the count in it."""
+    """Description, with a place for the count."""
     counts: tuple[int, int, int]
-    """For `--quick`, as usual, and for `--full`."""
+    """Numbers of questions with `--quick`, by default, and with `--full`."""
     batches: tuple[int, ...] = (1,)
-    """Of the peer: what was found to serve it best, or those that it tries on an eighth of the rows."""
+    """Batch sizes of the peer: the one found to be fastest, or several to try on an eighth of the rows."""
     shots: int | None = None
 
 
@@ -68,7 +68,7 @@ _SIZES = tuple(_LORAS)
 
 @dataclass(frozen=True)
 class Finished:
-    """A process that has ended."""
+    """Cost of a process that has ended."""
 
     wall: float
     cpu: float
@@ -81,7 +81,7 @@ class Bench:
     Args:
         folder: For models, prompts and results.
         size: `quick`, `usual` or `full`.
-        threads: Of each side.
+        threads: Number for each side.
     """
 
     def __init__(self, folder: Path, size: str, threads: int) -> None:
@@ -98,7 +98,7 @@ class Bench:
         self.environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
 
     def count(self, row: Row) -> int:
-        """Of questions, at this size."""
+        """Number of questions at this size."""
         return row.counts[_SIZES.index(self.size)]
 
     def prepare(self, rows: Sequence[Row]) -> None:
@@ -116,7 +116,7 @@ class Bench:
                 )
 
     def run(self, row: Row) -> Outcome:
-        """Both sides of a row, ours first; a process that fails costs this row alone."""
+        """Runs both sides of a row, ours first; if a process fails, only this row fails."""
         try:
             return self._run_row(row)
         except RuntimeError as error:
@@ -154,7 +154,7 @@ class Bench:
         return {**result, "process": process.wall - trial}
 
     def _whole_processes(self, row: Row, outcome: Outcome) -> None:
-        """One process of ours, and one of the peer's command a variant; what they logged is compared sample by sample."""
+        """Runs one process of ours, and the peer's command once per variant; compares the logged samples one by one."""
         tasks, model = self.folder / row.name, self.folder / row.model
         output = tasks / f"runs-{self.size}-{time.time_ns()}"
         output.mkdir()
@@ -186,7 +186,7 @@ class Bench:
 
     def _of(self, peer: bool) -> dict[str, str]:
         environment = dict(self.environment)
-        if peer:  # it has packages of its own
+        if peer:  # it has its own packages
             del environment["PYTHONPATH"]
         return environment | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(self.folder / "hf")}
 
@@ -195,23 +195,23 @@ def run_process(command: Sequence[str], environment: dict[str, str], folder: Pat
     """Runs a process to its end.
 
     Raises:
-        RuntimeError: It failed; the message is the end of what it said.
+        RuntimeError: It failed; the message is the end of its output.
     """
-    said = folder / f"said-{time.monotonic_ns()}.txt"
+    output = folder / f"output-{time.monotonic_ns()}.txt"
     began = time.perf_counter()
-    with said.open("w") as file:
+    with output.open("w") as file:
         process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT, cwd=folder)
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(f"{' '.join(command)}\n{said.read_text(errors='replace')[-3000:]}")
-    said.unlink()
+        raise RuntimeError(f"{' '.join(command)}\n{output.read_text(errors='replace')[-3000:]}")
+    output.unlink()
     return Finished(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
 @contextmanager
 def found_hub(folder: Path, environment: dict[str, str]) -> Iterator[dict[str, str]]:
-    """The environment in which datasets are found: the Hub, or its stand-in."""
+    """The environment for finding datasets: on the Hub, or on its local stand-in."""
     if not os.environ.get("HARNESS_TEST_HUB"):
         yield environment
         return
@@ -226,7 +226,7 @@ def found_hub(folder: Path, environment: dict[str, str]) -> Iterator[dict[str, s
 
 
 def find_peer() -> tuple[str | None, dict[str, str]]:
-    """An interpreter that has lm_eval, and the versions it runs; None where there is none."""
+    """Finds an interpreter with lm_eval, and its versions; None if there is none."""
     named = os.environ.get("HARNESS_PEER_PYTHON")
     if not named and importlib.util.find_spec("lm_eval") is None:
         return None, {}
@@ -241,7 +241,7 @@ def find_peer() -> tuple[str | None, dict[str, str]]:
 
 
 def _peer_samples(folder: Path, tasks: Sequence[str], variants: int) -> list[Any]:
-    """Scores by variant, task and sample, from what lm_eval logged."""
+    """Scores by variant, task and sample, from the logs of lm_eval."""
     scores = []
     for number in range(variants):
         for task in tasks:
@@ -254,16 +254,24 @@ def _peer_samples(folder: Path, tasks: Sequence[str], variants: int) -> list[Any
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Outcome]:
-    """Runs the rows asked for, prints the table, and writes it down unless it was a quick look."""
+    """Runs the chosen rows, prints the table, and writes it to the page unless `--quick` is given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default="*", help=f"comma-separated, * allowed: {', '.join(r.name for r in ROWS)}")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", dest="size", action="store_const", const="quick", help="a tenth: does it run at all?")
-    size.add_argument("--full", dest="size", action="store_const", const="full", help="the sizes of the bar")
+    size.add_argument(
+        "--quick",
+        dest="size",
+        action="store_const",
+        const="quick",
+        help="a tenth of the questions, to see that it runs",
+    )
+    size.add_argument(
+        "--full", dest="size", action="store_const", const="full", help="the sizes of the published table"
+    )
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS") or 1))
-    batches = "of lm_eval, for every row but lora, instead of each row's own"
+    batches = "batch size of lm_eval for every row but lora"
     parser.add_argument("--peer-batch", type=lambda text: (int(text),), metavar="N", help=batches)
-    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "bench", help="models are kept there")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "bench", help="folder where models are kept")
     parser.add_argument("--results", type=Path, help="default: RESULTS.md beside this file; none with --quick")
     options = parser.parse_args(arguments)
     chosen = [replace(row, batches=options.peer_batch or row.batches) for row in ROWS]
@@ -277,11 +285,13 @@ def main(arguments: Sequence[str] | None = None) -> list[Outcome]:
     quick = bench.size == "quick"
     path = options.results or (None if quick else HERE / "RESULTS.md")
     outcomes: list[Outcome] = []
-    with ThreadPoolExecutor(2 if quick else 1) as pool:  # a quick look may crowd the machine: its times mean nothing
+    with ThreadPoolExecutor(
+        2 if quick else 1
+    ) as pool:  # times do not count with `--quick`, so rows may run in parallel
         for outcome in pool.map(bench.run, chosen):
             print(outcome.line(), flush=True)
             outcomes.append(outcome)
-            if path is not None:  # row by row: what is measured is kept
+            if path is not None:  # after every row, so that nothing measured is lost
                 write_results(path, outcomes, bench.size, options.threads, bench.versions)
     if not bench.peer:
         print(NO_PEER)

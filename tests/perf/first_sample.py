@@ -1,7 +1,7 @@
-"""Time to the first scored sample of a warm `compare`, beside what it cannot do without: `python first_sample.py [MODEL] [TASK]`.
+"""Times a warm `compare` up to its first scored sample, against imports and weights alone: `python first_sample.py [MODEL] [TASK]`.
 
-The first run trains and fills every cache; then, each time in fresh processes, the same command is run
-anew until its first pack is scored, and the imports of a scoring child and the load of the weights are timed alone.
+The first run trains and fills every cache. Then, in fresh processes and in turn, the same command runs until its first
+pack is scored, and the imports of a scoring child and the loading of the weights are timed alone.
 """
 
 import statistics
@@ -13,6 +13,7 @@ from pathlib import Path
 
 REPEATS = 3
 MOST = 1.5
+"""Largest ratio to aim for."""
 
 COMPARE = """
 import sys, time
@@ -58,14 +59,14 @@ print("seconds", time.perf_counter() - began)
 
 
 def seconds(program: str, *arguments: str) -> float:
-    """What a program says it took."""
+    """Runs a program and returns the seconds that it prints."""
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
     said = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("seconds")]
     return float(said[0]) if said else 0.0
 
 
 def main(model: str, task: str) -> float:
-    """Prints both times and their ratio, the medians of several runs by turns."""
+    """Prints both times and their ratio; medians of several runs in turn."""
     with tempfile.TemporaryDirectory() as folder:
         seconds(COMPARE, model, task, folder, "fresh")
         ours, needed = [], []

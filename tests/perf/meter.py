@@ -1,4 +1,4 @@
-"""What both sides measure, in the same way: time, memory, and what was fed to the model. Needs torch alone."""
+"""Measures time, memory and tokens fed, in the same way on both sides. Needs only torch."""
 
 import time
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ import torch
 
 @dataclass
 class Meter:
-    """Measures the work done while it is entered, on a loaded model that has run once.
+    """Context manager that measures the work inside it, on a loaded model that has run once.
 
     Args:
         model: A causal language model on CPU.
@@ -21,17 +21,17 @@ class Meter:
     wall: float = 0.0
     cpu: float = 0.0
     peak_bytes: int = 0
-    """Highest resident memory over what it was on entry."""
+    """Highest resident memory above the memory on entry."""
     fed: int = 0
-    """Tokens that went through the model, padding included."""
+    """Tokens fed to the model, padding included."""
     seen: int = 0
-    """Sum over these tokens of the tokens each attends to; known where positions are given."""
+    """Sum over these tokens of the tokens that each attends to; counted where positions are given."""
     projected: int = 0
-    """Positions that went through the output head."""
+    """Positions for which the output head ran."""
     _hooks: list[Any] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        with torch.inference_mode():  # every page of the weights is in memory from here on
+        with torch.inference_mode():  # brings every page of the weights into memory
             self.model(input_ids=torch.tensor([[3, 4, 5]]))
         inner = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         self._hooks = [
@@ -53,7 +53,7 @@ class Meter:
             hook.remove()
 
     def figures(self) -> dict[str, Any]:
-        """What was measured, and the arithmetic it took."""
+        """The measured numbers, and the arithmetic they took."""
         return {
             "wall": self.wall,
             "cpu": self.cpu,
@@ -63,7 +63,7 @@ class Meter:
         }
 
     def flop(self) -> float:
-        """Arithmetic of layers, attention (over what is seen, not what is masked) and head."""
+        """FLOP of layers, attention (over visible tokens only) and head."""
         config = self.model.config.get_text_config()
         head: torch.Tensor = self.model.get_output_embeddings().weight
         outside = {id(head), id(self.model.get_input_embeddings().weight)}
@@ -87,7 +87,7 @@ class Meter:
 
 
 def gemm_peak(seconds: float = 0.5) -> float:
-    """Best float32 matrix product of this machine, with the threads in use, in FLOP a second."""
+    """Speed of the fastest float32 matrix product on this machine, with the threads in use, in FLOP per second."""
     best = 0.0
     for rows, inner, columns in ((384, 512, 1408), (512, 576, 1536), (1024, 1024, 1024)):
         a, b = torch.randn(rows, inner), torch.randn(columns, inner)

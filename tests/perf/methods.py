@@ -1,11 +1,11 @@
-"""Every method on two models, measured: what it costs, what it scores, and how exactly it is saved, taken off and merged.
+"""Measures every method on two models: its costs, its scores, and how exactly it is saved, detached and merged.
 
     python tests/perf/methods.py            # both tables, into tests/perf/METHODS.md; half an hour on two cores
     python tests/perf/methods.py --quick    # four methods, a few steps; prints, writes nothing
 
-Costs and scores are those of `harness compare` with every method's defaults. Differences are of logits, as parts of the
-largest one: after training against after loading again, the base before against after the method was taken off, merged
-against unmerged, and log-likelihoods of a batch against one by one.
+Costs and scores come from `harness compare` with every method's defaults. Differences are of logits, relative to the largest
+logit: after training and after loading again; of the base, before attaching and after detaching the method; merged and
+unmerged. The last one is of log-likelihoods, in a batch and one by one.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from harness.tokens.tokenizer import load_tokenizer
 PAGE = Path(__file__).parent / "METHODS.md"
 TASKS = ["mini_gsm8k", "mini_summary", "mini_mmlu", "mini_text"]
 UNSUITED = {"bitfit": {"add": True}}
-"""What these models, which have no biases, need."""
+"""Hyperparameters that these models need, since they have no biases."""
 
 
 @dataclass(frozen=True)
 class Exactness:
-    """Largest differences, as parts of the largest logit; None: there is nothing to compare."""
+    """Largest differences, relative to the largest logit; None if there is nothing to compare."""
 
     reload: float
     disable: float | None
@@ -108,19 +108,19 @@ def section(title: str, name: str, folder: Path, entries: Sequence[Entry], *, st
             continue
         found = exactness(entry, folder)
         lines.append(
-            row([f"`{entry.name}`", *costs(variant), *map(written, vars(found).values()), *scores(run, variant)])
+            row([f"`{entry.name}`", *costs(variant), *map(formatted, vars(found).values()), *scores(run, variant)])
         )
     return "\n".join([*lines, ""])
 
 
 def spec_of(entry: Entry) -> str:
-    """The method with what these models need."""
+    """The variant of a method, with the hyperparameters that these models need."""
     options = ",".join(f"{key}={str(value).lower()}" for key, value in UNSUITED.get(entry.name, {}).items())
     return f"{entry.name}={entry.name}:{options}" if options else entry.name
 
 
 def facts(run: Run, limit: int) -> str:
-    """The machine and what was run, in a line."""
+    """One line on the machine and the settings of the run."""
     environment = run.environment
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
     train = next(variant.train for variant in run.variants if variant.train)
@@ -131,7 +131,7 @@ def facts(run: Run, limit: int) -> str:
 
 
 def costs(variant: Variant) -> list[str]:
-    """Trained share, seconds, tokens a second, memory, bytes."""
+    """Cells: trained share, seconds, tokens per second, memory, bytes."""
     train, parameters, artifact = variant.train, variant.parameters, variant.artifact
     assert train and parameters and artifact
     return [
@@ -144,7 +144,7 @@ def costs(variant: Variant) -> list[str]:
 
 
 def scores(run: Run, variant: Variant) -> list[str]:
-    """Headlines with their intervals."""
+    """Cells: headlines with their intervals."""
     cells = []
     for task in run.tasks:
         score = variant.headline(task)
@@ -154,7 +154,7 @@ def scores(run: Run, variant: Variant) -> list[str]:
 
 
 def exactness(entry: Entry, folder: Path) -> Exactness:
-    """Trains ten steps in this process and looks at what is saved, taken off, merged and batched."""
+    """Trains ten steps in this process, then measures differences after saving, detaching, merging and batching."""
     config = configure(
         [spec_of(entry)], tasks=["mini_gsm8k"], train={"steps": 10, "batch_size": 4, "samples": 40}, limit=20
     )
@@ -216,12 +216,12 @@ def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
 
 
 def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """The largest, as a part of the largest logit."""
+    """The largest difference, relative to the largest logit."""
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
 def batch_difference(model: Any, tokenizer: Any, asked: TaskRequests) -> float:
-    """The largest difference of log-likelihoods of the questions' words, packed against one by one."""
+    """The largest relative difference of two answers' log-likelihoods, in packs and one by one."""
     choices = [
         replace(request, mode="choose", continuations=(" 7", " 12"), stop=(), max_tokens=0)
         for request in asked.requests
@@ -253,8 +253,8 @@ def save_qwen3(folder: Path) -> Path:
     return folder
 
 
-def written(value: float | None) -> str:
-    """A difference: 0, or its order."""
+def formatted(value: float | None) -> str:
+    """Formats a difference: 0, or its order of magnitude."""
     return "-" if value is None else "0" if value == 0 else f"{value:.0e}"
 
 

@@ -1,4 +1,4 @@
-"""Random models of real shapes (seed 0) and the tokenizers they need, made on the spot from the Hub's text.
+"""Makes random models of real shapes (seed 0), and tokenizers trained on text of the Hub.
 
 python models.py FOLDER s8k m128k …
 """
@@ -63,7 +63,7 @@ SHAPES: dict[str, Any] = {
 
 
 def make(folder: Path, name: str) -> None:
-    """Saves a model and its tokenizer in `folder / name`, unless they are there."""
+    """Saves a model and its tokenizer in `folder / name`, unless they exist."""
     if (folder / name / "model.safetensors").is_file():
         return
     config = SHAPES[name]()
@@ -74,7 +74,7 @@ def make(folder: Path, name: str) -> None:
 
 
 def make_loras(folder: Path, name: str) -> None:
-    """Saves adapters (rank 16, all linear layers) that were never trained but change what the model says."""
+    """Saves random adapters (rank 16, all linear layers) that change the model's outputs."""
     from peft import LoraConfig, get_peft_model
 
     for number in range(LORAS):
@@ -92,7 +92,7 @@ def make_loras(folder: Path, name: str) -> None:
 
 
 def _tokenizer(folder: Path, size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with at most `size` words: the text may not hold so many."""
+    """Loads or trains a byte-level BPE tokenizer of at most `size` tokens; the text may yield fewer."""
     path = folder / f"bpe-{size}.json"
     if not path.is_file():
         inner = Tokenizer(models.BPE(unk_token=None))
@@ -110,7 +110,7 @@ def _tokenizer(folder: Path, size: int) -> PreTrainedTokenizerFast:
 
 
 def _text(characters: int) -> Iterator[str]:
-    """Text of the kinds that are scored, a third of it each, as far as there is so much."""
+    """Text of the kinds that are scored, at most a third of the characters from each."""
     sources = (
         (row["question"] + "\n" + row["answer"] + "\n" for row in rows(hub("openai/gsm8k", "main"))),
         (row["question"] + "\n" + "\n".join(row["choices"]) for row in rows(hub("cais/mmlu", "all", split="test"))),

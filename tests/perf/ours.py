@@ -1,4 +1,4 @@
-"""Our side, in a process of its own: `python ours.py SPEC.json RESULT.json`."""
+"""Runs our side in its own process: `python ours.py SPEC.json RESULT.json`."""
 
 import itertools
 import json
@@ -18,11 +18,11 @@ from harness.tokens.trie import size
 from harness.worker.server import keep_freed_memory, run_job
 
 TOKEN_BUDGET = 512
-"""What `harness compare` feeds at a time on CPU."""
+"""Tokens that `harness compare` feeds at a time on CPU."""
 
 
 def read_requests(path: str) -> list[Request]:
-    """Requests as `prompts.py` wrote them."""
+    """Reads the requests that `prompts.py` wrote."""
     rows: list[dict[str, Any]] = json.loads(Path(path).read_text(encoding="utf-8"))
     for row in rows:
         row.update({key: tuple(row[key]) for key in ("contexts", "continuations", "stop")})
@@ -30,7 +30,7 @@ def read_requests(path: str) -> list[Request]:
 
 
 def score(spec: dict[str, Any]) -> dict[str, Any]:
-    """Scores the requests on a loaded model, as the scoring child does: the trial of the fast path included."""
+    """Scores the requests on a loaded model, as the scoring child does, with the self-check of the fast path."""
     model = load_base(Base(Path(spec["model"]), "cpu", "float32"))
     tokenizer = load_tokenizer(Path(spec["model"]))
     requests = read_requests(spec["requests"])
@@ -53,13 +53,13 @@ def score(spec: dict[str, Any]) -> dict[str, Any]:
             raws += runner.run(pack)
         ran = time.perf_counter() - ready
     raws.sort(key=lambda raw: raw.index)
-    written = sum(max(0, raw.tokens - 1) for raw in raws if raw.texts)  # the last token is not fed
+    generated = sum(max(0, raw.tokens - 1) for raw in raws if raw.texts)  # the last token is not fed
     rows = [row.ids for item in encoded for row in item.rows] + [item.prompt for item in encoded if item.prompt]
     return {
         **meter.figures(),
         "planning": meter.wall - ran,
-        "needed": size(rows) + written,
-        "whole_rows": sum(map(len, rows)) + written,
+        "needed": size(rows) + generated,
+        "whole_rows": sum(map(len, rows)) + generated,
         "gemm": max(peak, gemm_peak()),
         "ways": sorted({pack.way for pack in packs}),
         "notes": runner.notes,
@@ -68,7 +68,7 @@ def score(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def grow(spec: dict[str, Any]) -> dict[str, Any]:
-    """Seconds for 1, 10 and 100 hundredths of the questions: of encoding, planning and running."""
+    """Times encoding, planning and running for 1 %, 10 % and all of the questions."""
     model = load_base(Base(Path(spec["model"]), "cpu", "float32"))
     tokenizer = load_tokenizer(Path(spec["model"]))
     requests = read_requests(spec["requests"])
@@ -89,7 +89,7 @@ def grow(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def grow_variants(spec: dict[str, Any]) -> dict[str, Any]:
-    """Seconds from the start of the scoring job until each of its variants is done: base, then the adapters."""
+    """Seconds from the start of a scoring job to the end of each of its variants: the base, then the adapters."""
     base = Base(Path(spec["model"]), "cpu", "float32")
     task = TaskRequests("bench", read_requests(spec["requests"]))
     recipes = [Recipe(base), *(Recipe(base, Path(adapter)) for adapter in spec["adapters"])]

@@ -1,4 +1,4 @@
-"""What a row of the benchmark gave: whether scores agree, the line of the table, and the file that keeps the lines."""
+"""The outcome of a benchmark row: whether scores agree, its line in the table, and the page that keeps the lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 RELATIVE = 1e-5
-"""How far two float32 log-likelihoods of the same tokens may be apart."""
+"""Largest relative distance of two float32 log-likelihoods of the same tokens."""
 _MIB = 1 << 20
 _HEAD = (
     "row",
@@ -35,23 +35,23 @@ _HEAD = (
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two sides' scores, compared."""
+    """A comparison of two sides' scores."""
 
     count: int
     largest: float
-    """Relative distance of log-likelihoods."""
+    """Largest relative distance of log-likelihoods."""
     wrong: int
-    """Questions with another argmax, another greedy mark, another text, or log-likelihoods too far apart."""
+    """Questions with a different argmax, greedy mark or text, or with log-likelihoods too far apart."""
 
     @property
     def equal(self) -> bool:
-        """Whether every score is the peer's."""
+        """Whether every score equals the peer's."""
         return not self.wrong
 
 
 @dataclass
 class Outcome:
-    """One row's figures; a side that did not run is empty."""
+    """The measured numbers of one row; empty for a side that did not run."""
 
     name: str
     model: str
@@ -60,7 +60,7 @@ class Outcome:
     peer: dict[str, Any] = field(default_factory=dict)
     agreement: Agreement | None = None
     error: str = ""
-    """What a process said that failed."""
+    """Output of the process that failed."""
 
     def line(self) -> str:
         """The row in Markdown."""
@@ -94,14 +94,14 @@ def agreement(ours: Sequence[Any], theirs: Sequence[Any]) -> Agreement:
     """Compares `[loglikelihoods, is_greedy, texts]` of every question.
 
     Raises:
-        AssertionError: Not the same number of questions or choices.
+        AssertionError: The numbers of questions or choices differ.
     """
     assert len(ours) == len(theirs), f"{len(ours)} questions against {len(theirs)}"
     largest, wrong = 0.0, 0
     for (mine, greedy, texts), (other, peer_greedy, peer_texts) in zip(ours, theirs, strict=True):
         apart = max((abs(a - b) / max(abs(b), 1e-9) for a, b in zip(mine, other, strict=True)), default=0.0)
         largest = max(largest, apart)
-        marks = not peer_greedy or list(greedy) == list(peer_greedy)  # rolling scores have none there
+        marks = not peer_greedy or list(greedy) == list(peer_greedy)  # lm_eval has none for rolling scores
         same = marks and list(texts) == list(peer_texts) and (not mine or _argmax(mine) == _argmax(other))
         wrong += not (same and apart <= RELATIVE)
     return Agreement(len(ours), largest, wrong)
@@ -110,7 +110,7 @@ def agreement(ours: Sequence[Any], theirs: Sequence[Any]) -> Agreement:
 def write_results(
     path: Path, outcomes: Sequence[Outcome], size: str, threads: int, peer_versions: dict[str, str]
 ) -> None:
-    """Writes the table; lines of rows that did not run stay, if they were measured on this machine in this way."""
+    """Writes the table; lines of rows that did not run stay, if machine, versions and size are the same."""
     peak = max((outcome.ours.get("gemm", 0.0) for outcome in outcomes), default=0.0)
     how = [
         *machine(threads),
@@ -118,7 +118,7 @@ def write_results(
         f"- Size: {size}",
     ]
     old = path.read_text(encoding="utf-8") if path.is_file() else ""
-    table, mark, behind = old.partition("\n## ")  # sections that others write
+    table, mark, behind = old.partition("\n## ")  # sections that other scripts write
     kept: dict[str, str] = {}
     if "\n".join(how) in table:
         kept = {match[1]: match[0] for match in re.finditer(r"^\| `([\w-]+)` \|.*$", table, re.MULTILINE)}
@@ -152,19 +152,19 @@ def write_results(
 
 
 _EXPLAINED = """Models are random (seed 0): s8k is 8 layers of 512, 8 heads of which 4 for keys, a body of 23.6 M; m128k is
-SmolLM2-135M's shape with 131,072 words; qwen3 and gpt2 are as large as s8k. Each side of a row is a fresh process; `wall` and
-`CPU s` are around the scoring call, the model loaded and run once, our trial of the fast path included; `whole process` adds
-imports and loading. Ratios are lm_eval over ours. Its batch size stands in brackets; where
-it tried several on an eighth of the rows (two at least), they are named below, and it took the quicker one.
-Tokens fed are counted at the model's input on both sides, padding included; needed is every distinct beginning once. The share
-of the GEMM peak counts layers, head and what attention sees, nothing that a mask hides. GSM8K: a random model never stops, so
-a text ends with as many tokens as its true answer has (256 at most); ours leaves its slot then, lm_eval's batch runs until its
-longest row, as it does. Memory of whole processes is the largest process's, weights and code included.
+SmolLM2-135M's shape with a vocabulary of 131,072; qwen3 and gpt2 are as large as s8k. Each side of a row is a fresh process; `wall` and
+`CPU s` measure the scoring call, after the model was loaded and run once, with our self-check of the fast path; `whole process`
+adds imports and loading. Ratios are lm_eval over ours. The batch size of lm_eval is in brackets; where it tried several
+batch sizes on an eighth of the rows (at least two rows), they are listed below, and it used the faster one.
+Tokens fed are counted at the model's input on both sides, padding included; needed counts every distinct prefix once. The share
+of the GEMM peak counts layers, head and attention to visible tokens, not masked ones. GSM8K: a random model never stops, so
+a text ends with as many tokens as its true answer has (at most 256); ours then frees its slot, while lm_eval's batch runs until
+its longest row ends, as usual. Memory of whole processes is that of the largest process, weights and code included.
 """
 
 
 def machine(threads: int) -> list[str]:
-    """What figures depend on: the machine, and our versions."""
+    """Lines that name the machine and our versions, on which the numbers depend."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     names = ("torch", "transformers", "tokenizers", "peft")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
@@ -173,7 +173,7 @@ def machine(threads: int) -> list[str]:
 
 
 def commit() -> str:
-    """The commit that runs, and whether the package was changed since."""
+    """The current commit, with a `+` if the package was changed since."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
@@ -185,7 +185,7 @@ def commit() -> str:
 
 
 def processor() -> str:
-    """Its name, as Linux tells it."""
+    """Name of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     for line in cpuinfo.read_text().splitlines() if cpuinfo.is_file() else ():
         if line.startswith("model name"):

@@ -1,7 +1,7 @@
-"""lm-evaluation-harness's side, under its own interpreter: `python peer.py SPEC.json RESULT.json`.
+"""Runs the side of lm-evaluation-harness under its own interpreter: `python peer.py SPEC.json RESULT.json`.
 
-Its hf backend as it comes, but for one thing: a random model never stops, so texts are ended at the length of the true
-answer by a stopping criterion for each row. A batch then runs until its longest row, as it does with any stop rule.
+Its hf backend is used unchanged, with one exception: a random model never stops, so a stopping criterion for each row ends
+texts at the length of the true answer. A batch then runs until its longest row ends, as with any stop rule.
 """
 
 import json
@@ -20,7 +20,7 @@ _LONGEST = 256
 
 
 class _TrueLengths(StoppingCriteria):  # type: ignore[misc]
-    """A row is done when it has as many new tokens as its true answer."""
+    """Ends a row when it has as many new tokens as its true answer."""
 
     def __init__(self, limits: list[int], prompt: int) -> None:
         self.limits, self.prompt = torch.tensor(limits), prompt
@@ -30,7 +30,7 @@ class _TrueLengths(StoppingCriteria):  # type: ignore[misc]
 
 
 class Peer(HFLM):  # type: ignore[misc]
-    """The hf backend, told how long each answer is."""
+    """The hf backend, with the length of each answer."""
 
     def __init__(self, lengths: dict[str, int], **options: Any) -> None:
         super().__init__(**options)
@@ -41,7 +41,7 @@ class Peer(HFLM):  # type: ignore[misc]
         return super().tok_batch_encode(strings, *args, **options)
 
     def _model_generate(self, context: torch.Tensor, **options: Any) -> Any:
-        """Adds the criterion to those that lm_eval hands to `generate`."""
+        """Adds the criterion to those that lm_eval passes to `generate`."""
         limits, usual = self._limits, self.model.generate
 
         def generate(**given: Any) -> Any:
@@ -56,7 +56,7 @@ class Peer(HFLM):  # type: ignore[misc]
 
 
 def score(peer: Peer, rows: list[dict[str, Any]]) -> list[Any]:
-    """The rows' `[loglikelihoods, is_greedy, texts]`."""
+    """Scores rows; returns `[loglikelihoods, is_greedy, texts]` of each."""
     mode = rows[0]["mode"]
     if mode == "generate":
         options = [{"until": list(row["stop"]), "max_gen_toks": _LONGEST, "do_sample": False} for row in rows]
@@ -76,7 +76,7 @@ def score(peer: Peer, rows: list[dict[str, Any]]) -> list[Any]:
 
 
 def main(spec: dict[str, Any]) -> dict[str, Any]:
-    """Times the scoring call; of several batch sizes the one is taken that was quicker on a share of the rows."""
+    """Times the scoring call, with the batch size that was fastest on a share of the rows."""
     rows = json.loads(Path(spec["requests"]).read_text(encoding="utf-8"))
     lengths = {row["contexts"][0]: row["max_tokens"] for row in rows}
     peer = Peer(

@@ -1,4 +1,4 @@
-"""The questions, as text, for both sides: real rows of the Hub's MMLU, GSM8K and WikiText.
+"""Writes the questions for both sides, as text: real rows of the Hub's MMLU, GSM8K and WikiText.
 
 python prompts.py FOLDER '{"mmlu": {"kind": "mmlu", "count": 10, "tokenizer": "FOLDER/s8k"}, …}'
 """
@@ -23,32 +23,32 @@ from harness.tasks.gsm8k import gsm8k
 from harness.tasks.mmlu import mmlu
 
 SUBJECTS = ("abstract_algebra", "college_medicine", "computer_security", "human_aging")
-"""Of at least a hundred questions each, from short to long."""
+"""Subjects with at least a hundred questions each, from short to long ones."""
 WINDOW = 1024
 LONGEST = 256
 CONTEXT = 2048
 
 
 def letters(count: int, tokenizer: Any, shots: int = 5) -> list[Request]:
-    """MMLU, 5-shot: so many questions of each of the four subjects."""
+    """MMLU, 5-shot: `count` questions of each of the four subjects."""
     items = render("mmlu", mmlu(), Prompting(shots=shots), groups=SUBJECTS, limit=count * len(SUBJECTS))
     return [item.request for item in items]
 
 
 def endings(count: int, tokenizer: Any, shots: int = 0) -> list[Request]:
-    """HellaSwag's shape: about 65 tokens and four endings of about 28, the sentences GSM8K's."""
+    """Questions of HellaSwag's shape: about 65 tokens and four endings of about 28, made of sentences from GSM8K."""
     made = list(_stories(count + shots, tokenizer))
     task = Task(data=made[shots:], shots=shots, shots_from=made[:shots], sample=_story, metrics=[acc])
     return [item.request for item in render("stories", task)]
 
 
 def texts(count: int, tokenizer: Any) -> list[Request]:
-    """GSM8K, greedy, behind the same 8 examples: each text ends after as many tokens as its true answer has."""
+    """GSM8K, greedy, after the same 8 examples: each text ends after as many tokens as its true answer has."""
     return _answers(count, tokenizer, replace(gsm8k(), shots_order="first"))
 
 
 def texts_apart(count: int, tokenizer: Any) -> list[Request]:
-    """As `texts`, with lm-evaluation-harness's examples: 8 others for each question."""
+    """Like `texts`, with the examples of lm-evaluation-harness: 8 different ones for each question."""
     return _answers(count, tokenizer, gsm8k())
 
 
@@ -58,33 +58,33 @@ def _answers(count: int, tokenizer: Any, task: Task) -> list[Request]:
         assert isinstance(item.sample, Generate)
         answer = tokenizer(f" {item.sample.target}")["input_ids"]
         prompt = tokenizer(item.request.contexts[0])["input_ids"]
-        if len(prompt) + LONGEST <= CONTEXT:  # a longer one is cut, by each side to its own limit of tokens
+        if len(prompt) + LONGEST <= CONTEXT:  # each side would cut a longer prompt to its own limit
             made.append(replace(item.request, max_tokens=min(LONGEST, len(answer))))
     return made[:count]
 
 
 def pages(count: int, tokenizer: Any) -> list[Request]:
-    """WikiText, page by page, those of 200 to 2,000 words, in windows of 1,024 tokens."""
+    """Pages of WikiText with 200 to 2,000 words, in windows of 1,024 tokens."""
     found = [page for page in _pages() if 200 <= len(page.split()) <= 2000]
     return [Request(str(number), "text", ("",), (page,)) for number, page in enumerate(found[:count])]
 
 
 def long_rows(count: int, tokenizer: Any) -> list[Request]:
-    """Rows of 1,024 tokens that share nothing, and four letters after each."""
+    """Rows of 1,024 tokens that share nothing, with four letters as choices."""
     ids = tokenizer("\n".join(_pages()))["input_ids"]
     cut = [tokenizer.decode(ids[at * WINDOW : (at + 1) * WINDOW - 2]).rstrip() for at in range(count)]
     return [Request(str(n), "choose", (text,), (" A", " B", " C", " D")) for n, text in enumerate(cut)]
 
 
 def sums(count: int, tokenizer: Any) -> list[Request]:
-    """Short questions behind one long beginning: what is left is the cost of a question."""
+    """Short questions after one long prefix, to measure the cost of a question itself."""
     draw = random.Random(0)
 
     def line(number: int) -> str:
         return f"Question {number}: what is {draw.randrange(1000)} + {draw.randrange(1000)}?\nAnswer:"
 
-    beginning = "".join(f"{line(number)} A\n\n" for number in range(5))
-    return [Request(str(n), "choose", (beginning + line(n + 5),), (" A", " B", " C", " D")) for n in range(count)]
+    prefix = "".join(f"{line(number)} A\n\n" for number in range(5))
+    return [Request(str(n), "choose", (prefix + line(n + 5),), (" A", " B", " C", " D")) for n in range(count)]
 
 
 KINDS: dict[str, Callable[..., list[Request]]] = {
@@ -130,7 +130,7 @@ def _pages() -> Iterator[str]:
 
 
 def _write_lora_tasks(folder: Path, count: int) -> None:
-    """The same four subjects as tasks of both sides, for whole processes."""
+    """Writes the same four subjects as tasks of both sides, for whole processes."""
     dev, test = (rows(hub("cais/mmlu", "all", split=split)) for split in ("dev", "test"))
     folder.mkdir(parents=True, exist_ok=True)
     source = [_HARNESS_TASKS]

@@ -1,7 +1,7 @@
-"""What RESULTS.md says besides the table: `python tests/perf/sections.py`, after `make bench` has made the models.
+"""Writes the sections of RESULTS.md below the table: `python tests/perf/sections.py`, after `make bench` has made the models.
 
-Every model: the trial's verdict on a small random model of each architecture. Precision: how far scores in bfloat16 are from
-those in float32. Profile: where the time of the fast path goes.
+Every model: the result of the self-check on a small random model of each architecture. Precision: the distance of scores in
+bfloat16 from those in float32. Profile: processor time of the fast path by operator.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ GEMMS = ("aten::addmm", "aten::mm", "aten::bmm", "aten::linear")
 
 
 def every_model() -> str:
-    """The trial's verdicts."""
-    lines = ["| architecture | scored in packed trees | written in slots |", "| --- | --- | --- |"]
+    """Table of the self-check's results."""
+    lines = ["| architecture | scored in packed trees | generated in slots |", "| --- | --- | --- |"]
     for shape in SHAPES:
         model = random_model(shape)
         try:
@@ -52,7 +52,7 @@ def every_model() -> str:
 
 
 def scored(folder: Path, dtype: str, numerics: str, count: int = QUESTIONS) -> list[Raw]:
-    """The first MMLU questions, scored."""
+    """Scores the first MMLU questions."""
     model, tokenizer = load_base(Base(folder / "s8k", "cpu", dtype)), load_tokenizer(folder / "s8k")
     requests = read_requests(str(folder / "mmlu.json"))[:count]
     encoded = Encoder(tokenizer, 2048).encode(TaskRequests("bench", requests))
@@ -64,7 +64,7 @@ def scored(folder: Path, dtype: str, numerics: str, count: int = QUESTIONS) -> l
 
 
 def precision(folder: Path) -> str:
-    """Distances from float32, of ours and of lm-evaluation-harness's numerics (softmax in bfloat16, padded rows)."""
+    """Distances from float32 for our numerics and for those of lm-evaluation-harness (softmax in bfloat16, padded rows)."""
     truth = scored(folder, "float32", "fp32")
     lines = ["| bfloat16 | median | largest | other answers |", "| --- | --- | --- | --- |"]
     for name, numerics in (("ours", "fp32"), ("`--numerics lm-eval`", "lm-eval")):
@@ -80,7 +80,7 @@ def precision(folder: Path) -> str:
 
 
 def where_the_time_goes(folder: Path) -> str:
-    """Shares of processor time by operator."""
+    """Shares of processor time by operator, largest first."""
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         scored(folder, "float32", "fp32")
     spent: Counter[str] = Counter()
@@ -102,8 +102,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     parts = {
-        "Every model": "The trial at start, on a random model of each architecture (windows of 8 or 64 tokens where there are"
-        " any). Where it is no `yes`,\nthe run says so and goes on in padded packs.\n\n" + every_model(),
+        "Every model": "The self-check at the start, on a random model of each architecture (with windows of 8 or 64 tokens, where"
+        " it has windows).\nWhere the result is not `yes`, the run says so and uses padded packs.\n\n" + every_model(),
         "Precision": f"The first {QUESTIONS} MMLU questions on s8k: log-likelihoods relative to those in float32.\n\n"
         + precision(options.folder),
         "Profile": f"The same questions in float32, processor time by operator: {where_the_time_goes(options.folder)}.",

@@ -1,4 +1,4 @@
-"""`make bench` at a tenth of its size: the same scores as lm-evaluation-harness's. No time is asserted."""
+"""`make bench` at a tenth of its size gives the scores of lm-evaluation-harness. No time is asserted."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_a_table_keeps_its_other_rows_and_leaves_other_sections_alone(tmp_path: 
     assert behind == "Training\n\n| `third` | x |\n"
 
 
-def test_what_differs_is_counted() -> None:
+def test_differences_are_counted() -> None:
     ours = [[[-1.0, -2.0], [True, False], []], [[], [], ["a"]]]
     assert agreement(ours, ours).equal
     assert agreement(ours, [[[-1.0, -2.001], [True, False], []], ours[1]]).wrong == 1

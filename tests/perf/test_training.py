@@ -1,4 +1,4 @@
-"""`make bench-training` on the smallest models: the loss curves of PEFT + Trainer, and of TRL where it is there. No time is asserted."""
+"""`make bench-training` on the smallest models gives the loss curves of PEFT + Trainer, and of TRL if installed. No time is asserted."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def test_our_loss_curves_are_the_peers(tmp_path: Path) -> None:
     assert all(outcome.apart["trainer"] <= training.TOLERANCE for outcome in outcomes)
 
 
-def test_the_section_keeps_rows_that_did_not_run_and_what_stands_around_it(tmp_path: Path) -> None:
+def test_the_section_keeps_rows_that_did_not_run_and_the_text_around_it(tmp_path: Path) -> None:
     side = {"cpu": 2.0, "peak_bytes": 1 << 20, "total_bytes": 2 << 20, "losses": [1.0]}
     first, second = (training.Outcome(row, "s8k", 100, 1, {"ours": side, "trainer": side}) for row in training.ROWS[:2])
     page = tmp_path / "RESULTS.md"

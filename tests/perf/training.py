@@ -1,9 +1,9 @@
-"""Our training beside plain PEFT on transformers' Trainer and TRL's SFTTrainer: `make bench-training`, `ROWS=ragged-lora`.
+"""Compares our training with plain PEFT on transformers' Trainer and with TRL's SFTTrainer: `make bench-training`, `ROWS=ragged-lora`.
 
-Each side of each row is a process of its own, the sides in turn, as often as the size says; the quickest of each counts. All
-get the same model, the same token ids in the same order, the same adapter, rate, effective batch and seed, in float32 on one
-thread. What is asserted is that the loss curves agree; times and memory are only told. TRL runs under the interpreter in
-HARNESS_PEER_PYTHON.
+Each side of each row runs in its own process, the sides in turn, one or more times by size; the fastest run of each counts.
+All have the same model, the same token ids in the same order, the same adapter, learning rate, effective batch size and
+seed, in float32 on one thread. Equal loss curves are asserted; times and memory are only reported. TRL runs under the
+interpreter in HARNESS_PEER_PYTHON.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from outcome import commit, machine
 
 BATCH = 16
 TOLERANCE = 2e-4
-"""How far two loss curves may be apart, relatively: float32 sums in another order, step after step."""
+"""Largest relative distance of two loss curves: float32 sums are added in different orders, step after step."""
 PEERS = ("trainer", "trl")
 TITLE = "## Training beside PEFT + Trainer and TRL"
 
@@ -41,7 +41,7 @@ class Row:
     """`uniform` or `ragged`."""
     checkpointing: bool = False
     peer_rows: int = BATCH
-    """Of a peer's micro-batch; ours is left to find its own."""
+    """Rows of a peer's micro-batch; ours chooses its own."""
     quick: bool = False
 
 
@@ -59,25 +59,25 @@ ROWS = (
     Row("qlora-128k-ckpt", "qlora", "128k", "ragged", True),
 )
 _SIZES = {"quick": ("t", 3, 1), "usual": ("", 4, 1), "full": ("", 8, 3)}
-"""Which models, how many steps, how often each side runs."""
+"""For each size: prefix of the models' names, number of steps, runs of each side."""
 _MODELS = {"8k": "s8k", "128k": "w128k", "t8k": "t8k", "t128k": "t128k"}
 
 
 @dataclass
 class Outcome:
-    """A row's figures by side: the quickest run, and the loss curve."""
+    """The numbers of a row by side: those of the fastest run, and the loss curve."""
 
     row: Row
     model: str
     tokens: int
-    """Real ones, in all steps."""
+    """Number of tokens in all steps, without padding."""
     steps: int
     sides: dict[str, dict[str, Any]] = field(default_factory=dict)
     error: str = ""
 
     @property
     def apart(self) -> dict[str, float]:
-        """How far each peer's losses are from ours at most, relatively."""
+        """Largest relative distance of each peer's losses from ours."""
         ours = self.sides["ours"]["losses"]
         return {
             peer: max(abs(a - b) / abs(b) for a, b in zip(ours, self.sides[peer]["losses"], strict=True))
@@ -148,14 +148,14 @@ class Bench:
         }
 
     def prepare(self, rows: Sequence[Row]) -> None:
-        """Makes the models, and rows for every step once."""
+        """Makes the models, and enough rows for every step."""
         wanted = {self._data(row): [self._model(row), row.kind, BATCH * self.steps] for row in rows}
         with found_hub(self.folder, self.environment) as environment:
             command = [sys.executable, str(HERE / "training_inputs.py"), str(self.folder), json.dumps(wanted)]
             run_process(command, environment, self.folder)
 
     def run(self, row: Row) -> Outcome:
-        """All sides of a row in turn; a process that fails costs this row alone."""
+        """Runs all sides of a row in turn; if a process fails, only this row fails."""
         data = json.loads((self.folder / self._data(row)).read_text(encoding="utf-8"))
         outcome = Outcome(row, self._model(row), sum(len(each["input_ids"]) for each in data), self.steps)
         try:
@@ -181,7 +181,7 @@ class Bench:
         files = [self.folder / f"{row.name}.{side}.{name}.json" for name in ("spec", "result")]
         files[0].write_text(json.dumps(spec), encoding="utf-8")
         environment = dict(self.environment) | {"HF_HUB_OFFLINE": "1"}
-        if side == "trl":  # it has packages of its own
+        if side == "trl":  # it has its own packages
             del environment["PYTHONPATH"]
         program = [str(self.peer) if side == "trl" else sys.executable, str(HERE / "training_sides.py")]
         run_process([*program, *map(str, files)], environment, self.folder)
@@ -197,7 +197,7 @@ class Bench:
 
 
 def find_trl() -> tuple[str | None, dict[str, str]]:
-    """An interpreter that has trl, and the versions it runs; None where there is none."""
+    """Finds an interpreter with trl, and its versions; None if there is none."""
     named = os.environ.get("HARNESS_PEER_PYTHON")
     if not named and importlib.util.find_spec("trl") is None:
         return None, {}
@@ -213,7 +213,7 @@ def find_trl() -> tuple[str | None, dict[str, str]]:
 
 
 def write_section(path: Path, outcomes: Sequence[Outcome], size: str, versions: dict[str, str]) -> None:
-    """Puts the table into its section of the page; lines of rows that did not run stay if the machine is the same."""
+    """Writes the table into its section of the page; lines of rows that did not run stay if machine, versions and size are the same."""
     how = [
         *machine(1),
         f"- TRL: {', '.join(f'{k} {v}' for k, v in versions.items()) or 'not installed'}",
@@ -233,13 +233,21 @@ def write_section(path: Path, outcomes: Sequence[Outcome], size: str, versions: 
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Outcome]:
-    """Runs the rows asked for, prints the table, and writes it down unless it was a quick look."""
+    """Runs the chosen rows, prints the table, and writes it to the page unless `--quick` is given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default="*", help=f"comma-separated, * allowed: {', '.join(r.name for r in ROWS)}")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", dest="size", action="store_const", const="quick", help="a minute: does it run at all?")
-    size.add_argument("--full", dest="size", action="store_const", const="full", help="three times each, more steps")
-    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "bench", help="models are kept there")
+    size.add_argument(
+        "--quick",
+        dest="size",
+        action="store_const",
+        const="quick",
+        help="small models for a minute, to see that it runs",
+    )
+    size.add_argument(
+        "--full", dest="size", action="store_const", const="full", help="each side three times, with more steps"
+    )
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "bench", help="folder where models are kept")
     parser.add_argument("--results", type=Path, help="default: RESULTS.md beside this file; none with --quick")
     options = parser.parse_args(arguments)
     quick = options.size == "quick"
@@ -257,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Outcome]:
     for row in chosen:
         outcomes.append(bench.run(row))
         print(outcomes[-1].line(), flush=True)
-        if path is not None:  # row by row: what is measured is kept
+        if path is not None:  # after every row, so that nothing measured is lost
             write_section(path, outcomes, options.size or "usual", bench.versions)
     if not bench.peer:
         print("trl is not installed: pip install -e '.[parity]', or HARNESS_PEER_PYTHON=its interpreter")

@@ -1,8 +1,8 @@
-"""Models and rows that training is timed on, the same for all sides: `python training_inputs.py FOLDER SHAPE… [--rows FILE]`.
+"""Makes the models and rows for timing training, the same for all sides: `python training_inputs.py FOLDER ROWS`.
 
-The words of a model are `w0`, `w1`, … and each is one token, so that rows have exactly the lengths that are wanted. Ragged rows
-have the lengths of alpaca's, a token taken to be three quarters of a word, when HARNESS_TEST_HUB is there to read them from;
-else lengths drawn from a log-normal of about the same shape.
+The words of a model are `w0`, `w1`, … and each is one token, so that rows have exactly the wanted lengths. If
+HARNESS_TEST_HUB is set, ragged rows have the lengths of alpaca's, with a token counted as three quarters of a word;
+otherwise their lengths are drawn from a log-normal distribution of about the same shape.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import Any
 
 LARGE, SMALL = 131_072, 8_192
 UNIFORM = (64, 192)
-"""Tokens of prompt and answer in every uniform row, the end token included."""
+"""Tokens of prompt and of answer in every uniform row, with the end token."""
 ALPACA = "llamafactory/alpaca_en_demo"
 _WORDS_A_TOKEN = 0.75
 _SPECIAL = {"<pad>": 0, "<s>": 1, "</s>": 2}
@@ -26,11 +26,11 @@ _SHAPES: dict[str, tuple[int, int, int, int, int, int]] = {
     "s8k": (SMALL, 8, 512, 1408, 8, 4),
     "w128k": (LARGE, 4, 512, 1408, 8, 4),
 }
-"""Words, layers, width, inner width, heads, heads for keys; head and embeddings are one at 128k."""
+"""Vocabulary, layers, width, inner width, heads, key heads; head and embeddings share their weight at 128k."""
 
 
 def make_model(folder: Path, shape: str) -> None:
-    """Saves a random Llama (seed 0) and its tokenizer in `folder / shape`, unless they are there."""
+    """Saves a random Llama (seed 0) and its tokenizer in `folder / shape`, unless they exist."""
     if (folder / shape / "model.safetensors").is_file():
         return
     import torch
@@ -62,7 +62,7 @@ def make_model(folder: Path, shape: str) -> None:
 
 
 def make_rows(lengths: Iterator[tuple[int, int]], count: int, vocabulary: int) -> list[dict[str, Any]]:
-    """Rows of random words: `prompt` and `completion` for us, the same as `input_ids` and `labels` for the peers."""
+    """Makes rows of random words: `prompt` and `completion` for us, the same as `input_ids` and `labels` for the peers."""
     draw = random.Random(0)
     rows = []
     for (prompt, completion), _ in zip(lengths, range(count), strict=False):
@@ -75,12 +75,12 @@ def make_rows(lengths: Iterator[tuple[int, int]], count: int, vocabulary: int) -
                 "labels": [-100] * prompt + ids[prompt:] + [2],
             }
         )
-    assert len(rows) == count, f"{count} rows are wanted, and there are {len(rows)}"
+    assert len(rows) == count, f"{count} rows are needed, but there are only {len(rows)}"
     return rows
 
 
 def lengths(kind: str) -> Iterator[tuple[int, int]]:
-    """Tokens of prompt and answer, row by row."""
+    """Yields the numbers of tokens of prompt and answer, row by row."""
     if kind == "uniform":
         while True:
             yield UNIFORM
@@ -100,7 +100,7 @@ def lengths(kind: str) -> Iterator[tuple[int, int]]:
 
 
 def main() -> None:
-    """Makes what is asked for."""
+    """Makes the models and rows that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("rows", help="JSON: file name to [shape, uniform or ragged, count]")

@@ -1,4 +1,4 @@
-"""One side of a row: trains as its spec says and writes what it took. `python training_sides.py SPEC.json RESULT.json`.
+"""Runs one side of a row: trains as its spec says and writes the costs. `python training_sides.py SPEC.json RESULT.json`.
 
 `ours` is the job that `harness train` hands to its child; `trainer` is PEFT on transformers' Trainer as their guides have it;
 `trl` is SFTTrainer. The call that makes the steps is timed, `Loop.run` on our side and `Trainer.train` on theirs: wall clock,
@@ -49,7 +49,7 @@ def measured(train: Callable[..., Any], record: dict[str, Any], started: int) ->
 
 
 def ours(spec: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> list[float]:
-    """What `harness train` does in its child."""
+    """Trains as `harness train` does in its child."""
     from harness.jobs import Base, Example, Method, TrainJob
     from harness.registry.find import find
     from harness.settings import TrainingSettings
@@ -86,7 +86,7 @@ def ours(spec: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> list
 
 
 def trainer(spec: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> list[float]:
-    """PEFT and transformers' Trainer, batches padded to their longest row."""
+    """Trains with PEFT and transformers' Trainer, batches padded to their longest row."""
     from peft import get_peft_model
     from transformers import DataCollatorForSeq2Seq
 
@@ -102,7 +102,7 @@ def trainer(spec: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> l
 
 
 def trl(spec: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> list[float]:
-    """TRL's SFTTrainer on rows that are tokenised already."""
+    """Trains with TRL's SFTTrainer on tokenised rows."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -197,7 +197,7 @@ SIDES = {side.__name__: side for side in (ours, trainer, trl)}
 
 
 def main() -> None:
-    """Trains, and writes the figures."""
+    """Trains and writes the costs."""
     spec = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     rows = json.loads(Path(spec["rows"]).read_text(encoding="utf-8"))
     transformers.logging.set_verbosity_error()

@@ -1,6 +1,6 @@
-"""What `harness compare` does up to the scores and their tests, in a process of its own: `python whole.py SPEC.json RESULT.json`.
+"""Runs `harness compare` up to the scores and verdicts, in its own process: `python whole.py SPEC.json RESULT.json`.
 
-Its latency stage is left out: the peer measures none.
+The latency stage is left out, since the peer measures no latency.
 """
 
 import json
@@ -14,7 +14,7 @@ from harness.report.progress import Progress
 
 
 def main(spec: dict[str, Any]) -> dict[str, Any]:
-    """Scores by variant, task and sample."""
+    """Runs the comparison and returns scores by variant, task and sample."""
     config = configure(
         spec["variants"],
         model=spec["model"],

@@ -1,6 +1,9 @@
-"""Examples in tokens: what is learned, that it is what is scored, and what a limit of length cuts."""
+"""Training examples in tokens: the labels, their agreement with scoring, and the limits of length."""
 
+import json
 import time
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,9 +11,11 @@ import tiny_models as tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.data.model_files import Snapshot
 from harness.errors import UserError
 from harness.jobs import Example
-from harness.tokens.encode import Encoder
+from harness.models.load import context_length
+from harness.tokens.encode import Encoder, load_encoder
 from harness.tokens.training_labels import IGNORED, blocks, tokenise
 
 
@@ -66,7 +71,7 @@ def test_any_text_fits_and_is_learned_as_it_is_scored(prompt: str, answer: str, 
     assert (scored + [tiny.EOS] * append)[: len(learned(row))] == learned(row) != []
 
 
-def test_a_beginning_that_the_chat_template_wrote_is_not_written_twice() -> None:
+def test_a_bos_token_of_the_chat_template_is_not_added_twice() -> None:
     tokenizer = tiny.tiny_tokenizer(adds_bos=True)
     assert row_of(Example("<s>hello", " world"), tokenizer)["input_ids"].count(tiny.BOS) == 1
 
@@ -93,7 +98,7 @@ def test_a_stop_string_is_learned_instead_of_the_end() -> None:
     assert tiny.tiny_tokenizer().decode(learned(row)) == " two\n"
 
 
-def test_long_rows_are_cut_on_the_right_and_those_without_an_answer_left_out_and_both_counted() -> None:
+def test_long_rows_are_cut_on_the_right_or_left_out_without_an_answer_and_both_are_counted() -> None:
     short, cut, gone = Example("hello", " world"), Example("hello", " world" * 30), Example("hello " * 30, " world")
     tokenizer = tiny.tiny_tokenizer()
     found = tokenise([short, cut, gone], tokenizer, 12)
@@ -108,7 +113,7 @@ def test_long_rows_are_cut_on_the_right_and_those_without_an_answer_left_out_and
 
 
 @pytest.mark.parametrize("examples", [[Example("hello world", " two")] * 48, [Example("x", "", append_eos=False)]])
-def test_rows_of_which_no_answer_fits_are_an_error(examples: list[Example]) -> None:
+def test_rows_without_an_answer_that_fits_are_an_error(examples: list[Example]) -> None:
     with pytest.raises(
         UserError, match=f"none of the {len(examples)} training rows has an answer within 2 tokens"
     ) as e:
@@ -135,19 +140,19 @@ def test_blocks_hold_every_token_of_every_document_once(length: int, adds_bos: b
     assert (found.cut, found.dropped, found.lost_tokens) == (0, 0, 0)
 
 
-def test_pairs_are_one_text_in_blocks() -> None:
+def test_prompt_and_completion_are_one_text_in_blocks() -> None:
     found = blocks([Example("hello", " world")], tiny.tiny_tokenizer(), 100)
     assert tiny.tiny_tokenizer().decode(found.rows[0]["input_ids"]) == "<s>hello world</s>"
 
 
-def test_text_that_holds_nothing_is_an_error() -> None:
+def test_empty_text_and_blocks_of_one_token_are_errors() -> None:
     with pytest.raises(UserError, match="the 1 training rows hold no text"):
         blocks([Example("", "")], tiny.tiny_tokenizer(), 100)
     with pytest.raises(UserError, match="nothing to learn"):
         blocks([Example("", "x")], tiny.tiny_tokenizer(), 1)
 
 
-def test_the_cost_of_tokenising_grows_with_the_rows_alone() -> None:
+def test_the_time_of_tokenising_grows_in_proportion_to_the_rows() -> None:
     tokenizer = tiny.tiny_tokenizer()
 
     def seconds(count: int) -> float:
@@ -158,3 +163,30 @@ def test_the_cost_of_tokenising_grows_with_the_rows_alone() -> None:
 
     seconds(100)
     assert seconds(8000) < 40 * seconds(1000)
+
+
+# Limits
+
+
+@pytest.mark.parametrize(
+    ("config", "tokenizers", "limit"),
+    [
+        ({"n_positions": 77}, 33, 77),
+        ({"max_position_embeddings": 77}, None, 77),
+        ({"text_config": {"max_position_embeddings": 77}}, None, 77),
+        ({}, 33, 33),
+        ({}, None, 2048),
+    ],
+)
+def test_previews_and_scoring_take_the_same_context_length(
+    tmp_path: Path, config: dict[str, Any], tokenizers: int | None, limit: int
+) -> None:
+    tokenizer = tiny.tiny_tokenizer.__wrapped__()
+    if tokenizers is not None:
+        tokenizer.model_max_length = tokenizers
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load_encoder(Snapshot("x", tmp_path)).max_length == limit
+    text_config = SimpleNamespace(**config.get("text_config", config))
+    model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text_config))
+    assert context_length(model, tokenizer) == limit

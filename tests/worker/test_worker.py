@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import tiny_models as tiny
 
-from harness.errors import UserError
+from harness.errors import UserError, is_out_of_memory
 from harness.jobs import (
     Advanced,
     BenchJob,
@@ -31,8 +31,9 @@ from harness.jobs import (
     VariantStarted,
 )
 from harness.settings import TrainingSettings
+from harness.storage import writing
 from harness.worker import server as worker
-from harness.worker.server import JobFailed, Server, is_out_of_memory
+from harness.worker.server import JobFailed, Server
 
 METHODS = """
 import os, signal, sys, time
@@ -144,14 +145,14 @@ def test_the_environment_is_reported(server: Server) -> None:
     assert server.run(EnvironmentJob("cpu", "bfloat16"))["mixed_precision"], "what is trained is kept in float32"
 
 
-def test_events_come_back_in_order_and_then_the_result(server: Server, root: Path) -> None:
+def test_events_arrive_in_order_and_then_the_result(server: Server, root: Path) -> None:
     events: list[Any] = []
     assert server.run(scoring_of(root), events.append) is None
     assert [type(event) for event in events] == [VariantLoading, VariantStarted, Resumed, Packed, Advanced]
     assert all(value < 0 for value in events[3].raws[0].loglikelihoods)
 
 
-def test_a_training_comes_back_and_leaves_its_artifact(server: Server, root: Path) -> None:
+def test_a_training_job_returns_its_record_and_leaves_its_artifact(server: Server, root: Path) -> None:
     events: list[Any] = []
     trained = server.run(training_of(root, "lora"), events.append)
     assert (trained.steps, [event.done for event in events]) == (2, [1, 2])
@@ -180,7 +181,7 @@ def test_a_bench_times_the_variant_and_its_base_in_turn(server: Server, root: Pa
         ("host_full", "^out of memory"),
         ("killed", "^out of memory"),
         ("torn", "^out of memory"),
-        ("crashed", "^the process was ended by SIGSEGV"),
+        ("crashed", "^the process was killed by SIGSEGV"),
         ("left", "^the process ended with code 7"),
         ("broken", "^AttributeError: .*no_such_attribute"),
     ],
@@ -208,6 +209,7 @@ def test_a_user_error_of_a_child_is_raised_as_one(server: Server, root: Path) ->
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
             True,
         ),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
         (RuntimeError("CUDA error: out of memory"), True),
         (MemoryError(), True),
@@ -219,10 +221,15 @@ def test_out_of_memory_is_distinguished_from_other_errors(error: BaseException, 
     assert is_out_of_memory(error) is is_memory
 
 
-def test_a_full_disk_is_reported_with_the_file_that_could_not_be_written() -> None:
+def test_a_full_disk_is_reported_with_the_folder_as_the_parent_reports_it() -> None:
+    output = Path("runs/x/adapters/lora")
+    with pytest.raises(UserError) as raised, writing(output):
+        raise OSError(28, "No space left on device")
     for error in (OSError(28, "No space left on device"), RuntimeError("I/O error: File too large (os error 27)")):
-        told = worker._failure(error, Path("runs/x/adapters/lora"))
-        assert told.error == "the disk is full: could not write `runs/x/adapters/lora`" and told.is_users
+        failed = worker._failure(error, output)
+        assert failed.error == "the disk is full: could not write `runs/x/adapters/lora`" and failed.is_users
+        assert (failed.error, failed.hint) == (raised.value.message, raised.value.hint)
+        assert type(error).__name__ in failed.traceback
     assert worker._failure(OSError(28, "No space left on device")).error == "the disk is full"
 
 
@@ -285,7 +292,7 @@ def test_a_script_without_a_main_guard_runs_once_and_owns_its_stdout(root: Path,
     process = start(tmp_path, [EnvironmentJob("cpu", "auto"), training_of(root, "loud")], working)
     out, _ = process.communicate(timeout=400)
     assert process.returncode == 0
-    assert out.splitlines() == ["imported", "cpu", "said it"], "what a method prints goes to stderr"
+    assert out.splitlines() == ["imported", "cpu", "said it"], "a method's prints go to stderr"
 
 
 def test_no_process_outlives_a_killed_parent(root: Path, tmp_path: Path) -> None:

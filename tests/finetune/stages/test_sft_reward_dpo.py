@@ -294,20 +294,20 @@ def test_training_continues_from_an_artifact(root: Path, tmp_path: Path, name: s
 def test_a_start_of_another_method_or_shape_is_an_error(root: Path, tmp_path: Path) -> None:
     first = job_for(root, tmp_path / "first", stage="sft", steps=1)
     train(first)
-    with pytest.raises(UserError, match=r"`lora` cannot go on from .* is not of the same shape in both"):
+    with pytest.raises(UserError, match=r"`lora` cannot go on from .* does not have the same shape in both"):
         train(job_for(root, tmp_path / "a", start=first.output, hyperparameters={"rank": 2}))
     with pytest.raises(UserError, match=r"`freeze` cannot go on from .* another method made"):
         train(job_for(root, tmp_path / "b", "freeze", start=first.output))
     with pytest.raises(UserError, match="cannot go on from"):
         train(job_for(root, tmp_path / "c", "ia3", start=first.output))
-    with pytest.raises(UserError, match="the network that wrote its prompt was not kept"):
+    with pytest.raises(UserError, match="the network that computed its prompt was not saved"):
         prompt = job_for(root, tmp_path / "d", "ptuning", stage="sft", steps=1)
         train(prompt)
         train(job_for(root, tmp_path / "e", "ptuning", start=prompt.output))
     ranks = {"hyperparameters": {"rank": 2, "init_rank": 4, "interval": 1}, "stage": "sft"}
     cut = job_for(root, tmp_path / "f", "adalora", steps=8, **ranks)
     train(cut)
-    with pytest.raises(UserError, match="ranks were cut there"):
+    with pytest.raises(UserError, match="its ranks were pruned"):
         train(job_for(root, tmp_path / "g", "adalora", start=cut.output, **ranks))
 
 
