@@ -4,6 +4,7 @@ import io
 import re
 from pathlib import Path
 
+import house
 import pytest
 from rich.console import Console
 from typer.main import get_command
@@ -17,7 +18,7 @@ from harness.results import Run
 from harness.runs.folder import load_run
 
 ROOT = Path(__file__).parents[2]
-READMES = ["README.md", "tasks/README.md", "finetune/README.md", "leaderboards/README.md", "CONTRIBUTING.md"]
+READMES = ["README.md", "harness/README.md", "tasks/README.md", "finetune/README.md", "leaderboards/README.md", "CONTRIBUTING.md"]
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
@@ -72,6 +73,22 @@ def test_command_lines_name_real_commands_and_flags(name: str, line: str) -> Non
     for word in words:
         if re.match(r"--?[a-z]", word):
             assert word.split("=")[0] in known, f"{name}: {command} has no {word}"
+
+
+def test_the_python_example_prints_a_score_and_its_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], in_process: None
+) -> None:
+    (block,) = [block for name, block in blocks("python") if name == "README.md" and "harness.compare(" in block]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {})
+    assert re.fullmatch(r"strict [01]\.\d\d, [+-]\d\.\d\d against base: (better|undecided)\n", capsys.readouterr().out)
+
+
+def test_every_room_is_in_the_table_of_rooms_in_order() -> None:
+    text = (ROOT / "harness" / "README.md").read_text(encoding="utf-8")
+    table = text[: text.index("## From the command line")]
+    listed = re.findall(r"^\| `((?:finetune/)?\w+)(?:/|\.py)` \|", table, re.MULTILINE)
+    assert [name.replace("/", ".") for name in listed] == [room for room in house.ORDER if not room.startswith("__")]
 
 
 def test_the_screen_in_the_readme_is_that_of_the_published_run() -> None:
