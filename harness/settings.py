@@ -80,7 +80,7 @@ def stages_of(setting: str) -> tuple[Stage, ...]:
 
 
 class Scope(Enum):
-    """What the type of a setting does not say about it."""
+    """Properties of a setting that its type does not tell."""
 
     CHOOSES = (
         "It chooses rows, weights or a judge. Keys hold a digest of their content; the training loop does not read it."

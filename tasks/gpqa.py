@@ -7,7 +7,7 @@ Protocol: lm-evaluation-harness's `gpqa_diamond_zeroshot`, `gpqa_main_zeroshot`,
 log-likelihood of ` (A)` … ` (D)`, 0 shots. Each row has its own order of choices: of the 24 permutations of the right
 answer and wrong answers 1 to 3, in lexicographic order, the one with the number SHA-256 of the question's UTF-8 bytes
 modulo 24. In lm-evaluation-harness the order depends on the tasks loaded before; `-T order=lm-eval` is the order with a
-fresh cache and a single task. The `_cot` tasks are its `gpqa_diamond_cot_zeroshot` and the like: the prompt ends with
+fresh cache and a single task. The `_cot` tasks are its `gpqa_diamond_cot_zeroshot` and similar: the prompt ends with
 `Let's think step by step: ` instead of `Answer:`, and the model generates greedily. `strict` requires
 `The answer is (B).`; `choice_letter` is its `flexible-extract`. Its limit of 256 tokens cuts most chains of thought;
 `-T max_tokens=2048` leaves enough tokens.

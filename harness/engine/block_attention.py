@@ -99,7 +99,7 @@ def cheapest_cuts(depths: Sequence[int]) -> list[int]:
 
 
 def sees(ends: Tensor, new: Tensor, places: Tensor) -> Tensor:
-    """Which tokens of a tree see which: each sees the tokens of its own row up to itself.
+    """Tells which tokens of a tree attend to which: each attends to the tokens of its own row up to itself.
 
     Args:
         ends: `[tokens]`, the `ends` of the tree (`harness.tokens.trie`).

@@ -18,7 +18,7 @@ from typing import Any
 
 
 class HelperFailed(Exception):
-    """What the child says is wrong, or that it ended."""
+    """The child process reported an error, or ended."""
 
 
 class Helper:

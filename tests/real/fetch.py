@@ -31,7 +31,7 @@ GGUF = "gguf==0.19.0"
 
 
 def folder() -> Path:
-    """Where everything is kept."""
+    """Returns the cache folder."""
     return Path(os.environ.get("HARNESS_REAL") or Path.home() / ".cache" / "harness-real")
 
 

@@ -18,7 +18,14 @@ from harness.results import Run
 from harness.runs.folder import load_run
 
 ROOT = Path(__file__).parents[2]
-READMES = ["README.md", "harness/README.md", "tasks/README.md", "finetune/README.md", "leaderboards/README.md", "CONTRIBUTING.md"]
+READMES = [
+    "README.md",
+    "harness/README.md",
+    "tasks/README.md",
+    "finetune/README.md",
+    "leaderboards/README.md",
+    "CONTRIBUTING.md",
+]
 
 
 def blocks(language: str) -> list[tuple[str, str]]:

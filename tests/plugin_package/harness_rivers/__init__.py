@@ -1,1 +1,1 @@
-"""What a third-party package looks like."""
+"""An example of a third-party package."""
