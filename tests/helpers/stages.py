@@ -1,4 +1,4 @@
-"""Toy preferences for tests of the training stages, and jobs that train on them."""
+"""Toy pairs, and jobs that train on them, for tests of the training stages."""
 
 from __future__ import annotations
 

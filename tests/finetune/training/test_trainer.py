@@ -297,12 +297,12 @@ def test_an_interrupted_training_continues_to_the_same_weights(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     settings: dict[str, Any] = {"epochs": 1.5}
-    if name == "lora":  # whatever is drawn is drawn again
+    if name == "lora":  # dropout and noise are drawn again
         settings |= {"hyperparameters": {"rank": 4, "dropout": 0.3}, "neftune": 5.0}
     whole = train(job_for(root, tmp_path / "whole", name, **settings))
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY_SECONDS", 0.0)
     job = job_for(root, tmp_path / "cut", name, **settings)
-    for step in (4, 7):  # the second time in the second epoch
+    for step in (4, 7):  # the second interruption is in the second epoch
         with pytest.raises(Interrupted):
             train(job, interrupt_at(step))
         assert [path.name for path in job.state.iterdir()] == [f"checkpoint-{step - 1}"]
@@ -505,7 +505,7 @@ def test_patience_continues_after_an_interruption_and_checkpoints_come_between_t
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints.Checkpoints, "load_weights", interrupted_at_the_best)
         with pytest.raises(Interrupted):
-            train(job)  # when patience is over, before the best weights are back
+            train(job)  # after patience ended, before the best weights are loaded
     assert f"checkpoint-{whole.steps}" in {path.name for path in job.state.iterdir()}
     continued = train(job)
     assert equal(tmp_path / "cut", tmp_path / "whole")
@@ -561,7 +561,7 @@ def test_a_nan_loss_stops_at_its_step_and_keeps_the_last_good_weights(
 
     good = train(job_for(root, tmp_path / "good", steps=2, schedule="constant", micro_batch_size=8))
     monkeypatch.setattr(sft, "label_loss", failing)
-    monkeypatch.setitem(micro_batches._OVERHEAD, "cpu", 1e12)  # one part a batch
+    monkeypatch.setitem(micro_batches._OVERHEAD, "cpu", 1e12)  # one micro-batch for each batch
     job = job_for(root, tmp_path / "bad", steps=9, schedule="constant")
     with pytest.raises(loop.Diverged, match=f"the {where} of step 3 is .*lower the learning rate .*step 2") as caught:
         train(job)
@@ -714,5 +714,5 @@ def test_held_out_rows_distinguish_overfitting_from_a_falling_loss() -> None:
 
 
 @pytest.mark.parametrize("losses", [[4.0, 3.0, math.nan, math.nan], [4.0] * 20 + [math.inf]])
-def test_a_curve_that_left_the_numbers_has_diverged(losses: list[float]) -> None:
+def test_a_curve_with_nan_has_diverged(losses: list[float]) -> None:
     assert read_curve(losses) == "diverged: lower the learning rate"

@@ -41,11 +41,11 @@ def test_a_headline_without_a_number_is_no_number() -> None:
     assert math.isnan(headline(metric, ITEMS, RAWS))
 
 
-def test_evaluations_are_ten_unless_said_otherwise() -> None:
+def test_there_are_ten_evaluations_by_default() -> None:
     assert [distance(250, None), distance(3, None), distance(250, 7)] == [25, 1, 7]
 
 
-def test_an_evaluation_leaves_dropout_and_gradients_as_they_were() -> None:
+def test_an_evaluation_leaves_dropout_and_gradients_unchanged() -> None:
     model: Any = get_peft_model(random_model("llama"), LoraConfig(r=2, lora_dropout=0.5, target_modules="all-linear"))
     model.train()
     with evaluation_mode(model):
