@@ -1,31 +1,33 @@
-"""Preference pairs as rows and batches: better answers first, the worse ones in the same order behind them."""
+"""Preference pairs as rows and batches: the better answers first, then the worse ones in the same order."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
 from harness.errors import UserError
 from harness.finetune.training.batches import Padding
-from harness.jobs import Example
+from harness.finetune.training.stage import Stage
+from harness.jobs import Example, TrainJob
 from harness.tokens.training_labels import Tokenised, answer_ids, ended, labelled
 
 
 def encode_pairs(examples: Sequence[Example], tokenizer: Any, max_length: int) -> Tokenised:
-    """Pairs in tokens, the prompt before both answers.
+    """Tokenises pairs; both answers follow the same prompt.
 
     Returns:
-        A row for each pair: `better` and `worse`, each with `input_ids` and `labels`; `length`: tokens of both. Answers are cut on
-        the right to `max_length`; pairs of which nothing different is left are dropped.
+        A row for each pair: `better` and `worse`, each with `input_ids` and `labels`; `length`: tokens of both. Answers are
+        truncated on the right to `max_length`; pairs whose answers do not differ after that are dropped.
 
     Raises:
         UserError: A row has no worse answer, or no pair is left.
     """
     if any(example.rejected is None for example in examples):
         raise UserError(
-            "a row has no worse answer to learn from", hint="the data needs the columns chosen and rejected"
+            "a row has no worse answer to learn from", hint="the data needs the columns `chosen` and `rejected`"
         )
     answers = [(e.prompt, answer) for e in examples for answer in (e.completion, str(e.rejected))]
     ids = iter(answer_ids(answers, tokenizer))
@@ -53,14 +55,22 @@ def encode_pairs(examples: Sequence[Example], tokenizer: Any, max_length: int) -
     return Tokenised(rows, cut, dropped, lost)
 
 
-class PairPadding:
-    """Batches of pairs: `[2 * pairs, width]`, better answers first."""
+class PairStage(Stage):
+    """Base of the stages that learn from pairs: rows, and micro-batches of `[2 * pairs, width]`, better answers first."""
 
-    def __init__(self, pad_id: int) -> None:
-        self._padding = Padding(pad_id)
+    def __init__(self, job: TrainJob, tokenizer: Any, max_length: int) -> None:
+        self._tokenise = partial(encode_pairs, tokenizer=tokenizer, max_length=max_length)
+        super().__init__(self._tokenise(job.examples))
+        self._padding = Padding(tokenizer.pad_token_id or 0)
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def encode(self, examples: Sequence[Example]) -> Sequence[dict[str, Any]]:
+        return self._tokenise(examples).rows
+
+    def collate(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         batch = self._padding([row[side] for side in ("better", "worse") for row in rows])
         if "reference" in rows[0]:
             batch["reference"] = torch.tensor([row["reference"][side] for side in (0, 1) for row in rows])
         return batch
+
+    def items(self, batch: dict[str, Any]) -> int:
+        return len(batch["input_ids"]) // 2

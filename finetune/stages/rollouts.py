@@ -1,4 +1,4 @@
-"""Answers that a policy writes while it is trained, and what a reward says of them."""
+"""Rollouts: answers that the policy generates during training, and their rewards."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor
 
 from harness.engine.oracle import complete_plainly
 from harness.engine.padded_generation import Completion, complete_together, eos_ids
 from harness.engine.prefix_cache import learns_a_prompt
 from harness.errors import UserError
-from harness.finetune.stages.judges import Judge
+from harness.finetune.stages.reward_sources import RewardSource
 from harness.finetune.training.batches import Padding
 from harness.finetune.training.validation import evaluation_mode
 from harness.jobs import Example, Request
@@ -23,12 +24,12 @@ from harness.tokens.training_labels import Tokenised, answer_ids, labelled
 
 
 class Prompts:
-    """Prompts in tokens, those to train on and those held out, each by its place.
+    """Tokenised prompts, for training and held out, each found by its index.
 
     Args:
         tokenizer: The model's.
-        max_length: Tokens of a prompt and its answer together.
-        settings: Of the training.
+        max_length: Maximum tokens of a prompt and its answer together.
+        settings: Of the training run.
 
     Raises:
         UserError: Answers of `max_tokens` leave no room for a prompt.
@@ -45,7 +46,7 @@ class Prompts:
         self._rows: list[dict[str, Any]] = []
 
     def encode(self, examples: Sequence[Example]) -> Tokenised:
-        """Rows with their `prompt`, `example`, `index` and `length`; long prompts are cut on the left."""
+        """Makes rows with `prompt`, `example`, `index` and `length`; long prompts are truncated on the left."""
         rows: list[dict[str, Any]] = []
         cut = lost = 0
         pairs = answer_ids([(example.prompt, "") for example in examples], self._tokenizer)
@@ -58,20 +59,20 @@ class Prompts:
         return Tokenised(rows, cut, 0, lost)
 
     def collate(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """A micro-batch: which prompts are to be answered; what the model is fed is yet to be written."""
+        """Makes a micro-batch of prompt indices; the model's inputs follow when the answers are generated."""
         return {"index": torch.tensor([row["index"] for row in rows]), "tokens": sum(row["length"] for row in rows)}
 
-    def of(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
-        """The rows of a micro-batch."""
+    def rows_of(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
+        """Returns the rows of a micro-batch."""
         return [self._rows[index] for index in batch["index"].tolist()]
 
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Answers to a micro-batch of prompts, those of a prompt beside each other."""
+    """Answers to a micro-batch of prompts, all answers to a prompt in a row."""
 
     batch: dict[str, Any]
-    """`input_ids`, `labels` (of the answers alone) and `attention_mask`, `[prompts * generations, width]`."""
+    """`input_ids`, `labels` (on answers only) and `attention_mask`, `[prompts * generations, width]`."""
     rewards: Tensor
     """`[prompts * generations]` float32."""
     ended: Tensor
@@ -79,12 +80,12 @@ class Rollouts:
 
 
 def roll_out(
-    model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], settings: TrainingSettings, judge: Judge
+    model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], settings: TrainingSettings, reward: RewardSource
 ) -> Rollouts:
-    """Has the model answer prompts, and the judge say what the answers are worth.
+    """Generates answers to prompts, and computes their rewards.
 
-    Answers are drawn from torch's generator in the order of the rows. The loop seeds it by the step, so a resumed run samples the
-    same answers, and the size of micro-batches changes none of them.
+    Answers are sampled with torch's generator in the order of the rows. The loop seeds it with the step, so a resumed run samples
+    the same answers, and the size of micro-batches changes none of them.
     """
     eos = eos_ids(model, tokenizer)
     completions = [
@@ -103,20 +104,16 @@ def roll_out(
         labelled(completion.item.prompt, ids, 1 << 30) for completion, ids in zip(completions, answers, strict=True)
     ]
     assert all(row is not None for row in answered)
-    device = next(model.parameters()).device
-    batch = {
-        name: value.to(device) if isinstance(value, Tensor) else value
-        for name, value in Padding(tokenizer.pad_token_id or 0)(answered).items()  # type: ignore[arg-type]
-    }
+    batch = send_to_device(Padding(tokenizer.pad_token_id or 0)(answered), model.device)  # type: ignore[arg-type]
     examples = [row["example"] for row in rows for _ in range(settings.generations)]
     ended = [completion.end is not None for completion in completions]
-    rewards = judge(
+    rewards = reward(
         [example.prompt for example in examples],
         [completion.text() for completion in completions],
         [example.completion for example in examples],
         ended,
     )
-    return Rollouts(batch, torch.tensor(rewards, dtype=torch.float32, device=device), torch.tensor(ended).float())
+    return Rollouts(batch, torch.tensor(rewards, dtype=torch.float32, device=model.device), torch.tensor(ended).float())
 
 
 def _encoded(row: dict[str, Any], settings: TrainingSettings) -> Encoded:

@@ -1,4 +1,4 @@
-"""Numbers of a step beside its loss, averaged over its micro-batches."""
+"""Figures of a step besides its loss, such as the accuracy on pairs, averaged over its micro-batches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Figures:
-    """Sums since they were last taken.
+    """Adds up figures by name until their means are taken.
 
     Example:
         >>> import torch
@@ -20,21 +20,21 @@ class Figures:
         self._sums: dict[str, tuple[float, int]] = {}
 
     def add(self, **values: Tensor) -> None:
-        """Counts in the numbers of a micro-batch, one an item."""
+        """Adds the figures of a micro-batch: a tensor with one number per row or answer for each name."""
         for name, value in values.items():
             total, count = self._sums.get(name, (0.0, 0))
             self._sums[name] = total + float(value.detach().float().sum()), count + value.numel()
 
-    def so_far(self) -> dict[str, tuple[float, int]]:
-        """What `go_back` takes."""
+    def snapshot(self) -> dict[str, tuple[float, int]]:
+        """Returns the current sums, for `restore`."""
         return dict(self._sums)
 
-    def go_back(self, sums: dict[str, tuple[float, int]]) -> None:
-        """Forgets what was added since, as of an attempt that failed."""
-        self._sums = dict(sums)
+    def restore(self, snapshot: dict[str, tuple[float, int]]) -> None:
+        """Removes what was added since the snapshot, such as the figures of a failed attempt."""
+        self._sums = dict(snapshot)
 
     def take(self) -> dict[str, float]:
-        """Means of everything added since the last call."""
+        """Returns the means of everything added since the last call."""
         means = {name: total / count for name, (total, count) in self._sums.items() if count}
         self._sums.clear()
         return means

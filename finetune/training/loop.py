@@ -1,9 +1,9 @@
 """The training loop on accelerate: forward, backward, clip and step, with evaluations, checkpoints and exact resume.
 
-An optimizer step is one batch, run as micro-batches of rows of like length, and as smaller ones where memory runs out: its
-gradient is the same. The rows of a step, and what is drawn in it (dropout, noise, sampled answers), follow from the seed and the
-number of the step. So there is no data loader to fast-forward and no random state to save: a run that is resumed from a
-checkpoint makes the same steps, whatever came between.
+An optimizer step is one batch, split into micro-batches of similar length, and into smaller ones if memory runs out: its gradient
+is the same. The rows of a step, and its random numbers (dropout, noise, sampled answers), depend only on the seed and the number
+of the step. So there is no data loader to fast-forward and no random state to save: a run that is resumed from a checkpoint
+makes the same steps as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from transformers import set_seed
 
-from harness.errors import is_out_of_memory
 from harness.finetune.training.adaptive_rank import AdaptiveRank
 from harness.finetune.training.checkpoints import Checkpoints, Position
-from harness.finetune.training.micro_batches import length, overhead, split, tokens_at_once
+from harness.finetune.training.micro_batches import fewer_rows, length, overhead, split, tokens_at_once
 from harness.finetune.training.neftune import add_noise
 from harness.finetune.training.optimizers import schedule
 from harness.finetune.training.recorder import Recorder
@@ -45,7 +44,7 @@ class Diverged(Exception):
 
     Args:
         message: Names the step.
-        broken: Whether the weights no longer give a finite loss for the rows of the step before, which they did then.
+        broken: Whether the weights no longer give a finite loss for the rows of the previous step, whose loss was finite.
     """
 
     def __init__(self, message: str, *, broken: bool = False) -> None:
@@ -54,7 +53,7 @@ class Diverged(Exception):
 
 
 class Loss(nn.Module):
-    """A stage's loss as the forward of a module: what accelerate wraps (DDP, FSDP, ZeRO, autocast) acts on nothing else."""
+    """Wraps a stage's loss as the forward of a module: DDP, FSDP, ZeRO and autocast of accelerate act only on a forward."""
 
     def __init__(self, stage: Stage, model: nn.Module) -> None:
         super().__init__()
@@ -81,17 +80,17 @@ class Loop:
     """Runs the optimizer steps of one training run.
 
     Args:
-        stage: Gives rows, micro-batches and the loss.
-        model: What is trained, on its device.
-        settings: How.
+        stage: Provides rows, micro-batches and the loss.
+        model: The model to train, on its device.
+        settings: Settings of the run.
         steps: Optimizer steps of the whole run.
         accelerator: Device and mixed precision.
-        optimizer: Over the model's trained parameters.
+        optimizer: Updates the model's trained parameters.
         recorder: Receives the figures of every step and evaluation.
-        state: Folder of its checkpoints.
+        state: Folder of the checkpoints.
         train_key: Identifies the run among them.
-        validation: Held-out evaluations.
-        ranks: AdaLoRA's budget.
+        validation: Evaluations during the run; None: no evaluation.
+        ranks: AdaLoRA's ranks; None for other methods.
     """
 
     def __init__(
@@ -111,7 +110,7 @@ class Loop:
     ) -> None:
         self.model, self.steps, self.accelerator, self.validation = model, steps, accelerator, validation
         self._stage, self._settings, self._recorder, self._ranks = stage, settings, recorder, ranks
-        quantized = getattr(model, "is_quantized", False)  # its packed weights are not moved
+        quantized = getattr(model, "is_quantized", False)  # quantized weights cannot be moved
         self._module, self._optimizer = accelerator.prepare(
             Loss(stage, model), optimizer, device_placement=[not quantized, True]
         )
@@ -149,7 +148,7 @@ class Loop:
             group["lr"] = learning_rate * self._schedule(number)
         loss, tokens = self._attempt(self._forward_and_backward, batch)
         if not math.isfinite(loss):
-            raise Diverged(f"the loss of step {number + 1} is {loss:g}", broken=not self.gives_numbers())
+            raise Diverged(f"the loss of step {number + 1} is {loss:g}", broken=not self.loss_is_finite())
         self._last_good = batch
         norm = float(self.accelerator.clip_grad_norm_(self._trained, self._settings.clip or math.inf))
         if not math.isfinite(norm) and self.accelerator.scaler is None:  # the scaler of fp16 skips such a step
@@ -164,7 +163,7 @@ class Loop:
         self._recorder.step(number + 1, self.steps, {"loss": loss, **figures, **self._stage.figures.take()})
 
     def _forward_and_backward(self, batch: Batch) -> tuple[float, int]:
-        """Adds up the batch's gradient; returns its loss and its tokens."""
+        """Accumulates the gradient of the batch; returns its loss and its number of tokens."""
         total, tokens = torch.zeros((), device=self.accelerator.device), 0
         if self._noise is not None:
             self._noise.length = sum(map(length, batch.rows)) / len(batch.rows)
@@ -179,7 +178,7 @@ class Loop:
         return float(total), tokens
 
     def _rows(self, step: int) -> list[dict[str, Any]]:
-        """The rows of a step: epoch after epoch, each in a random order of its own; a round repeats its batch."""
+        """Returns the rows of a step: every epoch has its own random order; the steps of a round share a batch."""
         rows, updates = self._stage.rows, self._stage.updates
         epoch, place = divmod(step // updates, batches_per_epoch(len(rows), self._settings.batch_size, updates))
         size = min(self._settings.batch_size, len(rows))
@@ -187,9 +186,9 @@ class Loop:
         return [rows[index] for index in order[place * size : (place + 1) * size].tolist()]
 
     def _cut(self, rows: Sequence[dict[str, Any]]) -> Batch:
-        """Collates rows in micro-batches of at most `most_rows`."""
+        """Collates rows into micro-batches of at most `most_rows` rows."""
         most = self.progress.most_rows
-        if self._settings.packing:  # packed rows are not padded: like lengths gain nothing
+        if self._settings.packing:  # packed rows are not padded, so similar lengths gain nothing
             groups = [list(rows[start : start + most]) for start in range(0, len(rows), most)]
         else:
             tokens = tokens_at_once(self.accelerator.device.type, self._settings.max_length)
@@ -198,24 +197,22 @@ class Loop:
         return Batch(rows, micro_batches, sum(map(self._stage.items, micro_batches)))
 
     def _attempt(self, work: Callable[[Batch], _Result], batch: Batch, stream: int = 0) -> _Result:
-        """Does the work, and does it again with half as many rows at once where memory runs out.
+        """Does the work; if memory runs out, repeats it with half as many rows at once.
 
         Args:
             work: Computes something from a batch.
-            batch: As cut so far.
-            stream: Tells apart what is drawn in pieces of work that belong to the same step.
+            batch: Batch as split so far.
+            stream: Gives each piece of work in the same step its own random numbers.
         """
-        figures = self._stage.figures.so_far()
+        figures = self._stage.figures.snapshot()
         while True:
-            seed_draws(self._settings.seed, self.progress.step, stream, self.accelerator.process_index)
+            seed_generators(self._settings.seed, self.progress.step, stream, self.accelerator.process_index)
             try:
                 return work(batch)
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or self.progress.most_rows == 1:
-                    raise
-            self.progress.most_rows = max(1, min(self.progress.most_rows, len(batch.rows)) // 2)
+                self.progress.most_rows = fewer_rows(error, min(self.progress.most_rows, len(batch.rows)))
             self._module.zero_grad()
-            self._stage.figures.go_back(figures)
+            self._stage.figures.restore(figures)
             gc.collect()
             if self.accelerator.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -262,8 +259,8 @@ class Loop:
         return sum(float(loss) for loss in self._losses(batch, items=1))
 
     @torch.no_grad()
-    def gives_numbers(self) -> bool:
-        """Whether the rows of the last good step, whose loss was finite, still have a finite loss."""
+    def loss_is_finite(self) -> bool:
+        """Whether the rows of the last step with a finite loss still have a finite loss."""
         batch = self._last_good
         return batch is None or all(bool(loss.isfinite()) for loss in self._losses(batch, batch.items))
 
@@ -273,12 +270,12 @@ class Loop:
 
 
 def batches_per_epoch(rows: int, batch_size: int, updates: int) -> int:
-    """Batches of an epoch.
+    """Returns the number of batches in an epoch.
 
     Args:
-        rows: Of the data.
-        batch_size: Rows of a batch, at most.
-        updates: Optimizer steps on the same batch; with more than one, the last batch is left out unless it is whole.
+        rows: Rows of the data.
+        batch_size: Maximum rows of a batch.
+        updates: Optimizer steps on the same batch; with more than one, an incomplete last batch is left out.
 
     Example:
         >>> batches_per_epoch(20, 8, 1), batches_per_epoch(20, 8, 4), batches_per_epoch(5, 8, 4)
@@ -290,10 +287,10 @@ def batches_per_epoch(rows: int, batch_size: int, updates: int) -> int:
 
 @lru_cache(maxsize=1)
 def _order(rows: int, seed: int) -> Tensor:
-    """The order of an epoch, that of accelerate's `SeedableRandomSampler`."""
+    """Returns the order of rows in an epoch, the same as that of accelerate's `SeedableRandomSampler`."""
     return torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
 
 
-def seed_draws(*numbers: int) -> None:
-    """Seeds Python, NumPy and torch: whatever is drawn next follows from the numbers alone."""
+def seed_generators(*numbers: int) -> None:
+    """Seeds Python, NumPy and torch, so that all further random numbers depend on these numbers only."""
     set_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))

@@ -1,7 +1,7 @@
-"""The rows of an optimizer step as parts of like length, so that little is padded.
+"""Splits the rows of an optimizer step into micro-batches of similar length, which need little padding.
 
-The gradient of a step is a sum over its rows: how they are grouped changes rounding and nothing else. Batches themselves stay
-random, as batches of rows of one length would each be of one kind of row.
+The gradient of a step is a sum over its rows, so the split changes only rounding. Batches themselves stay random: a batch of
+rows of one length would hold one kind of row.
 """
 
 from __future__ import annotations
@@ -9,23 +9,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from harness.errors import is_out_of_memory
+
 _CUTS = 32
-"""Places at which a batch may be cut, at most: the best cut is found in their square."""
+"""Maximum number of positions at which a batch may be split: the search time grows with its square."""
 
 _TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 16384}
-"""Enough to keep a processor busy; more would only take more memory."""
+"""Enough to keep the device busy; more would only need more memory."""
 
 _OVERHEAD = {"cpu": 1e6, "cpu16": 3e7, "cuda": 8e9}
-"""Cost of running a layer besides its tokens, in tokens times the square of its width; in 16 bits, the CPU's kernels are built
-and cached for every shape."""
+"""Fixed cost of running a layer, in tokens times the square of its width. In 16 bits, CPU kernels are compiled for every new
+shape."""
 
 
 def overhead(device: str, precision: str, width: int) -> int:
-    """Cost of a part besides its tokens, in tokens.
+    """Returns the fixed cost of a micro-batch, as a number of tokens.
 
     Args:
-        device: Its type: `cpu`, `cuda` …
-        precision: Of the matrix products: `fp32`, `bf16` or `fp16`.
+        device: Type of the device: `cpu`, `cuda` …
+        precision: Of matrix products: `fp32`, `bf16` or `fp16`.
         width: Size of the model's hidden states.
     """
     kind = "cuda" if device == "cuda" else "cpu" if precision == "fp32" else "cpu16"
@@ -33,34 +35,49 @@ def overhead(device: str, precision: str, width: int) -> int:
 
 
 def tokens_at_once(device: str, longest: int) -> int:
-    """Tokens of a part, its pads among them.
+    """Returns the maximum number of tokens in a micro-batch, padding included.
 
     Args:
-        device: Its type: `cpu`, `cuda` …
-        longest: Tokens of a row at most, which are never too many.
+        device: Type of the device: `cpu`, `cuda` …
+        longest: Maximum tokens of a row; a single row always fits.
     """
     return max(_TOKENS_AT_ONCE.get(device, _TOKENS_AT_ONCE["cpu"]), longest)
 
 
 def length(row: Any) -> int:
-    """Tokens of a row."""
+    """Returns the number of tokens in a row."""
     return row["length"] if "length" in row else len(row["input_ids"])
 
 
+def fewer_rows(error: Exception, rows: int) -> int:
+    """Returns how many rows to try next after an error with `rows` rows at once: half as many.
+
+    Raises:
+        Exception: `error` itself, if it is not an out-of-memory error, or if there was a single row.
+
+    Example:
+        >>> fewer_rows(MemoryError(), 7)
+        3
+    """
+    if not is_out_of_memory(error) or rows == 1:
+        raise error
+    return rows // 2
+
+
 def split(rows: Sequence[Any], most: int, overhead: int, tokens: int) -> list[list[Any]]:
-    """Rows in parts that are cheapest to run, the longest first.
+    """Splits rows into the micro-batches that cost least, the longest rows first.
 
     Args:
         rows: Tokenised rows.
-        most: Rows of a part, at most.
-        overhead: What a part costs besides its tokens and pads, in tokens.
-        tokens: Of a part with its pads, at most, unless it is a single row.
+        most: Maximum rows of a micro-batch.
+        overhead: Fixed cost of a micro-batch, in tokens.
+        tokens: Maximum tokens of a micro-batch of several rows, padding included.
 
     Example:
         >>> rows = [{"length": n} for n in (3, 100, 4, 90)]
-        >>> [[row["length"] for row in part] for part in split(rows, 4, overhead=20, tokens=999)]
+        >>> [[row["length"] for row in group] for group in split(rows, 4, overhead=20, tokens=999)]
         [[100, 90], [4, 3]]
-        >>> [len(part) for part in split(rows, 4, overhead=1000, tokens=999)]
+        >>> [len(group) for group in split(rows, 4, overhead=1000, tokens=999)]
         [4]
     """
     ordered = sorted(rows, key=length, reverse=True)
@@ -78,9 +95,9 @@ def split(rows: Sequence[Any], most: int, overhead: int, tokens: int) -> list[li
         )
         costs.append(best)
         starts.append(start)
-    parts: list[list[Any]] = []
+    groups: list[list[Any]] = []
     end = len(cuts) - 1
     while end:
-        parts.append(ordered[cuts[starts[end]] : cuts[end]])
+        groups.append(ordered[cuts[starts[end]] : cuts[end]])
         end = starts[end]
-    return parts[::-1]
+    return groups[::-1]

@@ -1,59 +1,71 @@
-"""What one kind of training feeds and minimises: answers, plain text, pairs, or rewards.
+"""Stages of training: a stage decides which rows a training run learns from, how they are batched, and which loss it minimises.
 
-The trainer owns steps, rates, precision, memory and checkpoints; a stage owns rows, batches and the loss. `load_stage` finds
-the one that a job asks for.
+The trainer and its loop decide the rest: steps, learning rates, precision, memory and checkpoints.
 """
 
 from __future__ import annotations
 
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from torch import Tensor
 
 from harness.finetune.training.figures import Figures
 from harness.jobs import Example, TrainJob
 from harness.settings import STAGES
+from harness.tokens.training_labels import Tokenised
 
 
-class Stage(Protocol):
-    """A kind of training, made for one job: `make_stage(job, model, tokenizer, max_length)` of its module."""
+class Stage(ABC):
+    """Rows, batches and loss of one training job.
 
-    rows: Sequence[dict[str, Any]]
-    """What is trained on, tokenised; each row has its `length` in tokens."""
-    truncated: int
-    """Rows that were cut."""
-    dropped: int
-    """Rows left out: nothing to learn from was left of them."""
-    lost_tokens: int
-    """Tokens cut off, and those of the rows left out."""
-    updates: int
-    """Optimizer steps that follow one another on the same rows: a round."""
-    figures: Figures
-    """Further numbers, means since they were last taken: of a step, or of a look at the held-out rows."""
+    A module of a stage makes it with `make_stage(job, model, tokenizer, max_length)`.
 
+    Args:
+        encoded: Rows to train on; each has its `length` in tokens.
+    """
+
+    updates = 1
+    """Consecutive optimizer steps on the same batch: a round."""
+
+    def __init__(self, encoded: Tokenised) -> None:
+        self.rows: Sequence[dict[str, Any]] = encoded.rows
+        self.truncated = encoded.cut
+        """Number of truncated rows."""
+        self.dropped = encoded.dropped
+        """Number of rows left out because truncation leaves nothing to learn."""
+        self.lost_tokens = encoded.lost_tokens
+        """Tokens cut off, and the tokens of dropped rows."""
+        self.figures = Figures()
+        """Further figures of a step or an evaluation, as means over its rows or answers."""
+
+    @abstractmethod
     def encode(self, examples: Sequence[Example]) -> Sequence[dict[str, Any]]:
-        """Further examples as rows: those held out."""
+        """Tokenises held-out examples."""
 
-    def begin(self, step: int) -> None:
-        """Told before every attempt at a step, counted from 0; one that ran out of memory is made again."""
+    def begin(self, step: int) -> None:  # noqa: B027
+        """Prepares for a step, counted from 0; called again if the step ran out of memory and is repeated."""
 
+    @abstractmethod
     def collate(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """A micro-batch: tensors, and its real `tokens` as a plain number."""
+        """Makes a micro-batch: tensors, and the number of its `tokens` without padding."""
 
+    @abstractmethod
     def items(self, batch: dict[str, Any]) -> int:
-        """What the loss is a mean over: labels, pairs, written answers in a micro-batch."""
+        """Counts what the loss averages over: labels, pairs, or generated answers in a micro-batch."""
 
+    @abstractmethod
     def loss(self, model: Any, batch: dict[str, Any], items: int) -> Tensor:
-        """The sum over a micro-batch, divided by `items`, which counts those of the whole batch."""
+        """Sums the loss over a micro-batch and divides it by `items`, counted over the whole batch."""
 
-    def finish(self, model: Any, folder: Path) -> None:
-        """Takes off the model what training alone needed, and leaves in the artifact's folder what belongs to it."""
+    def finish(self, model: Any, folder: Path) -> None:  # noqa: B027
+        """Removes from the model what only training needs, and saves what belongs to the artifact in its folder."""
 
 
 def load_stage(job: TrainJob, model: Any, tokenizer: Any, max_length: int) -> Stage:
-    """The stage of a job, its rows tokenised."""
+    """Makes the stage of a job, which tokenises its rows."""
     module = importlib.import_module(f"harness.finetune.stages.{STAGES[job.training.stage].module}")
     return cast(Stage, module.make_stage(job, model, tokenizer, max_length))

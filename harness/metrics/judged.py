@@ -50,4 +50,4 @@ def _as_text(prompt: Prompt) -> str:
 @functools.cache
 def _judge(folder: str) -> Helper:
     """Starts one process per model, for all answers."""
-    return Helper("harness.finetune.stages.judges", folder)
+    return Helper("harness.finetune.stages.reward_sources", folder)

@@ -13,8 +13,8 @@ import torch
 
 from harness.errors import UserError
 from harness.finetune.stages import grpo, online, ppo
-from harness.finetune.stages.judges import FunctionJudge, load_judge
 from harness.finetune.stages.policy import answer_mask, token_logprobs
+from harness.finetune.stages.reward_sources import FunctionReward, load_reward_source
 from harness.finetune.stages.rollouts import Prompts, roll_out
 from harness.finetune.training import loop
 from harness.jobs import HEAD_FILE, Example, RewardFunction, TrainJob
@@ -97,15 +97,15 @@ def job_for(root: Path, output: Path, name: str = "lora", *, reward: str = "want
 
 
 def test_a_reward_function_gives_a_number_for_every_answer(root: Path) -> None:
-    judge = FunctionJudge(RewardFunction(root / "rewards.py", "wanted"))
-    assert judge(["p", "p"], [" Paris", "Rome"], ["", ""], [True, False]) == [1.0, 0.0]
+    reward = FunctionReward(RewardFunction(root / "rewards.py", "wanted"))
+    assert reward(["p", "p"], [" Paris", "Rome"], ["", ""], [True, False]) == [1.0, 0.0]
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("short", "gave 1 rewards for 2 answers"),
-        ("undefined", "gave nan for the answer 'a'"),
+        ("short", "returned 1 rewards for 2 answers"),
+        ("undefined", "returned nan for the answer 'a'"),
         ("broken", "the reward function `broken` failed in `rewards.py`"),
         ("words", "not a list of numbers"),
         ("number", "`rewards.py` has no function `number`"),
@@ -114,14 +114,14 @@ def test_a_reward_function_gives_a_number_for_every_answer(root: Path) -> None:
 )
 def test_a_bad_reward_function_is_an_error_of_the_user(root: Path, name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        FunctionJudge(RewardFunction(root / "rewards.py", name))(["p", "p"], ["a", "b"], ["", ""], [True, True])
+        FunctionReward(RewardFunction(root / "rewards.py", name))(["p", "p"], ["a", "b"], ["", ""], [True, True])
 
 
-def test_a_model_without_a_reward_head_cannot_judge(root: Path) -> None:
-    with pytest.raises(UserError, match="is no reward model"):
-        load_judge(tiny.bare(tiny.tiny_base(root / "llama")))
+def test_a_model_without_a_reward_head_is_refused(root: Path) -> None:
+    with pytest.raises(UserError, match="is not a reward model"):
+        load_reward_source(tiny.bare(tiny.tiny_base(root / "llama")))
     with pytest.raises(UserError, match="needs a reward"):
-        load_judge(None)
+        load_reward_source(None)
 
 
 # Answers
@@ -134,16 +134,16 @@ def test_answers_are_drawn_from_the_policy_and_the_same_whatever_the_batch(root:
     rows = prompts.encode([*PROMPTS, Example("", "")]).rows
     seen: list[tuple[str, str, bool]] = []
 
-    def judge(asked: Any, answers: Any, references: Any, ended: Any) -> list[float]:
+    def reward(asked: Any, answers: Any, references: Any, ended: Any) -> list[float]:
         seen.extend(zip(asked, answers, ended, strict=True))
         return [float(len(answer)) for answer in answers]
 
     torch.manual_seed(3)
-    whole = roll_out(model, tokenizer, rows, settings, judge)
+    whole = roll_out(model, tokenizer, rows, settings, reward)
     together, seen[:] = list(seen), []
     torch.manual_seed(3)
     for row in rows:
-        roll_out(model, tokenizer, [row], settings, judge)
+        roll_out(model, tokenizer, [row], settings, reward)
     assert together == seen
     assert len(set(seen)) > len(rows)
     assert whole.rewards.tolist() == [len(answer) for _, answer, _ in seen]
@@ -288,8 +288,8 @@ def test_held_out_prompts_are_evaluated_by_their_reward(root: Path, tmp_path: Pa
     trained = child.train(
         job_for(root, tmp_path, steps=4, batch_size=2, validation=PROMPTS[:2], evaluate_every=2), lambda event: None
     )
-    looks = [line["held_out"] for line in stages.steps(tmp_path) if "held_out" in line]
-    assert [look["loss"] for look in looks] == [-look["reward"] for look in looks]
+    evaluations = [line["held_out"] for line in stages.steps(tmp_path) if "held_out" in line]
+    assert [each["loss"] for each in evaluations] == [-each["reward"] for each in evaluations]
     assert trained.validation
 
 
@@ -302,10 +302,10 @@ def test_one_answer_a_prompt_teaches_grpo_nothing(root: Path, tmp_path: Path) ->
 def test_an_interrupted_training_continues_with_the_same_answers(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    assert_goes_on(root, tmp_path, monkeypatch, at=5, stage=stage, steps=6, batch_size=2)
+    assert_continues(root, tmp_path, monkeypatch, at=5, stage=stage, steps=6, batch_size=2)
 
 
-def assert_goes_on(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *, at: int, **settings: Any) -> None:
+def assert_continues(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *, at: int, **settings: Any) -> None:
     """Checks that a training run interrupted after a step and continued has the losses and weights of an uninterrupted one."""
     whole = child.train(job_for(root, folder / "whole", **settings), lambda event: None)
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY_SECONDS", 0.0)
@@ -327,18 +327,18 @@ def test_a_training_in_rounds_interrupted_in_a_later_epoch_continues_with_the_sa
 ) -> None:
     # the last checkpoint is from the first round of the second epoch
     settings: dict[str, Any] = {"stage": "ppo", "batch_size": 2, "steps": 24, "generations": 2, "warmup": 0}
-    assert_goes_on(root, tmp_path, monkeypatch, at=18, **settings)
+    assert_continues(root, tmp_path, monkeypatch, at=18, **settings)
 
 
-@pytest.mark.parametrize(("stage", "where"), [("ppo", "learning"), ("ppo", "writing"), ("grpo", "writing")])
+@pytest.mark.parametrize(("stage", "where"), [("ppo", "updating"), ("ppo", "generating"), ("grpo", "generating")])
 def test_running_out_of_memory_changes_neither_answers_nor_log_nor_updates(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, where: str
 ) -> None:
     settings: dict[str, Any] = {"stage": stage, "steps": {"ppo": 8, "grpo": 2}[stage], "generations": 2, "warmup": 0}
     settings |= {"reward": "letters", "micro_batch_size": 4}
     plain = child.train(job_for(root, tmp_path / "plain", **settings), lambda event: None)
-    module = {"learning": ppo, "writing": online}[where]
-    calls = {"learning": "ppo_losses", "writing": "roll_out"}[where]
+    module = {"updating": ppo, "generating": online}[where]
+    calls = {"updating": "ppo_losses", "generating": "roll_out"}[where]
     own, count = getattr(module, calls), 0
 
     def scarce(*given: Any, **options: Any) -> Any:
@@ -349,19 +349,19 @@ def test_running_out_of_memory_changes_neither_answers_nor_log_nor_updates(
         return own(*given, **options)
 
     monkeypatch.setattr(module, calls, scarce)
-    parts = child.train(job_for(root, tmp_path / "parts", **settings), lambda event: None)
-    assert parts.micro_batch_size == 2
-    assert parts.losses == pytest.approx(plain.losses, rel=1e-3, abs=1e-5)
-    assert parts.rewards == pytest.approx(plain.rewards, rel=1e-6)
-    log = stages.steps(tmp_path / "parts")
+    smaller = child.train(job_for(root, tmp_path / "smaller", **settings), lambda event: None)
+    assert smaller.micro_batch_size == 2
+    assert smaller.losses == pytest.approx(plain.losses, rel=1e-3, abs=1e-5)
+    assert smaller.rewards == pytest.approx(plain.rewards, rel=1e-6)
+    log = stages.steps(tmp_path / "smaller")
     assert [line["step"] for line in log if "reward" in line] == ([1, 5] if stage == "ppo" else [1, 2])
 
 
 @pytest.mark.slow
 def test_rewards_come_from_a_reward_model_too(root: Path, tmp_path: Path) -> None:
-    judge = stages.job_for(root, tmp_path / "rm", stage="reward", lr=1e-2, steps=10)
-    child.train(judge, lambda event: None)
+    reward_model = stages.job_for(root, tmp_path / "rm", stage="reward", lr=1e-2, steps=10)
+    child.train(reward_model, lambda event: None)
     job = job_for(root, tmp_path / "rl", steps=2, batch_size=2)
-    job = replace(job, reward=stages.recipe_of(judge))
+    job = replace(job, reward=stages.recipe_of(reward_model))
     child.train(job, lambda event: None)
     assert all(math.isfinite(json.loads(line)["reward"]) for line in job.log.read_text().splitlines())

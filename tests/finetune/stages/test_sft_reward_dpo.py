@@ -17,7 +17,7 @@ from harness.errors import UserError
 from harness.finetune.stages import dpo
 from harness.finetune.stages.dpo import Dpo, dpo_losses
 from harness.finetune.stages.pairs import encode_pairs
-from harness.finetune.stages.policy import Beginning
+from harness.finetune.stages.policy import ReferencePolicy
 from harness.finetune.training import loop
 from harness.jobs import HEAD_FILE, BenchJob, Example, Recipe, ScoreJob, ScoreVariant, TaskRequests
 from harness.models.artifacts import load_trained
@@ -109,14 +109,14 @@ def test_a_reward_is_that_of_its_last_token_whatever_the_batch(root: Path, tmp_p
     train(job)
     model = attached(job)
     alone = rewards_of(model, [*PAIRS[:4], Example("hello", " world", rejected=" world" * 9)])
-    from harness.finetune.stages.judges import ModelJudge
+    from harness.finetune.stages.reward_sources import ModelReward
 
     pairs = [*PAIRS[:4], Example("hello", " world", rejected=" world" * 9)]
     asked = [(pair.prompt, answer) for pair in pairs for answer in (pair.completion, str(pair.rejected))]
     prompts, answers = [each[0] for each in asked], [each[1] for each in asked]
-    judged = ModelJudge(recipe_of(job))(prompts, answers, prompts, [True] * len(asked))
-    assert judged == pytest.approx(alone.flatten().tolist(), abs=1e-5)
-    assert ModelJudge(recipe_of(job))(prompts[:1], answers[:1], prompts[:1], [False]) != judged[:1]
+    rewards = ModelReward(recipe_of(job))(prompts, answers, prompts, [True] * len(asked))
+    assert rewards == pytest.approx(alone.flatten().tolist(), abs=1e-5)
+    assert ModelReward(recipe_of(job))(prompts[:1], answers[:1], prompts[:1], [False]) != rewards[:1]
 
 
 def test_a_reward_model_says_what_it_was_made_on(root: Path, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_timing_a_reward_model_times_no_generation(root: Path, tmp_path: Path) -
     assert (found.new_tokens, found.decode_seconds_per_token_p50, found.throughput) == (0, None, ())
 
 
-def test_the_base_comes_back_when_a_reward_model_is_taken_off(root: Path, tmp_path: Path) -> None:
+def test_detaching_a_reward_model_restores_the_base(root: Path, tmp_path: Path) -> None:
     job = job_for(root, tmp_path, stage="reward", steps=1)
     train(job)
     resident = Resident(job.base, method_function)
@@ -195,8 +195,8 @@ def test_dpo_makes_better_answers_likelier_than_worse_ones(root: Path, tmp_path:
 
 def test_dpo_in_micro_batches_is_dpo(root: Path, tmp_path: Path) -> None:
     whole = train(job_for(root, tmp_path / "8", steps=5))
-    parts = train(job_for(root, tmp_path / "2", steps=5, micro_batch_size=2))
-    assert parts.losses == pytest.approx(whole.losses, rel=1e-3)
+    smaller = train(job_for(root, tmp_path / "2", steps=5, micro_batch_size=2))
+    assert smaller.losses == pytest.approx(whole.losses, rel=1e-3)
 
 
 def test_the_reference_of_dpo_takes_as_many_rows_at_once_as_memory_holds(
@@ -213,9 +213,9 @@ def test_the_reference_of_dpo_takes_as_many_rows_at_once_as_memory_holds(
         return own(model, batch)
 
     monkeypatch.setattr(dpo, "answer_logprobs", scarce)
-    parts = train(job_for(root, tmp_path / "parts", steps=3))
+    smaller = train(job_for(root, tmp_path / "smaller", steps=3))
     assert most == 4  # eight pairs, four, two
-    assert parts.losses == pytest.approx(plain.losses, rel=1e-4)
+    assert smaller.losses == pytest.approx(plain.losses, rel=1e-4)
     monkeypatch.setattr(dpo, "tokens_at_once", lambda device, longest: 1)
     monkeypatch.setattr(
         dpo, "answer_logprobs", lambda model, batch: 1 / 0 if len(batch["input_ids"]) > 2 else own(model, batch)
@@ -251,10 +251,10 @@ def test_the_reference_policy_can_be_switched_on_and_off(root: Path) -> None:
     model = load_base(tiny.tiny_base(root / "llama"))
     model.lm_head.requires_grad_(True)
     ids = torch.tensor([[5, 6, 7]])
-    beginning, before = Beginning(model), model(ids).logits
+    reference, before = ReferencePolicy(model), model(ids).logits
     model.lm_head.weight.data.mul_(2)
     after = model(ids).logits
-    with beginning.of(model):
+    with reference.active_in(model):
         assert torch.equal(model(ids).logits, before)
     assert torch.equal(model(ids).logits, after)
     assert not torch.equal(after, before)

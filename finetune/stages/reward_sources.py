@@ -1,11 +1,11 @@
-"""What says how good an answer is: a reward model, or a function of the user's.
+"""Sources of rewards for generated answers: a reward model, or a function of the user.
 
-A function is the simplest reward: does the answer hold what it should?
+A function is the simplest source, here whether the answer contains the reference answer:
 
     def right(prompts, completions, references):
         return [float(reference.strip() in completion) for completion, reference in zip(completions, references)]
 
-given as `reward=FILE.py@right`.
+It is given as `reward=FILE.py@right`.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ from harness.tokens.tokenizer import load_tokenizer
 from harness.tokens.training_labels import answer_ids, ended, labelled
 
 _ROWS = 16
-"""Answers judged at once by a reward model."""
+"""Answers that a reward model scores at once."""
 
 
-class Judge(Protocol):
-    """Prompts, answers, reference answers, and whether each answer was ended by its writer: a reward for each."""
+class RewardSource(Protocol):
+    """Maps prompts, answers, reference answers, and whether the policy ended each answer itself, to rewards."""
 
     def __call__(
         self, prompts: Sequence[str], completions: Sequence[str], references: Sequence[str], ended: Sequence[bool], /
     ) -> list[float]:
-        """One finite number an answer."""
+        """Returns one finite number per answer."""
 
 
-def load_judge(reward: Recipe | RewardFunction | None) -> Judge:
-    """The judge that a job names.
+def load_reward_source(reward: Recipe | RewardFunction | None) -> RewardSource:
+    """Loads the reward model or function that a job names.
 
     Raises:
-        UserError: There is none, it is no reward model, or the function cannot be loaded.
+        UserError: The job names none, the model is not a reward model, or the function cannot be loaded.
     """
     if reward is None:
         raise UserError(
             "this stage needs a reward", hint="`reward=VARIANT`, `reward=FOLDER` or `reward=FILE.py@function`"
         )
-    return FunctionJudge(reward) if isinstance(reward, RewardFunction) else ModelJudge(reward)
+    return FunctionReward(reward) if isinstance(reward, RewardFunction) else ModelReward(reward)
 
 
-class FunctionJudge:
-    """A function `(prompts, completions, references) -> list of rewards`.
+class FunctionReward:
+    """Calls a user's function `(prompts, completions, references) -> list of rewards`.
 
     Args:
-        reward: Its file and name.
+        reward: File and name of the function.
 
     Raises:
         UserError: The file cannot be loaded, or has no such function.
@@ -69,7 +69,7 @@ class FunctionJudge:
         self._where = reward
         spec = importlib.util.spec_from_file_location(f"harness_reward_{reward.path.stem}", reward.path)
         if spec is None or spec.loader is None:
-            raise UserError(f"`{reward.path}` is no Python file", hint="write `reward=FILE.py@function`")
+            raise UserError(f"`{reward.path}` is not a Python file", hint="write `reward=FILE.py@function`")
         module = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
@@ -77,18 +77,18 @@ class FunctionJudge:
             raise plugin_error(reward.path, error) from error
         self._function: Callable[..., Any] | None = getattr(module, reward.name, None)
         if not callable(self._function):
-            there = ", ".join(name for name, value in vars(module).items() if callable(value) and name[0] != "_")
+            found = ", ".join(name for name, value in vars(module).items() if callable(value) and name[0] != "_")
             raise UserError(
-                f"`{reward.path.name}` has no function `{reward.name}`", hint=f"it has: {there or 'no function'}"
+                f"`{reward.path.name}` has no function `{reward.name}`", hint=f"it has: {found or 'no function'}"
             )
 
     def __call__(
         self, prompts: Sequence[str], completions: Sequence[str], references: Sequence[str], ended: Sequence[bool]
     ) -> list[float]:
-        """See `Judge`; the end is not told.
+        """See `RewardSource`; the function does not receive `ended`.
 
         Raises:
-            UserError: The function fails, or does not give one finite number an answer.
+            UserError: The function fails, or does not return one finite number per answer.
         """
         assert self._function is not None
         try:
@@ -98,29 +98,29 @@ class FunctionJudge:
                 self._where.path, error, what=f"the reward function `{self._where.name}` failed in"
             ) from error
         where = f"reward function `{self._where.name}` of `{self._where.path.name}`"
-        hint = "it takes (prompts, completions, references) and returns a list with a number for each completion"
+        hint = "it takes (prompts, completions, references) and returns a list with one number for each completion"
         try:
             rewards = [float(value) for value in given]
         except (TypeError, ValueError) as error:
             raise UserError(
-                f"the {where} gave {type(given).__name__}, not a list of numbers ({error})", hint
+                f"the {where} returned {type(given).__name__}, not a list of numbers ({error})", hint
             ) from error
         if len(rewards) != len(completions):
-            raise UserError(f"the {where} gave {len(rewards)} rewards for {len(completions)} answers", hint)
+            raise UserError(f"the {where} returned {len(rewards)} rewards for {len(completions)} answers", hint)
         for number, reward in enumerate(rewards):
             if not math.isfinite(reward):
-                raise UserError(f"the {where} gave {reward} for the answer {completions[number][:80]!r}", hint)
+                raise UserError(f"the {where} returned {reward} for the answer {completions[number][:80]!r}", hint)
         return rewards
 
 
-class ModelJudge:
-    """A reward model, loaded beside the model that is trained.
+class ModelReward:
+    """Scores answers with a reward model, loaded beside the model in training.
 
     Args:
-        recipe: How it is made.
+        recipe: Of the reward model.
 
     Raises:
-        UserError: It has no reward head.
+        UserError: The model has no reward head.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -128,7 +128,7 @@ class ModelJudge:
         self._model = Resident(base, method_function).attach(recipe)
         if not has_reward_head(self._model):
             raise UserError(
-                f"`{recipe.adapter or base.folder}` is no reward model", hint="name one that `stage=reward` trained"
+                f"`{recipe.adapter or base.folder}` is not a reward model", hint="name one that `stage=reward` trained"
             )
         self._tokenizer = load_tokenizer(base.folder, trust_remote_code=base.trust_remote_code)
         self._max_length = context_length(self._model, self._tokenizer)
@@ -137,7 +137,7 @@ class ModelJudge:
     def __call__(
         self, prompts: Sequence[str], completions: Sequence[str], references: Sequence[str], ended: Sequence[bool]
     ) -> list[float]:
-        """See `Judge`; an answer that was not ended is judged without an end. References are not looked at."""
+        """See `RewardSource`; the end-of-sequence token is added only to ended answers. References are not used."""
         rows = self._rows(prompts, completions, ended)
         order = sorted(range(len(rows)), key=lambda number: rows[number]["length"])
         rewards = [0.0] * len(rows)
@@ -145,7 +145,7 @@ class ModelJudge:
         for start in range(0, len(order), _ROWS):
             chosen = order[start : start + _ROWS]
             batch = self._padding([rows[number] for number in chosen])
-            # no mixed precision, whatever the training has: as it judges where it is scored
+            # without the training run's mixed precision: the same rewards as when the reward model is scored
             with torch.inference_mode(), torch.autocast(device.type, enabled=False):
                 values = last_token_values(
                     self._model, batch["input_ids"].to(device), batch["attention_mask"].to(device)
@@ -157,7 +157,7 @@ class ModelJudge:
     def _rows(
         self, prompts: Sequence[str], completions: Sequence[str], finished: Sequence[bool]
     ) -> list[dict[str, Any]]:
-        """Prompts and answers in tokens; a prompt that leaves its answer no room is cut on the left."""
+        """Tokenises prompts and answers; a prompt that leaves no room for its answer is truncated on the left."""
         rows = []
         pairs = answer_ids(list(zip(prompts, completions, strict=True)), self._tokenizer)
         for (prompt, answer), text, end in zip(pairs, completions, finished, strict=True):
@@ -170,28 +170,29 @@ class ModelJudge:
 
 
 def folder_recipe(folder: Path, device: str = "cpu") -> Recipe:
-    """How the reward model in a folder is made, from what its training wrote there.
+    """Returns the recipe of the reward model in a folder, from the metadata saved with it.
 
     Raises:
-        UserError: It is no reward model, or its base is gone.
+        UserError: The folder holds no reward model, or its base no longer exists.
     """
     made = made_on(folder)
     whole = (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file()
     base_folder = folder if whole else Path(made["base"])
     if not base_folder.is_dir():
         raise UserError(
-            f"the reward model `{folder}` was trained on `{base_folder}`, which is gone", hint="train it again"
+            f"the reward model `{folder}` was trained on `{base_folder}`, which no longer exists",
+            hint="train the reward model again",
         )
     base = Base(base_folder, device, "float32", made["quant"], made["trust_remote_code"])
     return Recipe(base) if whole else Recipe(base, folder, method=recorded_method(folder))
 
 
 def main(folder: str) -> None:
-    """The child of the metric `reward`: lists of prompts, answers and whether they were ended in, rewards out."""
+    """Runs the process of the metric `reward`: receives prompts, answers and whether they ended, and returns rewards."""
 
     def load() -> Callable[[Any], list[float]]:
-        judge = ModelJudge(folder_recipe(Path(folder)))
-        return lambda asked: judge(asked[0], asked[1], asked[1], asked[2])
+        reward = ModelReward(folder_recipe(Path(folder)))
+        return lambda asked: reward(asked[0], asked[1], asked[1], asked[2])
 
     answer_lines(load)
 
