@@ -1,9 +1,9 @@
-"""AdaLoRA's budget during a training: the schedule fitted to its steps, its penalty, its cuts, its state.
+"""AdaLoRA's ranks during a training run: schedule, orthogonality penalty, pruning, and state in checkpoints.
 
-peft leaves four things to whoever writes the loop. The schedule is given in steps, which a method does not know; the
-penalty that keeps the singular vectors orthogonal is added in a forward that computes the loss, which ours does not; ranks
-are to be cut after each optimizer step while gradients are still there; and none of what the cuts go by is saved with the
-adapter, so an interrupted training would go on to other ranks.
+peft leaves four things to the training loop. The schedule is in steps, whose number a method does not know. The penalty that
+keeps singular vectors orthogonal is added when the model's own forward computes the loss, which our loop does not use. Ranks must
+be pruned after each optimizer step, before gradients are cleared. And the importance scores that decide about pruning are
+not saved with the adapter, so a resumed run would end with other ranks.
 
 Example:
     >>> ranks = adaptive_rank(model, steps=100)  # doctest: +SKIP
@@ -25,22 +25,21 @@ STATE_FILE = "adaptive_rank.pt"
 
 
 def adaptive_rank(model: Any, steps: int) -> AdaptiveRank | None:
-    """The budget of an AdaLoRA model that is about to be trained for so many steps; None for any other model."""
+    """Returns the rank schedule of an AdaLoRA model for a run of `steps` optimizer steps; None for any other model."""
     if not hasattr(getattr(model, "base_model", None), "rankallocator"):
         return None
     return AdaptiveRank(model, steps)
 
 
 class AdaptiveRank:
-    """Cuts ranks from `init_r` to `target_r` on average, by AdaLoRA's cubic schedule.
+    """Prunes ranks from `init_r` to `target_r` on average, by AdaLoRA's cubic schedule.
 
-    The schedule of the model's configuration is read as proportions: `tinit=10, tfinal=30, total_step=100` leaves a tenth of
-    the training before the first cut and three tenths after the last one, however many steps it has. A training too short
-    for a cut keeps every rank.
+    The schedule in the model's configuration is scaled to the run: with `tinit=10, tfinal=30, total_step=100`, pruning starts
+    after a tenth of the steps and ends three tenths before the last one. A run too short for any pruning keeps every rank.
 
     Args:
-        model: A PeftModel around AdaLoRA layers.
-        steps: Optimizer steps of the training.
+        model: A PeftModel with AdaLoRA layers.
+        steps: Optimizer steps of the run.
     """
 
     def __init__(self, model: Any, steps: int) -> None:
@@ -54,11 +53,11 @@ class AdaptiveRank:
         self._config.tfinal = round(self._config.tfinal * share)
         self._config.total_step = steps
         self._pattern: dict[str, list[bool]] | None = None
-        cuts = self._config.target_r < self._config.init_r
-        self._cuts = cuts and self._config.tinit + 2 <= steps - self._config.tfinal
+        fewer = self._config.target_r < self._config.init_r
+        self._prunes = fewer and self._config.tinit + 2 <= steps - self._config.tfinal
 
     def penalty(self) -> Tensor:
-        """How far the singular vectors are from orthonormal, weighted: to be added once to the loss of a step."""
+        """Returns the weighted distance of the singular vectors from orthonormal ones, to be added once to a step's loss."""
         distances = []
         for name, matrix in self._model.named_parameters():
             if f"lora_A.{self._name}" in name or f"lora_B.{self._name}" in name:
@@ -68,31 +67,31 @@ class AdaptiveRank:
         return weight * torch.stack(distances).mean()
 
     def after_step(self, step: int) -> None:
-        """Weighs what each rank does, and cuts those over the budget.
+        """Updates the importance of each rank, and prunes the least important ones beyond the budget.
 
         Args:
-            step: Optimizer steps done, the one just made included; its gradients must still be there.
+            step: Optimizer steps made, including the last one, whose gradients must not be cleared yet.
         """
-        if not self._cuts:
+        if not self._prunes:
             return
         self._config.rank_pattern = self._pattern
         self._tuner.update_and_allocate(step)
         self._pattern = self._config.rank_pattern
-        self._config.rank_pattern = None  # a checkpoint holds whole matrices, cut ranks as zeros
+        self._config.rank_pattern = None  # checkpoints hold whole matrices, with zeros for pruned ranks
 
     def finish(self) -> None:
-        """Drops the ranks that were cut from the matrices, so that the artifact holds only what is left."""
+        """Removes pruned ranks from the matrices, so that the artifact holds only the remaining ones."""
         if self._pattern is not None:
             self._tuner.resize_modules_by_rank_pattern(self._pattern, self._name)
             self._config.rank_pattern = self._pattern
 
     def save(self, folder: Path) -> None:
-        """Adds to a checkpoint what `load` needs to go on with the same cuts."""
+        """Saves in a checkpoint what `load` needs to continue with the same pruning."""
         averages = self._allocator.exp_avg_ipt, self._allocator.exp_avg_unc
         torch.save({"averages": averages, "pattern": self._pattern}, folder / STATE_FILE)
 
     def load(self, folder: Path) -> None:
-        """Goes on as a checkpoint left off."""
+        """Restores the state of a checkpoint."""
         state = torch.load(folder / STATE_FILE, map_location=self._model.device, weights_only=True)
         self._allocator.exp_avg_ipt, self._allocator.exp_avg_unc = state["averages"]
         self._allocator.ipt = {name: torch.zeros_like(mean) for name, mean in state["averages"][0].items()}

@@ -1,7 +1,7 @@
-"""Rows to micro-batches: padded on the right, or packed end to end with each row blind to the others.
+"""Collates rows into micro-batches: padded on the right, or packed into sequences in which rows do not attend to each other.
 
-Both hold the same rows and labels, so the loss is the same to rounding; packing feeds fewer places of padding. A batch has
-`input_ids`, `labels`, `attention_mask`, `tokens` (the real ones, a plain number) and, where it is packed, `position_ids`.
+Both hold the same rows and labels, so the loss is the same up to rounding; packing needs less padding. A batch has `input_ids`,
+`labels`, `attention_mask`, `tokens` (their number without padding) and, if it is packed, `position_ids`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from harness.engine.attention import Unsupported
 from harness.engine.oracle import forward
 from harness.engine.prefix_cache import Prefixes, learns_a_prompt
 from harness.engine.self_check import FAILURES, within_rounding
-from harness.errors import UserError
+from harness.errors import UserError, is_out_of_memory
 from harness.tokens.training_labels import IGNORED
 
 
 class Padding:
-    """Right padding, which every method takes without a change of score."""
+    """Pads rows on the right, which works for every method without changing results."""
 
     def __init__(self, pad_id: int) -> None:
         self._pad_id = pad_id
@@ -42,17 +42,17 @@ class Padding:
 
 
 class Packing:
-    """Rows end to end in as few lines as the longest of them allows; a token sees its own row alone.
+    """Concatenates rows into few sequences, none longer than the longest row; tokens attend to their own row only.
 
-    Positions begin anew with each row, and an explicit mask `[lines, 1, length, length]` keeps rows apart: transformers
-    alone lets them see each other. No label stands on the first token of a row, which nothing comes before.
+    Positions start at 0 in each row, and an explicit mask `[sequences, 1, length, length]` separates the rows: transformers
+    alone lets them attend to each other. The first token of a row has no label, as no token of its row precedes it.
 
     Args:
-        model: The model as it is trained: its layers decide the form of the mask.
-        pad_id: Fills the ends of lines.
+        model: The model in training, whose layers decide the form of the mask.
+        pad_id: Fills the ends of sequences.
 
     Raises:
-        UserError: The model cannot be told what each token sees.
+        UserError: The model's layers do not follow such a mask.
     """
 
     def __init__(self, model: Any, pad_id: int) -> None:
@@ -67,24 +67,24 @@ class Packing:
 
 
 def packed(rows: Sequence[dict[str, Any]], prefixes: Prefixes, pad_id: int) -> dict[str, Any]:
-    """A packed micro-batch."""
-    lines = pack([len(row["input_ids"]) for row in rows])
-    width = max(sum(len(rows[place]["input_ids"]) for place in line) for line in lines)
-    ids = torch.full((len(lines), width), pad_id)
-    labels = torch.full((len(lines), width), IGNORED)
-    positions = torch.zeros(len(lines), width, dtype=torch.long)
+    """Makes a packed micro-batch."""
+    sequences = pack([len(row["input_ids"]) for row in rows])
+    width = max(sum(len(rows[index]["input_ids"]) for index in sequence) for sequence in sequences)
+    ids = torch.full((len(sequences), width), pad_id)
+    labels = torch.full((len(sequences), width), IGNORED)
+    positions = torch.zeros(len(sequences), width, dtype=torch.long)
     masks = []
-    for number, line in enumerate(lines):
+    for number, sequence in enumerate(sequences):
         owners = torch.full((width,), -1)
         at = 0
-        for place in line:
-            length = len(rows[place]["input_ids"])
+        for index in sequence:
+            length = len(rows[index]["input_ids"])
             own = slice(at, at + length)
-            ids[number, own] = torch.tensor(rows[place]["input_ids"])
-            labels[number, own] = torch.tensor(rows[place]["labels"])
+            ids[number, own] = torch.tensor(rows[index]["input_ids"])
+            labels[number, own] = torch.tensor(rows[index]["labels"])
             labels[number, at] = IGNORED
             positions[number, own] = torch.arange(length)
-            owners[own] = place
+            owners[own] = index
             at += length
         positions[number, at:] = torch.arange(width - at)
         seen = (owners[:, None] == owners[None]).tril()
@@ -99,36 +99,36 @@ def packed(rows: Sequence[dict[str, Any]], prefixes: Prefixes, pad_id: int) -> d
 
 
 def pack(lengths: Sequence[int]) -> list[list[int]]:
-    """Rows into lines no longer than the longest row: each, from the longest on, into the fullest line that takes it.
+    """Packs rows into sequences no longer than the longest row, by best-fit decreasing: each into the fullest one with room.
 
     Args:
         lengths: Of the rows, in tokens.
 
     Returns:
-        The rows of each line, by their places.
+        The indices of the rows in each sequence.
 
     Example:
         >>> pack([3, 9, 6])
         [[1], [2, 0]]
     """
     room = max(lengths)
-    lines: list[list[int]] = []
+    sequences: list[list[int]] = []
     left: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        fits = [number for number, space in enumerate(left) if space >= lengths[place]]
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        fits = [number for number, space in enumerate(left) if space >= lengths[index]]
         if not fits:
-            lines.append([])
+            sequences.append([])
             left.append(room)
-        number = min(fits, key=lambda number: left[number]) if fits else len(lines) - 1
-        lines[number].append(place)
-        left[number] -= lengths[place]
-    return lines
+        number = min(fits, key=lambda number: left[number]) if fits else len(sequences) - 1
+        sequences[number].append(index)
+        left[number] -= lengths[index]
+    return sequences
 
 
 def packing_fault(model: Any) -> str | None:
-    """Why rows cannot be packed for a model, tried on a few random tokens; None where packed rows give their own logits.
+    """Returns why rows cannot be packed for a model; None if packed rows have the logits of single ones.
 
-    A mask that a layer does not heed (a recurrent state, biases by distance) shows as other logits.
+    It compares the logits of a few random tokens: they differ if a layer ignores the mask (recurrent states, distance biases).
     """
     if learns_a_prompt(model):
         return "its learned tokens come before every row"
@@ -139,17 +139,17 @@ def packing_fault(model: Any) -> str | None:
     except Unsupported as fault:
         return str(fault)
     except FAILURES as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_out_of_memory(error):
             raise
-        return f"it takes no mask of its own ({type(error).__name__})"
+        return f"it does not accept an explicit attention mask ({type(error).__name__})"
     finally:
         model.train(training)
-    return None if within_rounding(model, distance) else "its layers heed no mask"
+    return None if within_rounding(model, distance) else "its layers ignore the attention mask"
 
 
 @torch.no_grad()
 def _distance(model: Any) -> float:
-    """Largest distance between the logits of packed rows and of single ones, relative to their spread."""
+    """Returns the largest distance between the logits of packed rows and of single ones, relative to their spread."""
     prefixes, device = _masks_of(model), model.device
     generator = torch.Generator().manual_seed(0)
     texts = [torch.randint(0, prefixes.config.vocab_size, (n,), generator=generator).tolist() for n in (12, 5, 7)]
@@ -163,11 +163,11 @@ def _distance(model: Any) -> float:
         use_cache=False,
     ).logits.float()
     worst = 0.0
-    for line, members in enumerate(pack([len(ids) for ids in texts])):
+    for sequence, members in enumerate(pack([len(ids) for ids in texts])):
         at = 0
-        for place in members:
-            own = forward(model, texts[place]).float()
-            ours = logits[line, at : at + len(own)]
+        for index in members:
+            own = forward(model, texts[index]).float()
+            ours = logits[sequence, at : at + len(own)]
             spread = (own - own.mean(-1, keepdim=True)).norm(dim=-1).max()
             distance = float((ours - own).norm(dim=-1).max() / spread)
             worst = max(worst, distance if distance == distance else float("inf"))
@@ -176,14 +176,14 @@ def _distance(model: Any) -> float:
 
 
 def _masks_of(model: Any) -> Prefixes:
-    """What makes masks in the form that a model's layers take, on the CPU: whoever loads batches moves them."""
+    """Makes a builder of masks in the form that the model's layers accept, on the CPU; the loop moves batches to the device."""
     prefixes = Prefixes(model)
     prefixes.device = torch.device("cpu")
     return prefixes
 
 
 def _stacked(masks: Sequence[Any]) -> Any:
-    """The masks of single lines as one, each kind of layer's for itself."""
+    """Concatenates the masks of single sequences, separately for each kind of layer."""
     if isinstance(masks[0], dict):
         return {kind: torch.cat([mask[kind] for mask in masks]) for kind in masks[0]}
     return torch.cat(list(masks))

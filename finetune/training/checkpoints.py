@@ -1,6 +1,6 @@
-"""Checkpoints of a training run: what is trained, the optimizer's state, and how far the run has come.
+"""Checkpoints of a training run: the trained tensors, the optimizer's state, and the progress of the run.
 
-Each is a folder `checkpoint-STEP`, there whole or not at all. The newest one is kept, and that of the best evaluation.
+Each is a folder `checkpoint-STEP`, written completely or not at all. The newest one and the one of the best evaluation are kept.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TENSORS_FILE, _OPTIMIZER_FILE, _RECORD_FILE = "trained.safetensors", "optimizer
 
 @dataclass
 class Position:
-    """How far a training run has come.
+    """The progress of a training run.
 
     Example:
         >>> progress = Position(most_rows=8, step=3)
@@ -35,16 +35,16 @@ class Position:
     """
 
     most_rows: int
-    """Rows that go through the model at once, at most: as many as fit in memory."""
+    """Maximum rows of a micro-batch; smaller after memory ran out."""
     step: int = 0
     """Optimizer steps made."""
     best_step: int | None = None
     best_value: float | None = None
     evaluations_without_gain: int = 0
-    """Since the best one."""
+    """Evaluations since the best one."""
 
     def evaluated(self, value: float, higher_is_better: bool) -> bool:
-        """Counts an evaluation in; returns whether it is the best so far. A value that is not finite never is."""
+        """Records an evaluation; returns whether it is the best so far. A value that is not finite never is."""
         best = math.isfinite(value) and (
             self.best_value is None or (value > self.best_value if higher_is_better else value < self.best_value)
         )
@@ -59,12 +59,12 @@ class Checkpoints:
     """The checkpoints of one training run.
 
     Args:
-        folder: Holds them.
-        train_key: Identifies the run; a checkpoint of another one is not resumed from.
+        folder: Folder of the checkpoints.
+        train_key: Identifies the run; a checkpoint of another run is not resumed from.
         model: Its trained tensors are saved.
         optimizer: Its state is saved.
-        scaler: That of fp16.
-        ranks: AdaLoRA's budget.
+        scaler: Gradient scaler of fp16; None without fp16.
+        ranks: AdaLoRA's ranks; None for other methods.
     """
 
     def __init__(
@@ -74,21 +74,21 @@ class Checkpoints:
         self._stateful = {"optimizer": optimizer} | ({} if scaler is None else {"scaler": scaler})
 
     def newest(self) -> tuple[Position | None, bool]:
-        """The progress of the newest checkpoint, and whether there are checkpoints of another run."""
+        """Returns the progress of the newest checkpoint, and whether there are checkpoints of another run."""
         found, foreign = None, False
         for folder in self._folder.glob("checkpoint-*[0-9]"):
             try:
                 record = json.loads((folder / _RECORD_FILE).read_text(encoding="utf-8"))
                 same, progress = record.pop("train_key") == self._key, Position(**record)
             except (OSError, ValueError, KeyError, TypeError, AttributeError):
-                continue  # torn, or of another version
+                continue  # incomplete, or from another version
             foreign |= not same
             if same and (found is None or progress.step > found.step):
                 found = progress
         return found, foreign
 
     def save(self, progress: Position) -> None:
-        """Leaves a checkpoint, and removes those that are neither the newest nor the best."""
+        """Saves a checkpoint, and removes those that are neither the newest nor the best."""
         with whole_folder(self._place(progress.step)) as folder:
             save_file(trained_tensors(self._model), folder / _TENSORS_FILE)
             torch.save({name: each.state_dict() for name, each in self._stateful.items()}, folder / _OPTIMIZER_FILE)
@@ -101,14 +101,14 @@ class Checkpoints:
             shutil.rmtree(folder, ignore_errors=True)
 
     def load(self, step: int) -> None:
-        """Puts weights and optimizer back as they were after a step."""
+        """Restores weights and optimizer as they were after a step."""
         self.load_weights(step)
         states = torch.load(self._place(step) / _OPTIMIZER_FILE, map_location="cpu", weights_only=True)
         for name, each in self._stateful.items():
             each.load_state_dict(states[name])
 
     def load_weights(self, step: int) -> None:
-        """Puts the weights back as they were after a step, AdaLoRA's ranks among them."""
+        """Restores the weights as they were after a step, including AdaLoRA's ranks."""
         tensors = load_file(self._place(step) / _TENSORS_FILE)
         for name, parameter in self._model.named_parameters():
             if parameter.requires_grad:

@@ -1,8 +1,8 @@
-"""Cross-entropy of the labelled tokens alone, in pieces: logits of a whole batch never exist.
+"""Cross-entropy of labelled tokens only, computed in pieces: the logits of a whole batch never exist.
 
-A causal model is run up to the end of its backbone; what comes behind (the head, soft-capping, scaling) is the model's own
-code, run again for a few hundred positions at a time and only for those that have a label. With a vocabulary of 128 000,
-the logits of a batch would take more memory than all activations together.
+A causal model is run up to the end of its backbone. What follows (the head, soft-capping, scaling) is the model's own code, run
+again for a few hundred labelled positions at a time. With a vocabulary of 128 000, the logits of a batch would need more memory
+than all activations together.
 
 Example:
     >>> loss = label_loss(model, batch) / labels  # doctest: +SKIP
@@ -26,45 +26,45 @@ from harness.models.reward_head import inner_model
 from harness.tokens.training_labels import IGNORED
 
 Head = Callable[[Tensor], Tensor]
-"""`[positions, hidden]` to logits `[positions, vocabulary]`."""
+"""Maps `[positions, hidden]` to logits `[positions, vocabulary]`."""
 
 LOGITS_AT_ONCE = {"cpu": 1 << 23, "cuda": 1 << 25}
-"""Numbers in a piece of logits: a few hundred positions at usual vocabularies, which is what keeps a processor busy."""
+"""Numbers in a piece of logits: a few hundred positions at usual vocabularies, enough to keep the device busy."""
 _KEPT = "_harness_tail"
 _INPUTS = ("input_ids", "attention_mask", "position_ids")
-"""What of a batch is the model's."""
+"""Keys of a batch that are inputs of the model."""
 
 
 def label_loss(model: Any, batch: Mapping[str, Tensor], *, label_smoothing: float = 0.0) -> Tensor:
-    """Sum of the cross-entropies of all labelled tokens.
+    """Sums the cross-entropies of all labelled tokens.
 
     Args:
         model: A causal language model, or a PEFT model around one.
-        batch: `input_ids` and `labels` `[rows, width]`, labels `IGNORED` where nothing is learned (the first of a row never
-            is), rows padded on the right; `attention_mask` and `position_ids` where the model needs them.
+        batch: `input_ids` and `labels` `[rows, width]`, padded on the right; labels are `IGNORED` where nothing is learned (the
+            first label of a row is always ignored); `attention_mask` and `position_ids` if the model needs them.
         label_smoothing: Share of each target's probability that is spread over the vocabulary (arXiv 1512.00567).
     """
-    part = _labelled(model, batch)
+    labelled = _labelled(model, batch)
     return chunked_cross_entropy(
-        part.head,
-        part.hidden,
-        part.targets,
-        chunk=part.chunk,
+        labelled.head,
+        labelled.hidden,
+        labelled.targets,
+        chunk=labelled.chunk,
         label_smoothing=label_smoothing,
-        parameters=part.parameters,
+        parameters=labelled.parameters,
     )
 
 
 def label_logprobs(model: Any, batch: Mapping[str, Tensor], *, temperature: float = 1.0) -> Tensor:
-    """Log-probability of every labelled token, given what comes before it.
+    """Returns the log-probability of every labelled token, given the tokens before it.
 
     Args:
         model: A causal language model, or a PEFT model around one.
         batch: As for `label_loss`.
-        temperature: Logits are divided by it.
+        temperature: Divides the logits.
 
     Returns:
-        `[labels]`, float32, in row-major order; with gradients where they are enabled.
+        `[labels]`, float32, in row-major order; with gradients if they are enabled.
     """
     return _logprobs(_labelled(model, batch), temperature)
 
@@ -72,17 +72,17 @@ def label_logprobs(model: Any, batch: Mapping[str, Tensor], *, temperature: floa
 def label_logprobs_and_states(
     model: Any, batch: Mapping[str, Tensor], *, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """As `label_logprobs`, and `[labels, hidden]` that the model's head was given for each, before the token came."""
-    part = _labelled(model, batch)
-    assert part.states is not None, "a model without a head"
-    return _logprobs(part, temperature), part.states
+    """Returns `label_logprobs`, and the `[labels, hidden]` inputs of the output head from which each token is predicted."""
+    labelled = _labelled(model, batch)
+    assert labelled.states is not None, "a model without a head"
+    return _logprobs(labelled, temperature), labelled.states
 
 
-def _logprobs(part: _Labelled, temperature: float) -> Tensor:
+def _logprobs(labelled: _Labelled, temperature: float) -> Tensor:
     def piece(hidden: Tensor, targets: Tensor) -> Tensor:
-        return -functional.cross_entropy(part.head(hidden).float() / temperature, targets, reduction="none")
+        return -functional.cross_entropy(labelled.head(hidden).float() / temperature, targets, reduction="none")
 
-    pieces = _pieces(part.hidden, part.targets, part.chunk)
+    pieces = _pieces(labelled.hidden, labelled.targets, labelled.chunk)
     if len(pieces) == 1 or not torch.is_grad_enabled():
         return torch.cat([piece(*each) for each in pieces])
     return torch.cat([checkpoint(piece, *each, use_reentrant=False) for each in pieces])
@@ -92,7 +92,7 @@ def row_sums(values: Tensor, labels: Tensor) -> Tensor:
     """Sums numbers of labelled tokens row by row.
 
     Args:
-        values: `[labels]`, as `label_logprobs` gives them.
+        values: `[labels]`, as `label_logprobs` returns them.
         labels: `[rows, width]`, the batch's.
 
     Returns:
@@ -107,9 +107,9 @@ def row_sums(values: Tensor, labels: Tensor) -> Tensor:
 
 
 def whole_logits_note(model: Any) -> str | None:
-    """What is to be known where a model's logits have to be made whole; None where they are not."""
+    """Returns a note for the report if the loss needs the logits of whole batches; None otherwise."""
     tail = _tail(model)
-    return f"its loss takes the logits of whole batches: {tail}" if isinstance(tail, str) else None
+    return f"its loss needs the logits of whole batches: {tail}" if isinstance(tail, str) else None
 
 
 def chunked_cross_entropy(
@@ -121,15 +121,15 @@ def chunked_cross_entropy(
     label_smoothing: float = 0.0,
     parameters: Sequence[Tensor] = (),
 ) -> Tensor:
-    """Sum of cross-entropies, a piece of the positions at a time; gradients are made with each piece, so none is run twice.
+    """Sums cross-entropies piece by piece; each piece computes its gradients at once, so none is run twice.
 
     Args:
-        head: Makes logits.
+        head: Computes logits.
         hidden: `[positions, hidden]`.
         targets: `[positions]`.
-        chunk: Positions of a piece.
+        chunk: Positions in a piece.
         label_smoothing: As for `label_loss`.
-        parameters: What of the head is trained.
+        parameters: Trained parameters of the head.
     """
 
     def piece(hidden: Tensor, targets: Tensor) -> Tensor:
@@ -150,35 +150,35 @@ def _pieces(hidden: Tensor, targets: Tensor, chunk: int) -> list[tuple[Tensor, T
 
 
 class _Pieces(torch.autograd.Function):
-    """A sum over pieces whose gradients are made in the forward pass, so that a piece's logits are gone before the next."""
+    """Sums over pieces and computes their gradients in the forward pass, so that each piece's logits are freed before the next."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, targets: Tensor, piece: Any, chunk: int, *parameters: Tensor) -> Tensor:
-        losses, slopes = [], []
+        losses, gradients = [], []
         totals = [torch.zeros_like(parameter) for parameter in parameters]
-        for part, wanted in _pieces(hidden, targets, chunk):
+        for states, wanted in _pieces(hidden, targets, chunk):
             with torch.enable_grad():
-                part = part.detach().requires_grad_()
-                loss = piece(part, wanted)
-            slope, *more = torch.autograd.grad(loss, [part, *parameters], allow_unused=True)
-            for total, each in zip(totals, more, strict=True):
-                if each is not None:
-                    total += each
+                states = states.detach().requires_grad_()
+                loss = piece(states, wanted)
+            gradient, *others = torch.autograd.grad(loss, [states, *parameters], allow_unused=True)
+            for total, other in zip(totals, others, strict=True):
+                if other is not None:
+                    total += other
             losses.append(loss.detach())
-            slopes.append(slope)
-        ctx.save_for_backward(torch.cat(slopes), *totals)
+            gradients.append(gradient)
+        ctx.save_for_backward(torch.cat(gradients), *totals)
         return torch.stack(losses).sum()
 
     @staticmethod
     def backward(ctx: Any, *outside: Tensor) -> tuple[Tensor | None, ...]:
         (factor,) = outside
-        slopes, *totals = ctx.saved_tensors
-        return (slopes * factor, None, None, None, *(total * factor for total in totals))
+        gradients, *totals = ctx.saved_tensors
+        return (gradients * factor, None, None, None, *(total * factor for total in totals))
 
 
 @dataclass(frozen=True)
 class _Labelled:
-    """The labelled positions of a batch, and what makes their logits."""
+    """The labelled positions of a batch, and the head that computes their logits."""
 
     hidden: Tensor
     targets: Tensor
@@ -186,41 +186,43 @@ class _Labelled:
     chunk: int
     parameters: Sequence[Tensor]
     states: Tensor | None
-    """What the model's own head is given; None where it has none that is known."""
+    """Inputs of the model's output head; None if the head is not known."""
 
 
 def _labelled(model: Any, batch: Mapping[str, Tensor]) -> _Labelled:
     following = functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED).flatten()
-    places = (following != IGNORED).nonzero()[:, 0]  # before the model is run: on a GPU this waits for what is queued
-    targets = following[places]
+    positions = (following != IGNORED).nonzero()[
+        :, 0
+    ]  # before the forward pass: on a GPU, `nonzero` waits for all queued work
+    targets = following[positions]
     tail = _tail(model)
     if isinstance(tail, str):
         width = batch["labels"].shape[1]
-        with _given_to_head(model) as given:
+        with _head_inputs(model) as inputs:
             logits = model(**_inputs(batch)).logits[:, -width:]
-        states = _taken(given[-1][:, -width:], places) if given else None
-        return _Labelled(_taken(logits, places), targets, lambda logits: logits, max(1, len(targets)), (), states)
-    hidden = _taken(tail.hidden(model, batch), places)
+        states = _taken(inputs[-1][:, -width:], positions) if inputs else None
+        return _Labelled(_taken(logits, positions), targets, lambda logits: logits, max(1, len(targets)), (), states)
+    hidden = _taken(tail.hidden(model, batch), positions)
     chunk = max(1, LOGITS_AT_ONCE.get(hidden.device.type, 1 << 23) // tail.vocabulary)
     return _Labelled(hidden, targets, tail, chunk, tail.trained, hidden)
 
 
 @contextmanager
-def _given_to_head(model: Any) -> Iterator[list[Tensor]]:
-    """What the output head is given while entered."""
-    given: list[Tensor] = []
+def _head_inputs(model: Any) -> Iterator[list[Tensor]]:
+    """Collects the inputs of the output head within the block."""
+    found: list[Tensor] = []
     inner = inner_model(model)
     head = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
-    handle = head.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0])) if head is not None else None
+    handle = head.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0])) if head is not None else None
     try:
-        yield given
+        yield found
     finally:
         if handle is not None:
             handle.remove()
 
 
-def _taken(values: Tensor, places: Tensor) -> Tensor:
-    return values.reshape(-1, values.shape[-1]).index_select(0, places)
+def _taken(values: Tensor, positions: Tensor) -> Tensor:
+    return values.reshape(-1, values.shape[-1]).index_select(0, positions)
 
 
 def _inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -228,11 +230,11 @@ def _inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class _Tail:
-    """What a causal model does behind its backbone, by running its own forward on given hidden states.
+    """Computes what a causal model does after its backbone, by running the model's own forward on given hidden states.
 
     Args:
-        inner: The causal language model itself, adapters in place.
-        backbone: The part of it that ends in hidden states.
+        inner: The causal language model, with its adapters.
+        backbone: The part of the model that returns hidden states.
     """
 
     def __init__(self, inner: Any, backbone: nn.Module) -> None:
@@ -246,11 +248,11 @@ class _Tail:
 
     @property
     def trained(self) -> tuple[Tensor, ...]:
-        """Parameters behind the backbone that gradients are wanted of."""
+        """The trained parameters after the backbone."""
         return tuple(parameter for parameter in self._parameters if parameter.requires_grad)
 
     def hidden(self, model: Any, batch: Mapping[str, Tensor]) -> Tensor:
-        """`[rows, width, hidden]`; the head is run on a single position, whose logits are thrown away."""
+        """Returns `[rows, width, hidden]`; the head is run on a single position, whose logits are discarded."""
         found: list[Tensor] = []
         forward = self._backbone.forward
 
@@ -266,7 +268,7 @@ class _Tail:
         return hidden[:, -batch["input_ids"].shape[1] :]
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """Logits `[positions, vocabulary]`."""
+        """Returns logits `[positions, vocabulary]`."""
         nothing = torch.zeros(1, 1, dtype=torch.long, device=hidden.device)
         with _replaced(self._backbone, lambda *_, **__: self._output(hidden[None])):
             logits: Tensor = self._inner(input_ids=nothing).logits[0]
@@ -290,14 +292,14 @@ def _replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
 
 
 def _tail(model: Any) -> _Tail | str:
-    """A model's tail, or why it has none; tried once, and kept with the model."""
+    """Returns the model's tail, or the reason why it has none; determined once, and cached on the model."""
     if _KEPT not in vars(model):
         training = model.training
         model.eval()
         try:
             vars(model)[_KEPT] = _try_tails(model)
         finally:
-            torch.clear_autocast_cache()  # copies made here know no gradients
+            torch.clear_autocast_cache()  # 16-bit copies cached here carry no gradients
             model.train(training)
     found: _Tail | str = vars(model)[_KEPT]
     return found
@@ -305,11 +307,11 @@ def _tail(model: Any) -> _Tail | str:
 
 @torch.no_grad()
 def _try_tails(model: Any) -> _Tail | str:
-    """The first candidate for a backbone with which a few tokens get the logits that the model itself gives them."""
+    """Finds the first candidate for the backbone with which a few tokens get the same logits as from the whole model."""
     inner = inner_model(model)
     named = getattr(inner, getattr(inner, "base_model_prefix", ""), None)
     backbones = [named] if isinstance(named, nn.Module) else []
-    if not backbones and isinstance(inner, PreTrainedModel):  # Llama 4 has the prefix of the larger model it is part of
+    if not backbones and isinstance(inner, PreTrainedModel):  # Llama 4 has the prefix of its multimodal parent
         backbones = _parts(inner)
     if not backbones:
         return "its backbone has no name"
@@ -322,12 +324,12 @@ def _try_tails(model: Any) -> _Tail | str:
         tail = _Tail(inner, candidate)
         try:
             logits = tail(tail.hidden(model, {"input_ids": ids}).flatten(0, 1)).float()
-        except (ValueError, TypeError, AttributeError, RuntimeError):  # not what this model's forward is made of
+        except (ValueError, TypeError, AttributeError, RuntimeError):  # this candidate is not the backbone
             continue
         if logits.shape == wanted.shape and (logits - wanted).abs().max() <= tolerance * (1 + wanted.abs().max()):
             tail.vocabulary = logits.shape[-1]
             return tail
-    return "its head could not be told from its backbone"
+    return "its head could not be separated from its backbone"
 
 
 def _parts(model: nn.Module) -> list[nn.Module]:

@@ -1,11 +1,11 @@
-"""What a training needs in memory, before any weight is loaded.
+"""Predicts the memory that a training run needs, before any weight is loaded.
 
-`trace` builds the model without weights, applies the method, and runs a step of the training's own loss on tensors that
-have a shape and no content, while every storage that is made and freed is counted: exact to the allocator's rounding, for any
-architecture and any method that can be built without weights. `estimate` is the closed form for Llama shapes: no model at all.
+`trace` builds the model without weights, applies the method, and runs a step with the run's own loss on tensors that have a
+shape but no content, while every storage that is allocated and freed is counted: exact up to the allocator's rounding, for any
+architecture and any method that can be built without weights. `estimate` is a closed formula for Llama-like models.
 
-Both count what the tensors take. A GPU adds its context (about half a GiB) and what the allocator reserves without using it (a
-fifth to a third without expandable segments); a CPU adds its libraries' scratch.
+Both count the bytes of tensors. A GPU needs further memory for its context (about half a GiB) and for what the allocator reserves
+without using it (a fifth to a third without expandable segments); a CPU needs scratch memory for its libraries.
 
 Example:
     >>> llama = LlamaConfig(hidden_size=64, intermediate_size=176, num_hidden_layers=2, num_attention_heads=4, vocab_size=512)
@@ -29,13 +29,20 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, masking_utils
 
 from harness.errors import UserError
 from harness.finetune.training import loss as losses
-from harness.finetune.training.weightless import BITS_PER_WEIGHT, STATE_BYTES, States, Watch, materialise, quantize
+from harness.finetune.training.weightless import (
+    BITS_PER_WEIGHT,
+    STATE_BYTES,
+    AllocationCounter,
+    OptimizerStates,
+    materialise,
+    quantize,
+)
 from harness.jobs import PlanJob, Planned, Quant
 from harness.models.load import count_parameters
 from harness.models.soft_prompts import learned_tokens
 
 Loss = Callable[[Any, dict[str, Tensor], int], Tensor]
-"""`(model, batch, items)` to the sum over the batch, divided by `items`: a stage's."""
+"""Maps `(model, batch, items)` to the sum over the batch divided by `items`, as a stage's loss does."""
 
 _UNLIMITED = 1 << 20
 _KEPT_BYTES: Mapping[str, Mapping[str, tuple[int, int, int]]] = {
@@ -56,36 +63,37 @@ _KEPT_BYTES: Mapping[str, Mapping[str, tuple[int, int, int]]] = {
         "embeddings": (16, 12, 8),
     },
 }
-"""Kept for the backward pass by a layer for every token: times width, inner width, and width of the keys. Fitted to traces."""
+"""Bytes that a layer keeps per token for the backward pass, as factors of width, inner width, and width of the keys. Fitted to
+traces."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of one training, by what holds them; the peak is the largest of the three phases."""
+    """Bytes that one training run needs, by use; the peak is the largest of the three phases."""
 
     parameters_total: int
     parameters_trainable: int
     weights_bytes: int
-    """Of base and method as held, quantized ones with their scales."""
+    """Of base and method in their formats, including the scales of quantized weights."""
     gradient_bytes: int
     optimizer_bytes: int
     activation_bytes: int
-    """Kept by the forward pass for the backward pass."""
+    """Stored by the forward pass for the backward pass."""
     forward_bytes: int
-    """Highest in the forward pass, all that is held included."""
+    """Peak of the forward pass, everything in memory included."""
     backward_bytes: int
     step_bytes: int
     artifact_bytes: int
-    """Of the trained parameters as they are held; learned prompts save less."""
+    """Of the trained parameters in their type; methods that learn a prompt save less."""
 
     @property
     def by_phase(self) -> tuple[int, int, int]:
-        """The highest of each phase."""
+        """Peaks of the forward pass, the backward pass and the optimizer step."""
         return self.forward_bytes, self.backward_bytes, self.step_bytes
 
     @property
     def peak_bytes(self) -> int:
-        """The most that is held at once."""
+        """The largest of the three peaks."""
         return max(self.by_phase)
 
 
@@ -111,23 +119,23 @@ def trace(
 
     Args:
         config: Of the base.
-        method: From the base to what is trained, as a method's function does it.
-        rows: In a micro-batch.
-        length: Tokens of each.
-        labels: Share of the tokens that the loss is on.
+        method: Turns the base into the trainable model, as a method's function does.
+        rows: Rows of a micro-batch.
+        length: Tokens of each row.
+        labels: Share of tokens that have a label.
         dtype: Of the base's weights.
-        quant: Of the base's linear layers.
-        autocast: Of matrix products under mixed precision.
-        checkpointing: Whether activations are computed again.
-        optimizer: By our name; those that are not known count as AdamW.
-        loss: The stage's; None: supervised fine-tuning's.
+        quant: Format of the base's linear layers.
+        autocast: Type of matrix products under mixed precision.
+        checkpointing: Whether activations are recomputed instead of stored.
+        optimizer: Name in `OPTIMIZERS`; unknown ones count as AdamW.
+        loss: The stage's; None: that of supervised fine-tuning.
         trained_dtype: Of the trained parameters; the trainer holds them in float32.
-        device: What it is to run on: a GPU takes larger pieces of the loss.
-        trust_remote_code: Whether the architecture may be code that comes with the model.
-        context: Tokens that the model takes, those that the method learned among them; None: any number.
+        device: Device of the run: the loss is computed in larger pieces on a GPU.
+        trust_remote_code: Whether the architecture may be code from the model's repository.
+        context: Maximum tokens of the model, including those that the method learned; None: no limit.
 
     Raises:
-        UserError: The method or the architecture does something that needs the weights themselves.
+        UserError: The method or the architecture needs the weights themselves.
     """
     try:
         with torch.device("meta"):
@@ -147,15 +155,15 @@ def trace(
         model.train()
         if context is not None:
             length = min(length, context - learned_tokens(model))
-        watch = Watch(labels)
-        with FakeTensorMode(allow_non_fake_inputs=True), watch, _as_on(device):
+        counter = AllocationCounter(labels)
+        with FakeTensorMode(allow_non_fake_inputs=True), counter, _as_on(device):
             materialise(model)
-            weights = watch.now
-            phases = _step(model, watch, (rows, length), optimizer, _mixed(loss, autocast))
+            weights = counter.now
+            phases = _step(model, counter, (rows, length), optimizer, _mixed(loss, autocast))
     except (NotImplementedError, RuntimeError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
-            f"this training cannot be followed without weights: {str(error).splitlines()[0][:200]}",
-            hint="methods that look at the weights (pissa, olora …) need as much as `lora`",
+            f"this training run cannot be planned without weights: {str(error).splitlines()[0][:200]}",
+            hint="methods that read the weights (pissa, olora …) need as much memory as `lora`",
         ) from error
     artifact = trainable * trained_dtype.itemsize
     return Footprint(total, trainable, weights, artifact_bytes=artifact, **phases)
@@ -174,19 +182,19 @@ def estimate(
     optimizer: str = "adamw",
     device: str = "cpu",
 ) -> int:
-    """Peak bytes of a training in closed form, for models of Llama's shape.
+    """Returns the peak bytes of a training run by a closed formula, for Llama-like models.
 
     Args:
         config: Of a Llama-like model: width, inner width, layers, heads, vocabulary.
-        kind: What is trained: `full`, `lora`, `dora`, `ia3`, `norms` or `embeddings`.
-        trainable: Parameters that are trained.
-        rows: In a micro-batch.
-        length: Tokens of each.
+        kind: Kind of method: `full`, `lora`, `dora`, `ia3`, `norms` or `embeddings`.
+        trainable: Number of trained parameters.
+        rows: Rows of a micro-batch.
+        length: Tokens of each row.
         precision: `bf16`: a base in bfloat16 under mixed precision; `fp32`: all in float32.
-        quant: Of the base's linear layers.
-        checkpointing: Whether activations are computed again.
-        optimizer: By our name.
-        device: A GPU takes larger pieces of the loss.
+        quant: Format of the base's linear layers.
+        checkpointing: Whether activations are recomputed instead of stored.
+        optimizer: Name in `OPTIMIZERS`.
+        device: Device of the run: the loss is computed in larger pieces on a GPU.
 
     Raises:
         KeyError: There is no formula for `kind`.
@@ -209,25 +217,27 @@ def estimate(
     state = trainable * STATE_BYTES.get(optimizer, STATE_BYTES["adamw"])
     tokens = rows * length
     kept = tokens * sum(map(math.prod, zip(_KEPT_BYTES[precision][kind], (hidden, inner, keys), strict=True)))
-    copies = size * linear if kind == "full" and precision == "bf16" else 0  # of float32 weights, for the products
+    copies = (
+        size * linear if kind == "full" and precision == "bf16" else 0
+    )  # 16-bit copies of float32 weights, for matrix products
     unpacked = size * hidden * inner if quant else 0
     pieces = losses.LOGITS_AT_ONCE.get(device.partition(":")[0], losses.LOGITS_AT_ONCE["cpu"])
     table = 4 * config.vocab_size * hidden
     loss = 12 * min(pieces, tokens * config.vocab_size) + 3 * size * hidden * tokens
-    if kind == "full":  # gradients of the head, so far and of a piece, are made in the forward pass
+    if kind == "full":  # the head's gradients (their sum, and those of a piece) are computed in the forward pass
         loss += 2 * table + (table if precision == "bf16" else 0)
     held = kept * layers + copies + loss
     if checkpointing:
         held = layers * size * hidden * tokens + max(kept + 6 * inner * tokens + copies / layers, loss)
-        held += 0 if kind == "full" else 4 * trainable  # gradients of upper layers while a lower one is computed again
+        held += 0 if kind == "full" else 4 * trainable  # gradients of upper layers while a lower one is recomputed
     peak: int = round(weights + state + max(held + unpacked, 4 * trainable))
     return peak
 
 
 def plan_training(config: PretrainedConfig, method: Callable[[Any], Any], job: PlanJob) -> Planned:
-    """Counts a training as a job asks for it, and how many rows at once would fit.
+    """Plans the training run of a job, and finds how many rows of a micro-batch would fit.
 
-    Pairs are counted with the loss of answers, row by row: a little too much for a reward model, which makes no words.
+    Pairs are counted as rows of supervised fine-tuning: slightly too much for a reward model, which computes no logits.
 
     Raises:
         UserError: See `trace`.
@@ -254,7 +264,7 @@ def plan_training(config: PretrainedConfig, method: Callable[[Any], Any], job: P
     found, other = traced(rows), traced(rows + 1)
     largest = 0 if found.step_bytes > job.memory_bytes else _UNLIMITED
     for here, there in zip(found.by_phase, other.by_phase, strict=True):
-        if there > here:  # bytes grow with the rows by equal steps
+        if there > here:  # bytes grow linearly with the rows
             largest = min(largest, math.floor(rows + (job.memory_bytes - here) / (there - here)))
     names = {field.name for field in fields(Planned)} & {*vars(found), "peak_bytes"}
     return Planned(**{name: getattr(found, name) for name in names}, largest_micro_batch=max(0, largest))
@@ -265,7 +275,7 @@ def _context(config: PretrainedConfig) -> int | None:
 
 
 def _mixed(loss: Loss | None, autocast: torch.dtype | None) -> Loss:
-    """The loss as the trainer takes it."""
+    """Returns the loss under the trainer's mixed precision."""
     plain = loss or (lambda model, batch, items: losses.label_loss(model, batch) / items)
 
     def mixed(model: Any, batch: dict[str, Tensor], items: int) -> Tensor:
@@ -275,32 +285,32 @@ def _mixed(loss: Loss | None, autocast: torch.dtype | None) -> Loss:
     return mixed
 
 
-def _step(model: Any, watch: Watch, batch: tuple[int, int], optimizer: str, loss: Loss) -> dict[str, int]:
-    """Bytes by phase of a step that is not the first: the optimizer has its state already."""
+def _step(model: Any, counter: AllocationCounter, batch: tuple[int, int], optimizer: str, loss: Loss) -> dict[str, int]:
+    """Returns the bytes of each phase of a later step, when the optimizer already has its state."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    rule = States(trained, optimizer)
-    before = watch.restart()
+    states = OptimizerStates(trained, optimizer)
+    before = counter.restart()
     for parameter in trained:
         parameter.grad = torch.empty_like(parameter)
-    gradients = watch.now - before
-    rule.step()
-    rule.zero_grad()
-    start = watch.restart()
+    gradients = counter.now - before
+    states.step()
+    states.zero_grad()
+    start = counter.restart()
     ids = torch.zeros(batch, dtype=torch.long)
     found = loss(model, {"input_ids": ids, "labels": ids}, 1)
-    phases = {"forward_bytes": watch.peak, "activation_bytes": watch.now - start}
-    watch.restart()
+    phases = {"forward_bytes": counter.peak, "activation_bytes": counter.now - start}
+    counter.restart()
     found.backward()  # type: ignore[no-untyped-call]
     del found
-    phases["backward_bytes"] = watch.peak
-    watch.restart()
-    rule.step()
-    return phases | {"step_bytes": watch.peak, "gradient_bytes": gradients, "optimizer_bytes": start - before}
+    phases["backward_bytes"] = counter.peak
+    counter.restart()
+    states.step()
+    return phases | {"step_bytes": counter.peak, "gradient_bytes": gradients, "optimizer_bytes": start - before}
 
 
 @contextlib.contextmanager
 def _as_on(device: str) -> Iterator[None]:
-    """Goes the ways of tensors that have content: rows of one length need no mask, and a GPU takes larger pieces of the loss."""
+    """Makes the trace take the same paths as real tensors: rows of one length need no mask, and GPUs use larger loss pieces."""
     pieces = losses.LOGITS_AT_ONCE.get(device.partition(":")[0], losses.LOGITS_AT_ONCE["cpu"])
     with patch.object(masking_utils, "is_tracing", lambda *_: False), patch.dict(losses.LOGITS_AT_ONCE, cpu=pieces):
         yield

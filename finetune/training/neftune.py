@@ -1,4 +1,4 @@
-"""NEFTune (arXiv 2310.05914): uniform noise on the embeddings of a model in training."""
+"""NEFTune (arXiv 2310.05914): adds uniform noise to the embeddings of a model in training."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from harness.models.reward_head import inner_model
 
 
 class Noise:
-    """A hook that adds noise of at most alpha / sqrt(length * width) to what a layer gives.
+    """A forward hook that adds noise of at most alpha / sqrt(length * width) to the output of a layer.
 
-    The length is the mean of the batch's rows without padding, so that it does not depend on how a batch is cut.
+    The length is the mean over the batch's rows without padding, so that it does not depend on the split into micro-batches.
     """
 
     def __init__(self, alpha: float) -> None:
@@ -29,7 +29,7 @@ class Noise:
 
 
 def add_noise(model: Any, alpha: float) -> Noise:
-    """Hooks noise into a model's input embeddings."""
+    """Adds the hook to a model's input embeddings."""
     noise = Noise(alpha)
     inner_model(model).get_input_embeddings().register_forward_hook(noise)
     return noise

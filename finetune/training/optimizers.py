@@ -1,4 +1,4 @@
-"""What moves the weights: optimizers by name, their parameter groups, and how the rate goes over a training."""
+"""Optimizers, their parameter groups, and learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 DECAYED_SHARE = 0.2
-"""Share of a `wsd` training, at its end, over which the rate falls."""
+"""Share of a `wsd` run, at its end, over which the learning rate falls."""
 
 
 def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
-    """Trained parameters by weight decay and rate.
+    """Groups trained parameters by learning rate and weight decay.
 
-    Matrices decay, biases and gains do not. With `layer_decay` below 1, the rate falls by that factor from each decoder layer
-    to the one below it, and once more to the embeddings; what lies outside the layers learns at the full rate. A method
-    can scale the rate of a parameter by giving it an attribute `lr_scale` (LoRA+, arXiv 2402.12354).
+    Weight decay applies to matrices, not to biases and norm weights. With `layer_decay` below 1, the learning rate falls by that
+    factor from each decoder layer to the one below it, and once more to the embeddings; other parameters have the full learning
+    rate. A method can scale the learning rate of a parameter with an attribute `lr_scale` (LoRA+, arXiv 2402.12354).
     """
     scales = _depth_scales(model, settings.layer_decay)
     groups: dict[tuple[float, float], list[Any]] = {}
@@ -39,7 +39,7 @@ def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[
 
 
 def make_optimizer(model: nn.Module, settings: TrainingSettings, arguments: TrainingArguments) -> optim.Optimizer:
-    """The optimizer of a training run, as transformers makes it, over our parameter groups.
+    """Makes the optimizer of a training run: the class and options of transformers, over our parameter groups.
 
     Args:
         model: Whose parameters are trained.
@@ -51,7 +51,7 @@ def make_optimizer(model: nn.Module, settings: TrainingSettings, arguments: Trai
 
     kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
     optimizer: optim.Optimizer = kind(parameter_groups(model, settings), **options)
-    if options.get("optim_bits") == 8:  # embeddings train unstably with a state of 8 bits (arXiv 2110.02861)
+    if options.get("optim_bits") == 8:  # 8-bit states make the training of embeddings unstable (arXiv 2110.02861)
         from bitsandbytes.optim import GlobalOptimManager
 
         for module in model.modules():
@@ -61,10 +61,10 @@ def make_optimizer(model: nn.Module, settings: TrainingSettings, arguments: Trai
 
 
 def _depth_scales(model: Any, factor: float) -> Callable[[str], float]:
-    """The rate's factor of a parameter, by its name."""
+    """Returns a function from a parameter's name to the factor of its learning rate."""
     if factor == 1.0:
         return lambda name: 1.0
-    from harness.models.reward_head import inner_model  # imports torch, which those who only check names are spared
+    from harness.models.reward_head import inner_model  # imports torch, which checks of names do not need
 
     prefix, layers = decoder_layers(model)
     embeddings = {id(parameter) for parameter in inner_model(model).get_input_embeddings().parameters()}
@@ -82,11 +82,11 @@ def _depth_scales(model: Any, factor: float) -> Callable[[str], float]:
 
 
 def schedule(settings: TrainingSettings, steps: int) -> Callable[[int], float]:
-    """The factor of the rate at each step, counted from 0.
+    """Returns a function from a step, counted from 0, to the factor of the learning rate.
 
     Args:
         settings: `schedule`, `warmup` and `rates`.
-        steps: Of the whole training.
+        steps: Steps of the whole run.
 
     Raises:
         UserError: `staged` without `rates`, or `rates` without `staged`.

@@ -1,6 +1,6 @@
-"""The log of a training run: one line per step and one per evaluation, passed on to progress and trackers.
+"""The log of a training run: one line per step and one per evaluation, also sent to the progress display and trackers.
 
-A step's seconds are those of the optimizer step alone, without collating its rows, evaluating or saving.
+The seconds of a step cover the optimizer step only, without collating its rows, evaluating or saving.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class Recorder:
         self.evaluations: list[dict[str, Any]] = []
 
     def rewind(self, step: int) -> None:
-        """Drops the lines after `step`, which are made again."""
+        """Drops the lines after `step`, which a resumed run makes again."""
         lines = []
         with suppress(OSError):
             for line in self._log.read_text(encoding="utf-8").splitlines():
-                with suppress(json.JSONDecodeError):  # torn by a kill
+                with suppress(json.JSONDecodeError):  # incomplete after a kill
                     lines.append(json.loads(line))
         lines = [line for line in lines if line["step"] <= step]
         self.evaluations = [line for line in lines if "held_out" in line]
@@ -90,7 +90,7 @@ class Recorder:
         self._trackers.evaluation(step, figures)
 
     def saved(self, step: int) -> None:
-        """Passes on that a checkpoint was saved after a step."""
+        """Tells the trackers that a checkpoint was saved after a step."""
         self._trackers.saved(step)
 
     def _append(self, line: dict[str, Any]) -> None:
@@ -98,7 +98,7 @@ class Recorder:
             file.write(json.dumps(line) + "\n")
 
     def _note(self, line: dict[str, Any]) -> str:
-        """Loss, tokens per second and memory; the latter two are read at most ten times a second."""
+        """Returns loss, tokens per second and memory; the latter two are updated at most ten times a second."""
         if time.monotonic() - self._noted >= _SECONDS_BETWEEN_NOTES:
             self._noted = time.monotonic()
             recent = self.steps[-_STEPS_OF_PACE:]

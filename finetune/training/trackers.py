@@ -13,9 +13,9 @@ class Trackers:
     """Sends the figures of steps and evaluations to transformers' callbacks.
 
     Args:
-        names: Of the trackers: `tensorboard`, `wandb`, `mlflow`.
-        arguments: Shown as the settings of the run.
-        model: Its configuration is shown.
+        names: Names of trackers: `tensorboard`, `wandb`, `mlflow`.
+        arguments: Recorded as the settings of the run.
+        model: Its configuration is recorded.
     """
 
     def __init__(self, names: Sequence[str], arguments: TrainingArguments, model: Any) -> None:
@@ -25,7 +25,7 @@ class Trackers:
         self._control = TrainerControl()
 
     def begin(self) -> None:
-        """Opens them."""
+        """Opens the trackers."""
         self._call("on_train_begin")
 
     def step(self, number: int, figures: Mapping[str, Any]) -> None:
@@ -34,19 +34,19 @@ class Trackers:
         self._call("on_log", logs=dict(figures))
 
     def evaluation(self, step: int, figures: Mapping[str, float]) -> None:
-        """Sends the figures of an evaluation, which trackers show apart by their prefix."""
+        """Sends the figures of an evaluation; trackers group them by their prefix `eval_`."""
         self._state.global_step = step
         metrics = {f"eval_{name}": value for name, value in figures.items()}
         self._call("on_log", logs=dict(metrics))
         self._call("on_evaluate", metrics=metrics)
 
     def saved(self, step: int) -> None:
-        """Says that there is a checkpoint, which some trackers keep a copy of."""
+        """Announces a new checkpoint, which some trackers copy."""
         self._state.global_step = step
         self._call("on_save")
 
     def end(self) -> None:
-        """Closes them."""
+        """Closes the trackers."""
         self._call("on_train_end")
 
     def _call(self, event: str, **details: Any) -> None:

@@ -1,7 +1,7 @@
 """Trains one variant: from a method's model and rendered examples to an artifact on disk and the figures of the run.
 
-Training time is the wall time of the optimizer steps, as `harness.finetune.training.recorder` takes it. An interrupted run resumes from
-its last checkpoint and ends with the same weights.
+Training time is the wall time of the optimizer steps, as `harness.finetune.training.recorder` measures it. An interrupted run
+resumes from its last checkpoint and ends with the same weights.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from harness.stats.quantiles import percentile
 from harness.storage import whole_folder
 
 _KEYS_AND_VALUES = ("PREFIX_TUNING", "CARTRIDGE")
-"""Methods of peft that learn keys and values, which it loses where activations are recomputed."""
+"""Methods of peft that learn keys and values, which are lost when activations are recomputed."""
 
 
 def run_training(
@@ -51,18 +51,18 @@ def run_training(
     baseline_rss_bytes: int,
     on_step: Callable[[int, int, str], None],
 ) -> Trained:
-    """Trains `model` (the method applied already) and leaves the artifact in `job.output`.
+    """Trains `model`, to which the method was already applied, and saves the artifact in `job.output`.
 
     Args:
-        job: What to train on, and how.
+        job: Training data and settings.
         model: Trainable model.
-        tokenizer: Its tokenizer.
-        max_length: Context length; longer rows are cut on the right and counted.
+        tokenizer: The model's.
+        max_length: Context length; longer rows are truncated on the right and counted.
         baseline_rss_bytes: Resident memory before the weights were loaded.
         on_step: Called with `(done, total, note)` after every step.
 
     Raises:
-        UserError: Nothing is trainable, no row has an answer that fits, or settings do not go with the method.
+        UserError: Nothing is trainable, no row has an answer that fits, or the method does not support the settings.
         Diverged: The loss or the gradient is not a finite number.
     """
     _refuse(job, model)
@@ -121,19 +121,19 @@ def run_training(
         checkpointing=settings.checkpointing,
         micro_batch_size=loop.progress.most_rows,
         peaks=vars(memory.peaks()),
-        energy_joules=None if found else energy.joules,  # of the steps before an interruption it is not known
+        energy_joules=None if found else energy.joules,  # unknown for steps before an interruption
         notes=tuple(_notes(job, loop, foreign)),
     )
-    _leave_artifact(job, model, tokenizer, stage, trained)
+    _save_with_figures(job, model, tokenizer, stage, trained)
     return trained
 
 
 def steps_of(settings: TrainingSettings, rows: int, updates: int = 1) -> int:
-    """Optimizer steps of a training run.
+    """Returns the number of optimizer steps of a training run.
 
     Args:
         settings: `steps`, or `epochs` and `batch_size`.
-        rows: Of the data.
+        rows: Rows of the data.
         updates: Optimizer steps on the same batch; with more than one, only whole batches count.
 
     Example:
@@ -146,19 +146,19 @@ def steps_of(settings: TrainingSettings, rows: int, updates: int = 1) -> int:
 
 
 def _parameters(model: Any) -> tuple[int, int]:
-    """Total and trained parameters, a reward head included; PPO's value head, which is discarded, excluded."""
+    """Counts all and trained parameters, including a reward head, without PPO's value head, which is discarded."""
     total, trainable = count_parameters(model)
-    beside = count_parameters(model.value_head)[0] if hasattr(model, "value_head") else 0
-    return total - beside, trainable - beside
+    discarded = count_parameters(model.value_head)[0] if hasattr(model, "value_head") else 0
+    return total - discarded, trainable - discarded
 
 
 def _refuse(job: TrainJob, model: Any) -> None:
-    """Refuses what cannot be trained before anything is."""
+    """Refuses jobs that cannot be trained, before training starts."""
     settings = job.training
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError(
-            f"method `{job.method.name}` left nothing to train on this model",
-            hint="a method must leave at least one parameter with requires_grad",
+            f"method `{job.method.name}` left no parameter of this model to train",
+            hint="a method must return a model with at least one parameter that has requires_grad",
         )
     if settings.checkpointing and learns_a_prompt(model) and model.active_peft_config.peft_type in _KEYS_AND_VALUES:
         raise UserError(
@@ -169,13 +169,13 @@ def _refuse(job: TrainJob, model: Any) -> None:
     frozen = {p.dtype for p in model.parameters() if not p.requires_grad and p.is_floating_point()}
     if settings.precision == "fp32" and frozen & {torch.float16, torch.bfloat16} and job.base.quant is None:
         raise UserError(
-            f"`precision=fp32` cannot be had from a base in {job.base.dtype}",
-            hint="load it in 32 bits, `--dtype float32`, or leave out `precision`",
+            f"`precision=fp32` is not possible with a base in {job.base.dtype}",
+            hint="load the base with `--dtype float32`, or leave out `precision`",
         )
 
 
 def _arguments(job: TrainJob, steps: int) -> TrainingArguments:
-    """The settings in transformers' words, for its optimizers and trackers."""
+    """Translates the settings to `TrainingArguments`, for the optimizers and trackers of transformers."""
     settings = job.training
     with _refusing(job):
         return TrainingArguments(
@@ -198,20 +198,20 @@ def _arguments(job: TrainJob, steps: int) -> TrainingArguments:
 
 
 def _accelerator(job: TrainJob, arguments: TrainingArguments) -> Accelerator:
-    """The device and its mixed precision; accelerate's state of an earlier run in this process went with `arguments`."""
+    """Sets up device and mixed precision; making `arguments` has already reset accelerate's state of an earlier run."""
     with _refusing(job):
         return Accelerator(cpu=arguments.use_cpu, mixed_precision=arguments.mixed_precision)
 
 
 @contextmanager
 def _refusing(job: TrainJob) -> Iterator[None]:
-    """Names the method where a library refuses the settings: a GPU without bfloat16, a tracker that is not installed."""
+    """Names the method when a library refuses the settings, such as bfloat16 on an old GPU or a tracker that is not installed."""
     try:
         yield
     except (ValueError, ImportError) as error:
         raise UserError(
             f"method `{job.method.name}` cannot be trained: {str(error).splitlines()[0][:300]}",
-            hint="see `harness env`, and the settings of the training",
+            hint="see `harness env`, and the settings of the training run",
         ) from error
 
 
@@ -221,7 +221,7 @@ def _validation(job: TrainJob, tokenizer: Any, stage: Stage, steps: int, context
         return None
     headline = Headline(job.monitor, tokenizer, context=context, seed=settings.seed) if job.monitor else None
     rounds = math.ceil(distance(steps, settings.evaluate_every) / stage.updates)
-    every = rounds * stage.updates  # an evaluation may leave a checkpoint, and a round cannot be resumed midway
+    every = rounds * stage.updates  # an evaluation may save a checkpoint, and a round cannot be resumed midway
     return Validation(stage.encode(job.validation) if job.validation else (), headline, every)
 
 
@@ -247,7 +247,7 @@ def _figures(recorder: Recorder, loop: Loop) -> dict[str, Any]:
 
 
 def _notes(job: TrainJob, loop: Loop, foreign: bool) -> list[str]:
-    """Notes for the report."""
+    """Collects notes for the report."""
     settings, notes = job.training, []
     if foreign:
         notes.append("a checkpoint of an interrupted training run with other settings was found and not resumed from")
@@ -261,9 +261,9 @@ def _notes(job: TrainJob, loop: Loop, foreign: bool) -> list[str]:
         and job.base.device == "cpu"
         and not (settings.precision == "bf16" and fast_bfloat16())
     ):
-        notes.append(f"this processor has no {settings.precision} products: `precision=fp32` would be faster")
+        notes.append(f"this CPU has no fast {settings.precision} products: `precision=fp32` would be faster")
     if (done := loop.progress.step) < loop.steps:
-        notes.append(f"stopped at step {done} of {loop.steps}: {settings.patience} evaluations without a gain")
+        notes.append(f"stopped at step {done} of {loop.steps}: {settings.patience} evaluations without improvement")
     if settings.stage in ("sft", "pretrain") and (whole := whole_logits_note(loop.model)):
         notes.append(whole)
     return notes
@@ -278,13 +278,13 @@ def _keep_last_good(
     *,
     broken: bool,
 ) -> str:
-    """Saves the last weights that gave a finite loss beside the artifact's place; returns where they are."""
+    """Saves the last weights that gave a finite loss beside the artifact's folder; returns a sentence that says where."""
     model, done = loop.model, recorder.steps[-1]["step"] if recorder.steps else 0
     if broken:
         found, _ = loop.checkpoints.newest()
         if found:
             loop.checkpoints.load_weights(found.step)
-        done = found.step if found and loop.gives_numbers() else 0
+        done = found.step if found and loop.loss_is_finite() else 0
     finite = all(bool(p.isfinite().all()) for p in model.parameters() if p.requires_grad)
     if not done or not finite:
         return "no weights with a finite loss were kept"
@@ -302,8 +302,8 @@ def _save(job: TrainJob, model: Any, tokenizer: Any, stage: Stage, folder: Path)
     save_artifact(model, tokenizer, folder, saves=job.saves, method=job.method)
 
 
-def _leave_artifact(job: TrainJob, model: Any, tokenizer: Any, stage: Stage, trained: Trained) -> None:
-    """Leaves what was trained, with the figures of the run, and removes its checkpoints."""
+def _save_with_figures(job: TrainJob, model: Any, tokenizer: Any, stage: Stage, trained: Trained) -> None:
+    """Saves the artifact with the figures of the run, and removes the run's checkpoints."""
     with whole_folder(job.output) as folder:
         _save(job, model, tokenizer, stage, folder)
         record = {"train_key": job.train_key, "trained": asdict(trained)}

@@ -1,4 +1,4 @@
-"""Evaluations of a model in training: the loss of held-out rows, and the first metric of a task that is monitored."""
+"""Evaluations of a model in training: the loss of held-out rows, and the first metric of the monitored task."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from harness.registry.load import load_task, task_metrics
 from harness.tokens.encode import Encoder
 
 EVALUATIONS = 10
-"""Evaluations of a training run that does not say how many steps are between them."""
+"""Number of evaluations in a training run without `evaluate_every`."""
 _TOKENS_AT_ONCE = {"cpu": 512, "cuda": 4096}
 
 
 def distance(steps: int, evaluate_every: int | None) -> int:
-    """Steps from one evaluation to the next.
+    """Returns the steps from one evaluation to the next.
 
     Example:
         >>> distance(250, None), distance(250, 40), distance(4, None)
@@ -34,13 +34,13 @@ def distance(steps: int, evaluate_every: int | None) -> int:
 
 
 class Headline:
-    """The first metric of a task, of a model in training.
+    """Measures the first metric of a task on a model in training.
 
     Args:
         monitor: The task, and its items.
         tokenizer: The model's.
-        context: Tokens that the model takes.
-        seed: Of draws.
+        context: Maximum tokens of the model.
+        seed: For sampled answers.
     """
 
     def __init__(self, monitor: Monitor, tokenizer: Any, *, context: int, seed: int) -> None:
@@ -54,7 +54,7 @@ class Headline:
         self._encoded = Encoder(tokenizer, context).encode(requests)
 
     def measure(self, model: Any) -> float:
-        """The metric over all items; NaN where they make no number."""
+        """Returns the metric over all items; NaN if it is undefined for them."""
         runner = Runner(
             model,
             self._tokenizer,
@@ -70,12 +70,12 @@ class Headline:
 
 
 def headline(metric: Metric, items: Sequence[Item], raws: Sequence[Raw]) -> float:
-    """One metric of what a model gave for items.
+    """Computes a metric over the outputs of a model; NaN if it is undefined for them.
 
     Args:
-        metric: In any of its forms.
-        items: Of a task.
-        raws: In any order; each names its item.
+        metric: A metric in any of its forms.
+        items: Items of a task.
+        raws: Outputs in any order; each names its item.
     """
     measured = [
         metric.measure(Output(raw.texts, raw.loglikelihoods, raw.is_greedy, raw.tokens), items[raw.index].sample)
@@ -93,12 +93,12 @@ def headline(metric: Metric, items: Sequence[Item], raws: Sequence[Raw]) -> floa
 
 @dataclass(frozen=True)
 class Validation:
-    """What is evaluated during a training run, and when."""
+    """The evaluations of a training run: on which rows, by which metric, and how often."""
 
     rows: Sequence[dict[str, Any]]
-    """Held out, tokenised; empty: the headline alone is measured."""
+    """Tokenised held-out rows; empty: only the headline metric is measured."""
     headline: Headline | None
-    """Decides which evaluation is best; None: the loss of the rows does."""
+    """Decides which evaluation is best; None: the loss of the rows decides."""
     every: int
     """Steps between two evaluations."""
 
@@ -109,13 +109,13 @@ class Validation:
 
     @property
     def higher_is_better(self) -> bool:
-        """Of that figure."""
+        """Whether a higher figure is better."""
         return self.headline is not None and self.headline.metric.higher_is_better
 
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Turns off dropout and gradients; afterwards the model is in the mode it was in."""
+    """Turns off dropout and gradients within the block; afterwards the model returns to its previous mode."""
     training = model.training
     model.eval()
     torch.clear_autocast_cache()

@@ -1,4 +1,4 @@
-"""A model without weights, and what counts the bytes it would take: the parts that `harness.finetune.training.memory` traces with."""
+"""Building blocks of the memory trace: models without weights, and a counter of the bytes that they would need."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from torch.utils._pytree import tree_leaves
 from harness.jobs import Quant
 
 BITS_PER_WEIGHT: Mapping[Quant, float] = {"nf4": 4.127, "nf4_single": 4.5, "fp4": 4.127, "fp4_single": 4.5, "int8": 8.0}
-"""Of quantized linear layers: 64 weights of 4 bits share a scale of 32 bits, or of 8 and a 256th of another scale of 32."""
+"""Bits of a quantized weight and its scales: 64 weights of 4 bits share a 32-bit scale (`_single`), or an 8-bit scale, of which 256
+share a 32-bit one."""
 STATE_BYTES = {
     "adamw": 8,
     "adamw_8bit": 2,
@@ -33,13 +34,19 @@ STATE_BYTES = {
     "ademamix": 12,
     "ademamix_8bit": 3,
 }
-"""Bytes of optimizer state a parameter that is trained in float32; adafactor's rows and columns are next to nothing."""
+"""Bytes of optimizer state per parameter trained in float32; the row and column statistics of adafactor are negligible."""
 _ROUNDED_TO = 512
-"""A GPU's allocator gives memory in steps of so many bytes."""
+"""The GPU's allocator rounds sizes up to a multiple of this many bytes."""
 
 
-class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts storages as they come and go, and answers what tensors without content cannot: how many labels there are."""
+class AllocationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of storages as they are allocated and freed.
+
+    Tensors without content cannot say how many labels a batch has; the counter answers for them.
+
+    Args:
+        labels: Share of tokens that have a label.
+    """
 
     def __init__(self, labels: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -48,25 +55,25 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._live: dict[int, Any] = {}
 
     def restart(self) -> int:
-        """A new phase: its peak begins at what is held now, which is returned."""
+        """Starts a new phase, whose peak starts at the bytes held now; returns them."""
         self.peak = self.now
         return self.now
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.index.Tensor:
-            args = (args[0], [part for index in args[1] for part in self._places(index)])
+            args = (args[0], [each for index in args[1] for each in self._indices(index)])
         elif func is torch.ops.aten.nonzero.default:
-            return torch.stack(self._places(args[0]), dim=1)
+            return torch.stack(self._indices(args[0]), dim=1)
         elif func is torch.ops.aten._local_scalar_dense.default:
-            return 1.0 if args[0].dtype.is_floating_point else 1  # `bool()` of it is True
+            return 1.0 if args[0].dtype.is_floating_point else 1  # so `bool()` of the tensor is True
         made = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor):
                 self._count(tensor)
         return made
 
-    def _places(self, index: Tensor | None) -> list[Any]:
-        """A mask as the indices of its true places, whose number is known beforehand."""
+    def _indices(self, index: Tensor | None) -> list[Any]:
+        """Returns the indices of a mask's true elements, whose number follows from the share of labels."""
         if index is None or index.dtype != torch.bool:
             return [index]
         count = max(1, round(self._labels * index.numel()))
@@ -74,22 +81,22 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        where = storage._cdata
-        if where in self._live:
+        address = storage._cdata
+        if address in self._live:
             return
         size = math.ceil(storage.nbytes() / _ROUNDED_TO) * _ROUNDED_TO
         self.now += size
         self.peak = max(self.peak, self.now)
 
-        def gone(_: Any) -> None:
-            self._live.pop(where, None)
+        def freed(_: Any) -> None:
+            self._live.pop(address, None)
             self.now -= size
 
-        self._live[where] = weakref.ref(storage, gone)
+        self._live[address] = weakref.ref(storage, freed)
 
 
 class _Dequantized(torch.autograd.Function):
-    """A product with weights that are unpacked for the moment, in both passes."""
+    """Multiplies by weights that are dequantized temporarily, in both passes."""
 
     @staticmethod
     def forward(context: Any, x: Tensor, packed: Tensor, shape: torch.Size) -> Tensor:
@@ -102,7 +109,7 @@ class _Dequantized(torch.autograd.Function):
 
 
 class _Packed(nn.Linear):
-    """A quantized linear layer: few bytes to hold, unpacked to use (bitsandbytes' own cannot be without content)."""
+    """A quantized linear layer that is dequantized for each use; the layers of bitsandbytes need tensors with content."""
 
     def __init__(self, linear: nn.Linear, quant: Quant, dtype: torch.dtype) -> None:
         nn.Module.__init__(self)
@@ -119,8 +126,8 @@ class _Packed(nn.Linear):
         return (result if self.bias is None else result + self.bias).to(input.dtype)
 
 
-class States:
-    """An optimizer of which only the size of the state matters; its step needs nothing besides."""
+class OptimizerStates:
+    """Stands in for an optimizer: it allocates the bytes of the state, and its step needs no further memory."""
 
     def __init__(self, trained: list[nn.Parameter], name: str) -> None:
         self._trained = trained
@@ -129,20 +136,20 @@ class States:
         self._held: list[Tensor] = []
 
     def step(self) -> None:
-        """Makes the state, once."""
+        """Allocates the state in the first step."""
         for parameter in [] if self._held else self._trained:
             each = self._each if parameter.numel() >= 4096 else self._small
             size = each * parameter.numel() * parameter.element_size() // 4
             self._held.append(torch.empty(size, dtype=torch.uint8))
 
     def zero_grad(self) -> None:
-        """Lets the gradients go."""
+        """Frees the gradients."""
         for parameter in self._trained:
             parameter.grad = None
 
 
 def quantize(model: Any, quant: Quant, dtype: torch.dtype) -> None:
-    """Packs every linear layer but the output head, as loading in 4 or 8 bits does."""
+    """Replaces every linear layer except the output head by a quantized one, as loading in 4 or 8 bits does."""
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
@@ -152,7 +159,7 @@ def quantize(model: Any, quant: Quant, dtype: torch.dtype) -> None:
 
 
 def materialise(model: nn.Module) -> None:
-    """Gives every parameter and buffer a storage to count, shared ones once."""
+    """Allocates a storage for every parameter and buffer, so that it is counted; shared ones once."""
     made: dict[int, Tensor] = {}
     for module in model.modules():
         for held in (module._parameters, module._buffers):

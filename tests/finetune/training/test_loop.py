@@ -1,4 +1,4 @@
-"""The training loop itself: which rows a step learns from, what is drawn in it, and that accelerate can wrap the loss."""
+"""The training loop: which rows a step learns from, its random numbers, and that accelerate can wrap the loss."""
 
 import random
 from itertools import chain
@@ -14,7 +14,7 @@ from architectures import random_model
 from two_processes import train, train_two
 
 from harness.finetune.training.checkpoints import Checkpoints, Position
-from harness.finetune.training.loop import Loop, batches_per_epoch, seed_draws
+from harness.finetune.training.loop import Loop, batches_per_epoch, seed_generators
 
 
 def rows_of(steps: int, *, rows: int, batch_size: int, updates: int, seed: int = 3) -> list[list[int]]:
@@ -25,7 +25,7 @@ def rows_of(steps: int, *, rows: int, batch_size: int, updates: int, seed: int =
     return [cast(list[int], Loop._rows(loop, step)) for step in range(steps)]
 
 
-def test_the_rows_of_a_step_are_those_of_accelerates_sampler() -> None:
+def test_the_rows_of_a_step_come_in_the_order_of_accelerates_sampler() -> None:
     found = rows_of(6, rows=10, batch_size=4, updates=1)
     assert list(map(len, found)) == [4, 4, 2, 4, 4, 2]
     sampler = SeedableRandomSampler(range(10), data_seed=3)
@@ -41,13 +41,13 @@ def test_the_steps_of_a_round_learn_from_the_same_whole_batch() -> None:
     assert batches_per_epoch(5, 2, updates=3) == 2
 
 
-def test_rows_that_fill_no_batch_are_one() -> None:
+def test_rows_fewer_than_a_batch_are_one_batch() -> None:
     assert [sorted(batch) for batch in rows_of(3, rows=3, batch_size=8, updates=2)] == [[0, 1, 2]] * 3
 
 
-def test_what_is_drawn_follows_from_the_numbers_alone() -> None:
+def test_random_numbers_depend_on_the_seed_numbers_only() -> None:
     def drawn(*numbers: int) -> tuple[float, ...]:
-        seed_draws(*numbers)
+        seed_generators(*numbers)
         return random.random(), float(np.random.rand()), float(torch.rand(()))
 
     first = drawn(0, 7)
@@ -57,7 +57,7 @@ def test_what_is_drawn_follows_from_the_numbers_alone() -> None:
 
 
 @pytest.mark.parametrize("higher", [True, False])
-def test_the_best_evaluation_is_the_first_of_its_value_and_never_one_that_is_no_number(higher: bool) -> None:
+def test_the_best_evaluation_is_the_first_of_its_value_and_always_finite(higher: bool) -> None:
     progress = Position(most_rows=1)
     values = [float("nan"), 2.0, 3.0 if higher else 1.0, 3.0 if higher else 1.0, float("inf"), 2.0]
     best = []
@@ -68,7 +68,7 @@ def test_the_best_evaluation_is_the_first_of_its_value_and_never_one_that_is_no_
     assert (progress.best_step, progress.evaluations_without_gain) == (2, 3)
 
 
-def test_the_newest_and_the_best_checkpoint_are_kept_and_others_are_told_apart(tmp_path: Path) -> None:
+def test_the_newest_and_the_best_checkpoint_are_kept_and_others_are_recognised(tmp_path: Path) -> None:
     layer = torch.nn.Linear(2, 2)
     optimizer = torch.optim.SGD(layer.parameters(), momentum=0.9)
     ours, theirs = (Checkpoints(tmp_path, key, layer, optimizer, None, None) for key in ("ours", "theirs"))

@@ -130,7 +130,7 @@ def test_a_method_that_reads_the_weights_is_refused() -> None:
         model.get_output_embeddings().weight.tolist()
         return model
 
-    with pytest.raises(UserError, match="cannot be followed without weights"):
+    with pytest.raises(UserError, match="cannot be planned without weights"):
         trace(SMALL, reads, rows=1, length=8)
 
 

@@ -128,10 +128,10 @@ def test_the_first_loss_is_the_mean_over_the_answers_tokens(root: Path, tmp_path
 
 def test_accumulated_micro_batches_train_as_the_whole_batch(root: Path, tmp_path: Path) -> None:
     whole = train(job_for(root, tmp_path / "8", steps=6))
-    parts = train(job_for(root, tmp_path / "2", steps=6, micro_batch_size=2))
-    assert parts.losses == pytest.approx(whole.losses, rel=1e-3)
-    assert parts.tokens == whole.tokens
-    assert parts.steps == whole.steps == 6
+    smaller = train(job_for(root, tmp_path / "2", steps=6, micro_batch_size=2))
+    assert smaller.losses == pytest.approx(whole.losses, rel=1e-3)
+    assert smaller.tokens == whole.tokens
+    assert smaller.steps == whole.steps == 6
     ours, theirs = tensors(tmp_path / "2"), tensors(tmp_path / "8")
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in theirs)
 
@@ -251,7 +251,7 @@ def test_unknown_target_modules_are_an_error_of_the_user(root: Path, tmp_path: P
 
 
 def test_a_method_that_trains_nothing_is_an_error(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="method `nothing` left nothing to train"):
+    with pytest.raises(UserError, match="method `nothing` left no parameter of this model to train"):
         train(job_for(root, tmp_path, "nothing"))
 
 
@@ -310,9 +310,9 @@ def test_an_interrupted_training_continues_to_the_same_weights(
     torn = job.state / "checkpoint-7"  # the leftover of a kill while a checkpoint is written
     torn.mkdir()
     (torn / "checkpoint.json").write_text('{"train_k')
-    heard: list[Any] = []
-    continued = train(job, heard.append)
-    assert [event.done for event in heard if isinstance(event, Advanced)] == [7, 8, 9]
+    events: list[Any] = []
+    continued = train(job, events.append)
+    assert [event.done for event in events if isinstance(event, Advanced)] == [7, 8, 9]
     assert equal(tmp_path / "cut", tmp_path / "whole")
     assert continued.losses == whole.losses
     assert continued.tokens == whole.tokens
@@ -370,12 +370,12 @@ def test_out_of_memory_halves_the_rows_at_once_and_changes_no_loss(
         with monkeypatch.context() as patch:
             scarce = Scarce(2, error)
             patch.setattr(sft, "label_loss", scarce)
-            parts = train(job_for(root, tmp_path / str(number), steps=4, batch_size=7, micro_batch_size=7))
-        assert parts.micro_batch_size <= 2
-        assert scarce.most == parts.micro_batch_size
-        assert ["memory ran out" in note for note in parts.notes] == [True]
-        assert parts.losses == pytest.approx(plain.losses, rel=1e-5)
-        assert parts.tokens == plain.tokens
+            smaller = train(job_for(root, tmp_path / str(number), steps=4, batch_size=7, micro_batch_size=7))
+        assert smaller.micro_batch_size <= 2
+        assert scarce.most == smaller.micro_batch_size
+        assert ["memory ran out" in note for note in smaller.notes] == [True]
+        assert smaller.losses == pytest.approx(plain.losses, rel=1e-5)
+        assert smaller.tokens == plain.tokens
 
 
 def test_memory_that_not_even_one_row_fits_is_a_failure(
@@ -384,8 +384,8 @@ def test_memory_that_not_even_one_row_fits_is_a_failure(
     monkeypatch.setattr(sft, "label_loss", Scarce(0, MemoryError()))
     with pytest.raises(MemoryError):
         train(job_for(root, tmp_path, steps=2))
-    monkeypatch.setattr(sft, "label_loss", Scarce(0, RuntimeError("a fault of another kind")))
-    with pytest.raises(RuntimeError, match="another kind"):
+    monkeypatch.setattr(sft, "label_loss", Scarce(0, RuntimeError("another error")))
+    with pytest.raises(RuntimeError, match="another error"):
         train(job_for(root, tmp_path, steps=2))
 
 
@@ -416,13 +416,13 @@ def test_the_best_checkpoint_is_kept_exactly_and_training_stops_when_gains_stop(
     ]
     job = job_for(root, tmp_path, steps=60, lr=5e-2, schedule="constant", evaluate_every=3, patience=2)
     trained = train(replace(job, validation=others))
-    looks = dict(trained.validation)
+    evaluations = dict(trained.validation)
     assert trained.best_step is not None
-    assert trained.best_step == min(looks, key=lambda step: looks[step])
+    assert trained.best_step == min(evaluations, key=lambda step: evaluations[step])
     assert trained.steps == trained.best_step + 2 * 3 < 60
-    assert list(looks) == list(range(3, trained.steps + 1, 3))
-    assert trained.validation_loss == looks[trained.best_step]
-    assert any("2 evaluations without a gain" in note for note in trained.notes)
+    assert list(evaluations) == list(range(3, trained.steps + 1, 3))
+    assert trained.validation_loss == evaluations[trained.best_step]
+    assert any("2 evaluations without improvement" in note for note in trained.notes)
     model = Resident(job.base, method_function).attach(Recipe(job.base, job.output))
     rows = tokenise(others, tiny.tiny_tokenizer(), 256).rows
     batch = batches.Padding(tiny.PAD)(rows)
@@ -435,7 +435,7 @@ def test_the_best_checkpoint_is_kept_exactly_and_training_stops_when_gains_stop(
 def test_evaluations_change_nothing_in_training_and_take_none_of_its_seconds(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blind = train(job_for(root, tmp_path / "blind", steps=10, neftune=5.0))
+    without = train(job_for(root, tmp_path / "without", steps=10, neftune=5.0))
     evaluate = loop.Loop.evaluate
 
     def slow(self: Any) -> bool:
@@ -443,13 +443,13 @@ def test_evaluations_change_nothing_in_training_and_take_none_of_its_seconds(
         return evaluate(self)
 
     monkeypatch.setattr(loop.Loop, "evaluate", slow)
-    job = job_for(root, tmp_path / "seeing", steps=10, neftune=5.0)
+    job = job_for(root, tmp_path / "evaluated", steps=10, neftune=5.0)
     start = time.perf_counter()
-    seeing = train(replace(job, validation=HELD_OUT))
-    assert seeing.losses == blind.losses
-    assert [step for step, _ in seeing.validation] == list(range(1, 11))
-    assert seeing.train_seconds < time.perf_counter() - start - 2.0
-    assert seeing.held_out_losses == tuple(value for _, value in seeing.validation)
+    evaluated = train(replace(job, validation=HELD_OUT))
+    assert evaluated.losses == without.losses
+    assert [step for step, _ in evaluated.validation] == list(range(1, 11))
+    assert evaluated.train_seconds < time.perf_counter() - start - 2.0
+    assert evaluated.held_out_losses == tuple(value for _, value in evaluated.validation)
 
 
 def test_an_interrupted_training_with_evaluations_continues_to_the_same_best_checkpoint(
@@ -622,9 +622,9 @@ def test_a_full_disk_loses_nothing(root: Path, tmp_path: Path, monkeypatch: pyte
         patch.setattr(checkpoints, "save_file", full)
         with pytest.raises(OSError, match="No space left"):
             train(job)
-    heard: list[Any] = []
-    assert train(job, heard.append).losses == whole.losses
-    assert [event.done for event in heard if isinstance(event, Advanced)] == [4, 5, 6]
+    events: list[Any] = []
+    assert train(job, events.append).losses == whole.losses
+    assert [event.done for event in events if isinstance(event, Advanced)] == [4, 5, 6]
     assert equal(tmp_path / "cut", tmp_path / "whole")
 
 
@@ -642,7 +642,7 @@ def test_impossible_settings_are_named(root: Path, tmp_path: Path, settings: dic
 
 
 def test_full_precision_is_refused_for_a_16_bit_base(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="`precision=fp32` cannot be had from a base in bfloat16"):
+    with pytest.raises(UserError, match="`precision=fp32` is not possible with a base in bfloat16"):
         train(job_for(root, tmp_path, dtype="bfloat16", precision="fp32", steps=1))
 
 

@@ -32,11 +32,11 @@ RAWS = [Raw(index, 1, False, 1, texts=(text,)) for index, text in ((2, "2"), (0,
         ),
     ],
 )
-def test_a_headline_of_any_form_is_measured_of_the_items_in_order(metric: Metric, value: float) -> None:
+def test_a_headline_of_any_form_is_measured_on_the_items_in_order(metric: Metric, value: float) -> None:
     assert headline(metric, ITEMS, RAWS) == pytest.approx(value)
 
 
-def test_a_headline_without_a_number_is_no_number() -> None:
+def test_an_undefined_headline_is_nan() -> None:
     metric = Metric("m", stats=lambda output, sample: (0.0,), value=lambda sums: 1 / sums[0])
     assert math.isnan(headline(metric, ITEMS, RAWS))
 
@@ -62,11 +62,11 @@ ROWS = st.lists(st.integers(1, 300).map(lambda n: {"length": n}), min_size=1, ma
 def test_micro_batches_hold_every_row_once_and_no_more_than_fit(
     rows: list[dict[str, int]], most: int, overhead: int
 ) -> None:
-    parts = split(rows, most, overhead, 1000)
-    assert sorted(id(row) for part in parts for row in part) == sorted(map(id, rows))
-    assert all(0 < len(part) <= most for part in parts)
-    assert all(len(part) == 1 or len(part) * max(map(length, part)) <= 1000 for part in parts)
-    lengths = [length(row) for part in parts for row in part]
+    groups = split(rows, most, overhead, 1000)
+    assert sorted(id(row) for group in groups for row in group) == sorted(map(id, rows))
+    assert all(0 < len(group) <= most for group in groups)
+    assert all(len(group) == 1 or len(group) * max(map(length, group)) <= 1000 for group in groups)
+    lengths = [length(row) for group in groups for row in group]
     assert lengths == sorted(lengths, reverse=True)
 
 
@@ -74,8 +74,8 @@ def test_micro_batches_hold_every_row_once_and_no_more_than_fit(
 def test_micro_batches_cost_no_more_than_the_whole_batch_or_single_rows(
     rows: list[dict[str, int]], overhead: int
 ) -> None:
-    def cost(parts: list[list[dict[str, int]]]) -> int:
-        return sum(len(part) * max(map(length, part)) + overhead for part in parts)
+    def cost(groups: list[list[dict[str, int]]]) -> int:
+        return sum(len(group) * max(map(length, group)) + overhead for group in groups)
 
     found = cost(split(rows, len(rows), overhead, 10**9))
     assert found <= cost([rows])
@@ -83,6 +83,6 @@ def test_micro_batches_cost_no_more_than_the_whole_batch_or_single_rows(
         assert found <= cost([[row] for row in rows])
 
 
-def test_rows_without_a_length_are_measured() -> None:
+def test_the_length_of_rows_is_counted_if_it_is_not_given() -> None:
     assert length({"input_ids": [1, 2, 3]}) == 3
     assert split([{"input_ids": [1] * n} for n in (1, 9)], 8, 0, 4)[0] == [{"input_ids": [1] * 9}]
