@@ -8,9 +8,10 @@ Both count the bytes of tensors. A GPU needs further memory for its context (abo
 without using it (a fifth to a third without expandable segments); a CPU needs scratch memory for its libraries.
 
 Example:
+    >>> from transformers import LlamaConfig
     >>> llama = LlamaConfig(hidden_size=64, intermediate_size=176, num_hidden_layers=2, num_attention_heads=4, vocab_size=512)
     >>> trace(llama, lambda model: model.requires_grad_(True), rows=2, length=32).parameters_trainable
-    164160
+    166208
 """
 
 from __future__ import annotations
@@ -200,6 +201,7 @@ def estimate(
         KeyError: There is no formula for `kind`.
 
     Example:
+        >>> from transformers import LlamaConfig
         >>> llama = LlamaConfig()  # 7B
         >>> 4.3e9 < estimate(llama, "lora", 20_000_000, rows=1, length=512, precision="bf16", quant="nf4") < 8e9
         True
