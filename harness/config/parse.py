@@ -26,6 +26,7 @@ from harness.config.variants import VariantSpec as VariantSpec
 from harness.config.variants import make_variant, parse_variant, split_transforms
 from harness.config.yaml_lines import ConfigFile, Place, load
 from harness.data.files import FORMATS
+from harness.data.saved import is_saved
 from harness.errors import UserError, did_you_mean, together
 from harness.registry.find import find, find_all, split_path
 from harness.registry.task_spec import parse_task
@@ -271,6 +272,8 @@ def _data_problem(what: str, data: str) -> UserError | None:
     try:
         find("task", parse_task(data).source)
     except UserError as error:
+        if is_saved(path):
+            return None
         if path.is_file() and not path.suffix:
             return unread
         return UserError(f"{what} data `{data}` is neither a task, a file, nor hub:owner/name", meant or error.hint)

@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 
 from harness.config.mixes import parse_mix, weighted
+from harness.data.saved import is_saved
 from harness.data.sources import FORMATS, source
 from harness.errors import UserError
 from harness.jobs import Example
@@ -26,6 +27,7 @@ from harness.prepare.tasks import ScoredTask, unscored_task
 from harness.prompts.chat import ChatTemplate
 from harness.prompts.render import Prompting, render_examples
 from harness.prompts.training_rows import examples_from_rows
+from harness.registry.find import find
 from harness.registry.task_spec import parse_task
 from harness.settings import TrainSettings
 from harness.storage import key
@@ -217,7 +219,17 @@ def train_data(
 
 def _is_file(name: str) -> bool:
     """Whether training data is read from files, or from the Hub, rather than rendered by a task."""
-    return name.startswith("hub:") or Path(name).suffix in FORMATS or ("/" in name and Path(name).is_dir())
+    if name.startswith("hub:") or Path(name).suffix in FORMATS or ("/" in name and Path(name).is_dir()):
+        return True
+    return bool(name) and is_saved(Path(name)) and not _is_task(name)
+
+
+def _is_task(name: str) -> bool:
+    try:
+        find("task", parse_task(name).source)
+    except UserError:
+        return False
+    return True
 
 
 def _duplicates(name: str, duplicates: int, rows: int, settings: TrainSettings) -> str:
