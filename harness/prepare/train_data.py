@@ -26,7 +26,7 @@ from harness.jobs import Example
 from harness.prepare.tasks import ScoredTask, unscored_task
 from harness.prompts.chat import ChatTemplate
 from harness.prompts.render import Prompting, render_examples
-from harness.prompts.training_rows import examples_from_rows
+from harness.prompts.training_rows import read_rows
 from harness.registry.find import find
 from harness.registry.task_spec import parse_task
 from harness.settings import TrainSettings
@@ -174,10 +174,11 @@ def train_data(
     chosen: list[ScoredTask] = []
     examples: list[Example] = []
     seen: set[tuple[str, ...]] = set()
+    notes: list[str] = []
     rows = duplicates = 0
     for part in parts:
         if part.source in files:
-            found = examples_from_rows(
+            read = read_rows(
                 part.source,
                 files[part.source],
                 # a part of a mix may need none
@@ -188,6 +189,8 @@ def train_data(
                 stage=settings.stage or "sft",
                 every_turn=settings.turns == "all",
             )
+            found = read.examples
+            notes += read.notes
         else:
             own = _train_tasks(part.source, tasks)
             distinct = {(task.spec.source, key(parameters=task.spec.parameters)): task for task in own}.values()
@@ -203,7 +206,8 @@ def train_data(
         examples = random.Random(0).sample(examples, settings.samples)
     names = tuple(dict.fromkeys(task.name for task in chosen))
     known = TrainData(name or "+".join(names), names, tuple(examples), duplicates)
-    notes = [_duplicates(known.name, duplicates, rows, settings)] if duplicates else []
+    if duplicates:
+        notes.append(_duplicates(known.name, duplicates, rows, settings))
     empty = sum(not example.completion.strip() for example in examples) if settings.stage in (None, "sft") else 0
     if examples and empty == len(examples):
         raise UserError(

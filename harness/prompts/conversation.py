@@ -1,0 +1,108 @@
+"""A conversation of a training row, through the model's chat template: the prompt of each assistant turn, and its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import UserError
+from harness.prompts.chat import PLAIN, ChatTemplate
+from harness.prompts.tool_calls import names_of
+from harness.prompts.turns import Turn
+
+_PROBE = "qZ7x answer qZ7x"
+"""An answer that no template contains: what a template writes after it is the end of a turn."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns, and what a chat template writes before them."""
+
+    where: str
+    """The data and the row, for messages."""
+    turns: Sequence[Turn]
+    template: ChatTemplate | None
+    """The model's chat template; None: the plain format."""
+    system: Sequence[Mapping[str, Any]] = ()
+    """A system message before the turns, if they have none."""
+    tools: Sequence[Mapping[str, Any]] = ()
+
+    def prompt(self, position: int) -> str:
+        """The text of the turns before a position, up to the start of the assistant's answer.
+
+        Raises:
+            UserError: The template does not render the tools or tool calls, or refuses the messages.
+        """
+        turns = self.turns[:position]
+        text = self._rendered(turns)
+        if self.tools and (self.template is None or text == self._rendered(turns, tools=())):
+            raise UserError(
+                f"{self.where} has tools, which {self._renderer} does not render",
+                hint="train a model whose chat template renders tools, or remove them from the data",
+            )
+        self._check_calls(position)
+        return text
+
+    def answer(self, position: int, prompt: str) -> str:
+        """The learned text of an assistant turn, without the end of the turn.
+
+        It is the content of the turn. Where the turn has reasoning or tool calls too, it is all that the template renders
+        for the turn, less the prompt and the end of a turn.
+
+        Args:
+            position: The position of the turn.
+            prompt: The prompt of the turn.
+
+        Raises:
+            UserError: The template does not render the tool calls of the turn after its prompt.
+        """
+        turn = self.turns[position]
+        if self.template is None:
+            self._check_calls(position + 1)
+            return " " + turn.content
+        if not (turn.calls or turn.reasoning):
+            return turn.content
+        self._check_calls(position + 1)
+        whole = self._rendered(self.turns[: position + 1], open=False)
+        follows = whole.startswith(prompt)
+        if turn.calls and not follows:
+            raise self._call_error(position)
+        if not follows or not (turn.calls or turn.reasoning.strip() in whole[len(prompt) :]):
+            return turn.content
+        probe = Turn({"role": "assistant", "content": _PROBE})
+        end = self._rendered([*self.turns[:position], probe], open=False).rpartition(_PROBE)[2]
+        return whole[len(prompt) :].removesuffix(end)
+
+    def lost_reasoning(self, position: int, prompt: str) -> int:
+        """Number of turns before a position whose reasoning is not in the prompt."""
+        return sum(turn.reasoning.strip() not in prompt for turn in self.turns[:position])
+
+    @property
+    def _renderer(self) -> str:
+        return "the plain format (the model has no chat template)" if self.template is None else "the chat template"
+
+    def _rendered(self, turns: Sequence[Turn], *, open: bool = True, tools: Sequence[Any] | None = None) -> str:
+        messages = [*self.system, *(turn.message for turn in turns)]
+        template = self.template or PLAIN
+        return template.render(messages, add_generation_prompt=open, tools=self.tools if tools is None else tools)
+
+    def _check_calls(self, count: int) -> None:
+        """Refuses a tool call among the first `count` turns that the template does not render."""
+        turns = self.turns[:count]
+        for position, turn in enumerate(turns):
+            if not turn.calls:
+                continue
+            if self.template is None:
+                raise self._call_error(position)
+            text = self._rendered(turns, open=False)
+            silent = Turn({key: value for key, value in turn.message.items() if key != "tool_calls"})
+            without = self._rendered([*turns[:position], silent, *turns[position + 1 :]], open=False)
+            if text == without or not all(name in text for name in names_of(turn.calls)):
+                raise self._call_error(position)
+
+    def _call_error(self, position: int) -> UserError:
+        return UserError(
+            f"{self.where} has a tool call in turn {position} (assistant), which {self._renderer} does not render",
+            hint="write the call into `content`, as the model should generate it, or leave the row out",
+        )
