@@ -32,6 +32,8 @@ def train(flags: Flags, variant: OneVariant) -> None:
             raise UserError(f"`{variant}` is not trained", hint="choose a method: `harness ls methods`")
         if flags.preview is not None:
             rows = _first_rows(config, flags.preview)
+            for note in rows.notes:
+                shown.say("Note", note)
         else:
             left = train_only(config, progress=shown, fresh=flags.fresh, command=command_line(), merge=flags.merge)
     if flags.preview is not None:

@@ -28,21 +28,25 @@ class Conversation:
     """A system message before the turns, if they have none."""
     tools: Sequence[Mapping[str, Any]] = ()
 
-    def prompt(self, position: int) -> str:
-        """The text of the turns before a position, up to the start of the assistant's answer.
+    def check(self, count: int) -> None:
+        """Checks that the template renders the tools, and the tool calls of the first `count` turns.
 
         Raises:
-            UserError: The template does not render the tools or tool calls, or refuses the messages.
+            UserError: It does not.
         """
-        turns = self.turns[:position]
-        text = self._rendered(turns)
-        if self.tools and (self.template is None or text == self._rendered(turns, tools=())):
+        turns = self.turns[:count]
+        if self.tools and turns and not self._renders_tools(turns):
             raise UserError(
                 f"{self.where} has tools, which {self._renderer} does not render",
                 hint="train a model whose chat template renders tools, or remove them from the data",
             )
-        self._check_calls(position)
-        return text
+        for position, turn in enumerate(turns):
+            if turn.calls and not self._renders_calls(turns, position):
+                raise self._call_error(position)
+
+    def prompt(self, position: int) -> str:
+        """The text of the turns before a position, up to the start of the assistant's answer."""
+        return self._rendered(self.turns[:position])
 
     def answer(self, position: int, prompt: str) -> str:
         """The learned text of an assistant turn, without the end of the turn.
@@ -59,11 +63,9 @@ class Conversation:
         """
         turn = self.turns[position]
         if self.template is None:
-            self._check_calls(position + 1)
             return " " + turn.content
         if not (turn.calls or turn.reasoning):
             return turn.content
-        self._check_calls(position + 1)
         whole = self._rendered(self.turns[: position + 1], open=False)
         follows = whole.startswith(prompt)
         if turn.calls and not follows:
@@ -78,6 +80,15 @@ class Conversation:
         """Number of turns before a position whose reasoning is not in the prompt."""
         return sum(turn.reasoning.strip() not in prompt for turn in self.turns[:position])
 
+    def lost_texts(self, count: int) -> int:
+        """Number of turns of tools and of turns with tool calls, among the first `count`, whose text is not rendered."""
+        turns = self.turns[:count]
+        return sum(
+            not self._depends(turns, position, {**turn.message, "content": _PROBE})
+            for position, turn in enumerate(turns)
+            if (turn.role == "tool" or turn.calls) and turn.content.strip()
+        )
+
     @property
     def _renderer(self) -> str:
         return "the plain format (the model has no chat template)" if self.template is None else "the chat template"
@@ -87,19 +98,26 @@ class Conversation:
         template = self.template or PLAIN
         return template.render(messages, add_generation_prompt=open, tools=self.tools if tools is None else tools)
 
-    def _check_calls(self, count: int) -> None:
-        """Refuses a tool call among the first `count` turns that the template does not render."""
-        turns = self.turns[:count]
-        for position, turn in enumerate(turns):
-            if not turn.calls:
-                continue
-            if self.template is None:
-                raise self._call_error(position)
-            text = self._rendered(turns, open=False)
-            silent = Turn({key: value for key, value in turn.message.items() if key != "tool_calls"})
-            without = self._rendered([*turns[:position], silent, *turns[position + 1 :]], open=False)
-            if text == without or not all(name in text for name in names_of(turn.calls)):
-                raise self._call_error(position)
+    def _renders_tools(self, turns: Sequence[Turn]) -> bool:
+        if self.template is None:
+            return False
+        return self._rendered(turns, open=False) != self._rendered(turns, open=False, tools=())
+
+    def _renders_calls(self, turns: Sequence[Turn], position: int) -> bool:
+        """Whether the text of the turns has the calls of one of them, and would be another text without them."""
+        if self.template is None:
+            return False
+        text = self._rendered(turns, open=False)
+        silent = {key: value for key, value in turns[position].message.items() if key != "tool_calls"}
+        return self._depends(turns, position, silent) and all(name in text for name in names_of(turns[position].calls))
+
+    def _depends(self, turns: Sequence[Turn], position: int, message: Mapping[str, Any]) -> bool:
+        """Whether the text of the turns changes if one of them is replaced."""
+        try:
+            replaced = self._rendered([*turns[:position], Turn(message), *turns[position + 1 :]], open=False)
+        except UserError:  # a template that refuses the replaced turn reads what was replaced
+            return True
+        return replaced != self._rendered(turns, open=False)
 
     def _call_error(self, position: int) -> UserError:
         return UserError(

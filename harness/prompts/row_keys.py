@@ -5,13 +5,14 @@ The table in `finetune/README.md` is this declaration.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from harness.api import Row
 from harness.errors import UserError
 from harness.prompts.cells import has_content
-from harness.settings import ONLINE_STAGES, Stage
+from harness.settings import COLUMNS, Stage
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,14 @@ class RowKey:
     formats: str = ""
     """The formats that write them, where not all do."""
 
+    @property
+    def is_rest(self) -> bool:
+        """Whether it is for all names that are not declared."""
+        return self.names.startswith("every other")
+
     def line(self) -> str:
         """The line of the table in `finetune/README.md`."""
-        named = " ".join(f"`{name}`" for name in self.names.split())
+        named = self.names if self.is_rest else " ".join(f"`{name}`" for name in self.names.split())
         return f"| {named} | {self.formats} | {self.fate} | {self.text} |"
 
 
@@ -68,6 +74,13 @@ KEYS = (
         "refused",
         "only text is trained on",
         "ms-swift, LLaMA-Factory",
+    ),
+    RowKey(
+        "preferred_output non_preferred_output",
+        "row",
+        "refused",
+        "write them as `chosen` and `rejected`, and `input.messages` as `messages`",
+        "OpenAI's preferences",
     ),
     RowKey("parallel_tool_calls response_format function_call", "row", "not used", "settings of a request", "OpenAI"),
     RowKey(
@@ -108,32 +121,31 @@ _MEDIA = next(key.names for key in KEYS if key.names.startswith("images")).split
 _MARKS = ("true", "false", "1", "0", "1.0", "0.0")
 
 
-def refuse_unusable(where: str, row: Row, stage: Stage, *, answered: bool) -> None:
+def refuse_unusable(where: str, row: Row, *, used: Mapping[str, str], has_answer: bool) -> None:
     """Refuses a row with images or another medium, or with one answer that is marked as good or bad.
 
     Args:
         where: The data and the row, for messages.
         row: The row.
-        stage: The training stage.
-        answered: Whether the format of the row has one answer.
+        used: Our column names to the row's, for the columns that its format reads.
+        has_answer: Whether one answer of the row is learned.
 
     Raises:
         UserError: The row has such a column with content.
     """
+    flag = "`--train-columns " + ",".join(f"{ours}={theirs}" for ours, theirs in used.items() if ours in COLUMNS) + "`"
     for column in _MEDIA:
         if has_content(row.get(column)):
             raise UserError(
                 f"{where} has content in `{column}`, but only text is trained on",
-                hint="leave these rows out; if the text is enough, remove the column",
+                hint=f"leave these rows out; if their text is enough, name its columns: {flag}",
             )
-    if not answered or stage in ONLINE_STAGES:
-        return
     marked = [column for column in ("label", "kto_tag") if str(row.get(column)).strip().lower() in _MARKS]
-    if marked:
+    if marked and has_answer:
         raise UserError(
             f"{where} marks its answer as good or bad in `{marked[0]}` (unpaired preferences, as for KTO), which no stage"
             " learns from",
             hint=f"stages: {', '.join(get_args(Stage))}; for `stage=sft`, keep only good answers and remove the column; for"
             " `stage=dpo`, write pairs with `chosen` and `rejected`; if it means something else, name the columns to"
-            " use, such as `--train-columns prompt=prompt,completion=completion`",
+            f" use: {flag}",
         )

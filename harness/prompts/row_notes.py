@@ -33,6 +33,8 @@ class RowNotes:
     """Learned turns whose reasoning the chat template does not write."""
     lost_context_reasoning: int = 0
     """Turns before learned ones whose reasoning the chat template does not write."""
+    lost_tool_texts: int = 0
+    """Turns of tools, and turns with tool calls, whose text the chat template does not write."""
 
     def lines(self, name: str, rows: int) -> list[str]:
         """One line for each kind of thing that is not used.
@@ -70,6 +72,11 @@ class RowNotes:
             (
                 self.lost_context_reasoning,
                 f"reasoning of {_many(self.lost_context_reasoning, 'earlier turn')} of {name} not rendered by the"
+                " template",
+            ),
+            (
+                self.lost_tool_texts,
+                f"text of {_many(self.lost_tool_texts, 'turn')} of tools or with tool calls in {name} not rendered by the"
                 " template",
             ),
         ]

@@ -59,9 +59,7 @@ def names_of(calls: list[dict[str, Any]]) -> list[str]:
 
 
 def _listed(where: str, column: str, value: Any) -> list[Any]:
-    value = from_json(where, column, value)
-    if not has_content(value):
-        return []
+    value = from_json(where, column, value) if has_content(value) else []
     return value if isinstance(value, list) else [value]
 
 
@@ -72,7 +70,10 @@ def _wrapped(where: str, column: str, given: Any) -> dict[str, Any]:
             f"{where} has an entry in `{column}` without the name of a function",
             hint='write `{"name": "…", …}` or `{"type": "function", "function": {"name": "…", …}}`',
         )
-    outer = {"type": "function", **given} if "function" in given else {"type": "function", "function": given}
+    if "function" not in given:
+        outer: Mapping[str, Any] = {"type": "function", "function": given}
+    else:
+        outer = given if given.get("type") else {"type": "function", **{**given, "type": "function"}}
     cleaned: dict[str, Any] = _without_nulls(outer)
     return cleaned
 

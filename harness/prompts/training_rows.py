@@ -17,33 +17,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
 
 from harness.api import Message, Row
 from harness.errors import UserError
 from harness.jobs import Example
-from harness.prompts.cells import TrainingRow, as_text, from_json, has_content
+from harness.prompts.cells import TrainingRow, as_text, has_content
 from harness.prompts.chat import ChatTemplate
-from harness.prompts.columns import format_of, row_of, suggest_mapping
+from harness.prompts.columns import PREFERENCES, format_of, row_of, suggest_mapping
 from harness.prompts.conversation import Conversation
 from harness.prompts.row_keys import refuse_unusable
 from harness.prompts.row_notes import RowNotes
 from harness.prompts.tool_calls import read_tools
-from harness.prompts.turns import HOW_TO_WRITE, Turn, read_turns
+from harness.prompts.turns import HOW_TO_WRITE, Turn, history_turns, read_turns
 from harness.settings import ONLINE_STAGES, PAIRED_STAGES, Stage
 
 _KNOWN_FORMATS = "prompt + completion, instruction + output, messages, chosen + rejected, or text"
+_CONVERSATIONAL = ("history", "tools", "functions")
+"""Columns that only a conversation can have."""
 
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """What the rows of a file or data set become."""
+    """The examples of a file or data set, and notes on its rows."""
 
     examples: list[Example]
     notes: list[str]
-    """What in the rows is not used, with counts."""
+    """One line for each kind of content that is not used, with counts."""
 
 
 def read_rows(
@@ -79,8 +81,11 @@ def read_rows(
     """
     if not rows:
         raise UserError(f"training data `{name}` has no rows", hint="check the split, or the file")
-    turned = any(has_content(row.get(column)) for row in rows for column in ("history", "tools", "functions"))
-    reader = _Reader(name, list(rows[0]), columns or {}, template, chat, turned, system, stage, every_turn)
+    present = list(rows[0])
+    # all rows of a table have the columns of the first, and a list costs nothing to search
+    before = [column for column in _CONVERSATIONAL if column in present or isinstance(rows, list | tuple)]
+    turned = bool(before) and any(has_content(row.get(column)) for row in rows for column in before)
+    reader = _Reader(name, present, columns or {}, template, chat, turned, system, stage, every_turn)
     examples = [example for index, row in enumerate(rows) for example in reader.read(index, row)]
     if not examples and reader.notes.nothing_learned:
         raise UserError(
@@ -123,19 +128,15 @@ class _Reader:
             self.notes.empty_texts += not text
             return [Example("", text)] if text else []
         column = "output" if "instruction" in row.cells else "completion"
-        prompt = self._asked(row)
-        known = has_content(row.cells.get(column)) or self.stage not in ONLINE_STAGES
+        prompt, answer = self._asked(row), row.cells.get(column)
+        known = has_content(answer) or self.stage not in ONLINE_STAGES
         if isinstance(prompt, list) or self.turned:
-            answer = row.cells.get(column, "")
-            answers = (
-                answer
-                if isinstance(answer, list)
-                else [{"role": "assistant", "content": row.text(column)}]
-                if known
-                else []
-            )
             asked = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
-            return self._conversation(row, "prompt", [*_history(row), *asked, *answers])
+            if not isinstance(answer, list):
+                answer = [{"role": "assistant", "content": row.text(column)}] if known else []
+            return self._conversation(
+                row, "prompt", [*history_turns(row.where, row.name("history"), row.get("history")), *asked, *answer]
+            )
         text = row.text(column) if known else ""
         rendered = self._with_system(row, prompt)
         return [Example(rendered, self._separated(rendered, text, "\n\n" if column == "output" else " "))]
@@ -147,9 +148,10 @@ class _Reader:
         format = format_of(ours, self.stage)
         if format is None:
             raise self._unknown_format(where, ours)
-        if not self.columns:
-            refuse_unusable(where, given, self.stage, answered={*format.answer, "messages"} & {*format.ours} != set())
         columns = format.columns(ours)
+        if not self.columns:
+            has_answer = format not in PREFERENCES and "text" not in format.needs and self.stage not in ONLINE_STAGES
+            refuse_unusable(where, given, used=columns, has_answer=has_answer)
         names = {column: self.columns.get(name, name) for column, name in columns.items()}
         self.notes.columns.update(
             name for name, value in given.items() if name not in names.values() and has_content(value)
@@ -195,6 +197,7 @@ class _Reader:
         turns = read_turns(row.where, given, self.notes.turn_keys)
         talk = self._talk(row, turns)
         if turns[-1].role != "assistant" and self.stage in ONLINE_STAGES:
+            self._check(talk, len(turns))
             return [Example(talk.prompt(len(turns)), "")]
         answers = [position for position, turn in enumerate(turns) if turn.role == "assistant" and position]
         if not answers:
@@ -204,6 +207,7 @@ class _Reader:
         self.notes.nothing_learned += not learned
         self.notes.unanswered += bool(learned) and learned[-1] < len(turns) - 1
         chosen = learned if self.every_turn else learned[-1:]
+        self._check(talk, max(chosen, default=-1) + 1)
         return [Example(prompt, answer) for prompt, answer in (self._learned(talk, position) for position in chosen)]
 
     def _talk(self, row: TrainingRow, turns: Sequence[Turn]) -> Conversation:
@@ -213,13 +217,20 @@ class _Reader:
         tools = read_tools(row.where, row.name("tools"), row.get("tools"))
         return Conversation(row.where, turns, self.template, () if has_system else self._system(row), tools)
 
+    def _check(self, talk: Conversation, count: int) -> None:
+        talk.check(count)
+        self.notes.lost_tool_texts += talk.lost_texts(count)
+
     def _learned(self, talk: Conversation, position: int) -> tuple[str, str]:
         """The prompt and the learned text of a turn; counts reasoning that the template does not render."""
         prompt = talk.prompt(position)
+        self.notes.lost_context_reasoning += talk.lost_reasoning(position, prompt)
+        return prompt, self._answer(talk, position, prompt)
+
+    def _answer(self, talk: Conversation, position: int, prompt: str) -> str:
         answer = talk.answer(position, prompt)
         self.notes.lost_reasoning += talk.turns[position].reasoning.strip() not in answer
-        self.notes.lost_context_reasoning += talk.lost_reasoning(position, prompt)
-        return prompt, answer
+        return answer
 
     def _preference(self, row: TrainingRow) -> list[Example]:
         """An example with a chosen and a rejected answer to one prompt; none if the data exclude the chosen one."""
@@ -236,10 +247,12 @@ class _Reader:
         if as_texts and not self.turned:
             return [self._text_preference(row, before, chosen, rejected)]
         asked = [{"role": "user", "content": before}] if isinstance(before, str) else before or []
-        turns = read_turns(row.where, [*_history(row), *asked], self.notes.turn_keys)
-        answers = [self._answer_turns(row, column, row.cells[column]) for column in (better, "rejected")]
-        if better == "messages":
-            answers[0] = answers[0][-1:]
+        turns = read_turns(
+            row.where,
+            [*history_turns(row.where, row.name("history"), row.get("history")), *asked],
+            self.notes.turn_keys,
+        )
+        answers = [self._answer_turns(row, better, chosen), self._answer_turns(row, "rejected", rejected)]
         if all(answer and answer[0].role != "assistant" for answer in answers):  # whole conversations
             shared = _shared_turns(*answers)
             turns, answers = answers[0][:shared], [answer[shared:] for answer in answers]
@@ -253,8 +266,12 @@ class _Reader:
             self.notes.context_turns += 1
             self.notes.nothing_learned += 1
             return []
-        talks = [self._talk(row, [*turns, *answer]) for answer in answers]
-        (prompt, good), (_, bad) = (self._learned(talk, len(turns)) for talk in talks)
+        talk = self._talk(row, [*turns, *answers[0]])
+        other = replace(talk, turns=[*turns, *answers[1]])
+        for each in (talk, other):
+            self._check(each, len(turns) + 1)
+        prompt, good = self._learned(talk, len(turns))
+        bad = self._answer(other, len(turns), prompt)
         return [Example(prompt, good, rejected=bad)]
 
     def _text_preference(self, row: TrainingRow, before: Any, chosen: str, rejected: str) -> Example:
@@ -279,23 +296,6 @@ class _Reader:
     def _system(self, row: TrainingRow) -> list[Message]:
         system = row.optional_text("system") or self.system
         return [{"role": "system", "content": system}] if system else []
-
-
-def _history(row: TrainingRow) -> list[dict[str, Any]]:
-    """The turns before the prompt: `[question, answer]` pairs, or turns."""
-    given = from_json(row.where, row.name("history"), row.get("history") or [])
-    turns: list[dict[str, Any]] = []
-    for entry in given if isinstance(given, list) else [given]:
-        if isinstance(entry, Mapping):
-            turns.append(dict(entry))
-        elif isinstance(entry, list | tuple) and len(entry) == 2:
-            turns += ({"role": role, "content": text} for role, text in zip(("user", "assistant"), entry, strict=True))
-        else:
-            raise UserError(
-                f"{row.where} has `{row.name('history')}` in an unknown form",
-                hint='write pairs: `[["question", "answer"], …]`',
-            )
-    return turns
 
 
 def _shared_turns(one: Sequence[Turn], other: Sequence[Turn]) -> int:

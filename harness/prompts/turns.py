@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import UserError
-from harness.prompts.cells import as_text, has_content, is_missing
+from harness.prompts.cells import as_text, from_json, has_content, is_missing
 from harness.prompts.tool_calls import read_calls
 
 ROLES: Mapping[str, tuple[str, ...]] = {
@@ -87,6 +87,35 @@ def read_turns(where: str, given: Any, unused: Counter[str]) -> list[Turn]:
     return turns
 
 
+def history_turns(where: str, column: str, value: Any) -> list[Mapping[str, Any]]:
+    """The turns before the prompt of a row, not yet read.
+
+    Args:
+        where: The data and the row, for messages.
+        column: The data's name of the column.
+        value: `[question, answer]` pairs or turns, or the same as JSON text.
+
+    Raises:
+        UserError: It is something else.
+
+    Example:
+        >>> history_turns("row 0", "history", [["1 + 1?", "2"]])
+        [{'role': 'user', 'content': '1 + 1?'}, {'role': 'assistant', 'content': '2'}]
+    """
+    given = from_json(where, column, value) if has_content(value) else []
+    turns: list[Mapping[str, Any]] = []
+    for entry in given if isinstance(given, list) else [given]:
+        if isinstance(entry, Mapping):
+            turns.append(entry)
+        elif isinstance(entry, list | tuple) and len(entry) == 2:
+            turns += [{"role": "user", "content": entry[0]}, {"role": "assistant", "content": entry[1]}]
+        else:
+            raise UserError(
+                f"{where} has `{column}` in an unknown form", hint='write pairs: `[["question", "answer"], …]`'
+            )
+    return turns
+
+
 def _read_turn(where: str, position: int, given: Mapping[str, Any], unused: Counter[str]) -> Turn:
     named, role = _role(where, position, given)
     read = _READ.get(role, _ALWAYS_READ)
@@ -97,6 +126,8 @@ def _read_turn(where: str, position: int, given: Mapping[str, Any], unused: Coun
     calls = []
     if named in CALLING:
         calls, content = read_calls(where, place, content), ""
+        if not calls:
+            raise UserError(f"{where} has no call in {place}", hint='write `{"name": "…", "arguments": {…}}`')
     elif role == "assistant":
         for key in ("tool_calls", "function_call"):
             if has_content(given.get(key)):
