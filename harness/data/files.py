@@ -109,7 +109,7 @@ class Folder:
         if len(formats) > 1:
             raise UserError(
                 f"the folder `{self.path}` has files of several formats: {' '.join(formats)}",
-                hint=f"give one of the files, such as `{found[0]}`, or keep only one format in the folder",
+                hint=f"give one of the files, such as `{_likely_data(found)}`, or keep only one format in the folder",
             )
         if not found:
             hub_layout = (self.path / "README.md").is_file() or any(path.is_dir() for path in self.path.iterdir())
@@ -123,6 +123,11 @@ class Folder:
 
     def __str__(self) -> str:
         return str(self.path)
+
+
+def _likely_data(paths: Sequence[Path]) -> Path:
+    """The first file that is not named like a description of a data set; else the first."""
+    return next((path for path in paths if not path.name.startswith(("dataset_info", "state."))), paths[0])
 
 
 def packaged(package: str, path: str) -> File:

@@ -119,7 +119,11 @@ def history_turns(where: str, column: str, value: Any) -> list[Mapping[str, Any]
 def _read_turn(where: str, position: int, given: Mapping[str, Any], unused: Counter[str]) -> Turn:
     named, role = _role(where, position, given)
     read = _READ.get(role, _ALWAYS_READ)
-    unused.update(key for key, value in given.items() if key not in read and has_content(value))
+    unused.update(
+        key
+        for key, value in given.items()
+        if key not in read and has_content(value) and not (key in WEIGHTS and not value)  # others are never learned
+    )
     place = f"turn {position} ({named if named in CALLING else role})"
     content = given.get("value") if is_missing(given.get("content")) else given["content"]
     message: dict[str, Any] = {"role": role}

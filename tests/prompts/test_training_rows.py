@@ -135,6 +135,11 @@ def test_a_row_without_a_learned_turn_is_left_out_and_counted() -> None:
         read(pair)
 
 
+def test_only_weights_that_ask_to_learn_other_turns_are_reported() -> None:
+    turns = [user("q", weight=0, loss=False), user("q", train=True), assistant("a")]
+    assert notes({"messages": turns}) == ["keys of turns in x not used: `train` (1 turn)"]
+
+
 def test_a_weight_is_0_or_1() -> None:
     whole = {"messages": [user("q"), assistant("a", weight=True, loss=None, train=float("nan"))]}
     assert read(whole) == [("<user>q</><assistant>", "a")] and notes(whole) == []
