@@ -3,13 +3,15 @@
 Example:
     >>> row_of("data.jsonl", 0, {"question": "1+1", "answer": "2"}, {"prompt": "question", "completion": "answer"})
     {'prompt': '1+1', 'completion': '2'}
-    >>> format_of({"query": "1+1", "response": "2"}, "sft").columns({"query": "1+1", "response": "2"})
+    >>> _, columns = format_of({"query": "1+1", "response": "2"}, "sft")
+    >>> columns
     {'prompt': 'query', 'completion': 'response'}
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,20 +45,11 @@ class Format:
         """All columns, under our names."""
         return (*self.needs, *self.answer, *self.may)
 
-    def columns(self, row: Row) -> dict[str, str]:
-        """Our names to the row's, for the columns that the row has; of several names, the first with content."""
-        found = {}
-        for ours in self.ours:
-            present = [name for name in self.names.get(ours, (ours,)) if name in row]
-            if present:
-                found[ours] = next((name for name in present if has_content(row[name])), present[0])
-        return found
-
-    def fits(self, row: Row, stage: Stage) -> bool:
-        """Whether a row has the columns that the stage needs."""
-        columns = self.columns(row)
-        needed = {*self.needs, *(() if stage in ONLINE_STAGES else self.answer)}
-        return needed <= columns.keys() and all(has_content(row[columns[name]]) for name in self.filled)
+    def names_in(self, present: Collection[str], stage: Stage) -> dict[str, list[str]] | None:
+        """Our names to the names in a row, in order; None if a column that the stage needs is missing."""
+        found = {ours: [name for name in self.names.get(ours, (ours,)) if name in present] for ours in self.ours}
+        needed = (*self.needs, *(() if stage in ONLINE_STAGES else self.answer))
+        return {ours: names for ours, names in found.items() if names} if all(found[ours] for ours in needed) else None
 
 
 _SHARED = ("system", "tools")
@@ -87,18 +80,35 @@ _OTHER_NAMES = {
 """Names that data sets often use for our columns."""
 
 
-def format_of(row: Row, stage: Stage) -> Format | None:
-    """The format of a row that the stage can learn from; None if there is no such format.
+def format_of(row: Row, stage: Stage) -> tuple[Format, dict[str, str]] | None:
+    """The first format that a row fits, and its columns: our names to the row's; of several names, the first with content.
 
     Args:
         row: The row.
         stage: The training stage.
+
+    Returns:
+        None if the stage cannot learn from the row.
     """
+    for format, names in _fitting(tuple(row), stage):
+        columns = {
+            ours: found[0] if len(found) == 1 else next((name for name in found if has_content(row[name])), found[0])
+            for ours, found in names.items()
+        }
+        if all(has_content(row[columns[ours]]) for ours in format.filled):
+            return format, columns
+    return None
+
+
+@functools.lru_cache(maxsize=256)  # most rows of a data set have the same columns
+def _fitting(present: tuple[str, ...], stage: Stage) -> list[tuple[Format, dict[str, list[str]]]]:
+    """The formats that fit by the names of the columns."""
     if stage in PAIRED_STAGES:
         formats: Sequence[Format] = PREFERENCES
     else:
         formats = [each for each in FORMATS if each != _TEXT or stage not in ONLINE_STAGES]
-    return next((each for each in formats if each.fits(row, stage)), None)
+    found = [(each, each.names_in(present, stage)) for each in formats]
+    return [(each, names) for each, names in found if names is not None]
 
 
 def row_of(name: str, index: int, row: Row, columns: Mapping[Any, str]) -> dict[str, Any]:

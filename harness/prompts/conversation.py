@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import UserError
 from harness.prompts.chat import PLAIN, ChatTemplate
-from harness.prompts.tool_calls import names_of
+from harness.prompts.tool_calls import names_of, with_text_arguments
 from harness.prompts.turns import Turn
 
 _PROBE = "qZ7x answer qZ7x"
@@ -69,7 +70,11 @@ class Conversation:
         whole = self._rendered(self.turns[: position + 1], open=False)
         follows = whole.startswith(prompt)
         if turn.calls and not follows:
-            raise self._call_error(position)
+            raise UserError(
+                f"{self.where} has a tool call in turn {position} (assistant), but the chat template does not render the turn"
+                f" after the prompt: the prompt ends with {prompt[-40:]!r}",
+                hint="leave the row out, or train a model with another chat template",
+            )
         if not follows or not (turn.calls or turn.reasoning.strip() in whole[len(prompt) :]):
             return turn.content
         probe = Turn({"role": "assistant", "content": _PROBE})
@@ -95,8 +100,16 @@ class Conversation:
 
     def _rendered(self, turns: Sequence[Turn], *, open: bool = True, tools: Sequence[Any] | None = None) -> str:
         messages = [*self.system, *(turn.message for turn in turns)]
-        template = self.template or PLAIN
-        return template.render(messages, add_generation_prompt=open, tools=self.tools if tools is None else tools)
+        template, tools = self.template or PLAIN, self.tools if tools is None else tools
+        try:
+            return template.render(messages, add_generation_prompt=open, tools=tools)
+        except UserError as error:
+            # DeepSeek-V3's template joins the arguments of a call to text, so they must be JSON text and not an object
+            with contextlib.suppress(UserError):
+                if any(turn.calls for turn in turns):
+                    messages = [with_text_arguments(message) for message in messages]
+                    return template.render(messages, add_generation_prompt=open, tools=tools)
+            raise UserError(f"{self.where}: {error.message}", error.hint) from error
 
     def _renders_tools(self, turns: Sequence[Turn]) -> bool:
         if self.template is None:

@@ -117,7 +117,9 @@ KEYS = (
     RowKey("every other key", "turn", "not used", "also the keys above in turns of other roles"),
 )
 """Keys with content; null, NaN and empty lists count as absent."""
-_MEDIA = next(key.names for key in KEYS if key.names.startswith("images")).split()
+_MEDIA = {"images", "image", "videos", "video", "audios", "audio"}
+_MARKED = {"label", "kto_tag"}
+_REFUSED = _MEDIA | _MARKED
 _MARKS = ("true", "false", "1", "0", "1.0", "0.0")
 
 
@@ -133,19 +135,22 @@ def refuse_unusable(where: str, row: Row, *, used: Mapping[str, str], has_answer
     Raises:
         UserError: The row has such a column with content.
     """
-    flag = "`--train-columns " + ",".join(f"{ours}={theirs}" for ours, theirs in used.items() if ours in COLUMNS) + "`"
-    for column in _MEDIA:
-        if has_content(row.get(column)):
+    for column in sorted(_REFUSED & row.keys()):
+        if column in _MEDIA and has_content(row[column]):
             raise UserError(
                 f"{where} has content in `{column}`, but only text is trained on",
-                hint=f"leave these rows out; if their text is enough, name its columns: {flag}",
+                hint=f"leave these rows out; if their text is enough, name its columns: {_flag(used)}",
             )
-    marked = [column for column in ("label", "kto_tag") if str(row.get(column)).strip().lower() in _MARKS]
-    if marked and has_answer:
-        raise UserError(
-            f"{where} marks its answer as good or bad in `{marked[0]}` (unpaired preferences, as for KTO), which no stage"
-            " learns from",
-            hint=f"stages: {', '.join(get_args(Stage))}; for `stage=sft`, keep only good answers and remove the column; for"
-            " `stage=dpo`, write pairs with `chosen` and `rejected`; if it means something else, name the columns to"
-            f" use: {flag}",
-        )
+        if column in _MARKED and has_answer and str(row[column]).strip().lower() in _MARKS:
+            raise UserError(
+                f"{where} marks its answer as good or bad in `{column}` (unpaired preferences, as for KTO), which no stage"
+                " learns from",
+                hint=f"stages: {', '.join(get_args(Stage))}; for `stage=sft`, keep only good answers and remove the column;"
+                " for `stage=dpo`, write pairs with `chosen` and `rejected`; if it means something else, name the columns"
+                f" to use: {_flag(used)}",
+            )
+
+
+def _flag(used: Mapping[str, str]) -> str:
+    """The flag that reads a row without the other columns."""
+    return "`--train-columns " + ",".join(f"{ours}={theirs}" for ours, theirs in used.items() if ours in COLUMNS) + "`"

@@ -84,7 +84,7 @@ class RowNotes:
 
 
 def _counted(counts: Counter[str], unit: str) -> str:
-    return ", ".join(f"`{key}` ({_many(count, unit)})" for key, count in counts.items())
+    return ", ".join(f"`{key}` ({_many(count, unit)})" for key, count in sorted(counts.items()) if count)
 
 
 def _many(count: int, unit: str) -> str:

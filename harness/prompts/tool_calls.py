@@ -10,6 +10,7 @@ Example:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,6 +57,21 @@ def read_calls(where: str, column: str, value: Any) -> list[dict[str, Any]]:
 def names_of(calls: list[dict[str, Any]]) -> list[str]:
     """The names of the functions that are called."""
     return [str(call["function"]["name"]) for call in calls]
+
+
+def with_text_arguments(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A message whose calls have their arguments as JSON text, for templates that join them to other text."""
+    calls = [
+        {
+            **call,
+            "function": {
+                **call["function"],
+                "arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False),
+            },
+        }
+        for call in message.get("tool_calls", ())
+    ]
+    return {**message, "tool_calls": calls} if calls else message
 
 
 def _listed(where: str, column: str, value: Any) -> list[Any]:

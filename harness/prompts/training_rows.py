@@ -145,17 +145,16 @@ class _Reader:
         """A row in its format; counts the columns that the format does not use."""
         where = f"training data `{self.name}`: row {index}"
         ours = row_of(self.name, index, given, self.columns) if self.columns else given
-        format = format_of(ours, self.stage)
-        if format is None:
+        found = format_of(ours, self.stage)
+        if found is None:
             raise self._unknown_format(where, ours)
-        columns = format.columns(ours)
+        format, columns = found
         if not self.columns:
             has_answer = format not in PREFERENCES and "text" not in format.needs and self.stage not in ONLINE_STAGES
             refuse_unusable(where, given, used=columns, has_answer=has_answer)
-        names = {column: self.columns.get(name, name) for column, name in columns.items()}
-        self.notes.columns.update(
-            name for name, value in given.items() if name not in names.values() and has_content(value)
-        )
+        names = {column: self.columns.get(name, name) for column, name in columns.items()} if self.columns else columns
+        for name in given.keys() - names.values():
+            self.notes.columns[name] += has_content(given[name])
         return TrainingRow(where, {column: ours[name] for column, name in columns.items()}, names)
 
     def _unknown_format(self, where: str, row: Row) -> UserError:

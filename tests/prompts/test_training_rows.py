@@ -223,6 +223,26 @@ def test_calls_of_tools_go_to_the_template(turn: dict[str, Any]) -> None:
             read({"messages": observed["messages"]}, template=template)
 
 
+def test_a_template_that_joins_arguments_to_text_receives_them_as_json() -> None:
+    joins = ChatTemplate(FULL.text.replace("c.function.arguments | tojson", "'#' + c.function.arguments"), {})
+    row = {"messages": [user("1+1?"), assistant(None, tool_calls=[CALL])], "tools": [TOOL]}
+    assert read(row, template=joins) == [(ASKED, '<call>add #{"a": 1}</call>')]
+
+
+def test_a_row_that_the_template_refuses_is_named() -> None:
+    strict = ChatTemplate("{{ raise_exception('roles must alternate') if messages[0].role == 'tool' }}" + FULL.text, {})
+    good = {"messages": [user("q"), assistant("a", tool_calls=[CALL])]}
+    bad = {"messages": [{"role": "tool", "content": "x"}, *good["messages"]]}
+    with pytest.raises(UserError, match=r"`x`: row 1: the model's chat template refuses .*: roles must alternate"):
+        read(good, bad, template=strict)
+
+
+def test_a_call_that_the_template_does_not_write_after_the_prompt_is_refused() -> None:
+    opened = ChatTemplate(FULL.text.replace("<assistant>{% endif %}", "<assistant><think>\n{% endif %}"), {})
+    with pytest.raises(UserError, match=r"row 0 has a tool call in turn 1 .* the prompt ends with '.*<think>\\n'"):
+        read({"messages": [user("q"), assistant("", tool_calls=[CALL])]}, template=opened)
+
+
 def test_tools_that_the_template_does_not_render_are_refused() -> None:
     row = {"messages": [user("q"), assistant("a")], "tools": [TOOL]}
     for template in (CHATML, None):
