@@ -59,8 +59,8 @@ class Source(Protocol):
 
 
 Data = Sequence[Row] | Source | str | Path
-"""Rows, a source, `"hub:OWNER/NAME[:CONFIG[:SPLIT]]"`, or the path of a .jsonl, .json, .csv, .tsv, .parquet or .txt file
-or of a folder of such files."""
+"""Rows, a source, `"hub:OWNER/NAME[:CONFIG[:SPLIT]]"`, or the path of a .jsonl, .json, .csv, .tsv, .parquet, .arrow or .txt
+file, of a folder of such files, or of a folder written by `Dataset.save_to_disk`."""
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,11 @@ def plugin_error(
     return UserError("\n".join(lines), hint)
 
 
+def one_line(error: Exception) -> str:
+    """The message of an exception on one line, at most 300 characters; its class name if the message is empty."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 def _is_users(filename: str, path: Path) -> bool:
     """Whether a frame belongs to the user's folder, not to Python, a library or this package."""
     folder, file = path.resolve().parent, Path(filename).resolve()

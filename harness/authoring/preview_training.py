@@ -64,10 +64,17 @@ class TrainView:
     data: str
     model: str
     rows: tuple[Learned, ...]
+    notes: tuple[str, ...] = ()
+    """Notes on the training data, such as columns that are not used."""
 
     def to_dict(self) -> dict[str, Any]:
         """The view as plain data, with exact texts (white space is not replaced by visible signs)."""
-        return {"data": self.data, "model": self.model, "rows": [vars(row) for row in self.rows]}
+        return {
+            "data": self.data,
+            "model": self.model,
+            "rows": [vars(row) for row in self.rows],
+            "notes": [*self.notes],
+        }
 
     def styled(self) -> Text:
         """The view for a terminal: tokens that are only read are dim."""
@@ -108,7 +115,7 @@ def view_training(training: Training, snapshot: Snapshot, count: int, *, trust_r
             for number, example in enumerate(training.data.examples[:count])
             for each in _rows(encoder.tokenizer, number, example, stage, limit)
         ]
-    return TrainView(training.data.name, snapshot.name, tuple(shown))
+    return TrainView(training.data.name, snapshot.name, tuple(shown), training.data.notes)
 
 
 def _rows(tokenizer: Any, number: int, example: Example, stage: Stage, limit: int) -> Iterator[Learned]:

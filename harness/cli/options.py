@@ -104,6 +104,12 @@ class Flags:
     preview: int | None = _flag(
         _TRAIN, "--preview", min=1, help="Print this many training rows as the model receives them, and exit."
     )
+    inspect: bool = _flag(
+        _TRAIN,
+        "--inspect",
+        default=False,
+        help="Describe the training data (lengths, what is cut, copies, odd rows, languages), and exit.",
+    )
     merge: bool = _flag(
         _TRAIN, "--merge", default=False, help="Also save a checkpoint of the base with the adapter merged."
     )

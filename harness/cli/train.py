@@ -11,13 +11,16 @@ from harness.cli.options import Flags, OneVariant, command_line, takes
 from harness.errors import UserError
 
 if TYPE_CHECKING:
+    from harness.authoring.inspect_training import Inspection
     from harness.authoring.preview_training import TrainView
     from harness.config.config import Config
+    from harness.data.model_files import Snapshot
+    from harness.prepare.trainings import Training
 
 
 @takes(
     "model tasks file",
-    "train train_columns train_samples steps epochs lr tune_lr train_batch_size max_length train_settings preview merge",
+    "train train_columns train_samples steps epochs lr tune_lr train_batch_size max_length train_settings preview inspect merge",
     "apply_chat_template",
     "device dtype seed trust_remote_code",
     "report_to output_dir format fresh quiet",
@@ -30,12 +33,15 @@ def train(flags: Flags, variant: OneVariant) -> None:
         config = flags.configure([variant], tasks_needed=False)
         if config.variants[0].kind != "method":
             raise UserError(f"`{variant}` is not trained", hint="choose a method: `harness ls methods`")
-        if flags.preview is not None:
-            rows = _first_rows(config, flags.preview)
-        else:
+        seen: TrainView | Inspection | None = _inspected(config) if flags.inspect else None
+        if seen is None and flags.preview is not None:
+            seen = _first_rows(config, flags.preview)
+        if seen is None:
             left = train_only(config, progress=shown, fresh=flags.fresh, command=command_line(), merge=flags.merge)
-    if flags.preview is not None:
-        _print_rows(rows, flags.format)
+        for note in seen.notes if seen else ():
+            shown.say("Note", note)
+    if seen is not None:
+        _print(seen, flags.format)
         return
     folders = {"artifact": str(left.artifact)} | ({"merged": str(left.merged)} if left.merged else {})
     typer.echo(json.dumps(folders) if flags.format == "json" else "\n".join(folders.values()))
@@ -44,18 +50,32 @@ def train(flags: Flags, variant: OneVariant) -> None:
 def _first_rows(config: Config, count: int) -> TrainView:
     """Renders the first rows of the training data as the model receives them."""
     from harness.authoring.preview_training import view_training
+
+    training, model = _prepared(config)
+    return view_training(training, model, count, trust_remote_code=config.trust_remote_code)
+
+
+def _inspected(config: Config) -> Inspection:
+    """Describes the training data."""
+    from harness.authoring.inspect_training import inspect_training
+
+    training, model = _prepared(config)
+    return inspect_training(training, model, trust_remote_code=config.trust_remote_code)
+
+
+def _prepared(config: Config) -> tuple[Training, Snapshot]:
     from harness.prepare.prepare import prepare
 
     prepared = prepare(config.one_training(), scores=False)
     training = prepared.variants[0].training
     assert training is not None
-    return view_training(training, prepared.model, count, trust_remote_code=config.trust_remote_code)
+    return training, prepared.model
 
 
-def _print_rows(rows: TrainView, form: str) -> None:
+def _print(seen: TrainView | Inspection, form: str) -> None:
     if form == "json":
-        typer.echo(json.dumps(rows.to_dict(), indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(seen.to_dict(), indent=1, ensure_ascii=False))
         return
     from rich.console import Console
 
-    Console(highlight=False, soft_wrap=True).print(rows.styled())
+    Console(highlight=False, soft_wrap=True).print(seen.styled())

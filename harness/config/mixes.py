@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from harness.data.files import FORMATS
+from harness.data.saved import is_saved
 from harness.errors import UserError, did_you_mean
 from harness.registry.find import find, split_path
 from harness.registry.task_spec import parse_task
@@ -97,6 +98,8 @@ def _source_problem(kind: str, data: str) -> UserError | None:
     try:
         find("task", parse_task(data).source)
     except UserError as error:
+        if is_saved(path):
+            return None
         if path.is_file() and not path.suffix:
             return unreadable
         return UserError(f"{kind} data `{data}` is neither a task, a file, nor hub:owner/name", meant or error.hint)

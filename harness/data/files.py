@@ -1,4 +1,4 @@
-"""Rows of local files and folders: JSON lines, JSON, CSV, TSV, Parquet and plain text.
+"""Rows of local files and folders: JSON lines, JSON, CSV, TSV, Parquet, Arrow and plain text.
 
 Example:
     >>> len(packaged("harness.tiny", "data/mini_text.test.jsonl").load()) > 10
@@ -16,18 +16,19 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
 
 from harness.api import Row
+from harness.data.arrow import ArrowTable, read_table
 from harness.data.digests import file_sha256, files_sha256
 from harness.errors import UserError, did_you_mean
+from harness.errors import one_line as one_line
 
-FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
+FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
 
 
 @dataclass(frozen=True)
 class File:
-    """A local .jsonl, .json, .csv, .tsv, .parquet or .txt file (one row a line, column `text`)."""
+    """A local .jsonl, .json, .csv, .tsv, .parquet, .arrow or .txt file (one row a line, column `text`)."""
 
     path: Path
 
@@ -108,7 +109,7 @@ class Folder:
         if len(formats) > 1:
             raise UserError(
                 f"the folder `{self.path}` has files of several formats: {' '.join(formats)}",
-                hint=f"give one of the files, such as `{found[0]}`, or keep only one format in the folder",
+                hint=f"give one of the files, such as `{_likely_data(found)}`, or keep only one format in the folder",
             )
         if not found:
             hub_layout = (self.path / "README.md").is_file() or any(path.is_dir() for path in self.path.iterdir())
@@ -124,6 +125,11 @@ class Folder:
         return str(self.path)
 
 
+def _likely_data(paths: Sequence[Path]) -> Path:
+    """The first file that is not named like a description of a data set; else the first."""
+    return next((path for path in paths if not path.name.startswith(("dataset_info", "state."))), paths[0])
+
+
 def packaged(package: str, path: str) -> File:
     """A file shipped inside an installed package.
 
@@ -134,39 +140,6 @@ def packaged(package: str, path: str) -> File:
     return File(Path(str(importlib.resources.files(package) / path)))
 
 
-class ParquetTable(Sequence[Row]):
-    """The rows of an Arrow table, converted to dictionaries on access, so that a large file stays compact in memory."""
-
-    BATCH_ROWS = 1000
-
-    def __init__(self, table: Any) -> None:
-        self.table = table
-
-    @property
-    def features(self) -> str:
-        """The column types that `datasets` stores in its files, as JSON; empty if `datasets` did not write the file."""
-        return str((self.table.schema.metadata or {}).get(b"huggingface", b"").decode())
-
-    def __len__(self) -> int:
-        return int(self.table.num_rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        row: Row = self.table.slice(index % len(self), 1).to_pylist()[0]
-        return row
-
-    def __iter__(self) -> Iterator[Row]:
-        for start in range(0, len(self), self.BATCH_ROWS):
-            yield from self.table.slice(start, self.BATCH_ROWS).to_pylist()
-
-
 def expand(path: Path) -> Path:
     """A path with `~` replaced by the home folder; unchanged if there is no such user."""
     try:
@@ -175,14 +148,11 @@ def expand(path: Path) -> Path:
         return path
 
 
-def one_line(error: Exception) -> str:
-    """The message of an exception on one line, at most 300 characters; its class name if the message is empty."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
 def _read(path: Path) -> Sequence[Row]:
-    if path.suffix == ".parquet":
-        return ParquetTable(_parquet(path))
+    if path.suffix in (".parquet", ".arrow"):
+        table = read_table(path)
+        _refuse_duplicates(path, table.column_names)
+        return ArrowTable(table)
     if path.suffix == ".json":
         return _json_rows(path)
     with path.open(encoding="utf-8-sig", newline="" if path.suffix in (".csv", ".tsv") else None) as file:
@@ -191,21 +161,6 @@ def _read(path: Path) -> Sequence[Row]:
         if path.suffix == ".txt":
             return [{"text": line.rstrip("\n")} for line in file if line.strip()]
         return [_json_line(path, number, line) for number, line in enumerate(file, 1) if line.strip()]
-
-
-def _parquet(path: Path) -> Any:
-    import pyarrow
-
-    try:
-        import pyarrow.parquet
-
-        table = pyarrow.parquet.ParquetFile(path).read()
-    except pyarrow.ArrowException as error:
-        raise UserError(
-            f"`{path}` is not a complete Parquet file: {one_line(error)}", hint="write or download the file again"
-        ) from error
-    _refuse_duplicates(path, table.column_names)
-    return table
 
 
 def _csv_rows(path: Path, file: Iterable[str]) -> Iterator[Row]:

@@ -10,21 +10,19 @@ from __future__ import annotations
 import functools
 import json
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.api import Row
+from harness.data.arrow import decoded
 from harness.data.digests import file_sha256
-from harness.data.files import File, ParquetTable, expand, one_line
+from harness.data.files import File, expand, one_line
 from harness.errors import UserError
 from harness.storage import home
 
 VARIABLE = "HARNESS_DATA"
 MANIFEST = "manifest.json"
-_AS_STORED = {"Value", "ClassLabel", "List", "LargeList", "Sequence"}
-"""Column types of `datasets` whose Arrow values need no decoding."""
 
 
 @dataclass(frozen=True)
@@ -168,18 +166,7 @@ def _same_revision(file: FetchedFile, asked: str | None) -> bool:
 def _rows(path: Path) -> Sequence[Row]:
     """The rows of a file as `datasets` gives them: a column that only some rows have is None in the others."""
     if path.suffix == ".parquet":
-        return _table_rows(path)
+        return decoded(File(path).load())
     rows = File(path).load()
     columns = list(dict.fromkeys(column for row in rows for column in row))
     return [{column: row.get(column) for column in columns} for row in rows]
-
-
-def _table_rows(path: Path) -> Sequence[Row]:
-    """The rows of a Parquet file; `datasets` decodes columns whose stored form differs from their values (JSON, images)."""
-    rows = File(path).load()
-    if not isinstance(rows, ParquetTable) or set(re.findall(r'"_type": "(\w+)"', rows.features)) <= _AS_STORED:
-        return rows
-    import datasets
-
-    decoded: Sequence[Row] = datasets.Dataset(rows.table)
-    return decoded

@@ -1,4 +1,4 @@
-"""Sources of rows: the Hub, local files and folders, files shipped in a package, or a list.
+"""Sources of rows: the Hub, local files and folders, saved datasets, files shipped in a package, or a list.
 
 Every source gives its rows in a fixed order, and a digest that changes when the rows change. Data that cannot be read are
 reported here, with the file and line, before any model is loaded.
@@ -24,6 +24,7 @@ from harness.data.files import packaged as packaged
 from harness.data.hub import Hub as Hub
 from harness.data.hub import hub as hub
 from harness.data.hub import parse_hub
+from harness.data.saved import Saved, is_saved, saved
 from harness.errors import UserError
 
 
@@ -50,6 +51,8 @@ def source(data: Data) -> Source:
         return parse_hub(data)
     if isinstance(data, str | Path):
         path = expand(Path(data))
+        if str(data) and is_saved(path):
+            return saved(path)
         return Folder(path) if str(data) and _is_folder(path) else File(path)
     if isinstance(data, Source):
         return data
@@ -81,7 +84,7 @@ def provenance(data: Data) -> str | None:
     if isinstance(origin, Hub):
         origin.load()
         return f"{hub(origin.repo, origin.name, split=origin.split)}@{origin.commit or 'sha256:' + origin.digest()}"
-    if isinstance(origin, File | Folder):
+    if isinstance(origin, File | Folder | Saved):
         return f"{origin.path.name}@sha256:{origin.digest()}"
     return None
 

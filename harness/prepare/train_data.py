@@ -19,13 +19,15 @@ from functools import cached_property
 from pathlib import Path
 
 from harness.config.mixes import parse_mix, weighted
+from harness.data.saved import is_saved
 from harness.data.sources import FORMATS, source
 from harness.errors import UserError
 from harness.jobs import Example
 from harness.prepare.tasks import ScoredTask, unscored_task
 from harness.prompts.chat import ChatTemplate
 from harness.prompts.render import Prompting, render_examples
-from harness.prompts.training_rows import examples_from_rows
+from harness.prompts.training_rows import read_rows
+from harness.registry.find import find
 from harness.registry.task_spec import parse_task
 from harness.settings import TrainSettings
 from harness.storage import key
@@ -183,10 +185,11 @@ def train_data(
     used: list[ScoredTask] = []
     examples: list[Example] = []
     seen: set[tuple[str, ...]] = set()
+    notes: list[str] = []
     rows = duplicates = 0
     for part in parts:
         if part.source in files:
-            found = examples_from_rows(
+            read = read_rows(
                 part.source,
                 files[part.source],
                 # in a mix, files that have our columns need no mapping
@@ -197,6 +200,8 @@ def train_data(
                 stage=given.stage,
                 every_turn=given.turns == "all",
             )
+            found = read.examples
+            notes += read.notes
         else:
             own = _train_tasks(part.source, tasks)
             distinct = {(task.spec.source, key(parameters=task.spec.parameters)): task for task in own}.values()
@@ -212,7 +217,7 @@ def train_data(
         examples = random.Random(0).sample(examples, given.samples)
     names = tuple(dict.fromkeys(task.name for task in used))
     data = TrainData(name or "+".join(names), names, tuple(examples), duplicates)
-    return replace(data, notes=(*_duplicates(data, rows, given), *_empty_answers(data, given)))
+    return replace(data, notes=(*notes, *_duplicates(data, rows, given), *_empty_answers(data, given)))
 
 
 def _duplicates(data: TrainData, rows: int, given: TrainSettings) -> list[str]:
@@ -245,7 +250,17 @@ def _empty_answers(data: TrainData, given: TrainSettings) -> list[str]:
 
 def _is_file(name: str) -> bool:
     """Whether data comes from files or from the Hub rather than from a task."""
-    return name.startswith("hub:") or Path(name).suffix in FORMATS or ("/" in name and Path(name).is_dir())
+    if name.startswith("hub:") or Path(name).suffix in FORMATS or ("/" in name and Path(name).is_dir()):
+        return True
+    return bool(name) and is_saved(Path(name)) and not _is_task(name)
+
+
+def _is_task(name: str) -> bool:
+    try:
+        find("task", parse_task(name).source)
+    except UserError:
+        return False
+    return True
 
 
 def _train_tasks(name: str, tasks: Sequence[ScoredTask]) -> list[ScoredTask]:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import datetime
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.api import Message
 from harness.errors import UserError
 
 
@@ -25,13 +24,20 @@ class ChatTemplate:
     text: str
     special_tokens: dict[str, str]
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
         """Renders messages as text.
 
         Args:
             messages: The messages.
             add_generation_prompt: Whether to end with the start of the assistant's turn; if the last message is the
                 assistant's, its turn is left open instead, so that the model continues it.
+            tools: The tools that the model may call, in the form of transformers; None: no tools.
 
         Raises:
             UserError: The template raises an exception for these messages (some accept no system turn).
@@ -46,7 +52,7 @@ class ChatTemplate:
             text = str(
                 _compiled(self.text).render(
                     messages=list(messages),
-                    tools=None,
+                    tools=list(tools) if tools else None,
                     documents=None,
                     add_generation_prompt=add_generation_prompt and not is_open,
                     **self.special_tokens,

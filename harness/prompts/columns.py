@@ -1,61 +1,127 @@
-"""Columns of training rows: maps the names in a dataset to those of the known formats, and suggests such a mapping.
+"""Columns of training rows: the formats, and the names that data sets use for their columns.
 
 Example:
-    >>> rename("data.jsonl", 0, {"question": "1+1", "answer": "2"}, {"prompt": "question", "completion": "answer"})
+    >>> row_of("data.jsonl", 0, {"question": "1+1", "answer": "2"}, {"prompt": "question", "completion": "answer"})
     {'prompt': '1+1', 'completion': '2'}
+    >>> _, columns = format_of({"query": "1+1", "response": "2"}, "sft")
+    >>> columns
+    {'prompt': 'query', 'completion': 'response'}
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.api import Row
 from harness.errors import UserError
+from harness.prompts.cells import has_content
 from harness.settings import STAGES, Stage
 
-_FORMATS: tuple[frozenset[str], ...] = (
-    frozenset({"prompt", "completion", "system"}),
-    frozenset({"instruction", "input", "output", "system"}),
-    frozenset({"messages", "system", "chosen", "rejected"}),
-    frozenset({"prompt", "system", "chosen", "rejected"}),
-    frozenset({"instruction", "input", "system", "chosen", "rejected"}),
+_NAMES = {"messages": ("messages", "conversations"), "tools": ("tools", "functions")}
+_ALPACA_NAMES = {**_NAMES, "input": ("input", "context"), "output": ("output", "response")}
+_SWIFT_NAMES = {**_NAMES, "prompt": ("query",), "completion": ("response",), "rejected": ("rejected_response",)}
+
+
+@dataclass(frozen=True)
+class Format:
+    """The columns of one format, under our names."""
+
+    needs: tuple[str, ...]
+    """Columns of every row."""
+    answer: tuple[str, ...] = ()
+    """Columns of every row, except for stages that generate their own answers."""
+    may: tuple[str, ...] = ()
+    """Columns that only some rows have."""
+    filled: tuple[str, ...] = ()
+    """Columns whose cell must have content; else the row is read in another format."""
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NAMES)
+    """The names of a column in data sets, where they are not ours."""
+
+    @property
+    def ours(self) -> tuple[str, ...]:
+        """All columns, under our names."""
+        return (*self.needs, *self.answer, *self.may)
+
+    def names_in(self, present: Collection[str], stage: Stage) -> dict[str, list[str]] | None:
+        """Our names to the names in a row, in order; None if a column that the stage needs is missing."""
+        found = {ours: [name for name in self.names.get(ours, (ours,)) if name in present] for ours in self.ours}
+        needed = (*self.needs, *(() if STAGES[stage].rows == "prompt" else self.answer))
+        return {ours: names for ours, names in found.items() if names} if all(found[ours] for ours in needed) else None
+
+
+_SHARED = ("system", "tools")
+PREFERENCES = (
+    Format(("messages", "chosen", "rejected"), may=_SHARED, filled=("messages",)),
+    Format(("prompt", "chosen", "rejected"), may=("history", *_SHARED), filled=("prompt",)),
+    Format(("instruction", "chosen", "rejected"), may=("input", "history", *_SHARED), names=_ALPACA_NAMES),
+    Format(("chosen", "rejected"), may=("prompt", *_SHARED)),
+    Format(("messages", "rejected"), may=_SHARED, filled=("rejected",), names=_SWIFT_NAMES),
+    Format(("prompt", "completion", "rejected"), may=("history", *_SHARED), filled=("rejected",), names=_SWIFT_NAMES),
 )
-"""The columns of each format: if some of them are mapped, the others keep their names."""
+"""Formats with a better and a worse answer; in the last two, of ms-swift, the better one is where others have the answer."""
+_TEXT = Format(("text",))
+FORMATS = (
+    *PREFERENCES,
+    Format(("messages",), may=_SHARED),
+    Format(("prompt",), ("completion",), ("history", *_SHARED)),
+    Format(("instruction",), ("output",), ("input", "history", *_SHARED), names=_ALPACA_NAMES),
+    Format(("prompt",), ("completion",), ("history", *_SHARED), names=_SWIFT_NAMES),
+    _TEXT,
+)
+"""All formats; a row is read in the first one that fits."""
 _OTHER_NAMES = {
     "prompt": ("question", "problem", "query", "input"),
     "completion": ("answer", "output", "response", "solution"),
     "output": ("response", "answer", "completion", "solution"),
 }
-"""Names that datasets often use for our columns."""
+"""Names that data sets often use for our columns."""
 
 
-def complete_mapping(columns: Mapping[Any, str], present: Sequence[str]) -> Mapping[Any, str]:
-    """Adds the other columns of the same format to a mapping, under their own names.
+def format_of(row: Row, stage: Stage) -> tuple[Format, dict[str, str]] | None:
+    """The first format that a row fits, and its columns: our names to the row's; of several names, the first with content.
 
     Args:
-        columns: Our names to the dataset's, as in `--train-columns`.
-        present: The dataset's columns.
+        row: The row.
+        stage: The training stage.
 
-    Example:
-        >>> sorted(complete_mapping({"prompt": "question"}, ["question", "completion"]).items())
-        [('completion', 'completion'), ('prompt', 'question')]
+    Returns:
+        None if the stage cannot learn from the row.
     """
-    formats = [format for format in _FORMATS if columns.keys() <= format]
-    return {**{column: column for format in formats for column in format if column in present}, **columns}
+    for format, names in _fitting(tuple(row), stage):
+        columns = {
+            ours: found[0] if len(found) == 1 else next((name for name in found if has_content(row[name])), found[0])
+            for ours, found in names.items()
+        }
+        if all(has_content(row[columns[ours]]) for ours in format.filled):
+            return format, columns
+    return None
 
 
-def rename(name: str, index: int, row: Row, columns: Mapping[Any, str]) -> Row:
-    """A row under our column names.
+@functools.lru_cache(maxsize=256)  # most rows of a data set have the same columns
+def _fitting(present: tuple[str, ...], stage: Stage) -> list[tuple[Format, dict[str, list[str]]]]:
+    """The formats that fit by the names of the columns."""
+    if STAGES[stage].rows == "pair":
+        formats: Sequence[Format] = PREFERENCES
+    else:
+        formats = [each for each in FORMATS if each != _TEXT or STAGES[stage].rows != "prompt"]
+    found = [(each, each.names_in(present, stage)) for each in formats]
+    return [(each, names) for each, names in found if names is not None]
+
+
+def row_of(name: str, index: int, row: Row, columns: Mapping[Any, str]) -> dict[str, Any]:
+    """A row under our column names: the mapped columns, and the others of the same format that have our names already.
 
     Args:
         name: Name of the data, for messages.
         index: Number of the row, from 0.
         row: The row.
-        columns: Our names to the dataset's.
+        columns: Our names to the data set's, as in `--train-columns`.
 
     Raises:
-        UserError: The row lacks a column.
+        UserError: The row lacks a mapped column.
     """
     missing = [theirs for theirs in columns.values() if theirs not in row]
     if missing:
@@ -64,7 +130,9 @@ def rename(name: str, index: int, row: Row, columns: Mapping[Any, str]) -> Row:
             f"training data `{name}`{where} has no column {', '.join(f'`{c}`' for c in missing)}",
             hint=f"its columns: {', '.join(row)}",
         )
-    return {ours: row[theirs] for ours, theirs in columns.items()}
+    others = {ours for format in FORMATS if columns.keys() <= {*format.ours} for ours in format.ours}
+    kept = {ours: row[ours] for ours in sorted(others - columns.keys()) if ours in row}
+    return {**{ours: row[theirs] for ours, theirs in columns.items()}, **kept}
 
 
 def suggest_mapping(present: Sequence[str], stage: Stage) -> str:

@@ -1,39 +1,54 @@
-"""Converts training rows to examples; the columns decide the format.
+"""Converts training rows to examples; the columns decide the format (`harness.prompts.columns.FORMATS`).
 
 | format | columns |
 | --- | --- |
-| preference | `chosen` and `rejected`: texts, turns, or whole conversations that begin with the same turns; the prompt as in the formats below |
+| preference | `chosen` and `rejected`: texts, turns, or whole conversations that begin with the same turns; the prompt as in the formats below; or an answer and `rejected_response`, as ms-swift writes them |
 | messages | `messages` (or `conversations`): `role`/`content`, or ShareGPT's `from`/`value`; the last assistant turn is learned |
-| prompt-completion | `prompt`, `completion` (or the columns that `--train-columns` maps to them) |
+| prompt-completion | `prompt`, `completion` (or the columns that `--train-columns` maps to them), or ms-swift's `query`, `response` |
 | alpaca, Dolly | `instruction`, `output` (or `response`), and optionally `input` (or `context`) |
 | text | `text`: the loss covers all of it |
 
-All formats except text may have a `system` column. If every assistant turn of a conversation is learned, each turn becomes
-a separate example, whose prompt is the conversation before it.
+All formats except text may have a `system` column and a `tools` column. Where `history` or `tools` of any row have content,
+all rows are conversations. If every assistant turn of a conversation is learned, each turn becomes a separate example,
+whose prompt is the conversation before it. Columns and keys that are not used are counted and reported.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
 
 from harness.api import Message, Row
 from harness.errors import UserError
 from harness.jobs import Example
-from harness.prompts.chat import PLAIN, ChatTemplate
-from harness.prompts.columns import complete_mapping, rename, suggest_mapping
+from harness.prompts.cells import TrainingRow, as_text, has_content
+from harness.prompts.chat import ChatTemplate
+from harness.prompts.columns import PREFERENCES, format_of, row_of, suggest_mapping
+from harness.prompts.conversation import Conversation
+from harness.prompts.row_keys import refuse_unusable
+from harness.prompts.row_notes import RowNotes
+from harness.prompts.tool_calls import read_tools
+from harness.prompts.turns import HOW_TO_WRITE, Turn, history_turns, read_turns
 from harness.settings import STAGES, Stage
 
-_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant", "model": "assistant"}
-_KNOWN_ROLES = ("system", "user", "assistant", "tool", *_ROLES)
-_MESSAGES = 'write messages as `{"role": "user", "content": "…"}`; the last one must be the assistant\'s'
 _KNOWN_FORMATS = "prompt + completion, instruction + output, messages, chosen + rejected, or text"
+_CONVERSATIONAL = ("history", "tools", "functions")
+"""Columns that only a conversation can have."""
 
 
-def examples_from_rows(
+@dataclass(frozen=True)
+class TrainingRows:
+    """The examples of a file or data set, and notes on its rows."""
+
+    examples: list[Example]
+    notes: list[str]
+    """One line for each kind of content that is not used, with counts."""
+
+
+def read_rows(
     name: str,
     rows: Sequence[Row],
     *,
@@ -43,13 +58,13 @@ def examples_from_rows(
     system: str | None = None,
     stage: Stage = "sft",
     every_turn: bool = False,
-) -> list[Example]:
-    """Converts the rows of a file or dataset to examples.
+) -> TrainingRows:
+    """Converts the rows of a file or data set to examples.
 
     Args:
         name: Name of the data, for messages.
         rows: The rows.
-        columns: Our column names to the dataset's: `{"prompt": "question", "completion": "answer"}`.
+        columns: Our column names to the data set's: `{"prompt": "question", "completion": "answer"}`.
         template: The model's chat template, with which messages are rendered.
         chat: Whether plain prompts become user turns of the template too.
         system: System prompt for rows that have none.
@@ -57,25 +72,31 @@ def examples_from_rows(
         every_turn: Whether every assistant turn is learned, or only the last.
 
     Raises:
-        UserError: A column is missing (the existing ones are listed), or a row has no answer to learn.
+        UserError: A column is missing (the existing ones are listed), a row has no answer to learn, or it has content
+            that training cannot use, such as images.
 
     Example:
-        >>> examples_from_rows("x", [{"prompt": "1 + 1 =", "completion": "2"}])[0].completion
-        ' 2'
+        >>> read_rows("x", [{"prompt": "1 + 1 =", "completion": "2", "id": 7}])
+        TrainingRows(examples=[Example(prompt='1 + 1 =', completion=' 2', append_eos=True, rejected=None)], notes=['columns of x not used: `id` (1 row)'])
     """
     if not rows:
         raise UserError(f"training data `{name}` has no rows", hint="check the split, or the file")
     present = list(rows[0])
-    mapping = complete_mapping(columns, present) if columns else None
-    reader = _Reader(name, present, template, chat, system, stage, every_turn)
-    examples: list[Example] = []
-    for index, row in enumerate(rows):
-        examples += reader.read(index, rename(name, index, row, mapping) if mapping else row)
+    # all rows of a table have the columns of the first, and a list costs nothing to search
+    before = [column for column in _CONVERSATIONAL if column in present or isinstance(rows, list | tuple)]
+    turned = bool(before) and any(has_content(row.get(column)) for row in rows for column in before)
+    reader = _Reader(name, present, columns or {}, template, chat, turned, system, stage, every_turn)
+    examples = [example for index, row in enumerate(rows) for example in reader.read(index, row)]
+    if not examples and reader.notes.nothing_learned:
+        raise UserError(
+            f"training data `{name}` has nothing to learn in any of its {len(rows)} rows",
+            hint="every assistant turn has the weight 0: give those to learn the weight 1",
+        )
     if not examples:
         raise UserError(
             f"training data `{name}` has no text in any of its {len(rows)} rows", hint="check the column `text`"
         )
-    return examples
+    return TrainingRows(examples, reader.notes.lines(name, len(rows)))
 
 
 @dataclass(frozen=True)
@@ -85,183 +106,202 @@ class _Reader:
     name: str
     present: Sequence[str]
     """Columns of the first row."""
+    columns: Mapping[Any, str]
     template: ChatTemplate | None
     chat: bool
+    turned: bool
+    """Whether prompts of all rows become turns, as some rows have turns before the prompt or tools."""
     system: str | None
     stage: Stage
     every_turn: bool
+    notes: RowNotes = field(default_factory=RowNotes)
 
-    def read(self, index: int, row: Row) -> list[Example]:
-        """The examples of a row; an empty list if its text is empty."""
-        names = [column for column in ("messages", "conversations") if column in row]
-        conversation = next((column for column in names if row[column]), names[0] if names else "")
-        turns = row.get(conversation)
-        if "chosen" in row and "rejected" in row:
-            return [self._preference(index, row, turns)]
-        if STAGES[self.stage].rows == "pair":
-            raise self._unknown_format(index, row, f"`stage={self.stage}` learns from `chosen` and `rejected`")
-        if conversation:
-            return self._conversation(index, row, conversation, turns)
-        if "prompt" in row and ("completion" in row or STAGES[self.stage].rows == "prompt"):
-            prompt, completion = row["prompt"], row.get("completion", "")
-            if isinstance(prompt, list):
-                answer = completion if isinstance(completion, list) else [{"role": "assistant", "content": completion}]
-                known = completion or STAGES[self.stage].rows != "prompt"
-                return self._conversation(index, row, "prompt", [*prompt, *(answer if known else [])])
-            return [self._pair(index, row, self._text(index, "prompt", prompt), "completion", completion)]
-        answer_column = next((column for column in ("output", "response") if column in row), "output")
-        if "instruction" in row and (answer_column in row or STAGES[self.stage].rows == "prompt"):
-            prompt = self._instruction(index, row)
-            return [self._pair(index, row, prompt, answer_column, row.get(answer_column, ""), "\n\n")]
-        if STAGES[self.stage].rows == "prompt":
-            raise self._unknown_format(
-                index, row, f"`stage={self.stage}` learns from a `prompt`, `instruction` or messages"
-            )
-        if "text" in row:
-            text = self._text(index, "text", row["text"])
+    def read(self, index: int, given: Row) -> list[Example]:
+        """The examples of a row; an empty list if nothing in it is learned."""
+        row = self._row(index, given)
+        if "rejected" in row.cells:
+            return self._preference(row)
+        if "messages" in row.cells:
+            return self._conversation(row, "messages", row.cells["messages"])
+        if "text" in row.cells:
+            text = row.text("text")
+            self.notes.empty_texts += not text
             return [Example("", text)] if text else []
-        raise self._unknown_format(index, row, f"a row needs {_KNOWN_FORMATS}")
+        column = "output" if "instruction" in row.cells else "completion"
+        prompt, answer = self._asked(row), row.cells.get(column)
+        known = has_content(answer) or STAGES[self.stage].rows != "prompt"
+        if isinstance(prompt, list) or self.turned:
+            asked = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+            if not isinstance(answer, list):
+                answer = [{"role": "assistant", "content": row.text(column)}] if known else []
+            return self._conversation(
+                row, "prompt", [*history_turns(row.where, row.name("history"), row.get("history")), *asked, *answer]
+            )
+        text = row.text(column) if known else ""
+        rendered = self._with_system(row, prompt)
+        return [Example(rendered, self._separated(rendered, text, "\n\n" if column == "output" else " "))]
 
-    def _pair(self, index: int, row: Row, prompt: str, column: str, completion: Any, separator: str = " ") -> Example:
-        """A prompt and its answer, with `separator` between them unless one of them has white space there."""
-        answer = self._text(index, column, completion)
-        rendered = self._with_system(index, row, prompt)
-        return Example(rendered, self._separated(rendered, answer, separator))
+    def _row(self, index: int, given: Row) -> TrainingRow:
+        """A row in its format; counts the columns that the format does not use."""
+        where = f"training data `{self.name}`: row {index}"
+        ours = row_of(self.name, index, given, self.columns) if self.columns else given
+        found = format_of(ours, self.stage)
+        if found is None:
+            raise self._unknown_format(where, ours)
+        format, columns = found
+        if not self.columns:
+            has_answer = (
+                format not in PREFERENCES and "text" not in format.needs and STAGES[self.stage].rows != "prompt"
+            )
+            refuse_unusable(where, given, used=columns, has_answer=has_answer)
+        names = {column: self.columns.get(name, name) for column, name in columns.items()} if self.columns else columns
+        for name in given.keys() - names.values():
+            self.notes.columns[name] += has_content(given[name])
+        return TrainingRow(where, {column: ours[name] for column, name in columns.items()}, names)
+
+    def _unknown_format(self, where: str, row: Row) -> UserError:
+        needed = f"a row needs {_KNOWN_FORMATS}"
+        if STAGES[self.stage].rows == "pair":
+            needed = f"`stage={self.stage}` learns from `chosen` and `rejected`"
+        elif STAGES[self.stage].rows == "prompt":
+            needed = f"`stage={self.stage}` learns from a `prompt`, `instruction` or messages"
+        return UserError(
+            f"{where} has the columns {', '.join(row) or 'none'}; {needed}",
+            hint=suggest_mapping(self.present, self.stage),
+        )
+
+    def _asked(self, row: TrainingRow) -> Any:
+        """The prompt of a row: a text, or a list of turns."""
+        if "instruction" not in row.cells:
+            prompt = row.cells.get("prompt")
+            return prompt if isinstance(prompt, list) else row.text("prompt")
+        return "\n\n".join(part for part in (row.text("instruction"), row.optional_text("input")) if part)
 
     def _separated(self, prompt: str, answer: str, separator: str) -> str:
         in_turns = self.chat and self.template is not None
         touching = not in_turns and prompt and not prompt[-1].isspace() and not answer[:1].isspace()
         return separator + answer if touching and answer else answer
 
-    def _with_system(self, index: int, row: Row, prompt: str) -> str:
+    def _with_system(self, row: TrainingRow, prompt: str) -> str:
         """A prompt after its system prompt: as turns of the template, else as one text."""
-        system = self._system(index, row)
+        system = self._system(row)
         if self.chat and self.template is not None:
             return self.template.render([*system, {"role": "user", "content": prompt}])
         return "\n\n".join([*(turn["content"] for turn in system), prompt])
 
-    def _instruction(self, index: int, row: Row) -> str:
-        further = "input" if "input" in row else "context"
-        parts = [self._text(index, column, row.get(column) or "") for column in ("instruction", further)]
-        return "\n\n".join(part for part in parts if part)
-
-    def _conversation(self, index: int, row: Row, column: str, given: Any) -> list[Example]:
+    def _conversation(self, row: TrainingRow, column: str, given: Any) -> list[Example]:
         """An example for the last assistant turn, or for each; its prompt is the conversation before the turn."""
         if not isinstance(given, list) or not given:
-            wrong = "an empty list" if isinstance(given, list) else f"{type(given).__name__}, not a list of turns,"
-            raise UserError(f"training data `{self.name}`: row {index} has {wrong} in `{column}`", hint=_MESSAGES)
-        turns = self._turns(index, given)
-        if turns[-1]["role"] != "assistant" and STAGES[self.stage].rows == "prompt":
-            return [Example(self._rendered(index, row, turns), "")]
-        positions = [position for position, turn in enumerate(turns) if turn["role"] == "assistant" and position]
-        if not positions:
-            # unknown roles are refused only here: a template may have roles of its own
-            unknown = [turn["role"] for turn in turns if turn["role"] not in _KNOWN_ROLES]
-            wrong = (
-                f"a turn with the unknown role `{unknown[0]}`" if unknown else "no assistant turn after another turn"
-            )
-            hint = f"known roles: {', '.join(_KNOWN_ROLES)}" if unknown else _MESSAGES
-            raise UserError(f"training data `{self.name}`: row {index} has {wrong}", hint=hint)
-        return [
-            Example(self._rendered(index, row, turns[:position]), self._answer(turns[position]))
-            for position in (positions if self.every_turn else positions[-1:])
-        ]
+            named = "null" if given is None else type(given).__name__
+            wrong = "an empty list" if isinstance(given, list) else f"{named}, not a list of turns,"
+            raise UserError(f"{row.where} has {wrong} in `{row.name(column)}`", hint=HOW_TO_WRITE)
+        turns = read_turns(row.where, given, self.notes.turn_keys)
+        talk = self._talk(row, turns)
+        if turns[-1].role != "assistant" and STAGES[self.stage].rows == "prompt":
+            self._check(talk, len(turns))
+            return [Example(talk.prompt(len(turns)), "")]
+        answers = [position for position, turn in enumerate(turns) if turn.role == "assistant" and position]
+        if not answers:
+            raise UserError(f"{row.where} has no assistant turn after another turn", hint=HOW_TO_WRITE)
+        learned = [position for position in answers if turns[position].learned]
+        self.notes.context_turns += len(answers) - len(learned)
+        self.notes.nothing_learned += not learned
+        self.notes.unanswered += bool(learned) and learned[-1] < len(turns) - 1
+        chosen = learned if self.every_turn else learned[-1:]
+        self._check(talk, max(chosen, default=-1) + 1)
+        return [Example(prompt, answer) for prompt, answer in (self._learned(talk, position) for position in chosen)]
 
-    def _rendered(self, index: int, row: Row, turns: Sequence[Message]) -> str:
-        """The text of the turns, up to the start of the assistant's answer."""
-        has_system = turns and turns[0]["role"] == "system"
-        return (self.template or PLAIN).render([*([] if has_system else self._system(index, row)), *turns])
+    def _talk(self, row: TrainingRow, turns: Sequence[Turn]) -> Conversation:
+        """The turns with the row's system prompt and tools."""
+        has_system = bool(turns) and turns[0].role == "system"
+        self.notes.second_systems += has_system and has_content(row.get("system"))
+        tools = read_tools(row.where, row.name("tools"), row.get("tools"))
+        return Conversation(row.where, turns, self.template, () if has_system else self._system(row), tools)
 
-    def _answer(self, turn: Message) -> str:
-        return turn["content"] if self.template else " " + turn["content"]
+    def _check(self, talk: Conversation, count: int) -> None:
+        talk.check(count)
+        self.notes.lost_tool_texts += talk.lost_texts(count)
 
-    def _preference(self, index: int, row: Row, given: Any) -> Example:
-        """An example with a chosen and a rejected answer to one prompt."""
-        answers = [row["chosen"], row["rejected"]]
-        before = given if given else row.get("prompt")
-        if before is None and "instruction" in row:
-            before = self._instruction(index, row)
-        if not isinstance(before, list) and all(isinstance(answer, str) for answer in answers):
-            return self._text_preference(index, row, before, answers)
+    def _learned(self, talk: Conversation, position: int) -> tuple[str, str]:
+        """The prompt and the learned text of a turn; counts reasoning that the template does not render."""
+        prompt = talk.prompt(position)
+        self.notes.lost_context_reasoning += talk.lost_reasoning(position, prompt)
+        return prompt, self._answer(talk, position, prompt)
+
+    def _answer(self, talk: Conversation, position: int, prompt: str) -> str:
+        answer = talk.answer(position, prompt)
+        self.notes.lost_reasoning += talk.turns[position].reasoning.strip() not in answer
+        return answer
+
+    def _preference(self, row: TrainingRow) -> list[Example]:
+        """An example with a chosen and a rejected answer to one prompt; none if the data exclude the chosen one."""
+        before = self._asked(row) if "instruction" in row.cells else row.get("messages") or row.get("prompt")
+        if before is None and "prompt" in row.cells and isinstance(row.get("chosen"), str):
+            row.text("prompt")  # raises: the cell is null
+        better = next(column for column in ("chosen", "completion", "messages") if column in row.cells)
+        chosen, rejected = row.cells[better], row.cells["rejected"]
+        if better == "messages":
+            if not isinstance(chosen, list) or not chosen:
+                return self._conversation(row, "messages", chosen)  # raises
+            before, chosen = chosen[:-1], chosen[-1:]
+        as_texts = isinstance(chosen, str) and isinstance(rejected, str) and not isinstance(before, list)
+        if as_texts and not self.turned:
+            return [self._text_preference(row, before, chosen, rejected)]
         asked = [{"role": "user", "content": before}] if isinstance(before, str) else before or []
-        answer_turns = [self._answer_turns(index, column, row[column]) for column in ("chosen", "rejected")]
-        turns = self._turns(index, asked)
-        if all(answer and answer[0]["role"] != "assistant" for answer in answer_turns):  # whole conversations
-            shared = _shared_turns(*answer_turns)
-            turns, answer_turns = answer_turns[0][:shared], [answer[shared:] for answer in answer_turns]
-        if not turns or any(len(answer) != 1 or answer[0]["role"] != "assistant" for answer in answer_turns):
+        turns = read_turns(
+            row.where,
+            [*history_turns(row.where, row.name("history"), row.get("history")), *asked],
+            self.notes.turn_keys,
+        )
+        answers = [self._answer_turns(row, better, chosen), self._answer_turns(row, "rejected", rejected)]
+        if all(answer and answer[0].role != "assistant" for answer in answers):  # whole conversations
+            shared = _shared_turns(*answers)
+            turns, answers = answers[0][:shared], [answer[shared:] for answer in answers]
+        if not turns or any(len(answer) != 1 or answer[0].role != "assistant" for answer in answers):
             raise UserError(
-                f"training data `{self.name}`: row {index} must have one assistant turn in `chosen` and one in `rejected`,"
+                f"{row.where} must have one assistant turn in `{row.name(better)}` and one in `{row.name('rejected')}`,"
                 " after the same turns",
-                hint=_MESSAGES,
+                hint=HOW_TO_WRITE,
             )
-        chosen, rejected = (self._answer(answer[0]) for answer in answer_turns)
-        return Example(self._rendered(index, row, turns), chosen, rejected=rejected)
+        if not all(answer[0].learned for answer in answers):
+            self.notes.context_turns += 1
+            self.notes.nothing_learned += 1
+            return []
+        talk = self._talk(row, [*turns, *answers[0]])
+        other = replace(talk, turns=[*turns, *answers[1]])
+        for each in (talk, other):
+            self._check(each, len(turns) + 1)
+        prompt, good = self._learned(talk, len(turns))
+        bad = self._answer(other, len(turns), prompt)
+        return [Example(prompt, good, rejected=bad)]
 
-    def _text_preference(self, index: int, row: Row, before: Any, answers: Sequence[str]) -> Example:
+    def _text_preference(self, row: TrainingRow, before: Any, chosen: str, rejected: str) -> Example:
         """A preference of two texts; without a prompt, the text with which both begin is the prompt."""
-        chosen, rejected = answers
         if before is None:
             same = takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False))
             shared = "".join(character for character, _ in same)
             cut = len(shared) - len(re.split(r"\s", shared)[-1])  # at the end of a word
             before, chosen, rejected = shared[:cut], chosen[cut:], rejected[cut:]
-        prompt = self._with_system(index, row, self._text(index, "prompt", before))
-        separator = "\n\n" if "instruction" in row and "prompt" not in row else " "
+        prompt = self._with_system(row, as_text(row.where, row.name("prompt"), before))
+        separator = "\n\n" if "instruction" in row.cells else " "
         chosen, rejected = (self._separated(prompt, answer, separator) for answer in (chosen, rejected))
         return Example(prompt, chosen, rejected=rejected)
 
-    def _answer_turns(self, index: int, column: str, value: Any) -> list[Message]:
+    def _answer_turns(self, row: TrainingRow, column: str, value: Any) -> list[Turn]:
         if isinstance(value, str):
-            return [{"role": "assistant", "content": value}]
+            return [Turn({"role": "assistant", "content": value})]
         if not isinstance(value, list | Mapping):
-            self._text(index, column, value)  # raises
-        return self._turns(index, [value] if isinstance(value, Mapping) else value)
+            as_text(row.where, row.name(column), value)  # raises
+        return read_turns(row.where, [value] if isinstance(value, Mapping) else value, self.notes.turn_keys)
 
-    def _turns(self, index: int, given: Any) -> list[Message]:
-        messages: list[Message] = []
-        for position, turn in enumerate(given if isinstance(given, list) else []):
-            if not isinstance(turn, Mapping):
-                raise UserError(
-                    f"training data `{self.name}`: row {index} has a {type(turn).__name__} as a turn", hint=_MESSAGES
-                )
-            role = str(turn.get("role") or turn.get("from"))
-            role = _ROLES.get(role, role)
-            content = turn.get("value") if turn.get("content") is None else turn["content"]
-            has_call = turn.get("tool_calls") or turn.get("function_call")
-            if has_call or content is None:
-                wrong = "an unsupported tool call" if has_call else "no `content`"
-                raise UserError(
-                    f"training data `{self.name}`: row {index} has {wrong} in turn {position} ({role})",
-                    hint="write the call into `content`, as the model should generate it, or leave the row out"
-                    if has_call
-                    else "give the turn a text as `content`, or leave the row out",
-                )
-            messages.append({"role": role, "content": self._text(index, f"{role} turn", content)})
-        return messages
-
-    def _system(self, index: int, row: Row) -> list[Message]:
-        system = row.get("system") or self.system
-        return [{"role": "system", "content": self._text(index, "system", system)}] if system else []
-
-    def _text(self, index: int, column: str, value: Any) -> str:
-        if not isinstance(value, str):
-            raise UserError(
-                f"training data `{self.name}`: row {index} has {type(value).__name__} in `{column}`, not text",
-                hint="every prompt and answer must be a string",
-            )
-        return value
-
-    def _unknown_format(self, index: int, row: Row, needed: str) -> UserError:
-        return UserError(
-            f"training data `{self.name}`: row {index} has the columns {', '.join(row) or 'none'}; {needed}",
-            hint=suggest_mapping(self.present, self.stage),
-        )
+    def _system(self, row: TrainingRow) -> list[Message]:
+        system = row.optional_text("system") or self.system
+        return [{"role": "system", "content": system}] if system else []
 
 
-def _shared_turns(one: Sequence[Message], other: Sequence[Message]) -> int:
+def _shared_turns(one: Sequence[Turn], other: Sequence[Turn]) -> int:
     """Number of turns with which both conversations begin."""
     count = 0
-    while count < min(len(one), len(other)) and one[count] == other[count]:
+    while count < min(len(one), len(other)) and one[count].message == other[count].message:
         count += 1
     return min(count, len(one) - 1, len(other) - 1)

@@ -251,6 +251,14 @@ def test_a_folder_is_the_concatenation_of_its_files(tmp_path: Path) -> None:
         rows(tmp_path)
 
 
+def test_the_hint_for_a_folder_of_the_cache_of_datasets_names_a_data_file(tmp_path: Path) -> None:
+    for name in ("dataset_info.json", "x-train.arrow"):
+        written(tmp_path / name, "{}")
+    with pytest.raises(UserError, match="several formats") as error:
+        rows(tmp_path)
+    assert f"such as `{tmp_path / 'x-train.arrow'}`" in str(error.value.hint)
+
+
 def test_a_folder_without_data_lists_the_known_formats(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no data file") as error:
         rows(tmp_path)

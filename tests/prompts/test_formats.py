@@ -7,9 +7,13 @@ import pytest
 from harness import UserError
 from harness.jobs import Example
 from harness.prompts.chat import ChatTemplate
-from harness.prompts.training_rows import examples_from_rows
+from harness.prompts.training_rows import read_rows
 
 CHAT = ChatTemplate("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>", {})
+
+
+def examples_from_rows(name: str, rows: list[dict[str, Any]], **options: Any) -> list[Example]:
+    return read_rows(name, rows, **options).examples
 
 
 def one(row: dict[str, Any], **options: Any) -> tuple[str, str]:
@@ -121,7 +125,7 @@ def test_preferences_as_texts(row: dict[str, Any], example: Example) -> None:
     [
         ({"prompt": "Q", "completion": "A"}, "row 0 has the columns prompt, completion; `stage=dpo` learns from"),
         ({"prompt": "Q", "chosen": "A"}, "`stage=dpo` learns from `chosen` and `rejected`"),
-        ({"prompt": "Q", "chosen": "A", "rejected": None}, "row 0 has NoneType in `rejected`"),
+        ({"prompt": "Q", "chosen": "A", "rejected": None}, "row 0 has null in `rejected`, not text"),
         ({"prompt": "Q", "chosen": 1, "rejected": "B"}, "row 0 has int in `chosen`"),
         ({"chosen": TURNS, "rejected": TURNS[:2]}, "one assistant turn in `chosen` and one in `rejected`"),
         ({"chosen": TURNS[2:], "rejected": TURNS[2:]}, "one assistant turn in `chosen`"),
@@ -198,7 +202,7 @@ def test_a_missing_column_lists_the_existing_ones() -> None:
         ("", "sft", "`--train-columns prompt=COLUMN,completion=COLUMN` (columns: none)"),
         ("prompt answer", "sft", "`--train-columns completion=answer`"),
         ("instruction input answer", "sft", "`--train-columns output=answer`"),
-        ("id query answer", "grpo", "`--train-columns prompt=query`"),
+        ("id problem answer", "grpo", "`--train-columns prompt=problem`"),
         ("prompt completion", "dpo", "`--train-columns chosen=COLUMN,rejected=COLUMN` (columns: prompt, completion)"),
         ("prompt chosen worse", "dpo", "`--train-columns rejected=COLUMN` (columns: prompt, chosen, worse)"),
     ],
@@ -225,16 +229,16 @@ def test_a_row_that_differs_from_the_first_gets_no_mapping() -> None:
     ("row", "expected"),
     [
         ({"prompt": "1+1", "completion": 2}, "row 0 has int in `completion`"),
-        ({"prompt": None, "completion": "2"}, "row 0 has NoneType in `prompt`"),
+        ({"prompt": None, "completion": "2"}, "row 0 has null in `prompt`, not text"),
         ({"instruction": ["x"], "output": "2"}, "row 0 has list in `instruction`"),
         ({"text": 3.5}, "row 0 has float in `text`"),
-        ({"messages": None}, "row 0 has NoneType, not a list of turns, in `messages`"),
+        ({"messages": None}, "row 0 has null, not a list of turns, in `messages`"),
         ({"messages": "hi"}, "row 0 has str, not a list of turns, in `messages`"),
         ({"messages": []}, "row 0 has an empty list in `messages`"),
         ({"conversations": []}, "row 0 has an empty list in `conversations`"),
         ({"messages": [*TURNS[:2], {"from": "zzz", "value": "A"}]}, "row 0 has a turn with the unknown role `zzz`"),
         ({"messages": [{"role": "user", "content": []}, TURNS[2]]}, "row 0 has list in `user turn`"),
-        ({"prompt": TURNS, "completion": None}, r"row 0 has no `content` in turn 3 \(assistant\)"),
+        ({"prompt": TURNS, "completion": None}, "row 0 has null in `completion`, not text"),
         ({"messages": TURNS[:2]}, "row 0 has no assistant turn"),
         ({"messages": TURNS[2:]}, "row 0 has no assistant turn"),
         ({"messages": ["hi", "yo"]}, "row 0 has a str as a turn"),
@@ -253,9 +257,9 @@ CALL = {"tool_calls": [{"function": {"name": "add", "arguments": "{}"}}]}
 @pytest.mark.parametrize(
     ("turn", "expected", "hint"),
     [
-        ({"role": "assistant", "content": None, **CALL}, "an unsupported tool call in turn 2", "write the call"),
-        ({"role": "assistant", "content": "", **CALL}, "an unsupported tool call in turn 2", "write the call"),
-        ({"role": "assistant", **CALL}, "an unsupported tool call in turn 2", "write the call into `content`"),
+        ({"role": "assistant", "content": None, **CALL}, "a tool call in turn 2", "write the call"),
+        ({"role": "assistant", "content": "", **CALL}, "a tool call in turn 2", "write the call"),
+        ({"role": "assistant", **CALL}, "a tool call in turn 2", "write the call into `content`"),
         ({"role": "assistant", "content": None}, "no `content` in turn 2", "give the turn a text"),
         ({"role": "assistant"}, "no `content` in turn 2", "give the turn a text"),
         ({"from": "gpt", "value": None}, "no `content` in turn 2", "give the turn a text"),

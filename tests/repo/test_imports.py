@@ -24,7 +24,7 @@ WITH_TORCH = (
 """The only modules that may import torch, transformers, peft and datasets. All others belong to the parent process."""
 INSIDE_A_FUNCTION = {
     "harness.data.hub": {"datasets"},
-    "harness.data.offline": {"datasets"},
+    "harness.data.arrow": {"datasets"},
     "harness.tokens.tokenizer": {"transformers"},
     "harness.authoring.check": {"transformers"},
 }
