@@ -194,7 +194,7 @@ class Protocol(_Document):
     prompt_sha256: str
     """Digest of all prompts, choices and generation settings of the task, in order."""
     signatures: dict[str, str] = {}
-    """By metric: sacrebleu's signature (settings and version), which must accompany its scores."""
+    """By metric: sacrebleu's signature (settings and version), or the tokens of other scripts, to report with its scores."""
 
 
 class Delta(_Document):

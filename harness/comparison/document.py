@@ -13,7 +13,7 @@ from harness.comparison.scores import Scores, compute_scores
 from harness.comparison.state import Session, State
 from harness.comparison.tuning import Tuned
 from harness.jobs import Benched, Trained
-from harness.metrics.ngram import signatures
+from harness.metrics.signatures import signatures
 from harness.prepare.tasks import ScoredTask
 from harness.prepare.trainings import Training
 from harness.results import (

@@ -15,14 +15,20 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import regex
+
 from harness.api import Generate, Metric, Output
 from harness.errors import UserError, did_you_mean
 from harness.metrics.cjk import has_cjk, space_out
 from harness.metrics.kinds import expect, missing_meta, targets_of
+from harness.metrics.unicode_words import has_other_letters
 
 _GSM8K_IGNORED = (",", r"\$", r"(?s).*#### ", r"\.$")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ALL_PUNCTUATION = regex.compile(r"[\p{P}\p{Cf}]+")
+_NO_WORDS = regex.compile(r"[^\p{L}\p{M}\p{N}]+")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
+_FULL_WIDTH = str.maketrans("（）：", "():")
 _BRACKETED = re.compile(r"\([A-Z]\)")
 
 
@@ -106,6 +112,7 @@ def _choice_letter(output: Output, sample: Any) -> float:
 
 def _letter(text: str, choices: Sequence[str]) -> str:
     """Finds the last `(B)` in a text; else the letter of the last choice in it; else the last letter after a colon."""
+    text = text.translate(_FULL_WIDTH)
     if bracketed := _BRACKETED.findall(text):
         return str(bracketed[-1])
     letters = [chr(ord("A") + index) for index in range(len(choices))]
@@ -140,10 +147,15 @@ def _f1(prediction: str, target: str) -> float:
 
 
 def _words(text: str) -> list[str]:
-    """Splits a text with SQuAD's normalisation; a CJK character is a word, and CJK text loses all punctuation."""
+    """Splits a text with SQuAD's normalisation.
+
+    A text with letters of other scripts than Latin loses the punctuation of all scripts, as in MLQA (Lewis et al.,
+    ACL 2020); in scripts without spaces, a character is a word.
+    """
     text = text.lower().translate(_PUNCTUATION)
-    if has_cjk(text):
-        text = "".join(" " if not (char.isalnum() or char.isspace()) else char for char in space_out(text))
+    if has_other_letters(text):
+        pattern, by = (_NO_WORDS, " ") if has_cjk(text) else (_ALL_PUNCTUATION, "")
+        text = pattern.sub(by, space_out(unicodedata.normalize("NFC", text)))
     return _ARTICLES.sub(" ", text).split()
 
 
@@ -163,8 +175,9 @@ of lm-evaluation-harness. Needs `meta["choices"]`, and a target such as `(B)`.""
 
 em = Metric("em", score=_em)
 """0–1. Text and target have the same words in the same order, after SQuAD's normalisation: lower case, without ASCII
-punctuation and articles. With several targets, any counts."""
+punctuation and articles; without any punctuation where letters are not Latin. With several targets, any counts."""
 
 f1 = Metric("f1", score=_f1)
 """0–1. F1 of the words of text and target, after SQuAD's normalisation (Rajpurkar et al., EMNLP 2016): lower case,
-without ASCII punctuation and articles. A CJK character is a word. With several targets, the best counts."""
+without ASCII punctuation and articles; without any punctuation where letters are not Latin. In scripts without spaces,
+a character is a word. With several targets, the best counts."""
