@@ -8,6 +8,7 @@ from typing import Any
 from harness import __version__
 from harness.comparison.curve import read_curve, read_rewards
 from harness.comparison.fairness import fairness
+from harness.comparison.prompt_notes import prompt_notes
 from harness.comparison.replicas import replicated
 from harness.comparison.scores import Scores, compute_scores
 from harness.comparison.state import Session, State
@@ -73,6 +74,7 @@ def _trainings(session: Session) -> dict[str, list[str]]:
 
 def _document(session: Session, scores: Scores | None, notes: Sequence[str]) -> Run:
     prepared = session.prepared
+    variants = [state.variant for state in session.states.values()]
     trained_on = {name for training in prepared.trainings for name in training.data.tasks}
     return Run(
         harness=__version__,
@@ -86,7 +88,7 @@ def _document(session: Session, scores: Scores | None, notes: Sequence[str]) -> 
         },
         baseline=session.baseline,
         seed=session.config.seed,
-        notes=(*fairness(prepared, [state.variant for state in session.states.values()]), *notes),
+        notes=(*fairness(prepared, variants), *prompt_notes(prepared, variants), *notes),
         tasks=tuple(
             TaskInfo(
                 name=task.name,

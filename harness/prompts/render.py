@@ -15,7 +15,7 @@ from harness.api import Choose, Generate, Message, Row, Sample, Task, Text
 from harness.data.sources import rows as load_rows
 from harness.errors import UserError, did_you_mean
 from harness.jobs import Example, Item, Request
-from harness.prompts.chat import ChatTemplate
+from harness.prompts.chat import ChatTemplate, system_in_user_turn
 from harness.prompts.samples import answer_text, call_on, cell_of, refuse_null, right_choice, sample_of
 from harness.prompts.shots import Shots
 
@@ -174,8 +174,9 @@ def _conversation(
     for asked, answer in solved:
         messages += _turns(asked)
         messages.append({"role": "assistant", "content": answer})
+    messages += _turns(question)
     assert prompting.template is not None
-    return prompting.template.render(messages + _turns(question))
+    return prompting.template.render(messages if prompting.template.has_system_turn else system_in_user_turn(messages))
 
 
 def _turns(prompt: str | Sequence[Message]) -> list[Message]:
