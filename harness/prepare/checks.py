@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from harness.api import Sample
 from harness.data.model_files import Snapshot
 from harness.errors import UserError
 from harness.jobs import HEAD_FILE
+from harness.metrics.oracle import find_blindness
+from harness.prepare.tasks import ScoredTask
 from harness.prepare.trainings import Training
 from harness.settings import STAGES
 
@@ -37,6 +41,9 @@ def check(prepared: Prepared, *, scores: bool) -> None:
                 _check_monitor(prepared, variant.spec.name, variant.training)
         if scores and _is_reward_model(prepared, variant):
             _check_tasks(variant)
+    if scores:
+        for task in prepared.tasks:
+            _check_headline(task, [item.sample for item in prepared.variants[0].items[task.name]])
 
 
 def require_optuna() -> None:
@@ -47,6 +54,27 @@ def require_optuna() -> None:
     """
     if find_spec("optuna") is None:
         raise UserError("`--tune-lr` needs optuna, which is not installed", hint="pip install 'finetune-harness[tune]'")
+
+
+def _check_headline(task: ScoredTask, samples: Sequence[Sample]) -> None:
+    """The headline metric must give right answers a better score than a constant wrong answer."""
+    if task.task.executes_code:
+        return
+    metric = task.metrics[0]
+    found = find_blindness(metric, samples)
+    if found is None:
+        return
+    constant = (
+        "a guess" if found.answer is None else f"the answer {found.answer!r}" if found.answer else "an empty answer"
+    )
+    hint = f"`harness check {task.name}` shows the samples; a metric that compares with no target needs an empty target"
+    if metric.name == "bleu":
+        hint = "BLEU needs targets of four words or more; for scripts without spaces use `bleu_zh` or `bleu_char`"
+    raise UserError(
+        f"task `{task.name}`: its headline `{metric.name}` gives the right answers {found.oracle + 0.0:.2f}, which is not"
+        f" better than {found.constant + 0.0:.2f} for {constant}",
+        hint=hint,
+    )
 
 
 def _check_rows(name: str, training: Training) -> None:
