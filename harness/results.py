@@ -231,6 +231,8 @@ class Score(_Document):
     macro: float | None = None
     """Unweighted mean over groups."""
     groups: tuple[GroupScore, ...] = ()
+    found: float | None = None
+    """Share of samples in which the metric found an answer, right or wrong; None if it extracts no answer."""
     protocol: Protocol
     delta: Delta | None = None
     """None for the baseline itself."""

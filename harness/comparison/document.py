@@ -36,6 +36,9 @@ from harness.runs.reuse import folder_bytes, folder_numbers
 from harness.stats.quantiles import percentile
 from harness.storage import key
 
+EXPECTED_ANSWERS = 0.95
+"""Below this share of texts with an answer, a note says so: the score is about the form of the answers, too."""
+
 
 def unfinished(session: Session) -> Run:
     """Makes the document without scores: the state of a run that is not finished, or that scores nothing."""
@@ -58,6 +61,7 @@ def finished(session: Session) -> Run:
         *(f"{name}: {note}" for name, note in by_variant),
         *scores.warnings,
         *_truncated_prompts(scores),
+        *missing_answers(scores),
         *training_data_notes(session),
     ]
     return _document(session, scores, notes).model_copy(update={"replicated": means})
@@ -168,6 +172,17 @@ def _truncated_prompts(scores: Scores) -> list[str]:
         f"{name}: {count} prompts did not fit into the model's context and were truncated on the left"
         for name, count in scores.truncated.items()
         if count
+    ]
+
+
+def missing_answers(scores: Scores) -> list[str]:
+    """Lists the scores whose metric found no answer in more than a few texts."""
+    return [
+        f"{name}: on {score.task}, `{score.metric}` found an answer in {score.found * score.n:.0f} of {score.n} texts"
+        f" ({score.found:.0%})"
+        for name, found in scores.by_variant.items()
+        for score in found
+        if score.found is not None and score.found < EXPECTED_ANSWERS
     ]
 
 

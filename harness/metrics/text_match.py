@@ -9,10 +9,12 @@ r"""Text matching: whether a generated text equals or contains the answer.
 from __future__ import annotations
 
 import re
-import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
+from string import punctuation as _ASCII_PUNCTUATION
 from typing import Any, Literal
 
 import regex
@@ -20,11 +22,11 @@ import regex
 from harness.api import Generate, Metric, Output
 from harness.errors import UserError, did_you_mean
 from harness.metrics.cjk import has_cjk, space_out
-from harness.metrics.kinds import expect, missing_meta, targets_of
+from harness.metrics.kinds import Extracting, expect, missing_meta, targets_of
 from harness.metrics.unicode_words import has_other_letters
 
 _GSM8K_IGNORED = (",", r"\$", r"(?s).*#### ", r"\.$")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_PUNCTUATION = str.maketrans("", "", _ASCII_PUNCTUATION)
 _ALL_PUNCTUATION = regex.compile(r"[\p{P}\p{Cf}]+")
 _NO_WORDS = regex.compile(r"[^\p{L}\p{M}\p{N}]+")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -66,17 +68,32 @@ def matching(
     finder = None if pattern is None else _compiled(pattern)
     ignored = [_compiled(each) for each in ignore]
 
-    def normal(text: str) -> str:
-        for each in ignored:
+    return _Matching(finder, take, ignored, case, punctuation)
+
+
+@dataclass(frozen=True)
+class _Matching:
+    """The score that `matching` makes."""
+
+    finder: re.Pattern[str] | None
+    take: str
+    ignored: Sequence[re.Pattern[str]]
+    case: bool
+    punctuation: bool
+
+    def __call__(self, prediction: str, target: str) -> float:
+        found = prediction.strip() if self.finder is None else _found(self.finder, prediction, self.take)
+        return float(found is not None and self._normal(found) == self._normal(target))
+
+    def found(self, output: Output, sample: Any) -> bool | None:
+        """Whether the text has a match; None without a pattern, as the whole text is the answer."""
+        return None if self.finder is None else bool(_found(self.finder, output.texts[0], self.take))
+
+    def _normal(self, text: str) -> str:
+        for each in self.ignored:
             text = each.sub("", text)
-        text = text if case else text.lower()
-        return text if punctuation else text.translate(_PUNCTUATION)
-
-    def score(prediction: str, target: str) -> float:
-        found = prediction.strip() if finder is None else _found(finder, prediction, take)
-        return float(found is not None and normal(found) == normal(target))
-
-    return score
+        text = text if self.case else text.lower()
+        return text if self.punctuation else text.translate(_PUNCTUATION)
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
@@ -103,11 +120,29 @@ def _exact_match(prediction: str, target: str) -> float:
 
 
 def _choice_letter(output: Output, sample: Any) -> float:
-    choices = expect(Generate, sample, "choice_letter").meta.get("choices")
+    return float(_bare(_letter(output.texts[0], lettered_choices(sample))) in map(_bare, targets_of(sample)))
+
+
+def _has_letter(output: Output, sample: Any) -> bool:
+    return bool(_letter(output.texts[0], lettered_choices(sample)))
+
+
+def lettered_choices(sample: Any) -> Sequence[str]:
+    """Returns the choices of a sample that `choice_letter` scores, `meta["choices"]`.
+
+    Raises:
+        UserError: The sample has no choices, or more than there are letters.
+    """
+    choices: Sequence[str] = expect(Generate, sample, "choice_letter").meta.get("choices", ())
     if not choices:
         example = 'for example `Generate(prompt, "(B)", meta={"choices": ["Rome", "Paris"]})`'
         raise missing_meta("choice_letter", "`choices`", hint=example)
-    return float(_bare(_letter(output.texts[0], choices)) in map(_bare, targets_of(sample)))
+    if len(choices) > len(ascii_uppercase):
+        raise UserError(
+            f"metric `choice_letter` has letters for {len(ascii_uppercase)} choices, and a sample has {len(choices)}",
+            hint="leave out choices, or score them by log-likelihood: `Choose(prompt, choices, answer)` with `acc`",
+        )
+    return choices
 
 
 def _letter(text: str, choices: Sequence[str]) -> str:
@@ -115,13 +150,13 @@ def _letter(text: str, choices: Sequence[str]) -> str:
     text = text.translate(_FULL_WIDTH)
     if bracketed := _BRACKETED.findall(text):
         return str(bracketed[-1])
-    letters = [chr(ord("A") + index) for index in range(len(choices))]
+    letters = ascii_uppercase[: len(choices)]
     letter_of = {_plain(choice.strip()): f"({letter})" for choice, letter in zip(choices, letters, strict=True)}
     longest_first = sorted(letter_of, key=len, reverse=True)  # otherwise `Guilty` would match in `Guilty of both`
     spelled = re.findall("|".join(map(re.escape, longest_first)), _plain(text))
     if spelled and (last := spelled[-1].strip()):
         return str(letter_of.get(last, last))
-    after_colon = re.findall(rf":\s*({'|'.join(map(re.escape, letters))})", text)
+    after_colon = re.findall(rf":\s*([{letters}])", text)
     return str(after_colon[-1]) if after_colon else ""
 
 
@@ -169,7 +204,7 @@ flexible = Metric("flexible", score=matching(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", tak
 """0–1. GSM8K, `flexible-extract` of lm-evaluation-harness: the last number of the text is the target's number. As
 there, a run of two dots or dollar signs counts as a number."""
 
-choice_letter = Metric("choice_letter", score=_choice_letter)
+choice_letter = Metric("choice_letter", score=Extracting(_choice_letter, _has_letter))
 """0–1. The last choice in a free answer to a question with lettered choices is the right one: GPQA's `flexible-extract`
 of lm-evaluation-harness. Needs `meta["choices"]`, and a target such as `(B)`."""
 

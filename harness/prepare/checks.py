@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from harness.api import Sample
 from harness.data.model_files import Snapshot
 from harness.errors import UserError
-from harness.jobs import HEAD_FILE
+from harness.jobs import HEAD_FILE, Item
 from harness.metrics.oracle import find_blindness
+from harness.metrics.text_match import choice_letter, lettered_choices
 from harness.prepare.tasks import ScoredTask
 from harness.prepare.trainings import Training
 from harness.settings import STAGES
@@ -43,7 +44,9 @@ def check(prepared: Prepared, *, scores: bool) -> None:
             _check_tasks(variant)
     if scores:
         for task in prepared.tasks:
-            _check_headline(task, [item.sample for item in prepared.variants[0].items[task.name]])
+            items = prepared.variants[0].items[task.name]
+            _check_letters(task, items)
+            _check_headline(task, [item.sample for item in items])
 
 
 def require_optuna() -> None:
@@ -54,6 +57,17 @@ def require_optuna() -> None:
     """
     if find_spec("optuna") is None:
         raise UserError("`--tune-lr` needs optuna, which is not installed", hint="pip install 'finetune-harness[tune]'")
+
+
+def _check_letters(task: ScoredTask, items: Sequence[Item]) -> None:
+    """Every choice needs a letter."""
+    if not any(metric is choice_letter for metric in task.metrics):
+        return
+    for item in items:
+        try:
+            lettered_choices(item.sample)
+        except UserError as error:
+            raise UserError(f"task `{task.name}`, sample {item.request.id}: {error.message}", error.hint) from error
 
 
 def _check_headline(task: ScoredTask, samples: Sequence[Sample]) -> None:

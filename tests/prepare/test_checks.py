@@ -289,3 +289,17 @@ def test_bleu_of_texts_without_spaces_is_told_which_tokens_to_use() -> None:
     with pytest.raises(UserError, match=r"`bleu` gives the right answers 0\.00") as error:
         prepare(configure(["base"], tasks=["./t.py"]))
     assert "`bleu_char`" in str(error.value.hint)
+
+
+def test_more_choices_than_letters_are_refused_before_anything_runs() -> None:
+    Path("t.py").write_text(
+        "from harness import Generate, Task, choice_letter, exact_match, task\n"
+        "def ask(row):\n"
+        "    return Generate(row['q'], '(A)', meta={'choices': [str(n) for n in range(row['n'])]})\n"
+        "@task\n"
+        "def many() -> Task:\n"
+        "    rows = [{'q': 'a', 'n': 26}, {'q': 'b', 'n': 27}]\n"
+        "    return Task(rows, ask, [exact_match, choice_letter])\n"
+    )
+    with pytest.raises(UserError, match=r"task `./t\.py`, sample 1: .* letters for 26 choices, and a sample has 27"):
+        prepare(configure(["base"], tasks=["./t.py"]))
