@@ -203,6 +203,16 @@ class Metric:
         targets = [sample.target] if isinstance(sample.target, str) else sample.target
         return max(float(self.score(output.texts[0], target)) for target in targets)
 
+    def found(self, output: Output, sample: Sample) -> bool | None:
+        """Whether the metric finds an answer in the output, right or wrong; None if it extracts no answer.
+
+        A metric extracts an answer if its function (`score`, `stats` or `gather`) has a method
+        `found(output, sample) -> bool | None`, as the functions of `matching` have.
+        """
+        finder = getattr(self.score or self.stats or self.gather, "found", None)
+        found = None if finder is None else finder(output, sample)
+        return None if found is None else bool(found)
+
     @property
     def _short_form(self) -> bool:
         assert self.score is not None

@@ -194,7 +194,7 @@ class Protocol(_Document):
     prompt_sha256: str
     """Digest of all prompts, choices and generation settings of the task, in order."""
     signatures: dict[str, str] = {}
-    """By metric: sacrebleu's signature (settings and version), which must accompany its scores."""
+    """By metric: sacrebleu's signature (settings and version), or the tokens of other scripts, to report with its scores."""
 
 
 class Delta(_Document):
@@ -231,6 +231,8 @@ class Score(_Document):
     macro: float | None = None
     """Unweighted mean over groups."""
     groups: tuple[GroupScore, ...] = ()
+    found: float | None = None
+    """Share of samples in which the metric found an answer, right or wrong; None if it extracts no answer."""
     protocol: Protocol
     delta: Delta | None = None
     """None for the baseline itself."""

@@ -70,6 +70,7 @@ def _labels(splits: Sequence[str], column: str) -> list[str]:
     """Returns the different values of the column, sorted; numbers in numerical order."""
     spellings: dict[str, str] = {}
     for split in splits:
+        types: dict[type, str] = {}
         for index, row in enumerate(rows(split)):
             if column not in row:
                 hint = "name it with `label`; the columns are: " + ", ".join(row)
@@ -78,17 +79,29 @@ def _labels(splits: Sequence[str], column: str) -> list[str]:
                 name = _name(row[column], column, ())
             except UserError as error:
                 raise UserError(f"`{split}`, row {index}: {error.message}", error.hint) from None
+            types.setdefault(type(row[column]), f"{row[column]!r} in row {index}")
+            if len(types) > 1:
+                raise UserError(
+                    f"`{split}`: the column `{column}` has labels of several types: {', '.join(types.values())}",
+                    hint="make them one type in the data, or give `labels`, which are compared as texts",
+                )
             if spellings.setdefault(name, str(row[column])) != str(row[column]):
                 raise UserError(
                     f"`{split}`, row {index}: {spellings[name]!r} and {str(row[column])!r} differ only by spaces",
                     hint="make them one label in the data, or give `labels`, which ignores spaces",
                 )
+    for name in spellings:
+        if name.endswith(".0") and name.removesuffix(".0") in spellings:
+            raise UserError(
+                f"the column `{column}` has the labels `{name}` and `{name.removesuffix('.0')}`",
+                hint="write them in one way in all splits",
+            )
     return sorted(spellings, key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name))
 
 
 def _name(value: Any, column: str, names: Sequence[str]) -> str:
     """Returns the name of the label in a cell."""
-    name = "" if value is None else str(value).strip()
+    name = "" if value is None or value != value else str(value).strip()  # NaN differs from itself
     if not name:
         raise UserError(f"the column `{column}` has no label", hint="remove the rows without a label")
     if not names or name in names:

@@ -14,16 +14,15 @@ Example:
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from harness.api import Choose, Generate, Metric, Output, Sample, Task
+from harness.api import Choose, Metric, Task
 from harness.authoring.lint import lint
 from harness.errors import UserError, plugin_error
 from harness.jobs import Item
+from harness.metrics.oracle import best, guesses, has_answer, measured, oracles, value_of
 from harness.prompts.render import render
 from harness.prompts.samples import answer_text
 from harness.registry.find import NoEntry, find_all
@@ -150,14 +149,13 @@ class _Trial:
 
 def _try(metric: Metric, items: Sequence[Item], *, is_headline: bool) -> _Trial:
     samples = [item.sample for item in items]
-    guessed = _measured(metric, samples, guesses)
-    chance = _value(metric, guessed)
-    if not any(map(_has_answer, samples)):
+    guessed = measured(metric, samples, guesses)
+    chance = value_of(metric, guessed)
+    if not any(map(has_answer, samples)):
         return _Trial(None, chance)
-    perfect = _measured(metric, samples, oracles)
-    # of several targets, the one with the best score counts; without scores per sample, the first target counts
-    perfect = [[max(given)] if metric.score is not None else given[:1] for given in perfect]
-    oracle = _value(metric, perfect)
+    perfect = measured(metric, samples, oracles)
+    perfect = [best(metric, given) for given in perfect]
+    oracle = value_of(metric, perfect)
     fault, is_certain = _fault(metric, items, perfect, guessed, oracle, chance)
     if fault is None:
         return _Trial(oracle, chance)
@@ -199,79 +197,10 @@ def _fault(
     return None, False
 
 
-def oracles(sample: Sample) -> list[Output]:
-    """Outputs of perfect models: each target, cut at the stop strings; certainty of the right choice, or of the text."""
-    if isinstance(sample, Generate):
-        targets = [sample.target] if isinstance(sample.target, str) else sample.target
-        return [Output(texts=(_cut(target, sample.stop),) * sample.samples) for target in targets]
-    if isinstance(sample, Choose):
-        right = (sample.answer,) if isinstance(sample.answer, int) else tuple(sample.answer)
-        return [_chosen(sample, right)]
-    return [Output(loglikelihoods=(0.0,), is_greedy=(True,), tokens=1)]
-
-
-def guesses(sample: Sample) -> list[Output]:
-    """Equally likely outputs of a model that knows nothing: an empty text; each choice; a text of uniformly random bytes."""
-    if isinstance(sample, Generate):
-        return [Output(texts=("",) * sample.samples)]
-    if isinstance(sample, Choose):
-        return [_chosen(sample, (winner,)) for winner in range(len(sample.choices))]
-    size = len(sample.text.encode())
-    return [Output(loglikelihoods=(-size * math.log(256),), is_greedy=(False,), tokens=max(size, 1))]
-
-
-def _chosen(sample: Choose, indices: Sequence[int]) -> Output:
-    every = range(len(sample.choices))
-    return Output(
-        loglikelihoods=tuple(0.0 if index in indices else -1e4 for index in every),
-        is_greedy=tuple(index == indices[0] for index in every),
-    )
-
-
-def _undecided(sample: Sample) -> list[Output]:
-    """One guess that favours no choice, for metrics of all samples together, for which a mean over guesses is undefined."""
-    if not isinstance(sample, Choose):
-        return guesses(sample)
-    count = len(sample.choices)
-    return [Output(loglikelihoods=(-math.log(max(count, 1)),) * count, is_greedy=(False,) * count)]
-
-
-def _cut(text: str, stops: Sequence[str]) -> str:
-    for stop in stops:
-        text = text.partition(stop)[0]
-    return text
-
-
-def _has_answer(sample: Sample) -> bool:
-    return not isinstance(sample, Generate) or bool(answer_text(sample).strip())
-
-
 def _right_share(sample: Choose) -> float:
     """The probability that a random guess is right."""
     right = 1 if isinstance(sample.answer, int) else len(set(sample.answer))
     return right / len(sample.choices)
-
-
-def _measured(metric: Metric, samples: Sequence[Sample], answers: Callable[[Sample], list[Output]]) -> list[list[Any]]:
-    """The metric of each answer to each sample, in parallel: metrics that run programs wait for them."""
-    given = _undecided if metric.gather is not None and answers is guesses else answers
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(lambda sample: [metric.measure(output, sample) for output in given(sample)], samples))
-
-
-def _value(metric: Metric, measured: Sequence[Sequence[Any]]) -> float:
-    """The metric over all samples, averaged over the equally likely answers of each sample; NaN if it is undefined."""
-    try:
-        if metric.whole is not None:
-            return float(metric.whole([answers[0] for answers in measured]))
-        if metric.value is not None:
-            means = [
-                [math.fsum(column) / len(answers) for column in zip(*answers, strict=True)] for answers in measured
-            ]
-            return float(metric.value(tuple(math.fsum(column) for column in zip(*means, strict=True))))
-    except (ArithmeticError, ValueError):
-        return math.nan
-    return math.fsum(math.fsum(scores) / len(scores) for scores in measured) / len(measured)
 
 
 def _check_method(entry: Entry) -> Verdict:

@@ -8,12 +8,13 @@ from typing import Any
 from harness import __version__
 from harness.comparison.curve import read_curve, read_rewards
 from harness.comparison.fairness import fairness
+from harness.comparison.prompt_notes import prompt_notes
 from harness.comparison.replicas import replicated
 from harness.comparison.scores import Scores, compute_scores
 from harness.comparison.state import Session, State
 from harness.comparison.tuning import Tuned
 from harness.jobs import Benched, Trained
-from harness.metrics.ngram import signatures
+from harness.metrics.signatures import signatures
 from harness.prepare.tasks import ScoredTask
 from harness.prepare.trainings import Training
 from harness.results import (
@@ -34,6 +35,9 @@ from harness.results import (
 from harness.runs.reuse import folder_bytes, folder_numbers
 from harness.stats.quantiles import percentile
 from harness.storage import key
+
+EXPECTED_ANSWERS = 0.95
+"""Below this share of texts with an answer, a note says so: the score is about the form of the answers, too."""
 
 
 def unfinished(session: Session) -> Run:
@@ -57,6 +61,7 @@ def finished(session: Session) -> Run:
         *(f"{name}: {note}" for name, note in by_variant),
         *scores.warnings,
         *_truncated_prompts(scores),
+        *missing_answers(scores),
         *training_data_notes(session),
     ]
     return _document(session, scores, notes).model_copy(update={"replicated": means})
@@ -73,6 +78,7 @@ def _trainings(session: Session) -> dict[str, list[str]]:
 
 def _document(session: Session, scores: Scores | None, notes: Sequence[str]) -> Run:
     prepared = session.prepared
+    variants = [state.variant for state in session.states.values()]
     trained_on = {name for training in prepared.trainings for name in training.data.tasks}
     return Run(
         harness=__version__,
@@ -86,7 +92,7 @@ def _document(session: Session, scores: Scores | None, notes: Sequence[str]) -> 
         },
         baseline=session.baseline,
         seed=session.config.seed,
-        notes=(*fairness(prepared, [state.variant for state in session.states.values()]), *notes),
+        notes=(*fairness(prepared, variants), *prompt_notes(prepared, variants), *notes),
         tasks=tuple(
             TaskInfo(
                 name=task.name,
@@ -166,6 +172,17 @@ def _truncated_prompts(scores: Scores) -> list[str]:
         f"{name}: {count} prompts did not fit into the model's context and were truncated on the left"
         for name, count in scores.truncated.items()
         if count
+    ]
+
+
+def missing_answers(scores: Scores) -> list[str]:
+    """Lists the scores whose metric found no answer in more than a few texts."""
+    return [
+        f"{name}: on {score.task}, `{score.metric}` found an answer in {score.found * score.n:.0f} of {score.n} texts"
+        f" ({score.found:.0%})"
+        for name, found in scores.by_variant.items()
+        for score in found
+        if score.found is not None and score.found < EXPECTED_ANSWERS
     ]
 
 

@@ -27,9 +27,11 @@ def sample_row(task: ScoredTask, item: Item, raw: Raw, sample_key: str) -> dict[
     """
     output = Output(raw.texts, raw.loglikelihoods, raw.is_greedy, raw.tokens)
     measured = {}
+    found = {}
     for metric in task.metrics:
         try:
             measured[metric.name] = metric.measure(output, item.sample)
+            found[metric.name] = metric.found(output, item.sample)
         except UserError:
             raise
         except Exception as error:
@@ -48,7 +50,14 @@ def sample_row(task: ScoredTask, item: Item, raw: Raw, sample_key: str) -> dict[
         "tokens": raw.tokens,
         "metrics": measured,
         "truncated": raw.truncated,
+        "found": {name: each for name, each in found.items() if each is not None},
     }
+
+
+def found_share(metric: Metric, rows: SampleRows) -> float | None:
+    """Returns the share of samples in which a metric found an answer; None if it extracts none, or rows do not say."""
+    found = [row.get("found", {}).get(metric.name) for row in rows]
+    return None if not found or None in found else sum(found) / len(found)
 
 
 def observations(metric: Metric, rows: SampleRows) -> Observations:

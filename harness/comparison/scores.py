@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from harness.api import Metric
-from harness.comparison.samples import SampleRows, observations
+from harness.comparison.samples import SampleRows, found_share, observations
 from harness.comparison.verdicts import Tested, judge
 from harness.prepare.tasks import ScoredTask
 from harness.results import Comparison, GroupScore, Protocol, Score
@@ -84,7 +84,8 @@ def compute_scores(
 
     def score(name: str, task: ScoredTask, metric: Metric) -> Score:
         made = _score(task, metric, seen[name, task.name, metric.name], protocols[name][task.name], seed)
-        return made.model_copy(update={"delta": deltas.get(Pair(task.name, metric.name, name, baseline))})
+        delta = deltas.get(Pair(task.name, metric.name, name, baseline))
+        return made.model_copy(update={"delta": delta, "found": found_share(metric, rows[name][task.name])})
 
     return Scores(
         by_variant={name: [score(name, task, metric) for task in tasks for metric in task.metrics] for name in rows},

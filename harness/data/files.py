@@ -7,18 +7,17 @@ Example:
 
 from __future__ import annotations
 
-import csv
 import importlib.resources
 import json
 import re
-import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.api import Row
 from harness.data.arrow import ArrowTable, read_table
+from harness.data.delimited import delimited_rows
 from harness.data.digests import file_sha256, files_sha256
 from harness.errors import UserError, did_you_mean
 from harness.errors import one_line as one_line
@@ -49,7 +48,7 @@ class File:
             raise UserError(
                 f"`{self.path}` is not UTF-8: {error.reason} at byte {error.start}", hint="save it again as UTF-8"
             ) from error
-        except (csv.Error, OSError) as error:
+        except OSError as error:
             raise UserError(
                 f"could not read `{self.path}`: {one_line(error)}", hint="check that the file is complete and readable"
             ) from error
@@ -155,25 +154,12 @@ def _read(path: Path) -> Sequence[Row]:
         return ArrowTable(table)
     if path.suffix == ".json":
         return _json_rows(path)
-    with path.open(encoding="utf-8-sig", newline="" if path.suffix in (".csv", ".tsv") else None) as file:
-        if path.suffix in (".csv", ".tsv"):
-            return list(_csv_rows(path, file))
+    if path.suffix in (".csv", ".tsv"):
+        return delimited_rows(path)
+    with path.open(encoding="utf-8-sig") as file:
         if path.suffix == ".txt":
             return [{"text": line.rstrip("\n")} for line in file if line.strip()]
         return [_json_line(path, number, line) for number, line in enumerate(file, 1) if line.strip()]
-
-
-def _csv_rows(path: Path, file: Iterable[str]) -> Iterator[Row]:
-    csv.field_size_limit(sys.maxsize)  # documents can be longer than the default limit of 128 KiB
-    reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
-    _refuse_duplicates(path, reader.fieldnames or [])
-    for row in reader:
-        if None in row or None in row.values():
-            raise UserError(
-                f"`{path}` line {reader.line_num} has more or fewer fields than the header",
-                hint="the file may be truncated; a field with commas or line breaks needs double quotes",
-            )
-        yield row
 
 
 def _refuse_duplicates(path: Path, columns: Sequence[str]) -> None:

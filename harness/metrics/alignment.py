@@ -18,6 +18,7 @@ from typing import NamedTuple
 from harness.api import Metric
 from harness.metrics.cjk import space_out
 from harness.metrics.sentences import words
+from harness.metrics.unicode_words import separate_punctuation
 from harness.metrics.wordnet import WordNet, find_wordnet
 
 
@@ -26,9 +27,13 @@ def _meteor(synonyms: bool) -> Callable[[str, str], float]:
         from nltk.translate.meteor_score import single_meteor_score
 
         wordnet = _synonyms() if synonyms else _Synonyms(None)
-        return float(single_meteor_score(words(space_out(target)), words(space_out(prediction)), wordnet=wordnet))
+        return float(single_meteor_score(_tokens(target), _tokens(prediction), wordnet=wordnet))
 
     return score
+
+
+def _tokens(text: str) -> list[str]:
+    return words(separate_punctuation(space_out(text)))
 
 
 class _Lemma(NamedTuple):
@@ -62,8 +67,8 @@ def _synonyms() -> _Synonyms:
 
 meteor = Metric("meteor", score=_meteor(synonyms=True))
 """0–1. METEOR (Banerjee & Lavie, ACL 2005; weights of Lavie & Agarwal, 2007) as nltk computes it, with WordNet's
-synonyms; with several targets, the best counts. A CJK character is a word. Without WordNet, `meteor_no_synonyms`
-replaces it."""
+synonyms; with several targets, the best counts. In scripts without spaces, a character is a word. Without WordNet,
+`meteor_no_synonyms` replaces it."""
 
 meteor_no_synonyms = Metric("meteor_no_synonyms", score=_meteor(synonyms=False))
 """0–1. As `meteor`, with equal words and stems only: the same on every machine."""

@@ -1,8 +1,8 @@
 """Diversity: how much a model repeats itself over all its texts (not within one text).
 
 The metrics are computed on the whole set, so they depend on the number of texts: compare them between variants on the
-same samples, never between tasks. A word is a run of letters and digits in lower case, a CJK character, or a
-punctuation mark.
+same samples, never between tasks. A word is a run of letters and digits in lower case (a character in scripts without
+spaces), or a punctuation mark.
 
     >>> distinct_1.whole([["a cat sat"], ["a dog sat"]]), round(self_bleu.whole([["a cat sat down"], ["a cat sat up"]]), 3)
     (0.6666666666666666, 0.398)
@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
+
+import regex
 
 from harness.api import Generate, Metric, Output
 from harness.metrics.cjk import space_out
@@ -27,7 +28,8 @@ Ngram = tuple[str, ...]
 
 MOST_TEXTS = 1000
 """Maximum number of texts for self-BLEU: its value and its time grow with the number of texts."""
-_WORD = re.compile(r"\w+|[^\w\s]")
+_WORD = regex.compile(r"[\p{L}\p{N}\p{M}_\u200c\u200d]+|[^\p{L}\p{N}\p{M}_\u200c\u200d\s]")
+"""Includes vowel signs and joiners: Python's `\\w` splits words of Indian scripts there."""
 _ORDERS = (1, 2, 3, 4)
 _EPSILON = 0.1
 

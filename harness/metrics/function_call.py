@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from harness.api import Generate, Metric, Output
 from harness.errors import UserError
-from harness.metrics.kinds import expect, targets_of
+from harness.metrics.kinds import Extracting, expect, targets_of
 
 _START = re.compile(r'\{\s*"(?:name|arguments)"\s*:')
 
@@ -87,7 +87,7 @@ def _scored(metric: str, *, by_name: bool, by_arguments: bool) -> Callable[[Outp
             return 0.0
         return float(not by_arguments or same({**defaults, **made.arguments}, {**defaults, **wanted.arguments}))
 
-    return score
+    return Extracting(score, lambda output, sample: read_call(output.texts[0]) is not None)
 
 
 call = Metric("call", score=_scored("call", by_name=True, by_arguments=True))

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from harness.api import Generate, Stats
+from harness.api import Generate, Output, Stats
 from harness.errors import UserError
 
 Kind = TypeVar("Kind")
+
+
+@dataclass(frozen=True)
+class Extracting:
+    """A function of a metric that first extracts an answer from the text.
+
+    Args:
+        measure: The function.
+        found: Whether a text has an answer.
+    """
+
+    measure: Callable[[Output, Any], Any]
+    found: Callable[[Output, Any], bool]
+
+    def __call__(self, output: Output, sample: Any) -> Any:
+        return self.measure(output, sample)
 
 
 def expect(kind: type[Kind], sample: Any, metric: str) -> Kind:

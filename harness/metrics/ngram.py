@@ -12,13 +12,12 @@ a resampled corpus is scored in microseconds.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from harness.api import Generate, Metric, Output, Sample, Stats
+from harness.api import Generate, Metric, Output, Stats
 from harness.errors import UserError, did_you_mean
 from harness.metrics.kinds import expect, targets_of
 
@@ -26,8 +25,16 @@ if TYPE_CHECKING:
     from collections import Counter
 
 _TOKENIZERS = {"bleu": "13a", "bleu_char": "char", "bleu_ja": "ja-mecab", "bleu_ko": "ko-mecab", "bleu_zh": "zh"}
-_UNSPACED = ("ja", "km", "ko", "lo", "my", "th", "zh")
+SACREBLEU = (*_TOKENIZERS, "chrf", "ter")
+"""Metrics that sacrebleu computes."""
+_UNSPACED = ("bo", "dz", "ja", "km", "ko", "lo", "my", "th", "zh")
 """Languages where 13a tokens are unsuitable: no spaces between words, or (Korean) suffixes that sacrebleu splits."""
+_TWO_LETTERS = {
+    **dict.fromkeys(("zho", "chi", "cmn", "yue", "wuu", "nan"), "zh"),
+    **{"jpn": "ja", "kor": "ko", "tha": "th", "lao": "lo", "khm": "km", "mya": "my", "bur": "my", "bod": "bo"},
+    **{"tib": "bo", "dzo": "dz"},
+}
+"""ISO 639-3 codes of these languages, as in FLORES (`zho_Hans`), and their two letters."""
 _BETA2 = 4.0  # recall counts twice as much as precision: the 2 of chrF2
 _ORDERS = 6
 
@@ -36,7 +43,7 @@ def bleu_for(language: str) -> Metric:
     """Returns BLEU with sacrebleu's tokenizer for a target language.
 
     Args:
-        language: An ISO 639 code (`de`, `zh`, `zh-Hant`).
+        language: An ISO 639 code of two or three letters (`de`, `zh`, `zh-Hant`, `zho_Hans`).
 
     Returns:
         `bleu_zh` for Chinese; `bleu_ja` and `bleu_ko` for Japanese and Korean if MeCab is installed; otherwise
@@ -47,6 +54,7 @@ def bleu_for(language: str) -> Metric:
         ('bleu', 'bleu_zh', 'bleu_char')
     """
     code = language.lower().replace("_", "-").partition("-")[0]
+    code = _TWO_LETTERS.get(code, code)
     if code == "zh":
         return bleu_zh
     if code == "ja" and find_spec("MeCab") and find_spec("ipadic"):
@@ -72,24 +80,11 @@ def signature(name: str, *, references: int = 1) -> str:
     """
     from sacrebleu.metrics.chrf import CHRF
 
-    known = (*_TOKENIZERS, "chrf", "ter")
-    if name not in known:
-        raise UserError(f"metric `{name}` has no sacrebleu signature", hint=did_you_mean(name, known))
+    if name not in SACREBLEU:
+        raise UserError(f"metric `{name}` has no sacrebleu signature", hint=did_you_mean(name, SACREBLEU))
     scorer = CHRF() if name == "chrf" else _ter_scorer() if name == "ter" else _bleu_scorer(name, effective_order=False)
     scorer.corpus_score(["-"], [["-"]] * references)  # sacrebleu knows the number of references only after scoring
     return str(scorer.get_signature())
-
-
-def signatures(metrics: Sequence[Metric], samples: Sequence[Sample]) -> dict[str, str]:
-    """Returns the signatures of sacrebleu's metrics by name; `nrefs:var` if samples differ in the number of targets."""
-    known = [metric.name for metric in metrics if metric is globals().get(metric.name)]
-    counts = {len(targets_of(sample)) for sample in samples if isinstance(sample, Generate)}
-    if not known or not counts:
-        return {}
-    found = {name: signature(name, references=min(counts)) for name in known}
-    return (
-        found if len(counts) == 1 else {name: re.sub(r"nrefs:\d+", "nrefs:var", text) for name, text in found.items()}
-    )
 
 
 def _bleu(name: str) -> Callable[[Output, Any], Stats]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from harness.api import Generate, Metric, Output, Stats
 from harness.errors import UserError
-from harness.metrics.kinds import expect, mean_of_sums, targets_of
+from harness.metrics.kinds import Extracting, expect, mean_of_sums, targets_of
 
 _NUMBER = re.compile(
     r"(?<![A-Za-z_\d])(?:(?<!\w)[-+])?(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|(?<!\.)\.\d+)(?:[eE][-+]?\d+)?"
@@ -50,8 +50,7 @@ def _number_and_target(name: str, output: Output, sample: Any) -> tuple[float | 
         wanted = math.nan
     if not math.isfinite(wanted):
         raise UserError(f"metric `{name}` needs a number as the target, not {target!r}", hint='for example `"3.5"`')
-    parse = last_number if sample.meta.get("number") == "last" else first_number
-    return parse(output.texts[0]), wanted
+    return _parser(sample)(output.texts[0]), wanted
 
 
 def _errors(name: str, size: Callable[[float], float]) -> Callable[[Output, Any], Stats]:
@@ -59,7 +58,15 @@ def _errors(name: str, size: Callable[[float], float]) -> Callable[[Output, Any]
         predicted, wanted = _number_and_target(name, output, sample)
         return (0.0, 0.0) if predicted is None else (size(predicted - wanted), 1.0)
 
-    return stats
+    return Extracting(stats, _has_number)
+
+
+def _has_number(output: Output, sample: Any) -> bool:
+    return _parser(sample)(output.texts[0]) is not None
+
+
+def _parser(sample: Any) -> Callable[[str], float | None]:
+    return last_number if sample.meta.get("number") == "last" else first_number
 
 
 def _products(output: Output, sample: Any) -> Stats:
@@ -94,7 +101,7 @@ rmse = Metric(
 )
 """0 and above, in the unit of the target. Root of the mean squared error over the texts with a number."""
 
-pearson = Metric("pearson", stats=_products, value=_pearson)
+pearson = Metric("pearson", stats=Extracting(_products, _has_number), value=_pearson)
 """−1 to 1. Pearson's correlation of generated numbers and targets; none if all numbers or all targets are equal."""
 
 parsed = Metric(

@@ -9,20 +9,28 @@ r"""Text matching: whether a generated text equals or contains the answer.
 from __future__ import annotations
 
 import re
-import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
+from string import punctuation as _ASCII_PUNCTUATION
 from typing import Any, Literal
+
+import regex
 
 from harness.api import Generate, Metric, Output
 from harness.errors import UserError, did_you_mean
 from harness.metrics.cjk import has_cjk, space_out
-from harness.metrics.kinds import expect, missing_meta, targets_of
+from harness.metrics.kinds import Extracting, expect, missing_meta, targets_of
+from harness.metrics.unicode_words import has_other_letters
 
 _GSM8K_IGNORED = (",", r"\$", r"(?s).*#### ", r"\.$")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_PUNCTUATION = str.maketrans("", "", _ASCII_PUNCTUATION)
+_ALL_PUNCTUATION = regex.compile(r"[\p{P}\p{Cf}]+")
+_NO_WORDS = regex.compile(r"[^\p{L}\p{M}\p{N}]+")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
+_FULL_WIDTH = str.maketrans("（）：", "():")
 _BRACKETED = re.compile(r"\([A-Z]\)")
 
 
@@ -60,17 +68,32 @@ def matching(
     finder = None if pattern is None else _compiled(pattern)
     ignored = [_compiled(each) for each in ignore]
 
-    def normal(text: str) -> str:
-        for each in ignored:
+    return _Matching(finder, take, ignored, case, punctuation)
+
+
+@dataclass(frozen=True)
+class _Matching:
+    """The score that `matching` makes."""
+
+    finder: re.Pattern[str] | None
+    take: str
+    ignored: Sequence[re.Pattern[str]]
+    case: bool
+    punctuation: bool
+
+    def __call__(self, prediction: str, target: str) -> float:
+        found = prediction.strip() if self.finder is None else _found(self.finder, prediction, self.take)
+        return float(found is not None and self._normal(found) == self._normal(target))
+
+    def found(self, output: Output, sample: Any) -> bool | None:
+        """Whether the text has a match; None without a pattern, as the whole text is the answer."""
+        return None if self.finder is None else bool(_found(self.finder, output.texts[0], self.take))
+
+    def _normal(self, text: str) -> str:
+        for each in self.ignored:
             text = each.sub("", text)
-        text = text if case else text.lower()
-        return text if punctuation else text.translate(_PUNCTUATION)
-
-    def score(prediction: str, target: str) -> float:
-        found = prediction.strip() if finder is None else _found(finder, prediction, take)
-        return float(found is not None and normal(found) == normal(target))
-
-    return score
+        text = text if self.case else text.lower()
+        return text if self.punctuation else text.translate(_PUNCTUATION)
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
@@ -97,24 +120,43 @@ def _exact_match(prediction: str, target: str) -> float:
 
 
 def _choice_letter(output: Output, sample: Any) -> float:
-    choices = expect(Generate, sample, "choice_letter").meta.get("choices")
+    return float(_bare(_letter(output.texts[0], lettered_choices(sample))) in map(_bare, targets_of(sample)))
+
+
+def _has_letter(output: Output, sample: Any) -> bool:
+    return bool(_letter(output.texts[0], lettered_choices(sample)))
+
+
+def lettered_choices(sample: Any) -> Sequence[str]:
+    """Returns the choices of a sample that `choice_letter` scores, `meta["choices"]`.
+
+    Raises:
+        UserError: The sample has no choices, or more than there are letters.
+    """
+    choices: Sequence[str] = expect(Generate, sample, "choice_letter").meta.get("choices", ())
     if not choices:
         example = 'for example `Generate(prompt, "(B)", meta={"choices": ["Rome", "Paris"]})`'
         raise missing_meta("choice_letter", "`choices`", hint=example)
-    return float(_bare(_letter(output.texts[0], choices)) in map(_bare, targets_of(sample)))
+    if len(choices) > len(ascii_uppercase):
+        raise UserError(
+            f"metric `choice_letter` has letters for {len(ascii_uppercase)} choices, and a sample has {len(choices)}",
+            hint="leave out choices, or score them by log-likelihood: `Choose(prompt, choices, answer)` with `acc`",
+        )
+    return choices
 
 
 def _letter(text: str, choices: Sequence[str]) -> str:
     """Finds the last `(B)` in a text; else the letter of the last choice in it; else the last letter after a colon."""
+    text = text.translate(_FULL_WIDTH)
     if bracketed := _BRACKETED.findall(text):
         return str(bracketed[-1])
-    letters = [chr(ord("A") + index) for index in range(len(choices))]
+    letters = ascii_uppercase[: len(choices)]
     letter_of = {_plain(choice.strip()): f"({letter})" for choice, letter in zip(choices, letters, strict=True)}
     longest_first = sorted(letter_of, key=len, reverse=True)  # otherwise `Guilty` would match in `Guilty of both`
     spelled = re.findall("|".join(map(re.escape, longest_first)), _plain(text))
     if spelled and (last := spelled[-1].strip()):
         return str(letter_of.get(last, last))
-    after_colon = re.findall(rf":\s*({'|'.join(map(re.escape, letters))})", text)
+    after_colon = re.findall(rf":\s*([{letters}])", text)
     return str(after_colon[-1]) if after_colon else ""
 
 
@@ -140,10 +182,15 @@ def _f1(prediction: str, target: str) -> float:
 
 
 def _words(text: str) -> list[str]:
-    """Splits a text with SQuAD's normalisation; a CJK character is a word, and CJK text loses all punctuation."""
+    """Splits a text with SQuAD's normalisation.
+
+    A text with letters of other scripts than Latin loses the punctuation of all scripts, as in MLQA (Lewis et al.,
+    ACL 2020); in scripts without spaces, a character is a word.
+    """
     text = text.lower().translate(_PUNCTUATION)
-    if has_cjk(text):
-        text = "".join(" " if not (char.isalnum() or char.isspace()) else char for char in space_out(text))
+    if has_other_letters(text):
+        pattern, by = (_NO_WORDS, " ") if has_cjk(text) else (_ALL_PUNCTUATION, "")
+        text = pattern.sub(by, space_out(unicodedata.normalize("NFC", text)))
     return _ARTICLES.sub(" ", text).split()
 
 
@@ -157,14 +204,15 @@ flexible = Metric("flexible", score=matching(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", tak
 """0–1. GSM8K, `flexible-extract` of lm-evaluation-harness: the last number of the text is the target's number. As
 there, a run of two dots or dollar signs counts as a number."""
 
-choice_letter = Metric("choice_letter", score=_choice_letter)
+choice_letter = Metric("choice_letter", score=Extracting(_choice_letter, _has_letter))
 """0–1. The last choice in a free answer to a question with lettered choices is the right one: GPQA's `flexible-extract`
 of lm-evaluation-harness. Needs `meta["choices"]`, and a target such as `(B)`."""
 
 em = Metric("em", score=_em)
 """0–1. Text and target have the same words in the same order, after SQuAD's normalisation: lower case, without ASCII
-punctuation and articles. With several targets, any counts."""
+punctuation and articles; without any punctuation where letters are not Latin. With several targets, any counts."""
 
 f1 = Metric("f1", score=_f1)
 """0–1. F1 of the words of text and target, after SQuAD's normalisation (Rajpurkar et al., EMNLP 2016): lower case,
-without ASCII punctuation and articles. A CJK character is a word. With several targets, the best counts."""
+without ASCII punctuation and articles; without any punctuation where letters are not Latin. In scripts without spaces,
+a character is a word. With several targets, the best counts."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from harness.api import Sample
 from harness.data.model_files import Snapshot
 from harness.errors import UserError
-from harness.jobs import HEAD_FILE
+from harness.jobs import HEAD_FILE, Item
+from harness.metrics.oracle import find_blindness
+from harness.metrics.text_match import choice_letter, lettered_choices
+from harness.prepare.tasks import ScoredTask
 from harness.prepare.trainings import Training
 from harness.settings import STAGES
 
@@ -37,6 +42,11 @@ def check(prepared: Prepared, *, scores: bool) -> None:
                 _check_monitor(prepared, variant.spec.name, variant.training)
         if scores and _is_reward_model(prepared, variant):
             _check_tasks(variant)
+    if scores:
+        for task in prepared.tasks:
+            items = prepared.variants[0].items[task.name]
+            _check_letters(task, items)
+            _check_headline(task, [item.sample for item in items])
 
 
 def require_optuna() -> None:
@@ -47,6 +57,38 @@ def require_optuna() -> None:
     """
     if find_spec("optuna") is None:
         raise UserError("`--tune-lr` needs optuna, which is not installed", hint="pip install 'finetune-harness[tune]'")
+
+
+def _check_letters(task: ScoredTask, items: Sequence[Item]) -> None:
+    """Every choice needs a letter."""
+    if not any(metric is choice_letter for metric in task.metrics):
+        return
+    for item in items:
+        try:
+            lettered_choices(item.sample)
+        except UserError as error:
+            raise UserError(f"task `{task.name}`, sample {item.request.id}: {error.message}", error.hint) from error
+
+
+def _check_headline(task: ScoredTask, samples: Sequence[Sample]) -> None:
+    """The headline metric must give right answers a better score than a constant wrong answer."""
+    if task.task.executes_code:
+        return
+    metric = task.metrics[0]
+    found = find_blindness(metric, samples)
+    if found is None:
+        return
+    constant = (
+        "a guess" if found.answer is None else f"the answer {found.answer!r}" if found.answer else "an empty answer"
+    )
+    hint = f"`harness check {task.name}` shows the samples; a metric that compares with no target needs an empty target"
+    if metric.name == "bleu":
+        hint = "BLEU needs targets of four words or more; for scripts without spaces use `bleu_zh` or `bleu_char`"
+    raise UserError(
+        f"task `{task.name}`: its headline `{metric.name}` gives the right answers {found.oracle + 0.0:.2f}, which is not"
+        f" better than {found.constant + 0.0:.2f} for {constant}",
+        hint=hint,
+    )
 
 
 def _check_rows(name: str, training: Training) -> None:

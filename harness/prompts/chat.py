@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.api import Message
 from harness.errors import UserError
 
 
@@ -65,6 +66,53 @@ class ChatTemplate:
                 hint="some templates accept no system prompt: try without one",
             ) from error
         return _left_open(text, messages[-1]["content"]) if is_open else text
+
+    @functools.cached_property
+    def has_system_turn(self) -> bool:
+        """Whether the template writes system turns; some refuse them (Gemma), and some leave them out.
+
+        A template that refuses a user turn, too, counts as one that does: the error is then about the real messages.
+        """
+        try:
+            return _SYSTEM in self.render([{"role": "system", "content": _SYSTEM}, _USER])
+        except UserError:
+            pass
+        try:
+            self.render([_USER])
+        except UserError:
+            return True
+        return False
+
+
+_SYSTEM = "zq7system"
+_USER = {"role": "user", "content": "zq7user"}
+
+
+def system_in_user_turn(messages: Sequence[Message]) -> list[Message]:
+    r"""Moves each system message to the head of the user turn that follows it, for templates without a system turn.
+
+    Example:
+        >>> system_in_user_turn([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}])
+        [{'role': 'user', 'content': 'Be brief.\n\nWhy?'}]
+    """
+    moved: list[Message] = []
+    head = ""
+    for message in messages:
+        if message["role"] == "system":
+            head = _below(head, message["content"])
+        elif head and message["role"] == "user":
+            moved.append({**message, "content": _below(head, message["content"])})
+            head = ""
+        else:
+            moved += [{"role": "user", "content": head}] if head else []
+            moved.append(message)
+            head = ""
+    return [*moved, {"role": "user", "content": head}] if head else moved
+
+
+def _below(head: str, text: str) -> str:
+    """Joins two texts with an empty line, unless the first ends in white space of its own."""
+    return head + ("" if not head or head[-1].isspace() else "\n\n") + text
 
 
 def _left_open(text: str, content: str) -> str:

@@ -15,8 +15,8 @@ from harness.api import Choose, Generate, Message, Row, Sample, Task, Text
 from harness.data.sources import rows as load_rows
 from harness.errors import UserError, did_you_mean
 from harness.jobs import Example, Item, Request
-from harness.prompts.chat import ChatTemplate
-from harness.prompts.samples import answer_text, call_on, cell_of, right_choice, sample_of
+from harness.prompts.chat import ChatTemplate, system_in_user_turn
+from harness.prompts.samples import answer_text, call_on, cell_of, refuse_null, right_choice, sample_of
 from harness.prompts.shots import Shots
 
 
@@ -57,14 +57,15 @@ def render(
         raise UserError(f"task `{name}` has no rows", hint="check the split or file that it reads")
     data = _in_groups(name, task, everything, groups) if groups else everything
     if limit is not None:
-        data = _spread(data, limit, lambda row: cell_of(name, task.group, row) or "")
+        data = _spread(data, limit, lambda index, row: cell_of(name, task.group, row, index) or "")
     shots = Shots(name, task, task.shots if prompting.shots is None else prompting.shots, everything)
     items = []
     for index, row in data:
         sample = sample_of(name, task, row, index)
         id = str(index if sample.id is None else sample.id)
         request = _request(name, sample, id, task, row, shots.before(index, row, sample), prompting)
-        items.append(Item(request, sample, cell_of(name, task.group, row), cell_of(name, task.cluster, row)))
+        group, cluster = (cell_of(name, column, row, index) for column in (task.group, task.cluster))
+        items.append(Item(request, sample, group, cluster))
     _check_ids(name, items)
     return items
 
@@ -116,6 +117,7 @@ def _request(
                 f"task `{name}`: `description` returned a {type(described).__name__} for row {id}, not a text",
                 hint="return a text from the function `description`",
             )
+        refuse_null(name, description, row, id, [described], lambda made: [made])
         description = described
 
     def context(choice: int | None) -> str:
@@ -172,8 +174,9 @@ def _conversation(
     for asked, answer in solved:
         messages += _turns(asked)
         messages.append({"role": "assistant", "content": answer})
+    messages += _turns(question)
     assert prompting.template is not None
-    return prompting.template.render(messages + _turns(question))
+    return prompting.template.render(messages if prompting.template.has_system_turn else system_in_user_turn(messages))
 
 
 def _turns(prompt: str | Sequence[Message]) -> list[Message]:
@@ -195,18 +198,18 @@ def _flat(prompt: str | Sequence[Message]) -> str:
 def _in_groups(name: str, task: Task, data: list[tuple[int, Row]], groups: Sequence[str]) -> list[tuple[int, Row]]:
     if task.group is None:
         raise UserError(f"task `{name}` has no groups", hint=f"write `{name}` without `:{'+'.join(groups)}`")
-    known = {cell_of(name, task.group, row) or "" for _, row in data}
+    known = {cell_of(name, task.group, row, index) or "" for index, row in data}
     for group in groups:
         if group not in known:
             raise UserError(f"task `{name}` has no group `{group}`", hint=did_you_mean(group, known))
-    return [(index, row) for index, row in data if cell_of(name, task.group, row) in groups]
+    return [(index, row) for index, row in data if cell_of(name, task.group, row, index) in groups]
 
 
-def _spread(data: list[tuple[int, Row]], limit: int, group_of: Callable[[Row], str]) -> list[tuple[int, Row]]:
+def _spread(data: list[tuple[int, Row]], limit: int, group_of: Callable[[int, Row], str]) -> list[tuple[int, Row]]:
     """The first rows of every group, as evenly as the groups' sizes allow, in the order of the data."""
     groups: dict[str, list[tuple[int, Row]]] = defaultdict(list)
     for index, row in data:
-        groups[group_of(row)].append((index, row))
+        groups[group_of(index, row)].append((index, row))
     quota = dict.fromkeys(groups, 0)
     left = min(limit, len(data))
     while left > 0:

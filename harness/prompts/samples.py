@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.api import Choose, Generate, Row, Sample, Task, Text
 from harness.errors import UserError, did_you_mean, plugin_error
+from harness.prompts.nulls import is_null, written_null
 
 
 class _MissingColumn(KeyError):
@@ -50,7 +51,8 @@ def call_on(name: str, function: Callable[[Row], Any], row: Row, index: int | st
     except Exception as error:
         code = getattr(function, "__code__", None)
         file = Path(code.co_filename) if code else Path(name)
-        hint = f"task `{name}` failed on row {index}"
+        empty = [f"`{column}`" for column, cell in row.items() if is_null(cell)]
+        hint = f"task `{name}` failed on row {index}" + (f", which has no value in {', '.join(empty)}" if empty else "")
         raise plugin_error(file, error, hint=hint, what="an error in") from error
 
 
@@ -80,7 +82,50 @@ def sample_of(name: str, task: Task, row: Row, index: int) -> Sample:
     fault = sample_fault(sample)
     if fault is not None:
         raise UserError(f"task `{name}`, row {index}: {fault.message}", fault.hint)
+    refuse_null(name, task.sample, row, index, texts_of(sample), texts_of)
     return sample
+
+
+def refuse_null(
+    name: str,
+    function: Callable[[Row], Any],
+    row: Row,
+    index: int | str,
+    texts: Sequence[str],
+    read: Callable[[Any], list[str]],
+) -> None:
+    """Refuses texts in which an empty cell of the row became the word None or nan.
+
+    Args:
+        name: Name of the task, for messages.
+        function: The function of the task that made the texts.
+        row: The row.
+        index: Index or id of the row, for messages.
+        texts: The texts.
+        read: Converts what the function returns to texts.
+
+    Raises:
+        UserError: The function wrote an empty cell.
+    """
+    found = written_null(texts, lambda changed: read(function(_Row(changed))), row)
+    if found is not None:
+        column, word = found
+        raise UserError(
+            f"task `{name}`, row {index}: the column `{column}` is empty ({word}), and the task would write `{word}`",
+            hint="remove such rows from the data, or give the cell a text in the task: "
+            f'`row["{column}"] or "…"` for null',
+        )
+
+
+def texts_of(sample: Sample) -> list[str]:
+    """All texts of a sample: its prompts, and its targets or choices."""
+    if isinstance(sample, Text):
+        return [sample.text]
+    prompts = [sample.prompt] if isinstance(sample.prompt, str) else sample.prompt
+    asked = [prompt if isinstance(prompt, str) else prompt["content"] for prompt in prompts]
+    if isinstance(sample, Choose):
+        return [*asked, *sample.choices]
+    return [*asked, *([sample.target] if isinstance(sample.target, str) else sample.target)]
 
 
 def _columns(column: str, row: Row) -> str:
@@ -89,16 +134,17 @@ def _columns(column: str, row: Row) -> str:
     return near if near.startswith("known") else f"{near} (columns: {', '.join(map(str, row))})"
 
 
-def cell_of(name: str, column: str | None, row: Row) -> str | None:
+def cell_of(name: str, column: str | None, row: Row, index: int) -> str | None:
     """The value of a row in the column of its group or cluster, as a text; None without such a column.
 
     Args:
         name: Name of the task, for messages.
         column: The task's `group` or `cluster`.
         row: The row.
+        index: Index of the row, for messages.
 
     Raises:
-        UserError: The row does not have the column.
+        UserError: The row does not have the column, or has no value there.
     """
     if column is None:
         return None
@@ -106,6 +152,11 @@ def cell_of(name: str, column: str | None, row: Row) -> str | None:
         raise UserError(
             f"task `{name}` groups or clusters by the column `{column}`, which its rows do not have",
             hint=_columns(column, row),
+        )
+    if is_null(row[column]):
+        raise UserError(
+            f"task `{name}` groups or clusters by the column `{column}`, which is empty in row {index}",
+            hint="fill the cell, or remove such rows from the data",
         )
     return str(row[column])
 
@@ -205,7 +256,10 @@ def _is_message(message: Any) -> bool:
 
 
 def _not_text(what: str, value: Any) -> UserError:
-    return UserError(f"{what} is {_shown(value)}, not a text", hint="convert it with `str(…)`")
+    hint = (
+        "the row has no value there: remove such rows from the data" if is_null(value) else "convert it with `str(…)`"
+    )
+    return UserError(f"{what} is {_shown(value)}, not a text", hint=hint)
 
 
 def _shown(value: Any) -> str:

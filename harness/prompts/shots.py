@@ -39,7 +39,7 @@ class Shots:
         if not count or task.shots_from is None:
             return
         for index, row in enumerate(load_rows(task.shots_from)):
-            self.pools[cell_of(name, task.group, row)].append((index, row))
+            self.pools[cell_of(name, task.group, row, index)].append((index, row))
         self._from_the_same_rows = source(task.shots_from) == source(task.data)
 
     def before(self, index: int, row: Row, sample: Sample) -> list[Sample]:
@@ -59,7 +59,7 @@ class Shots:
             raise UserError(
                 f"task `{self.name}` has no solved examples", hint="give the task `shots_from=…`, or request 0 shots"
             )
-        group = cell_of(self.name, self.task.group, row)
+        group = cell_of(self.name, self.task.group, row, index)
         if self.task.shots_order in ("first", "seeded"):
             return self._chosen(group, sample)
         if self._positions is None:
@@ -87,7 +87,7 @@ class Shots:
         spare = int(self.task.shots_order == "lm-eval-spare")
         positions = {}
         for index, row in self.data:
-            group = cell_of(self.name, self.task.group, row)
+            group = cell_of(self.name, self.task.group, row, index)
             pool, generator = self.pools[group], generators[group]
             if len(pool) < self.count + spare:
                 raise self._too_few(group, len(pool) - spare)

@@ -20,7 +20,8 @@ from harness.metrics.alignment import meteor_no_synonyms
 from harness.metrics.entailment import entailment_by, passages
 from harness.metrics.entailment_model import judge
 from harness.metrics.facts import facts, supported
-from harness.metrics.ngram import bleu_for, signature, signatures
+from harness.metrics.ngram import bleu_for, signature
+from harness.metrics.signatures import signatures
 from harness.metrics.wordnet import WordNet, find_wordnet
 
 WORDS = ["the", "cat", "Sat,", "on", "3.5", "mats.", "It's", "“big”", "U.S.", "dog", "&", "runs;", "état", "我", "爱"]

@@ -222,3 +222,84 @@ def test_a_win_rate_counts_ties_half_and_knows_the_direction() -> None:
     assert win_rate(b, a) == 0.375
     assert win_rate(Observations(np.ones((2, 1)), value=sum), Observations(np.ones((2, 1)), value=sum)) is None
     assert win_rate(Observations([1.0, np.nan]), Observations([1.0, 2.0])) is None
+
+
+HEADLINES = """
+from harness import Generate, Metric, Task, exact_match, rougeL, task
+
+ROWS = [{"q": f"q{n}", "a": f"Привет {n}"} for n in range(3)]
+BLIND = Metric("blind", score=lambda prediction, target: 1.0)
+
+def ask(row):
+    return Generate(row["q"], row["a"], max_tokens=8)
+
+def pay(prediction, target):
+    raise AssertionError("the task's metrics run code")
+
+@task
+def blind() -> Task:
+    return Task(ROWS, ask, [BLIND, exact_match])
+
+@task
+def second() -> Task:
+    return Task(ROWS, ask, [rougeL, BLIND])
+
+@task
+def cut() -> Task:
+    return Task(ROWS, lambda row: Generate(row["q"], row["a"], stop=("П",)), [exact_match])
+
+@task
+def code() -> Task:
+    return Task(ROWS, ask, [Metric("code", score=pay)], executes_code=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (
+            "blind",
+            "its headline `blind` gives the right answers 1.00, which is not better than 1.00 for an empty answer",
+        ),
+        ("cut", "its headline `exact_match` gives the right answers 0.00"),
+        ("second", None),
+        ("code", None),
+    ],
+)
+def test_a_headline_for_which_a_perfect_model_is_not_best_is_refused(task: str, message: str | None) -> None:
+    Path("t.py").write_text(HEADLINES)
+    config = configure(["base"], tasks=[f"./t.py@{task}"], confirm_run_unsafe_code=True)
+    if message is None:
+        prepare(config)
+        return
+    prepare(config, scores=False)
+    with pytest.raises(UserError, match=message) as error:
+        prepare(config)
+    assert f"`harness check ./t.py@{task}`" in str(error.value.hint)
+
+
+def test_bleu_of_texts_without_spaces_is_told_which_tokens_to_use() -> None:
+    Path("t.py").write_text(
+        "from harness import Generate, Task, bleu, task\n"
+        "@task\n"
+        "def zh() -> Task:\n"
+        "    return Task([{'q': 'Beijing'}], lambda row: Generate(row['q'], '我爱北京天安门'), [bleu])\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(UserError, match=r"`bleu` gives the right answers 0\.00") as error:
+        prepare(configure(["base"], tasks=["./t.py"]))
+    assert "`bleu_char`" in str(error.value.hint)
+
+
+def test_more_choices_than_letters_are_refused_before_anything_runs() -> None:
+    Path("t.py").write_text(
+        "from harness import Generate, Task, choice_letter, exact_match, task\n"
+        "def ask(row):\n"
+        "    return Generate(row['q'], '(A)', meta={'choices': [str(n) for n in range(row['n'])]})\n"
+        "@task\n"
+        "def many() -> Task:\n"
+        "    rows = [{'q': 'a', 'n': 26}, {'q': 'b', 'n': 27}]\n"
+        "    return Task(rows, ask, [exact_match, choice_letter])\n"
+    )
+    with pytest.raises(UserError, match=r"task `./t\.py`, sample 1: .* letters for 26 choices, and a sample has 27"):
+        prepare(configure(["base"], tasks=["./t.py"]))

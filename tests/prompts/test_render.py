@@ -173,9 +173,16 @@ def test_only_requested_groups_are_rendered() -> None:
 
 
 def test_groups_and_clusters_are_texts() -> None:
-    rows = [{"q": "", "a": "", "s": 7, "p": None}]
+    rows = [{"q": "", "a": "", "s": 7, "p": 0.5}]
     (item,) = render("t", a_task(rows, group="s", cluster="p"))
-    assert (item.group, item.cluster) == ("7", "None")
+    assert (item.group, item.cluster) == ("7", "0.5")
+
+
+def test_an_empty_group_or_cluster_is_refused() -> None:
+    rows = [*ROWS, {"q": "", "a": "", "s": None}]
+    for options in ({"group": "s"}, {"cluster": "s"}):
+        with pytest.raises(UserError, match="by the column `s`, which is empty in row 4"):
+            render("t", a_task(rows, **options))
 
 
 def test_a_missing_column_is_named_with_the_existing_ones() -> None:

@@ -163,6 +163,43 @@ def test_bad_labels_are_refused_by_row_and_column(
     assert message in error.value.message and error.value.hint
 
 
+@pytest.mark.parametrize("second", ["0", 1.0, True, "maybe"])
+def test_labels_of_several_types_are_refused_with_their_rows(tmp_path: Path, second: Any) -> None:
+    data = labelled(tmp_path / "x.jsonl", 0, 1, second, 1)
+    with pytest.raises(
+        UserError, match=rf"column `label` has labels of several types: 0 in row 0, {second!r} in row 2"
+    ):
+        load("classify", data=data)
+    if second == "0":
+        assert items("classify", data=data, labels=["0", "1"])[2].sample.answer == 0  # type: ignore[union-attr]
+
+
+def test_labels_of_two_splits_are_compared_as_texts(tmp_path: Path) -> None:
+    data, train = labelled(tmp_path / "x.jsonl", 0, 1), labelled(tmp_path / "train.csv", "0", "1")
+    assert [item.sample.choices for item in items("classify", data=data, train=train)] == [["0", "1"]] * 2  # type: ignore[union-attr]
+    train = labelled(tmp_path / "train.csv", "0.0", "1.0")
+    with pytest.raises(UserError, match=r"has the labels `0\.0` and `0`"):
+        load("classify", data=data, train=train)
+
+
+def test_an_empty_text_or_label_is_refused_with_row_and_column(tmp_path: Path) -> None:
+    for cell in (None, math.nan):
+        data = table(tmp_path / "x.jsonl", [{"text": "a", "label": 0}, {"text": cell, "label": 1}])
+        with pytest.raises(UserError, match="row 1: the column `text` is empty"):
+            items("classify", data=data)
+        with pytest.raises(UserError, match="row 1: the column `label` has no label"):
+            items("classify", data=labelled(tmp_path / "x.jsonl", "a", cell))
+        data = table(tmp_path / "x.jsonl", [{"sentence1": "a", "sentence2": cell, "label": 1.5}])
+        with pytest.raises(UserError, match="row 0: the column `sentence2` is empty"):
+            items("regress", data=data)
+        data = table(tmp_path / "x.jsonl", [{"context": cell, "question": "q", "answers": "a"}])
+        with pytest.raises(UserError, match="row 0: the column `context` is empty"):
+            items("qa", data=data)
+        data = table(tmp_path / "x.jsonl", [{"document": cell, "summary": "a"}])
+        with pytest.raises(UserError, match="row 0: the column `document` is empty"):
+            items("summarization", data=data)
+
+
 def test_a_split_with_hidden_labels_is_reported_as_such(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         items("classify", data=labelled(tmp_path / "x.jsonl", -1, -1), names=["no", "yes"])
