@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.engine.finite import NotFinite
 from harness.engine.padded_scoring import head_numerics
 from harness.jobs import Raw
 from harness.tokens.encode import Encoded
@@ -78,8 +79,15 @@ def next_tokens(completions: Sequence[Completion], logits: Tensor) -> list[int]:
     Args:
         completions: The texts, one for each row.
         logits: `[rows, vocabulary]`, float32.
+
+    Raises:
+        NotFinite: The largest logit of a row is NaN or infinite.
     """
-    chosen: list[int] = logits.argmax(-1).tolist()
+    most, likeliest = logits.max(-1)
+    for completion, finite in zip(completions, most.isfinite().tolist(), strict=True):
+        if not finite:
+            raise NotFinite([*completion.item.prompt, *completion.ids])
+    chosen: list[int] = likeliest.tolist()
     sampled = [number for number, completion in enumerate(completions) if completion.generator is not None]
     for start in range(0, len(sampled), _SAMPLED_AT_ONCE):
         rows = sampled[start : start + _SAMPLED_AT_ONCE]

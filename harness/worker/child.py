@@ -16,6 +16,7 @@ import peft
 import torch
 import transformers
 
+from harness.engine.finite import NotFinite
 from harness.engine.merging import merge_for_scoring
 from harness.engine.padded_scoring import needed_logits
 from harness.engine.prefix_cache import learns_a_prompt
@@ -184,24 +185,32 @@ def score(job: ScoreJob, send: Send) -> None:
             seed=job.seed,
         )
         room = context_length(model, tokenizer)
-        for task in variant.tasks:
-            encoded = encode(task, room)
-            plan = (id(task.requests), runner.way(encoded), room)
-            packs = plans[plan] = plans.get(plan) or runner.plan(encoded)
-            kept = packs_done(packs, task.done)
-            done = sum(len(pack.items) for pack in packs[:kept])
-            send(Resumed(variant.name, task.task, done))
-            for pack in packs[kept:]:
-                raws = runner.run(pack)
-                send(Packed(variant.name, task.task, tuple(raws)))
-                done += len(pack.items)
-                send(Advanced(done, len(encoded)))
-            while runner.notes:
-                send(Noted(variant.name, runner.notes.pop(0)))
+        try:
+            for task in variant.tasks:
+                encoded = encode(task, room)
+                plan = (id(task.requests), runner.way(encoded), room)
+                plans[plan] = plans.get(plan) or runner.plan(encoded)
+                _score_task(runner, variant.name, task, plans[plan], send)
+        except NotFinite as error:
+            send(VariantFailed(variant.name, f"the outputs of `{variant.name}` are not numbers: {error}"))
         if unmerge is not None:
             unmerge()
         del model, runner
         resident.detach()
+
+
+def _score_task(runner: Runner, variant: str, task: TaskRequests, packs: Sequence[Pack], send: Send) -> None:
+    """Runs the packs of a task that are not on disk yet, and sends each when it is finished."""
+    kept = packs_done(packs, task.done)
+    done = sum(len(pack.items) for pack in packs[:kept])
+    send(Resumed(variant, task.task, done))
+    for pack in packs[kept:]:
+        raws = runner.run(pack)
+        send(Packed(variant, task.task, tuple(raws)))
+        done += len(pack.items)
+        send(Advanced(done, len(task.requests)))
+    while runner.notes:
+        send(Noted(variant, runner.notes.pop(0)))
 
 
 def time_variant(job: BenchJob) -> Benched:
