@@ -69,6 +69,7 @@ from harness.storage import whole_folder
 from harness.tokens.encode import Encoded, Encoder
 from harness.tokens.packs import Pack, packs_done
 from harness.tokens.tokenizer import load_tokenizer
+from harness.worker.fit import check_examples, check_requests
 
 Send = Callable[[Event], None]
 _DRIFT = 0.05
@@ -108,8 +109,9 @@ def train(job: TrainJob, send: Send) -> Trained:
     torch.manual_seed(job.training.seed)
     _import_architecture(job.base.folder, job.base.trust_remote_code)
     baseline = rss_bytes()
-    resident = Resident(job.base, method_function)
     tokenizer = load_tokenizer(job.base.folder, trust_remote_code=job.base.trust_remote_code)
+    notes = check_examples(job, tokenizer)
+    resident = Resident(job.base, method_function)
     base = resident.bare
     try:
         model = method_function(job.method)(base, **job.method.hyperparameters)
@@ -128,6 +130,7 @@ def train(job: TrainJob, send: Send) -> Trained:
         max_length=context_length(model, tokenizer),
         baseline_rss_bytes=baseline,
         on_step=lambda done, total, note: send(Advanced(done, total, note)),
+        notes=notes,
     )
 
 
@@ -157,9 +160,10 @@ def score(job: ScoreJob, send: Send) -> None:
     """Scores variants that share a base, one after the other, and sends each pack when it is finished."""
     torch.set_num_threads(_threads())
     base = job.variants[0].recipe.base
-    resident = Resident(base, method_function)
     tokenizer = load_tokenizer(base.folder, trust_remote_code=base.trust_remote_code)
     encode = _cache_encodings(lambda task, room: Encoder(tokenizer, room).encode(task))
+    notes = check_requests(job, tokenizer, encode)
+    resident = Resident(base, method_function)
     probe = _probe_ids(Encoder(tokenizer, context_length(resident.bare, tokenizer)), job.variants[0].tasks[:1])
     adapted = any(variant.recipe.adapter for variant in job.variants)
     untouched = _probe(resident.bare, probe, job.numerics) if adapted else None
@@ -172,6 +176,8 @@ def score(job: ScoreJob, send: Send) -> None:
             resident.detach()
             continue
         send(VariantStarted(variant.name, model_bytes(model), count_parameters(model)[0]))
+        for note in notes:
+            send(Noted(variant.name, note))
         # all memory, not the free part: whether a model is merged must not depend on what else runs
         roomy = 4 * model_bytes(model) < _memory_bytes(base.device)
         unmerge = merge_for_scoring(model) if roomy and job.engine == "auto" and job.numerics == "fp32" else None
