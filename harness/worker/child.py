@@ -26,6 +26,7 @@ from harness.errors import UserError
 from harness.finetune.training.trainer import run_training
 from harness.jobs import (
     Advanced,
+    Base,
     Benched,
     BenchJob,
     EnvironmentJob,
@@ -107,10 +108,10 @@ def train(job: TrainJob, send: Send) -> Trained:
     """Trains one variant."""
     torch.set_num_threads(_threads())
     torch.manual_seed(job.training.seed)
-    _import_architecture(job.base.folder, job.base.trust_remote_code)
+    _import_architecture(job.base)
     baseline = rss_bytes()
     tokenizer = load_tokenizer(job.base.folder, trust_remote_code=job.base.trust_remote_code)
-    notes = check_examples(job, tokenizer)
+    notes = check_examples(job, _config(job.base), tokenizer)
     resident = Resident(job.base, method_function)
     base = resident.bare
     try:
@@ -151,7 +152,7 @@ def plan(job: PlanJob) -> Planned:
     from harness.finetune.training.memory import plan_training  # only this job needs its imports
 
     torch.set_num_threads(_threads())
-    config = transformers.AutoConfig.from_pretrained(job.base.folder, trust_remote_code=job.base.trust_remote_code)
+    config = _config(job.base)
     method = partial(method_function(job.method), **job.method.hyperparameters)
     return plan_training(config, method, job)
 
@@ -162,7 +163,7 @@ def score(job: ScoreJob, send: Send) -> None:
     base = job.variants[0].recipe.base
     tokenizer = load_tokenizer(base.folder, trust_remote_code=base.trust_remote_code)
     encode = _cache_encodings(lambda task, room: Encoder(tokenizer, room).encode(task))
-    notes = check_requests(job, tokenizer, encode)
+    notes = check_requests(job, _config(base), tokenizer, encode)
     resident = Resident(base, method_function)
     probe = _probe_ids(Encoder(tokenizer, context_length(resident.bare, tokenizer)), job.variants[0].tasks[:1])
     adapted = any(variant.recipe.adapter for variant in job.variants)
@@ -223,7 +224,7 @@ def time_variant(job: BenchJob) -> Benched:
     """Times one variant; with `job.with_base`, in turn with the bare base."""
     torch.set_num_threads(_threads())
     base = job.recipe.base
-    _import_architecture(base.folder, base.trust_remote_code)
+    _import_architecture(base)
     baseline = rss_bytes()
     watch = Stopwatch(synchronise=synchroniser(base.device))
     resident = Resident(base, method_function)
@@ -317,9 +318,13 @@ def _probe(model: Any, ids: torch.Tensor, numerics: str) -> torch.Tensor:
         return needed_logits(model, ids, last, numerics)
 
 
-def _import_architecture(folder: Path, trust_remote_code: bool) -> None:
+def _config(base: Base) -> Any:
+    return transformers.AutoConfig.from_pretrained(base.folder, trust_remote_code=base.trust_remote_code)
+
+
+def _import_architecture(base: Base) -> None:
     """Imports the model's class, so that memory measured after this call excludes code."""
-    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    config = _config(base)
     if type(config) in transformers.AutoModelForCausalLM._model_mapping:
         transformers.AutoModelForCausalLM._model_mapping[type(config)]
 

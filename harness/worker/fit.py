@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from harness.jobs import Base, ScoreJob, TaskRequests, TrainJob
+from harness.jobs import ScoreJob, TaskRequests, TrainJob
 from harness.tokens.encode import Encoded
 from harness.tokens.tokenizer import input_limit
 from harness.tokens.vocabulary import surplus
@@ -17,11 +17,12 @@ Encode = Callable[[TaskRequests, int], Sequence[Encoded]]
 """Encodes the requests of a task for a context length."""
 
 
-def check_requests(job: ScoreJob, tokenizer: Any, encode: Encode) -> list[str]:
+def check_requests(job: ScoreJob, config: Any, tokenizer: Any, encode: Encode) -> list[str]:
     """Checks the requests of a scoring job.
 
     Args:
         job: The job.
+        config: Configuration of its base.
         tokenizer: Of its base.
         encode: Encodes requests; the encodings are used again for scoring.
 
@@ -31,9 +32,7 @@ def check_requests(job: ScoreJob, tokenizer: Any, encode: Encode) -> list[str]:
     Raises:
         UserError: A prompt or a choice holds a token without a row in the embedding.
     """
-    base = job.variants[0].recipe.base
-    config = _config(base)
-    missing = surplus(tokenizer, config, base.folder)
+    missing = surplus(tokenizer, config, job.variants[0].recipe.base.folder)
     if missing is None:
         return []
     room = input_limit(config.get_text_config(), tokenizer)
@@ -46,13 +45,13 @@ def check_requests(job: ScoreJob, tokenizer: Any, encode: Encode) -> list[str]:
     return [f"{missing}; no sample holds one"]
 
 
-def check_examples(job: TrainJob, tokenizer: Any) -> list[str]:
+def check_examples(job: TrainJob, config: Any, tokenizer: Any) -> list[str]:
     """Checks the rows of a training job; returns notes.
 
     Raises:
         UserError: A row holds a token without a row in the embedding.
     """
-    missing = surplus(tokenizer, _config(job.base), job.base.folder)
+    missing = surplus(tokenizer, config, job.base.folder)
     if missing is None:
         return []
     missing.refuse([tokenizer.eos_token_id], "the end of every training row")
@@ -70,9 +69,3 @@ def _texts(job: TrainJob) -> Iterator[tuple[str, str]]:
     for item in job.monitor.items if job.monitor else ():
         for text in (*item.request.contexts, *item.request.continuations):
             yield f"sample `{item.request.id}` of the monitored task", text
-
-
-def _config(base: Base) -> Any:
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(base.folder, trust_remote_code=base.trust_remote_code)
