@@ -231,6 +231,10 @@ class Score(_Document):
     macro: float | None = None
     """Unweighted mean over groups."""
     groups: tuple[GroupScore, ...] = ()
+    truncated: int = 0
+    """Samples whose prompt was cut on the left to fit the model's context."""
+    shortened: int = 0
+    """Samples whose answer was cut short by the end of the model's context."""
     protocol: Protocol
     delta: Delta | None = None
     """None for the baseline itself."""

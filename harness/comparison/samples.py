@@ -48,6 +48,7 @@ def sample_row(task: ScoredTask, item: Item, raw: Raw, sample_key: str) -> dict[
         "tokens": raw.tokens,
         "metrics": measured,
         "truncated": raw.truncated,
+        "shortened": raw.shortened,
     }
 
 

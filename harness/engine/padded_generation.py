@@ -38,6 +38,8 @@ class Completion:
     finished: bool = False
     end: int | None = None
     """The token that ended the text; None if a stop string or the limit ended it."""
+    at_limit: bool = False
+    """Whether the limit ended the text."""
 
     def add(self, token: int) -> None:
         """Adds the next token, or finishes the text: at an end token, a stop string, or the limit."""
@@ -45,7 +47,9 @@ class Completion:
             self.finished, self.end = True, token
             return
         self.ids.append(token)
-        self.finished = len(self.ids) >= self.item.request.max_tokens or self._stopped()
+        stopped = self._stopped()
+        self.at_limit = not stopped and len(self.ids) >= self.item.request.max_tokens
+        self.finished = stopped or self.at_limit
 
     def text(self) -> str:
         """The generated text, cut at the first stop string."""
@@ -202,5 +206,11 @@ def complete_together(model: Any, completions: Sequence[Completion], *, numerics
 def finished_raw(group: Sequence[Completion]) -> Raw:
     """The result of a request whose completions are all finished."""
     item = group[0].item
-    texts = tuple(completion.text() for completion in group)
-    return Raw(item.index, item.prompt_tokens, item.truncated, sum(len(each.ids) for each in group), texts=texts)
+    return Raw(
+        item.index,
+        item.prompt_tokens,
+        item.truncated,
+        sum(len(each.ids) for each in group),
+        texts=tuple(completion.text() for completion in group),
+        shortened=item.limited and any(completion.at_limit for completion in group),
+    )

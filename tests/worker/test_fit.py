@@ -10,7 +10,18 @@ import tiny_models as tiny
 from tokenizers import AddedToken
 
 from harness.errors import UserError
-from harness.jobs import Base, Example, Noted, Packed, Request, ScoreJob, ScoreVariant, VariantLoading
+from harness.jobs import (
+    Base,
+    Example,
+    Noted,
+    Packed,
+    Recipe,
+    Request,
+    ScoreJob,
+    ScoreVariant,
+    TaskRequests,
+    VariantLoading,
+)
 from harness.tokens.tokenizer import load_tokenizer
 from harness.worker import child
 
@@ -92,3 +103,80 @@ def test_a_training_row_with_such_a_token_is_refused(
 def test_a_training_run_notes_added_tokens_that_no_row_holds(extended: Base, tmp_path: Path) -> None:
     job = stages.job_for(tmp_path, tmp_path, base=extended, examples=[Example("hello", " world")], steps=1, stage="sft")
     assert [note for note in stages.train(job).notes if "no training row holds one" in note]
+
+
+# The context
+
+
+CONTEXT = 64
+SHORT, LONG = tiny.words(10), tiny.words(60)
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    """A model with a small context."""
+    return tiny.tiny_base(tiny.save_tiny(tmp_path_factory.mktemp("narrow"), context=CONTEXT))
+
+
+def requests(kind: str, count: int, long: int) -> list[Request]:
+    prompts = [LONG if number < long else SHORT for number in range(count)]
+    if kind == "generate":
+        return [tiny.generate(prompt, str(number), max_tokens=2) for number, prompt in enumerate(prompts)]
+    return [tiny.choose(prompt, [" one", " two"], str(number)) for number, prompt in enumerate(prompts)]
+
+
+@pytest.mark.parametrize("kind", ["generate", "choose"])
+def test_more_than_a_twentieth_of_the_prompts_cut_is_refused_before_weights_are_loaded(
+    narrow: Base, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    refuse_weights(monkeypatch)
+    with pytest.raises(UserError, match="`base` on `toy`: 2 of 20 prompts do not fit into the context of 64") as caught:
+        score(narrow, *requests(kind, 20, 2))
+    assert "sample `0`" in caught.value.message and "--allow-cut" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("kind", ["generate", "choose"])
+@pytest.mark.parametrize(("long", "allow"), [(1, False), (2, True)])
+def test_a_twentieth_or_what_is_allowed_is_cut_and_counted(narrow: Base, kind: str, long: int, allow: bool) -> None:
+    events = score(narrow, *requests(kind, 20, long), allow_cut=allow)
+    raws = [raw for event in events if isinstance(event, Packed) for raw in event.raws]
+    assert sorted(raw.index for raw in raws if raw.truncated) == list(range(long))
+
+
+def test_an_answer_with_less_room_than_max_tokens_is_not_refused(narrow: Base) -> None:
+    events = score(narrow, *[tiny.generate(SHORT, str(n), max_tokens=2048) for n in range(3)])
+    assert not any(raw.truncated for event in events if isinstance(event, Packed) for raw in event.raws)
+
+
+def test_a_learned_prompt_takes_its_room_from_the_context(narrow: Base, tmp_path: Path) -> None:
+    from peft import PromptTuningConfig, get_peft_model
+
+    from harness.models.load import load_base
+
+    config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=40)
+    get_peft_model(load_base(narrow), config).save_pretrained(tmp_path)
+    prompt = tiny.generate(tiny.words(20), max_tokens=2)
+    score(narrow, prompt)
+    variants = [ScoreVariant("prompt", Recipe(narrow, tmp_path), (tiny.task(prompt),))]
+    with pytest.raises(UserError, match="`prompt` on `toy`: 1 of 1 prompts do not fit into the context of 24 tokens"):
+        child.score(ScoreJob(variants, "auto", "fp32", 500, None, 0), lambda event: None)
+
+
+@pytest.mark.parametrize("max_rows", [1, 3, None])
+def test_answers_in_the_room_that_is_left_do_not_depend_on_the_batch(narrow: Base, max_rows: int | None) -> None:
+    asked = [tiny.generate(tiny.words(n, n), str(n), max_tokens=100) for n in range(2, 12)]
+
+    def answers(rows: int | None) -> list[Any]:
+        events = score(narrow, *asked, max_rows=rows)
+        found = [raw for event in events if isinstance(event, Packed) for raw in event.raws]
+        return sorted(found, key=lambda raw: raw.index)
+
+    assert answers(max_rows) == answers(5)
+    assert any(raw.shortened for raw in answers(5))
+
+
+def test_a_run_that_is_resumed_judges_all_of_its_prompts(narrow: Base) -> None:
+    asked = tuple(requests("generate", 20, 2))
+    variants = [ScoreVariant("base", tiny.bare(narrow), (TaskRequests("toy", asked, done=range(20)),))]
+    with pytest.raises(UserError, match="2 of 20 prompts"):
+        child.score(ScoreJob(variants, "auto", "fp32", 500, None, 0), lambda event: None)
