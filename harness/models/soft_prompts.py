@@ -7,8 +7,6 @@ goes into becoming shorter. All starting values here therefore have the scale of
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,14 +23,6 @@ def learned_tokens(model: Any) -> int:
     """Number of virtual tokens that a method has learned and that precede every text; 0 for most methods."""
     config = getattr(model, "active_peft_config", None)
     return int(config.num_virtual_tokens) if config is not None and config.is_prompt_learning else 0
-
-
-def saved_tokens(adapter: Path | None) -> int:
-    """As `learned_tokens`, read from the folder of an adapter without loading it; 0 for the base."""
-    file = adapter / "adapter_config.json" if adapter else None
-    if file is None or not file.is_file():
-        return 0
-    return int(json.loads(file.read_text(encoding="utf-8")).get("num_virtual_tokens") or 0)
 
 
 @torch.no_grad()

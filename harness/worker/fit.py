@@ -6,12 +6,13 @@ longer than the context loses its beginning.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
 from harness.jobs import ScoreJob, TaskRequests, TrainJob
-from harness.models.soft_prompts import saved_tokens
 from harness.tokens.encode import Encoded
 from harness.tokens.tokenizer import input_limit
 from harness.tokens.vocabulary import Surplus, surplus
@@ -41,7 +42,7 @@ def check_requests(job: ScoreJob, config: Any, tokenizer: Any, encode: Encode) -
     missing = surplus(tokenizer, config, job.variants[0].recipe.base.folder)
     context = input_limit(config.get_text_config(), tokenizer)
     for variant in job.variants:
-        room = context - saved_tokens(variant.recipe.adapter)
+        room = context - _learned_tokens(variant.recipe.adapter)
         for task in variant.tasks:
             encoded = encode(task, room)
             if missing is not None:
@@ -83,6 +84,14 @@ def check_examples(job: TrainJob, config: Any, tokenizer: Any) -> list[str]:
     for where, text in _texts(job):
         missing.refuse(tokenizer(text, verbose=False)["input_ids"], where)
     return [f"{missing}; no training row holds one"]
+
+
+def _learned_tokens(adapter: Path | None) -> int:
+    """Number of virtual tokens of an adapter, which take up a part of the context; 0 without one."""
+    file = adapter / "adapter_config.json" if adapter else None
+    if file is None or not file.is_file():
+        return 0
+    return int(json.loads(file.read_text(encoding="utf-8")).get("num_virtual_tokens") or 0)
 
 
 def _texts(job: TrainJob) -> Iterator[tuple[str, str]]:
