@@ -71,6 +71,18 @@ def together(problems: Sequence[UserError]) -> UserError:
     return error
 
 
+def brief(error: BaseException) -> str:
+    r"""The beginning of an error's message on one line; where its first line only announces the next one, both.
+
+    Example:
+        >>> brief(ValueError("Error(s) in loading state_dict:\n\tsize mismatch for lm_head\n\tsize mismatch for norm"))
+        'Error(s) in loading state_dict: size mismatch for lm_head'
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    shown = lines[: 2 if lines and lines[0].endswith(":") else 1]
+    return " ".join(shown)[:300]
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that host or device memory ran out."""
     text = str(error).lower()

@@ -168,6 +168,8 @@ class ScoreJob:
     token_budget: int
     max_rows: int | None
     seed: int
+    allow_cut: bool = False
+    """Whether more than a few prompts may be cut to fit the context."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,8 @@ class Raw:
     texts: tuple[str, ...] = ()
     loglikelihoods: tuple[float, ...] = ()
     is_greedy: tuple[bool, ...] = ()
+    shortened: bool = False
+    """Whether the end of the context ended a text before its `max_tokens`."""
 
 
 @dataclass(frozen=True)

@@ -233,6 +233,10 @@ class Score(_Document):
     groups: tuple[GroupScore, ...] = ()
     found: float | None = None
     """Share of samples in which the metric found an answer, right or wrong; None if it extracts no answer."""
+    truncated: int = 0
+    """Samples whose prompt was cut on the left to fit the model's context."""
+    shortened: int = 0
+    """Samples whose answer was cut short by the end of the model's context."""
     protocol: Protocol
     delta: Delta | None = None
     """None for the baseline itself."""

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from transformers import TrainingArguments
 
 from harness.engine.prefix_cache import learns_a_prompt
-from harness.errors import UserError
+from harness.errors import UserError, brief
 from harness.finetune.training.adaptive_rank import adaptive_rank
 from harness.finetune.training.loop import Diverged, Loop, batches_per_epoch
 from harness.finetune.training.loss import whole_logits_note
@@ -50,6 +50,7 @@ def run_training(
     max_length: int,
     baseline_rss_bytes: int,
     on_step: Callable[[int, int, str], None],
+    notes: Sequence[str] = (),
 ) -> Trained:
     """Trains `model`, to which the method was already applied, and saves the artifact in `job.output`.
 
@@ -60,6 +61,7 @@ def run_training(
         max_length: Context length; longer rows are truncated on the right and counted.
         baseline_rss_bytes: Resident memory before the weights were loaded.
         on_step: Called with `(done, total, note)` after every step.
+        notes: Notes for the report that are known already.
 
     Raises:
         UserError: Nothing is trainable, no row has an answer that fits, or the method does not support the settings.
@@ -122,7 +124,7 @@ def run_training(
         micro_batch_size=loop.progress.most_rows,
         peaks=vars(memory.peaks()),
         energy_joules=None if found else energy.joules,  # unknown for steps before an interruption
-        notes=tuple(_notes(job, loop, foreign)),
+        notes=(*notes, *_notes(job, loop, foreign)),
     )
     _save_with_figures(job, model, tokenizer, stage, trained)
     return trained
@@ -210,7 +212,7 @@ def _refusing(job: TrainJob) -> Iterator[None]:
         yield
     except (ValueError, ImportError) as error:
         raise UserError(
-            f"method `{job.method.name}` cannot be trained: {str(error).splitlines()[0][:300]}",
+            f"method `{job.method.name}` cannot be trained: {brief(error)}",
             hint="see `harness env`, and the settings of the training run",
         ) from error
 

@@ -134,6 +134,13 @@ class Flags:
     engine: Literal["auto", "plain"] | None = _flag(
         _SCORE, sets="engine", help="The fast engine (default), or the plain one that it is tested against."
     )
+    allow_cut: bool = _flag(
+        _SCORE,
+        "--allow-cut",
+        sets="allow_cut",
+        default=False,
+        help="Allow more than 5 % of a task's prompts to be cut on the left to fit the model's context.",
+    )
     confirm_run_unsafe_code: bool = _flag(
         _SCORE,
         "--confirm-run-unsafe-code",

@@ -17,6 +17,7 @@ from harness.jobs import Benched, Trained
 from harness.metrics.signatures import signatures
 from harness.prepare.tasks import ScoredTask
 from harness.prepare.trainings import Training
+from harness.report.numbers import counted
 from harness.results import (
     Artifact,
     Inference,
@@ -60,7 +61,7 @@ def finished(session: Session) -> Run:
     notes = [
         *(f"{name}: {note}" for name, note in by_variant),
         *scores.warnings,
-        *_truncated_prompts(scores),
+        *_cut_texts(scores),
         *missing_answers(scores),
         *training_data_notes(session),
     ]
@@ -167,12 +168,18 @@ def _in_order(session: Session, state: State, task: ScoredTask) -> list[dict[str
     return [by_id[item.request.id] for item in state.variant.items[task.name]]
 
 
-def _truncated_prompts(scores: Scores) -> list[str]:
-    return [
+def _cut_texts(scores: Scores) -> list[str]:
+    prompts = [
         f"{name}: {count} prompts did not fit into the model's context and were truncated on the left"
         for name, count in scores.truncated.items()
         if count
     ]
+    answers = [
+        f"{name}: the end of the model's context cut {counted(count, 'answer')} short"
+        for name, count in scores.shortened.items()
+        if count
+    ]
+    return prompts + answers
 
 
 def missing_answers(scores: Scores) -> list[str]:

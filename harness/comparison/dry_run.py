@@ -55,10 +55,12 @@ def plan(config: Config) -> str:
     for task in prepared.tasks:
         items = prepared.variants[0].items[task.name]
         encoded = encoder.encode(TaskRequests(task.name, [item.request for item in items]))
+        cut = sum(item.truncated for item in encoded)
         packs = plan_tree(encoded, token_budget(config.device), config.batch_size)
         lines.append(
             f"score  {task.name}  {len(items)} samples ({items[0].request.mode}),"
             f" {tokens_needed(encoded):,} tokens, {tokens_fed(packs):,} of them computed (shared prefixes once)"
+            + (f"; {counted(cut, 'prompt')} cut on the left to fit the context" if cut else "")
         )
     lines += [f"row    {variant.spec.name}  {variant.spec.canonical}" for variant in prepared.variants]
     return "\n".join(lines)

@@ -213,7 +213,13 @@ class RunInProgress:
             for state in states
         ]
         job = ScoreJob(
-            variants, config.engine, config.numerics, self.session.token_budget, config.batch_size, config.seed
+            variants,
+            config.engine,
+            config.numerics,
+            self.session.token_budget,
+            config.batch_size,
+            config.seed,
+            config.allow_cut,
         )
         try:
             self.server.run(job, receiver.take)

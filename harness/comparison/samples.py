@@ -51,6 +51,7 @@ def sample_row(task: ScoredTask, item: Item, raw: Raw, sample_key: str) -> dict[
         "metrics": measured,
         "truncated": raw.truncated,
         "found": {name: each for name, each in found.items() if each is not None},
+        "shortened": raw.shortened,
     }
 
 

@@ -28,6 +28,8 @@ class Scores:
     """By task: the smallest headline difference that is detected with probability 0.8."""
     truncated: dict[str, int]
     """By task: samples whose prompt was truncated to fit the model's context; the largest number of any variant."""
+    shortened: dict[str, int]
+    """By task: samples whose answer the end of the context cut short; the largest number of any variant."""
     warnings: list[str]
 
 
@@ -84,19 +86,33 @@ def compute_scores(
 
     def score(name: str, task: ScoredTask, metric: Metric) -> Score:
         made = _score(task, metric, seen[name, task.name, metric.name], protocols[name][task.name], seed)
-        delta = deltas.get(Pair(task.name, metric.name, name, baseline))
-        return made.model_copy(update={"delta": delta, "found": found_share(metric, rows[name][task.name])})
+        mine = rows[name][task.name]
+        return made.model_copy(
+            update={
+                "delta": deltas.get(Pair(task.name, metric.name, name, baseline)),
+                "found": found_share(metric, mine),
+                "truncated": _count(mine, "truncated"),
+                "shortened": _count(mine, "shortened"),
+            }
+        )
 
     return Scores(
         by_variant={name: [score(name, task, metric) for task in tasks for metric in task.metrics] for name in rows},
         comparisons=comparisons,
         smallest=_smallest(tasks, rows, seen, baseline, seed),
         truncated={
-            task.name: max((sum(row["truncated"] for row in rows[name][task.name]) for name in rows), default=0)
-            for task in tasks
+            task.name: max((_count(rows[name][task.name], "truncated") for name in rows), default=0) for task in tasks
+        },
+        shortened={
+            task.name: max((_count(rows[name][task.name], "shortened") for name in rows), default=0) for task in tasks
         },
         warnings=sorted({f"{pair.task}: {each.warning}" for pair, each in found.items() if each.warning}),
     )
+
+
+def _count(rows: SampleRows, column: str) -> int:
+    """Counts the samples that a column marks; older files lack `shortened`."""
+    return sum(bool(row.get(column)) for row in rows)
 
 
 def _pairs(tasks: Sequence[ScoredTask], names: Iterable[str], baseline: str) -> list[Pair]:

@@ -87,6 +87,8 @@ class Config(BaseModel):
     numerics: Literal["fp32", "lm-eval"] = "fp32"
     engine: Literal["auto", "plain"] = "auto"
     apply_chat_template: bool = False
+    allow_cut: bool = False
+    """Whether more than 5 % of a task's prompts may be cut to fit the model's context."""
     trust_remote_code: bool = False
     confirm_run_unsafe_code: bool = False
     baseline: str | None = None
@@ -109,10 +111,9 @@ class Config(BaseModel):
 
     @property
     def sha256(self) -> str:
-        """Digest of the work: independent of the output folder, trackers and gates."""
-        content = {
-            key: value for key, value in self.to_dict().items() if key not in ("output_dir", "report_to", "fail_if")
-        }
+        """Digest of the work: independent of the output folder, trackers, gates, and what is allowed."""
+        ignored = ("output_dir", "report_to", "fail_if", "allow_cut")
+        content = {key: value for key, value in self.to_dict().items() if key not in ignored}
         content["variants"] = [[variant.name, variant.canonical] for variant in self.variants]
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 

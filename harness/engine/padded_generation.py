@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.engine.finite import NotFinite
 from harness.engine.padded_scoring import head_numerics
 from harness.jobs import Raw
 from harness.tokens.encode import Encoded
@@ -37,6 +38,8 @@ class Completion:
     finished: bool = False
     end: int | None = None
     """The token that ended the text; None if a stop string or the limit ended it."""
+    at_limit: bool = False
+    """Whether the limit ended the text."""
 
     def add(self, token: int) -> None:
         """Adds the next token, or finishes the text: at an end token, a stop string, or the limit."""
@@ -44,7 +47,9 @@ class Completion:
             self.finished, self.end = True, token
             return
         self.ids.append(token)
-        self.finished = len(self.ids) >= self.item.request.max_tokens or self._stopped()
+        stopped = self._stopped()
+        self.at_limit = not stopped and len(self.ids) >= self.item.request.max_tokens
+        self.finished = stopped or self.at_limit
 
     def text(self) -> str:
         """The generated text, cut at the first stop string."""
@@ -78,8 +83,15 @@ def next_tokens(completions: Sequence[Completion], logits: Tensor) -> list[int]:
     Args:
         completions: The texts, one for each row.
         logits: `[rows, vocabulary]`, float32.
+
+    Raises:
+        NotFinite: The largest logit of a row is NaN or infinite.
     """
-    chosen: list[int] = logits.argmax(-1).tolist()
+    most, likeliest = logits.max(-1)
+    for completion, finite in zip(completions, most.isfinite().tolist(), strict=True):
+        if not finite:
+            raise NotFinite([*completion.item.prompt, *completion.ids])
+    chosen: list[int] = likeliest.tolist()
     sampled = [number for number, completion in enumerate(completions) if completion.generator is not None]
     for start in range(0, len(sampled), _SAMPLED_AT_ONCE):
         rows = sampled[start : start + _SAMPLED_AT_ONCE]
@@ -194,5 +206,11 @@ def complete_together(model: Any, completions: Sequence[Completion], *, numerics
 def finished_raw(group: Sequence[Completion]) -> Raw:
     """The result of a request whose completions are all finished."""
     item = group[0].item
-    texts = tuple(completion.text() for completion in group)
-    return Raw(item.index, item.prompt_tokens, item.truncated, sum(len(each.ids) for each in group), texts=texts)
+    return Raw(
+        item.index,
+        item.prompt_tokens,
+        item.truncated,
+        sum(len(each.ids) for each in group),
+        texts=tuple(completion.text() for completion in group),
+        shortened=item.limited and any(completion.at_limit for completion in group),
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from harness.engine.finite import NotFinite
 from harness.engine.output_head import Scored, score_logits
 from harness.jobs import Raw
 from harness.models.reward_head import inner_model
@@ -66,7 +68,14 @@ def summed(item: Encoded, spans: Sequence[Span], totals: Sequence[float], greedy
         spans: All its spans, in the order of its rows.
         totals: The log-likelihood of each span.
         greedy: Whether greedy decoding would generate each span; the results of texts leave it out.
+
+    Raises:
+        NotFinite: A log-likelihood is NaN or infinite.
     """
+    rows = [row for row in item.rows for _ in row.spans]
+    for row, total in zip(rows, totals, strict=True):
+        if not math.isfinite(total):
+            raise NotFinite(row.ids)
     choices = len(item.request.continuations)
     sums, all_greedy = [0.0] * choices, [True] * choices
     for span, total, is_greedy in zip(spans, totals, greedy, strict=True):

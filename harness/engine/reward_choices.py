@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from harness.engine.finite import NotFinite
 from harness.engine.runner import Runner
 from harness.errors import UserError
 from harness.jobs import Raw
@@ -57,7 +59,9 @@ def _rewards(model: Any, items: Sequence[Encoded], eos: int, room: int) -> list[
     values = last_token_values(model, ids.to(model.device), mask.to(model.device)).tolist()
     rewards = [[0.0] * len(item.request.continuations) for item in items]
     tokens = [0] * len(items)
-    for (number, choice, _, count), value in zip(texts, values, strict=True):
+    for (number, choice, row, count), value in zip(texts, values, strict=True):
+        if not math.isfinite(value):
+            raise NotFinite(row)
         rewards[number][choice] = value
         tokens[number] += count
     return [

@@ -10,13 +10,15 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from harness.engine.attention import Unsupported
-from harness.engine.oracle import generate_plainly, score_plainly
+from harness.engine.finite import NotFinite, fault
+from harness.engine.oracle import forward, generate_plainly, score_plainly
 from harness.engine.padded_generation import generate_pack
 from harness.engine.padded_scoring import score_pack
 from harness.engine.prefix_cache import Prefixes, learns_a_prompt
@@ -120,14 +122,25 @@ class Runner:
         return window is not None and self._prefixes.learned_tokens + longest > window
 
     def run(self, pack: Pack) -> list[Raw]:
-        """Runs a pack and returns the results of its requests; when memory runs out, retries with half the budget."""
+        """Runs a pack and returns the results of its requests; when memory runs out, retries with half the budget.
+
+        Raises:
+            NotFinite: The model's outputs are NaN or infinite; the message names the first layer of these outputs.
+        """
         while True:
             try:
                 return self._run(pack)
+            except NotFinite as error:
+                raise NotFinite(error.ids, self._fault(pack, error)) from error
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or not self._halve():
                     raise
             self._release()
+
+    def _fault(self, pack: Pack, error: NotFinite) -> str:
+        """Describes where the model's outputs for a pack stop being numbers."""
+        rows = (ids for item in pack.items for ids in (item.prompt, *(row.ids for row in item.rows)))
+        return fault(self.model, chain([error.ids], rows), forward)
 
     def _run(self, pack: Pack) -> list[Raw]:
         items = pack.items

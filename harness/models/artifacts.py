@@ -7,6 +7,7 @@ does not fit the base is refused, never loaded in part.
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from harness.errors import UserError, is_out_of_memory
+from harness.errors import UserError, brief, is_out_of_memory
 from harness.jobs import Method
 
 DELTA_FILE = "delta.safetensors"
@@ -151,6 +152,7 @@ def load_adapter(base: Any, folder: Path) -> Any:
     """
     from peft import PeftModel
 
+    rows = base.get_input_embeddings().weight.shape[0]
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Found missing adapter keys")
@@ -161,11 +163,32 @@ def load_adapter(base: Any, folder: Path) -> Any:
             unknown = model.load_adapter(folder, "default").unexpected_keys  # only this call reports them
             if unknown:
                 raise ValueError(f"the base has no place for {unknown[0]}")
-    except (ValueError, RuntimeError, KeyError, UserWarning, SafetensorError) as error:
+    except (ValueError, RuntimeError, LookupError, UserWarning, SafetensorError) as error:
         if is_out_of_memory(error):
             raise
+        resized = _resized_vocabulary(error, rows)
+        hint = "add the same tokens to the base, resize it (`model.resize_token_embeddings`), and save both"
         raise UserError(
-            f"the adapter `{folder}` does not fit this base: {str(error).splitlines()[0][:300]}",
-            hint="an adapter runs on the base it was trained on",
+            f"the adapter `{folder}` does not fit this base: {resized or brief(error)}",
+            hint=hint if resized else "an adapter runs on the base it was trained on",
         ) from error
     return model
+
+
+_MISMATCH = re.compile(r"size mismatch for (\S+): .*?Size\(\[(\d+)((?:, \d+)*)\]\).*?Size\(\[(\d+)((?:, \d+)*)\]\)")
+_WRAPPERS = ("weight", "original_module", "base_layer", "modules_to_save", "default")
+"""Last parts of the name of a weight that peft wraps."""
+
+
+def _resized_vocabulary(error: BaseException, rows: int) -> str | None:
+    """Describes an adapter with embeddings of a larger vocabulary; None if its error has another reason.
+
+    Args:
+        error: The error of peft.
+        rows: Rows of the base's embedding.
+    """
+    for name, theirs, theirs_rest, ours, ours_rest in _MISMATCH.findall(str(error)):
+        if int(theirs) > int(ours) == rows and theirs_rest == ours_rest:
+            module = [part for part in name.split(".") if part not in _WRAPPERS][-1]
+            return f"{module} has {theirs} rows, the base {ours}: its tokenizer has added tokens"
+    return None

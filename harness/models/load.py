@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from harness.errors import UserError
+from harness.errors import UserError, brief
 from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Base, Method, Quant, Recipe
 from harness.models.artifacts import load_adapter, load_delta
 from harness.models.restore import OriginalState
@@ -52,7 +52,7 @@ def load_base(base: Base) -> Any:
         model = AutoModelForCausalLM.from_pretrained(base.folder, **options)
     except (ValueError, OSError, KeyError, SafetensorError) as error:
         raise UserError(
-            f"the model in `{base.folder}` cannot be loaded: {str(error).splitlines()[0][:300]}",
+            f"the model in `{base.folder}` cannot be loaded: {brief(error)}",
             hint="give a causal language model; one with its own code also needs `--trust-remote-code`",
         ) from error
     if base.quant is None:

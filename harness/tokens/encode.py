@@ -47,6 +47,9 @@ class Encoded:
     """The ids to generate from; empty when a request is scored."""
     prompt_tokens: int
     truncated: bool
+    """Whether tokens of the prompt were cut on the left."""
+    limited: bool = False
+    """Whether the prompt leaves an answer less room than its `max_tokens`; the request then has what is left."""
 
 
 class Encoder:
@@ -92,10 +95,12 @@ class Encoder:
         return encoded
 
     def _generation(self, index: int, request: Request, ids: tuple[int, ...]) -> Encoded:
-        if request.max_tokens >= self.max_length:  # the model has no position beyond its context
-            request = replace(request, max_tokens=self.max_length - 1)
-        room = self.max_length - request.max_tokens
-        return Encoded(index, request, (), (ids or (self.prefix_id,))[-room:], len(ids), len(ids) > room)
+        prompt = (ids or (self.prefix_id,))[-max(1, self.max_length - 1) :]  # an answer has one token at least
+        room = self.max_length - len(prompt)
+        limited = request.max_tokens > room
+        if limited:
+            request = replace(request, max_tokens=room)
+        return Encoded(index, request, (), prompt, len(ids), len(prompt) < len(ids), limited)
 
     def _choices(
         self, index: int, request: Request, parts: list[tuple[str, str]], texts: dict[str, tuple[int, ...]]

@@ -16,6 +16,7 @@ import peft
 import torch
 import transformers
 
+from harness.engine.finite import NotFinite
 from harness.engine.merging import merge_for_scoring
 from harness.engine.padded_scoring import needed_logits
 from harness.engine.prefix_cache import learns_a_prompt
@@ -25,6 +26,7 @@ from harness.errors import UserError
 from harness.finetune.training.trainer import run_training
 from harness.jobs import (
     Advanced,
+    Base,
     Benched,
     BenchJob,
     EnvironmentJob,
@@ -68,6 +70,7 @@ from harness.storage import whole_folder
 from harness.tokens.encode import Encoded, Encoder
 from harness.tokens.packs import Pack, packs_done
 from harness.tokens.tokenizer import load_tokenizer
+from harness.worker.fit import check_examples, check_requests
 
 Send = Callable[[Event], None]
 _DRIFT = 0.05
@@ -105,10 +108,11 @@ def train(job: TrainJob, send: Send) -> Trained:
     """Trains one variant."""
     torch.set_num_threads(_threads())
     torch.manual_seed(job.training.seed)
-    _import_architecture(job.base.folder, job.base.trust_remote_code)
+    _import_architecture(job.base)
     baseline = rss_bytes()
-    resident = Resident(job.base, method_function)
     tokenizer = load_tokenizer(job.base.folder, trust_remote_code=job.base.trust_remote_code)
+    notes = check_examples(job, _config(job.base), tokenizer)
+    resident = Resident(job.base, method_function)
     base = resident.bare
     try:
         model = method_function(job.method)(base, **job.method.hyperparameters)
@@ -127,6 +131,7 @@ def train(job: TrainJob, send: Send) -> Trained:
         max_length=context_length(model, tokenizer),
         baseline_rss_bytes=baseline,
         on_step=lambda done, total, note: send(Advanced(done, total, note)),
+        notes=notes,
     )
 
 
@@ -147,7 +152,7 @@ def plan(job: PlanJob) -> Planned:
     from harness.finetune.training.memory import plan_training  # only this job needs its imports
 
     torch.set_num_threads(_threads())
-    config = transformers.AutoConfig.from_pretrained(job.base.folder, trust_remote_code=job.base.trust_remote_code)
+    config = _config(job.base)
     method = partial(method_function(job.method), **job.method.hyperparameters)
     return plan_training(config, method, job)
 
@@ -156,9 +161,10 @@ def score(job: ScoreJob, send: Send) -> None:
     """Scores variants that share a base, one after the other, and sends each pack when it is finished."""
     torch.set_num_threads(_threads())
     base = job.variants[0].recipe.base
-    resident = Resident(base, method_function)
     tokenizer = load_tokenizer(base.folder, trust_remote_code=base.trust_remote_code)
     encode = _cache_encodings(lambda task, room: Encoder(tokenizer, room).encode(task))
+    notes = check_requests(job, _config(base), tokenizer, encode)
+    resident = Resident(base, method_function)
     probe = _probe_ids(Encoder(tokenizer, context_length(resident.bare, tokenizer)), job.variants[0].tasks[:1])
     adapted = any(variant.recipe.adapter for variant in job.variants)
     untouched = _probe(resident.bare, probe, job.numerics) if adapted else None
@@ -171,6 +177,8 @@ def score(job: ScoreJob, send: Send) -> None:
             resident.detach()
             continue
         send(VariantStarted(variant.name, model_bytes(model), count_parameters(model)[0]))
+        for note in notes:
+            send(Noted(variant.name, note))
         # all memory, not the free part: whether a model is merged must not depend on what else runs
         roomy = 4 * model_bytes(model) < _memory_bytes(base.device)
         unmerge = merge_for_scoring(model) if roomy and job.engine == "auto" and job.numerics == "fp32" else None
@@ -184,31 +192,39 @@ def score(job: ScoreJob, send: Send) -> None:
             seed=job.seed,
         )
         room = context_length(model, tokenizer)
-        for task in variant.tasks:
-            encoded = encode(task, room)
-            plan = (id(task.requests), runner.way(encoded), room)
-            packs = plans[plan] = plans.get(plan) or runner.plan(encoded)
-            kept = packs_done(packs, task.done)
-            done = sum(len(pack.items) for pack in packs[:kept])
-            send(Resumed(variant.name, task.task, done))
-            for pack in packs[kept:]:
-                raws = runner.run(pack)
-                send(Packed(variant.name, task.task, tuple(raws)))
-                done += len(pack.items)
-                send(Advanced(done, len(encoded)))
-            while runner.notes:
-                send(Noted(variant.name, runner.notes.pop(0)))
+        try:
+            for task in variant.tasks:
+                encoded = encode(task, room)
+                plan = (id(task.requests), runner.way(encoded), room)
+                plans[plan] = plans.get(plan) or runner.plan(encoded)
+                _score_task(runner, variant.name, task, plans[plan], send)
+        except NotFinite as error:
+            send(VariantFailed(variant.name, f"the outputs of `{variant.name}` are not numbers: {error}"))
         if unmerge is not None:
             unmerge()
         del model, runner
         resident.detach()
 
 
+def _score_task(runner: Runner, variant: str, task: TaskRequests, packs: Sequence[Pack], send: Send) -> None:
+    """Runs the packs of a task that are not on disk yet, and sends each when it is finished."""
+    kept = packs_done(packs, task.done)
+    done = sum(len(pack.items) for pack in packs[:kept])
+    send(Resumed(variant, task.task, done))
+    for pack in packs[kept:]:
+        raws = runner.run(pack)
+        send(Packed(variant, task.task, tuple(raws)))
+        done += len(pack.items)
+        send(Advanced(done, len(task.requests)))
+    while runner.notes:
+        send(Noted(variant, runner.notes.pop(0)))
+
+
 def time_variant(job: BenchJob) -> Benched:
     """Times one variant; with `job.with_base`, in turn with the bare base."""
     torch.set_num_threads(_threads())
     base = job.recipe.base
-    _import_architecture(base.folder, base.trust_remote_code)
+    _import_architecture(base)
     baseline = rss_bytes()
     watch = Stopwatch(synchronise=synchroniser(base.device))
     resident = Resident(base, method_function)
@@ -302,9 +318,13 @@ def _probe(model: Any, ids: torch.Tensor, numerics: str) -> torch.Tensor:
         return needed_logits(model, ids, last, numerics)
 
 
-def _import_architecture(folder: Path, trust_remote_code: bool) -> None:
+def _config(base: Base) -> Any:
+    return transformers.AutoConfig.from_pretrained(base.folder, trust_remote_code=base.trust_remote_code)
+
+
+def _import_architecture(base: Base) -> None:
     """Imports the model's class, so that memory measured after this call excludes code."""
-    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    config = _config(base)
     if type(config) in transformers.AutoModelForCausalLM._model_mapping:
         transformers.AutoModelForCausalLM._model_mapping[type(config)]
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from harness.errors import UserError, is_out_of_memory
+from harness.errors import UserError, brief, is_out_of_memory
 from harness.jobs import BenchJob, Done, EnvironmentJob, Event, Failed, Job, MergeJob, PlanJob, ScoreJob, TrainJob
 from harness.storage import disk_full
 
@@ -202,7 +202,7 @@ def _failure(error: BaseException, output: Path | None = None) -> Failed:
     if is_out_of_memory(error):
         return Failed("out of memory", None, text, is_users=False)
     return Failed(
-        f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}",
+        f"{type(error).__name__}: {brief(error)}",
         None,
         text,
         is_users=False,

@@ -61,8 +61,8 @@ def test_a_text_is_scored_after_a_prefix_token_and_a_window_at_a_time(tmp_path: 
 def test_a_cut_prompt_is_marked(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "m", context=16)
     found = viewed(Generate("hello world " * 20, "x", max_tokens=4), folder)
-    assert found.truncated and len(found.rows[0].ids) == 12
-    assert "12, continued by generation, cut on the left to fit the context" in str(found)
+    assert found.truncated and len(found.rows[0].ids) == 15
+    assert "15, continued by generation, cut on the left to fit the context" in str(found)
 
 
 def test_parts_of_a_character_are_shown_as_the_vocabulary_has_them() -> None:

@@ -34,7 +34,7 @@ ROWS = {
         "sums": lines("ratio", [[1.0, 4.0], [3.0, 4.0]] * 10),
     },
     "lora": {
-        "qa": lines("acc", ones(30), groups=GROUPS, cut=3, length=[2.0, 1.0] * 20),
+        "qa": lines("acc", ones(30), groups=GROUPS, cut=3, short=2, length=[2.0, 1.0] * 20),
         "sums": lines("ratio", [[1.0, 4.0], [3.0, 4.0]] * 10),
     },
     "full": {
@@ -153,6 +153,16 @@ def test_the_smallest_difference_is_the_largest_over_the_variants() -> None:
 
 def test_truncated_prompts_are_counted_for_the_worst_variant() -> None:
     assert scores_of().truncated == {"qa": 3, "sums": 0}
+
+
+def test_cut_prompts_and_shortened_answers_are_counted_for_each_score() -> None:
+    scored = {name: [(each.truncated, each.shortened) for each in row] for name, row in scores_of().by_variant.items()}
+    assert scored == {
+        "base": [(0, 0), (0, 0), (0, 0)],
+        "lora": [(3, 2), (3, 2), (0, 0)],
+        "full": [(1, 0), (1, 0), (0, 0)],
+    }
+    assert scores_of().shortened == {"qa": 2, "sums": 0}
 
 
 def test_a_single_sample_is_scored() -> None:

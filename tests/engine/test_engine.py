@@ -246,12 +246,24 @@ def test_a_strided_text_of_one_token_has_nothing_to_score(llama: Any) -> None:
     assert (raw.loglikelihoods, raw.tokens) == ((0.0,), 0)
 
 
-def test_a_prompt_is_cut_on_the_left_to_leave_room_for_the_generated_text() -> None:
+@pytest.mark.parametrize("asked", [1, 12, 30, 400])
+def test_a_prompt_is_cut_on_the_left_only_where_it_leaves_no_token_for_the_answer(asked: int) -> None:
     ids = tiny.tiny_tokenizer()(tiny.words(60))["input_ids"]
-    (item,) = encoded([tiny.generate(tiny.words(60), max_tokens=12)], context=30)
-    assert list(item.prompt) == ids[-18:]
+    (item,) = encoded([tiny.generate(tiny.words(60), max_tokens=asked)], context=30)
+    assert list(item.prompt) == ids[-29:]
     assert item.truncated
     assert item.prompt_tokens == len(ids)
+    assert item.request.max_tokens == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "room", "limited"), [(9, 9, False), (10, 10, False), (11, 10, True), (100, 10, True), (2048, 10, True)]
+)
+def test_the_prompt_has_the_right_of_way_over_max_tokens(asked: int, room: int, limited: bool) -> None:
+    ids = tiny.tiny_tokenizer()(tiny.words(30))["input_ids"]
+    (item,) = encoded([tiny.generate(tiny.words(30), max_tokens=asked)], context=len(ids) + 10)
+    assert (list(item.prompt), item.request.max_tokens) == (ids, room)
+    assert (item.truncated, item.limited) == (False, limited)
 
 
 # The fast path equals the plain one
@@ -481,8 +493,31 @@ def test_each_row_stops_at_its_own_limit(llama: Any) -> None:
 def test_a_limit_above_the_context_length_generates_to_the_end_of_the_context(model_of: Any, shape: str) -> None:
     items = encoded([tiny.generate(tiny.words(60), max_tokens=CONTEXT + 40)])
     (raw,) = generate(model_of(shape, "base"), items)
-    assert raw.truncated
-    assert len(items[0].prompt) + raw.tokens <= CONTEXT
+    assert not raw.truncated
+    assert items[0].limited and raw.shortened == (len(items[0].prompt) + raw.tokens == CONTEXT)
+
+
+@pytest.mark.parametrize("way", ["auto", "padded", "plain"])
+def test_only_an_answer_that_the_context_ended_counts_as_shortened(llama: Any, way: str) -> None:
+    prompt = tiny.words(20)
+    start = len(tiny.tiny_tokenizer()(prompt)["input_ids"])
+    whole = greedy(llama, tiny.tiny_tokenizer()(prompt)["input_ids"], 8)
+    assert tiny.EOS not in whole
+    stop = tiny.tiny_tokenizer().decode(whole[2:4])
+    asked = [
+        tiny.generate(prompt, "shortened", max_tokens=9),
+        tiny.generate(prompt, "its own limit", max_tokens=8),
+        tiny.generate(prompt, "stopped", max_tokens=9, stop=(stop,)),
+        tiny.generate(prompt, "several", max_tokens=9, samples=2, temperature=1.0),
+    ]
+    items = encoded(asked, context=start + 8)
+    if way == "plain":
+        raws = [generate_plainly(llama, tiny.tiny_tokenizer(), item, seed=0, numerics="fp32") for item in items]
+    else:
+        raws = generate(llama, items, padded=way == "padded")
+    assert [raw.shortened for raw in raws] == [True, False, False, True]
+    assert raws[0].tokens == raws[1].tokens == 8
+    assert raws[2].tokens < 8
 
 
 # Sampling

@@ -27,7 +27,9 @@ def scored(name: str, *metrics: Metric, path: str = "x.py") -> ScoredTask:
     )
 
 
-def lines(metric: str, values: list[Any], *, groups: str = "", cut: int = 0, **others: Any) -> list[dict[str, Any]]:
+def lines(
+    metric: str, values: list[Any], *, groups: str = "", cut: int = 0, short: int = 0, **others: Any
+) -> list[dict[str, Any]]:
     """Makes lines of a samples file."""
     return [
         {
@@ -36,6 +38,7 @@ def lines(metric: str, values: list[Any], *, groups: str = "", cut: int = 0, **o
             "cluster": None,
             "metrics": {metric: value, **{name: given[number] for name, given in others.items()}},
             "truncated": number < cut,
+            "shortened": number < short,
         }
         for number, value in enumerate(values)
     ]

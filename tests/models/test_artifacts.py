@@ -383,3 +383,44 @@ def test_every_training_of_a_variant_is_scored_and_all_are_taken_together(
     losses = [each.train.validation_loss or 0 for each in found.variants if each.train]
     assert held_out.task == HELD_OUT and held_out.value == pytest.approx(sum(losses) / 2)
     assert losses[0] != losses[1] and held_out.trainings == tuple(each.name for each in found.variants)
+
+
+# Adapters trained after tokens were added
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (
+            {"modules_to_save": ["embed_tokens", "lm_head"]},
+            "embed_tokens has 347 rows, the base 344: its tokenizer has added tokens",
+        ),
+        ({}, "embed_tokens has 347 rows, the base 344: its tokenizer has added tokens"),  # peft saves what was resized
+        (
+            {"target_modules": ["lm_head"]},
+            "lm_head has 347 rows, the base 344: its tokenizer has added tokens",
+        ),
+        ({"trainable_token_indices": [345]}, "index 345 is out of bounds for dimension 0 with size 344"),
+    ],
+)
+def test_an_adapter_of_a_larger_vocabulary_is_an_error_with_both_sizes(
+    tmp_path: Path, options: dict[str, Any], reason: str
+) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base = tiny.tiny_base(tiny.save_tiny(tmp_path / "llama"))
+    model = load_base(base)
+    model.resize_token_embeddings(347, mean_resizing=False)
+    config = LoraConfig(r=4, task_type="CAUSAL_LM", **{"target_modules": ["q_proj"], **options})
+    get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(UserError) as caught:
+        Resident(base, method_function).attach(Recipe(base, tmp_path / "adapter"))
+    assert caught.value.message == f"the adapter `{tmp_path / 'adapter'}` does not fit this base: {reason}"
+
+
+def test_a_mismatch_of_shapes_names_the_tensor(tmp_path: Path) -> None:
+    base = tiny.tiny_base(tiny.save_tiny(tmp_path / "llama"))
+    other = tiny.tiny_base(tiny.save_tiny(tmp_path / "wide", hidden=32))
+    adapter = tiny.save_random_lora(tmp_path / "adapter", other, target_modules=["q_proj"])
+    with pytest.raises(UserError, match=r"size mismatch for .*q_proj.lora_A.default.weight: .*\[4, 32\].*\[4, 64\]"):
+        Resident(base, method_function).attach(Recipe(base, adapter))
