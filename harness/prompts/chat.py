@@ -1,7 +1,7 @@
 """Chat templates: convert messages to the text format that a model was trained on.
 
-The template is read from the tokenizer's files and rendered by jinja2 in a sandbox, so that the parent process can render
-every prompt without torch and transformers.
+Templates come with the description of a tokenizer (`harness.tokens.description`) and are rendered by jinja2 in a sandbox, so
+that the parent process can render every prompt without torch and transformers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from harness.api import Message
@@ -24,6 +23,10 @@ class ChatTemplate:
 
     text: str
     special_tokens: dict[str, str]
+    turn_end: str = ""
+    """The special token that ends a turn of the assistant; empty if none does."""
+    writes_end: bool = True
+    """Whether the template writes `turn_end` after the last turn (GLM-4 writes it only before the next turn)."""
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
         """Renders messages as text.
@@ -68,45 +71,12 @@ def _left_open(text: str, content: str) -> str:
     return text[: start + len(content.lstrip() if whole else content.strip())]
 
 
-_SPECIAL_TOKENS = tuple(f"{kind}_token" for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
-
 PLAIN = ChatTemplate(
     "{% for m in messages %}{{ m.role | capitalize }}: {{ m.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}",
     {},
 )
 """The format of messages for a model without a chat template."""
-
-
-def load_template(folder: Path) -> ChatTemplate | None:
-    """Loads the chat template from a tokenizer's folder; None if it has no template.
-
-    `chat_template.jinja` has priority over the key `chat_template` of `tokenizer_config.json`; of several named templates,
-    the one named `default` is used.
-
-    Raises:
-        UserError: One of the two files cannot be read.
-    """
-    config_file = folder / "tokenizer_config.json"
-    template_file = folder / "chat_template.jinja"
-    try:
-        config: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
-        template = config.get("chat_template")
-        if template_file.is_file():
-            template = template_file.read_text(encoding="utf-8")
-        if isinstance(template, list):
-            template = {entry["name"]: entry["template"] for entry in template}.get("default")
-        special = {}
-        for key in _SPECIAL_TOKENS:
-            value = config.get(key)
-            if value is not None:
-                special[key] = value["content"] if isinstance(value, dict) else value
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        raise UserError(
-            f"could not read the chat template in `{folder}`: {error}",
-            hint=f"write `{config_file.name}` again with `tokenizer.save_pretrained`",
-        ) from error
-    return ChatTemplate(str(template), special) if template else None
 
 
 @functools.cache

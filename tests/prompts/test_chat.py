@@ -1,12 +1,9 @@
 """Chat templates are rendered as transformers renders them."""
 
-import json
-from pathlib import Path
-
 import pytest
 
 from harness import UserError
-from harness.prompts.chat import PLAIN, ChatTemplate, load_template
+from harness.prompts.chat import PLAIN, ChatTemplate
 
 CHATML = (
     "{%- for message in messages %}\n    {{- '<|im_start|>' + message.role + '\\n' + message.content | trim + "
@@ -91,31 +88,3 @@ def test_an_assistant_turn_at_the_end_is_left_open(template: str, content: str, 
 
 def test_plain_messages_read_as_a_dialogue() -> None:
     assert PLAIN.render(TURNS[1:]) == "Assistant: yes\nUser: sure?\nAssistant:"
-
-
-def test_a_template_file_wins_over_the_tokenizers_config(tmp_path: Path) -> None:
-    config = {"chat_template": "old", "bos_token": {"content": "<s>"}, "eos_token": "</s>", "pad_token": None}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    assert load_template(tmp_path) == ChatTemplate("old", SPECIAL)
-    (tmp_path / "chat_template.jinja").write_text("new {{ bos_token }}")
-    template = load_template(tmp_path)
-    assert template is not None and template.render([]) == "new <s>"
-
-
-def test_of_several_named_templates_the_default_is_taken(tmp_path: Path) -> None:
-    named = [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
-    assert load_template(tmp_path) == ChatTemplate("d", {})
-
-
-def test_a_folder_without_a_template_has_none(tmp_path: Path) -> None:
-    assert load_template(tmp_path) is None
-    (tmp_path / "tokenizer_config.json").write_text("{}")
-    assert load_template(tmp_path) is None
-
-
-@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b'{"chat_template": [1]}', b'{"bos_token": {"id": 1}}'])
-def test_a_broken_tokenizer_config_is_a_user_error(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "tokenizer_config.json").write_bytes(content)
-    with pytest.raises(UserError, match="could not read the chat template"):
-        load_template(tmp_path)
