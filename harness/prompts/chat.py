@@ -16,6 +16,9 @@ from typing import Any
 from harness.api import Message
 from harness.errors import UserError
 
+_OPEN = "CONTINUE_FINAL_MESSAGE_TAG "
+"""Marks the end of a begun answer, with transformers' own text: a template that trims content removes its blank."""
+
 
 @dataclass(frozen=True)
 class ChatTemplate:
@@ -37,21 +40,39 @@ class ChatTemplate:
                 assistant's, its turn is left open instead, so that the model continues it.
 
         Raises:
-            UserError: The template raises an exception for these messages (some accept no system turn).
+            UserError: The template raises an exception for these messages (some accept no system turn), or cannot leave the
+                last turn open.
 
         Example:
             >>> template = ChatTemplate("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}", {})
             >>> template.render([{"role": "user", "content": "hi"}])
             '<user>hi'
         """
-        is_open = add_generation_prompt and bool(messages) and messages[-1].get("role") == "assistant"
+        if add_generation_prompt and messages and messages[-1].get("role") == "assistant":
+            return self._left_open(messages)
+        return self._rendered(messages, add_generation_prompt=add_generation_prompt)
+
+    def _left_open(self, messages: Sequence[Message]) -> str:
+        """Renders messages up to the end of the last one's content, as `continue_final_message` of transformers does."""
+        *before, last = messages
+        content = last["content"]
+        text = self._rendered([*before, {**last, "content": content + _OPEN}], add_generation_prompt=False)
+        end = text.rfind(_OPEN.strip())
+        if end < 0 or content.strip() not in text:
+            raise UserError(
+                f"the model's chat template changes the begun answer {content[:80]!r}, so the model cannot continue it",
+                hint="leave out the assistant's turn at the end of the prompt, or use another template",
+            )
+        return text[:end] if text.startswith(_OPEN, end) else text[:end].rstrip()
+
+    def _rendered(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         try:
-            text = str(
+            return str(
                 _compiled(self.text).render(
-                    messages=list(messages),
+                    messages=[_aliased(message) for message in messages],
                     tools=None,
                     documents=None,
-                    add_generation_prompt=add_generation_prompt and not is_open,
+                    add_generation_prompt=add_generation_prompt,
                     **self.special_tokens,
                 )
             )
@@ -61,14 +82,17 @@ class ChatTemplate:
                 f"the model's chat template refuses messages with these roles ({roles}): {error}",
                 hint="some templates accept no system prompt: try without one",
             ) from error
-        return _left_open(text, messages[-1]["content"]) if is_open else text
 
 
-def _left_open(text: str, content: str) -> str:
-    """Cuts a text at the end of its last message, whose white space is kept unless the template strips messages."""
-    start = text.rindex(content.strip())
-    whole = text[start:].startswith(content.lstrip())
-    return text[: start + len(content.lstrip() if whole else content.strip())]
+REASONING = ("reasoning_content", "thinking", "reasoning")
+"""Keys of a turn's thought; the first one that a turn has is its thought."""
+
+
+def _aliased(message: Message) -> dict[str, Any]:
+    """A message with its thought under the names that templates read, and without empty keys, as in transformers."""
+    known: dict[str, Any] = {key: value for key, value in message.items() if value is not None}
+    thought = next((known[key] for key in REASONING if key in known), None)
+    return known if thought is None else {"thinking": thought, **known, "reasoning_content": thought}
 
 
 PLAIN = ChatTemplate(
