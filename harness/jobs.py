@@ -102,6 +102,14 @@ class EnvironmentJob:
 
 
 @dataclass(frozen=True)
+class DescribeJob:
+    """Describe the tokenizer in a folder."""
+
+    folder: Path
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
 class TrainJob:
     """Train one variant and leave its artifact in `output`."""
 
@@ -290,7 +298,7 @@ class Failed:
 
 
 Event = Packed | Resumed | Advanced | VariantLoading | VariantStarted | Noted | VariantFailed | Done | Failed
-Job = EnvironmentJob | TrainJob | MergeJob | ScoreJob | BenchJob | PlanJob
+Job = EnvironmentJob | DescribeJob | TrainJob | MergeJob | ScoreJob | BenchJob | PlanJob
 
 
 @dataclass(frozen=True)

@@ -88,15 +88,17 @@ def _view(what: str, index: int, flags: Flags) -> View:
     """Renders one sample of a task as the model receives it."""
     from harness.authoring.preview_prompt import view
     from harness.data.model_files import find_model
-    from harness.prompts.chat import load_template
     from harness.prompts.render import Prompting, render
     from harness.registry.find import find
     from harness.registry.load import load_task
     from harness.registry.task_spec import parse_task
+    from harness.tokens.description import load_template
 
     model = flags.model or "tiny"
     snapshot = find_model(model)
-    template = load_template(snapshot.folder) if flags.apply_chat_template else None
+    template = None
+    if flags.apply_chat_template:
+        template = load_template(snapshot.folder, trust_remote_code=flags.trust_remote_code)
     if flags.apply_chat_template and template is None:
         raise UserError(
             f"`{model}` has no chat template", hint="drop `--apply-chat-template`, or use an instruct model"

@@ -26,6 +26,7 @@ from harness.jobs import (
     Base,
     Benched,
     BenchJob,
+    DescribeJob,
     EnvironmentJob,
     Event,
     Item,
@@ -108,7 +109,11 @@ class RunInProgress:
         began = time.perf_counter()
         progress.start("Start", config.model)
         with Server() as server:
-            prepared = prepare(config, scores=purpose == "compare")
+            prepared = prepare(
+                config,
+                scores=purpose == "compare",
+                describe=lambda path: server.run(DescribeJob(path, config.trust_remote_code)),
+            )
             identity = key(purpose=purpose, prepared=prepared.identity)
             with RunFolder.open(config.output_dir, config.model, identity, fresh=fresh) as folder:
                 server.hold(folder.lock)

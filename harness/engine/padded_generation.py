@@ -16,6 +16,7 @@ from torch import Tensor
 from harness.engine.finite import NotFinite
 from harness.engine.padded_scoring import head_numerics
 from harness.jobs import Raw
+from harness.tokens.description import turn_end
 from harness.tokens.encode import Encoded
 
 _SAMPLED_AT_ONCE = 32
@@ -52,29 +53,41 @@ class Completion:
         self.finished = stopped or self.at_limit
 
     def text(self) -> str:
-        """The generated text, cut at the first stop string."""
+        """The generated text without special tokens, cut at the first stop string; a special token can be one."""
+        stops = self.item.request.stop
         text = self._decode(self.ids)
-        for stop in self.item.request.stop:
-            text = text.split(stop)[0]
-        return text
+        shown = self._decode(self.ids, special=True) if stops else text
+        if shown != text and (kept := _cut(shown, stops)) != shown:
+            for id in self.ids:
+                if not self.tokenizer.decode([id], skip_special_tokens=True):
+                    kept = kept.replace(self.tokenizer.decode([id]), "", 1)
+            text = kept
+        return _cut(text, stops)
 
     def _stopped(self) -> bool:
         stops = self.item.request.stop
         if not stops:
             return False
         longest = max(len(stop.encode()) for stop in stops)  # a token holds a byte or more
-        recent = self._decode(self.ids, last=longest + 2)
+        recent = self._decode(self.ids, last=longest + 2, special=True)
         return any(stop in recent for stop in stops)
 
-    def _decode(self, ids: list[int], last: int | None = None) -> str:
+    def _decode(self, ids: list[int], last: int | None = None, *, special: bool = False) -> str:
         start = 0 if last is None else max(0, len(ids) - last)
         before = [*self.item.prompt, *ids[:start]][-_TAIL:]
-        head = self.tokenizer.decode(before, skip_special_tokens=True)
-        whole: str = self.tokenizer.decode([*before, *ids[start:]], skip_special_tokens=True)
+        head = self.tokenizer.decode(before, skip_special_tokens=not special)
+        whole: str = self.tokenizer.decode([*before, *ids[start:]], skip_special_tokens=not special)
         if whole.startswith(head):
             return whole[len(head) :]
-        new: str = self.tokenizer.decode(ids[start:], skip_special_tokens=True)
+        new: str = self.tokenizer.decode(ids[start:], skip_special_tokens=not special)
         return new
+
+
+def _cut(text: str, stops: Sequence[str]) -> str:
+    """A text up to the first stop string."""
+    for stop in stops:
+        text = text.split(stop)[0]
+    return text
 
 
 def next_tokens(completions: Sequence[Completion], logits: Tensor) -> list[int]:
@@ -144,10 +157,12 @@ def start_completions(item: Encoded, tokenizer: Any, eos: frozenset[int], seed: 
 
 
 def eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """All tokens that end a text: the end token of the tokenizer and those of the model's generation config."""
+    """All tokens that end a text: those of tokenizer and generation config, and the end of a turn in the chat template."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     several = configured if isinstance(configured, list | tuple) else [configured]
-    return frozenset(i for i in [tokenizer.eos_token_id, *several] if i is not None)
+    found = frozenset(i for i in [tokenizer.eos_token_id, *several] if i is not None)
+    end = turn_end(tokenizer, found)
+    return found if end is None else found | {tokenizer.convert_tokens_to_ids(end[0])}
 
 
 def generate_pack(

@@ -6,8 +6,9 @@ training file or a missing adapter is reported here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from harness import __version__
@@ -18,10 +19,10 @@ from harness.jobs import Item, RewardFunction
 from harness.prepare.checks import check
 from harness.prepare.tasks import ScoredTask, prompting_of, refuse_code, scored_task
 from harness.prepare.trainings import Training, Trainings, given_artifact
-from harness.prompts.chat import load_template
 from harness.prompts.render import Prompting, render
 from harness.registry.find import source_digest
 from harness.storage import key
+from harness.tokens.description import Description, load_template
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,13 @@ class Prepared:
         return [list(items.values()) for items in found.values()]
 
 
-def prepare(config: Config, *, scores: bool = True) -> Prepared:
+def prepare(config: Config, *, scores: bool = True, describe: Callable[[Path], Description] | None = None) -> Prepared:
     """Resolves a configuration and checks that it can be run.
 
     Args:
         config: The configuration.
         scores: Whether the variants will be scored: some of them cannot be scored on some tasks.
+        describe: Describes the tokenizer in a folder, in another process; None: this process does, which imports torch.
 
     Raises:
         UserError: The first error of the models, tasks, prompts, training data or training runs.
@@ -108,7 +110,7 @@ def prepare(config: Config, *, scores: bool = True) -> Prepared:
     model = find_model(config.model)
     tasks = tuple(map(scored_task, config.task_specs))
     refuse_code(config, tasks)
-    template = load_template(model.folder)
+    template = load_template(model.folder, trust_remote_code=config.trust_remote_code, ask=describe)
     rendered: dict[tuple[Any, ...], dict[str, list[Item]]] = {}
     trainings = Trainings(config, tasks, template)
     variants = []

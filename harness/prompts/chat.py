@@ -1,7 +1,7 @@
 """Chat templates: convert messages to the text format that a model was trained on.
 
-The template is read from the tokenizer's files and rendered by jinja2 in a sandbox, so that the parent process can render
-every prompt without torch and transformers.
+Templates come with the description of a tokenizer (`harness.tokens.description`) and are rendered by jinja2 in a sandbox, so
+that the parent process can render every prompt without torch and transformers.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from harness.api import Message
 from harness.errors import UserError
+
+_OPEN = "CONTINUE_FINAL_MESSAGE_TAG "
+"""Marks the end of a begun answer, with transformers' own text: a template that trims content removes its blank."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,10 @@ class ChatTemplate:
 
     text: str
     special_tokens: dict[str, str]
+    turn_end: str = ""
+    """The special token that ends a turn of the assistant; empty if none does."""
+    writes_end: bool = True
+    """Whether the template writes `turn_end` after the last turn (GLM-4 writes it only before the next turn)."""
 
     def render(
         self,
@@ -41,21 +47,45 @@ class ChatTemplate:
             tools: The tools that the model may call, in the form of transformers; None: no tools.
 
         Raises:
-            UserError: The template raises an exception for these messages (some accept no system turn).
+            UserError: The template raises an exception for these messages (some accept no system turn), or cannot leave the
+                last turn open.
 
         Example:
             >>> template = ChatTemplate("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}", {})
             >>> template.render([{"role": "user", "content": "hi"}])
             '<user>hi'
         """
-        is_open = add_generation_prompt and bool(messages) and messages[-1].get("role") == "assistant"
+        if add_generation_prompt and messages and messages[-1].get("role") == "assistant":
+            return self._left_open(messages, tools)
+        return self._rendered(messages, tools, add_generation_prompt=add_generation_prompt)
+
+    def _left_open(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> str:
+        """Renders messages up to the end of the last one's content, as `continue_final_message` of transformers does."""
+        *before, last = messages
+        content = last["content"]
+        text = self._rendered([*before, {**last, "content": content + _OPEN}], tools, add_generation_prompt=False)
+        end = text.rfind(_OPEN.strip())
+        if end < 0 or content.strip() not in text:
+            raise UserError(
+                f"the model's chat template changes the begun answer {content[:80]!r}, so the model cannot continue it",
+                hint="leave out the assistant's turn at the end of the prompt, or use another template",
+            )
+        return text[:end] if text.startswith(_OPEN, end) else text[:end].rstrip()
+
+    def _rendered(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None,
+        *,
+        add_generation_prompt: bool,
+    ) -> str:
         try:
-            text = str(
+            return str(
                 _compiled(self.text).render(
-                    messages=list(messages),
+                    messages=[_aliased(message) for message in messages],
                     tools=list(tools) if tools else None,
                     documents=None,
-                    add_generation_prompt=add_generation_prompt and not is_open,
+                    add_generation_prompt=add_generation_prompt,
                     **self.special_tokens,
                 )
             )
@@ -65,7 +95,6 @@ class ChatTemplate:
                 f"the model's chat template refuses messages with these roles ({roles}): {error}",
                 hint="some templates accept no system prompt: try without one",
             ) from error
-        return _left_open(text, messages[-1]["content"]) if is_open else text
 
     @functools.cached_property
     def has_system_turn(self) -> bool:
@@ -115,14 +144,16 @@ def _below(head: str, text: str) -> str:
     return head + ("" if not head or head[-1].isspace() else "\n\n") + text
 
 
-def _left_open(text: str, content: str) -> str:
-    """Cuts a text at the end of its last message, whose white space is kept unless the template strips messages."""
-    start = text.rindex(content.strip())
-    whole = text[start:].startswith(content.lstrip())
-    return text[: start + len(content.lstrip() if whole else content.strip())]
+REASONING = ("reasoning_content", "thinking", "reasoning")
+"""Keys of a turn's thought; the first one that a turn has is its thought."""
 
 
-_SPECIAL_TOKENS = tuple(f"{kind}_token" for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+def _aliased(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message with its thought under the names that templates read, and without empty keys, as in transformers."""
+    known: dict[str, Any] = {key: value for key, value in message.items() if value is not None}
+    thought = next((known[key] for key in REASONING if key in known), None)
+    return known if thought is None else {"thinking": thought, **known, "reasoning_content": thought}
+
 
 PLAIN = ChatTemplate(
     "{% for m in messages %}{{ m.role | capitalize }}: {{ m.content }}\n{% endfor %}"
@@ -130,37 +161,6 @@ PLAIN = ChatTemplate(
     {},
 )
 """The format of messages for a model without a chat template."""
-
-
-def load_template(folder: Path) -> ChatTemplate | None:
-    """Loads the chat template from a tokenizer's folder; None if it has no template.
-
-    `chat_template.jinja` has priority over the key `chat_template` of `tokenizer_config.json`; of several named templates,
-    the one named `default` is used.
-
-    Raises:
-        UserError: One of the two files cannot be read.
-    """
-    config_file = folder / "tokenizer_config.json"
-    template_file = folder / "chat_template.jinja"
-    try:
-        config: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
-        template = config.get("chat_template")
-        if template_file.is_file():
-            template = template_file.read_text(encoding="utf-8")
-        if isinstance(template, list):
-            template = {entry["name"]: entry["template"] for entry in template}.get("default")
-        special = {}
-        for key in _SPECIAL_TOKENS:
-            value = config.get(key)
-            if value is not None:
-                special[key] = value["content"] if isinstance(value, dict) else value
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        raise UserError(
-            f"could not read the chat template in `{folder}`: {error}",
-            hint=f"write `{config_file.name}` again with `tokenizer.save_pretrained`",
-        ) from error
-    return ChatTemplate(str(template), special) if template else None
 
 
 @functools.cache

@@ -95,11 +95,11 @@ def render_examples(name: str, task: Task, prompting: Prompting = Prompting()) -
         if isinstance(sample, Text):
             examples.append(Example("", sample.text))
             continue
-        delimiter = _delimiter(task, sample, prompting)
         stop = sample.stop[0] if isinstance(sample, Generate) and sample.stop else ""
         context = request.contexts[0]
         if isinstance(sample, Choose) and sample.per_choice_contexts:
             context = request.contexts[right_choice(sample)]
+        delimiter = _delimiter(task, sample, prompting, context)
         examples.append(Example(context, delimiter + answer_text(sample) + stop, append_eos=not stop))
     return examples
 
@@ -141,17 +141,17 @@ def _request(
             top_p=sample.top_p,
         )
     contexts = [context(i) for i in range(len(sample.choices))] if sample.per_choice_contexts else [context(None)]
-    delimiter = _delimiter(task, sample, prompting)
+    delimiter = _delimiter(task, sample, prompting, contexts[0])
     return Request(id, "choose", tuple(contexts), tuple(delimiter + choice for choice in sample.choices))
 
 
-def _delimiter(task: Task, sample: Generate | Choose, prompting: Prompting) -> str:
-    """The text between prompt and answer; with a chat template, only needed if the assistant's turn has begun."""
+def _delimiter(task: Task, sample: Generate | Choose, prompting: Prompting, context: str) -> str:
+    """The text between prompt and answer; with a chat template, only needed after the assistant's own words."""
     if prompting.template is None:
         return task.delimiter
     last = None if isinstance(sample.prompt, str) else sample.prompt[-1]
     begun = last["content"] if isinstance(last, Mapping) and last["role"] == "assistant" else ""
-    return task.delimiter if begun and not begun[-1].isspace() else ""
+    return task.delimiter if begun.strip() and not context[-1].isspace() else ""
 
 
 def _question(sample: Sample, choice: int | None) -> str | Sequence[Message]:

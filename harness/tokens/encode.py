@@ -1,8 +1,9 @@
 """Encodes requests as lm-evaluation-harness does, so that our scores can be compared with its published ones.
 
 A context and its continuation are tokenised together; the ids after those of the context alone are the continuation's.
-Spaces at the end of a context move to its continuation. Source: `_encode_pair`, `tok_encode` and
-`get_rolling_token_windows` of lm-evaluation-harness 0.4.
+Spaces at the end of a context move to its continuation. What the tokenizer puts in front of a text is there once; what it
+puts behind a text is left out, because a prompt goes on. Source: `_encode_pair`, `tok_encode` and
+`get_rolling_token_windows` of lm-evaluation-harness 0.4, which keep an end-of-sequence token behind a text.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 from harness.data.model_files import Snapshot
 from harness.jobs import Request, TaskRequests
+from harness.tokens.description import surroundings
 from harness.tokens.tokenizer import input_limit, load_tokenizer
 
 
@@ -65,6 +67,7 @@ class Encoder:
         self.max_length = max_length
         bos = tokenizer.bos_token_id
         self.prefix_id: int = bos if bos is not None else tokenizer.eos_token_id
+        self._front, _ = surroundings(tokenizer)
 
     def pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         """Ids of contexts and continuations, as they are scored and as training learns them.
@@ -138,17 +141,15 @@ class Encoder:
 
     def _tokenise(self, texts: Sequence[str], *, special: bool = True) -> dict[str, tuple[int, ...]]:
         distinct = list(dict.fromkeys(texts))
-        bos = self.tokenizer.bos_token
-        found: dict[str, tuple[int, ...]] = {}
-        for add_special in (True, False):
-            # a chat template has already added the BOS token
-            wanted = [t for t in distinct if (special and not (bos and t.startswith(bos))) == add_special]
-            if wanted:
-                ids = self.tokenizer(
-                    wanted, add_special_tokens=add_special, return_attention_mask=False, verbose=False
-                )["input_ids"]
-                found.update(zip(wanted, map(tuple, ids), strict=True))
-        return found
+        if not distinct:
+            return {}
+        batch = self.tokenizer(distinct, add_special_tokens=False, return_attention_mask=False, verbose=False)
+        found = dict(zip(distinct, map(tuple, batch["input_ids"]), strict=True))
+        return {text: self._fronted(ids) for text, ids in found.items()} if special else found
+
+    def _fronted(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """Ids after what the tokenizer puts in front, unless the text has it already: a chat template may write it."""
+        return ids if ids[: len(self._front)] == self._front else self._front + ids
 
 
 def load_encoder(snapshot: Snapshot, *, trust_remote_code: bool = False) -> Encoder:

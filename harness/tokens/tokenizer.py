@@ -25,8 +25,12 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"the tokenizer in `{folder}` cannot be read: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"the tokenizer in `{folder}` cannot be read: {first}",
+            hint="save it again with `tokenizer.save_pretrained`",
+        ) from error
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer in `{folder}` has no end-of-sequence token", hint="set `eos_token` and save it")
     return tokenizer

@@ -29,8 +29,21 @@ from types import TracebackType
 from typing import Any, Self
 
 from harness.errors import UserError, brief, is_out_of_memory
-from harness.jobs import BenchJob, Done, EnvironmentJob, Event, Failed, Job, MergeJob, PlanJob, ScoreJob, TrainJob
+from harness.jobs import (
+    BenchJob,
+    DescribeJob,
+    Done,
+    EnvironmentJob,
+    Event,
+    Failed,
+    Job,
+    MergeJob,
+    PlanJob,
+    ScoreJob,
+    TrainJob,
+)
 from harness.storage import disk_full
+from harness.tokens.description import describe_folder
 
 OnEvent = Callable[[Event], None]
 _HOLD = "hold"
@@ -148,6 +161,8 @@ def run_job(job: Job, send: OnEvent) -> Any:
 
     if isinstance(job, EnvironmentJob):
         return children.describe_environment(job)
+    if isinstance(job, DescribeJob):
+        return describe_folder(job.folder, trust_remote_code=job.trust_remote_code)
     if isinstance(job, TrainJob):
         return children.train(job, send)
     if isinstance(job, MergeJob):

@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +14,11 @@ import tiny_models as tiny
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from small_tokenizers import EOS, IM_END, small_tokenizer
 
 from harness.engine.merging import merge_for_scoring
 from harness.engine.oracle import generate_plainly, score_plainly
-from harness.engine.padded_generation import Completion, generate_pack, next_tokens
+from harness.engine.padded_generation import Completion, eos_ids, generate_pack, next_tokens
 from harness.engine.padded_scoring import score_pack
 from harness.engine.runner import Runner
 from harness.jobs import Advanced, Packed, Raw, Recipe, Request, Resumed, ScoreJob, ScoreVariant, VariantStarted
@@ -469,6 +471,44 @@ def test_eos_ends_a_text_and_is_not_part_of_it() -> None:
         one.add(token)
     assert one.finished
     assert one.text() == " world"
+
+
+def ended(tokenizer: Any, written: str, *stop: str) -> tuple[bool, str]:
+    """Whether a text that the model writes has ended with its last token, and the text that is returned."""
+    (item,) = Encoder(tokenizer, 100).encode(tiny.task(tiny.generate("<s>6*7", max_tokens=90, stop=stop)))
+    one = Completion(item, 0, tokenizer, frozenset(), None)
+    ids = tokenizer(written, add_special_tokens=False)["input_ids"]
+    for id in ids:
+        assert not one.finished
+        one.add(id)
+    return one.finished, one.text()
+
+
+@pytest.mark.parametrize(
+    ("written", "stop", "expected"),
+    [
+        (" = 42<|im_end|>", ("Question:", "</s>", "<|im_end|>"), (True, " = 42")),
+        (" = 42</s>", ("Question:", "</s>", "<|im_end|>"), (True, " = 42")),
+        (" = <|im_start|>42<|im_end|>", ("<|im_end|>",), (True, " = 42")),
+        (" = <|im_start|>42<|im_end|>", ("42<|im_end|>",), (True, " = ")),
+        (" = <|im_start|>42\n", ("\n",), (True, " = 42")),
+        (" = 42<|im_end|>", ("42 ", "</s>"), (False, " = 42")),
+        (" = 42<|im_end|>", (), (False, " = 42")),
+    ],
+)
+def test_a_stop_string_can_be_a_special_token(written: str, stop: tuple[str, ...], expected: tuple[bool, str]) -> None:
+    assert ended(small_tokenizer("bos"), written, *stop) == expected
+
+
+CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+
+
+def test_the_end_of_a_turn_in_the_chat_template_ends_a_text() -> None:
+    model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=None))
+    assert eos_ids(model, small_tokenizer()) == {EOS}
+    assert eos_ids(model, small_tokenizer(template=CHATML)) == {EOS, IM_END}
+    model.generation_config.eos_token_id = 5
+    assert eos_ids(model, small_tokenizer(template=CHATML)) == {EOS, IM_END, 5}
 
 
 def test_any_end_token_of_the_generation_config_ends_a_text(folder: Path) -> None:

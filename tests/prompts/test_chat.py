@@ -1,12 +1,11 @@
 """Chat templates are rendered as transformers renders them."""
 
-import json
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness import UserError
-from harness.prompts.chat import PLAIN, ChatTemplate, load_template
+from harness.prompts.chat import PLAIN, ChatTemplate
 
 CHATML = (
     "{%- for message in messages %}\n    {{- '<|im_start|>' + message.role + '\\n' + message.content | trim + "
@@ -69,53 +68,53 @@ def test_a_template_that_raises_is_a_user_error_with_the_roles(template: str, ex
     assert "(system, user, assistant, user)" in error.value.message
 
 
+THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and loop.last %}<think>\n"
+    "{{ m.reasoning_content | default('') | trim }}\n</think>\n\n{% endif %}"
+    "{{ m.content.split('</think>')[-1].lstrip('\n') }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+)
+
+
 @pytest.mark.parametrize(
-    ("template", "content", "expected"),
+    "template", [CHATML, CHATML.replace(" | trim", ""), GENERATION, THINKING, "<{{ messages[1].content }}</s>"]
+)
+@pytest.mark.parametrize("content", ["", "<", "</s>", " It is ", "It is\n", "im", "assistant", "<think>\nhm"])
+def test_an_open_turn_at_the_end_equals_that_of_transformers(template: str, content: str) -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), **SPECIAL)
+    messages = [{"role": "user", "content": "<is>?"}, {"role": "assistant", "content": content}]
+    theirs = tokenizer.apply_chat_template(
+        messages, chat_template=template, tokenize=False, continue_final_message=True
+    )
+    assert ChatTemplate(template, SPECIAL).render(messages) == theirs
+
+
+@pytest.mark.parametrize(
+    "template",
     [
-        (
-            "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}",
-            " It is ",
-            "<user>is?</s><assistant> It is ",
-        ),
-        (
-            "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}</s>{% endfor %}",
-            " is ",
-            "<user>is?</s><assistant>is",
-        ),
+        "{% for m in messages %}{{ m.content | upper }}{% endfor %}",
+        "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}",
+        "{% for m in messages %}{{ m.content | replace('is', '') }}{% endfor %}",
     ],
 )
-def test_an_assistant_turn_at_the_end_is_left_open(template: str, content: str, expected: str) -> None:
-    messages = [{"role": "user", "content": "is?"}, {"role": "assistant", "content": content}]
-    assert ChatTemplate(template, {}).render(messages) == expected
+def test_a_begun_answer_that_the_template_changes_is_an_error(template: str) -> None:
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "it is"}]
+    with pytest.raises(UserError, match="changes the begun answer 'it is'") as error:
+        ChatTemplate(template, {}).render(messages)
+    assert "leave out the assistant's turn" in str(error.value.hint)
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "thinking", "reasoning"])
+def test_a_thought_has_every_name_that_templates_read(key: str) -> None:
+    template = (
+        "{% for m in messages %}{{ m.thinking }}|{{ m.reasoning_content }}|{{ m.tool_calls is defined }}{% endfor %}"
+    )
+    turn: dict[str, Any] = {"role": "assistant", "content": "4", key: "2 + 2", "tool_calls": None}
+    assert ChatTemplate(template, {}).render([turn], add_generation_prompt=False) == "2 + 2|2 + 2|False"
 
 
 def test_plain_messages_read_as_a_dialogue() -> None:
     assert PLAIN.render(TURNS[1:]) == "Assistant: yes\nUser: sure?\nAssistant:"
-
-
-def test_a_template_file_wins_over_the_tokenizers_config(tmp_path: Path) -> None:
-    config = {"chat_template": "old", "bos_token": {"content": "<s>"}, "eos_token": "</s>", "pad_token": None}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    assert load_template(tmp_path) == ChatTemplate("old", SPECIAL)
-    (tmp_path / "chat_template.jinja").write_text("new {{ bos_token }}")
-    template = load_template(tmp_path)
-    assert template is not None and template.render([]) == "new <s>"
-
-
-def test_of_several_named_templates_the_default_is_taken(tmp_path: Path) -> None:
-    named = [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
-    assert load_template(tmp_path) == ChatTemplate("d", {})
-
-
-def test_a_folder_without_a_template_has_none(tmp_path: Path) -> None:
-    assert load_template(tmp_path) is None
-    (tmp_path / "tokenizer_config.json").write_text("{}")
-    assert load_template(tmp_path) is None
-
-
-@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b'{"chat_template": [1]}', b'{"bos_token": {"id": 1}}'])
-def test_a_broken_tokenizer_config_is_a_user_error(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "tokenizer_config.json").write_bytes(content)
-    with pytest.raises(UserError, match="could not read the chat template"):
-        load_template(tmp_path)

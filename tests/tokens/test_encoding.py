@@ -10,6 +10,7 @@ import pytest
 import tiny_models as tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from small_tokenizers import BOS, EOS, small_tokenizer
 
 from harness.data.model_files import Snapshot
 from harness.errors import UserError
@@ -91,6 +92,30 @@ def test_a_row_ends_once_whether_text_or_tokenizer_or_neither_ends_it(completion
     for tokenizer in (tiny.tiny_tokenizer(), ending):
         row = row_of(Example("", completion, append_eos=append), tokenizer)
         assert row["labels"].count(tiny.EOS) == ends
+
+
+@pytest.mark.parametrize(("ending", "other"), [("eos", "none"), ("bos+eos", "bos")])
+@pytest.mark.parametrize("prompt", ["The answer is", "Q:\n", "<s>Q </s>", ""])
+def test_a_tokenizer_that_ends_every_text_scores_generates_and_trains_as_one_that_does_not(
+    ending: str, other: str, prompt: str
+) -> None:
+    one, two = small_tokenizer(ending), small_tokenizer(other)
+    assert one("x")["input_ids"] == [*two("x")["input_ids"], EOS]
+    requests = tiny.task(tiny.choose(prompt, [" A", " B", "</s>"]), tiny.generate(prompt), tiny.text("some text"))
+    encoded = Encoder(one, 100).encode(requests)
+    assert encoded == Encoder(two, 100).encode(requests)
+    assert [EOS in span.targets for row in encoded[0].rows for span in row.spans] == [False, False, True]
+    for append in (True, False):
+        example = Example(prompt, " two", append_eos=append)
+        assert row_of(example, one) == row_of(example, two)
+        assert (learned(row_of(example, one))[-1] == EOS) == append
+
+
+def test_what_a_tokenizer_puts_in_front_is_there_once_whatever_its_name() -> None:
+    tokenizer = small_tokenizer("bos", "absent")
+    for text in ("hello", "<s>hello"):
+        (item,) = Encoder(tokenizer, 100).encode(tiny.task(tiny.generate(text)))
+        assert item.prompt == (BOS, *tokenizer("hello", add_special_tokens=False)["input_ids"])
 
 
 def test_a_stop_string_is_learned_instead_of_the_end() -> None:

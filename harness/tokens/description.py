@@ -1,0 +1,267 @@
+"""The description of a tokenizer: the tokens that it adds to a text, the end of a turn, and the marks of a thought.
+
+Every field comes from encoding or rendering a probe with transformers' own tokenizer, so class defaults and all files of a
+tokenizer count as they do in transformers. Scoring, generation, training and previews share this description. It is plain
+data: a child process makes it, and the parent renders prompts with it without torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.data.digests import file_sha256, files_sha256
+from harness.errors import UserError
+from harness.prompts.chat import ChatTemplate
+from harness.storage import home, key, write_whole
+from harness.tokens.tokenizer import load_tokenizer
+
+Opened = Literal["none", "open", "closed"]
+_ASKED, _ANSWER, _NEXT, _REASON = "qZ6 asked", "qZ7 answer", "qZ8 next", "qZ9 reason"
+"""Probes: texts that occur in no template."""
+_USER = {"role": "user", "content": _ASKED}
+_TURN = {"role": "assistant", "content": _ANSWER}
+_THOUGHTS = (
+    ("<think>", "</think>"),
+    ("<|channel>thought", "<channel|>"),
+    ("<|channel|>analysis<|message|>", "<|end|>"),
+)
+"""Marks around a thought: of most models, of Gemma 4, and of gpt-oss."""
+_READ = (".json", ".model", ".txt", ".jinja", ".py", ".tiktoken")
+"""Suffixes of the files that decide a tokenizer."""
+_MAY_HAVE_TEMPLATE = ("*.jinja", "chat_template.json", "additional_chat_templates", "*.py", "tekken.json")
+
+
+@dataclass(frozen=True)
+class Description:
+    """The description of one tokenizer."""
+
+    front: tuple[int, ...]
+    """Ids that the tokenizer puts before a text."""
+    behind: tuple[int, ...]
+    """Ids that it puts after a text; a prompt or an answer never has them."""
+    stops: tuple[int, ...]
+    """Ids that end a generated text."""
+    special_tokens: dict[str, str] = field(default_factory=dict)
+    """`bos_token`, `eos_token` and the others that a template can use."""
+    template: str | None = None
+    """The chat template."""
+    turn_end: str = ""
+    """The special token that ends a turn of the assistant; empty if none does."""
+    writes_end: bool = True
+    """Whether the template writes it after the last turn (GLM-4 writes it only before the next turn)."""
+    system: Literal["taken", "dropped", "refused"] = "taken"
+    """How the template treats a system turn."""
+    thought: tuple[str, str] | None = None
+    """Marks around a thought; None if the template knows no thoughts."""
+    opened: dict[str, Opened] = field(default_factory=dict)
+    """State of the thought at the end of a prompt: by `default`, with `enable_thinking` `on`, and `off`."""
+
+    @property
+    def chat(self) -> ChatTemplate | None:
+        """The chat template, ready to render; None if the tokenizer has none."""
+        if self.template is None:
+            return None
+        return ChatTemplate(self.template, self.special_tokens, self.turn_end, self.writes_end)
+
+    def to_json(self) -> str:
+        """The description as one line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Description:
+        """The description that `to_json` wrote.
+
+        Raises:
+            ValueError: The text is something else.
+        """
+        try:
+            found = json.loads(text)
+            lists = {name: tuple(found[name]) for name in ("front", "behind", "stops")}
+            return cls(**found | lists | {"thought": tuple(found["thought"]) if found["thought"] else None})
+        except (KeyError, TypeError) as error:
+            raise ValueError("not a description of a tokenizer") from error
+
+
+def describe(tokenizer: Any, eos: Iterable[int] = ()) -> Description:
+    """Describes a tokenizer by asking it.
+
+    Args:
+        tokenizer: A tokenizer of transformers.
+        eos: Ids that end a text by the model's generation configuration.
+    """
+    front, behind = surroundings(tokenizer)
+    known = {tokenizer.eos_token_id, *eos}
+    template = _template_of(tokenizer)
+    special = tokenizer.special_tokens_map
+    if template is None:
+        return Description(front, behind, tuple(sorted(known)), special)
+    end, writes_end = turn_end(tokenizer, known) or ("", True)
+    if end:
+        known.add(tokenizer.convert_tokens_to_ids(end))
+    told = _rendered(tokenizer, [{"role": "system", "content": _REASON}, _USER], add_generation_prompt=True)
+    thought, opened = _thoughts(tokenizer, template)
+    return Description(
+        front,
+        behind,
+        tuple(sorted(known)),
+        special,
+        template,
+        end,
+        writes_end,
+        "refused" if told is None else "taken" if _REASON in told else "dropped",
+        thought,
+        opened,
+    )
+
+
+def surroundings(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids that a tokenizer puts before and after every text."""
+    bare, full = _ids(tokenizer, _ANSWER), tokenizer(_ANSWER)["input_ids"]
+    if not bare:  # no letter of the probe is in the vocabulary
+        start = int(full[:1] == [tokenizer.bos_token_id])
+        return tuple(full[:start]), tuple(full[start:])
+    start = next((i for i in range(len(full)) if full[i : i + len(bare)] == bare), 0)
+    return tuple(full[:start]), tuple(full[start + len(bare) :])
+
+
+def turn_end(tokenizer: Any, stops: Iterable[int]) -> tuple[str, bool] | None:
+    """The special token that ends a turn of the assistant, and whether the template writes it after the last turn.
+
+    It is the first special token after the last answer that already ends a text, else the first special token there; if
+    the template writes none, the first one after an answer that another turn follows.
+
+    Args:
+        tokenizer: A tokenizer of transformers.
+        stops: Ids that already end a text.
+
+    Returns:
+        None if there is no template, or no special token after an answer.
+    """
+    if _template_of(tokenizer) is None:
+        return None
+    special = {id: str(token) for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    for turns in ([_USER, _TURN], [_USER, _TURN, {"role": "user", "content": _NEXT}]):
+        text = _rendered(tokenizer, turns) or ""
+        if _ANSWER in text:
+            tail = text.rpartition(_ANSWER)[2].partition(_NEXT)[0]
+            found = [id for id in _ids(tokenizer, tail) if id in special]
+            if found:
+                stop = next((id for id in found if id in set(stops)), found[0])
+                return special[stop], len(turns) == 2
+    return None
+
+
+def description_of(
+    folder: Path, *, trust_remote_code: bool = False, ask: Callable[[Path], Description] | None = None
+) -> Description:
+    """The description of the tokenizer in a folder, cached by the content of its files.
+
+    Args:
+        folder: A model's folder.
+        trust_remote_code: Whether the tokenizer's own code may run.
+        ask: Makes the description in another process; None: it is made here, which imports torch.
+
+    Raises:
+        UserError: The tokenizer cannot be read.
+    """
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in _READ]
+    digest = key(
+        files=files_sha256(files),
+        versions=[version(name) for name in ("transformers", "tokenizers")],
+        source=file_sha256(Path(__file__)),
+        trust_remote_code=trust_remote_code,
+    )
+    cached = home() / "tokenizers" / f"{digest}.json"
+    with suppress(OSError, ValueError):
+        return Description.from_json(cached.read_text(encoding="utf-8"))
+    found = ask(folder) if ask else describe_folder(folder, trust_remote_code=trust_remote_code)
+    with suppress(UserError):  # the cache only saves time
+        write_whole(cached, found.to_json())
+    return found
+
+
+def describe_folder(folder: Path, *, trust_remote_code: bool = False) -> Description:
+    """Loads the tokenizer in a folder and describes it.
+
+    Raises:
+        UserError: The tokenizer cannot be read.
+    """
+    return describe(load_tokenizer(folder, trust_remote_code=trust_remote_code), _configured_eos(folder))
+
+
+def load_template(
+    folder: Path, *, trust_remote_code: bool = False, ask: Callable[[Path], Description] | None = None
+) -> ChatTemplate | None:
+    """The chat template of the tokenizer in a folder, ready to render; None if it has none.
+
+    Args:
+        folder: A model's folder; if no file in it can hold a template, the tokenizer is not loaded.
+        trust_remote_code: Whether the tokenizer's own code may run.
+        ask: As for `description_of`.
+
+    Raises:
+        UserError: The tokenizer cannot be read.
+    """
+    config = folder / "tokenizer_config.json"
+    possible = any(next(folder.glob(name), None) for name in _MAY_HAVE_TEMPLATE)
+    if not possible and not (config.is_file() and b"chat_template" in config.read_bytes()):
+        return None
+    return description_of(folder, trust_remote_code=trust_remote_code, ask=ask).chat
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _template_of(tokenizer: Any) -> str | None:
+    """The chat template; of several named ones, the one named `default`."""
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default")
+    return template or None
+
+
+def _rendered(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> str | None:
+    """Messages as text; None if the template refuses them."""
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
+    except Exception:  # a template is a program: it can raise any exception
+        return None
+
+
+def _thoughts(tokenizer: Any, template: str) -> tuple[tuple[str, str] | None, dict[str, Opened]]:
+    """The marks around a thought, and the state of the thought at the end of a prompt."""
+
+    def asked(**options: Any) -> str:
+        return (_rendered(tokenizer, [_USER], add_generation_prompt=True, **options) or "").rpartition(_ASKED)[2]
+
+    whole = _rendered(tokenizer, [_USER, {**_TURN, "reasoning_content": _REASON}]) or ""
+    before, _, after = whole.partition(_REASON)
+    thought = next(
+        (pair for pair in _THOUGHTS if any(pair[0] in text for text in (before, after, asked(), template))), None
+    )
+    if thought is None:
+        return None, {}
+    opened: dict[str, Opened] = {}
+    for name, options in (("default", {}), ("on", {"enable_thinking": True}), ("off", {"enable_thinking": False})):
+        if name == "default" or "enable_thinking" in template:
+            start, end = (asked(**options).rfind(mark) for mark in thought)
+            opened[name] = "none" if start < 0 else "open" if end < start else "closed"
+    return thought, opened
+
+
+def _configured_eos(folder: Path) -> list[int]:
+    """Ids that end a text by the model's generation configuration, else by its configuration."""
+    for name in ("generation_config.json", "config.json"):
+        with suppress(OSError, ValueError, AttributeError):
+            found = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
+            several = found if isinstance(found, list) else [found]
+            return [id for id in several if isinstance(id, int)]
+    return []
