@@ -243,7 +243,7 @@ def time_variant(job: BenchJob) -> Benched:
         new_tokens = 0 if has_reward_head(model) else min(job.new_tokens, max(1, context // 4))
         prompt = min(job.prompt_tokens, context - new_tokens)
         generator = torch.Generator().manual_seed(job.seed)
-        vocabulary = model.config.get_textload_config().vocab_size
+        vocabulary = model.config.get_text_config().vocab_size
         ids = torch.randint(0, vocabulary, (max(job.batch_sizes), prompt), generator=generator).to(base.device)
         run = partial(latency, new_tokens=new_tokens, watch=watch)
         for attempt in range(2):  # repeat once if the machine's speed changed during the measurement
