@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from harness.data.architecture import refuse_other_architectures
 from harness.data.digests import files_sha256, text_sha256
 from harness.data.files import expand
 from harness.errors import UserError, did_you_mean
@@ -70,7 +71,8 @@ def find_model(name: str, *, revision: str | None = None) -> Snapshot:
     """Finds the model `name`: `tiny`, a folder, or a Hub id, which is downloaded if it is not in the cache.
 
     Raises:
-        UserError: There is no such folder or repository, or it has no config, no tokenizer or no weights.
+        UserError: There is no such folder or repository, it has no config, no tokenizer or no weights, or is
+            no causal language model.
 
     Example:
         >>> find_model("tiny").folder.name
@@ -92,7 +94,7 @@ def find_model(name: str, *, revision: str | None = None) -> Snapshot:
         raise UserError(
             f"`{name}` has no config.json", hint=f"save a model there: `model.save_pretrained({str(folder)!r})`"
         )
-    _json_object(folder / "config.json")
+    refuse_other_architectures(name, _json_object(folder / "config.json"))
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise UserError(
             f"`{name}` has no tokenizer ({', '.join(TOKENIZER_FILES[:3])} …)",

@@ -17,11 +17,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
+from harness.data.architecture import refuse_other_architectures
 from harness.errors import UserError, brief
 from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Base, Method, Quant, Recipe
 from harness.models.artifacts import load_adapter, load_delta
+from harness.models.report import read_report
 from harness.models.restore import OriginalState
 from harness.models.reward_head import inner_model, load_head, put_head
 from harness.models.soft_prompts import learned_tokens
@@ -38,23 +40,46 @@ def method_function(method: Method) -> Callable[..., Any]:
     return load_method(find("method", method.source))
 
 
-def load_base(base: Base) -> Any:
-    """Loads the weights of a base on its device, in evaluation mode, quantized where that is asked.
+def load_config(base: Base) -> Any:
+    """Loads the configuration of a base.
 
     Raises:
-        UserError: The model cannot be loaded, is no causal language model, or has no linear layers to quantize.
+        UserError: It cannot be read, or is of another kind of model than a causal language model.
     """
+    try:
+        config = AutoConfig.from_pretrained(base.folder, trust_remote_code=base.trust_remote_code)
+    except _UNREADABLE as error:
+        raise _cannot_be_loaded(base, error) from error
+    refuse_other_architectures(str(base.folder), config.to_dict())
+    return config
+
+
+def load_base(base: Base, notes: list[str] | None = None) -> Any:
+    """Loads the weights of a base on its device, in evaluation mode, quantized where that is asked.
+
+    Args:
+        base: The base.
+        notes: Receives notes for the user.
+
+    Raises:
+        UserError: The model cannot be loaded, is no causal language model, lacks weights, or has no linear layers to
+            quantize.
+    """
+    load_config(base)
     options: dict[str, Any] = {"dtype": getattr(torch, base.dtype), "trust_remote_code": base.trust_remote_code}
     if base.quant is not None:
         options["quantization_config"] = quantization(base.quant, base.dtype)
         options["device_map"] = {"": base.device}
     try:
-        model = AutoModelForCausalLM.from_pretrained(base.folder, **options)
-    except (ValueError, OSError, KeyError, SafetensorError) as error:
-        raise UserError(
-            f"the model in `{base.folder}` cannot be loaded: {brief(error)}",
-            hint="give a causal language model; one with its own code also needs `--trust-remote-code`",
-        ) from error
+        model, report = AutoModelForCausalLM.from_pretrained(
+            base.folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    except _UNREADABLE as error:
+        raise _cannot_be_loaded(base, error) from error
+    report["mismatched_keys"] |= _quantized_mismatches(model)
+    found = read_report(base.folder, type(model).__name__, report)
+    if notes is not None:
+        notes += found
     if base.quant is None:
         model = model.to(base.device)
     elif not any(_is_quantized(module) for module in model.modules()):
@@ -66,6 +91,16 @@ def load_base(base: Base) -> Any:
     model.requires_grad_(False)
     model.config.use_cache = False
     return model.eval()
+
+
+_UNREADABLE = (ValueError, OSError, KeyError, SafetensorError)
+
+
+def _cannot_be_loaded(base: Base, error: Exception) -> UserError:
+    return UserError(
+        f"the model in `{base.folder}` cannot be loaded: {brief(error)}",
+        hint="give a causal language model; one with its own code also needs `--trust-remote-code`",
+    )
 
 
 def quantization(quant: Quant, dtype: str) -> BitsAndBytesConfig:
@@ -90,6 +125,8 @@ class Resident:
 
     def __init__(self, base: Base, load_method: LoadMethod) -> None:
         self.base = base
+        self.notes: list[str] = []
+        """Notes about the base for the user, once it is loaded."""
         self._load_method = load_method
         self._model: Any = None
         self._original: OriginalState | None = None
@@ -101,7 +138,8 @@ class Resident:
         assert not self._attached, "detach first"
         if self._model is None:
             gc.collect()
-            self._model = load_base(self.base)
+            self.notes.clear()
+            self._model = load_base(self.base, self.notes)
         return self._model
 
     def attach(self, recipe: Recipe) -> Any:
@@ -274,6 +312,19 @@ def _requantize(merged: Any, recipe: Recipe) -> Any:
 
 def _is_quantized(module: nn.Module) -> bool:
     return type(module).__name__ in ("Linear4bit", "Linear8bitLt")
+
+
+def _quantized_mismatches(model: nn.Module) -> set[tuple[str, Any, Any]]:
+    """Quantized weights whose shape in the checkpoint is not the layer's: the loading report leaves them out."""
+    found = set()
+    for name, module in model.named_modules():
+        if _is_quantized(module):
+            state = getattr(module.weight, "quant_state", None)
+            in_file = tuple(state.shape if state is not None else module.weight.shape)
+            wanted = (module.out_features, module.in_features)
+            if in_file != wanted:
+                found.add((f"{name}.weight", in_file, wanted))
+    return found
 
 
 def _steady_cpu_kernels(model: nn.Module) -> None:

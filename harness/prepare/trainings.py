@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.config.config import Config
 from harness.config.variants import VariantSpec
+from harness.data.architecture import refuse_other_architectures
 from harness.data.model_files import Snapshot, find_files
 from harness.errors import UserError, did_you_mean
 from harness.jobs import Monitor, RewardFunction
@@ -211,7 +212,7 @@ def given_artifact(source: str, revision: str | None) -> Snapshot:
     """Finds an adapter or a checkpoint by path or Hub id.
 
     Raises:
-        UserError: It does not exist, or is neither.
+        UserError: It does not exist, is neither, or is no causal language model.
     """
     snapshot = find_files(source, "adapter or checkpoint", revision=revision)
     if not snapshot.is_adapter and not (snapshot.folder / "config.json").is_file():
@@ -219,6 +220,8 @@ def given_artifact(source: str, revision: str | None) -> Snapshot:
             f"`{source}` holds neither an adapter nor a checkpoint",
             hint="expected one of: adapter_config.json, method.json, config.json",
         )
+    if not snapshot.is_adapter:
+        refuse_other_architectures(source, snapshot.config)
     return snapshot
 
 

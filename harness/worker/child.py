@@ -47,10 +47,12 @@ from harness.jobs import (
     VariantStarted,
 )
 from harness.models.artifacts import load_trained, save_checkpoint
+from harness.models.causality import refuse_if_not_causal
 from harness.models.load import (
     Resident,
     context_length,
     count_parameters,
+    load_config,
     method_function,
     model_bytes,
     refuse_added_weights,
@@ -111,9 +113,10 @@ def train(job: TrainJob, send: Send) -> Trained:
     _import_architecture(job.base)
     baseline = rss_bytes()
     tokenizer = load_tokenizer(job.base.folder, trust_remote_code=job.base.trust_remote_code)
-    notes = check_examples(job, _config(job.base), tokenizer)
+    notes = check_examples(job, load_config(job.base), tokenizer)
     resident = Resident(job.base, method_function)
     base = resident.bare
+    refuse_if_not_causal(base)
     try:
         model = method_function(job.method)(base, **job.method.hyperparameters)
     except (ValueError, TypeError, NotImplementedError) as error:
@@ -131,7 +134,7 @@ def train(job: TrainJob, send: Send) -> Trained:
         max_length=context_length(model, tokenizer),
         baseline_rss_bytes=baseline,
         on_step=lambda done, total, note: send(Advanced(done, total, note)),
-        notes=notes,
+        notes=[*notes, *resident.notes],
     )
 
 
@@ -152,7 +155,7 @@ def plan(job: PlanJob) -> Planned:
     from harness.finetune.training.memory import plan_training  # only this job needs its imports
 
     torch.set_num_threads(_threads())
-    config = _config(job.base)
+    config = load_config(job.base)
     method = partial(method_function(job.method), **job.method.hyperparameters)
     return plan_training(config, method, job)
 
@@ -163,8 +166,10 @@ def score(job: ScoreJob, send: Send) -> None:
     base = job.variants[0].recipe.base
     tokenizer = load_tokenizer(base.folder, trust_remote_code=base.trust_remote_code)
     encode = _cache_encodings(lambda task, room: Encoder(tokenizer, room).encode(task))
-    notes = check_requests(job, _config(base), tokenizer, encode)
+    notes = check_requests(job, load_config(base), tokenizer, encode)
     resident = Resident(base, method_function)
+    refuse_if_not_causal(resident.bare)
+    notes += resident.notes
     probe = _probe_ids(Encoder(tokenizer, context_length(resident.bare, tokenizer)), job.variants[0].tasks[:1])
     adapted = any(variant.recipe.adapter for variant in job.variants)
     untouched = _probe(resident.bare, probe, job.numerics) if adapted else None
@@ -177,8 +182,8 @@ def score(job: ScoreJob, send: Send) -> None:
             resident.detach()
             continue
         send(VariantStarted(variant.name, model_bytes(model), count_parameters(model)[0]))
-        for note in notes:
-            send(Noted(variant.name, note))
+        while notes:  # of the base and the samples, so once
+            send(Noted(variant.name, notes.pop(0)))
         # all memory, not the free part: whether a model is merged must not depend on what else runs
         roomy = 4 * model_bytes(model) < _memory_bytes(base.device)
         unmerge = merge_for_scoring(model) if roomy and job.engine == "auto" and job.numerics == "fp32" else None
@@ -318,13 +323,9 @@ def _probe(model: Any, ids: torch.Tensor, numerics: str) -> torch.Tensor:
         return needed_logits(model, ids, last, numerics)
 
 
-def _config(base: Base) -> Any:
-    return transformers.AutoConfig.from_pretrained(base.folder, trust_remote_code=base.trust_remote_code)
-
-
 def _import_architecture(base: Base) -> None:
     """Imports the model's class, so that memory measured after this call excludes code."""
-    config = _config(base)
+    config = load_config(base)
     if type(config) in transformers.AutoModelForCausalLM._model_mapping:
         transformers.AutoModelForCausalLM._model_mapping[type(config)]
 

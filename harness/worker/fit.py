@@ -33,7 +33,7 @@ def check_requests(job: ScoreJob, config: Any, tokenizer: Any, encode: Encode) -
         encode: Encodes requests; the encodings are used again for scoring.
 
     Returns:
-        Notes for every variant.
+        Notes for the user.
 
     Raises:
         UserError: A prompt or a choice holds a token without a row in the embedding, or more than `CUT_SHARE` of a task's

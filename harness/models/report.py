@@ -1,0 +1,59 @@
+"""Reads the report that transformers makes when it loads a checkpoint.
+
+Weights that a checkpoint lacks, or has in another shape, are drawn at random by transformers: two loads of such a model
+differ. They are refused here. Weights that the model has no place for are noted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+
+_NAMED = 3
+"""Weights that a message names."""
+
+
+def read_report(folder: Path, kind: str, report: Mapping[str, Any]) -> list[str]:
+    """Returns notes on a loaded checkpoint.
+
+    Args:
+        folder: The checkpoint.
+        kind: The class of the model.
+        report: The loading info of `from_pretrained`.
+
+    Raises:
+        UserError: A weight is missing or of another shape.
+    """
+    if report["mismatched_keys"]:
+        name, in_file, in_model = min(report["mismatched_keys"])
+        raise UserError(
+            f"the checkpoint in `{folder}` does not fit its config.json: `{name}` has the shape {list(in_file)} in the file"
+            f" and {list(in_model)} in `{kind}`{_more(report['mismatched_keys'])}",
+            hint="config.json and the weights are of different models: download or save both again",
+        )
+    if report["missing_keys"]:
+        raise UserError(
+            f"the checkpoint in `{folder}` lacks weights of `{kind}`: {_listed(report['missing_keys'])}; they would be drawn"
+            " at random",
+            hint="give a checkpoint of the whole language model, saved by `save_pretrained` of the class that it was trained"
+            " as",
+        )
+    if report["error_msgs"]:
+        raise UserError(f"the checkpoint in `{folder}` cannot be loaded: {report['error_msgs'][0]}")
+    if report["unexpected_keys"]:
+        return [f"the checkpoint has weights that `{kind}` does not use: {_listed(report['unexpected_keys'])}"]
+    return []
+
+
+def _listed(names: Collection[str]) -> str:
+    shown = sorted(names)[:_NAMED]
+    return ", ".join(f"`{name}`" for name in shown) + (
+        f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    )
+
+
+def _more(names: Collection[Any]) -> str:
+    return f", and {len(names) - 1} more" if len(names) > 1 else ""
