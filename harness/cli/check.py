@@ -18,7 +18,7 @@ def check(
     from harness.authoring.check import check_file
 
     unsafe = flags.confirm_run_unsafe_code
-    verdicts = list(check_file(file, run_unsafe_code=unsafe, parameters=flags.parameters()))
-    typer.echo("\n\n".join(str(verdict) for verdict in verdicts))
-    if any(verdict.problems for verdict in verdicts):
+    results = list(check_file(file, run_unsafe_code=unsafe, parameters=flags.parameters()))
+    typer.echo("\n\n".join(str(result) for result in results))
+    if any(result.problems for result in results):
         raise typer.Exit(1)

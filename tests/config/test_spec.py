@@ -13,7 +13,7 @@ from harness.config.parse import configure
 from harness.config.variants import parse_variant
 from harness.config.yaml_lines import parse
 from harness.registry.values import Quoted, read, show, split, unquote
-from harness.settings import RESERVED_KEYS, SHARED_KEYS, STAGES, Stage, TrainSettings, stages_of
+from harness.settings import RESERVED_KEYS, SHARED_KEYS, STAGES, StageName, TrainSettings, stages_of
 
 LORA = "rank=16,alpha=32,dropout=0.0,target_modules=all-linear,layers=none"
 
@@ -395,7 +395,7 @@ def test_the_reserved_keys_keep_their_order() -> None:
 
 
 def test_every_stage_is_in_the_table_and_its_own_settings_are_settings() -> None:
-    assert tuple(STAGES) == get_args(Stage)
+    assert tuple(STAGES) == get_args(StageName)
     assert {name for spec in STAGES.values() for name in spec.own_settings} <= {*TrainSettings.model_fields}
     assert stages_of("label_smoothing") == ("sft", "pretrain", "dpo")
     assert stages_of("generations") == ("grpo", "ppo")
