@@ -122,10 +122,9 @@ def test_transforms_and_shots_do_not_change_the_training_spec() -> None:
     assert parse_variant("lora:lr=1e-3").training_spec != f"lora:{LORA}"
 
 
-def test_bits_at_scoring_follow_the_method_unless_merged() -> None:
-    bits = {text: parse_variant(text).scored_bits for text in ("lora", "lora@8bit", "qlora", "qlora@merged")}
-    assert bits == {"lora": None, "lora@8bit": 8, "qlora": 4, "qlora@merged": None}
-    assert parse_variant("qlora").load == "nf4" and parse_variant("lora").load is None
+def test_bits_are_those_of_the_transform() -> None:
+    bits = {text: parse_variant(text).bits for text in ("lora", "lora@8bit", "qlora", "qlora@4bit", "qlora@merged")}
+    assert bits == {"lora": None, "lora@8bit": 8, "qlora": None, "qlora@4bit": None, "qlora@merged": None}
 
 
 @pytest.mark.parametrize(
