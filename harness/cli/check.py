@@ -14,7 +14,7 @@ def check(
     flags: Flags,
     file: Annotated[str, typer.Argument(metavar="FILE[@NAME]", help="A file of tasks or methods, or the name of one.")],
 ) -> None:
-    """Load a file's tasks and methods, render prompts, and score a perfect and a random model."""
+    """Load a file's tasks and methods, render prompts, and score a perfect and a guessing model."""
     from harness.authoring.check import check_file
 
     unsafe = flags.confirm_run_unsafe_code
