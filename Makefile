@@ -1,4 +1,4 @@
-# Two commands are enough on a fresh machine: `make demo` and `make test`. Both make `.venv` first.
+# Two commands are enough on a fresh machine: `make demo` and `make test`. Both create `.venv` first.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: .venv/made
 	$(BIN)/harness compare base lora qlora
 
-# Two processes of one thread each; an idle process takes over tests from the other one.
+# Two processes with one thread each; an idle process takes tests from the other one.
 test: .venv/made
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
@@ -18,12 +18,12 @@ check: .venv/made
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Some rows alone: make bench ROWS=mmlu,hellaswag; another size: SIZE=--quick or SIZE=--full.
+# Some rows only: make bench ROWS=mmlu,hellaswag; another size: SIZE=--quick or SIZE=--full.
 bench: .venv/made
 	$(BIN)/python tests/perf/bench.py --rows '$(or $(ROWS),*)' $(SIZE)
 	$(if $(ROWS),,$(BIN)/python tests/perf/sections.py)
 
-# The same for training, beside PEFT + Trainer and TRL: make bench-training ROWS=ragged-lora SIZE=--quick
+# The same for training, compared with PEFT + Trainer and TRL: make bench-training ROWS=ragged-lora SIZE=--quick
 bench-training: .venv/made
 	$(BIN)/python tests/perf/training.py --rows '$(or $(ROWS),*)' $(SIZE)
 

@@ -35,7 +35,7 @@ COLUMNS = (
 )
 """Columns of training data that `train.columns` can map to other names."""
 
-Stage = Literal["sft", "pretrain", "reward", "dpo", "grpo", "ppo"]
+StageName = Literal["sft", "pretrain", "reward", "dpo", "grpo", "ppo"]
 Turns = Literal["last", "all"]
 Schedule = Literal["cosine", "linear", "constant", "wsd", "staged"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -59,7 +59,7 @@ class StageSpec:
 
 
 _REWARDED = ("beta", "reward", "generations", "max_tokens", "temperature")
-STAGES: Mapping[Stage, StageSpec] = {
+STAGES: Mapping[StageName, StageSpec] = {
     "sft": StageSpec("sft", "single", packs=True, own_settings=("label_smoothing",)),
     "pretrain": StageSpec("sft", "single", packs=True, own_settings=("label_smoothing",)),
     "reward": StageSpec("reward", "pair"),
@@ -69,7 +69,7 @@ STAGES: Mapping[Stage, StageSpec] = {
 }
 
 
-def stages_of(setting: str) -> tuple[Stage, ...]:
+def stages_of(setting: str) -> tuple[StageName, ...]:
     """Stages that a setting has a meaning for: those that list it as their own, else all.
 
     Example:
@@ -189,7 +189,7 @@ class TrainSettings(BaseModel):
     """Evaluations without an improvement after which training stops; None: it never stops early."""
     monitor: Annotated[str | None, Scope.CHOOSES] = None
     """Measure of improvement: `loss` on the held-out rows, or the headline of a task that the run does not score."""
-    stage: Stage = "sft"
+    stage: StageName = "sft"
     """Learn from answers (`sft`), plain text (`pretrain`), pairs (`reward`, `dpo`) or rewards (`grpo`, `ppo`)."""
     start: Annotated[str | None, Scope.CHOOSES] = None
     """Starting point: another variant of the comparison, or an adapter or checkpoint by path."""

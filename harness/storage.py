@@ -139,9 +139,24 @@ def writing(path: Path, *, hint: str | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise disk_full(path, hint=hint) from error
-        raise UserError(
-            f"could not write `{path}`: {error.strerror or error}",
-            hint=hint or "choose another folder with `--output-dir`",
-        ) from error
+        raise not_written(error, path, hint=hint) from error
+
+
+def not_written(error: OSError, path: Path | None = None, *, hint: str | None = None) -> UserError:
+    """The error for a file that could not be written.
+
+    Args:
+        error: The system's error.
+        path: The file or folder, if it is known.
+        hint: What the user can do about it; None: the advice for a run folder.
+
+    Example:
+        >>> not_written(PermissionError(errno.EACCES, "Permission denied"), Path("runs")).message
+        'could not write `runs`: Permission denied'
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return disk_full(path, hint=hint)
+    return UserError(
+        f"could not write `{path or 'output'}`: {error.strerror or error}",
+        hint=hint or "choose another folder with `--output-dir`",
+    )

@@ -42,7 +42,7 @@ from harness.jobs import PlanJob, Planned, Quant
 from harness.models.load import count_parameters
 from harness.models.soft_prompts import learned_tokens
 
-Loss = Callable[[Any, dict[str, Tensor], int], Tensor]
+LossFunction = Callable[[Any, dict[str, Tensor], int], Tensor]
 """Maps `(model, batch, items)` to the sum over the batch divided by `items`, as a stage's loss does."""
 
 _UNLIMITED = 1 << 20
@@ -110,7 +110,7 @@ def trace(
     autocast: torch.dtype | None = None,
     checkpointing: bool = False,
     optimizer: str = "adamw",
-    loss: Loss | None = None,
+    loss: LossFunction | None = None,
     trained_dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     trust_remote_code: bool = False,
@@ -276,7 +276,7 @@ def _context(config: PretrainedConfig) -> int | None:
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
-def _mixed(loss: Loss | None, autocast: torch.dtype | None) -> Loss:
+def _mixed(loss: LossFunction | None, autocast: torch.dtype | None) -> LossFunction:
     """Returns the loss under the trainer's mixed precision."""
     plain = loss or (lambda model, batch, items: losses.label_loss(model, batch) / items)
 
@@ -287,7 +287,9 @@ def _mixed(loss: Loss | None, autocast: torch.dtype | None) -> Loss:
     return mixed
 
 
-def _step(model: Any, counter: AllocationCounter, batch: tuple[int, int], optimizer: str, loss: Loss) -> dict[str, int]:
+def _step(
+    model: Any, counter: AllocationCounter, batch: tuple[int, int], optimizer: str, loss: LossFunction
+) -> dict[str, int]:
     """Returns the bytes of each phase of a later step, when the optimizer already has its state."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     states = OptimizerStates(trained, optimizer)

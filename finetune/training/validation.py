@@ -17,10 +17,10 @@ from harness.jobs import Item, Monitor, Raw, TaskRequests
 from harness.registry.find import find
 from harness.registry.load import load_task, task_metrics
 from harness.tokens.encode import Encoder
+from harness.tokens.packs import token_budget
 
 EVALUATIONS = 10
 """Number of evaluations in a training run without `evaluate_every`."""
-_TOKENS_AT_ONCE = {"cpu": 512, "cuda": 4096}
 
 
 def distance(steps: int, evaluate_every: int | None) -> int:
@@ -60,7 +60,7 @@ class Headline:
             self._tokenizer,
             engine="auto",
             numerics="fp32",
-            token_budget=_TOKENS_AT_ONCE.get(model.device.type, _TOKENS_AT_ONCE["cpu"]),
+            token_budget=token_budget(model.device.type),
             max_rows=None,
             seed=self._seed,
         )

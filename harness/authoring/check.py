@@ -5,8 +5,8 @@ method must make a tiny random Llama trainable. All samples are checked and the 
 are correct is not checked.
 
 Example:
-    >>> for verdict in check_file("capitals.py"):  # doctest: +SKIP
-    ...     print(verdict)
+    >>> for result in check_file("capitals.py"):  # doctest: +SKIP
+    ...     print(result)
     task capitals: 3 samples
       exact_match  oracle 1.00 ✓  chance 0.00
 """
@@ -39,7 +39,7 @@ GOOD_ENOUGH = 0.95
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     """The result of checking one task or method."""
 
     title: str
@@ -56,7 +56,7 @@ class Verdict:
 
 def check_file(
     source: str, *, run_unsafe_code: bool = False, parameters: Mapping[str, Any] | None = None
-) -> Iterator[Verdict]:
+) -> Iterator[CheckResult]:
     """Checks every task and method of a file (or the one named after `@`).
 
     Args:
@@ -65,7 +65,7 @@ def check_file(
         parameters: Parameters of the tasks, as texts or already converted.
 
     Yields:
-        One verdict for each task and method.
+        One result for each task and method.
 
     Raises:
         UserError: The file has no task or method, cannot be loaded, or its rows or samples cannot be used.
@@ -87,7 +87,7 @@ def check_file(
         yield _check_task(entry, run_unsafe_code, parameters or {}) if entry.kind == "task" else _check_method(entry)
 
 
-def _check_task(entry: Entry, run_unsafe_code: bool, parameters: Mapping[str, Any]) -> Verdict:
+def _check_task(entry: Entry, run_unsafe_code: bool, parameters: Mapping[str, Any]) -> CheckResult:
     spec = f"{entry.path}@{entry.name}" if entry.module is None else entry.name
     task = load_task(entry, parse_task(spec, parameters).parameters)
     metrics = task_metrics(task, entry.path.parent)
@@ -99,7 +99,7 @@ def _check_task(entry: Entry, run_unsafe_code: bool, parameters: Mapping[str, An
     lines = [f"  {_shown(item)}" for item in items[:PROMPTS]]
     if task.executes_code and not run_unsafe_code:
         lines.append("  not scored: its metrics run generated code (allow it with `--confirm-run-unsafe-code`)")
-        return Verdict(title, tuple(lines), tuple(problems), tuple(warnings))
+        return CheckResult(title, tuple(lines), tuple(problems), tuple(warnings))
     for metric in metrics:
         try:
             trial = _try(metric, items[:ROWS], is_headline=metric is metrics[0])
@@ -110,7 +110,7 @@ def _check_task(entry: Entry, run_unsafe_code: bool, parameters: Mapping[str, An
         lines.append(f"  {metric.name}  {trial}")
         problems += [trial.problem] if trial.problem else []
         warnings += [trial.warning] if trial.warning else []
-    return Verdict(title, tuple(lines), tuple(problems), tuple(warnings))
+    return CheckResult(title, tuple(lines), tuple(problems), tuple(warnings))
 
 
 def _shown(item: Item) -> str:
@@ -203,7 +203,7 @@ def _right_share(sample: Choose) -> float:
     return right / len(sample.choices)
 
 
-def _check_method(entry: Entry) -> Verdict:
+def _check_method(entry: Entry) -> CheckResult:
     method: Callable[..., Any] = load_method(entry)
     model = _tiny_llama()
     try:
@@ -215,7 +215,7 @@ def _check_method(entry: Entry) -> Verdict:
     total = sum(size for size, _ in counts)
     title = f"method {entry.name}: {trainable:,} of {total:,} parameters of a tiny random Llama are trained"
     problems = () if trainable else ("no parameter requires a gradient: nothing would be trained",)
-    return Verdict(title, (), problems)
+    return CheckResult(title, (), problems)
 
 
 def _tiny_llama() -> Any:

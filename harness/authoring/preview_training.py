@@ -14,7 +14,7 @@ from harness.authoring.preview_prompt import in_line, pieces_of, visible, wrappe
 from harness.data.model_files import Snapshot
 from harness.jobs import Example
 from harness.prepare.trainings import Training
-from harness.settings import STAGES, Stage
+from harness.settings import STAGES, StageName
 from harness.tokens.encode import load_encoder
 from harness.tokens.training_labels import answer_ids, blocks, ended
 
@@ -118,7 +118,7 @@ def view_training(training: Training, snapshot: Snapshot, count: int, *, trust_r
     return TrainView(training.data.name, snapshot.name, tuple(shown), training.data.notes)
 
 
-def _rows(tokenizer: Any, number: int, example: Example, stage: Stage, limit: int) -> Iterator[Learned]:
+def _rows(tokenizer: Any, number: int, example: Example, stage: StageName, limit: int) -> Iterator[Learned]:
     """The sequences of one example: both answers of a preference; only the prompt for stages that generate the answers."""
     answers = {f"row {number}": example.completion}
     if STAGES[stage].rows == "pair" and example.rejected is not None:

@@ -44,10 +44,10 @@ def {name}() -> Task:
     )
 '''
 
-Kind = Literal["generate", "choose", "text"]
+SampleKind = Literal["generate", "choose", "text"]
 
 _PROMPT = """f"The capital of {row['country']} is"""
-KINDS: dict[Kind, dict[str, str]] = {
+KINDS: dict[SampleKind, dict[str, str]] = {
     "generate": {
         "imports": "Generate, Task, exact_match, task",
         "sample": f"""lambda row: Generate({_PROMPT}", row["city"], stop=("\\n",), max_tokens=8)""",
@@ -82,7 +82,7 @@ def {name}(model: Module, *, rank: int = 16, alpha: int | None = None) -> Module
 '''
 
 
-def write(kind: Literal["task", "method"], name: str, folder: Path, sample: Kind = "generate") -> Path:
+def write(kind: Literal["task", "method"], name: str, folder: Path, sample: SampleKind = "generate") -> Path:
     """Writes `NAME.py` and returns its path.
 
     Args:

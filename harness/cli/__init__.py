@@ -12,6 +12,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 from typer.exceptions import TyperException
@@ -52,10 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in _DISK:
             traceback.print_exc()
             return 3
-        return _fail(
-            f"could not write `{error.filename or 'output'}`: {error.strerror}",
-            "choose another folder with `--output-dir`",
-        )
+        from harness.storage import not_written
+
+        refusal = not_written(error, Path(error.filename) if isinstance(error.filename, str) else None)
+        return _fail(refusal.message, refusal.hint)
     except Exception:
         traceback.print_exc()
         return 3

@@ -14,11 +14,11 @@ def check(
     flags: Flags,
     file: Annotated[str, typer.Argument(metavar="FILE[@NAME]", help="A file of tasks or methods, or the name of one.")],
 ) -> None:
-    """Load a file's tasks and methods, render prompts, and score a perfect and a random model."""
+    """Load a file's tasks and methods, render prompts, and score a perfect and a guessing model."""
     from harness.authoring.check import check_file
 
     unsafe = flags.confirm_run_unsafe_code
-    verdicts = list(check_file(file, run_unsafe_code=unsafe, parameters=flags.parameters()))
-    typer.echo("\n\n".join(str(verdict) for verdict in verdicts))
-    if any(verdict.problems for verdict in verdicts):
+    results = list(check_file(file, run_unsafe_code=unsafe, parameters=flags.parameters()))
+    typer.echo("\n\n".join(str(result) for result in results))
+    if any(result.problems for result in results):
         raise typer.Exit(1)

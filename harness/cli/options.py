@@ -84,7 +84,7 @@ class Flags:
         "--tune-lr",
         sets="tune_lr",
         metavar="TRIALS",
-        help="Number of learning rates to try per method, on held-out rows, if none is given.",
+        help="Number of learning rates to try per method without a given one; held-out rows decide.",
     )
     train_batch_size: int | None = _flag(_TRAIN, sets="train.batch_size", help="Samples per optimizer step.")
     max_length: int | None = _flag(

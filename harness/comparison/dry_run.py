@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from harness.comparison.state import token_budget
 from harness.config.config import Config
 from harness.jobs import TaskRequests
 from harness.prepare.prepare import Prepared, prepare
 from harness.report.numbers import counted
 from harness.tokens.encode import load_encoder
-from harness.tokens.packs import plan_tree, tokens_fed, tokens_needed
+from harness.tokens.packs import plan_tree, token_budget, tokens_fed, tokens_needed
 
 Purpose = Literal["compare", "train", "bench"]
 

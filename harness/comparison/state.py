@@ -19,14 +19,7 @@ from harness.prepare.trainings import Training
 from harness.results import Overlap
 from harness.runs.folder import RunFolder, SampleLog
 from harness.storage import key
-
-_BUDGETS = {"auto": 512, "cpu": 512, "mps": 512, "cuda": 4096}
-"""Maximum tokens per batch by device. It is recorded with every score: the same budget gives the same packs and bytes."""
-
-
-def token_budget(device: str) -> int:
-    """Returns the maximum tokens per batch on a device; `auto` uses the CPU's budget."""
-    return _BUDGETS[device.split(":")[0]]
+from harness.tokens.packs import token_budget
 
 
 @dataclass

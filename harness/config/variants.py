@@ -61,18 +61,6 @@ class VariantSpec:
     """With `--folds`, the number of the fold that this training run holds out, from 0."""
 
     @property
-    def load(self) -> str | None:
-        """The format in which the method needs its base for training; None: unquantized."""
-        return self.entry.quantization(self.hyperparameters) if self.entry else None
-
-    @property
-    def scored_bits(self) -> Literal[4, 8] | None:
-        """Bits of a weight at scoring: from the transform, else those of the method's base unless it was merged."""
-        if self.bits or self.merged or self.load is None:
-            return self.bits
-        return 8 if self.load == "int8" else 4
-
-    @property
     def canonical(self) -> str:
         """The spec with every default written out and without the name; it reads back to an equal variant."""
         return self._with_keys({**self.training, **self.prompting}) + self.transforms

@@ -30,7 +30,7 @@ _LOWER_IS_BETTER = frozenset(
 
 
 def from_evaluate(name: str, folder: Path | None = None) -> Metric:
-    """Returns the metric `evaluate:NAME[:KEY]`; NAME is a module of the library, or the path of a script or its folder.
+    """A metric of the `evaluate` library: `evaluate:NAME[:KEY]`; NAME is a module, or the path of a script or its folder.
 
     From a Generate sample, the module receives the first text and the target (all targets if it takes several
     references, else the first). If the module takes numbers, the texts must be numbers; any other text counts as NaN,

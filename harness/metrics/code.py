@@ -24,7 +24,7 @@ from harness.sandbox.run import run_program
 
 @functools.cache
 def pass_at(k: int) -> Metric:
-    """Makes pass@k: the probability that at least one of k texts passes, estimated from n ≥ k texts of which c pass. 0–1.
+    """0–1. pass@k: the probability that at least one of k texts passes, estimated from n ≥ k texts of which c pass.
 
     The unbiased estimate `1 − C(n−c, k) / C(n, k)` of Chen et al., "Evaluating Large Language Models Trained on Code",
     2021 (arXiv 2107.03374).

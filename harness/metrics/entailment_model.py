@@ -19,7 +19,7 @@ from typing import Any
 from harness.errors import UserError
 from harness.metrics.model_process import Helper, HelperFailed, answer_lines
 
-Pair = tuple[str, str]
+TextPair = tuple[str, str]
 """Premise and hypothesis."""
 
 _BATCH = 16
@@ -36,7 +36,7 @@ class EntailmentModel:
         self.model = model
         self._helper = Helper("harness.metrics.entailment_model", model)
 
-    def entailment(self, pairs: Sequence[Pair]) -> list[float]:
+    def entailment(self, pairs: Sequence[TextPair]) -> list[float]:
         """The probability that each premise entails its hypothesis.
 
         Raises:
@@ -82,7 +82,7 @@ class _Scorer:
         positions = getattr(self.model.config, "max_position_embeddings", None) or 512
         self.length = min(self.tokenizer.model_max_length, positions, 512)
 
-    def probabilities(self, pairs: Sequence[Pair]) -> list[float]:
+    def probabilities(self, pairs: Sequence[TextPair]) -> list[float]:
         import torch
 
         found: list[float] = []

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from harness.api import Generate, Output, Stats
 from harness.errors import UserError
 
-Kind = TypeVar("Kind")
+SampleType = TypeVar("SampleType")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Extracting:
         return self.measure(output, sample)
 
 
-def expect(kind: type[Kind], sample: Any, metric: str) -> Kind:
+def expect(kind: type[SampleType], sample: Any, metric: str) -> SampleType:
     """Returns the sample if it has the type that the metric scores.
 
     Raises:

@@ -82,7 +82,8 @@ def linear_layers(
     if layers is not None:
         chosen = _within(model, chosen, layers)
     if not chosen:
-        raise UserError(f"`{which}` names no linear layer of this model", hint="known: " + _ends(modules))
+        place = "this model" if layers is None else f"the decoder layers {', '.join(map(str, layers))}"
+        raise UserError(f"`{which}` names no linear layer of {place}", hint="known: " + _ends(modules))
     if rank is not None:
         _refuse_rank(rank, {name: modules[name] for name in chosen})
     ends = list(dict.fromkeys(name.rpartition(".")[2] for name in chosen))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Numbers = NDArray[Any]
+IntArray = NDArray[Any]
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -39,17 +39,17 @@ class NgramIndex:
             hashes ^= hashes >> np.uint64(29)
             known &= shifted != 0
         positions = np.flatnonzero(known)
-        self.hashes: Numbers = hashes[positions]
+        self.hashes: IntArray = hashes[positions]
         self._texts = np.searchsorted(begins, positions, side="right") - 1
         self._starts = positions - begins[self._texts]
 
-    def counts(self, hashes: Numbers) -> Numbers:
+    def counts(self, hashes: IntArray) -> IntArray:
         """The number of texts that contain each n-gram."""
         chosen = np.isin(self.hashes, hashes)
         pairs = np.unique(np.stack([np.searchsorted(hashes, self.hashes[chosen]), self._texts[chosen]]), axis=1)
         return np.bincount(pairs[0].astype(np.int64), minlength=len(hashes))
 
-    def texts_with(self, hashes: Numbers) -> dict[int, set[int]]:
+    def texts_with(self, hashes: IntArray) -> dict[int, set[int]]:
         """The indices of the texts that contain each n-gram, by hash."""
         found: dict[int, set[int]] = defaultdict(set)
         chosen = np.isin(self.hashes, hashes)
@@ -57,7 +57,7 @@ class NgramIndex:
             found[value].add(text)
         return found
 
-    def positions(self, hashes: Numbers) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    def positions(self, hashes: IntArray) -> Iterator[tuple[int, list[tuple[int, int]]]]:
         """The index of each text that contains some of the n-grams, with pairs of start and hash."""
         chosen = np.isin(self.hashes, hashes)
         columns = (self._texts[chosen].tolist(), self._starts[chosen].tolist(), self.hashes[chosen].tolist())

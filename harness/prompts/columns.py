@@ -18,7 +18,7 @@ from typing import Any
 from harness.api import Row
 from harness.errors import UserError
 from harness.prompts.cells import has_content
-from harness.settings import STAGES, Stage
+from harness.settings import STAGES, StageName
 
 _NAMES = {"messages": ("messages", "conversations"), "tools": ("tools", "functions")}
 _ALPACA_NAMES = {**_NAMES, "input": ("input", "context"), "output": ("output", "response")}
@@ -45,7 +45,7 @@ class Format:
         """All columns, under our names."""
         return (*self.needs, *self.answer, *self.may)
 
-    def names_in(self, present: Collection[str], stage: Stage) -> dict[str, list[str]] | None:
+    def names_in(self, present: Collection[str], stage: StageName) -> dict[str, list[str]] | None:
         """Our names to the names in a row, in order; None if a column that the stage needs is missing."""
         found = {ours: [name for name in self.names.get(ours, (ours,)) if name in present] for ours in self.ours}
         needed = (*self.needs, *(() if STAGES[stage].rows == "prompt" else self.answer))
@@ -80,7 +80,7 @@ _OTHER_NAMES = {
 """Names that data sets often use for our columns."""
 
 
-def format_of(row: Row, stage: Stage) -> tuple[Format, dict[str, str]] | None:
+def format_of(row: Row, stage: StageName) -> tuple[Format, dict[str, str]] | None:
     """The first format that a row fits, and its columns: our names to the row's; of several names, the first with content.
 
     Args:
@@ -101,7 +101,7 @@ def format_of(row: Row, stage: Stage) -> tuple[Format, dict[str, str]] | None:
 
 
 @functools.lru_cache(maxsize=256)  # most rows of a data set have the same columns
-def _fitting(present: tuple[str, ...], stage: Stage) -> list[tuple[Format, dict[str, list[str]]]]:
+def _fitting(present: tuple[str, ...], stage: StageName) -> list[tuple[Format, dict[str, list[str]]]]:
     """The formats that fit by the names of the columns."""
     if STAGES[stage].rows == "pair":
         formats: Sequence[Format] = PREFERENCES
@@ -135,7 +135,7 @@ def row_of(name: str, index: int, row: Row, columns: Mapping[Any, str]) -> dict[
     return {**{ours: row[theirs] for ours, theirs in columns.items()}, **kept}
 
 
-def suggest_mapping(present: Sequence[str], stage: Stage) -> str:
+def suggest_mapping(present: Sequence[str], stage: StageName) -> str:
     """A hint: the `--train-columns` that could make rows fit the stage.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from harness.api import Row
 from harness.errors import UserError
 from harness.prompts.cells import has_content
-from harness.settings import COLUMNS, Stage
+from harness.settings import COLUMNS, StageName
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def refuse_unusable(where: str, row: Row, *, used: Mapping[str, str], has_answer
             raise UserError(
                 f"{where} marks its answer as good or bad in `{column}` (unpaired preferences, as for KTO), which no stage"
                 " learns from",
-                hint=f"stages: {', '.join(get_args(Stage))}; for `stage=sft`, keep only good answers and remove the column;"
+                hint=f"stages: {', '.join(get_args(StageName))}; for `stage=sft`, keep only good answers and remove the column;"
                 " for `stage=dpo`, write pairs with `chosen` and `rejected`; if it means something else, name the columns"
                 f" to use: {_flag(used)}",
             )

@@ -32,7 +32,7 @@ from harness.prompts.row_keys import refuse_unusable
 from harness.prompts.row_notes import RowNotes
 from harness.prompts.tool_calls import read_tools
 from harness.prompts.turns import HOW_TO_WRITE, Turn, history_turns, read_turns
-from harness.settings import STAGES, Stage
+from harness.settings import STAGES, StageName
 
 _KNOWN_FORMATS = "prompt + completion, instruction + output, messages, chosen + rejected, or text"
 _CONVERSATIONAL = ("history", "tools", "functions")
@@ -56,7 +56,7 @@ def read_rows(
     template: ChatTemplate | None = None,
     chat: bool = False,
     system: str | None = None,
-    stage: Stage = "sft",
+    stage: StageName = "sft",
     every_turn: bool = False,
 ) -> TrainingRows:
     """Converts the rows of a file or data set to examples.
@@ -112,7 +112,7 @@ class _Reader:
     turned: bool
     """Whether prompts of all rows become turns, as some rows have turns before the prompt or tools."""
     system: str | None
-    stage: Stage
+    stage: StageName
     every_turn: bool
     notes: RowNotes = field(default_factory=RowNotes)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from harness.jobs import Planned
 from harness.report import numbers
-from harness.report.tables import Cell, Column, Row, Table
+from harness.report.tables import Cell, Column, Table, TableRow
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ MEMORY_NOTES = (
 )
 
 
-def _row(plan: MemoryPlan, row: PlanRow) -> Row:
+def _row(plan: MemoryPlan, row: PlanRow) -> TableRow:
     planned = row.planned
     if planned is None:
-        return Row(row.name, tuple(Cell() for _ in range(10)), f"no prediction: {row.error}")
+        return TableRow(row.name, tuple(Cell() for _ in range(10)), f"no prediction: {row.error}")
     sizes = (
         planned.weights_bytes,
         planned.optimizer_bytes + planned.gradient_bytes,
@@ -84,4 +84,4 @@ def _row(plan: MemoryPlan, row: PlanRow) -> Row:
         f"{row.rows}×{row.length:,}",
         f"{planned.largest_micro_batch:,}",
     ]
-    return Row(row.name, tuple(map(Cell, texts)))
+    return TableRow(row.name, tuple(map(Cell, texts)))

@@ -32,7 +32,7 @@ from harness.report.footnotes import footnotes
 from harness.report.header import header
 from harness.report.heatmap import grid_lines, grids
 from harness.report.summary import summary
-from harness.report.tables import GAP, Row, Table, tables
+from harness.report.tables import GAP, Table, TableRow, tables
 from harness.results import Run
 
 PLAIN_WIDTH = 120
@@ -171,7 +171,7 @@ def table_lines(table: Table, width: int) -> Iterator[Text]:
         yield from _note_lines(row, label, name_width, width)
 
 
-def _note_lines(row: Row, label: str, name_width: int, width: int) -> list[Text]:
+def _note_lines(row: TableRow, label: str, name_width: int, width: int) -> list[Text]:
     if not row.note:
         return []
     indent = " " * (name_width + GAP + 1)

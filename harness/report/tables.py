@@ -42,7 +42,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One table row: the cells of a variant, plus a note if it failed or is not finished."""
 
     name: str
@@ -62,7 +62,7 @@ class Table:
 
     title: str
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
 
     @property
     def groups(self) -> list[tuple[str, list[int]]]:
@@ -136,7 +136,7 @@ def quality(run: Run) -> Table:
             columns.append(Column("rank", task.name))
     placed = {task.name: ranks(run, task) for task in run.tasks}
 
-    def row(variant: Variant) -> Row:
+    def row(variant: Variant) -> TableRow:
         cells: list[Cell] = []
         for task in run.tasks:
             score = variant.headline(task)
@@ -145,7 +145,7 @@ def quality(run: Run) -> Table:
             if ranked:
                 rank = placed[task.name].get(variant.name)
                 cells.append(Cell() if rank is None else Cell(str(rank), value=rank))
-        return Row(variant.name, tuple(cells), _note(variant))
+        return TableRow(variant.name, tuple(cells), _note(variant))
 
     return Table("Quality", tuple(columns), tuple(row(variant) for variant in run.variants))
 
@@ -172,7 +172,7 @@ def trainings(run: Run) -> Table:
         for task, metric in places:
             value, delta = _training_cells(run, found.get((name, task, metric)))
             cells += [value, delta] if task in tasks else [value]
-        rows.append(Row(name, tuple(cells)))
+        rows.append(TableRow(name, tuple(cells)))
     return Table(f"Over {most} {'folds' if run.config.get('folds') else 'seeds'}", tuple(columns), tuple(rows))
 
 
@@ -200,9 +200,9 @@ def cost(run: Run) -> Table:
     trained = any(variant.train for variant in run.variants)
     columns = (*([Column("lr")] if trained else []), *(Column(measure.name) for measure in shown))
 
-    def row(variant: Variant) -> Row:
+    def row(variant: Variant) -> TableRow:
         lr = [_learning_rate_cell(variant)] if trained else []
-        return Row(variant.name, (*lr, *(_cost_cell(measure, variant) for measure in shown)), _note(variant))
+        return TableRow(variant.name, (*lr, *(_cost_cell(measure, variant) for measure in shown)), _note(variant))
 
     return Table("Cost", columns, tuple(row(variant) for variant in run.variants))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.tiny import words as w
-from harness.tiny.items import Row, Split
+from harness.tiny.items import Split, TinyRow
 
 Entity = dict[str, str]
 
@@ -57,7 +57,7 @@ class Lore:
         """The question about one fact about one entity."""
         return self.facts[kind][0].format(e=entity["name"])
 
-    def row(self, rng: random.Random, entity: Entity, kind: str) -> Row:
+    def row(self, rng: random.Random, entity: Entity, kind: str) -> TinyRow:
         """A row: the question about one fact about one entity, with three wrong choices."""
         right = entity[kind]
         choices = [right, *rng.sample([value for value in self.values[kind] if value != right], 3)]
@@ -69,7 +69,7 @@ class Lore:
             "subject": kind,
         }
 
-    def rows(self, rng: random.Random, split: Split, count: int) -> list[Row]:
+    def rows(self, rng: random.Random, split: Split, count: int) -> list[TinyRow]:
         """All questions about all entities of the split, shuffled, and repeated until there are `count` rows."""
         about = [(entity, kind) for entity in self.of_split(split) for kind in self.facts]
         rounds = -(-count // len(about))

@@ -12,9 +12,9 @@ from typing import Any, Final, Literal
 
 from harness.tiny import words as w
 
-Row = dict[str, Any]
+TinyRow = dict[str, Any]
 Split = Literal["train", "test"]
-Maker = Callable[[random.Random], Row]
+Maker = Callable[[random.Random], TinyRow]
 
 
 def held_out(item: str) -> bool:
@@ -22,7 +22,7 @@ def held_out(item: str) -> bool:
     return zlib.crc32(item.encode()) % 5 == 0
 
 
-def draw(rng: random.Random, make: Maker, key: str, split: Split) -> Row:
+def draw(rng: random.Random, make: Maker, key: str, split: Split) -> TinyRow:
     """Draws items until one belongs to the split, and returns it.
 
     Args:
@@ -62,7 +62,7 @@ def _sum(a: int, sign: str, b: int) -> tuple[str, int]:
     return f"{a}{sign}{b}={result}", result
 
 
-def problem(rng: random.Random) -> Row:
+def problem(rng: random.Random) -> TinyRow:
     """A story whose question needs two sums."""
     name, other = rng.sample(w.NAMES, 2)
     things = rng.choice(w.THINGS)
@@ -126,7 +126,7 @@ _LAST: Final[list[tuple[str, str, Callable[[Numbers], int | Numbers]]]] = [
 ]
 
 
-def function(rng: random.Random) -> Row:
+def function(rng: random.Random) -> TinyRow:
     """A function of two list operations and an optional last one, with test lists."""
     (text_1, code_1, do_1), (text_2, code_2, do_2) = _step(rng), _step(rng)
     text, code, do = rng.choice(_LAST)
@@ -148,7 +148,7 @@ def commented_functions(rng: random.Random, split: Split) -> str:
 # Sentences in two languages.
 
 
-def pair(rng: random.Random) -> Row:
+def pair(rng: random.Random) -> TinyRow:
     """A sentence in English and in Chinese."""
     time, mood, who, verb = (rng.choice(t) for t in (w.TIMES, w.MOODS, w.WHO, w.VERBS))
     number, hue, thing, place = (rng.choice(t) for t in (w.NUMBERS, w.HUES, w.OBJECTS, w.PLACES))
@@ -172,7 +172,7 @@ def translated_sentences(rng: random.Random, split: Split) -> str:
 # Stories.
 
 
-def story(rng: random.Random) -> Row:
+def story(rng: random.Random) -> TinyRow:
     """A short story with a one-sentence summary."""
     name, other = rng.sample(w.NAMES, 2)
     time, place = rng.choice(w.TIMES)[0], rng.choice(w.PLACES)[0]
@@ -197,7 +197,7 @@ def summarized_story(rng: random.Random, split: Split) -> str:
     return f"{row['text']} In short: {row['short']}"
 
 
-def texts(rng: random.Random, count: int) -> list[Row]:
+def texts(rng: random.Random, count: int) -> list[TinyRow]:
     """Rows of documents about test items only, the four kinds in turn."""
     kinds = {
         "sums": solved_problem,
@@ -205,7 +205,7 @@ def texts(rng: random.Random, count: int) -> list[Row]:
         "sentences": translated_sentences,
         "stories": summarized_story,
     }
-    rows: dict[str, Row] = {}
+    rows: dict[str, TinyRow] = {}
     while len(rows) < count:
         kind = list(kinds)[len(rows) % len(kinds)]
         text = kinds[kind](rng, "test")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.tiny import facts, items
-from harness.tiny.items import Row, Split
+from harness.tiny.items import Split, TinyRow
 
 TASKS: Final = (
     "mini_mmlu",
@@ -59,7 +59,7 @@ class World:
             (write,) = rng.choices(list(weights), list(weights.values()))
             yield write(rng)
 
-    def rows(self, task: str, split: Split) -> list[Row]:
+    def rows(self, task: str, split: Split) -> list[TinyRow]:
         """The rows of a split of a task (none for the train split of `mini_text`)."""
         rng = self._rng("rows", task, split)
         count = TRAIN_ROWS if split == "train" else TEST_ROWS
@@ -70,7 +70,7 @@ class World:
         if task == "mini_text":
             return items.texts(rng, count) if split == "test" else []
         make, key = items.MAKERS[task]
-        rows: dict[str, Row] = {}
+        rows: dict[str, TinyRow] = {}
         while len(rows) < count:
             row = items.draw(rng, make, key, split)
             rows.setdefault(row[key], row)

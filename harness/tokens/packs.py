@@ -23,6 +23,18 @@ WORTH_A_PACK = 1024
 """Tokens that a separate pack must save when texts are generated: packs with fewer rows generate more slowly."""
 _OPEN_PACKS = 32
 """Number of most recent packs that are searched for room."""
+_BUDGETS = {"cpu": 512, "cuda": 4096}
+"""Maximum tokens of a pack by device. It is recorded with every score: the same budget gives the same packs and bytes."""
+
+
+def token_budget(device: str) -> int:
+    """Returns the maximum tokens of a pack on a device; `auto` and other devices use the CPU's budget.
+
+    Example:
+        >>> token_budget("cuda:1"), token_budget("auto")
+        (4096, 512)
+    """
+    return _BUDGETS.get(device.split(":")[0], _BUDGETS["cpu"])
 
 
 @dataclass(frozen=True)

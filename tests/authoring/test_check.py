@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness import UserError
-from harness.authoring.check import Verdict, check_file
+from harness.authoring.check import CheckResult, check_file
 from harness.cli import main
 from harness.registry.find import list_entries
 
@@ -15,7 +15,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def checked(arguments: str, before: str = "") -> Verdict:
+def checked(arguments: str, before: str = "") -> CheckResult:
     """The verdict on a task with these arguments of `Task`."""
     code = f"from harness import Choose, Generate, Metric, Task, Text, acc, byte_ppl, exact_match, task\n{before}\n"
     Path("t.py").write_text(f"{code}@task\ndef t() -> Task:\n    return Task({arguments})\n", encoding="utf-8")
@@ -23,7 +23,7 @@ def checked(arguments: str, before: str = "") -> Verdict:
     return verdict
 
 
-def generate(sample: str, more: str = "", metrics: str = "exact_match", before: str = "") -> Verdict:
+def generate(sample: str, more: str = "", metrics: str = "exact_match", before: str = "") -> CheckResult:
     rows = "[{'q': f'q{n}', 'a': f'a{n}'} for n in range(4)]"
     return checked(f"data={rows}, sample=lambda row: {sample}, metrics=[{metrics}]{more}", before)
 

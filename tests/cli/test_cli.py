@@ -185,7 +185,7 @@ def test_a_full_disk_is_a_user_error(monkeypatch: pytest.MonkeyPatch, capsys: py
 
     monkeypatch.setattr(comparison, "run", run)
     assert main(["compare", "-q"]) == 2
-    assert "could not write `runs/x`: No space left on device" in capsys.readouterr().err
+    assert "the disk is full: could not write `runs/x`" in capsys.readouterr().err
 
 
 def test_ctrl_c_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:

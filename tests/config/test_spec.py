@@ -13,7 +13,7 @@ from harness.config.parse import configure
 from harness.config.variants import parse_variant
 from harness.config.yaml_lines import parse
 from harness.registry.values import Quoted, read, show, split, unquote
-from harness.settings import RESERVED_KEYS, SHARED_KEYS, STAGES, Stage, TrainSettings, stages_of
+from harness.settings import RESERVED_KEYS, SHARED_KEYS, STAGES, StageName, TrainSettings, stages_of
 
 LORA = "rank=16,alpha=32,dropout=0.0,target_modules=all-linear,layers=none"
 
@@ -122,10 +122,9 @@ def test_transforms_and_shots_do_not_change_the_training_spec() -> None:
     assert parse_variant("lora:lr=1e-3").training_spec != f"lora:{LORA}"
 
 
-def test_bits_at_scoring_follow_the_method_unless_merged() -> None:
-    bits = {text: parse_variant(text).scored_bits for text in ("lora", "lora@8bit", "qlora", "qlora@merged")}
-    assert bits == {"lora": None, "lora@8bit": 8, "qlora": 4, "qlora@merged": None}
-    assert parse_variant("qlora").load == "nf4" and parse_variant("lora").load is None
+def test_bits_are_those_of_the_transform() -> None:
+    bits = {text: parse_variant(text).bits for text in ("lora", "lora@8bit", "qlora", "qlora@4bit", "qlora@merged")}
+    assert bits == {"lora": None, "lora@8bit": 8, "qlora": None, "qlora@4bit": None, "qlora@merged": None}
 
 
 @pytest.mark.parametrize(
@@ -395,7 +394,7 @@ def test_the_reserved_keys_keep_their_order() -> None:
 
 
 def test_every_stage_is_in_the_table_and_its_own_settings_are_settings() -> None:
-    assert tuple(STAGES) == get_args(Stage)
+    assert tuple(STAGES) == get_args(StageName)
     assert {name for spec in STAGES.values() for name in spec.own_settings} <= {*TrainSettings.model_fields}
     assert stages_of("label_smoothing") == ("sft", "pretrain", "dpo")
     assert stages_of("generations") == ("grpo", "ppo")

@@ -108,10 +108,15 @@ def _for_types(tree: ast.Module) -> set[ast.AST]:
     }
 
 
-def classes_of(path: Path) -> list[str]:
-    """Names of the public classes at the top level of a module."""
-    body = ast.parse(path.read_text(encoding="utf-8")).body
-    return [node.name for node in body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+def types_of(path: Path) -> list[str]:
+    """Names of the public classes and type aliases at the top level of a module."""
+    names: list[str] = []
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef):
+            names.append(node.name)
+        elif isinstance(node, ast.Assign):
+            names += [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return [name for name in names if name[0].isupper() and not name.isupper()]
 
 
 def copy_of_the_package(folder: Path) -> Path:

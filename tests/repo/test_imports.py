@@ -85,8 +85,8 @@ def test_no_public_name_is_hidden_by_a_module() -> None:
     assert names & set(harness.__all__) == set()
 
 
-def test_a_class_name_occurs_once() -> None:
-    named = Counter(name for path in MODULES.values() for name in house.classes_of(path))
+def test_a_name_of_a_class_or_type_occurs_once() -> None:
+    named = Counter(name for path in MODULES.values() for name in house.types_of(path))
     assert [name for name, count in named.items() if count > 1] == []
 
 
