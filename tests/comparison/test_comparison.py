@@ -281,7 +281,7 @@ def test_a_method_that_trains_nothing_is_a_user_error(
     monkeypatch.chdir(tmp_path)
     assert main(["compare", "base", "./methods.py@idle", *SHORT]) == 2
     said = capsys.readouterr().err
-    assert "nothing to train" in said and "hint:" in said and "Traceback" not in said
+    assert "no parameter of this model to train" in said and "hint:" in said and "Traceback" not in said
 
 
 CUSTOM = """

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import tiny_models as tiny
 
 from harness.comparison.prompt_notes import prompt_notes
 from harness.config.parse import configure
@@ -47,8 +48,8 @@ def test_moved_texts_are_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("x.py").write_text(TASKS)
-    Path("model").mkdir()
-    for name, content in {"config.json": "{}", "tokenizer.json": "{}", "chat_template.jinja": template}.items():
+    tiny.tiny_tokenizer().save_pretrained("model")
+    for name, content in {"config.json": "{}", "chat_template.jinja": template}.items():
         (Path("model") / name).write_text(content)
     Path("model/model.safetensors").touch()
     config = configure(
