@@ -176,8 +176,8 @@ class ScoreJob:
     token_budget: int
     max_rows: int | None
     seed: int
-    allow_cut: bool = False
-    """Whether more than a few prompts may be cut to fit the context."""
+    allow_cut: bool = True
+    """Whether more than a few prompts may be cut to fit the context; runs take it from `--allow-cut`."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 from transformers import TrainingArguments
 
 from harness.engine.prefix_cache import learns_a_prompt
@@ -34,6 +35,7 @@ from harness.jobs import TRAINED_FILE, Trained, TrainJob
 from harness.models.artifacts import save_artifact
 from harness.models.load import count_parameters
 from harness.models.measure import EnergyMeter, MemoryMeter, fast_bfloat16
+from harness.models.read_back import probe_logits
 from harness.settings import TrainingSettings, optimizer_name
 from harness.stats.quantiles import percentile
 from harness.storage import whole_folder
@@ -51,6 +53,7 @@ def run_training(
     baseline_rss_bytes: int,
     on_step: Callable[[int, int, str], None],
     notes: Sequence[str] = (),
+    check: Callable[[Path, Tensor], None] | None = None,
 ) -> Trained:
     """Trains `model`, to which the method was already applied, and saves the artifact in `job.output`.
 
@@ -62,6 +65,7 @@ def run_training(
         baseline_rss_bytes: Resident memory before the weights were loaded.
         on_step: Called with `(done, total, note)` after every step.
         notes: Notes for the report that are known already.
+        check: Reads the saved artifact back, given its folder and `probe_logits` of the trained model; it may free the model.
 
     Raises:
         UserError: Nothing is trainable, no row has an answer that fits, or the method does not support the settings.
@@ -126,7 +130,7 @@ def run_training(
         energy_joules=None if found else energy.joules,  # unknown for steps before an interruption
         notes=(*notes, *_notes(job, loop, foreign)),
     )
-    _save_with_figures(job, model, tokenizer, stage, trained)
+    _save_with_figures(job, model, tokenizer, stage, trained, check)
     return trained
 
 
@@ -304,10 +308,20 @@ def _save(job: TrainJob, model: Any, tokenizer: Any, stage: Stage, folder: Path)
     save_artifact(model, tokenizer, folder, saves=job.saves, method=job.method)
 
 
-def _save_with_figures(job: TrainJob, model: Any, tokenizer: Any, stage: Stage, trained: Trained) -> None:
+def _save_with_figures(
+    job: TrainJob,
+    model: Any,
+    tokenizer: Any,
+    stage: Stage,
+    trained: Trained,
+    check: Callable[[Path, Tensor], None] | None,
+) -> None:
     """Saves the artifact with the figures of the run, and removes the run's checkpoints."""
+    saved = probe_logits(model) if check else None
     with whole_folder(job.output) as folder:
         _save(job, model, tokenizer, stage, folder)
+        if check and saved is not None:
+            check(folder, saved)
         record = {"train_key": job.train_key, "trained": asdict(trained)}
         (folder / TRAINED_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
     shutil.rmtree(job.state, ignore_errors=True)

@@ -43,8 +43,8 @@ def merge_for_scoring(model: Any) -> Unmerge | None:
     if any(getattr(config, option, None) for option in _OUTSIDE):
         return None
     layers = [module for module in model.modules() if hasattr(module, "get_base_layer")]
-    weights = {id(w): w for layer in layers for w in layer.get_base_layer().parameters(recurse=False)}
-    uses = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
+    weights = {w.data_ptr(): w for layer in layers for w in layer.get_base_layer().parameters(recurse=False)}
+    uses = Counter(weight.data_ptr() for _, weight in model.named_parameters(remove_duplicate=False))
     if any(weight.dtype != torch.float32 or uses[key] > 1 for key, weight in weights.items()):
         return None
     kept: list[tuple[torch.Tensor, torch.Tensor]] = []

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from harness.errors import UserError, brief, is_out_of_memory
 from harness.jobs import Method
+from harness.models.merge import untie_if_apart
 
 DELTA_FILE = "delta.safetensors"
 
@@ -41,6 +42,7 @@ def save_checkpoint(model: Any, tokenizer: Any, folder: Path) -> None:
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.config.use_cache = True
+    untie_if_apart(model)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from harness.data.architecture import refuse_other_architectures
 from harness.errors import UserError, brief
 from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Base, Method, Quant, Recipe
 from harness.models.artifacts import load_adapter, load_delta
+from harness.models.merge import dequantize, merge_adapter, refuse_added_weights, restore_conv1d, untie_if_apart
 from harness.models.report import read_report
 from harness.models.restore import OriginalState
-from harness.models.reward_head import inner_model, load_head, put_head
+from harness.models.reward_head import load_head, put_head
 from harness.models.soft_prompts import learned_tokens
 from harness.registry.find import find
 from harness.registry.load import load_method
@@ -54,12 +55,14 @@ def load_config(base: Base) -> Any:
     return config
 
 
-def load_base(base: Base, notes: list[str] | None = None) -> Any:
+def load_base(base: Base) -> Any:
     """Loads the weights of a base on its device, in evaluation mode, quantized where that is asked.
 
     Args:
         base: The base.
-        notes: Receives notes for the user.
+
+    Returns:
+        The model; its `loading_notes` are notes for the user.
 
     Raises:
         UserError: The model cannot be loaded, is no causal language model, lacks weights, or has no linear layers to
@@ -77,9 +80,7 @@ def load_base(base: Base, notes: list[str] | None = None) -> Any:
     except _UNREADABLE as error:
         raise _cannot_be_loaded(base, error) from error
     report["mismatched_keys"] |= _quantized_mismatches(model)
-    found = read_report(base.folder, type(model).__name__, report)
-    if notes is not None:
-        notes += found
+    model.loading_notes = read_report(base.folder, type(model).__name__, report)
     if base.quant is None:
         model = model.to(base.device)
     elif not any(_is_quantized(module) for module in model.modules()):
@@ -125,8 +126,6 @@ class Resident:
 
     def __init__(self, base: Base, load_method: LoadMethod) -> None:
         self.base = base
-        self.notes: list[str] = []
-        """Notes about the base for the user, once it is loaded."""
         self._load_method = load_method
         self._model: Any = None
         self._original: OriginalState | None = None
@@ -138,8 +137,7 @@ class Resident:
         assert not self._attached, "detach first"
         if self._model is None:
             gc.collect()
-            self.notes.clear()
-            self._model = load_base(self.base, self.notes)
+            self._model = load_base(self.base)
         return self._model
 
     def attach(self, recipe: Recipe) -> Any:
@@ -179,12 +177,14 @@ class Resident:
     def _merged(self, base: Any, recipe: Recipe) -> Any:
         if recipe.method is not None and not getattr(self._load_method(recipe.method), "mergeable", True):
             raise UserError(f"method `{recipe.method.name}` cannot be merged", hint="leave out `@merged`")
+        transposed: list[str] = []
         if recipe.base.quant is not None:
-            base = base.dequantize()  # merging into 4-bit weights would round most of the adapter away
+            base, transposed = dequantize(base)
         places = set(base.state_dict())
         merged = self._adapted(base, recipe)
         if hasattr(merged, "peft_config"):
-            merged = _merge_adapter(merged, recipe)
+            merged = merge_adapter(merged, recipe)
+        restore_conv1d(merged, transposed)
         merged = merged.to(getattr(torch, recipe.base.dtype)).eval()
         if recipe.bits_after_merge is None:
             return merged
@@ -203,51 +203,10 @@ class Resident:
         return model.requires_grad_(False).eval()
 
 
-def refuse_added_weights(merged: nn.Module, places: Collection[str], *, hint: str) -> None:
-    """Refuses a merged model with weights that a checkpoint of the base's architecture would lose.
-
-    Args:
-        merged: The base with an adapter merged into its weights.
-        places: Names of the base's weights.
-        hint: For the error.
-
-    Raises:
-        UserError: Training added such weights.
-    """
-    added = merged.state_dict().keys() - places
-    if added:
-        raise UserError(f"training added weights that the model's architecture has no place for: {min(added)}", hint)
-
-
 def _with_reward_head(model: Any, folder: Path) -> Any:
     """Replaces the model's output head by the reward head that was trained with it."""
     put_head(model, load_head(folder, model).requires_grad_(False))
     return model
-
-
-def _merge_adapter(model: Any, recipe: Recipe) -> Any:
-    """Merges a PEFT model's adapter into its base.
-
-    Raises:
-        UserError: The adapter cannot be merged, or it would change a weight that two layers share.
-    """
-    inner = inner_model(model)
-    ends = [end for end in (inner.get_input_embeddings(), inner.get_output_embeddings()) if end is not None]
-    weights = {getattr(end, "base_layer", end).weight.data_ptr() for end in ends}
-    if len(weights) < len(ends) and any(hasattr(end, "base_layer") for end in ends):
-        raise UserError(
-            f"the adapter `{recipe.adapter}` cannot be merged: it changes the embeddings or the output head alone, but"
-            " they share one weight",
-            hint="leave out `@merged`, or train without `lm_head` and `embed_tokens` among the target modules",
-        )
-    try:
-        if hasattr(model.base_model, "merge_and_unload"):
-            return model.merge_and_unload()
-        reason = "it does not change weights"
-    except (NotImplementedError, ValueError) as error:
-        reason = str(error)
-    kind = model.active_peft_config.peft_type.value
-    raise UserError(f"the {kind} adapter `{recipe.adapter}` cannot be merged: {reason}", hint="leave out `@merged`")
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -306,6 +265,7 @@ def _requantize(merged: Any, recipe: Recipe) -> Any:
     with tempfile.TemporaryDirectory(prefix="harness-merged-") as folder:
         if hasattr(merged.config, "quantization_config"):
             del merged.config.quantization_config
+        untie_if_apart(merged)
         merged.save_pretrained(folder)
         return load_base(replace(recipe.base, folder=Path(folder), quant=QUANT_OF_BITS[recipe.bits_after_merge]))
 

@@ -55,7 +55,6 @@ from harness.models.load import (
     load_config,
     method_function,
     model_bytes,
-    refuse_added_weights,
 )
 from harness.models.measure import (
     Latency,
@@ -67,6 +66,8 @@ from harness.models.measure import (
     rss_bytes,
     synchroniser,
 )
+from harness.models.merge import refuse_added_weights
+from harness.models.read_back import probe_logits, refuse_if_changed, release
 from harness.models.reward_head import has_reward_head
 from harness.storage import whole_folder
 from harness.tokens.encode import Encoded, Encoder
@@ -127,6 +128,11 @@ def train(job: TrainJob, send: Send) -> Trained:
         ) from error
     if job.start is not None:
         load_trained(model, job.start, job.method.name)
+
+    def check(folder: Path, saved: torch.Tensor) -> None:
+        release(model)
+        refuse_if_changed(_recipe_of(job, folder), method_function, saved)
+
     return run_training(
         job,
         model,
@@ -134,8 +140,16 @@ def train(job: TrainJob, send: Send) -> Trained:
         max_length=context_length(model, tokenizer),
         baseline_rss_bytes=baseline,
         on_step=lambda done, total, note: send(Advanced(done, total, note)),
-        notes=[*notes, *resident.notes],
+        notes=[*notes, *base.loading_notes],
+        check=check,
     )
+
+
+def _recipe_of(job: TrainJob, folder: Path) -> Recipe:
+    """How the artifact of a training job in `folder` is loaded."""
+    if job.saves == "checkpoint":
+        return Recipe(replace(job.base, folder=folder))
+    return Recipe(job.base, folder, method=None if (folder / "adapter_config.json").is_file() else job.method)
 
 
 def merge(job: MergeJob) -> None:
@@ -146,8 +160,11 @@ def merge(job: MergeJob) -> None:
     places = set(resident.bare.state_dict())
     merged = resident.attach(job.recipe)
     refuse_added_weights(merged, places, hint="leave out `--merge`")
+    saved = probe_logits(merged)
     with whole_folder(job.output) as folder:
         save_checkpoint(merged, load_tokenizer(base.folder, trust_remote_code=base.trust_remote_code), folder)
+        release(merged)
+        refuse_if_changed(Recipe(replace(base, folder=folder, quant=None)), method_function, saved)
 
 
 def plan(job: PlanJob) -> Planned:
@@ -169,7 +186,7 @@ def score(job: ScoreJob, send: Send) -> None:
     notes = check_requests(job, load_config(base), tokenizer, encode)
     resident = Resident(base, method_function)
     refuse_if_not_causal(resident.bare)
-    notes += resident.notes
+    notes += resident.bare.loading_notes
     probe = _probe_ids(Encoder(tokenizer, context_length(resident.bare, tokenizer)), job.variants[0].tasks[:1])
     adapted = any(variant.recipe.adapter for variant in job.variants)
     untouched = _probe(resident.bare, probe, job.numerics) if adapted else None
