@@ -30,6 +30,8 @@ class ChatTemplate:
     """The special token that ends a turn of the assistant; empty if none does."""
     writes_end: bool = True
     """Whether the template writes `turn_end` after the last turn (GLM-4 writes it only before the next turn)."""
+    thought: tuple[str, str] | None = None
+    """Marks around a thought; None if the template knows no thoughts."""
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
         """Renders messages as text.
@@ -50,13 +52,13 @@ class ChatTemplate:
         """
         if add_generation_prompt and messages and messages[-1].get("role") == "assistant":
             return self._left_open(messages)
-        return self._rendered(messages, add_generation_prompt=add_generation_prompt)
+        return self.rendered(messages, add_generation_prompt=add_generation_prompt)
 
     def _left_open(self, messages: Sequence[Message]) -> str:
         """Renders messages up to the end of the last one's content, as `continue_final_message` of transformers does."""
         *before, last = messages
         content = last["content"]
-        text = self._rendered([*before, {**last, "content": content + _OPEN}], add_generation_prompt=False)
+        text = self.rendered([*before, {**last, "content": content + _OPEN}], add_generation_prompt=False)
         end = text.rfind(_OPEN.strip())
         if end < 0 or content.strip() not in text:
             raise UserError(
@@ -65,7 +67,16 @@ class ChatTemplate:
             )
         return text[:end] if text.startswith(_OPEN, end) else text[:end].rstrip()
 
-    def _rendered(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+    def rendered(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+        """The template's own text for messages.
+
+        Args:
+            messages: The messages.
+            add_generation_prompt: Whether to end with the start of the assistant's turn, whoever wrote the last message.
+
+        Raises:
+            UserError: The template raises an exception for these messages.
+        """
         try:
             return str(
                 _compiled(self.text).render(

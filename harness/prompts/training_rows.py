@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
@@ -25,6 +25,7 @@ from harness.errors import UserError
 from harness.jobs import Example
 from harness.prompts.chat import PLAIN, ChatTemplate
 from harness.prompts.columns import complete_mapping, rename, suggest_mapping
+from harness.prompts.learned import example_of
 from harness.settings import STAGES, Stage
 
 _ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant", "model": "assistant"}
@@ -125,20 +126,14 @@ class _Reader:
     def _pair(self, index: int, row: Row, prompt: str, column: str, completion: Any, separator: str = " ") -> Example:
         """A prompt and its answer, with `separator` between them unless one of them has white space there."""
         answer = self._text(index, column, completion)
+        if self.chat and self.template is not None:
+            return self._example(index, row, [{"role": "user", "content": prompt}], _turn_of(answer))
         rendered = self._with_system(index, row, prompt)
-        return Example(rendered, self._separated(rendered, answer, separator))
-
-    def _separated(self, prompt: str, answer: str, separator: str) -> str:
-        in_turns = self.chat and self.template is not None
-        touching = not in_turns and prompt and not prompt[-1].isspace() and not answer[:1].isspace()
-        return separator + answer if touching and answer else answer
+        return Example(rendered, _separated(rendered, answer, separator))
 
     def _with_system(self, index: int, row: Row, prompt: str) -> str:
-        """A prompt after its system prompt: as turns of the template, else as one text."""
-        system = self._system(index, row)
-        if self.chat and self.template is not None:
-            return self.template.render([*system, {"role": "user", "content": prompt}])
-        return "\n\n".join([*(turn["content"] for turn in system), prompt])
+        """A prompt after its system prompt, as one text."""
+        return "\n\n".join([*(turn["content"] for turn in self._system(index, row)), prompt])
 
     def _instruction(self, index: int, row: Row) -> str:
         further = "input" if "input" in row else "context"
@@ -152,7 +147,7 @@ class _Reader:
             raise UserError(f"training data `{self.name}`: row {index} has {wrong} in `{column}`", hint=_MESSAGES)
         turns = self._turns(index, given)
         if turns[-1]["role"] != "assistant" and STAGES[self.stage].rows == "prompt":
-            return [Example(self._rendered(index, row, turns), "")]
+            return [replace(self._example(index, row, turns, _turn_of("")), completion="")]
         positions = [position for position, turn in enumerate(turns) if turn["role"] == "assistant" and position]
         if not positions:
             # unknown roles are refused only here: a template may have roles of its own
@@ -163,17 +158,25 @@ class _Reader:
             hint = f"known roles: {', '.join(_KNOWN_ROLES)}" if unknown else _MESSAGES
             raise UserError(f"training data `{self.name}`: row {index} has {wrong}", hint=hint)
         return [
-            Example(self._rendered(index, row, turns[:position]), self._answer(turns[position]))
+            self._example(index, row, turns[:position], turns[position])
             for position in (positions if self.every_turn else positions[-1:])
         ]
 
-    def _rendered(self, index: int, row: Row, turns: Sequence[Message]) -> str:
-        """The text of the turns, up to the start of the assistant's answer."""
-        has_system = turns and turns[0]["role"] == "system"
-        return (self.template or PLAIN).render([*([] if has_system else self._system(index, row)), *turns])
-
-    def _answer(self, turn: Message) -> str:
-        return turn["content"] if self.template else " " + turn["content"]
+    def _example(
+        self, index: int, row: Row, before: Sequence[Message], answer: Message, rejected: Message | None = None
+    ) -> Example:
+        """An example of an answer (and of a worse one) to the turns before it."""
+        has_system = before and before[0]["role"] == "system"
+        asked = [*([] if has_system else self._system(index, row)), *before]
+        if self.template is None:
+            worse = None if rejected is None else " " + rejected["content"]
+            return Example(PLAIN.render(asked), " " + answer["content"], rejected=worse)
+        if STAGES[self.stage].rows == "prompt":  # the answer is not learned: it is the reference of the reward
+            return Example(self.template.render(asked), answer["content"], turn_end=self.template.turn_end)
+        try:
+            return example_of(self.template, [*asked, answer], rejected)
+        except UserError as error:
+            raise UserError(f"training data `{self.name}`: row {index}: {error.message}", error.hint) from error
 
     def _preference(self, index: int, row: Row, given: Any) -> Example:
         """An example with a chosen and a rejected answer to one prompt."""
@@ -195,8 +198,7 @@ class _Reader:
                 " after the same turns",
                 hint=_MESSAGES,
             )
-        chosen, rejected = (self._answer(answer[0]) for answer in answer_turns)
-        return Example(self._rendered(index, row, turns), chosen, rejected=rejected)
+        return self._example(index, row, turns, answer_turns[0][0], answer_turns[1][0])
 
     def _text_preference(self, index: int, row: Row, before: Any, answers: Sequence[str]) -> Example:
         """A preference of two texts; without a prompt, the text with which both begin is the prompt."""
@@ -206,9 +208,13 @@ class _Reader:
             shared = "".join(character for character, _ in same)
             cut = len(shared) - len(re.split(r"\s", shared)[-1])  # at the end of a word
             before, chosen, rejected = shared[:cut], chosen[cut:], rejected[cut:]
-        prompt = self._with_system(index, row, self._text(index, "prompt", before))
+        before = self._text(index, "prompt", before)
+        if self.chat and self.template is not None:
+            asked = [{"role": "user", "content": before}]
+            return self._example(index, row, asked, _turn_of(chosen), _turn_of(rejected))
+        prompt = self._with_system(index, row, before)
         separator = "\n\n" if "instruction" in row and "prompt" not in row else " "
-        chosen, rejected = (self._separated(prompt, answer, separator) for answer in (chosen, rejected))
+        chosen, rejected = (_separated(prompt, answer, separator) for answer in (chosen, rejected))
         return Example(prompt, chosen, rejected=rejected)
 
     def _answer_turns(self, index: int, column: str, value: Any) -> list[Message]:
@@ -257,6 +263,15 @@ class _Reader:
             f"training data `{self.name}`: row {index} has the columns {', '.join(row) or 'none'}; {needed}",
             hint=suggest_mapping(self.present, self.stage),
         )
+
+
+def _turn_of(answer: str) -> Message:
+    return {"role": "assistant", "content": answer}
+
+
+def _separated(prompt: str, answer: str, separator: str) -> str:
+    touching = prompt and not prompt[-1].isspace() and not answer[:1].isspace()
+    return separator + answer if touching and answer else answer
 
 
 def _shared_turns(one: Sequence[Message], other: Sequence[Message]) -> int:

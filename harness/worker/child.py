@@ -158,7 +158,7 @@ def score(job: ScoreJob, send: Send) -> None:
     base = job.variants[0].recipe.base
     resident = Resident(base, method_function)
     tokenizer = load_tokenizer(base.folder, trust_remote_code=base.trust_remote_code)
-    encode = _cache_encodings(lambda task, room: Encoder(tokenizer, room).encode(task))
+    encode = _cache_encodings(lambda task, room: Encoder(tokenizer, room, numerics=job.numerics).encode(task))
     probe = _probe_ids(Encoder(tokenizer, context_length(resident.bare, tokenizer)), job.variants[0].tasks[:1])
     adapted = any(variant.recipe.adapter for variant in job.variants)
     untouched = _probe(resident.bare, probe, job.numerics) if adapted else None
