@@ -390,11 +390,15 @@ class Request:
     top_p: float = 1.0
     window: int | None = None
     stride: int | None = None
+    templated: bool = False
+    """Whether a chat template rendered the contexts: it writes all special tokens itself."""
 
     @property
     def sha256(self) -> str:
         """Digest of the request, without its id."""
         content = {**vars(self), "id": None}
+        if not self.templated:
+            del content["templated"]
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -418,3 +422,6 @@ class Example:
     append_eos: bool = True
     rejected: str | None = None
     """The worse answer of a preference pair; `completion` is the better one."""
+    turn_end: str | None = None
+    """With a chat template: the special token that ends the turn, learned after the completion. Empty if the template has
+    none: the end-of-sequence token is learned, as after plain text. None: the prompt is plain text."""

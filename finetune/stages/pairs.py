@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from harness.errors import UserError
 from harness.finetune.training.batches import Padding
 from harness.finetune.training.stage import Stage
 from harness.jobs import Example, TrainJob
-from harness.tokens.training_labels import Tokenised, answer_ids, ended, labelled
+from harness.tokens.training_labels import Tokenised, answer_ids, labelled
 
 
 def encode_pairs(examples: Sequence[Example], tokenizer: Any, max_length: int) -> Tokenised:
@@ -29,15 +30,11 @@ def encode_pairs(examples: Sequence[Example], tokenizer: Any, max_length: int) -
         raise UserError(
             "a row has no worse answer to learn from", hint="the data needs the columns `chosen` and `rejected`"
         )
-    answers = [(e.prompt, answer) for e in examples for answer in (e.completion, str(e.rejected))]
+    answers = [each for e in examples for each in (e, replace(e, completion=str(e.rejected)))]
     ids = iter(answer_ids(answers, tokenizer))
     rows: list[dict[str, Any]] = []
     cut = dropped = lost = 0
-    for example in examples:
-        sides = []
-        for answer in (example.completion, str(example.rejected)):
-            prompt, tail = next(ids)
-            sides.append((prompt, ended(tail, answer, tokenizer, append_eos=example.append_eos)))
+    for sides in zip(ids, ids, strict=True):
         better, worse = (labelled(prompt, tail, max_length) for prompt, tail in sides)
         lengths = [len(prompt) + len(tail) for prompt, tail in sides]
         if better is None or worse is None or better["input_ids"] == worse["input_ids"]:

@@ -21,13 +21,13 @@ import torch
 
 from harness.errors import UserError, plugin_error
 from harness.finetune.training.batches import Padding
-from harness.jobs import Base, Recipe, RewardFunction
+from harness.jobs import Base, Example, Recipe, RewardFunction
 from harness.metrics.model_process import answer_lines
 from harness.models.load import Resident, context_length, method_function
 from harness.models.reward_head import has_reward_head, last_token_values, made_on
 from harness.registry.load import recorded_method
 from harness.tokens.tokenizer import load_tokenizer
-from harness.tokens.training_labels import answer_ids, ended, labelled
+from harness.tokens.training_labels import answer_ids, labelled
 
 _ROWS = 16
 """Answers that a reward model scores at once."""
@@ -135,10 +135,29 @@ class ModelReward:
         self._padding = Padding(self._tokenizer.pad_token_id or 0)
 
     def __call__(
-        self, prompts: Sequence[str], completions: Sequence[str], references: Sequence[str], ended: Sequence[bool]
+        self,
+        prompts: Sequence[str],
+        completions: Sequence[str],
+        references: Sequence[str],
+        ended: Sequence[bool],
+        turn_ends: Sequence[str | None] | None = None,
     ) -> list[float]:
-        """See `RewardSource`; the end-of-sequence token is added only to ended answers. References are not used."""
-        rows = self._rows(prompts, completions, ended)
+        """See `RewardSource`; an answer that was not ended is scored without an end. References are not used.
+
+        Args:
+            prompts: The prompts.
+            completions: An answer to each.
+            references: Not used.
+            ended: Whether the policy ended each answer.
+            turn_ends: As `Example.turn_end`; None: all prompts are plain text.
+        """
+        ends = turn_ends or [None] * len(prompts)
+        rows = self._rows(
+            [
+                Example(prompt, text, append_eos=end, turn_end=turn and turn * end)
+                for prompt, text, end, turn in zip(prompts, completions, ended, ends, strict=True)
+            ]
+        )
         order = sorted(range(len(rows)), key=lambda number: rows[number]["length"])
         rewards = [0.0] * len(rows)
         device = next(self._model.parameters()).device
@@ -154,14 +173,11 @@ class ModelReward:
                 rewards[number] = value
         return rewards
 
-    def _rows(
-        self, prompts: Sequence[str], completions: Sequence[str], finished: Sequence[bool]
-    ) -> list[dict[str, Any]]:
+    def _rows(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
         """Tokenises prompts and answers; a prompt that leaves no room for its answer is truncated on the left."""
         rows = []
-        pairs = answer_ids(list(zip(prompts, completions, strict=True)), self._tokenizer)
-        for (prompt, answer), text, end in zip(pairs, completions, finished, strict=True):
-            answer = ended(answer, text, self._tokenizer, append_eos=end)[: self._max_length - 1]
+        for prompt, answer in answer_ids(examples, self._tokenizer):
+            answer = answer[: self._max_length - 1]
             kept = prompt[max(0, len(prompt) + len(answer) - self._max_length) :]
             rows.append(
                 labelled(kept, answer, self._max_length) or {"input_ids": kept, "labels": kept, "length": len(kept)}

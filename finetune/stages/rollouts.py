@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from harness.engine.oracle import complete_plainly
 from harness.engine.padded_generation import Completion, complete_together, eos_ids
 from harness.engine.prefix_cache import learns_a_prompt
 from harness.errors import UserError
-from harness.finetune.stages.reward_sources import RewardSource
+from harness.finetune.stages.reward_sources import ModelReward, RewardSource
 from harness.finetune.training.batches import Padding
 from harness.finetune.training.validation import evaluation_mode
 from harness.jobs import Example, Request
@@ -49,7 +49,7 @@ class Prompts:
         """Makes rows with `prompt`, `example`, `index` and `length`; long prompts are truncated on the left."""
         rows: list[dict[str, Any]] = []
         cut = lost = 0
-        pairs = answer_ids([(example.prompt, "") for example in examples], self._tokenizer)
+        pairs = answer_ids([replace(example, completion="") for example in examples], self._tokenizer)
         for example, (ids, _) in zip(examples, pairs, strict=True):
             kept = ids[-self._room :]
             cut += len(kept) < len(ids)
@@ -107,11 +107,13 @@ def roll_out(
     batch = send_to_device(Padding(tokenizer.pad_token_id or 0)(answered), model.device)  # type: ignore[arg-type]
     examples = [row["example"] for row in rows for _ in range(settings.generations)]
     ended = [completion.end is not None for completion in completions]
+    own = {"turn_ends": [example.turn_end for example in examples]} if isinstance(reward, ModelReward) else {}
     rewards = reward(
         [example.prompt for example in examples],
         [completion.text() for completion in completions],
         [example.completion for example in examples],
         ended,
+        **own,
     )
     return Rollouts(batch, torch.tensor(rewards, dtype=torch.float32, device=model.device), torch.tensor(ended).float())
 

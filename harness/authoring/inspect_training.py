@@ -22,7 +22,7 @@ from harness.prepare.near_copies import near_copies
 from harness.prepare.trainings import Training
 from harness.settings import STAGES
 from harness.tokens.encode import load_encoder
-from harness.tokens.training_labels import answer_ids, ended
+from harness.tokens.training_labels import answer_ids
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -128,14 +128,9 @@ def inspect_training(training: Training, snapshot: Snapshot, *, trust_remote_cod
     encoder = load_encoder(snapshot, trust_remote_code=trust_remote_code)
     examples, stage = training.data.examples, training.settings.stage
     limit = min(training.settings.max_length, encoder.max_length)
-    pairs = answer_ids([(example.prompt, example.completion) for example in examples], encoder.tokenizer)
+    pairs = answer_ids(examples, encoder.tokenizer)
     prompts = [len(prompt) for prompt, _ in pairs]
-    learned = [
-        0
-        if STAGES[stage].rows == "prompt"
-        else len(ended(answer, example.completion, encoder.tokenizer, append_eos=example.append_eos))
-        for example, (_, answer) in zip(examples, pairs, strict=True)
-    ]
+    learned = [0 if STAGES[stage].rows == "prompt" else len(answer) for _, answer in pairs]
     whole = [prompt + answer for prompt, answer in zip(prompts, learned, strict=True)]
     is_cut = stage != "pretrain"  # plain text is divided into blocks
     tokens = {"row": Lengths.of(whole), "prompt": Lengths.of(prompts), "learned": Lengths.of(learned)}

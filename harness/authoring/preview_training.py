@@ -7,7 +7,7 @@ before it are only read, and are dimmed on a terminal. No weights are loaded.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.authoring.preview_prompt import in_line, pieces_of, visible, wrapped
@@ -16,7 +16,7 @@ from harness.jobs import Example
 from harness.prepare.trainings import Training
 from harness.settings import STAGES, StageName
 from harness.tokens.encode import load_encoder
-from harness.tokens.training_labels import answer_ids, blocks, ended
+from harness.tokens.training_labels import answer_ids, blocks
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -124,8 +124,8 @@ def _rows(tokenizer: Any, number: int, example: Example, stage: StageName, limit
     if STAGES[stage].rows == "pair" and example.rejected is not None:
         answers = {f"row {number}, chosen": example.completion, f"row {number}, rejected": example.rejected}
     for title, text in answers.items():
-        ((prompt, answer),) = answer_ids([(example.prompt, text)], tokenizer)
-        tail = [] if STAGES[stage].rows == "prompt" else ended(answer, text, tokenizer, append_eos=example.append_eos)
+        ((prompt, answer),) = answer_ids([replace(example, completion=text)], tokenizer)
+        tail = [] if STAGES[stage].rows == "prompt" else answer
         yield _learned(tokenizer, title, [*prompt, *tail], len(prompt), limit)
 
 

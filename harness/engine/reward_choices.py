@@ -9,11 +9,13 @@ from typing import Any
 import torch
 
 from harness.engine.finite import NotFinite
+from harness.engine.padded_generation import eos_ids
 from harness.engine.runner import Runner
 from harness.errors import UserError
 from harness.jobs import Raw
 from harness.models.load import context_length
 from harness.models.reward_head import last_token_values
+from harness.tokens.description import turn_end
 from harness.tokens.encode import Encoded
 from harness.tokens.packs import Pack, Way
 
@@ -21,7 +23,7 @@ _PAD = 0
 
 
 class RewardRunner(Runner):
-    """Runs a model with a reward head; texts end with the end-of-sequence token, as in its training."""
+    """Runs a model with a reward head; texts end with the end-of-sequence token or the end of a turn, as in its training."""
 
     def way(self, encoded: Sequence[Encoded]) -> Way:
         """Padded packs, since right padding does not change the tokens before it; plain with learned prompts.
@@ -40,15 +42,23 @@ class RewardRunner(Runner):
         at_once = 1 if pack.way == "plain" else max(1, len(pack.items) * self._fed // self.token_budget)
         room = context_length(self.model, self.tokenizer)
         raws: list[Raw] = []
+        eos, last = self.tokenizer.eos_token_id, turn_end(self.tokenizer, eos_ids(self.model, self.tokenizer))
+        ends = (eos, eos if last is None else self.tokenizer.convert_tokens_to_ids(last[0]))
         for start in range(0, len(pack.items), at_once):
-            raws += _rewards(self.model, pack.items[start : start + at_once], self.tokenizer.eos_token_id, room)
+            raws += _rewards(self.model, pack.items[start : start + at_once], ends, room)
         return raws
 
 
 @torch.inference_mode()
-def _rewards(model: Any, items: Sequence[Encoded], eos: int, room: int) -> list[Raw]:
+def _rewards(model: Any, items: Sequence[Encoded], ends: tuple[int, int], room: int) -> list[Raw]:
+    """The rewards of the choices; `ends` are the ids that end a plain text and a turn of the chat template."""
     texts = [
-        (number, span.choice, (*row.ids[: span.start + 1], *span.targets, eos)[-room:], len(span.targets))
+        (
+            number,
+            span.choice,
+            (*row.ids[: span.start + 1], *span.targets, ends[item.request.templated])[-room:],
+            len(span.targets),
+        )
         for number, item in enumerate(items)
         for row in item.rows
         for span in row.spans

@@ -30,6 +30,8 @@ class ChatTemplate:
     """The special token that ends a turn of the assistant; empty if none does."""
     writes_end: bool = True
     """Whether the template writes `turn_end` after the last turn (GLM-4 writes it only before the next turn)."""
+    thought: tuple[str, str] | None = None
+    """Marks around a thought; None if the template knows no thoughts."""
 
     def render(
         self,
@@ -57,13 +59,13 @@ class ChatTemplate:
         """
         if add_generation_prompt and messages and messages[-1].get("role") == "assistant":
             return self._left_open(messages, tools)
-        return self._rendered(messages, tools, add_generation_prompt=add_generation_prompt)
+        return self.rendered(messages, add_generation_prompt=add_generation_prompt, tools=tools)
 
     def _left_open(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> str:
         """Renders messages up to the end of the last one's content, as `continue_final_message` of transformers does."""
         *before, last = messages
         content = last["content"]
-        text = self._rendered([*before, {**last, "content": content + _OPEN}], tools, add_generation_prompt=False)
+        text = self.rendered([*before, {**last, "content": content + _OPEN}], add_generation_prompt=False, tools=tools)
         end = text.rfind(_OPEN.strip())
         if end < 0 or content.strip() not in text:
             raise UserError(
@@ -72,13 +74,23 @@ class ChatTemplate:
             )
         return text[:end] if text.startswith(_OPEN, end) else text[:end].rstrip()
 
-    def _rendered(
+    def rendered(
         self,
         messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] | None,
         *,
         add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> str:
+        """The template's own text for messages.
+
+        Args:
+            messages: The messages.
+            add_generation_prompt: Whether to end with the start of the assistant's turn, whoever wrote the last message.
+            tools: The tools that the model may call; None: no tools.
+
+        Raises:
+            UserError: The template raises an exception for these messages.
+        """
         try:
             return str(
                 _compiled(self.text).render(

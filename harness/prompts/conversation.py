@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from harness.errors import UserError
 from harness.prompts.chat import PLAIN, ChatTemplate
+from harness.prompts.learned import LearnedTurn, learned
 from harness.prompts.tool_calls import names_of, with_text_arguments
 from harness.prompts.turns import Turn
 
 _PROBE = "qZ7x answer qZ7x"
-"""An answer that no template contains: what a template writes after it is the end of a turn."""
+"""A text that no template contains."""
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -45,41 +48,38 @@ class Conversation:
             if turn.calls and not self._renders_calls(turns, position):
                 raise self._call_error(position)
 
+    @property
+    def turn_end(self) -> str | None:
+        """As `Example.turn_end`."""
+        return None if self.template is None else self.template.turn_end
+
     def prompt(self, position: int) -> str:
         """The text of the turns before a position, up to the start of the assistant's answer."""
         return self._rendered(self.turns[:position])
 
-    def answer(self, position: int, prompt: str) -> str:
-        """The learned text of an assistant turn, without the end of the turn.
+    def answer(self, position: int) -> LearnedTurn:
+        """The prompt of an assistant turn and its learned text, without the end of the turn.
 
-        It is the content of the turn. Where the turn has reasoning or tool calls too, it is all that the template renders
-        for the turn, less the prompt and the end of a turn.
+        With a chat template, it is what `harness.prompts.learned` says; otherwise, it is the content of the turn.
 
         Args:
             position: The position of the turn.
-            prompt: The prompt of the turn.
 
         Raises:
-            UserError: The template does not render the tool calls of the turn after its prompt.
+            UserError: The template does not render the turn after its prompt, or changes it.
         """
-        turn = self.turns[position]
+        turn, before = self.turns[position], self.turns[:position]
         if self.template is None:
-            return " " + turn.content
-        if not (turn.calls or turn.reasoning):
-            return turn.content
-        whole = self._rendered(self.turns[: position + 1], open=False)
-        follows = whole.startswith(prompt)
-        if turn.calls and not follows:
-            raise UserError(
-                f"{self.where} has a tool call in turn {position} (assistant), but the chat template does not render the turn"
-                f" after the prompt: the prompt ends with {prompt[-40:]!r}",
-                hint="leave the row out, or train a model with another chat template",
-            )
-        if not follows or not (turn.calls or turn.reasoning.strip() in whole[len(prompt) :]):
-            return turn.content
-        probe = Turn({"role": "assistant", "content": _PROBE})
-        end = self._rendered([*self.turns[:position], probe], open=False).rpartition(_PROBE)[2]
-        return whole[len(prompt) :].removesuffix(end)
+            return LearnedTurn(self.prompt(position), " " + turn.content)
+        if turn.calls:
+            prompt = self.prompt(position)
+            if not self._rendered([*before, turn], open=False).startswith(prompt):
+                raise UserError(
+                    f"{self.where} has a tool call in turn {position} (assistant), but the chat template does not render"
+                    f" the turn after the prompt: the prompt ends with {prompt[-40:]!r}",
+                    hint="leave the row out, or train a model with another chat template",
+                )
+        return self._made_of([*before, turn], partial(learned, self.template, tools=self.tools))
 
     def lost_reasoning(self, position: int, prompt: str) -> int:
         """Number of turns before a position whose reasoning is not in the prompt."""
@@ -99,16 +99,19 @@ class Conversation:
         return "the plain format (the model has no chat template)" if self.template is None else "the chat template"
 
     def _rendered(self, turns: Sequence[Turn], *, open: bool = True, tools: Sequence[Any] | None = None) -> str:
-        messages = [*self.system, *(turn.message for turn in turns)]
         template, tools = self.template or PLAIN, self.tools if tools is None else tools
+        return self._made_of(turns, partial(template.render, add_generation_prompt=open, tools=tools))
+
+    def _made_of(self, turns: Sequence[Turn], render: Callable[[Sequence[Mapping[str, Any]]], _Made]) -> _Made:
+        """Applies a function to the messages of the turns, with the arguments of calls in the form that the template reads."""
+        messages = [*self.system, *(turn.message for turn in turns)]
         try:
-            return template.render(messages, add_generation_prompt=open, tools=tools)
+            return render(messages)
         except UserError as error:
             # DeepSeek-V3's template joins the arguments of a call to text, so they must be JSON text and not an object
             with contextlib.suppress(UserError):
                 if any(turn.calls for turn in turns):
-                    messages = [with_text_arguments(message) for message in messages]
-                    return template.render(messages, add_generation_prompt=open, tools=tools)
+                    return render([with_text_arguments(message) for message in messages])
             raise UserError(f"{self.where}: {error.message}", error.hint) from error
 
     def _renders_tools(self, turns: Sequence[Turn]) -> bool:

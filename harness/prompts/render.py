@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from harness.api import Choose, Generate, Message, Row, Sample, Task, Text
 from harness.data.sources import rows as load_rows
 from harness.errors import UserError, did_you_mean
 from harness.jobs import Example, Item, Request
 from harness.prompts.chat import ChatTemplate, system_in_user_turn
+from harness.prompts.learned import learned, learned_after
 from harness.prompts.samples import answer_text, call_on, cell_of, refuse_null, right_choice, sample_of
 from harness.prompts.shots import Shots
+
+_Question = str | Sequence[Message]
+_Solved = Sequence[tuple[_Question, str]]
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,8 @@ def render(
 def render_examples(name: str, task: Task, prompting: Prompting = Prompting()) -> list[Example]:
     """Renders the training examples of a task.
 
-    Each is the rendered prompt (without solved examples), the delimiter, the answer, and the first stop string or EOS.
+    Each is the rendered prompt (without solved examples), the delimiter, the answer, and the first stop string or EOS. With a
+    chat template, the answer is a turn, and ends as the template ends it.
 
     Args:
         name: Name of the task, for messages.
@@ -91,17 +95,29 @@ def render_examples(name: str, task: Task, prompting: Prompting = Prompting()) -
     examples = []
     for index, row in enumerate(rows):
         sample = sample_of(name, task, row, index)
-        request = _request(name, sample, str(index), task, row, [], prompting)
         if isinstance(sample, Text):
             examples.append(Example("", sample.text))
             continue
-        stop = sample.stop[0] if isinstance(sample, Generate) and sample.stop else ""
-        context = request.contexts[0]
-        if isinstance(sample, Choose) and sample.per_choice_contexts:
-            context = request.contexts[right_choice(sample)]
-        delimiter = _delimiter(task, sample, prompting, context)
-        examples.append(Example(context, delimiter + answer_text(sample) + stop, append_eos=not stop))
+        try:
+            examples.append(_example(sample, _description(name, task, row, str(index)), task, prompting))
+        except UserError as error:
+            raise UserError(f"training data of task `{name}`, row {index}: {error.message}", error.hint) from error
     return examples
+
+
+def _example(sample: Generate | Choose, description: str, task: Task, prompting: Prompting) -> Example:
+    question, template = _question(sample, None), prompting.template
+    context = _context(description, [], question, task, prompting)
+    answer = _delimiter(task, sample, prompting, context) + answer_text(sample)
+    if template is not None and template.turn_end:
+        messages = _messages(description, [], question, prompting)
+        if messages[-1]["role"] == "assistant":
+            found = learned_after(template, messages, answer)
+        else:
+            found = learned(template, [*messages, {"role": "assistant", "content": answer}])
+        return Example(found.prompt, found.text, turn_end=template.turn_end)
+    stop = sample.stop[0] if isinstance(sample, Generate) and sample.stop else ""
+    return Example(context, answer + stop, append_eos=not stop, turn_end=None if template is None else "")
 
 
 def _request(
@@ -109,25 +125,12 @@ def _request(
 ) -> Request:
     if isinstance(sample, Text):
         return Request(id, "text", ("",), (sample.text,), window=sample.window, stride=sample.stride)
-    description = task.description
-    if not isinstance(description, str):
-        described = call_on(name, description, row, id)
-        if not isinstance(described, str):
-            raise UserError(
-                f"task `{name}`: `description` returned a {type(described).__name__} for row {id}, not a text",
-                hint="return a text from the function `description`",
-            )
-        refuse_null(name, description, row, id, [described], lambda made: [made])
-        description = described
+    description = _description(name, task, row, id)
+    templated = prompting.template is not None
 
     def context(choice: int | None) -> str:
-        question = _question(sample, choice)
         solved = [(_question(shot, None), answer_text(shot)) for shot in shots]
-        if prompting.template is not None:
-            return _conversation(description, solved, question, prompting)
-        system = prompting.system + "\n\n" if prompting.system else ""
-        texts = [_flat(q) + task.delimiter + a + task.shot_separator for q, a in solved]
-        return system + description + "".join(texts) + _flat(question)
+        return _context(description, solved, _question(sample, choice), task, prompting)
 
     if isinstance(sample, Generate):
         return Request(
@@ -139,10 +142,35 @@ def _request(
             samples=sample.samples,
             temperature=sample.temperature,
             top_p=sample.top_p,
+            templated=templated,
         )
     contexts = [context(i) for i in range(len(sample.choices))] if sample.per_choice_contexts else [context(None)]
     delimiter = _delimiter(task, sample, prompting, contexts[0])
-    return Request(id, "choose", tuple(contexts), tuple(delimiter + choice for choice in sample.choices))
+    choices = tuple(delimiter + choice for choice in sample.choices)
+    return Request(id, "choose", tuple(contexts), choices, templated=templated)
+
+
+def _description(name: str, task: Task, row: Row, id: str) -> str:
+    """The description of a task for a row."""
+    if isinstance(task.description, str):
+        return task.description
+    described = call_on(name, task.description, row, id)
+    if not isinstance(described, str):
+        raise UserError(
+            f"task `{name}`: `description` returned a {type(described).__name__} for row {id}, not a text",
+            hint="return a text from the function `description`",
+        )
+    refuse_null(name, task.description, row, id, [described], lambda made: [made])
+    return described
+
+
+def _context(description: str, solved: _Solved, question: _Question, task: Task, prompting: Prompting) -> str:
+    """The prompt as text."""
+    if prompting.template is not None:
+        return prompting.template.render(_messages(description, solved, question, prompting))
+    system = prompting.system + "\n\n" if prompting.system else ""
+    texts = [_flat(asked) + task.delimiter + answer + task.shot_separator for asked, answer in solved]
+    return system + description + "".join(texts) + _flat(question)
 
 
 def _delimiter(task: Task, sample: Generate | Choose, prompting: Prompting, context: str) -> str:
@@ -154,7 +182,7 @@ def _delimiter(task: Task, sample: Generate | Choose, prompting: Prompting, cont
     return task.delimiter if begun.strip() and not context[-1].isspace() else ""
 
 
-def _question(sample: Sample, choice: int | None) -> str | Sequence[Message]:
+def _question(sample: Sample, choice: int | None) -> _Question:
     if isinstance(sample, Text):
         raise UserError("a `Text` sample cannot be a solved example", hint="remove `shots` from the task")
     if isinstance(sample, Choose) and sample.per_choice_contexts:
@@ -164,9 +192,8 @@ def _question(sample: Sample, choice: int | None) -> str | Sequence[Message]:
     return sample.prompt  # type: ignore[return-value]
 
 
-def _conversation(
-    description: str, solved: list[tuple[str | Sequence[Message], str]], question: Any, prompting: Prompting
-) -> str:
+def _messages(description: str, solved: _Solved, question: _Question, prompting: Prompting) -> list[Message]:
+    """The prompt as turns of a conversation."""
     messages: list[Message] = []
     system = "\n\n".join(part for part in (prompting.system, description) if part)
     if system:
@@ -176,14 +203,14 @@ def _conversation(
         messages.append({"role": "assistant", "content": answer})
     messages += _turns(question)
     assert prompting.template is not None
-    return prompting.template.render(messages if prompting.template.has_system_turn else system_in_user_turn(messages))
+    return messages if prompting.template.has_system_turn else system_in_user_turn(messages)
 
 
-def _turns(prompt: str | Sequence[Message]) -> list[Message]:
+def _turns(prompt: _Question) -> list[Message]:
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
 
 
-def _flat(prompt: str | Sequence[Message]) -> str:
+def _flat(prompt: _Question) -> str:
     """Messages as one text; if the last message begins the answer, it follows the question without a blank line."""
     if isinstance(prompt, str):
         return prompt

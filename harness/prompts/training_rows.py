@@ -77,7 +77,7 @@ def read_rows(
 
     Example:
         >>> read_rows("x", [{"prompt": "1 + 1 =", "completion": "2", "id": 7}])
-        TrainingRows(examples=[Example(prompt='1 + 1 =', completion=' 2', append_eos=True, rejected=None)], notes=['columns of x not used: `id` (1 row)'])
+        TrainingRows(examples=[Example(prompt='1 + 1 =', completion=' 2', append_eos=True, rejected=None, turn_end=None)], notes=['columns of x not used: `id` (1 row)'])
     """
     if not rows:
         raise UserError(f"training data `{name}` has no rows", hint="check the split, or the file")
@@ -130,7 +130,7 @@ class _Reader:
         column = "output" if "instruction" in row.cells else "completion"
         prompt, answer = self._asked(row), row.cells.get(column)
         known = has_content(answer) or STAGES[self.stage].rows != "prompt"
-        if isinstance(prompt, list) or self.turned:
+        if isinstance(prompt, list) or self.turned or self._in_turns:
             asked = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
             if not isinstance(answer, list):
                 answer = [{"role": "assistant", "content": row.text(column)}] if known else []
@@ -139,7 +139,12 @@ class _Reader:
             )
         text = row.text(column) if known else ""
         rendered = self._with_system(row, prompt)
-        return [Example(rendered, self._separated(rendered, text, "\n\n" if column == "output" else " "))]
+        return [Example(rendered, _separated(rendered, text, "\n\n" if column == "output" else " "))]
+
+    @property
+    def _in_turns(self) -> bool:
+        """Whether plain prompts become user turns of the template."""
+        return self.chat and self.template is not None
 
     def _row(self, index: int, given: Row) -> TrainingRow:
         """A row in its format; counts the columns that the format does not use."""
@@ -177,17 +182,9 @@ class _Reader:
             return prompt if isinstance(prompt, list) else row.text("prompt")
         return "\n\n".join(part for part in (row.text("instruction"), row.optional_text("input")) if part)
 
-    def _separated(self, prompt: str, answer: str, separator: str) -> str:
-        in_turns = self.chat and self.template is not None
-        touching = not in_turns and prompt and not prompt[-1].isspace() and not answer[:1].isspace()
-        return separator + answer if touching and answer else answer
-
     def _with_system(self, row: TrainingRow, prompt: str) -> str:
-        """A prompt after its system prompt: as turns of the template, else as one text."""
-        system = self._system(row)
-        if self.chat and self.template is not None:
-            return self.template.render([*system, {"role": "user", "content": prompt}])
-        return "\n\n".join([*(turn["content"] for turn in system), prompt])
+        """A prompt after its system prompt, as one text."""
+        return "\n\n".join([*(turn["content"] for turn in self._system(row)), prompt])
 
     def _conversation(self, row: TrainingRow, column: str, given: Any) -> list[Example]:
         """An example for the last assistant turn, or for each; its prompt is the conversation before the turn."""
@@ -199,7 +196,7 @@ class _Reader:
         talk = self._talk(row, turns)
         if turns[-1].role != "assistant" and STAGES[self.stage].rows == "prompt":
             self._check(talk, len(turns))
-            return [Example(talk.prompt(len(turns)), "")]
+            return [Example(talk.prompt(len(turns)), "", turn_end=talk.turn_end)]
         answers = [position for position, turn in enumerate(turns) if turn.role == "assistant" and position]
         if not answers:
             raise UserError(f"{row.where} has no assistant turn after another turn", hint=HOW_TO_WRITE)
@@ -209,7 +206,7 @@ class _Reader:
         self.notes.unanswered += bool(learned) and learned[-1] < len(turns) - 1
         chosen = learned if self.every_turn else learned[-1:]
         self._check(talk, max(chosen, default=-1) + 1)
-        return [Example(prompt, answer) for prompt, answer in (self._learned(talk, position) for position in chosen)]
+        return [self._example(talk, position) for position in chosen]
 
     def _talk(self, row: TrainingRow, turns: Sequence[Turn]) -> Conversation:
         """The turns with the row's system prompt and tools."""
@@ -222,16 +219,21 @@ class _Reader:
         talk.check(count)
         self.notes.lost_tool_texts += talk.lost_texts(count)
 
-    def _learned(self, talk: Conversation, position: int) -> tuple[str, str]:
-        """The prompt and the learned text of a turn; counts reasoning that the template does not render."""
-        prompt = talk.prompt(position)
+    def _example(self, talk: Conversation, position: int, other: Conversation | None = None) -> Example:
+        """An example of a turn, and of the worse one in its place; counts reasoning that the template does not render."""
+        turn = talk.turns[position]
+        if STAGES[self.stage].rows == "prompt" and self.template is not None and not turn.calls:
+            prompt, answer = talk.prompt(position), turn.content  # not learned: it is the reference of the reward
+        else:
+            prompt, answer = self._learned(talk, position)
         self.notes.lost_context_reasoning += talk.lost_reasoning(position, prompt)
-        return prompt, self._answer(talk, position, prompt)
+        worse = None if other is None else self._learned(other, position)[1]
+        return Example(prompt, answer, rejected=worse, turn_end=talk.turn_end)
 
-    def _answer(self, talk: Conversation, position: int, prompt: str) -> str:
-        answer = talk.answer(position, prompt)
-        self.notes.lost_reasoning += talk.turns[position].reasoning.strip() not in answer
-        return answer
+    def _learned(self, talk: Conversation, position: int) -> tuple[str, str]:
+        found = talk.answer(position)
+        self.notes.lost_reasoning += talk.turns[position].reasoning.strip() not in found.text
+        return found.prompt, found.text
 
     def _preference(self, row: TrainingRow) -> list[Example]:
         """An example with a chosen and a rejected answer to one prompt; none if the data exclude the chosen one."""
@@ -246,7 +248,11 @@ class _Reader:
             before, chosen = chosen[:-1], chosen[-1:]
         as_texts = isinstance(chosen, str) and isinstance(rejected, str) and not isinstance(before, list)
         if as_texts and not self.turned:
-            return [self._text_preference(row, before, chosen, rejected)]
+            if before is None:
+                before, chosen, rejected = _split_shared(chosen, rejected)
+            before = as_text(row.where, row.name("prompt"), before)
+            if not self._in_turns:
+                return [self._text_preference(row, before, chosen, rejected)]
         asked = [{"role": "user", "content": before}] if isinstance(before, str) else before or []
         turns = read_turns(
             row.where,
@@ -271,20 +277,13 @@ class _Reader:
         other = replace(talk, turns=[*turns, *answers[1]])
         for each in (talk, other):
             self._check(each, len(turns) + 1)
-        prompt, good = self._learned(talk, len(turns))
-        bad = self._answer(other, len(turns), prompt)
-        return [Example(prompt, good, rejected=bad)]
+        return [self._example(talk, len(turns), other)]
 
-    def _text_preference(self, row: TrainingRow, before: Any, chosen: str, rejected: str) -> Example:
-        """A preference of two texts; without a prompt, the text with which both begin is the prompt."""
-        if before is None:
-            same = takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False))
-            shared = "".join(character for character, _ in same)
-            cut = len(shared) - len(re.split(r"\s", shared)[-1])  # at the end of a word
-            before, chosen, rejected = shared[:cut], chosen[cut:], rejected[cut:]
-        prompt = self._with_system(row, as_text(row.where, row.name("prompt"), before))
+    def _text_preference(self, row: TrainingRow, before: str, chosen: str, rejected: str) -> Example:
+        """A preference of two texts."""
+        prompt = self._with_system(row, before)
         separator = "\n\n" if "instruction" in row.cells else " "
-        chosen, rejected = (self._separated(prompt, answer, separator) for answer in (chosen, rejected))
+        chosen, rejected = (_separated(prompt, answer, separator) for answer in (chosen, rejected))
         return Example(prompt, chosen, rejected=rejected)
 
     def _answer_turns(self, row: TrainingRow, column: str, value: Any) -> list[Turn]:
@@ -297,6 +296,19 @@ class _Reader:
     def _system(self, row: TrainingRow) -> list[Message]:
         system = row.optional_text("system") or self.system
         return [{"role": "system", "content": system}] if system else []
+
+
+def _separated(prompt: str, answer: str, separator: str) -> str:
+    touching = prompt and not prompt[-1].isspace() and not answer[:1].isspace()
+    return separator + answer if touching and answer else answer
+
+
+def _split_shared(chosen: str, rejected: str) -> tuple[str, str, str]:
+    """The text with which two texts without a prompt begin, as their prompt, and the rest of each."""
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False))
+    shared = "".join(character for character, _ in same)
+    cut = len(shared) - len(re.split(r"\s", shared)[-1])  # at the end of a word
+    return shared[:cut], chosen[cut:], rejected[cut:]
 
 
 def _shared_turns(one: Sequence[Turn], other: Sequence[Turn]) -> int:

@@ -67,7 +67,7 @@ class Description:
         """The chat template, ready to render; None if the tokenizer has none."""
         if self.template is None:
             return None
-        return ChatTemplate(self.template, self.special_tokens, self.turn_end, self.writes_end)
+        return ChatTemplate(self.template, self.special_tokens, self.turn_end, self.writes_end, self.thought)
 
     def to_json(self) -> str:
         """The description as one line of JSON."""

@@ -60,14 +60,17 @@ class Encoder:
     Args:
         tokenizer: The model's.
         max_length: Tokens that the model takes.
+        numerics: With `lm-eval`, the prompts of a chat template also get what the tokenizer puts in front of a text, as
+            lm-evaluation-harness does it. Otherwise, the template writes all special tokens, as in transformers.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int) -> None:
+    def __init__(self, tokenizer: Any, max_length: int, *, numerics: str = "fp32") -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
         bos = tokenizer.bos_token_id
         self.prefix_id: int = bos if bos is not None else tokenizer.eos_token_id
         self._front, _ = surroundings(tokenizer)
+        self._always_front = numerics == "lm-eval"
 
     def pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         """Ids of contexts and continuations, as they are scored and as training learns them.
@@ -85,10 +88,14 @@ class Encoder:
     def encode(self, task: TaskRequests) -> list[Encoded]:
         """Encodes all requests of a task, in order; each distinct text is tokenised once, in one batch."""
         pairs = [[_shift_spaces(*pair) for pair in _pairs(request)] for request in task.requests]
-        joint = [c for request in pairs for context, continuation in request for c in (context, context + continuation)]
-        texts = self._tokenise(joint)
+        both: list[dict[str, tuple[int, ...]]] = []
+        for templated in (False, True):
+            chosen = [parts for parts, each in zip(pairs, task.requests, strict=True) if each.templated == templated]
+            joint = [c for parts in chosen for context, tail in parts for c in (context, context + tail)]
+            both.append(self._tokenise(joint, special=not templated or self._always_front))
         encoded = []
         for index, (request, parts) in enumerate(zip(task.requests, pairs, strict=True)):
+            texts = both[request.templated]
             if request.mode == "generate":
                 encoded.append(self._generation(index, request, texts[parts[0][0]]))
             elif request.mode == "text":

@@ -1,7 +1,8 @@
 """Turns training examples into token ids and labels, with the same encoding as for scoring.
 
 A prompt and its answer are tokenised together, and the white space between them belongs to the answer, as in
-`harness.tokens.encode`: a model learns exactly the tokens that are scored.
+`harness.tokens.encode`: a model learns exactly the tokens that are scored. The turn of a chat template follows the ids of its
+prompt alone (`harness.tokens.turns`): a model learns exactly the tokens that it should generate.
 
 Example:
     >>> tokenise([Example("1 + 1 =", " 2")], tokenizer, max_length=64).rows  # doctest: +SKIP
@@ -17,6 +18,7 @@ from typing import Any
 from harness.errors import UserError
 from harness.jobs import Example
 from harness.tokens.encode import Encoder
+from harness.tokens.turns import turn_ids
 
 IGNORED = -100
 """Label of a token that is left out of the loss."""
@@ -47,11 +49,9 @@ def tokenise(examples: Sequence[Example], tokenizer: Any, max_length: int) -> To
     Raises:
         UserError: No row remains.
     """
-    pairs = answer_ids([(example.prompt, example.completion) for example in examples], tokenizer)
     rows: list[dict[str, Any]] = []
     cut = dropped = lost = 0
-    for example, (prompt, answer) in zip(examples, pairs, strict=True):
-        answer = ended(answer, example.completion, tokenizer, append_eos=example.append_eos)
+    for prompt, answer in answer_ids(examples, tokenizer):
         row = labelled(prompt, answer, max_length)
         length = len(prompt) + len(answer)
         if row is None:
@@ -69,25 +69,33 @@ def tokenise(examples: Sequence[Example], tokenizer: Any, max_length: int) -> To
     return Tokenised(rows, cut, dropped, lost)
 
 
-def answer_ids(pairs: Sequence[tuple[str, str]], tokenizer: Any) -> list[tuple[list[int], list[int]]]:
-    """Ids of prompts and answers, tokenised in one batch; an empty prompt becomes the prefix token."""
-    encoder = Encoder(tokenizer, 1)
-    return [(list(prompt), list(answer)) for prompt, answer in encoder.pairs(pairs)]
-
-
-def ended(ids: Sequence[int], text: str, tokenizer: Any, *, append_eos: bool) -> list[int]:
-    """Ends the ids of an answer with exactly one end-of-sequence token, or with none.
+def answer_ids(examples: Sequence[Example], tokenizer: Any) -> list[tuple[list[int], list[int]]]:
+    """Ids of prompts, and of completions with what ends them; an empty prompt becomes the prefix token.
 
     Args:
-        ids: Ids of the answer, with or without end-of-sequence tokens.
-        text: The answer.
+        examples: The examples; plain texts and turns of a chat template are each tokenised in one batch.
         tokenizer: The model's.
-        append_eos: Whether to add the token to a text that does not end with it.
+
+    Raises:
+        UserError: A prompt and the beginning of its answer are one token.
     """
+    turns = {number for number, example in enumerate(examples) if example.turn_end is not None}
+    plain = [(example.prompt, example.completion) for n, example in enumerate(examples) if n not in turns]
+    said = [(each.prompt, each.completion + each.turn_end) for each in examples if each.turn_end is not None]
+    texts, answers = iter(Encoder(tokenizer, 1).pairs(plain)), iter(turn_ids(said, tokenizer))
+    found = []
+    for number, example in enumerate(examples):
+        prompt, ids = next(answers if number in turns else texts)
+        found.append((list(prompt), list(ids) if example.turn_end else _ended(ids, example, tokenizer)))
+    return found
+
+
+def _ended(ids: Sequence[int], example: Example, tokenizer: Any) -> list[int]:
+    """Ends the ids of an answer with exactly one end-of-sequence token, or with none."""
     found = list(ids)
     while found and found[-1] == tokenizer.eos_token_id:
-        found.pop()  # from the text itself, or added by the tokenizer
-    if append_eos or text.endswith(tokenizer.eos_token):
+        found.pop()  # from the text itself
+    if example.append_eos or example.completion.endswith(tokenizer.eos_token):
         found.append(tokenizer.eos_token_id)
     return found
 
@@ -118,12 +126,12 @@ def blocks(examples: Sequence[Example], tokenizer: Any, max_length: int) -> Toke
     if max_length < 2:
         raise UserError(f"blocks of {max_length} tokens hold nothing to learn", hint="set `--max-length` to 2 or more")
     prefix, eos = Encoder(tokenizer, 1).prefix_id, tokenizer.eos_token_id
-    texts = [example.prompt + example.completion for example in examples]
+    texts = [Example("", each.prompt + each.completion + (each.turn_end or "")) for each in examples]
     stream: list[int] = []
-    for text, (_, ids) in zip(texts, answer_ids([("", text) for text in texts], tokenizer), strict=True):
-        if ids:  # where a tokenizer has no BOS token, the end of the text before takes its place
+    for _, ids in answer_ids(texts, tokenizer):
+        if ids != [eos]:  # where a tokenizer has no BOS token, the end of the text before takes its place
             stream += [prefix] * (prefix != eos or not stream)
-            stream += ended(ids, text, tokenizer, append_eos=True)
+            stream += ids
     cuts = [stream[start : start + max_length] for start in range(0, len(stream) - 1, max_length - 1)]
     if not cuts:
         raise UserError(

@@ -182,7 +182,7 @@ def score(job: ScoreJob, send: Send) -> None:
     torch.set_num_threads(_threads())
     base = job.variants[0].recipe.base
     tokenizer = load_tokenizer(base.folder, trust_remote_code=base.trust_remote_code)
-    encode = _cache_encodings(lambda task, room: Encoder(tokenizer, room).encode(task))
+    encode = _cache_encodings(lambda task, room: Encoder(tokenizer, room, numerics=job.numerics).encode(task))
     notes = check_requests(job, load_config(base), tokenizer, encode)
     resident = Resident(base, method_function)
     refuse_if_not_causal(resident.bare)

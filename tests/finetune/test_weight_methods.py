@@ -263,9 +263,9 @@ def test_five_deltas_in_turn_take_one_load_of_the_base(
     fresh = [logits(resident(base).attach(recipe)) for recipe in recipes]
     loads: list[Base] = []
 
-    def counting(base: Base) -> Any:
+    def counting(base: Base, *rest: Any) -> Any:
         loads.append(base)
-        return load_base(base)
+        return load_base(base, *rest)
 
     monkeypatch.setattr(load, "load_base", counting)
     one = resident(base)

@@ -36,3 +36,53 @@ def small_tokenizer(processor: str = "none", tokens: str = "own", template: str 
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, **TOKENS[tokens])
     tokenizer.chat_template = template
     return tokenizer
+
+
+_LOOP = "{{%- for m in messages %}}{0}{{%- endfor %}}{{%- if add_generation_prompt %}}{1}{{%- endif %}}"
+_CHATML = "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
+_THOUGHT = (
+    "{%- set said = m.reasoning_content | default('') -%}"
+    "{{ '<|im_start|>' + m.role + '\n' }}{%- if m.role == 'assistant' %}"
+    "{{ '<think>\n' + said + '\n</think>\n\n' }}{%- endif %}{{ m.content + '<|im_end|>\n' }}"
+)
+_OPENED = (
+    "{{ '<|im_start|>' + m.role + '\n' + (m.content.split('</think>')[-1].lstrip('\n') if m.role == 'assistant'"
+    " else m.content) + '<|im_end|>\n' }}"
+)
+TEMPLATES = {
+    "chatml": _LOOP.format(_CHATML, "{{ '<|im_start|>assistant\n' }}"),
+    "bos": "{{ bos_token }}" + _LOOP.format(_CHATML, "{{ '<|im_start|>assistant\n' }}"),
+    "gemma": "{{ bos_token }}"
+    + _LOOP.format(
+        "{{ '<start_of_turn>' + (m.role if m.role == 'user' else 'model') + '\n' + m.content | trim + '<end_of_turn>\n' }}",
+        "{{ '<start_of_turn>model\n' }}",
+    ),
+    "llama": "{{ bos_token }}{%- for m in messages %}{{ '<|im_start|>' + m.role + '\n\n' + m.content | trim + '<|eot|>' }}"
+    "{%- endfor %}{{ '<|im_start|>assistant\n\n' }}",
+    "mistral": "{{ bos_token }}{%- for m in messages %}{%- if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}"
+    "{%- else %}{{ ' ' + m.content + eos_token }}{%- endif %}{%- endfor %}",
+    "closes": _LOOP.format(_THOUGHT, "{{ '<|im_start|>assistant\n<think>\n\n</think>\n\n' }}"),
+    "opens": _LOOP.format(_THOUGHT, "{{ '<|im_start|>assistant\n<think>\n' }}"),
+    "opens and drops": _LOOP.format(_OPENED, "{{ '<|im_start|>assistant\n<think>\n' }}"),
+    "two ends": _LOOP.format(_CHATML, "{{ '<|im_start|>assistant\n' }}{%- else %}{{ eos_token }}"),
+    "no end": _LOOP.format("{{ '<|im_start|>' + m.role + '\n' + m.content }}", "{{ '<|im_start|>assistant\n' }}"),
+    "words": _LOOP.format("{{ m.role + ': ' + m.content + '\n' }}", "{{ 'assistant:' }}"),
+    "no system": "{%- if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{%- endif %}"
+    + _LOOP.format(_CHATML, "{{ '<|im_start|>assistant\n' }}"),
+    "alternating": "{%- for m in messages %}{%- if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{%- endif %}{%- endfor %}"
+    + _LOOP.format(_CHATML, "{{ '<|im_start|>assistant\n' }}"),
+}
+"""Chat templates, shaped like those of model families: `llama` begins the next turn even after an answer, as the first
+Llama 3 does; `mistral` has no prompt for an answer; `two ends` closes the last turn twice, as Phi-3 does; `no end` closes none,
+as GLM-4."""
+EOT, TURN_END = 6, 5
+ENDS = {
+    "gemma": "<end_of_turn>",
+    "llama": "<|eot|>",
+    "mistral": "eos",
+    "no end": "<|im_start|>",
+    "words": "",
+    "two ends": "eos",
+}
+"""What ends a turn, where it is not `<|im_end|>`; `eos`: the tokenizer's own end."""

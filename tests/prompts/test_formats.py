@@ -99,7 +99,7 @@ PREFERENCES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 def test_every_way_to_write_a_preference_is_the_same(row: dict[str, Any], stage: Any) -> None:
     (example,) = examples_from_rows("x", [row], template=CHAT, stage=stage)
-    assert example == Example("<system>S<user>U<assistant>", "A", rejected="B")
+    assert example == Example("<system>S<user>U<assistant>", "A", rejected="B", turn_end="")
     (plain,) = examples_from_rows("x", [row], stage=stage)
     assert plain == Example("System: S\nUser: U\nAssistant:", " A", rejected=" B")
 

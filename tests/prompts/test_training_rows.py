@@ -79,7 +79,7 @@ def test_history_is_before_the_prompt_of_a_preference() -> None:
     row = {"query": "2+2?", "response": "four", "rejected_response": "five", "history": [["1+1?", "two"]]}
     for stage in ("sft", "dpo"):
         assert read_rows("x", [row], template=CHATML, stage=stage).examples == [
-            Example(EARLIER, "four", rejected="five")
+            Example(EARLIER, "four", rejected="five", turn_end="")
         ]
 
 
@@ -94,7 +94,7 @@ def test_rows_of_ms_swift() -> None:
     assert read({"query": "q", "response": "a", "rejected_response": None}) == [("q", " a")]
     pair = {"messages": [user("q"), assistant("a")], "rejected_response": "b"}
     (example,) = read_rows("x", [pair], template=CHATML, stage="dpo").examples
-    assert example == Example("<user>q</><assistant>", "a", rejected="b")
+    assert example == Example("<user>q</><assistant>", "a", rejected="b", turn_end="")
     with pytest.raises(UserError, match="one assistant turn in `messages` and one in `rejected_response`"):
         read({"messages": [user("q")], "rejected_response": "b"})
     with pytest.raises(UserError, match="row 0 has an empty list in `messages`"):
@@ -171,7 +171,7 @@ def test_messages_have_the_reasoning_keys_that_transformers_gives_them() -> None
 def test_reasoning_that_the_template_does_not_render_is_reported(template: ChatTemplate | None) -> None:
     row = {"messages": [user("q"), assistant("b", thinking="mm"), user("q2"), assistant("two", thinking="hm")]}
     ((_, learned),) = read(row, template=template)
-    assert learned.strip() == "two"
+    assert learned.strip() == ("</think>two" if template is OPENED else "two")
     assert notes(row, template=template) == [
         "reasoning of 1 learned turn of x not rendered by the template, so not learned",
         "reasoning of 1 earlier turn of x not rendered by the template",
@@ -221,6 +221,20 @@ def test_calls_of_tools_go_to_the_template(turn: dict[str, Any]) -> None:
     for template in (CHATML, None):
         with pytest.raises(UserError, match=r"row 0 has a tool call in turn 1 \(assistant\), which .* does not render"):
             read({"messages": observed["messages"]}, template=template)
+
+
+@pytest.mark.parametrize("content", ["", "wait", "1", "a"])
+@pytest.mark.parametrize("end", ["", "</>"])
+def test_a_call_beside_text_is_learned_up_to_the_end_of_its_turn(content: str, end: str) -> None:
+    row = {"messages": [user("1+1?"), assistant(content, tool_calls=[CALL])], "tools": [TOOL]}
+    found = read_rows("x", [row], template=ChatTemplate(FULL.text, {}, end)).examples
+    assert found == [Example(ASKED, content + CALLED, turn_end=end)]
+
+
+def test_the_reference_of_a_reward_has_no_reasoning() -> None:
+    row = {"messages": [user("1+1?"), assistant("two", reasoning_content="one plus one")]}
+    assert read(row, template=FULL, stage="grpo") == [("<user>1+1?</><assistant>", "two")]
+    assert notes(row, template=FULL, stage="grpo") == []
 
 
 def test_a_template_that_joins_arguments_to_text_receives_them_as_json() -> None:
