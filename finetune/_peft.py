@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness import linear_layers
+from harness import UserError, expert_parameters, linear_layers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,26 +39,32 @@ def add_lora(
     layers: Sequence[int] | None,
     **options: Any,
 ) -> Module:
-    """Adds a LoRA to linear layers, with the hyperparameters that the methods of the LoRA family share.
+    """Adds a LoRA to linear layers and experts, with the hyperparameters that the methods of the LoRA family share.
 
     Args:
         model: The loaded base.
         rank: Rows of the first matrix, columns of the second.
         alpha: Scale before the division by the rank; None: twice the rank.
         dropout: Probability that an input of the first matrix is set to 0.
-        target_modules: Which linear layers: see `linear_layers`.
+        target_modules: Which linear layers: see `linear_layers`; `experts` names the experts of a mixture.
         layers: Which decoder layers; None: all.
         options: Further keys of `LoraConfig`, such as `use_dora=True`.
     """
     from peft import LoraConfig
 
+    asked = [target_modules] if isinstance(target_modules, str) else target_modules
+    linear = [name for name in asked if name != "experts"]
+    if len(linear) < len(asked):
+        options["target_parameters"] = expert_parameters(model, layers=layers, rank=rank)
+        if not options["target_parameters"]:
+            raise UserError("this model has no experts", hint="leave `experts` out of `target_modules`")
     return add_adapter(
         model,
         LoraConfig,
         r=rank,
         lora_alpha=2 * rank if alpha is None else alpha,
         lora_dropout=dropout,
-        target_modules=linear_layers(model, target_modules, layers=layers, rank=rank),
+        target_modules=linear_layers(model, linear, layers=layers, rank=rank) if linear or not asked else [],
         **options,
     )
 

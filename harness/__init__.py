@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from harness.metrics.ngram import bleu_for as bleu_for
     from harness.metrics.text_match import matching as matching
     from harness.models.layers import decoder_layers as decoder_layers
+    from harness.models.layers import expert_parameters as expert_parameters
     from harness.models.layers import linear_layers as linear_layers
     from harness.models.layers import norm_layers as norm_layers
     from harness.models.soft_prompts import starting_embeddings as starting_embeddings

@@ -7,8 +7,9 @@ Example:
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError, did_you_mean
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from torch.nn import Module, ModuleList
 
 ALL, ATTENTION, MLP = GROUPS = ("all-linear", "attention", "mlp")
+EXPERTS = "experts"
+"""Target of LoRA for the experts of a mixture, which are no linear layers (`expert_parameters`)."""
 _ATTENTION = re.compile(r"(^|\.)\w*(attn|attention)\w*\.")
 
 
@@ -66,8 +69,9 @@ def linear_layers(
 
     Args:
         model: The loaded base, quantized or not.
-        which: `all-linear`: all linear layers but the output head; `attention` or `mlp`: those of the decoder layers that
-            belong to it; else names or name endings such as `q_proj`, which may also name the head and embeddings.
+        which: `all-linear`: all linear layers but the output head, routers, and layers that an adapter cannot reach;
+            `attention` or `mlp`: those of the decoder layers that belong to it; else names or name endings such as `q_proj`,
+            which may also name the head and embeddings. Several: their union.
         layers: Take only these decoder layers, counted from 0, or from the end with -1, -2 ….
         rank: Refuse layers that are smaller than this.
 
@@ -75,10 +79,14 @@ def linear_layers(
         UserError: There is no such module or layer, or a layer is smaller than `rank`.
     """
     modules = _modules(model)
-    if isinstance(which, str) and which in GROUPS:
-        chosen = _group(model, which, modules)
-    else:
-        chosen = _named(modules, [which] if isinstance(which, str) else which)
+    asked = [which] if isinstance(which, str) else which
+    if EXPERTS in asked:
+        raise UserError(
+            "experts are parameters with three dimensions, which this method does not adapt",
+            hint="`lora`, `rslora` and `qlora` do: `lora:target_modules=all-linear+experts`",
+        )
+    wanted = {name for part in asked for name in (_group if part in GROUPS else _named)(model, part, modules)}
+    chosen = [name for name in modules if name in wanted]
     if layers is not None:
         chosen = _within(model, chosen, layers)
     if not chosen:
@@ -89,6 +97,37 @@ def linear_layers(
     ends = list(dict.fromkeys(name.rpartition(".")[2] for name in chosen))
     meant = {name for name, _ in model.named_modules() if any(_is_end(end, name) for end in ends)}
     return ends if meant == set(chosen) else chosen
+
+
+def expert_parameters(model: Module, *, layers: Sequence[int] | None = None, rank: int | None = None) -> list[str]:
+    """Names of the parameters that hold the experts of a mixture, for peft's `target_parameters`.
+
+    Args:
+        model: The loaded base.
+        layers: Take only these decoder layers, as in `linear_layers`.
+        rank: Refuse experts that are smaller than this.
+
+    Returns:
+        An empty list for a dense model.
+
+    Raises:
+        UserError: There is no such decoder layer, or an expert is smaller than `rank`.
+
+    Example:
+        >>> expert_parameters(model)  # doctest: +SKIP
+        ['model.layers.0.mlp.experts.gate_up_proj', 'model.layers.0.mlp.experts.down_proj', …]
+    """
+    found = {
+        f"{name}.{own}": (weight.shape[1], weight.shape[2])
+        for name, module in model.named_modules()
+        if "expert" in type(module).__name__.lower()
+        for own, weight in module.named_parameters(recurse=False)
+        if weight.dim() == 3
+    }
+    chosen = list(found) if layers is None else _within(model, list(found), layers)
+    if rank is not None and chosen:
+        _refuse_rank(rank, {name: found[name] for name in chosen})
+    return chosen
 
 
 def _modules(model: Module) -> dict[str, tuple[int, int]]:
@@ -112,7 +151,12 @@ def _group(model: Any, which: str, modules: dict[str, Any]) -> list[str]:
 
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     named = dict(model.named_modules())
-    linear = [name for name in modules if named[name] is not head and not isinstance(named[name], Embedding)]
+    left = _routers(named) | _bypassed(named) | _diverted(model, modules)
+    linear = [
+        name
+        for name in modules
+        if named[name] is not head and not isinstance(named[name], Embedding) and name not in left
+    ]
     if which == ALL:
         return linear
     stack = decoder_layers(model)[0]
@@ -120,13 +164,53 @@ def _group(model: Any, which: str, modules: dict[str, Any]) -> list[str]:
     return [name for name in inside if bool(_ATTENTION.search(name[len(stack) :])) == (which == ATTENTION)]
 
 
-def _named(modules: dict[str, Any], names: Sequence[str]) -> list[str]:
-    for name in names:
-        if not any(_is_end(name, module) for module in modules):
-            known = sorted({module.rpartition(".")[2] for module in modules})
-            hint = did_you_mean(name, [*GROUPS, *known])
-            raise UserError(f"the model has no linear module `{name}`", hint=hint)
-    return [module for module in modules if any(_is_end(name, module) for name in names)]
+def _routers(named: dict[str, Module]) -> set[str]:
+    """Linear layers that choose or weigh experts: too small for an adapter, and some return tuples (Llama 4, Phi-MoE)."""
+    return {
+        name
+        for name, module in named.items()
+        if "router" in type(module).__name__.lower()
+        or (name.endswith(("gate", ".router")) and f"{name.rpartition('.')[0]}.experts" in named)
+    }
+
+
+def _bypassed(named: dict[str, Module]) -> set[str]:
+    """Linear layers of state-space mixers (Mamba, Jamba …) that compute with `layer.weight`, past an adapter.
+
+    Their fast kernels, and for some layers the slow path, never call the layer; peft refuses the best known ones.
+    """
+    found = set()
+    for name, module in named.items():
+        if "A_log" in module._parameters:
+            source = inspect.getsource(type(module))
+            found |= {f"{name}.{child}" for child, _ in module.named_children() if f"self.{child}.weight" in source}
+    return found
+
+
+def _diverted(model: Any, modules: Iterable[str]) -> set[str]:
+    """Linear layers of mixtures (DeepSeek-V3, GLM-4 …) whose names peft takes for those of experts in transformers 4.
+
+    Named as targets, dense and shared MLP layers would stay as they are, and the experts get the adapter instead.
+    """
+    from peft.utils.transformers_weight_conversion import _MODEL_TO_CONVERSION_PATTERN, _MOE_TARGET_MODULE_MAPPING
+
+    kind = _MODEL_TO_CONVERSION_PATTERN.get(getattr(getattr(model, "config", None), "model_type", None))
+    old_names = _MOE_TARGET_MODULE_MAPPING.get(kind, {})
+    return {module for module in modules if module.rpartition(".")[2] in old_names}
+
+
+def _named(model: Module, name: str, modules: dict[str, Any]) -> list[str]:
+    found = [module for module in modules if _is_end(name, module)]
+    if not found:
+        known = sorted({module.rpartition(".")[2] for module in modules})
+        hint = did_you_mean(name, [*GROUPS, EXPERTS, *known])
+        raise UserError(f"the model has no linear module `{name}`", hint=hint)
+    if diverted := _diverted(model, found):
+        raise UserError(
+            f"peft takes `{name}` for the experts of this architecture: `{min(diverted)}` would stay as it is",
+            hint="name `experts`, `attention` or `all-linear`",
+        )
+    return found
 
 
 def _is_end(name: str, module: str) -> bool:

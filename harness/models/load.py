@@ -24,6 +24,7 @@ from harness.errors import UserError, brief
 from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Base, Method, Quant, Recipe
 from harness.models.artifacts import load_adapter, load_delta
 from harness.models.merge import dequantize, merge_adapter, refuse_added_weights, restore_conv1d, untie_if_apart
+from harness.models.reach import unquantized_experts
 from harness.models.report import read_report
 from harness.models.restore import OriginalState
 from harness.models.reward_head import load_head, put_head
@@ -88,6 +89,8 @@ def load_base(base: Base) -> Any:
             f"the model in `{base.folder}` has no linear layers to quantize to {base.quant}",
             hint="compare it without `qlora`, `@4bit` and `@8bit`",
         )
+    if base.quant is not None and (note := unquantized_experts(model)):
+        model.loading_notes.append(note)
     _steady_cpu_kernels(model)
     model.requires_grad_(False)
     model.config.use_cache = False

@@ -67,6 +67,7 @@ from harness.models.measure import (
     synchroniser,
 )
 from harness.models.merge import refuse_added_weights
+from harness.models.reach import layer_weights, reach_note
 from harness.models.read_back import probe_logits, refuse_if_changed, release
 from harness.models.reward_head import has_reward_head
 from harness.storage import whole_folder
@@ -118,6 +119,8 @@ def train(job: TrainJob, send: Send) -> Trained:
     resident = Resident(job.base, method_function)
     base = resident.bare
     refuse_if_not_causal(base)
+    weights = layer_weights(base)
+    notes += base.loading_notes
     try:
         model = method_function(job.method)(base, **job.method.hyperparameters)
     except (ValueError, TypeError, NotImplementedError) as error:
@@ -126,6 +129,8 @@ def train(job: TrainJob, send: Send) -> Trained:
         raise UserError(
             f"method `{job.method.name}`: {error}", hint="check its hyperparameters against the model"
         ) from error
+    if note := reach_note(weights, model, job.method.hyperparameters):
+        notes.append(note)
     if job.start is not None:
         load_trained(model, job.start, job.method.name)
 
@@ -140,7 +145,7 @@ def train(job: TrainJob, send: Send) -> Trained:
         max_length=context_length(model, tokenizer),
         baseline_rss_bytes=baseline,
         on_step=lambda done, total, note: send(Advanced(done, total, note)),
-        notes=[*notes, *base.loading_notes],
+        notes=notes,
         check=check,
     )
 
