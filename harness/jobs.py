@@ -371,6 +371,8 @@ class Planned:
     artifact_bytes: int
     largest_micro_batch: int
     """Number of rows of the greatest length that fit; 0: not even one fits."""
+    notes: tuple[str, ...] = ()
+    """Notes for the user, such as the share of the weights that the method reaches."""
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,13 @@ def label_loss(model: Any, batch: Mapping[str, Tensor], *, label_smoothing: floa
         batch: `input_ids` and `labels` `[rows, width]`, padded on the right; labels are `IGNORED` where nothing is learned (the
             first label of a row is always ignored); `attention_mask` and `position_ids` if the model needs them.
         label_smoothing: Share of each target's probability that is spread over the vocabulary (arXiv 1512.00567).
+
+    Returns:
+        The sum. In training, a mixture whose configuration asks for it adds its router's auxiliary loss, computed over the
+        batch, once for every label: the mean over all labels then holds it once, as in transformers.
     """
     labelled = _labelled(model, batch)
-    return chunked_cross_entropy(
+    loss = chunked_cross_entropy(
         labelled.head,
         labelled.hidden,
         labelled.targets,
@@ -53,6 +57,17 @@ def label_loss(model: Any, batch: Mapping[str, Tensor], *, label_smoothing: floa
         label_smoothing=label_smoothing,
         parameters=labelled.parameters,
     )
+    if labelled.router_loss is None or not torch.is_grad_enabled():
+        return loss
+    return loss + router_coefficient(model) * labelled.router_loss * len(labelled.targets)
+
+
+def router_coefficient(model: Any) -> float:
+    """Factor of the auxiliary loss that keeps a mixture's experts evenly used; 0 where the configuration asks for none."""
+    config = getattr(inner_model(model), "config", None)
+    text_config = config.get_text_config() if config is not None else None
+    asked = getattr(text_config, "output_router_logits", False)
+    return float(getattr(text_config, "router_aux_loss_coef", None) or 0.0) if asked else 0.0
 
 
 def label_logprobs(model: Any, batch: Mapping[str, Tensor], *, temperature: float = 1.0) -> Tensor:
@@ -187,6 +202,8 @@ class _Labelled:
     parameters: Sequence[Tensor]
     states: Tensor | None
     """Inputs of the model's output head; None if the head is not known."""
+    router_loss: Tensor | None
+    """Auxiliary loss of a mixture's router; None where the configuration asks for none."""
 
 
 def _labelled(model: Any, batch: Mapping[str, Tensor]) -> _Labelled:
@@ -199,12 +216,23 @@ def _labelled(model: Any, batch: Mapping[str, Tensor]) -> _Labelled:
     if isinstance(tail, str):
         width = batch["labels"].shape[1]
         with _head_inputs(model) as inputs:
-            logits = model(**_inputs(batch)).logits[:, -width:]
+            output = model(**_inputs(batch))
+        logits = output.logits[:, -width:]
         states = _taken(inputs[-1][:, -width:], positions) if inputs else None
-        return _Labelled(_taken(logits, positions), targets, lambda logits: logits, max(1, len(targets)), (), states)
-    hidden = _taken(tail.hidden(model, batch), positions)
+        router_loss = _router_loss(model, output)
+        return _Labelled(
+            _taken(logits, positions), targets, lambda logits: logits, max(1, len(targets)), (), states, router_loss
+        )
+    whole, output = tail.hidden(model, batch)
+    hidden = _taken(whole, positions)
     chunk = max(1, LOGITS_AT_ONCE.get(hidden.device.type, 1 << 23) // tail.vocabulary)
-    return _Labelled(hidden, targets, tail, chunk, tail.trained, hidden)
+    return _Labelled(hidden, targets, tail, chunk, tail.trained, hidden, _router_loss(model, output))
+
+
+def _router_loss(model: Any, output: Any) -> Tensor | None:
+    """The auxiliary loss in a model's output."""
+    found = getattr(output, "aux_loss", None) if router_coefficient(model) else None
+    return found if isinstance(found, Tensor) else None
 
 
 @contextmanager
@@ -251,8 +279,8 @@ class _Tail:
         """The trained parameters after the backbone."""
         return tuple(parameter for parameter in self._parameters if parameter.requires_grad)
 
-    def hidden(self, model: Any, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns `[rows, width, hidden]`; the head is run on a single position, whose logits are discarded."""
+    def hidden(self, model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Any]:
+        """Returns `[rows, width, hidden]`, and the model's output; its head is run on a single position."""
         found: list[Tensor] = []
         forward = self._backbone.forward
 
@@ -260,12 +288,12 @@ class _Tail:
             output = forward(*arguments, **options)
             found.append(output[0])
             self._kind = type(output)
-            return self._output(output[0][:1, -1:].detach())
+            return self._output(output[0][:1, -1:].detach(), getattr(output, "router_logits", None))
 
         with _replaced(self._backbone, capture):
-            model(**_inputs(batch))
+            output = model(**_inputs(batch))
         (hidden,) = found
-        return hidden[:, -batch["input_ids"].shape[1] :]
+        return hidden[:, -batch["input_ids"].shape[1] :], output
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Returns logits `[positions, vocabulary]`."""
@@ -274,8 +302,11 @@ class _Tail:
             logits: Tensor = self._inner(input_ids=nothing).logits[0]
         return logits
 
-    def _output(self, hidden: Tensor) -> Any:
-        return (hidden,) if self._kind is tuple else self._kind(last_hidden_state=hidden)
+    def _output(self, hidden: Tensor, router_logits: Any = None) -> Any:
+        if self._kind is tuple:
+            return (hidden,)
+        routed = {} if router_logits is None else {"router_logits": router_logits}
+        return self._kind(last_hidden_state=hidden, **routed)
 
 
 @contextmanager
@@ -323,7 +354,7 @@ def _try_tails(model: Any) -> _Tail | str:
     for candidate in candidates:
         tail = _Tail(inner, candidate)
         try:
-            logits = tail(tail.hidden(model, {"input_ids": ids}).flatten(0, 1)).float()
+            logits = tail(tail.hidden(model, {"input_ids": ids})[0].flatten(0, 1)).float()
         except (ValueError, TypeError, AttributeError, RuntimeError):  # this candidate is not the backbone
             continue
         if logits.shape == wanted.shape and (logits - wanted).abs().max() <= tolerance * (1 + wanted.abs().max()):

@@ -40,6 +40,7 @@ from harness.finetune.training.weightless import (
 )
 from harness.jobs import PlanJob, Planned, Quant
 from harness.models.load import count_parameters
+from harness.models.reach import layer_weights, reach_note, unquantized_experts
 from harness.models.soft_prompts import learned_tokens
 
 LossFunction = Callable[[Any, dict[str, Tensor], int], Tensor]
@@ -86,6 +87,8 @@ class Footprint:
     step_bytes: int
     artifact_bytes: int
     """Of the trained parameters in their type; methods that learn a prompt save less."""
+    notes: tuple[str, ...] = ()
+    """Notes for the user: what the method does not reach, what is not quantized."""
 
     @property
     def by_phase(self) -> tuple[int, int, int]:
@@ -144,7 +147,10 @@ def trace(
             base.requires_grad_(False)
             if quant is not None:
                 quantize(base, quant, dtype)
+            reachable = layer_weights(base)
+            notes = [unquantized_experts(base)] if quant is not None else []
             model = method(base)
+            notes.append(reach_note(reachable, model, getattr(method, "keywords", {})))
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.to(trained_dtype)
@@ -167,7 +173,7 @@ def trace(
             hint="methods that read the weights (pissa, olora …) need as much memory as `lora`",
         ) from error
     artifact = trainable * trained_dtype.itemsize
-    return Footprint(total, trainable, weights, artifact_bytes=artifact, **phases)
+    return Footprint(total, trainable, weights, artifact_bytes=artifact, notes=tuple(filter(None, notes)), **phases)
 
 
 def estimate(

@@ -25,7 +25,7 @@ from harness.engine.prefix_cache import learns_a_prompt
 from harness.errors import UserError, brief
 from harness.finetune.training.adaptive_rank import adaptive_rank
 from harness.finetune.training.loop import Diverged, Loop, batches_per_epoch
-from harness.finetune.training.loss import whole_logits_note
+from harness.finetune.training.loss import router_coefficient, whole_logits_note
 from harness.finetune.training.optimizers import make_optimizer
 from harness.finetune.training.recorder import Recorder
 from harness.finetune.training.stage import Stage, load_stage
@@ -270,8 +270,15 @@ def _notes(job: TrainJob, loop: Loop, foreign: bool) -> list[str]:
         notes.append(f"this CPU has no fast {settings.precision} products: `precision=fp32` would be faster")
     if (done := loop.progress.step) < loop.steps:
         notes.append(f"stopped at step {done} of {loop.steps}: {settings.patience} evaluations without improvement")
-    if settings.stage in ("sft", "pretrain") and (whole := whole_logits_note(loop.model)):
+    supervised = settings.stage in ("sft", "pretrain")
+    if supervised and (whole := whole_logits_note(loop.model)):
         notes.append(whole)
+    if coefficient := router_coefficient(loop.model):
+        notes.append(
+            f"the router's auxiliary loss is part of the loss, times {coefficient:g}, as the model's configuration asks"
+            if supervised
+            else f"the router's auxiliary loss, which the model's configuration asks for, is no part of `stage={settings.stage}`"
+        )
     return notes
 
 

@@ -65,6 +65,11 @@ MEMORY_NOTES = (
 )
 
 
+def plan_notes(plan: MemoryPlan) -> list[str]:
+    """Lists the notes on single training runs."""
+    return [f"{row.name}: {note}" for row in plan.rows if row.planned for note in row.planned.notes]
+
+
 def _row(plan: MemoryPlan, row: PlanRow) -> TableRow:
     planned = row.planned
     if planned is None:

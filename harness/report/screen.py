@@ -69,7 +69,7 @@ def print_plan(plan: MemoryPlan, *, console: Console | None = None) -> None:
 
 def plan_lines(plan: MemoryPlan, *, width: int) -> list[Text]:
     """Returns the lines of a plan, each at most `width` terminal cells unless a word is longer."""
-    from harness.report.memory import MEMORY_NOTES, memory_table
+    from harness.report.memory import MEMORY_NOTES, memory_table, plan_notes
 
     dtype = numbers.dtype(plan.dtype)
     head = f"{plan.model} · {plan.device} · {dtype} · {numbers.memory(plan.memory_bytes)} of memory"
@@ -77,7 +77,7 @@ def plan_lines(plan: MemoryPlan, *, width: int) -> list[Text]:
         *_wrapped(head, width, separator=" · "),
         Text(),
         *_blocks(memory_table(plan), width),
-        *_notes(MEMORY_NOTES, width),
+        *_notes([*MEMORY_NOTES, *plan_notes(plan)], width),
     ]
 
 

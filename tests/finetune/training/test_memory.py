@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_models as tiny
 import torch
 from torch import Tensor
-from transformers import GPT2Config, LlamaConfig
+from transformers import GPT2Config, LlamaConfig, MixtralConfig
 
 from harness.cli import main
 from harness.comparison.memory_plan import plan_memory, size_bytes
@@ -17,6 +19,7 @@ from harness.config.parse import configure
 from harness.errors import UserError
 from harness.finetune.training import memory
 from harness.finetune.training.memory import estimate, trace
+from harness.models.load import method_function
 
 GIB = 1 << 30
 SMALL = LlamaConfig(
@@ -268,3 +271,18 @@ def test_one_training_that_cannot_be_planned_leaves_the_others(in_process: None)
 
 def test_every_kind_of_the_formula_has_both_precisions() -> None:
     assert memory._KEPT_BYTES["bf16"].keys() == memory._KEPT_BYTES["fp32"].keys()
+
+
+def test_the_plan_says_what_a_method_leaves_on_a_mixture_and_what_is_not_quantized() -> None:
+    sizes = {"vocab_size": 64, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+    config = MixtralConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, num_local_experts=4)
+
+    def notes(quant: Any, *targets: str) -> tuple[str, ...]:
+        lora = partial(method_function(tiny.built_in("lora")), rank=4, target_modules=list(targets))
+        return trace(config, lora, rows=1, length=8, quant=quant, dtype=torch.bfloat16).notes
+
+    (left,) = notes(None, "all-linear")
+    assert left.startswith("reaches 14%") and left.endswith("`target_modules=all-linear+experts`")
+    (whole,) = notes("nf4", "all-linear", "experts")
+    assert whole.startswith("the experts (85%") and "are not quantized" in whole
+    assert notes(None, "all-linear", "experts") == ()
