@@ -59,7 +59,7 @@ def finished(session: Session) -> Run:
     means = replicated(tasks, rows, _trainings(session), session.baseline, losses, config.seed, folds=config.folds)
     by_variant = [(s.name, note) for s in done for note in (*s.notes, *(s.trained.notes if s.trained else ()))]
     notes = [
-        *(f"{name}: {note}" for name, note in by_variant),
+        *dict.fromkeys(f"{name}: {note}" for name, note in by_variant),  # training and scoring may note the same
         *scores.warnings,
         *_cut_texts(scores),
         *missing_answers(scores),

@@ -78,7 +78,7 @@ def test_weights_of_another_shape_are_refused_with_both_shapes(tmp_path: Path, b
     ("shape", "bits"),
     [
         *((shape, None) for shape in sorted(architectures.SHAPES)),
-        *((shape, 4) for shape in ("llama", "gpt2", "mixtral")),
+        *((shape, 4) for shape in ("llama", "gpt2", "qwen3")),
     ],
 )
 def test_checkpoints_of_causal_models_lack_nothing_and_are_causal(tmp_path: Path, shape: str, bits: Any) -> None:
