@@ -11,6 +11,7 @@ from harness.comparison.fairness import fairness
 from harness.comparison.replicas import replicated
 from harness.comparison.scores import Scores, compute_scores
 from harness.comparison.state import Session, State
+from harness.comparison.thought_notes import unfinished_thoughts
 from harness.comparison.tuning import Tuned
 from harness.jobs import Benched, Trained
 from harness.metrics.ngram import signatures
@@ -57,6 +58,7 @@ def finished(session: Session) -> Run:
         *(f"{name}: {note}" for name, note in by_variant),
         *scores.warnings,
         *_truncated_prompts(scores),
+        *unfinished_thoughts(rows),
         *training_data_notes(session),
     ]
     return _document(session, scores, notes).model_copy(update={"replicated": means})

@@ -104,7 +104,10 @@ class Encoder:
     def _generation(self, index: int, request: Request, ids: tuple[int, ...]) -> Encoded:
         if request.max_tokens >= self.max_length:  # the model has no position beyond its context
             request = replace(request, max_tokens=self.max_length - 1)
-        room = self.max_length - request.max_tokens
+        if request.thought_tokens:  # a thought has the room that prompt and answer leave
+            left = self.max_length - request.max_tokens - len(ids)
+            request = replace(request, thought_tokens=max(0, min(request.thought_tokens, left)))
+        room = self.max_length - request.limit
         return Encoded(index, request, (), (ids or (self.prefix_id,))[-room:], len(ids), len(ids) > room)
 
     def _choices(
