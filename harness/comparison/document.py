@@ -12,6 +12,7 @@ from harness.comparison.prompt_notes import prompt_notes
 from harness.comparison.replicas import replicated
 from harness.comparison.scores import Scores, compute_scores
 from harness.comparison.state import Session, State
+from harness.comparison.thought_notes import unfinished_thoughts
 from harness.comparison.tuning import Tuned
 from harness.jobs import Benched, Trained
 from harness.metrics.signatures import signatures
@@ -63,6 +64,7 @@ def finished(session: Session) -> Run:
         *scores.warnings,
         *_cut_texts(scores),
         *missing_answers(scores),
+        *unfinished_thoughts(rows),
         *training_data_notes(session),
     ]
     return _document(session, scores, notes).model_copy(update={"replicated": means})
