@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from harness.comparison.samples import SampleRows
+from harness.prepare.prepare import PreparedVariant
+
+_STATES = {
+    "none": "the model may begin a thought",
+    "open": "prompts begin a thought",
+    "closed": "prompts close an empty thought",
+}
+
+
+def default_thinking(variants: Sequence[PreparedVariant]) -> list[str]:
+    """A note on the default of a chat template that knows thoughts, for the variants without `think`."""
+    by_note: dict[str, list[str]] = {}
+    for variant in variants:
+        template = variant.prompting.template
+        if template is None or not template.opened or variant.prompting.think is not None:
+            continue
+        hint = "`think=off`, `think=on` or `think=TOKENS` decides it"
+        if "off" not in template.opened:
+            hint = "`think=TOKENS` gives them room"
+        note = f"thoughts are as by default in the chat template ({_STATES[template.opened['default']]}); {hint}"
+        by_note.setdefault(note, []).append(variant.spec.name)
+    return [f"{', '.join(names)}: {note}" for note, names in by_note.items()]
 
 
 def unfinished_thoughts(rows: Mapping[str, Mapping[str, SampleRows]]) -> list[str]:
