@@ -21,10 +21,10 @@ def default_thinking(variants: Sequence[PreparedVariant]) -> list[str]:
         template = variant.prompting.template
         if template is None or not template.opened or variant.prompting.think is not None:
             continue
-        hint = "`think=off`, `think=on` or `think=TOKENS` decides it"
+        change = "`think=on`, `think=off` or `think=TOKENS` changes it"
         if "off" not in template.opened:
-            hint = "`think=TOKENS` gives them room"
-        note = f"thoughts are as by default in the chat template ({_STATES[template.opened['default']]}); {hint}"
+            change = "`think=TOKENS` gives a thought that number of tokens"
+        note = f"thinking follows the chat template's default: {_STATES[template.opened['default']]}; {change}"
         by_note.setdefault(note, []).append(variant.spec.name)
     return [f"{', '.join(names)}: {note}" for note, names in by_note.items()]
 

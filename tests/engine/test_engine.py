@@ -541,11 +541,12 @@ def test_a_thought_has_a_budget_of_its_own_and_leaves_the_answers_alone() -> Non
 
 
 def test_a_thought_has_the_room_that_prompt_and_answer_leave() -> None:
-    for limit, left in ((100, 93), (12, 5), (6, 0)):
+    for limit, left, answer in ((600, 500, 4), (100, 93, 4), (12, 5, 4), (6, 0, 3)):
         (item,) = Encoder(small_tokenizer(), limit).encode(
             tiny.task(tiny.generate("6*7", max_tokens=4, thought_tokens=500))
         )
-        assert item.request.thought_tokens == left and len(item.prompt) == min(3, limit - 4)
+        assert (len(item.prompt), item.request.thought_tokens, item.request.max_tokens) == (3, left, answer)
+        assert item.limited == (limit < 507)
 
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

@@ -113,7 +113,7 @@ def test_variants_that_differ_in_thinking_share_neither_prompts_nor_training() -
     assert len(made.trainings) == 2
     (note,) = default_thinking(made.variants)
     assert note.startswith(
-        "base, lora: thoughts are as by default in the chat template (the model may begin a thought;"
+        "base, lora: thinking follows the chat template's default: the model may begin a thought; `think=on`"
     )
     assert any("off: the tasks' own shots, chat template, think=off" in text for text in fairness(made, made.variants))
     assert default_thinking(prepared(TEMPLATES["chatml"], "base").variants) == []
