@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @takes(
     "model tasks file",
     "train train_columns train_samples steps epochs lr tune_lr train_batch_size max_length train_settings preview inspect merge",
-    "apply_chat_template",
+    "apply_chat_template template_options",
     "device dtype seed trust_remote_code",
     "report_to output_dir format fresh quiet",
 )

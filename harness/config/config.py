@@ -20,12 +20,17 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from harness.config.gates import Gate, parse_gate
 from harness.config.variants import VariantSpec
 from harness.errors import UserError, did_you_mean
+from harness.prompts.chat import RESERVED_VARIABLES
 from harness.registry.task_spec import TaskSpec, parse_task
 from harness.settings import Count, TrainSettings, mapped
 from harness.tiny.world import TASKS as MINI_TASKS
 
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 """Experiment trackers; each needs the package of the same name."""
+
+
+TemplateOption = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str
+"""Value of a variable of the chat template."""
 
 
 def listed(value: Any) -> Any:
@@ -53,6 +58,17 @@ def _without_seed(train: TrainSettings) -> TrainSettings:
             "`seed` does not belong to the settings of training: give it as `--seed`, or as a key of a variant"
         )
     return train
+
+
+def _known_options(options: dict[str, Any]) -> dict[str, Any]:
+    for name in options:
+        if name == "enable_thinking":
+            raise ValueError(
+                "`enable_thinking` belongs to a variant: write `think=on` or `think=off` in its specification"
+            )
+        if name in RESERVED_VARIABLES:
+            raise ValueError(f"`{name}` is not an option: prompts and training data decide it")
+    return options
 
 
 class Config(BaseModel):
@@ -87,6 +103,8 @@ class Config(BaseModel):
     numerics: Literal["fp32", "lm-eval"] = "fp32"
     engine: Literal["auto", "plain"] = "auto"
     apply_chat_template: bool = False
+    template_options: Annotated[dict[str, TemplateOption], AfterValidator(_known_options)] = {}
+    """Variables of the chat template."""
     allow_cut: bool = False
     """Whether more than 5 % of a task's prompts may be cut to fit the model's context."""
     trust_remote_code: bool = False

@@ -15,9 +15,11 @@ from harness import __version__
 from harness.config.config import Config
 from harness.config.variants import VariantSpec
 from harness.data.model_files import Snapshot, find_model
+from harness.errors import UserError
 from harness.jobs import Item, RewardFunction
 from harness.prepare.checks import check
 from harness.prepare.tasks import ScoredTask, prompting_of, refuse_code, scored_task
+from harness.prepare.template_options import with_template_options
 from harness.prepare.trainings import Training, Trainings, given_artifact
 from harness.prompts.render import Prompting, render
 from harness.registry.find import source_digest
@@ -111,6 +113,7 @@ def prepare(config: Config, *, scores: bool = True, describe: Callable[[Path], D
     tasks = tuple(map(scored_task, config.task_specs))
     refuse_code(config, tasks)
     template = load_template(model.folder, trust_remote_code=config.trust_remote_code, ask=describe)
+    template = with_template_options(config.model, template, config.template_options)
     rendered: dict[tuple[Any, ...], dict[str, list[Item]]] = {}
     trainings = Trainings(config, tasks, template)
     variants = []
@@ -125,6 +128,11 @@ def prepare(config: Config, *, scores: bool = True, describe: Callable[[Path], D
         training = trainings.of(spec) if spec.kind == "method" else None
         adapter = given_artifact(spec.source, spec.revision) if spec.kind == "adapter" else None
         variants.append(PreparedVariant(spec, prompting, rendered[wanted], training, adapter))
+    if config.template_options and not any(variant.prompting.template for variant in variants):
+        raise UserError(
+            "no variant uses the chat template, so `template_options` change nothing",
+            hint="add `--apply-chat-template` or `template=chat`",
+        )
     prepared = Prepared(config, model, tasks, tuple(variants))
     check(prepared, scores=scores)
     return prepared

@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.api import Message
 from harness.errors import UserError
+from harness.prompts.thoughts import ThoughtState, thought_state
 
 _OPEN = "CONTINUE_FINAL_MESSAGE_TAG "
 """Marks the end of a begun answer, with transformers' own text: a template that trims content removes its blank."""
@@ -32,36 +33,60 @@ class ChatTemplate:
     """Whether the template writes `turn_end` after the last turn (GLM-4 writes it only before the next turn)."""
     thought: tuple[str, str] | None = None
     """Marks around a thought; None if the template knows no thoughts."""
-    opened: Mapping[str, str] = field(default_factory=dict)
-    """State of the thought at the end of a prompt, `none`, `open` or `closed`: by `default`, and with `enable_thinking` `on`
-    and `off` if the template has this option."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Further variables of the template."""
+    """Further variables of the template, such as `enable_thinking`."""
+    answer_start: str = ""
+    """Text between the end of a prompt and an answer; see `for_choices`."""
 
     @property
-    def ends_in_thought(self) -> bool:
-        """Whether a prompt ends inside a thought."""
-        chosen = {True: "on", False: "off"}.get(self.options.get("enable_thinking"), "default")  # type: ignore[arg-type]
-        return self.opened.get(chosen) == "open"
+    def has_switch(self) -> bool:
+        """Whether the template reads `enable_thinking`."""
+        return "enable_thinking" in self.text
+
+    @functools.cached_property
+    def thought_state(self) -> ThoughtState:
+        """State of the thought at the end of a prompt."""
+        if self.thought is None:
+            return "none"
+        prompt = self.rendered([_USER], add_generation_prompt=True)
+        return thought_state(prompt.rpartition(_USER["content"])[2], self.thought)
+
+    @functools.cached_property
+    def variables(self) -> frozenset[str]:
+        """Names of the variables that the template reads, without those that every template gets."""
+        from jinja2 import meta
+
+        environment = _environment()
+        return frozenset(
+            meta.find_undeclared_variables(environment.parse(self.text))
+            - environment.globals.keys()
+            - self.special_tokens.keys()
+            - RESERVED_VARIABLES
+        )
 
     def with_options(self, **options: Any) -> ChatTemplate:
         """The template with further variables."""
         return replace(self, options={**self.options, **options})
 
+    @functools.cached_property
     def for_choices(self) -> ChatTemplate:
-        """The template with which choices are scored: after a closed thought, if it knows thoughts.
+        """The template with which choices are scored: where it writes an answer without a thought.
 
         Raises:
             UserError: Its prompts end inside a thought, and it cannot close the thought.
         """
-        if self.opened.get("off") == "closed":
-            return self.with_options(enable_thinking=False)
-        if self.ends_in_thought:
+        if self.thought is None:
+            return self
+        closed = self.with_options(enable_thinking=False) if self.has_switch else self
+        if closed.thought_state == "open":
             raise UserError(
                 "the model's chat template begins a thought, and the likelihood of a choice inside a thought measures nothing",
                 hint="use tasks that generate an answer, or leave out the chat template",
             )
-        return self
+        prompt = closed.rendered([_USER], add_generation_prompt=True)
+        whole = closed.rendered([_USER, {"role": "assistant", "content": _ANSWER}], add_generation_prompt=False)
+        start, found, _ = whole.removeprefix(prompt).partition(_ANSWER)
+        return replace(closed, answer_start=start if found and whole.startswith(prompt) else "")
 
     def render(
         self,
@@ -89,7 +114,8 @@ class ChatTemplate:
         """
         if add_generation_prompt and messages and messages[-1].get("role") == "assistant":
             return self._left_open(messages, tools)
-        return self.rendered(messages, add_generation_prompt=add_generation_prompt, tools=tools)
+        text = self.rendered(messages, add_generation_prompt=add_generation_prompt, tools=tools)
+        return text + self.answer_start if add_generation_prompt else text
 
     def _left_open(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> str:
         """Renders messages up to the end of the last one's content, as `continue_final_message` of transformers does."""
@@ -155,8 +181,10 @@ class ChatTemplate:
         return False
 
 
-_SYSTEM = "zq7system"
+_SYSTEM, _ANSWER = "zq7system", "zq7answer"
 _USER = {"role": "user", "content": "zq7user"}
+RESERVED_VARIABLES = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
+"""Variables of a template that decide its messages."""
 
 
 def system_in_user_turn(messages: Sequence[Message]) -> list[Message]:
@@ -207,6 +235,11 @@ PLAIN = ChatTemplate(
 
 @functools.cache
 def _compiled(text: str) -> Any:
+    return _environment().from_string(text)
+
+
+@functools.cache
+def _environment() -> Any:
     import jinja2
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -220,7 +253,7 @@ def _compiled(text: str) -> Any:
     environment.globals["raise_exception"] = refuse
     environment.globals["strftime_now"] = lambda form: datetime.datetime.now().astimezone().strftime(form)
     environment.filters["tojson"] = _to_json
-    return environment.from_string(text)
+    return environment
 
 
 def _to_json(

@@ -18,6 +18,7 @@ from harness.prompts.chat import ChatTemplate, system_in_user_turn
 from harness.prompts.learned import learned, learned_after
 from harness.prompts.samples import answer_text, call_on, cell_of, refuse_null, right_choice, sample_of
 from harness.prompts.shots import Shots
+from harness.prompts.thoughts import thought_state
 
 _Question = str | Sequence[Message]
 _Solved = Sequence[tuple[_Question, str]]
@@ -46,7 +47,7 @@ class Prompting:
         """
         if self.template is None or not isinstance(sample, Choose):
             return self
-        return replace(self, template=self.template.for_choices())
+        return replace(self, template=self.template.for_choices)
 
 
 def render(
@@ -152,18 +153,21 @@ def _request(
         return _context(description, solved, _question(sample, choice), task, prompting)
 
     if isinstance(sample, Generate):
+        prompt, begun = context(None), _begun(sample)
+        thought = (template and template.thought) or Request.thought
+        last = prompt.rstrip()[-len(thought[0]) :] if begun is None else begun
         return Request(
             id,
             "generate",
-            (context(None),),
+            (prompt,),
             stop=tuple(sample.stop),
             max_tokens=sample.max_tokens,
             samples=sample.samples,
             temperature=sample.temperature,
             top_p=sample.top_p,
             templated=template is not None,
-            thought=(template and template.thought) or Request.thought,
-            in_thought=template is not None and template.ends_in_thought and _begun(sample) is None,
+            thought=thought,
+            in_thought=template is not None and thought_state(last, thought) == "open",
             thought_tokens=prompting.thought_tokens,
         )
     contexts = [context(i) for i in range(len(sample.choices))] if sample.per_choice_contexts else [context(None)]

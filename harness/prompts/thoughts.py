@@ -7,8 +7,22 @@ answer. Stop strings do not apply inside a thought, nor to white space between t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from harness.jobs import Request
+
+ThoughtState = Literal["none", "open", "closed"]
+
+
+def thought_state(text: str, marks: tuple[str, str]) -> ThoughtState:
+    """Whether a text has no thought, ends inside one, or has closed it.
+
+    Example:
+        >>> thought_state("<think>", ("<think>", "</think>"))
+        'open'
+    """
+    opening, closing = map(text.rfind, marks)
+    return "none" if opening == closing else "open" if opening > closing else "closed"
 
 
 def split_thought(text: str, request: Request) -> tuple[str, str | None]:
