@@ -209,17 +209,12 @@ class Flags:
         """Returns the parameters of tasks given with `-T key=value`."""
         return _pairs(self.task_parameters, "-T", "year=2024")
 
-    def variables(self) -> dict[str, Any]:
-        """Returns the variables of the chat template given with `--template-option key=value`, typed.
-
-        Example:
-            >>> Flags(template_options=["documents_first=true", "date=26 Jul 2024"]).variables()
-            {'documents_first': True, 'date': '26 Jul 2024'}
-        """
-        from harness.registry.values import read, unquote
+    def variables(self) -> dict[str, str]:
+        """Returns the variables of the chat template given with `--template-option key=value`."""
+        from harness.registry.values import unquote
 
         given = _pairs(self.template_options, "--template-option", "reasoning_effort=high")
-        return {key: read(unquote(value), "bool | int | float | str") for key, value in given.items()}
+        return {name: unquote(value) for name, value in given.items()}
 
     def configure(self, variants: Sequence[str] | None, *, tasks_needed: bool = True) -> Config:
         """Returns the configuration of these variants and flags."""

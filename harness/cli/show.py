@@ -87,6 +87,7 @@ def _entry(what: str, form: str) -> str:
 def _view(what: str, index: int, flags: Flags) -> View:
     """Renders one sample of a task as the model receives it."""
     from harness.authoring.preview_prompt import view
+    from harness.config.config import read_template_options
     from harness.data.model_files import find_model
     from harness.prepare.template_options import with_template_options
     from harness.prompts.render import Prompting, render
@@ -97,7 +98,7 @@ def _view(what: str, index: int, flags: Flags) -> View:
 
     model = flags.model or "tiny"
     snapshot = find_model(model)
-    template, options = None, flags.variables()
+    template, options = None, read_template_options(flags.variables())
     if flags.apply_chat_template or options:
         template = load_template(snapshot.folder, trust_remote_code=flags.trust_remote_code)
         template = with_template_options(model, template, options)

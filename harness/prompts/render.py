@@ -18,7 +18,7 @@ from harness.prompts.chat import ChatTemplate, system_in_user_turn
 from harness.prompts.learned import learned, learned_after
 from harness.prompts.samples import answer_text, call_on, cell_of, refuse_null, right_choice, sample_of
 from harness.prompts.shots import Shots
-from harness.prompts.thoughts import thought_state
+from harness.prompts.thoughts import ends_in_thought, thought_state
 
 _Question = str | Sequence[Message]
 _Solved = Sequence[tuple[_Question, str]]
@@ -155,7 +155,7 @@ def _request(
     if isinstance(sample, Generate):
         prompt, begun = context(None), _begun(sample)
         thought = (template and template.thought) or Request.thought
-        last = prompt.rstrip()[-len(thought[0]) :] if begun is None else begun
+        opened = ends_in_thought(prompt, thought) if begun is None else thought_state(begun, thought) == "open"
         return Request(
             id,
             "generate",
@@ -167,7 +167,7 @@ def _request(
             top_p=sample.top_p,
             templated=template is not None,
             thought=thought,
-            in_thought=template is not None and thought_state(last, thought) == "open",
+            in_thought=template is not None and opened,
             thought_tokens=prompting.thought_tokens,
         )
     contexts = [context(i) for i in range(len(sample.choices))] if sample.per_choice_contexts else [context(None)]

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-
 _THOUGHTS = {
     "not rendered": "reasoning of {} of {} not rendered by the template, so not learned",
     "left out": "reasoning of {} of {} left out, because the prompt of the template closes the thought",

@@ -145,8 +145,16 @@ def test_rows_of_messages_are_learned_with_the_end_of_their_turn() -> None:
         ("opens", spoken("2", reasoning_content="Two."), None),
         ("chatml", spoken("2", reasoning_content="Two."), "not rendered by the template, so not learned"),
         (None, spoken("2", reasoning_content="Two."), "not rendered by the template, so not learned"),
-        ("closes", spoken("2", reasoning_content="Two."), "left out, because the prompt of the template closes the thought"),
-        ("opens and drops", spoken("2"), "the prompt of the template begins a thought that the template does not write"),
+        (
+            "closes",
+            spoken("2", reasoning_content="Two."),
+            "left out, because the prompt of the template closes the thought",
+        ),
+        (
+            "opens and drops",
+            spoken("2"),
+            "the prompt of the template begins a thought that the template does not write",
+        ),
     ],
 )
 def test_a_note_counts_what_happens_to_reasoning(name: str | None, answer: dict[str, Any], note: str | None) -> None:
