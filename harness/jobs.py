@@ -225,7 +225,7 @@ class Raw:
     loglikelihoods: tuple[float, ...] = ()
     is_greedy: tuple[bool, ...] = ()
     shortened: bool = False
-    """Whether the end of the context ended a text before its `max_tokens`."""
+    """Whether the end of the context ended a text before its `limit`."""
 
 
 @dataclass(frozen=True)
@@ -414,13 +414,25 @@ class Request:
     stride: int | None = None
     templated: bool = False
     """Whether a chat template rendered the contexts: it writes all special tokens itself."""
+    thought: tuple[str, str] = ("<think>", "</think>")
+    """Marks around a thought that the model may generate before its answer."""
+    in_thought: bool = False
+    """Whether the context ends inside a thought."""
+    thought_tokens: int = 0
+    """Tokens of a thought, in addition to `max_tokens` of the answer."""
+
+    @property
+    def limit(self) -> int:
+        """Most tokens that are generated."""
+        return self.max_tokens + self.thought_tokens
 
     @property
     def sha256(self) -> str:
-        """Digest of the request, without its id."""
+        """Digest of the request, without its id and without later fields that have their defaults."""
         content = {**vars(self), "id": None}
-        if not self.templated:
-            del content["templated"]
+        for name in ("templated", "thought", "in_thought", "thought_tokens"):
+            if content[name] == type(self).__dataclass_fields__[name].default:
+                del content[name]
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 

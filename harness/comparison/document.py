@@ -12,6 +12,7 @@ from harness.comparison.prompt_notes import prompt_notes
 from harness.comparison.replicas import replicated
 from harness.comparison.scores import Scores, compute_scores
 from harness.comparison.state import Session, State
+from harness.comparison.thought_notes import default_thinking, unfinished_thoughts
 from harness.comparison.tuning import Tuned
 from harness.jobs import Benched, Trained
 from harness.metrics.signatures import signatures
@@ -63,6 +64,8 @@ def finished(session: Session) -> Run:
         *scores.warnings,
         *_cut_texts(scores),
         *missing_answers(scores),
+        *default_thinking([state.variant for state in done]),
+        *unfinished_thoughts(rows),
         *training_data_notes(session),
     ]
     return _document(session, scores, notes).model_copy(update={"replicated": means})
@@ -156,6 +159,7 @@ def _protocol(session: Session, state: State, task: ScoredTask) -> Protocol:
         dtype=session.environment["dtype"],
         chat_template=prompting.template.text if prompting.template else None,
         system=prompting.system,
+        think=prompting.think or ("default" if prompting.template and prompting.template.thought else None),
         token_budget=session.token_budget,
         prompt_sha256=key(prompts=[item.request.sha256 for item in items]),
         signatures=signatures(task.metrics, [item.sample for item in items]),
