@@ -244,6 +244,9 @@ def train_record(trained: Trained, training: Training, reused: bool, tuned: Tune
         validation_loss=trained.validation_loss,
         tuning=tuple(TuningTrial(**vars(trial)) for trial in tuned.trials) if tuned else (),
         energy_joules=trained.energy_joules,
+        cpu_seconds=trained.cpu_seconds,
+        waited_share=trained.waited_share,
+        block_seconds=trained.block_seconds,
         reused=reused,
         **trained.peaks,
     )
@@ -274,5 +277,8 @@ def inference_record(benched: Benched) -> Inference:
         base_decode_seconds_per_token_p50=percentile(bases[1], 0.5) if bases[1] else None,
         throughput=tuple(Throughput(batch_size=size, tokens_per_second=rate) for size, rate in benched.throughput),
         probe_drift=benched.probe_drift,
+        stopped=benched.stopped,
+        cpu_seconds=benched.cpu_seconds,
+        waited_share=benched.waited_share,
         **benched.peaks,
     )

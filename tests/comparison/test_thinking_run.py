@@ -39,7 +39,7 @@ def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_a_run_says_what_the_default_of_a_template_is(capsys: pytest.CaptureFixture[str]) -> None:
-    train = ["--steps", "1", "--train-batch-size", "1", "--lr", "0.01"]
+    train = ["--steps", "1", "--train-batch-size", "1", "--lr", "0.01", "--no-timing"]
     assert main(["compare", "base", "lora=lora:rank=2", OFF, *COMMAND, *train]) == 0
     note = "base, lora: thinking follows the chat template's default: the model may begin a thought; `think=on`"
     assert note in " ".join(capsys.readouterr().out.split())
