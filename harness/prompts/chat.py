@@ -6,6 +6,7 @@ that the parent process can render every prompt without torch and transformers.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import json
@@ -48,8 +49,7 @@ class ChatTemplate:
         """State of the thought at the end of a prompt."""
         if self.thought is None:
             return "none"
-        prompt = self.rendered([_USER], add_generation_prompt=True)
-        return thought_state(prompt.rpartition(_USER["content"])[2], self.thought)
+        return thought_state(self._probed(_USER).rpartition(_USER["content"])[2], self.thought)
 
     @functools.cached_property
     def variables(self) -> frozenset[str]:
@@ -83,8 +83,7 @@ class ChatTemplate:
                 "the model's chat template begins a thought, and the likelihood of a choice inside a thought measures nothing",
                 hint="use tasks that generate an answer, or leave out the chat template",
             )
-        prompt = closed.rendered([_USER], add_generation_prompt=True)
-        whole = closed.rendered([_USER, {"role": "assistant", "content": _ANSWER}], add_generation_prompt=False)
+        prompt, whole = closed._probed(_USER), closed._probed(_USER, {"role": "assistant", "content": _ANSWER})
         start, found, _ = whole.removeprefix(prompt).partition(_ANSWER)
         return replace(closed, answer_start=start if found and whole.startswith(prompt) else "")
 
@@ -163,6 +162,12 @@ class ChatTemplate:
                 f"the model's chat template refuses messages with these roles ({roles}): {error}",
                 hint="some templates accept no system prompt: try without one",
             ) from error
+
+    def _probed(self, *messages: Mapping[str, Any]) -> str:
+        """The text of probe messages, as a prompt if the last one is the user's; empty if the template refuses them."""
+        with contextlib.suppress(UserError):
+            return self.rendered(messages, add_generation_prompt=messages[-1]["role"] == "user")
+        return ""
 
     @functools.cached_property
     def has_system_turn(self) -> bool:

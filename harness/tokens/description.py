@@ -175,7 +175,7 @@ def thought_marks(tokenizer: Any) -> tuple[str, str] | None:
         header = plain.removeprefix(prompt)
         shared = takewhile(lambda pair: pair[0] == pair[1], zip(header, written, strict=False))
         opening = "".join(character for character, _ in shared).strip()
-        if opening and written.endswith(header):
+        if any(map(str.isalnum, opening)) and written.endswith(header):
             return opening, header.strip()
     for pair in _THOUGHTS:
         if any(mark in text for mark in pair for text in (whole, prompt, template)):

@@ -109,6 +109,14 @@ def test_a_begun_answer_can_end_inside_a_thought() -> None:
         )
 
 
+def test_a_template_that_refuses_a_lone_user_turn_can_be_used() -> None:
+    refuses = "{%- if messages[0].role != 'system' %}{{ raise_exception('no') }}{%- endif %}"
+    for task in ("open_ended", "chosen"):
+        made = prepared(refuses + SWITCH, "base:system=S", task=task)
+        assert request(made).contexts[0].endswith(CLOSED if task == "chosen" else "assistant\n")
+        assert len(default_thinking(made.variants)) == 1
+
+
 def test_choices_inside_a_thought_are_refused() -> None:
     with pytest.raises(UserError, match="a choice inside a thought measures nothing") as error:
         prepared(TEMPLATES["opens"], "base", task="chosen")

@@ -121,6 +121,7 @@ def test_a_thought_and_what_the_prompt_opens_of_it(prompt: str, states: tuple[st
             "<|channel|>final<|message|>",
             ("<|channel|>", "<|channel|>final<|message|>"),
         ),
+        ("", "<why>{}</why>", "<answer>", ("<why>", "</why><answer>")),
         ("", " to=self<|message|>{}<|end|><|start|>assistant", " to=user<|message|>", ("to=", "to=user<|message|>")),
     ],
 )
