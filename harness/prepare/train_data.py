@@ -26,6 +26,7 @@ from harness.jobs import Example
 from harness.prepare.tasks import ScoredTask, unscored_task
 from harness.prompts.chat import ChatTemplate
 from harness.prompts.render import Prompting, render_examples
+from harness.prompts.row_notes import RowNotes
 from harness.prompts.training_rows import read_rows
 from harness.registry.find import find
 from harness.registry.task_spec import parse_task
@@ -206,7 +207,11 @@ def train_data(
             own = _train_tasks(part.source, tasks)
             distinct = {(task.spec.source, key(parameters=task.spec.parameters)): task for task in own}.values()
             plain = replace(prompting, shots=None)
-            found = [example for task in distinct for example in render_examples(task.name, task.task, plain)]
+            found = []
+            for task in distinct:
+                counts = RowNotes()
+                found += render_examples(task.name, task.task, plain, counts)
+                notes += counts.lines(task.name, len(found))
             used += own
         kept = without_duplicates(found, seen)
         rows, duplicates = rows + len(found), duplicates + len(found) - len(kept)

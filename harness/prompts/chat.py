@@ -165,8 +165,9 @@ class ChatTemplate:
 
     def _probed(self, *messages: Mapping[str, Any]) -> str:
         """The text of probe messages, as a prompt if the last one is the user's; empty if the template refuses them."""
-        with contextlib.suppress(UserError):
-            return self.rendered(messages, add_generation_prompt=messages[-1]["role"] == "user")
+        for before in ((), (_SYSTEM_TURN,)):  # some templates refuse messages without a system turn
+            with contextlib.suppress(UserError):
+                return self.rendered([*before, *messages], add_generation_prompt=messages[-1]["role"] == "user")
         return ""
 
     @functools.cached_property
@@ -176,7 +177,7 @@ class ChatTemplate:
         A template that refuses a user turn, too, counts as one that does: the error is then about the real messages.
         """
         try:
-            return _SYSTEM in self.render([{"role": "system", "content": _SYSTEM}, _USER])
+            return _SYSTEM in self.render([_SYSTEM_TURN, _USER])
         except UserError:
             pass
         try:
@@ -187,6 +188,7 @@ class ChatTemplate:
 
 
 _SYSTEM, _ANSWER = "zq7system", "zq7answer"
+_SYSTEM_TURN = {"role": "system", "content": _SYSTEM}
 _USER = {"role": "user", "content": "zq7user"}
 RESERVED_VARIABLES = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
 """Variables of a template that decide its messages."""

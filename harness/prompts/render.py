@@ -16,6 +16,7 @@ from harness.errors import UserError, did_you_mean
 from harness.jobs import Example, Item, Request
 from harness.prompts.chat import ChatTemplate, system_in_user_turn
 from harness.prompts.learned import learned, learned_after
+from harness.prompts.row_notes import RowNotes
 from harness.prompts.samples import answer_text, call_on, cell_of, refuse_null, right_choice, sample_of
 from harness.prompts.shots import Shots
 from harness.prompts.thoughts import ends_in_thought, thought_state
@@ -88,7 +89,9 @@ def render(
     return items
 
 
-def render_examples(name: str, task: Task, prompting: Prompting = Prompting()) -> list[Example]:
+def render_examples(
+    name: str, task: Task, prompting: Prompting = Prompting(), notes: RowNotes | None = None
+) -> list[Example]:
     """Renders the training examples of a task.
 
     Each is the rendered prompt (without solved examples), the delimiter, the answer, and the first stop string or EOS. With a
@@ -98,6 +101,7 @@ def render_examples(name: str, task: Task, prompting: Prompting = Prompting()) -
         name: Name of the task, for messages.
         task: The task.
         prompting: System prompt and chat template.
+        notes: Counts what the chat template does to thoughts.
 
     Raises:
         UserError: The task has no train split, the split has no rows, or a row lacks a column that the task uses.
@@ -107,20 +111,20 @@ def render_examples(name: str, task: Task, prompting: Prompting = Prompting()) -
     rows = load_rows(task.train)
     if not rows:
         raise UserError(f"the train split of task `{name}` has no rows", hint="give training data with `--train`")
-    examples = []
+    examples, notes = [], notes or RowNotes()
     for index, row in enumerate(rows):
         sample = sample_of(name, task, row, index)
         if isinstance(sample, Text):
             examples.append(Example("", sample.text))
             continue
         try:
-            examples.append(_example(sample, _description(name, task, row, str(index)), task, prompting))
+            examples.append(_example(sample, _description(name, task, row, str(index)), task, prompting, notes))
         except UserError as error:
             raise UserError(f"training data of task `{name}`, row {index}: {error.message}", error.hint) from error
     return examples
 
 
-def _example(sample: Generate | Choose, description: str, task: Task, prompting: Prompting) -> Example:
+def _example(sample: Generate | Choose, description: str, task: Task, prompting: Prompting, notes: RowNotes) -> Example:
     prompting = prompting.of(sample)
     question, template = _question(sample, None), prompting.template
     context = _context(description, [], question, task, prompting)
@@ -131,6 +135,7 @@ def _example(sample: Generate | Choose, description: str, task: Task, prompting:
             found = learned_after(template, messages, answer)
         else:
             found = learned(template, [*messages, {"role": "assistant", "content": answer}])
+        notes.thoughts[found.thought] += 1
         return Example(found.prompt, found.text, turn_end=template.turn_end)
     stop = sample.stop[0] if isinstance(sample, Generate) and sample.stop else ""
     return Example(context, answer + stop, append_eos=not stop, turn_end=None if template is None else "")

@@ -115,6 +115,8 @@ def test_a_template_that_refuses_a_lone_user_turn_can_be_used() -> None:
         made = prepared(refuses + SWITCH, "base:system=S", task=task)
         assert request(made).contexts[0].endswith(CLOSED if task == "chosen" else "assistant\n")
         assert len(default_thinking(made.variants)) == 1
+    (note,) = default_thinking(prepared(refuses + OPENS, "base:system=S").variants)
+    assert "prompts begin a thought" in note
 
 
 def test_choices_inside_a_thought_are_refused() -> None:
@@ -136,6 +138,15 @@ def test_training_has_the_form_of_scoring(think: str, prompt: str, completion: s
         (example,) = made.trainings[0].data.examples
         assert (example.prompt, example.completion) == (prompt, completion)
         assert request(made).contexts == (prompt,)
+
+
+def test_the_end_of_a_thought_that_is_added_to_the_answers_of_a_task_is_counted() -> None:
+    (data,) = [training.data for training in prepared(TEMPLATES["opens and drops"], "lora").trainings]
+    (example,) = data.examples
+    assert example.completion == "</think>\n\n2"
+    assert any(
+        note.startswith("end of a thought added to 1 learned turn of ./x.py@open_ended: ") for note in data.notes
+    )
 
 
 def test_variants_that_differ_in_thinking_share_neither_prompts_nor_training() -> None:
