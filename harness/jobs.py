@@ -110,6 +110,17 @@ class DescribeJob:
 
 
 @dataclass(frozen=True)
+class RowLengthsJob:
+    """Count the tokens of training rows with the tokenizer in a folder."""
+
+    folder: Path
+    examples: Sequence[Example]
+    answered: bool
+    """Whether the answers count: false for stages that generate them."""
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
 class TrainJob:
     """Train one variant and leave its artifact in `output`."""
 
@@ -298,7 +309,7 @@ class Failed:
 
 
 Event = Packed | Resumed | Advanced | VariantLoading | VariantStarted | Noted | VariantFailed | Done | Failed
-Job = EnvironmentJob | DescribeJob | TrainJob | MergeJob | ScoreJob | BenchJob | PlanJob
+Job = EnvironmentJob | DescribeJob | RowLengthsJob | TrainJob | MergeJob | ScoreJob | BenchJob | PlanJob
 
 
 @dataclass(frozen=True)

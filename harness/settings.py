@@ -153,6 +153,12 @@ class TrainSettings(BaseModel):
     """Number of rows to use, drawn with a fixed seed; None: all."""
     dedupe: Annotated[bool, Scope.CHOOSES] = False
     """Leave out rows that repeat an earlier row."""
+    min_row_tokens: Annotated[Count | None, Scope.CHOOSES] = None
+    """Leave out rows with fewer tokens; prompt and answer are counted, of a pair the longer answer."""
+    max_row_tokens: Annotated[Count | None, Scope.CHOOSES] = None
+    """Leave out rows with more tokens, instead of cutting them to `max_length`."""
+    drop_near_duplicates: Annotated[bool, Scope.CHOOSES] = False
+    """Leave out rows that repeat or nearly repeat an earlier row."""
     turns: Annotated[Turns, Scope.CHOOSES] = "last"
     """Assistant turns of a conversation to learn; `all` makes an example of each, with the turns before it as the prompt."""
     packing: bool = False
@@ -209,6 +215,17 @@ class TrainSettings(BaseModel):
         if self.steps is not None and self.epochs is not None:
             raise ValueError("both `steps` and `epochs` are given: keep one")
         return self
+
+    @model_validator(mode="after")
+    def _some_length_fits(self) -> TrainSettings:
+        if self.min_row_tokens and self.max_row_tokens and self.min_row_tokens > self.max_row_tokens:
+            raise ValueError("`min_row_tokens` is above `max_row_tokens`: no row fits")
+        return self
+
+    @property
+    def drops_copies(self) -> bool:
+        """Whether rows that repeat an earlier row are left out."""
+        return self.dedupe or self.drop_near_duplicates
 
 
 class TrainingSettings(TrainSettings):

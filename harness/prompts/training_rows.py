@@ -46,6 +46,8 @@ class TrainingRows:
     examples: list[Example]
     notes: list[str]
     """One line for each kind of content that is not used, with counts."""
+    rows: list[int]
+    """The index of each example's row."""
 
 
 def read_rows(
@@ -77,7 +79,7 @@ def read_rows(
 
     Example:
         >>> read_rows("x", [{"prompt": "1 + 1 =", "completion": "2", "id": 7}])
-        TrainingRows(examples=[Example(prompt='1 + 1 =', completion=' 2', append_eos=True, rejected=None, turn_end=None)], notes=['columns of x not used: `id` (1 row)'])
+        TrainingRows(examples=[Example(prompt='1 + 1 =', completion=' 2', append_eos=True, rejected=None, turn_end=None)], notes=['columns of x not used: `id` (1 row)'], rows=[0])
     """
     if not rows:
         raise UserError(f"training data `{name}` has no rows", hint="check the split, or the file")
@@ -86,7 +88,8 @@ def read_rows(
     before = [column for column in _CONVERSATIONAL if column in present or isinstance(rows, list | tuple)]
     turned = bool(before) and any(has_content(row.get(column)) for row in rows for column in before)
     reader = _Reader(name, present, columns or {}, template, chat, turned, system, stage, every_turn)
-    examples = [example for index, row in enumerate(rows) for example in reader.read(index, row)]
+    found = [(index, example) for index, row in enumerate(rows) for example in reader.read(index, row)]
+    examples = [example for _, example in found]
     if not examples and reader.notes.nothing_learned:
         raise UserError(
             f"training data `{name}` has nothing to learn in any of its {len(rows)} rows",
@@ -96,7 +99,7 @@ def read_rows(
         raise UserError(
             f"training data `{name}` has no text in any of its {len(rows)} rows", hint="check the column `text`"
         )
-    return TrainingRows(examples, reader.notes.lines(name, len(rows)))
+    return TrainingRows(examples, reader.notes.lines(name, len(rows)), [index for index, _ in found])
 
 
 @dataclass(frozen=True)
