@@ -140,8 +140,8 @@ def scoring_of(root: Path) -> ScoreJob:
 def test_the_server_counts_the_tokens_of_rows(server: Server, root: Path) -> None:
     rows = [Example("hello", " world", rejected=" world world"), Example("hello hello", " a")]
     found = server.run(RowLengthsJob(root / "llama", rows, answered=True))
-    assert found == row_lengths(root / "llama", rows, answered=True) == [4, 4]
-    assert server.run(RowLengthsJob(root / "llama", rows, answered=False)) == [1, 2]
+    assert found == row_lengths(root / "llama", rows, answered=True) == [4, 5]
+    assert server.run(RowLengthsJob(root / "llama", rows, answered=False)) == [1, 3]
 
 
 def test_the_environment_is_reported(server: Server) -> None:
