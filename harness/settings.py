@@ -159,6 +159,8 @@ class TrainSettings(BaseModel):
     """Leave out rows with more tokens, instead of cutting them to `max_length`."""
     drop_near_duplicates: Annotated[bool, Scope.CHOOSES] = False
     """Leave out rows that repeat or nearly repeat an earlier row."""
+    augment: Annotated[str | None, Scope.CHOOSES] = None
+    """`FILE.py@function`: makes a list of rows from a training row; held-out rows stay as they are."""
     turns: Annotated[Turns, Scope.CHOOSES] = "last"
     """Assistant turns of a conversation to learn; `all` makes an example of each, with the turns before it as the prompt."""
     packing: bool = False

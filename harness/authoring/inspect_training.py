@@ -139,6 +139,7 @@ def inspect_training(training: Training, snapshot: Snapshot, *, trust_remote_cod
             DataFinding(f"left out: {each.why} (numbered as read)", each.rows, _shown(each.examples))
             for each in training.data.left_out
         ),
+        *_found("made by `augment`", training.data.made, examples),
         *(_lengths(examples, prompts, whole, limit, STAGES[stage].rows == "prompt") if is_cut else ()),
         *_copies(examples),
         *_odd(examples, has_answers=STAGES[stage].rows != "prompt"),

@@ -89,6 +89,12 @@ class Flags:
         default=False,
         help="Leave out training rows that repeat or nearly repeat an earlier row.",
     )
+    train_augment: str | None = _flag(
+        _TRAIN,
+        sets="train.augment",
+        metavar="FILE.py@FUNCTION",
+        help="Function that makes a list of rows from a training row; held-out rows stay as they are.",
+    )
     steps: int | None = _flag(_TRAIN, sets="train.steps", help="Number of optimizer steps.")
     epochs: float | None = _flag(_TRAIN, sets="train.epochs", help="Number of passes over the training data.")
     lr: float | None = _flag(_TRAIN, "--lr", sets="train.lr", help="Learning rate; default: each method's own.")

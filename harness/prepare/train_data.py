@@ -17,12 +17,14 @@ from harness.errors import UserError
 from harness.jobs import Example
 from harness.prepare.copies import without_copies
 from harness.prepare.row_filters import CountTokens, LeftOut, filter_rows, left_out_note
-from harness.prepare.row_sources import row_sources
+from harness.prepare.row_sources import RowSource, row_sources
 from harness.prepare.tasks import ScoredTask
 from harness.prompts.chat import ChatTemplate
 from harness.prompts.render import Prompting
 from harness.settings import TrainSettings
 from harness.storage import key
+
+Origin = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,12 @@ class TrainData:
     """Notes for the report."""
     left_out: tuple[LeftOut, ...] = ()
     """Rows that filters left out."""
+    sources: tuple[RowSource, ...] = ()
+    """Where the rows come from; kept only for `augment`."""
+    origins: tuple[Origin, ...] = ()
+    """The source and the row of each example, as two indices; kept only for `augment`."""
+    made: tuple[int, ...] = ()
+    """Indices of the examples that `augment` made and that are no row of the data."""
 
     @cached_property
     def digest(self) -> str:
@@ -47,7 +55,8 @@ class TrainData:
 
     def only(self, rows: Sequence[int]) -> TrainData:
         """The same data with some of its rows, by index."""
-        return replace(self, examples=tuple(self.examples[row] for row in rows))
+        origins = tuple(self.origins[row] for row in rows) if self.origins else ()
+        return replace(self, examples=tuple(self.examples[row] for row in rows), origins=origins)
 
 
 def train_data(
@@ -76,6 +85,8 @@ def train_data(
     shown = name or "+".join(names)
     examples: list[Example] = []
     as_read: list[int] = []
+    sources: list[RowSource] = []
+    origins: list[Origin] = []
     ends: list[int] = []
     notes: list[str] = []
     seen: set[tuple[str, ...]] = set()
@@ -88,6 +99,10 @@ def train_data(
         duplicates += len(found) - len(kept)
         used = kept if given.drops_copies else range(len(found))
         examples += [found[index] for index in used]
+        if given.augment is not None:
+            own = [(len(sources) + source, row) for source, each in enumerate(read) for row in each.rows]
+            origins += [own[index] for index in used]
+            sources += part.sources
         as_read += [rows + index for index in used]
         rows += len(found)
         ends.append(len(examples))
@@ -101,16 +116,18 @@ def train_data(
     if given.samples is not None and given.samples < len(chosen):
         chosen = random.Random(0).sample(chosen, given.samples)
     left_out = [replace(each, rows=tuple(as_read[row] for row in each.rows)) for each in left_out]
-    data = TrainData(shown, names, tuple(examples), duplicates, left_out=tuple(left_out)).only(chosen)
-    return replace(
-        data,
-        notes=(
-            *notes,
-            *_duplicates(data, rows, given),
-            *left_out_note(shown, len(examples), left_out),
-            *_empty_answers(data, given),
-        ),
-    )
+    data = TrainData(
+        shown,
+        names,
+        tuple(examples),
+        duplicates,
+        left_out=tuple(left_out),
+        sources=tuple(sources),
+        origins=tuple(origins),
+    ).only(chosen)
+    filtered = left_out_note(shown, len(examples), left_out)
+    notes += [*_duplicates(data, rows, given), *filtered, *_empty_answers(data, given)]
+    return replace(data, notes=tuple(notes))
 
 
 def _nothing_left(name: str, rows: int, left_out: Sequence[LeftOut]) -> UserError:

@@ -14,6 +14,7 @@ from harness.data.architecture import refuse_other_architectures
 from harness.data.model_files import Snapshot, find_files
 from harness.errors import UserError, did_you_mean
 from harness.jobs import Monitor, RewardFunction
+from harness.prepare.augment import augmented
 from harness.prepare.held_out import fold, held_out, separate
 from harness.prepare.row_filters import CountTokens
 from harness.prepare.tasks import ScoredTask, prompting_of, scored_task
@@ -118,6 +119,8 @@ class Trainings:
         config, given = self._config, self._given[spec.name]
         check_given(spec, given, self._stages)
         data, validation = self._data(spec, given)
+        if given.augment is not None:
+            data = self._augmented(data, validation, given)
         seed = spec.training.get("seed", config.seed)
         monitored = None
         if given.monitor is not None and given.monitor != "loss":
@@ -164,9 +167,24 @@ class Trainings:
         prompting = prompting_of(self._config, spec, self._template)
         messages_in = None if spec.prompting.get("template") == "none" else self._template
         wanted = tuple(getattr(given, setting) for setting in _OF_ROWS)
-        known = (name, *wanted, prompting.system, prompting.template is None, messages_in is None)
+        known = (
+            name,
+            given.augment is None,
+            *wanted,
+            prompting.system,
+            prompting.template is None,
+            messages_in is None,
+        )
         if known not in self._read:
             self._read[known] = train_data(name, self._tasks, given, prompting, messages_in, self._count)
+        return self._read[known]
+
+    def _augmented(self, data: TrainData, validation: TrainData | None, given: TrainSettings) -> TrainData:
+        """The data after `augment`; variants with the same rows share the result, also of a function that varies."""
+        limits = given.min_row_tokens, given.max_row_tokens, given.drops_copies
+        known = (given.augment, data.digest, validation and validation.digest, given.stage, given.turns, *limits)
+        if known not in self._read:
+            self._read[known] = augmented(data, validation, given, self._count)
         return self._read[known]
 
     def _monitor(self, spec: VariantSpec, monitored: TaskSpec) -> Monitor:
