@@ -438,3 +438,5 @@ class Example:
     turn_end: str | None = None
     """With a chat template: the special token that ends the turn, learned after the completion. Empty if the template has
     none: the end-of-sequence token is learned, as after plain text. None: the prompt is plain text."""
+    desirable: bool | None = None
+    """For KTO: whether the answer is marked good or bad; None: it is not marked."""

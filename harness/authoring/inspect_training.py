@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
@@ -18,7 +18,7 @@ from harness.data.model_files import Snapshot
 from harness.errors import UserError
 from harness.jobs import Example
 from harness.metrics.language import language_of
-from harness.prepare.copies import near_copies_of
+from harness.prepare.copies import identity, near_copies_of
 from harness.prepare.trainings import Training
 from harness.settings import STAGES
 from harness.tokens.encode import load_encoder
@@ -189,12 +189,16 @@ def _odd(examples: Sequence[Example], *, has_answers: bool) -> list[DataFinding]
     def text(example: Example) -> str:
         return f"{example.prompt}\n{example.completion}\n{example.rejected or ''}"
 
+    marks: dict[tuple[str, ...], set[bool | None]] = defaultdict(set)
+    for example in examples:
+        marks[identity(example)].add(example.desirable)
     checks: list[tuple[str, Callable[[Example], object]]] = [
         ("characters that could not be decoded (U+FFFD)", lambda each: _BROKEN.search(text(each))),
         ("UTF-8 read as Latin-1, such as `Ã©`", lambda each: _TWICE_ENCODED.search(text(each))),
         ("control characters", lambda each: _CONTROL.search(text(each))),
         ("HTML tags or entities", lambda each: _HTML.search(text(each))),
         ("a line that is repeated", lambda each: _repeats(each.completion)),
+        ("marked good in one row and bad in another", lambda each: len(marks[identity(each)]) > 1),
         ("the same text chosen and rejected", lambda each: each.completion.strip() == (each.rejected or "\0").strip()),
     ]
     if has_answers:

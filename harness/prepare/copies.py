@@ -25,10 +25,13 @@ def identity(example: Example) -> tuple[str, ...]:
 
 
 def without_copies(examples: Iterable[Example], seen: set[tuple[str, ...]]) -> list[int]:
-    """Indices of the first of each group of equal examples, unless it is in `seen`; adds them to `seen`."""
+    """Indices of the first of each group of equal examples, unless it is in `seen`; adds them to `seen`.
+
+    Equal answers that are marked differently, one good and one bad, are both kept.
+    """
     kept = []
     for index, example in enumerate(examples):
-        own = identity(example)
+        own = (*identity(example), str(example.desirable))
         if own not in seen:
             seen.add(own)
             kept.append(index)
@@ -49,5 +52,10 @@ def near_copies_of(examples: Sequence[Example]) -> list[NearCopy]:
     prompts = sorted(example.prompt for example in examples) or [""]
     ends = zip(prompts[0], prompts[-1], strict=False)
     start = len([*takewhile(lambda pair: pair[0] == pair[1], ends)]) if len(examples) > 1 else 0
-    texts = [f"{each.prompt[start:]}\n{each.completion}\n{each.rejected or ''}" for each in examples]
-    return near_copies(texts, [f"{each.completion}\n{each.rejected or ''}" for each in examples])
+    found: list[NearCopy] = []
+    for mark in dict.fromkeys(example.desirable for example in examples):  # equal answers, one good, one bad: no copies
+        rows = [row for row, example in enumerate(examples) if example.desirable == mark]
+        answers = [f"{examples[row].completion}\n{examples[row].rejected or ''}" for row in rows]
+        texts = [f"{examples[row].prompt[start:]}\n{answer}" for row, answer in zip(rows, answers, strict=True)]
+        found += [NearCopy(rows[each.text], rows[each.of], each.similarity) for each in near_copies(texts, answers)]
+    return sorted(found, key=lambda each: each.text)

@@ -11,6 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from harness.config.mixes import weighted
 from harness.errors import UserError
@@ -25,6 +26,8 @@ from harness.settings import TrainSettings
 from harness.storage import key
 
 Origin = tuple[int, int]
+LEAST_RATIO, MOST_RATIO = 0.75, 1.5
+"""Ratios of the weights of good and bad answers, in sum, that need no note; KTO's paper advises 1 or slightly more."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class TrainData:
     @cached_property
     def digest(self) -> str:
         """Digest of the examples, independent of the file, columns, prompts or template that they were made from."""
-        return key(examples=[list(vars(each).values()) for each in self.examples])
+        return key(examples=[_values(each) for each in self.examples])
 
     def only(self, rows: Sequence[int]) -> TrainData:
         """The same data with some of its rows, by index."""
@@ -126,8 +129,13 @@ def train_data(
         origins=tuple(origins),
     ).only(chosen)
     filtered = left_out_note(shown, len(examples), left_out)
-    notes += [*_duplicates(data, rows, given), *filtered, *_empty_answers(data, given)]
+    notes += [*_duplicates(data, rows, given), *filtered, *_empty_answers(data, given), *_marks(data, given)]
     return replace(data, notes=tuple(notes))
+
+
+def _values(example: Example) -> list[Any]:
+    """The fields of an example; without a mark, those that examples of every stage have, so that digests stay the same."""
+    return [value for name, value in vars(example).items() if name != "desirable" or value is not None]
 
 
 def _nothing_left(name: str, rows: int, left_out: Sequence[LeftOut]) -> UserError:
@@ -164,4 +172,25 @@ def _empty_answers(data: TrainData, given: TrainSettings) -> list[str]:
     return [
         f"{empty} of {len(data.examples)} training rows of {data.name} have an empty answer: they teach the model to"
         " end its text at once"
+    ]
+
+
+def _marks(data: TrainData, given: TrainSettings) -> list[str]:
+    """A note on answers that are marked good or bad, if one kind is missing or outweighs the other."""
+    marks = [example.desirable for example in data.examples if example.desirable is not None]
+    good, bad = marks.count(True), marks.count(False)
+    if not marks or not good or not bad:
+        kind = "good" if good else "bad"
+        return [f"all {len(marks)} answers of {data.name} are marked {kind}; KTO learns from both kinds"] * bool(marks)
+    ratio = given.desirable_weight * good / (given.undesirable_weight * bad)
+    if LEAST_RATIO <= ratio <= MOST_RATIO:
+        return []
+    advice = (
+        f"`undesirable_weight={given.undesirable_weight * ratio:.2g}`"
+        if ratio > 1
+        else f"`desirable_weight={given.desirable_weight / ratio:.2g}`"
+    )
+    return [
+        f"{good} answers of {data.name} are marked good and {bad} bad: in sum, good answers have {ratio:.2g} times the weight"
+        f" of bad ones; {advice} makes them equal"
     ]
