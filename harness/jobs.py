@@ -110,6 +110,17 @@ class DescribeJob:
 
 
 @dataclass(frozen=True)
+class RowLengthsJob:
+    """Count the tokens of training rows with the tokenizer in a folder."""
+
+    folder: Path
+    examples: Sequence[Example]
+    answered: bool
+    """Whether the answers count: false for stages that generate them."""
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
 class TrainJob:
     """Train one variant and leave its artifact in `output`."""
 
@@ -306,7 +317,7 @@ class Failed:
 
 
 Event = Packed | Resumed | Advanced | VariantLoading | VariantStarted | Noted | VariantFailed | Done | Failed
-Job = EnvironmentJob | DescribeJob | TrainJob | MergeJob | ScoreJob | BenchJob | PlanJob
+Job = EnvironmentJob | DescribeJob | RowLengthsJob | TrainJob | MergeJob | ScoreJob | BenchJob | PlanJob
 
 
 @dataclass(frozen=True)
@@ -459,3 +470,5 @@ class Example:
     turn_end: str | None = None
     """With a chat template: the special token that ends the turn, learned after the completion. Empty if the template has
     none: the end-of-sequence token is learned, as after plain text. None: the prompt is plain text."""
+    desirable: bool | None = None
+    """For KTO: whether the answer is marked good or bad; None: it is not marked."""

@@ -168,6 +168,7 @@ class Loop:
         if self._noise is not None:
             self._noise.length = sum(map(length, batch.rows)) / len(batch.rows)
         self._stage.begin(self.progress.step)
+        self._stage.before_batch(self.model, batch.rows)
         for micro_batch in batch.micro_batches:
             loss, learned = self._module(send_to_device(micro_batch, self.accelerator.device), batch.items)
             self.accelerator.backward(loss)
@@ -266,6 +267,7 @@ class Loop:
 
     def _losses(self, batch: Batch, items: int) -> list[Tensor]:
         device = self.accelerator.device
+        self._stage.before_batch(self.model, batch.rows)
         return [self._module(send_to_device(each, device), items)[0] for each in batch.micro_batches]
 
 

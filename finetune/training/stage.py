@@ -49,13 +49,21 @@ class Stage(ABC):
     def begin(self, step: int) -> None:  # noqa: B027
         """Prepares for a step, counted from 0; called again if the step ran out of memory and is repeated."""
 
+    def before_batch(self, model: Any, rows: Sequence[dict[str, Any]]) -> None:  # noqa: B027
+        """Computes what the losses of all micro-batches of a batch need, without gradients; also before an evaluation.
+
+        Args:
+            model: The model in training.
+            rows: All rows of the batch.
+        """
+
     @abstractmethod
     def collate(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Makes a micro-batch: tensors, and the number of its `tokens` without padding."""
 
     @abstractmethod
     def items(self, batch: dict[str, Any]) -> int:
-        """Counts what the loss averages over: labels, pairs, or generated answers in a micro-batch."""
+        """Counts what the loss averages over: labels, pairs, rows or generated answers in a micro-batch."""
 
     @abstractmethod
     def loss(self, model: Any, batch: dict[str, Any], items: int) -> Tensor:

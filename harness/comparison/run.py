@@ -32,6 +32,7 @@ from harness.jobs import (
     Item,
     Recipe,
     Request,
+    RowLengthsJob,
     ScoreJob,
     ScoreVariant,
     TaskRequests,
@@ -121,6 +122,9 @@ class RunInProgress:
                 config,
                 scores=purpose == "compare",
                 describe=lambda path: server.run(DescribeJob(path, config.trust_remote_code)),
+                count=lambda path, examples, answered: server.run(
+                    RowLengthsJob(path, examples, answered, config.trust_remote_code)
+                ),
             )
             identity = key(purpose=purpose, prepared=prepared.identity)
             with RunFolder.open(config.output_dir, config.model, identity, fresh=fresh) as folder:

@@ -15,7 +15,7 @@ from harness import __version__
 from harness.config.config import Config
 from harness.config.variants import VariantSpec
 from harness.data.model_files import Snapshot, find_model
-from harness.jobs import Item, RewardFunction
+from harness.jobs import Example, Item, RewardFunction
 from harness.prepare.checks import check
 from harness.prepare.tasks import ScoredTask, prompting_of, refuse_code, scored_task
 from harness.prepare.trainings import Training, Trainings, given_artifact
@@ -23,6 +23,7 @@ from harness.prompts.render import Prompting, render
 from harness.registry.find import source_digest
 from harness.storage import key
 from harness.tokens.description import Description, load_template
+from harness.tokens.training_labels import row_lengths
 
 
 @dataclass(frozen=True)
@@ -96,13 +97,20 @@ class Prepared:
         return [list(items.values()) for items in found.values()]
 
 
-def prepare(config: Config, *, scores: bool = True, describe: Callable[[Path], Description] | None = None) -> Prepared:
+def prepare(
+    config: Config,
+    *,
+    scores: bool = True,
+    describe: Callable[[Path], Description] | None = None,
+    count: Callable[[Path, Sequence[Example], bool], list[int]] | None = None,
+) -> Prepared:
     """Resolves a configuration and checks that it can be run.
 
     Args:
         config: The configuration.
         scores: Whether the variants will be scored: some of them cannot be scored on some tasks.
         describe: Describes the tokenizer in a folder, in another process; None: this process does, which imports torch.
+        count: Counts the tokens of training rows with that tokenizer, with their answers or without; None: as for `describe`.
 
     Raises:
         UserError: The first error of the models, tasks, prompts, training data or training runs.
@@ -112,7 +120,13 @@ def prepare(config: Config, *, scores: bool = True, describe: Callable[[Path], D
     refuse_code(config, tasks)
     template = load_template(model.folder, trust_remote_code=config.trust_remote_code, ask=describe)
     rendered: dict[tuple[Any, ...], dict[str, list[Item]]] = {}
-    trainings = Trainings(config, tasks, template)
+
+    def tokens(examples: Sequence[Example], answered: bool) -> list[int]:
+        if count is not None:
+            return count(model.folder, examples, answered)
+        return row_lengths(model.folder, examples, answered=answered, trust_remote_code=config.trust_remote_code)
+
+    trainings = Trainings(config, tasks, template, tokens)
     variants = []
     for spec in config.variants:
         prompting = prompting_of(config, spec, template)

@@ -13,10 +13,10 @@ import importlib.util
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from harness import metrics
 from harness.api import MethodFunction, Metric, Task, TaskFunction
@@ -94,6 +94,23 @@ def find_metric(name: str, folder: Path | None = None) -> Metric:
             hint=f"assign `Metric(…)` to it, and nothing else ({entry.place})",
         )
     return metric
+
+
+def load_function(path: Path, name: str) -> Callable[..., Any]:
+    """Imports a user's file and returns its function of that name.
+
+    Raises:
+        UserError: The file raises an exception (only its own frames are shown), or has no such function.
+    """
+    try:
+        module = _import_file(path)
+    except (Exception, SystemExit) as error:
+        raise plugin_error(path, error, hint=f"for the full traceback, run `python {path}`") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise UserError(f"`{path}` has no function `{name}`", hint=did_you_mean(name, known))
+    return cast(Callable[..., Any], function)
 
 
 def task_metrics(task: Task, folder: Path | None = None) -> tuple[Metric, ...]:

@@ -39,11 +39,13 @@ from harness.jobs import (
     Job,
     MergeJob,
     PlanJob,
+    RowLengthsJob,
     ScoreJob,
     TrainJob,
 )
 from harness.storage import disk_full
 from harness.tokens.description import describe_folder
+from harness.tokens.training_labels import row_lengths
 
 OnEvent = Callable[[Event], None]
 _HOLD = "hold"
@@ -163,6 +165,8 @@ def run_job(job: Job, send: OnEvent) -> Any:
         return children.describe_environment(job)
     if isinstance(job, DescribeJob):
         return describe_folder(job.folder, trust_remote_code=job.trust_remote_code)
+    if isinstance(job, RowLengthsJob):
+        return row_lengths(job.folder, job.examples, answered=job.answered, trust_remote_code=job.trust_remote_code)
     if isinstance(job, TrainJob):
         return children.train(job, send)
     if isinstance(job, MergeJob):
