@@ -21,6 +21,7 @@ from harness.data.delimited import delimited_rows
 from harness.data.digests import file_sha256, files_sha256
 from harness.errors import UserError, did_you_mean
 from harness.errors import one_line as one_line
+from harness.storage import refuse_links_out
 
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
 
@@ -102,7 +103,12 @@ class Folder:
 
     @property
     def files(self) -> list[File]:
-        """The files, sorted by name."""
+        """The files, sorted by name.
+
+        Raises:
+            UserError: The folder has no file of a known format, files of several formats, or a link to a file outside.
+        """
+        refuse_links_out(self.path)
         found = sorted(path for path in self.path.iterdir() if path.suffix in FORMATS and path.is_file())
         formats = sorted({path.suffix for path in found})
         if len(formats) > 1:

@@ -107,7 +107,7 @@ def prepare(config: Config, *, scores: bool = True, describe: Callable[[Path], D
     Raises:
         UserError: The first error of the models, tasks, prompts, training data or training runs.
     """
-    model = find_model(config.model)
+    model = find_model(config.model, trust_remote_code=config.trust_remote_code)
     tasks = tuple(map(scored_task, config.task_specs))
     refuse_code(config, tasks)
     template = load_template(model.folder, trust_remote_code=config.trust_remote_code, ask=describe)
@@ -123,7 +123,7 @@ def prepare(config: Config, *, scores: bool = True, describe: Callable[[Path], D
                 for task in tasks
             }
         training = trainings.of(spec) if spec.kind == "method" else None
-        adapter = given_artifact(spec.source, spec.revision) if spec.kind == "adapter" else None
+        adapter = given_artifact(config, spec.source, spec.revision) if spec.kind == "adapter" else None
         variants.append(PreparedVariant(spec, prompting, rendered[wanted], training, adapter))
     prepared = Prepared(config, model, tasks, tuple(variants))
     check(prepared, scores=scores)

@@ -26,7 +26,7 @@ from typing import Any, Self
 from harness.errors import UserError, did_you_mean
 from harness.jobs import Benched
 from harness.results import SCHEMA, Run
-from harness.storage import slug, write_whole, writing
+from harness.storage import read_json, slug, write_whole, writing
 
 DOCUMENT = "run.json"
 LOCK = ".lock"
@@ -91,7 +91,7 @@ def _complete_row(line: bytes) -> dict[str, Any] | None:
     """The row on a line of a samples file; None if a crash cut the line short, or the disk lost it."""
     try:
         row = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 
@@ -107,8 +107,11 @@ class CostRecord:
         """The saved timing if it has the same key, else None."""
         if not self.path.is_file():
             return None
-        record = json.loads(self.path.read_text(encoding="utf-8"))
-        return Benched(**record["benched"]) if record["cost_key"] == self.cost_key else None
+        try:
+            record = read_json(self.path)
+            return Benched(**record["benched"]) if record["cost_key"] == self.cost_key else None
+        except (OSError, ValueError, LookupError, TypeError):  # of another version, or damaged: measure again
+            return None
 
     def write(self, benched: Benched) -> None:
         """Saves a timing.

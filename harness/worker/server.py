@@ -41,6 +41,7 @@ from harness.jobs import (
     PlanJob,
     ScoreJob,
     TrainJob,
+    import_path,
 )
 from harness.storage import disk_full
 from harness.tokens.description import describe_folder
@@ -252,9 +253,8 @@ def keep_freed_memory() -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Variables that keep libraries quiet, and imports as in this process: never a `peft.py` of the working folder."""
-    path = os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
-    return {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    """Variables that keep libraries quiet, and imports as in this process."""
+    return {**import_path(), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 def _import_everything() -> None:
