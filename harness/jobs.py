@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,14 +26,6 @@ HEAD_FILE = "reward_head.safetensors"
 """File in the artifact of a reward model, which judges answers instead of generating them."""
 TRAINED_FILE = "trained.json"
 """File in an artifact's folder with its train key and the figures of its training run."""
-
-
-def import_path() -> dict[str, str]:
-    """Environment with which a child process imports as this process does: never a `peft.py` of the working folder.
-
-    The child must be started with `python -P`.
-    """
-    return {"PYTHONPATH": os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)}
 
 
 @dataclass(frozen=True)

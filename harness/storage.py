@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,14 @@ PARTIAL = ".partial"
 def home() -> Path:
     """The folder for what is kept between runs: `$HARNESS_HOME`, else `~/.cache/harness`."""
     return Path(os.environ.get("HARNESS_HOME") or Path.home() / ".cache" / "harness")
+
+
+def import_path() -> dict[str, str]:
+    """Environment with which a child process imports as this process does: never a `peft.py` of the working folder.
+
+    The child must be started with `python -P`.
+    """
+    return {"PYTHONPATH": os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)}
 
 
 def slug(text: str) -> str:

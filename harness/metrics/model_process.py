@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.errors import UserError
-from harness.jobs import import_path
+from harness.storage import import_path
 
 
 class HelperFailed(Exception):

@@ -41,9 +41,8 @@ from harness.jobs import (
     PlanJob,
     ScoreJob,
     TrainJob,
-    import_path,
 )
-from harness.storage import disk_full
+from harness.storage import disk_full, import_path
 from harness.tokens.description import describe_folder
 
 OnEvent = Callable[[Event], None]
