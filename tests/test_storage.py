@@ -1,10 +1,11 @@
 """Files of strangers: a JSON file is bounded, and no name or link leads out of a folder."""
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
-from harness.data.files import Folder
+from harness.data.files import File, Folder
 from harness.data.model_files import find_files, require_safetensors
 from harness.errors import UserError
 from harness.storage import inside, read_json, refuse_links_out
@@ -88,3 +89,23 @@ def test_a_folder_of_rows_reads_no_link_out_of_it(tmp_path: Path) -> None:
     (tmp_path / "rows" / "a.jsonl").symlink_to("../a.jsonl")
     with pytest.raises(UserError, match="outside of the folder"):
         Folder(tmp_path / "rows").load()
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.txt"])
+def test_a_line_without_an_end_is_not_read_into_memory(name: str, tmp_path: Path) -> None:
+    with (tmp_path / name).open("wb") as file:
+        file.write(b'{"a": 1}\n')
+        file.truncate(2 << 30)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="line 2 has 67,108,864 characters or more"):
+        File(tmp_path / name).load()
+    assert tracemalloc.get_traced_memory()[1] < 300e6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.csv", "x.tsv"])
+def test_a_file_that_is_read_whole_has_a_largest_size(name: str, tmp_path: Path) -> None:
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(2 << 30)
+    with pytest.raises(UserError, match="has 2,147,483,648 bytes; a .* file is read whole, and at most 536,870,912"):
+        File(tmp_path / name).load()

@@ -117,6 +117,8 @@ class RunInProgress:
             identity = key(purpose=purpose, prepared=prepared.identity)
             with RunFolder.open(config.output_dir, config.model, identity, fresh=fresh) as folder:
                 server.hold(folder.lock)
+                for problem in folder.skipped:
+                    progress.say("Skip", problem.message)
                 session = Session(prepared, folder, identity, command=command)
                 work = cls(session, server, progress)
                 earlier = folder.load()

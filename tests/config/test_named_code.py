@@ -98,3 +98,23 @@ def test_a_file_gives_itself_no_permission(permission: str) -> None:
     assert getattr(written(f"{permission}: true", **{permission: True}), permission)
     with pytest.raises(UserError, match="a file cannot set `allow_code`"):
         written("allow_code: [./m.py]\nvariants: {m: {method: ./m.py}}")
+
+
+LAUGHS = "a: &a [x]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (LAUGHS, r"compare.yaml:\d: the file has more than 20,000 values, aliases .* written out"),
+        ("variants: &v [*v]", "compare.yaml:1: the file is nested more than 20 levels deep"),
+        ("a: " + "[" * 30 + "]" * 30, "nested more than 20 levels deep"),
+        ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("# " + "x" * 2_000_000, "has 2,000,002 characters; at most 1,048,576 are read"),
+    ],
+)
+def test_a_file_is_bounded(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        written(text)
