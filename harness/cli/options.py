@@ -60,6 +60,13 @@ class Flags:
     task_parameters: list[str] | None = _flag(
         _WHAT, "-T", metavar="KEY=VALUE", help="Parameter for the tasks that have it; repeatable."
     )
+    allow_code: list[Path] | None = _flag(
+        _WHAT,
+        "--allow-code",
+        sets="allow_code",
+        metavar="FILE.py",
+        help="Python file that a compare.yaml or an adapter's method.json may name; repeatable.",
+    )
     file: Path | None = _flag(_WHAT, "--config", "-c", help="Settings file (compare.yaml); flags override it.")
     baseline: str | None = _flag(_WHAT, sets="baseline", help="Variant to compare the others with; default: the first.")
 

@@ -95,7 +95,7 @@ def _view(what: str, index: int, flags: Flags) -> View:
     from harness.tokens.description import load_template
 
     model = flags.model or "tiny"
-    snapshot = find_model(model)
+    snapshot = find_model(model, trust_remote_code=flags.trust_remote_code)
     template = None
     if flags.apply_chat_template:
         template = load_template(snapshot.folder, trust_remote_code=flags.trust_remote_code)

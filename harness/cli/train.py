@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @takes(
-    "model tasks file",
+    "model tasks allow_code file",
     "train train_columns train_samples min_row_tokens max_row_tokens drop_near_duplicates train_augment",
     "steps epochs lr tune_lr train_batch_size max_length train_settings preview inspect merge",
     "apply_chat_template",

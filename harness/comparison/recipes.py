@@ -10,7 +10,7 @@ from harness.jobs import QUANT_OF_BITS, Base, Bits, MergeJob, Method, Quant, Rec
 from harness.prepare.training_settings import on_machine
 from harness.prepare.trainings import Training
 from harness.registry.find import source_digest
-from harness.registry.load import recorded_method
+from harness.registry.recorded import recorded_method
 from harness.runs.folder import CostRecord
 from harness.storage import key
 
@@ -60,9 +60,8 @@ def recipe(session: Session, state: State) -> Recipe:
     if variant.adapter is not None and not variant.adapter.is_adapter:
         return Recipe(_base(session, QUANT_OF_BITS[spec.bits], variant.adapter.folder))
     if variant.adapter is not None:
-        return _with_adapter(
-            session, spec.bits, None, variant.adapter.folder, recorded_method(variant.adapter.folder), spec.merged
-        )
+        method = recorded_method(variant.adapter.folder, session.config.method_files)
+        return _with_adapter(session, spec.bits, None, variant.adapter.folder, method, spec.merged)
     assert variant.training is not None and state.artifact is not None
     return _trained_recipe(session, variant.training, state.artifact, spec.bits, spec.merged)
 
@@ -125,7 +124,8 @@ def _reward(session: Session, training: Training) -> Recipe | RewardFunction | N
     if isinstance(reward, Snapshot):
         if not reward.is_adapter:
             return Recipe(_base(session, None, reward.folder))
-        return _with_adapter(session, None, None, reward.folder, recorded_method(reward.folder), False)
+        method = recorded_method(reward.folder, session.config.method_files)
+        return _with_adapter(session, None, None, reward.folder, method, False)
     return reward
 
 

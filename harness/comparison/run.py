@@ -129,6 +129,8 @@ class RunInProgress:
             identity = key(purpose=purpose, prepared=prepared.identity)
             with RunFolder.open(config.output_dir, config.model, identity, fresh=fresh) as folder:
                 server.hold(folder.lock)
+                for problem in folder.skipped:
+                    progress.say("Skip", problem.message)
                 session = Session(prepared, folder, identity, command=command)
                 earlier = folder.load()
                 before = sum(earlier.seconds.values()) if earlier else 0.0

@@ -115,7 +115,7 @@ def prepare(
     Raises:
         UserError: The first error of the models, tasks, prompts, training data or training runs.
     """
-    model = find_model(config.model)
+    model = find_model(config.model, trust_remote_code=config.trust_remote_code)
     tasks = tuple(map(scored_task, config.task_specs))
     refuse_code(config, tasks)
     template = load_template(model.folder, trust_remote_code=config.trust_remote_code, ask=describe)
@@ -137,7 +137,7 @@ def prepare(
                 for task in tasks
             }
         training = trainings.of(spec) if spec.kind == "method" else None
-        adapter = given_artifact(spec.source, spec.revision) if spec.kind == "adapter" else None
+        adapter = given_artifact(config, spec.source, spec.revision) if spec.kind == "adapter" else None
         variants.append(PreparedVariant(spec, prompting, rendered[wanted], training, adapter))
     prepared = Prepared(config, model, tasks, tuple(variants))
     check(prepared, scores=scores)

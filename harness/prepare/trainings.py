@@ -11,7 +11,7 @@ from typing import Any
 from harness.config.config import Config
 from harness.config.variants import VariantSpec
 from harness.data.architecture import refuse_other_architectures
-from harness.data.model_files import Snapshot, find_files
+from harness.data.model_files import Snapshot, find_files, refuse_pickled
 from harness.errors import UserError, did_you_mean
 from harness.jobs import Monitor, RewardFunction
 from harness.prepare.augment import augmented
@@ -23,6 +23,7 @@ from harness.prepare.training_settings import check_given, given_settings, resol
 from harness.prompts.chat import ChatTemplate
 from harness.prompts.render import render
 from harness.registry.find import split_path
+from harness.registry.recorded import recorded_method
 from harness.registry.scan import Entry
 from harness.registry.task_spec import TaskSpec, parse_task
 from harness.settings import STAGES, TrainingSettings, TrainSettings
@@ -226,23 +227,31 @@ class Trainings:
         if other is not None and other.kind == "method":
             return self.of(other)
         if other is not None and other.kind == "adapter":
-            return given_artifact(other.source, other.revision)
+            return given_artifact(self._config, other.source, other.revision)
         if other is not None or not ("/" in name or Path(name).is_dir()):
             trained = [each.name for each in self._specs.values() if each.kind == "method" and each != spec]
             raise UserError(
                 f"variant `{spec.name}`: `{setting}={name}` is neither a trained variant nor a folder",
                 hint=did_you_mean(name, trained) if trained else "name a variant of this comparison, or a path",
             )
-        return given_artifact(name, None)
+        return given_artifact(self._config, name, None)
 
 
-def given_artifact(source: str, revision: str | None) -> Snapshot:
+def given_artifact(config: Config, source: str, revision: str | None) -> Snapshot:
     """Finds an adapter or a checkpoint by path or Hub id.
 
+    Args:
+        config: The run, which says whether code may be fetched, and which files adapters may name.
+        source: The path or Hub id.
+        revision: A commit, branch or tag on the Hub; None: the newest commit.
+
     Raises:
-        UserError: It does not exist, is neither, or is no causal language model.
+        UserError: It does not exist, is neither, is no causal language model, has pickled weights, or names a
+            Python file that the user did not name.
     """
-    snapshot = find_files(source, "adapter or checkpoint", revision=revision)
+    snapshot = find_files(
+        source, "adapter or checkpoint", revision=revision, trust_remote_code=config.trust_remote_code
+    )
     if not snapshot.is_adapter and not (snapshot.folder / "config.json").is_file():
         raise UserError(
             f"`{source}` holds neither an adapter nor a checkpoint",
@@ -250,6 +259,8 @@ def given_artifact(source: str, revision: str | None) -> Snapshot:
         )
     if not snapshot.is_adapter:
         refuse_other_architectures(source, snapshot.config)
+    refuse_pickled(source, snapshot.folder)
+    recorded_method(snapshot.folder, config.method_files)  # its error comes before anything is loaded
     return snapshot
 
 

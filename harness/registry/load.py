@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-import json
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -21,7 +20,6 @@ from typing import Any, cast
 from harness import metrics
 from harness.api import MethodFunction, Metric, Task, TaskFunction
 from harness.errors import UserError, did_you_mean, plugin_error
-from harness.jobs import Method
 from harness.registry.find import find, is_path, split_path
 from harness.registry.scan import Entry
 
@@ -130,26 +128,6 @@ def task_metrics(task: Task, folder: Path | None = None) -> tuple[Metric, ...]:
             f"two metrics of a task have the same name: {', '.join(names)}", hint="rename one of the two metrics"
         )
     return found
-
-
-def recorded_method(folder: Path) -> Method | None:
-    """The method that saved the delta in a folder, from `method.json`; None without that file (PEFT adapters have none).
-
-    Raises:
-        UserError: `method.json` is malformed, or the method no longer exists.
-    """
-    record = folder / "method.json"
-    if not record.is_file():
-        return None
-    try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-        entry = find("method", content["method"])
-        return Method(entry.name, entry.path, entry.module, content["hyperparameters"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(
-            f"`{record}` is malformed: {error!r}",
-            hint='it needs the keys "method" and "hyperparameters", as a training run writes them; train again',
-        ) from error
 
 
 def _load(entry: Entry) -> Any:

@@ -43,7 +43,7 @@ from harness.jobs import (
     ScoreJob,
     TrainJob,
 )
-from harness.storage import disk_full
+from harness.storage import disk_full, import_path
 from harness.tokens.description import describe_folder
 from harness.tokens.training_labels import row_lengths
 
@@ -258,9 +258,8 @@ def keep_freed_memory() -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Variables that keep libraries quiet, and imports as in this process: never a `peft.py` of the working folder."""
-    path = os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
-    return {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    """Variables that keep libraries quiet, and imports as in this process."""
+    return {**import_path(), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 def _import_everything() -> None:
