@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from harness.comparison import recipes
 from harness.comparison.card import CARD, model_card
@@ -25,7 +26,6 @@ from harness.jobs import (
     Advanced,
     Base,
     Benched,
-    BenchJob,
     DescribeJob,
     EnvironmentJob,
     Event,
@@ -34,6 +34,7 @@ from harness.jobs import (
     Request,
     ScoreJob,
     ScoreVariant,
+    SourcesJob,
     TaskRequests,
     Trained,
     TrainJob,
@@ -41,6 +42,7 @@ from harness.jobs import (
 from harness.prepare.overlap import overlap_summary
 from harness.prepare.prepare import prepare
 from harness.prepare.trainings import Training
+from harness.registry.sources import note_loaded
 from harness.report.progress import Progress
 from harness.results import Run
 from harness.runs.folder import RunFolder
@@ -114,6 +116,9 @@ class RunInProgress:
                 scores=purpose == "compare",
                 describe=lambda path: server.run(DescribeJob(path, config.trust_remote_code)),
             )
+            if prepared.user_files:
+                for path, files in server.run(SourcesJob(prepared.user_files)).items():
+                    note_loaded(path, files)
             identity = key(purpose=purpose, prepared=prepared.identity)
             with RunFolder.open(config.output_dir, config.model, identity, fresh=fresh) as folder:
                 server.hold(folder.lock)
@@ -122,7 +127,7 @@ class RunInProgress:
                 earlier = folder.load()
                 if earlier is not None and all(variant.status == "done" for variant in earlier.variants):
                     work.earlier = earlier
-                    progress.finish("already finished; nothing to do")
+                    progress.finish(f"already finished on {earlier.created[:16].replace('T', ' ')}: {folder.path}")
                     yield work
                     return
                 session.created = earlier.created if earlier else session.created
@@ -157,6 +162,7 @@ class RunInProgress:
         earlier = find_trained(self.session.config.output_dir, job.train_key)
         if earlier is not None and adopt(earlier[0], job.output):
             trained, reused = earlier[1], True
+            self._say_reuse(states, "trained", earlier[0])
         else:
             with self.stage("Train", states[0].name):
                 trained, reused = self.server.run(job, self._show), False
@@ -240,18 +246,17 @@ class RunInProgress:
         """Times every variant in its own child process, alternately with the bare base if they share weights."""
         known: dict[Recipe, Benched] = {}
         for state in self.session.active():
-            recipe, record = recipes.recipe(self.session, state), recipes.cost_record(self.session, state)
-            on_bare_base = recipe.base.quant is None and recipe.method is None and not recipe.merged
-            alternate = recipe.adapter is not None and on_bare_base
-            benched = known.get(recipe) or record.read()
+            job = recipes.bench_job(self.session, state)
+            record = recipes.cost_record(self.session, state, job)
+            benched = known.get(job.recipe) or record.read()
             try:
                 if benched is None:
                     with self.stage("Time", state.name):
                         self.progress.pause()
-                        benched = self.server.run(BenchJob(recipe, alternate, seed=self.session.config.seed))
+                        benched = self.server.run(job)
                 record.write(benched)
                 state.benched, state.status = benched, "done"
-                known[recipe] = benched
+                known[job.recipe] = benched
             except JobFailed as failure:
                 self._fail([state], failure, f"time-{state.variant.spec.canonical}")
         self._save()
@@ -272,6 +277,16 @@ class RunInProgress:
         yield
         self.progress.finish()
         self.session.seconds[f"{label.lower()} {what}"] = time.perf_counter() - began
+
+    def _say_reuse(self, states: Sequence[State], what: str, found: Path) -> None:
+        """Says which results are not made again, and which run made them; the report says so of other runs."""
+        run = self.session.config.output_dir / found.relative_to(self.session.config.output_dir).parts[0]
+        ours = run == self.session.folder.path
+        for state in states:
+            where = "this run" if ours else f"{run}, whose key is equal"
+            self.progress.say("Reuse", f"{state.name}: {what} in {where}")
+            if not ours:
+                state.notes.append(f"{what} in another run and reused: {run.name}")
 
     def _save(self) -> None:
         self.session.folder.save(unfinished(self.session))

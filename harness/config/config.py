@@ -112,7 +112,7 @@ class Config(BaseModel):
     @property
     def sha256(self) -> str:
         """Digest of the work: independent of the output folder, trackers, gates, and what is allowed."""
-        ignored = ("output_dir", "report_to", "fail_if", "allow_cut")
+        ignored = ("output_dir", "report_to", "fail_if", "allow_cut", "confirm_run_unsafe_code")
         content = {key: value for key, value in self.to_dict().items() if key not in ignored}
         content["variants"] = [[variant.name, variant.canonical] for variant in self.variants]
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

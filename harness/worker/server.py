@@ -40,6 +40,7 @@ from harness.jobs import (
     MergeJob,
     PlanJob,
     ScoreJob,
+    SourcesJob,
     TrainJob,
 )
 from harness.storage import disk_full
@@ -163,6 +164,8 @@ def run_job(job: Job, send: OnEvent) -> Any:
         return children.describe_environment(job)
     if isinstance(job, DescribeJob):
         return describe_folder(job.folder, trust_remote_code=job.trust_remote_code)
+    if isinstance(job, SourcesJob):
+        return children.loaded_files(job)
     if isinstance(job, TrainJob):
         return children.train(job, send)
     if isinstance(job, MergeJob):
