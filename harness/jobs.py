@@ -16,6 +16,12 @@ from typing import Any, Literal
 from harness.api import Sample
 from harness.settings import TrainingSettings
 
+REVISIONS: Mapping[str, int] = {"trainer": 1, "engine": 1, "metrics": 1}
+"""Revisions of our own code that decide results. Raise a number when a change gives other weights (`trainer`), other outputs of
+the same model (`engine`) or other scores of the same outputs (`metrics`): earlier results are then not reused."""
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
+"""Libraries whose versions decide weights and outputs."""
+
 Bits = Literal[4, 8] | None
 Quant = Literal["nf4", "nf4_single", "fp4", "fp4_single", "int8"]
 """Formats of quantized weights: 4-bit with double quantization of the scales, or without (`_single`); LLM.int8."""
@@ -87,11 +93,6 @@ class RewardFunction:
     path: Path
     name: str
 
-    @property
-    def digest(self) -> str:
-        """Digest of the file and the function's name."""
-        return hashlib.sha256(self.path.read_bytes() + self.name.encode()).hexdigest()
-
 
 @dataclass(frozen=True)
 class EnvironmentJob:
@@ -118,6 +119,13 @@ class RowLengthsJob:
     answered: bool
     """Whether the answers count: false for stages that generate them."""
     trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class SourcesJob:
+    """Import user's files as a training run will, and report the local files that each of them loads: `{path: files}`."""
+
+    paths: Sequence[Path]
 
 
 @dataclass(frozen=True)
@@ -317,7 +325,7 @@ class Failed:
 
 
 Event = Packed | Resumed | Advanced | VariantLoading | VariantStarted | Noted | VariantFailed | Done | Failed
-Job = EnvironmentJob | DescribeJob | RowLengthsJob | TrainJob | MergeJob | ScoreJob | BenchJob | PlanJob
+Job = EnvironmentJob | DescribeJob | RowLengthsJob | SourcesJob | TrainJob | MergeJob | ScoreJob | BenchJob | PlanJob
 
 
 @dataclass(frozen=True)

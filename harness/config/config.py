@@ -121,7 +121,15 @@ class Config(BaseModel):
 
         `allow_code` is not in it either: it is not in the dictionary.
         """
-        ignored = ("output_dir", "report_to", "fail_if", "allow_cut", "no_timing", "time_budget")
+        ignored = (
+            "output_dir",
+            "report_to",
+            "fail_if",
+            "allow_cut",
+            "confirm_run_unsafe_code",
+            "no_timing",
+            "time_budget",
+        )
         content = {key: value for key, value in self.to_dict().items() if key not in ignored}
         content["variants"] = [[variant.name, variant.canonical] for variant in self.variants]
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -11,6 +11,7 @@ from typing import Any
 from harness.config.config import Config
 from harness.config.variants import VariantSpec
 from harness.data.architecture import refuse_other_architectures
+from harness.data.digests import text_sha256
 from harness.data.model_files import Snapshot, find_files, refuse_pickled
 from harness.errors import UserError, did_you_mean
 from harness.jobs import Monitor, RewardFunction
@@ -25,6 +26,7 @@ from harness.prompts.render import render
 from harness.registry.find import split_path
 from harness.registry.recorded import recorded_method
 from harness.registry.scan import Entry
+from harness.registry.sources import sources_sha256
 from harness.registry.task_spec import TaskSpec, parse_task
 from harness.settings import STAGES, TrainingSettings, TrainSettings
 
@@ -262,6 +264,19 @@ def given_artifact(config: Config, source: str, revision: str | None) -> Snapsho
     refuse_pickled(source, snapshot.folder)
     recorded_method(snapshot.folder, config.method_files)  # its error comes before anything is loaded
     return snapshot
+
+
+def artifact_digest(given: Snapshot) -> str:
+    """Digest of a given adapter or checkpoint, with the code of the method that its delta is loaded by."""
+    method = recorded_method(given.folder)
+    return given.digest if method is None else text_sha256(f"{given.digest}:{sources_sha256(method.path)}")
+
+
+def content_digest(given: Snapshot | RewardFunction) -> str:
+    """Digest of a given starting point or judge: of its files, or of the function's code and name."""
+    if isinstance(given, RewardFunction):
+        return text_sha256(f"{given.name}:{sources_sha256(given.path)}")
+    return artifact_digest(given)
 
 
 def _check_function(spec: VariantSpec, path: Path, name: str) -> None:

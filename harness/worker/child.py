@@ -22,7 +22,7 @@ from harness.engine.padded_scoring import needed_logits
 from harness.engine.prefix_cache import learns_a_prompt
 from harness.engine.reward_choices import RewardRunner
 from harness.engine.runner import Runner
-from harness.errors import UserError
+from harness.errors import UserError, plugin_error
 from harness.finetune.training.trainer import run_training
 from harness.jobs import (
     Advanced,
@@ -37,6 +37,7 @@ from harness.jobs import (
     Recipe,
     Resumed,
     ScoreJob,
+    SourcesJob,
     TaskRequests,
     Trained,
     TrainJob,
@@ -62,6 +63,8 @@ from harness.models.merge import refuse_added_weights
 from harness.models.reach import layer_weights, reach_note
 from harness.models.read_back import probe_logits, refuse_if_changed, release
 from harness.models.reward_head import has_reward_head
+from harness.registry.load import import_file
+from harness.registry.sources import recorded, sources
 from harness.storage import whole_folder
 from harness.tokens.encode import Encoded, Encoder
 from harness.tokens.packs import Pack, packs_done
@@ -96,6 +99,19 @@ def describe_environment(job: EnvironmentJob) -> dict[str, Any]:
         # plain text: unpickling torch's own version type would import torch in the parent
         "packages": {module.__name__: str(module.__version__) for module in (torch, transformers, peft, bitsandbytes)},
     }
+
+
+def loaded_files(job: SourcesJob) -> dict[Path, list[Path]]:
+    """Imports user's files of methods and reward functions, and returns the local files that each of them loads."""
+    found = {}
+    for path in job.paths:
+        try:
+            with recorded(path):
+                import_file(path)
+        except (Exception, SystemExit) as error:
+            raise plugin_error(path, error, hint=f"for the full traceback, run `python {path}`") from error
+        found[path] = sources(path)
+    return found
 
 
 def train(job: TrainJob, send: Send) -> Trained:

@@ -41,6 +41,7 @@ from harness.jobs import (
     PlanJob,
     RowLengthsJob,
     ScoreJob,
+    SourcesJob,
     TrainJob,
 )
 from harness.storage import disk_full, import_path
@@ -167,6 +168,8 @@ def run_job(job: Job, send: OnEvent) -> Any:
         return describe_folder(job.folder, trust_remote_code=job.trust_remote_code)
     if isinstance(job, RowLengthsJob):
         return row_lengths(job.folder, job.examples, answered=job.answered, trust_remote_code=job.trust_remote_code)
+    if isinstance(job, SourcesJob):
+        return children.loaded_files(job)
     if isinstance(job, TrainJob):
         return children.train(job, send)
     if isinstance(job, MergeJob):
