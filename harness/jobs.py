@@ -355,6 +355,8 @@ class Trained:
     """CPU seconds of all threads during the steps; unknown after an interruption."""
     waited_share: float | None = None
     """Share of the time in which threads wanted to run that they waited for a processor; None where it is not counted."""
+    phase_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Wall seconds of the job by phase: load, tokenise, train, evaluate, generate, save."""
     block_seconds: tuple[float, ...] = ()
     """`train_seconds` as at most 32 sums of consecutive steps."""
     validation_loss: float | None = None

@@ -60,6 +60,7 @@ from harness.models.measure import (
     rss_bytes,
 )
 from harness.models.merge import refuse_added_weights
+from harness.models.phases import Phases
 from harness.models.reach import layer_weights, reach_note
 from harness.models.read_back import probe_logits, refuse_if_changed, release
 from harness.models.reward_head import has_reward_head
@@ -116,12 +117,14 @@ def loaded_files(job: SourcesJob) -> dict[Path, list[Path]]:
 
 def train(job: TrainJob, send: Send) -> Trained:
     """Trains one variant."""
+    phases = Phases("load")
     torch.set_num_threads(threads())
     torch.manual_seed(job.training.seed)
     import_architecture(job.base)
     baseline = rss_bytes()
     tokenizer = load_tokenizer(job.base.folder, trust_remote_code=job.base.trust_remote_code)
-    notes = check_examples(job, load_config(job.base), tokenizer)
+    with phases("tokenise"):
+        notes = check_examples(job, load_config(job.base), tokenizer)
     resident = Resident(job.base, method_function)
     base = resident.bare
     refuse_if_not_causal(base)
@@ -153,6 +156,7 @@ def train(job: TrainJob, send: Send) -> Trained:
         on_step=lambda done, total, note: send(Advanced(done, total, note)),
         notes=notes,
         check=check,
+        phases=phases,
     )
 
 
