@@ -129,6 +129,8 @@ class Train(_Document):
     """CPU seconds of all threads during the steps."""
     waited_share: float | None = None
     """Share of the time in which threads wanted to run that they waited for a processor, because others used them."""
+    phase_seconds: dict[str, float] = {}
+    """Wall seconds of the whole job by phase: load, tokenise, train, evaluate, generate, save."""
     block_seconds: tuple[float, ...] = ()
     """`train_seconds` as at most 32 sums of consecutive steps: their spread is that of the time."""
     reused: bool = False

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from harness.cli.options import Flags, takes
+from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.registry.scan import Entry
@@ -126,9 +127,12 @@ def _runs(output_dir: Path | None) -> list[dict[str, Any]]:
     from harness.runs.folder import list_runs
 
     rows = []
-    for folder, run in list_runs(output_dir or Path("runs")):
+    skipped: list[UserError] = []
+    for folder, run in list_runs(output_dir or Path("runs"), skipped):
         done = sum(variant.status == "done" for variant in run.variants)
         names = ", ".join(variant.name for variant in run.variants)
         summary = f"{run.created}  {done}/{len(run.variants)} done: {names}"
         rows.append({"name": folder.name, "summary": summary, "file": str(folder)})
+    for problem in skipped:
+        typer.echo(f"skipped: {problem.message}", err=True)
     return rows

@@ -10,7 +10,7 @@ from typer import Option
 from harness.cli.options import Flags, Variants, takes
 
 
-@takes("model file train_batch_size max_length train_settings device dtype trust_remote_code format quiet")
+@takes("model allow_code file train_batch_size max_length train_settings device dtype trust_remote_code format quiet")
 def plan(
     flags: Flags,
     variants: Variants = None,

@@ -97,7 +97,7 @@ def _view(what: str, index: int, flags: Flags) -> View:
     from harness.tokens.description import load_template
 
     model = flags.model or "tiny"
-    snapshot = find_model(model)
+    snapshot = find_model(model, trust_remote_code=flags.trust_remote_code)
     template, options = None, read_template_options(flags.variables())
     if flags.apply_chat_template or options:
         template = load_template(snapshot.folder, trust_remote_code=flags.trust_remote_code)

@@ -246,6 +246,7 @@ def train_record(trained: Trained, training: Training, reused: bool, tuned: Tune
         energy_joules=trained.energy_joules,
         cpu_seconds=trained.cpu_seconds,
         waited_share=trained.waited_share,
+        phase_seconds=dict(trained.phase_seconds),
         block_seconds=trained.block_seconds,
         reused=reused,
         **trained.peaks,

@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from harness.comparison import recipes
 from harness.comparison.samples import RunningScore, sample_row
 from harness.comparison.state import Session, State
 from harness.jobs import Advanced, Event, Noted, Packed, Raw, Resumed, VariantFailed, VariantLoading, VariantStarted
@@ -32,13 +33,14 @@ class Receiver:
         self._tasks = {task.name: task for task in session.prepared.tasks}
         self._task: ScoredTask | None = None
         self._log: SampleLog | None = None
+        self._keys: list[str] = []
         self._running: RunningScore | None = None
         self._threads = ThreadPoolExecutor(os.cpu_count())
         self._began = time.perf_counter()
 
     def done(self, state: State, task: ScoredTask) -> list[int]:
         """Returns the indices of the samples on disk, up to the first whose key is out of date."""
-        keys = self.session.sample_keys(state, task)
+        keys = recipes.sample_keys(self.session, state, task)
         index = {item.request.id: number for number, item in enumerate(state.variant.items[task.name])}
         done = []
         for row in self.session.log(state, task).rows():
@@ -82,15 +84,21 @@ class Receiver:
         self.progress.finish()
         self._task = self._tasks[event.task]
         self._log = self.session.log(self.current, self._task)
+        self._keys = recipes.sample_keys(self.session, self.current, self._task)
         self._log.keep(event.kept)
         self._running = RunningScore(self._task.metrics[0])
         self._running.add(self._log.rows())
+        if event.kept:
+            total = len(self.current.variant.items[event.task])
+            self.progress.say(
+                "Reuse", f"{event.variant}  {event.task}: {event.kept} of {total} samples scored before in this run"
+            )
         self.progress.start("Eval", f"{event.variant}  {event.task}", len(self.current.variant.items[event.task]))
 
     def _keep(self, event: Packed) -> None:
         assert self.current is not None and self._task is not None
         assert self._log is not None and self._running is not None
-        items, keys = self.current.variant.items[event.task], self.session.sample_keys(self.current, self._task)
+        items, keys = self.current.variant.items[event.task], self._keys
         task = self._task
 
         def measured(raw: Raw) -> dict[str, Any]:

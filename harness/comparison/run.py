@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from harness.comparison import recipes
 from harness.comparison.card import CARD, model_card
@@ -25,15 +26,16 @@ from harness.jobs import (
     Advanced,
     Base,
     Benched,
-    BenchJob,
     DescribeJob,
     EnvironmentJob,
     Event,
     Item,
     Recipe,
     Request,
+    RowLengthsJob,
     ScoreJob,
     ScoreVariant,
+    SourcesJob,
     TaskRequests,
     Trained,
     TrainJob,
@@ -41,6 +43,7 @@ from harness.jobs import (
 from harness.prepare.overlap import overlap_summary
 from harness.prepare.prepare import prepare
 from harness.prepare.trainings import Training
+from harness.registry.sources import note_loaded
 from harness.report.progress import Progress
 from harness.results import Run
 from harness.runs.folder import RunFolder
@@ -90,8 +93,6 @@ def time_only(config: Config, *, progress: Progress | None = None, fresh: bool =
 
 TIMING_SHARE = 0.1
 """Largest share of a run that timing takes, unless each variant's first repeat alone takes longer."""
-RATIO_PRECISION = 0.05
-"""Half the width of a latency ratio's interval at which its repeats end."""
 
 
 class RunInProgress:
@@ -121,17 +122,25 @@ class RunInProgress:
                 config,
                 scores=purpose == "compare",
                 describe=lambda path: server.run(DescribeJob(path, config.trust_remote_code)),
+                count=lambda path, examples, answered: server.run(
+                    RowLengthsJob(path, examples, answered, config.trust_remote_code)
+                ),
             )
+            if prepared.user_files:
+                for path, files in server.run(SourcesJob(prepared.user_files)).items():
+                    note_loaded(path, files)
             identity = key(purpose=purpose, prepared=prepared.identity)
             with RunFolder.open(config.output_dir, config.model, identity, fresh=fresh) as folder:
                 server.hold(folder.lock)
+                for problem in folder.skipped:
+                    progress.say("Skip", problem.message)
                 session = Session(prepared, folder, identity, command=command)
                 earlier = folder.load()
                 before = sum(earlier.seconds.values()) if earlier else 0.0
                 work = cls(session, server, progress, began - before)
                 if earlier is not None and _is_complete(earlier, timed=not config.no_timing):
                     work.earlier = earlier
-                    progress.finish("already finished; nothing to do")
+                    progress.finish(f"already finished on {earlier.created[:16].replace('T', ' ')}: {folder.path}")
                     yield work
                     return
                 session.created = earlier.created if earlier else session.created
@@ -166,6 +175,7 @@ class RunInProgress:
         earlier = find_trained(self.session.config.output_dir, job.train_key)
         if earlier is not None and adopt(earlier[0], job.output):
             trained, reused = earlier[1], True
+            self._say_reuse(states, "trained", earlier[0])
         else:
             with self.stage("Train", states[0].name):
                 trained, reused = self.server.run(job, self._show), False
@@ -260,20 +270,17 @@ class RunInProgress:
         known: dict[Recipe, Benched] = {}
         seconds_left = None if in_full else self._timing_seconds()
         for index, state in enumerate(states):
-            recipe, record = recipes.recipe(self.session, state), recipes.cost_record(self.session, state, in_full)
-            on_bare_base = recipe.base.quant is None and recipe.method is None and not recipe.merged
-            job = BenchJob(recipe, recipe.adapter is not None and on_bare_base, seed=self.session.config.seed)
-            if seconds_left is not None:
-                share = seconds_left / (len(states) - index)
-                job = replace(job, budget_seconds=share, precision=RATIO_PRECISION)
-            benched, began = known.get(recipe) or record.read(), time.perf_counter()
+            share = None if seconds_left is None else seconds_left / (len(states) - index)
+            job = recipes.bench_job(self.session, state, share)
+            record = recipes.cost_record(self.session, state, job)
+            benched, began = known.get(job.recipe) or record.read(), time.perf_counter()
             try:
                 if benched is None:
                     with self.stage("Time", state.name):
                         benched = self.server.run(job, self._show)
                 record.write(benched)
                 state.benched, state.status = benched, "done"
-                known[recipe] = benched
+                known[job.recipe] = benched
             except JobFailed as failure:
                 self._fail([state], failure, f"time-{state.variant.spec.canonical}")
             if seconds_left is not None:
@@ -307,6 +314,16 @@ class RunInProgress:
         yield
         self.progress.finish()
         self.session.seconds[f"{label.lower()} {what}"] = time.perf_counter() - began
+
+    def _say_reuse(self, states: Sequence[State], what: str, found: Path) -> None:
+        """Says which results are not made again, and which run made them; the report says so of other runs."""
+        run = self.session.config.output_dir / found.relative_to(self.session.config.output_dir).parts[0]
+        ours = run == self.session.folder.path
+        for state in states:
+            where = "this run" if ours else f"{run}, whose key is equal"
+            self.progress.say("Reuse", f"{state.name}: {what} in {where}")
+            if not ours:
+                state.notes.append(f"{what} in another run and reused: {run.name}")
 
     def _save(self) -> None:
         self.session.folder.save(unfinished(self.session))

@@ -1,7 +1,7 @@
 """Chat templates: convert messages to the text format that a model was trained on.
 
-Templates come with the description of a tokenizer (`harness.tokens.description`) and are rendered by jinja2 in a sandbox, so
-that the parent process can render every prompt without torch and transformers.
+Templates come with the description of a tokenizer (`harness.tokens.description`) and are rendered by jinja2 in a sandbox,
+in a process with limits (`harness.prompts.template_process`), without torch and transformers.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import contextlib
 import datetime
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.api import Message
 from harness.errors import UserError
+from harness.prompts.template_process import TemplateRefuses, limited
 from harness.prompts.thoughts import ThoughtState, thought_state
 
 _OPEN = "CONTINUE_FINAL_MESSAGE_TAG "
@@ -53,16 +54,19 @@ class ChatTemplate:
 
     @functools.cached_property
     def variables(self) -> frozenset[str]:
-        """Names of the variables that the template reads, without those that every template gets."""
-        from jinja2 import meta
+        """Names of the variables that the template reads before it sets them, without those that every template gets."""
+        from jinja2 import TemplateError, nodes
 
-        environment = _environment()
-        return frozenset(
-            meta.find_undeclared_variables(environment.parse(self.text))
-            - environment.globals.keys()
-            - self.special_tokens.keys()
-            - RESERVED_VARIABLES
-        )
+        try:
+            tree = _environment().parse(self.text)  # `jinja2.meta` would compute constants: without limits here
+        except (TemplateError, RecursionError):
+            return frozenset()
+        first: dict[str, str] = {}
+        for name in _names(tree):
+            first.setdefault(name.name, name.ctx)
+        read = {name for name, use in first.items() if use == "load"}
+        own = {"loop", *(macro.name for macro in tree.find_all(nodes.Macro)), *_environment().globals}
+        return frozenset(read - own - self.special_tokens.keys() - RESERVED_VARIABLES)
 
     def with_options(self, **options: Any) -> ChatTemplate:
         """The template with further variables."""
@@ -148,15 +152,15 @@ class ChatTemplate:
         """
         try:
             return str(
-                _compiled(self.text).render(
-                    messages=[_aliased(message) for message in messages],
+                limited(self.text).render(
+                    messages=[aliased(message) for message in messages],
                     tools=list(tools) if tools else None,
                     documents=None,
                     add_generation_prompt=add_generation_prompt,
                     **{**self.special_tokens, **self.options},
                 )
             )
-        except Exception as error:  # a template is a program: it can raise any exception
+        except TemplateRefuses as error:
             roles = ", ".join(str(message.get("role", "?")) for message in messages)
             raise UserError(
                 f"the model's chat template refuses messages with these roles ({roles}): {error}",
@@ -225,7 +229,7 @@ REASONING = ("reasoning_content", "thinking", "reasoning")
 """Keys of a turn's thought; the first one that a turn has is its thought."""
 
 
-def _aliased(message: Mapping[str, Any]) -> dict[str, Any]:
+def aliased(message: Mapping[str, Any]) -> dict[str, Any]:
     """A message with its thought under the names that templates read, and without empty keys, as in transformers."""
     known: dict[str, Any] = {key: value for key, value in message.items() if value is not None}
     thought = next((known[key] for key in REASONING if key in known), None)
@@ -240,8 +244,20 @@ PLAIN = ChatTemplate(
 """The format of messages for a model without a chat template."""
 
 
+def _names(node: Any) -> Iterator[Any]:
+    """The names in a part of a template, in the order in which they are read and set."""
+    from jinja2 import nodes
+
+    if isinstance(node, nodes.Name):
+        yield node
+    children = list(node.iter_child_nodes())
+    for child in reversed(children) if isinstance(node, nodes.Assign) else children:  # an assignment reads first
+        yield from _names(child)
+
+
 @functools.cache
-def _compiled(text: str) -> Any:
+def compiled(text: str) -> Any:
+    """The compiled template; only `harness.prompts.template_process` uses it, within limits."""
     return _environment().from_string(text)
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from harness.api import Row
 from harness.errors import UserError
 from harness.prompts.cells import has_content
-from harness.settings import COLUMNS, StageName
+from harness.prompts.marks import BOOLEAN
+from harness.settings import COLUMNS
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,10 @@ KEYS = (
     RowKey(
         "label kto_tag",
         "row",
-        "refused",
-        "answers marked good or bad one by one; refused where an answer would be learned and `label` is true, false, 1 or 0",
-        "KTO",
+        "read",
+        "by `stage=kto`: the answer is good (true, 1, `desirable`, `good`) or bad (false, 0, `undesirable`, `bad`); refused where"
+        " another stage would learn an answer that is marked true, false, 1 or 0",
+        "KTO, LLaMA-Factory, ms-swift",
     ),
     RowKey(
         "images image videos video audios audio",
@@ -120,7 +122,6 @@ KEYS = (
 _MEDIA = {"images", "image", "videos", "video", "audios", "audio"}
 _MARKED = {"label", "kto_tag"}
 _REFUSED = _MEDIA | _MARKED
-_MARKS = ("true", "false", "1", "0", "1.0", "0.0")
 
 
 def refuse_unusable(where: str, row: Row, *, used: Mapping[str, str], has_answer: bool) -> None:
@@ -141,13 +142,11 @@ def refuse_unusable(where: str, row: Row, *, used: Mapping[str, str], has_answer
                 f"{where} has content in `{column}`, but only text is trained on",
                 hint=f"leave these rows out; if their text is enough, name its columns: {_flag(used)}",
             )
-        if column in _MARKED and has_answer and str(row[column]).strip().lower() in _MARKS:
+        if column in _MARKED and has_answer and str(row[column]).strip().lower() in BOOLEAN:
             raise UserError(
-                f"{where} marks its answer as good or bad in `{column}` (unpaired preferences, as for KTO), which no stage"
-                " learns from",
-                hint=f"stages: {', '.join(get_args(StageName))}; for `stage=sft`, keep only good answers and remove the column;"
-                " for `stage=dpo`, write pairs with `chosen` and `rejected`; if it means something else, name the columns"
-                f" to use: {_flag(used)}",
+                f"{where} marks its answer as good or bad in `{column}`, but this stage would learn it in any case",
+                hint="`stage=kto` learns from such marks; for `stage=sft`, keep only good answers and remove the column; if it"
+                f" means something else, name the columns to use: {_flag(used)}",
             )
 
 

@@ -28,6 +28,7 @@ from harness.prompts.cells import TrainingRow, as_text, has_content
 from harness.prompts.chat import ChatTemplate
 from harness.prompts.columns import PREFERENCES, format_of, row_of, suggest_mapping
 from harness.prompts.conversation import Conversation
+from harness.prompts.marks import read_mark
 from harness.prompts.row_keys import refuse_unusable
 from harness.prompts.row_notes import RowNotes
 from harness.prompts.tool_calls import read_tools
@@ -46,6 +47,8 @@ class TrainingRows:
     examples: list[Example]
     notes: list[str]
     """One line for each kind of content that is not used, with counts."""
+    rows: list[int]
+    """The index of each example's row."""
 
 
 def read_rows(
@@ -68,7 +71,7 @@ def read_rows(
         template: The model's chat template, with which messages are rendered.
         chat: Whether plain prompts become user turns of the template too.
         system: System prompt for rows that have none.
-        stage: The training stage: `reward` and `dpo` need a rejected answer, `grpo` and `ppo` need no answer.
+        stage: The training stage: `reward` and `dpo` need a rejected answer, `kto` a mark, `grpo` and `ppo` need no answer.
         every_turn: Whether every assistant turn is learned, or only the last.
 
     Raises:
@@ -76,8 +79,9 @@ def read_rows(
             that training cannot use, such as images.
 
     Example:
-        >>> read_rows("x", [{"prompt": "1 + 1 =", "completion": "2", "id": 7}])
-        TrainingRows(examples=[Example(prompt='1 + 1 =', completion=' 2', append_eos=True, rejected=None, turn_end=None)], notes=['columns of x not used: `id` (1 row)'])
+        >>> found = read_rows("x", [{"prompt": "1 + 1 =", "completion": "2", "id": 7}])
+        >>> found.examples[0].completion, found.notes
+        (' 2', ['columns of x not used: `id` (1 row)'])
     """
     if not rows:
         raise UserError(f"training data `{name}` has no rows", hint="check the split, or the file")
@@ -86,7 +90,8 @@ def read_rows(
     before = [column for column in _CONVERSATIONAL if column in present or isinstance(rows, list | tuple)]
     turned = bool(before) and any(has_content(row.get(column)) for row in rows for column in before)
     reader = _Reader(name, present, columns or {}, template, chat, turned, system, stage, every_turn)
-    examples = [example for index, row in enumerate(rows) for example in reader.read(index, row)]
+    found = [(index, example) for index, row in enumerate(rows) for example in reader.read(index, row)]
+    examples = [example for _, example in found]
     if not examples and reader.notes.nothing_learned:
         raise UserError(
             f"training data `{name}` has nothing to learn in any of its {len(rows)} rows",
@@ -96,7 +101,7 @@ def read_rows(
         raise UserError(
             f"training data `{name}` has no text in any of its {len(rows)} rows", hint="check the column `text`"
         )
-    return TrainingRows(examples, reader.notes.lines(name, len(rows)))
+    return TrainingRows(examples, reader.notes.lines(name, len(rows)), [index for index, _ in found])
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,25 @@ class _Reader:
     def read(self, index: int, given: Row) -> list[Example]:
         """The examples of a row; an empty list if nothing in it is learned."""
         row = self._row(index, given)
+        examples = self._examples(row)
+        return self._marked(row, examples) if STAGES[self.stage].rows == "marked" else examples
+
+    def _marked(self, row: TrainingRow, examples: Sequence[Example]) -> list[Example]:
+        """The examples with their marks; a preference becomes two of them."""
+        if "rejected" in row.cells:
+            self.notes.pairs += bool(examples)
+            better = [replace(each, rejected=None, desirable=True) for each in examples]
+            worse = [replace(each, completion=str(each.rejected)) for each in examples]
+            return [*better, *(replace(each, rejected=None, desirable=False) for each in worse)]
+        if "label" not in row.cells:
+            raise UserError(
+                f"{row.where} has no `label`, and `stage={self.stage}` learns from answers that are marked good or bad",
+                hint="add a column `label` with true or false, or map one: `--train-columns label=COLUMN`",
+            )
+        desirable = read_mark(row.where, row.name("label"), row.cells["label"])
+        return [replace(each, desirable=desirable) for each in examples]
+
+    def _examples(self, row: TrainingRow) -> list[Example]:
         if "rejected" in row.cells:
             return self._preference(row)
         if "messages" in row.cells:
@@ -156,7 +180,7 @@ class _Reader:
         format, columns = found
         if not self.columns:
             has_answer = (
-                format not in PREFERENCES and "text" not in format.needs and STAGES[self.stage].rows != "prompt"
+                format not in PREFERENCES and "text" not in format.needs and STAGES[self.stage].rows == "single"
             )
             refuse_unusable(where, given, used=columns, has_answer=has_answer)
         names = {column: self.columns.get(name, name) for column, name in columns.items()} if self.columns else columns
@@ -168,12 +192,16 @@ class _Reader:
         needed = f"a row needs {_KNOWN_FORMATS}"
         if STAGES[self.stage].rows == "pair":
             needed = f"`stage={self.stage}` learns from `chosen` and `rejected`"
+        elif STAGES[self.stage].rows == "marked":
+            needed = (
+                f"`stage={self.stage}` learns from a prompt, an answer and a `label`, or from `chosen` and `rejected`"
+            )
         elif STAGES[self.stage].rows == "prompt":
             needed = f"`stage={self.stage}` learns from a `prompt`, `instruction` or messages"
-        return UserError(
-            f"{where} has the columns {', '.join(row) or 'none'}; {needed}",
-            hint=suggest_mapping(self.present, self.stage),
-        )
+        hint = suggest_mapping(self.present, self.stage)
+        if STAGES[self.stage].rows == "pair" and {"label", "kto_tag"} & row.keys():
+            hint = "`stage=kto` learns from single answers that are marked good or bad"
+        return UserError(f"{where} has the columns {', '.join(row) or 'none'}; {needed}", hint=hint)
 
     def _asked(self, row: TrainingRow) -> Any:
         """The prompt of a row: a text, or a list of turns."""

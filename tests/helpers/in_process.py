@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import pytest
 
-from harness.comparison import memory_plan
+from harness.comparison import memory_plan, recipes
 from harness.comparison import run as comparison
 from harness.errors import UserError
 from harness.worker import server
@@ -35,9 +35,9 @@ _PROGRAM = """
 import json, sys
 from functools import partial
 from harness.cli import main
-from harness.comparison import run
+from harness.comparison import recipes
 
-run.BenchJob = partial(run.BenchJob, **json.loads(sys.argv.pop(1)))
+recipes.BenchJob = partial(recipes.BenchJob, **json.loads(sys.argv.pop(1)))
 sys.exit(main())
 """
 
@@ -83,4 +83,4 @@ def use(patch: pytest.MonkeyPatch) -> None:
     """Has every comparison and memory plan of this process run its jobs here, and time them briefly."""
     for module in (comparison, memory_plan):
         patch.setattr(module, "Server", InProcess)
-    patch.setattr(comparison, "BenchJob", partial(comparison.BenchJob, **SHORT_TIMING))
+    patch.setattr(recipes, "BenchJob", partial(recipes.BenchJob, **SHORT_TIMING))

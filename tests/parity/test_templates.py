@@ -146,3 +146,18 @@ def test_the_marks_of_thoughts() -> None:
             assert thought == others[file.stem], file.stem
         else:
             assert thought == (("<think>", "</think>") if "think>" in text else None), file.stem
+
+
+@pytest.mark.skipif(not FILES, reason="TRL is not installed")
+def test_the_variables_of_templates() -> None:
+    expected = {
+        "qwen2_5": set(),
+        "qwen3": {"enable_thinking"},
+        "qwen3_6": {"add_vision_id", "enable_thinking", "preserve_thinking"},
+        "gptoss": {"builtin_tools", "model_identity", "reasoning_effort"},
+        "llama3_2": {"custom_tools", "date_string", "tools_in_user_message"},
+        "nemotron_3_super": {"enable_thinking", "low_effort", "truncate_history_thinking"},
+    }
+    for name, variables in expected.items():
+        chat = describe(tokenizer_for(FOLDER / f"{name}.jinja")).chat
+        assert chat is not None and chat.variables == variables, name

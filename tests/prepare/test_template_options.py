@@ -81,7 +81,7 @@ def test_values_have_types_on_the_command_line_and_in_a_file(typed: str, value: 
     made = prepared(EFFORT, Flags(template_options=[f"effort={typed}"]).settings()["template_options"])
     assert prompts(made)[0].startswith(f"<effort:{shown}>")
     Path("compare.yaml").write_text(made.config.to_yaml())
-    again = configure(file=Path("compare.yaml"))
+    again = configure(file=Path("compare.yaml"), tasks=["./x.py@asked"])
     assert again.template_options == {"effort": value} and again.sha256 == made.config.sha256
     assert type(again.template_options["effort"]) is type(value)
 
