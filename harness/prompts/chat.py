@@ -7,15 +7,14 @@ in a process with limits (`harness.prompts.template_process`), without torch and
 from __future__ import annotations
 
 import contextlib
-import datetime
 import functools
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.api import Message
 from harness.errors import UserError
+from harness.prompts.template_environment import template_variables
 from harness.prompts.template_process import TemplateRefuses, limited
 from harness.prompts.thoughts import ThoughtState, thought_state
 
@@ -54,19 +53,8 @@ class ChatTemplate:
 
     @functools.cached_property
     def variables(self) -> frozenset[str]:
-        """Names of the variables that the template reads before it sets them, without those that every template gets."""
-        from jinja2 import TemplateError, nodes
-
-        try:
-            tree = _environment().parse(self.text)  # `jinja2.meta` would compute constants: without limits here
-        except (TemplateError, RecursionError):
-            return frozenset()
-        first: dict[str, str] = {}
-        for name in _names(tree):
-            first.setdefault(name.name, name.ctx)
-        read = {name for name, use in first.items() if use == "load"}
-        own = {"loop", *(macro.name for macro in tree.find_all(nodes.Macro)), *_environment().globals}
-        return frozenset(read - own - self.special_tokens.keys() - RESERVED_VARIABLES)
+        """Names of the variables that the template reads, without those that every template gets."""
+        return template_variables(self.text) - self.special_tokens.keys() - RESERVED_VARIABLES
 
     def with_options(self, **options: Any) -> ChatTemplate:
         """The template with further variables."""
@@ -242,62 +230,3 @@ PLAIN = ChatTemplate(
     {},
 )
 """The format of messages for a model without a chat template."""
-
-
-def _names(node: Any) -> Iterator[Any]:
-    """The names in a part of a template, in the order in which they are read and set."""
-    from jinja2 import nodes
-
-    if isinstance(node, nodes.Name):
-        yield node
-    children = list(node.iter_child_nodes())
-    for child in reversed(children) if isinstance(node, nodes.Assign) else children:  # an assignment reads first
-        yield from _names(child)
-
-
-@functools.cache
-def compiled(text: str) -> Any:
-    """The compiled template; only `harness.prompts.template_process` uses it, within limits."""
-    return _environment().from_string(text)
-
-
-@functools.cache
-def _environment() -> Any:
-    import jinja2
-    from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refuse(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _generation_tag()]
-    )
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().astimezone().strftime(form)
-    environment.filters["tojson"] = _to_json
-    return environment
-
-
-def _to_json(
-    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
-) -> str:
-    """JSON without jinja's HTML escapes, with the options that templates can use in transformers."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _generation_tag() -> Any:
-    """A jinja extension for `{% generation %}` blocks, which mark assistant text for training masks: renders their content."""
-    import jinja2.ext
-    from jinja2 import nodes
-    from jinja2.parser import Parser
-
-    class Generation(jinja2.ext.Extension):
-        tags = {"generation"}  # noqa: RUF012
-
-        def parse(self, parser: Parser) -> nodes.Node:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.Scope(body, lineno=line)
-
-    return Generation
