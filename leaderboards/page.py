@@ -23,7 +23,7 @@ from harness.report.costs import Measure, measures
 from harness.report.footnotes import footnotes
 from harness.report.header import facts, model_name
 from harness.report.heatmap import grids
-from harness.report.scores import leading_task, scale_of
+from harness.report.scores import leading_task, scale_of, titles
 from harness.report.summary import front_of, summary
 from harness.report.tables import cost, quality, trainings
 from harness.results import Run, TaskInfo
@@ -90,7 +90,7 @@ def _scores(run: Run) -> list[list[str]]:
                 delta = score.delta
                 shown = "" if delta is None else scale.difference(delta.value, delta.low, delta.high)
                 found.append([
-                    task.name, numbers.with_arrow(metric.name, metric.higher_is_better), variant.name,
+                    titles(run)[task.name], numbers.with_arrow(metric.name, metric.higher_is_better), variant.name,
                     scale.value(score.value), scale.interval(score.low, score.high), shown,
                     "" if delta is None else numbers.probability(delta.p),
                     "" if delta is None or delta.p_holm is None else numbers.probability(delta.p_holm),
@@ -129,7 +129,7 @@ def _quality_axis(run: Run, task: TaskInfo, metric: str) -> dict[str, Any]:
         score = variant.score(task.name, metric)
         shown = None if score is None or score.value is None else (score.value, score.low, score.high)
         points.append(shown and [None if number is None else number * scale.factor for number in shown])
-    label = f"{task.name} {numbers.with_arrow(metric, task.higher_is_better(metric))}"
+    label = f"{titles(run)[task.name]} {numbers.with_arrow(metric, task.higher_is_better(metric))}"
     return {"label": label, "most": 100 if scale.factor == 100 else None, "points": points}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from harness.report import numbers
 from harness.report.costs import busy_notes
-from harness.report.scores import has_ranks, headline_delta, scale_of
+from harness.report.scores import has_ranks, headline_delta, scale_of, titles
 from harness.results import Overlap, Run
 
 
@@ -46,7 +46,7 @@ def _warnings(run: Run) -> Iterator[str]:
             continue
         scale = scale_of(run, task.name, task.headline)
         about = f"{scale.value(task.smallest_difference)} {scale.unit}".strip()
-        undetected.setdefault(task.n, []).append(f"{about} on {task.name}")
+        undetected.setdefault(task.n, []).append(f"{about} on {titles(run)[task.name]}")
     for n, differences in undetected.items():
         yield (
             f"warning: with {n} samples, a difference below about {numbers.listing(differences)} cannot be told from"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from harness.report import numbers
 from harness.report.costs import Measure, measures, training_time_ratio
-from harness.report.scores import headline_delta, leading_task, scale_of
+from harness.report.scores import headline_delta, leading_task, scale_of, titles
 from harness.results import Run, TaskInfo, Variant, Verdict
 from harness.stats import ranking
 
@@ -51,7 +51,7 @@ def _verdicts(run: Run, variant: Variant) -> SummaryLine | None:
     }
     for verdict, words in against_baseline.items():
         names = [
-            task.name + (" (forgetting)" if verdict == "worse" and not task.trained_on else "")
+            titles(run)[task.name] + (" (forgetting)" if verdict == "worse" and not task.trained_on else "")
             for task, delta in deltas
             if delta.verdict == verdict
         ]
@@ -77,7 +77,7 @@ def _compared(run: Run, variant: Variant, reference: Variant) -> SummaryLine | N
     task = leading_task(run)
     if task and (found := run.comparison(task, variant.name, reference.name)):
         shown = scale_of(run, task.name, task.headline).difference(found.value, found.low, found.high)
-        clauses.append(f"{task.name}: {numbers.VERDICTS[found.verdict]} ({shown})")
+        clauses.append(f"{titles(run)[task.name]}: {numbers.VERDICTS[found.verdict]} ({shown})")
     return SummaryLine(f"{variant.name} vs {reference.name}", "; ".join(clauses)) if clauses else None
 
 
@@ -88,7 +88,7 @@ def _fronts(run: Run) -> list[SummaryLine]:
     task = leading_task(run)
     for name in ("peak GPU", "peak RSS", "decode/token"):
         if task and name in by_name and (front := front_of(run, task, task.headline, by_name[name])[1]):
-            found.append(SummaryLine(f"Pareto front ({task.name}, {name})", ", ".join(front)))
+            found.append(SummaryLine(f"Pareto front ({titles(run)[task.name]}, {name})", ", ".join(front)))
     return found
 
 
