@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.prompts.cells import as_text, from_json, has_content, is_missing
+from harness.prompts.content import MEDIA, content_text
 from harness.prompts.tool_calls import read_calls
 
 ROLES: Mapping[str, tuple[str, ...]] = {
@@ -118,6 +119,11 @@ def history_turns(where: str, column: str, value: Any) -> list[Mapping[str, Any]
 
 def _read_turn(where: str, position: int, given: Mapping[str, Any], unused: Counter[str]) -> Turn:
     named, role = _role(where, position, given)
+    if media := [key for key in MEDIA if has_content(given.get(key))]:
+        raise UserError(
+            f"{where} has content in `{media[0]}` of turn {position} ({role}), but only text is trained on",
+            hint="leave these rows out, or remove the key if their text is enough",
+        )
     read = _READ.get(role, _ALWAYS_READ)
     unused.update(
         key
@@ -136,13 +142,14 @@ def _read_turn(where: str, position: int, given: Mapping[str, Any], unused: Coun
         for key in ("tool_calls", "function_call"):
             if has_content(given.get(key)):
                 calls += read_calls(where, f"{key}` of `{place}", given[key])
-    if is_missing(content) and calls:
+    nothing = is_missing(content) or content == []
+    if nothing and calls:
         content = ""
-    if is_missing(content):
+    elif nothing:
         raise UserError(
             f"{where} has no `content` in {place}", hint="give the turn a text as `content`, or leave the row out"
         )
-    message["content"] = as_text(where, f"{role} turn", content)
+    message["content"] = content_text(where, f"{role} turn", content, unused)
     if calls:
         message["tool_calls"] = calls
     message |= {key: given[key] for key in ("tool_call_id", "name") if role == "tool" and has_content(given.get(key))}
