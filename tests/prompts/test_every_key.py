@@ -144,6 +144,14 @@ LINES: list[tuple[str, str, dict[str, Any], str, str, str]] = [
     ("ShareGPT", "id", {**TALK, "id": "x1"}, "sft", "told", told("id")),
     ("ShareGPT", "source", {**TALK, "source": "web"}, "sft", "told", told("source")),
     ("ShareGPT", "turn: from", {"conversations": [{"from": "Human", "value": "hm"}, A]}, "sft", "read", "<user>hm"),
+    (
+        "ShareGPT",
+        "turn: content beside value",
+        {"conversations": [{**Q, "value": "x"}, A]},
+        "sft",
+        "told",
+        told("value"),
+    ),
     ("ShareGPT", "turn: value", {"conversations": [Q, {"from": "gpt", "value": "spoke"}]}, "sft", "read", "spoke"),
     (
         "ShareGPT",
@@ -368,6 +376,8 @@ LINES: list[tuple[str, str, dict[str, Any], str, str, str]] = [
     ("reasoning", "turn: reasoning_content", answer(reasoning_content="hm"), "sft", "read", "<think>hm</think>said"),
     ("reasoning", "turn: thinking", answer(thinking="hm"), "sft", "read", "<think>hm</think>said"),
     ("reasoning", "turn: reasoning", answer(reasoning="hm"), "sft", "read", "<think>hm</think>said"),
+    ("reasoning", "turn: thinking parts", answer(thinking=[{"text": "hm"}]), "sft", "read", "<think>hm</think>said"),
+    ("reasoning", "turn: reasoning_details", answer(reasoning_details=[1]), "sft", "told", told("reasoning_details")),
     (
         "reasoning",
         "turn: reasoning_content of a user",
