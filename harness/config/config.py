@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
 
-from harness.config.gates import Gate, parse_gate
+from harness.config.gates import Flag, Gate, parse_gate
 from harness.config.variants import VariantSpec
 from harness.errors import UserError, did_you_mean
 from harness.registry.task_spec import TaskSpec, parse_task
@@ -97,6 +97,7 @@ class Config(BaseModel):
     """Trackers that receive the figures of every training step: `tensorboard`, `wandb`, `mlflow`."""
     output_dir: Path = Path("runs")
     fail_if: Annotated[tuple[str, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = ()
+    fail_unless: Annotated[tuple[str, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = ()
 
     @functools.cached_property
     def task_specs(self) -> tuple[TaskSpec, ...]:
@@ -105,14 +106,20 @@ class Config(BaseModel):
 
     @property
     def gates(self) -> tuple[Gate, ...]:
-        """`fail_if`, parsed."""
+        """`fail_if` and `fail_unless`, parsed."""
         names = [variant.name for variant in self.variants]
-        return tuple(parse_gate(text, names, self.tasks) for text in self.fail_if)
+        return tuple(parse_gate(text, names, self.tasks, flag) for flag, text in self.gate_texts)
+
+    @property
+    def gate_texts(self) -> tuple[tuple[Flag, str], ...]:
+        """The gates as typed, each with its flag."""
+        given: dict[Flag, tuple[str, ...]] = {"--fail-if": self.fail_if, "--fail-unless": self.fail_unless}
+        return tuple((flag, text) for flag, texts in given.items() for text in texts)
 
     @property
     def sha256(self) -> str:
         """Digest of the work: independent of the output folder, trackers, gates, and what is allowed."""
-        ignored = ("output_dir", "report_to", "fail_if", "allow_cut")
+        ignored = ("output_dir", "report_to", "fail_if", "fail_unless", "allow_cut")
         content = {key: value for key, value in self.to_dict().items() if key not in ignored}
         content["variants"] = [[variant.name, variant.canonical] for variant in self.variants]
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
