@@ -191,6 +191,10 @@ class PlanJob:
     """Memory that is available."""
 
 
+Stopped = Literal["repeats", "precise", "budget"]
+"""Why a timing ended: all repeats were made, the intervals were narrow enough, or its time was over."""
+
+
 @dataclass(frozen=True)
 class BenchJob:
     """Time one variant; if it shares weights with the bare base, the two are timed alternately."""
@@ -199,10 +203,14 @@ class BenchJob:
     with_base: bool
     prompt_tokens: int = 512
     new_tokens: int = 32
-    warmup: int = 2
+    warmup: int = 1
     repeats: int = 10
     batch_sizes: Sequence[int] = (1, 8)
     seed: int = 0
+    budget_seconds: float | None = None
+    """Seconds after which no further repeat begins, loading included; one repeat is always measured. None: no limit."""
+    precision: float | None = None
+    """Half the width of the intervals, as a share of the value, at which repeats end early. None: all repeats."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +225,7 @@ class Raw:
     loglikelihoods: tuple[float, ...] = ()
     is_greedy: tuple[bool, ...] = ()
     shortened: bool = False
-    """Whether the end of the context ended a text before its `max_tokens`."""
+    """Whether the end of the context ended a text before its `limit`."""
 
 
 @dataclass(frozen=True)
@@ -324,6 +332,12 @@ class Trained:
     micro_batch_size: int
     peaks: Mapping[str, int | None] = field(default_factory=dict)
     energy_joules: float | None = None
+    cpu_seconds: float | None = None
+    """CPU seconds of all threads during the steps; unknown after an interruption."""
+    waited_share: float | None = None
+    """Share of the time in which threads wanted to run that they waited for a processor; None where it is not counted."""
+    block_seconds: tuple[float, ...] = ()
+    """`train_seconds` as at most 32 sums of consecutive steps."""
     validation_loss: float | None = None
     """Loss on the held-out rows, with the weights that were kept."""
     validation: tuple[tuple[int, float], ...] = ()
@@ -340,7 +354,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Benched:
-    """Result of a `BenchJob`; all measured seconds, including outliers."""
+    """Result of a `BenchJob`; all measured seconds, including outliers, in the order of the repeats."""
 
     load_seconds: float
     prompt_tokens: int
@@ -351,10 +365,16 @@ class Benched:
     base_prefill_seconds: tuple[float, ...]
     base_decode_seconds: tuple[float, ...]
     throughput: tuple[tuple[int, float], ...]
+    """(batch size, generated tokens per second); empty if the budget ended before."""
     probe_drift: float
     warmup: int
     repeats: int
     peaks: Mapping[str, int | None] = field(default_factory=dict)
+    stopped: Stopped = "repeats"
+    cpu_seconds: float | None = None
+    """CPU seconds of all threads during the repeats."""
+    waited_share: float | None = None
+    """Share of the time in which threads wanted to run that they waited for a processor; None where it is not counted."""
 
 
 @dataclass(frozen=True)
@@ -394,13 +414,25 @@ class Request:
     stride: int | None = None
     templated: bool = False
     """Whether a chat template rendered the contexts: it writes all special tokens itself."""
+    thought: tuple[str, str] = ("<think>", "</think>")
+    """Marks around a thought that the model may generate before its answer."""
+    in_thought: bool = False
+    """Whether the context ends inside a thought."""
+    thought_tokens: int = 0
+    """Tokens of a thought, in addition to `max_tokens` of the answer."""
+
+    @property
+    def limit(self) -> int:
+        """Most tokens that are generated."""
+        return self.max_tokens + self.thought_tokens
 
     @property
     def sha256(self) -> str:
-        """Digest of the request, without its id."""
+        """Digest of the request, without its id and without later fields that have their defaults."""
         content = {**vars(self), "id": None}
-        if not self.templated:
-            del content["templated"]
+        for name in ("templated", "thought", "in_thought", "thought_tokens"):
+            if content[name] == type(self).__dataclass_fields__[name].default:
+                del content[name]
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 

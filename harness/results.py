@@ -129,6 +129,12 @@ class Train(_Document):
     peak_rss_bytes: int | None = None
     """Increase of resident memory since the process had imported its modules and before it loaded weights."""
     energy_joules: float | None = None
+    cpu_seconds: float | None = None
+    """CPU seconds of all threads during the steps."""
+    waited_share: float | None = None
+    """Share of the time in which threads wanted to run that they waited for a processor, because others used them."""
+    block_seconds: tuple[float, ...] = ()
+    """`train_seconds` as at most 32 sums of consecutive steps: their spread is that of the time."""
     reused: bool = False
     """Whether the artifact comes from an earlier training run, whose figures are given here."""
 
@@ -180,6 +186,12 @@ class Inference(_Document):
     peak_rss_bytes: int | None = None
     probe_drift: float | None = None
     """Relative change in the time of a fixed matrix product between the start and the end of the timing."""
+    stopped: Literal["repeats", "precise", "budget"] = "repeats"
+    """Why the timing ended: all repeats were made, the ratio was known to ±5 %, or its time was over."""
+    cpu_seconds: float | None = None
+    """CPU seconds of all threads during the repeats."""
+    waited_share: float | None = None
+    """Share of the time in which threads wanted to run that they waited for a processor, because others used them."""
 
 
 class Protocol(_Document):
@@ -193,6 +205,8 @@ class Protocol(_Document):
     dtype: str
     chat_template: str | None
     system: str | None = None
+    think: str | None = None
+    """`default`, `on`, `off` or the tokens of a thought; None without a chat template that knows thoughts."""
     token_budget: int
     """Maximum tokens per pack (four times as many for generation). It decides the packs; in float32 it changes no score."""
     prompt_sha256: str

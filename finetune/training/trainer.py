@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,10 @@ def run_training(
         checkpointing=settings.checkpointing,
         micro_batch_size=loop.progress.most_rows,
         peaks=vars(memory.peaks()),
-        energy_joules=None if found else energy.joules,  # unknown for steps before an interruption
+        # unknown for steps before an interruption
+        energy_joules=None if found else energy.joules,
+        cpu_seconds=None if found else recorder.processor.use.cpu_seconds,
+        waited_share=recorder.processor.use.waited_share,
         notes=(*notes, *_notes(job, loop, foreign)),
     )
     _save_with_figures(job, model, tokenizer, stage, trained, check)
@@ -239,6 +243,7 @@ def _figures(recorder: Recorder, loop: Loop) -> dict[str, Any]:
     kept = best or loop.progress.step
     return {
         "train_seconds": sum(line["seconds"] for line in lines),
+        "block_seconds": _blocks([line["seconds"] for line in lines]),
         "tokens": sum(line["tokens"] for line in lines),
         "steps": len(lines),
         "final_loss": sum(losses[-10:]) / len(losses[-10:]) if losses else None,
@@ -250,6 +255,13 @@ def _figures(recorder: Recorder, loop: Loop) -> dict[str, Any]:
         "held_out_losses": tuple(each["held_out"]["loss"] for each in evaluations if "loss" in each["held_out"]),
         "best_step": best if evaluations else None,
     }
+
+
+def _blocks(seconds: Sequence[float], most: int = 32) -> tuple[float, ...]:
+    """Sums the seconds of consecutive steps into at most `most` blocks of almost equal length."""
+    count = min(most, len(seconds))
+    edges = [len(seconds) * index // count for index in range(count + 1)] if count else [0]
+    return tuple(sum(seconds[first:last]) for first, last in pairwise(edges))
 
 
 def _notes(job: TrainJob, loop: Loop, foreign: bool) -> list[str]:

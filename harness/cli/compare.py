@@ -8,7 +8,7 @@ from harness.cli.options import Flags, Variants, command_line, print_plan, print
 @takes(
     "model tasks task_parameters file baseline",
     "train train_columns train_samples steps epochs lr tune_lr train_batch_size max_length train_settings seeds folds",
-    "num_fewshot limit batch_size apply_chat_template numerics engine allow_cut confirm_run_unsafe_code",
+    "num_fewshot limit batch_size apply_chat_template numerics engine allow_cut no_timing time_budget confirm_run_unsafe_code",
     "device dtype seed trust_remote_code",
     "report_to output_dir format fail_if fail_unless fresh dry_run quiet",
 )

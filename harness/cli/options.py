@@ -149,6 +149,15 @@ class Flags:
         help="Allow tasks that run code written by a model.",
     )
 
+    no_timing: bool = _flag(
+        _MACHINE, "--no-timing", sets="no_timing", default=False, help="Measure no latency after scoring."
+    )
+    time_budget: float | None = _flag(
+        _MACHINE,
+        sets="time_budget",
+        metavar="SECONDS",
+        help="Time for measuring latency, of all variants together; default: a tenth of the run.",
+    )
     device: str | None = _flag(_MACHINE, sets="device", help="Device: auto, cpu, cuda, cuda:1 ….")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = _flag(
         _MACHINE, sets="dtype", help="Precision of the weights."

@@ -12,6 +12,7 @@ from harness.comparison.prompt_notes import prompt_notes
 from harness.comparison.replicas import replicated
 from harness.comparison.scores import Scores, compute_scores
 from harness.comparison.state import Session, State
+from harness.comparison.thought_notes import default_thinking, unfinished_thoughts
 from harness.comparison.tuning import Tuned
 from harness.jobs import Benched, Trained
 from harness.metrics.signatures import signatures
@@ -63,6 +64,8 @@ def finished(session: Session) -> Run:
         *scores.warnings,
         *_cut_texts(scores),
         *missing_answers(scores),
+        *default_thinking([state.variant for state in done]),
+        *unfinished_thoughts(rows),
         *training_data_notes(session),
     ]
     return _document(session, scores, notes).model_copy(update={"replicated": means})
@@ -157,6 +160,7 @@ def _protocol(session: Session, state: State, task: ScoredTask) -> Protocol:
         dtype=session.environment["dtype"],
         chat_template=prompting.template.text if prompting.template else None,
         system=prompting.system,
+        think=prompting.think or ("default" if prompting.template and prompting.template.thought else None),
         token_budget=session.token_budget,
         prompt_sha256=key(prompts=[item.request.sha256 for item in items]),
         signatures=signatures(task.metrics, [item.sample for item in items]),
@@ -240,6 +244,9 @@ def train_record(trained: Trained, training: Training, reused: bool, tuned: Tune
         validation_loss=trained.validation_loss,
         tuning=tuple(TuningTrial(**vars(trial)) for trial in tuned.trials) if tuned else (),
         energy_joules=trained.energy_joules,
+        cpu_seconds=trained.cpu_seconds,
+        waited_share=trained.waited_share,
+        block_seconds=trained.block_seconds,
         reused=reused,
         **trained.peaks,
     )
@@ -270,5 +277,8 @@ def inference_record(benched: Benched) -> Inference:
         base_decode_seconds_per_token_p50=percentile(bases[1], 0.5) if bases[1] else None,
         throughput=tuple(Throughput(batch_size=size, tokens_per_second=rate) for size, rate in benched.throughput),
         probe_drift=benched.probe_drift,
+        stopped=benched.stopped,
+        cpu_seconds=benched.cpu_seconds,
+        waited_share=benched.waited_share,
         **benched.peaks,
     )

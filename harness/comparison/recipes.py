@@ -74,8 +74,14 @@ def merge_job(session: Session, state: State) -> MergeJob:
     return MergeJob(_trained_recipe(session, training, state.artifact, None, True), session.folder.merged(training.id))
 
 
-def cost_record(session: Session, state: State) -> CostRecord:
-    """The cached timing of a variant; its key contains everything that influences the time."""
+def cost_record(session: Session, state: State, in_full: bool) -> CostRecord:
+    """The cached timing of a variant; its key contains everything that influences the time.
+
+    Args:
+        session: The run.
+        state: The variant.
+        in_full: Whether all repeats are asked for, so that a timing with a budget does not serve.
+    """
     made, environment = recipe(session, state), session.environment
     artifact = Snapshot(state.name, state.artifact).weights_digest if state.artifact else None
     names = ("device_name", "driver", "threads", "packages")
@@ -85,6 +91,7 @@ def cost_record(session: Session, state: State) -> CostRecord:
         artifact=artifact or (state.variant.adapter.digest if state.variant.adapter else None),
         transforms=state.variant.spec.transforms,
         machine={name: environment[name] for name in names},
+        in_full=in_full,
     )
     return session.folder.costs(session.stored_as(state), cost_key)
 

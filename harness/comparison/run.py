@@ -84,17 +84,25 @@ def time_only(config: Config, *, progress: Progress | None = None, fresh: bool =
         if work.earlier is not None:
             return work.earlier
         work.train_all()
-        work.time_all()
+        work.time_all(in_full=True)
         return unfinished(work.session)
+
+
+TIMING_SHARE = 0.1
+"""Largest share of a run that timing takes, unless each variant's first repeat alone takes longer."""
+RATIO_PRECISION = 0.05
+"""Half the width of a latency ratio's interval at which its repeats end."""
 
 
 class RunInProgress:
     """A run in progress: its session, the server that runs jobs in child processes, and the progress display."""
 
-    def __init__(self, session: Session, server: Server, progress: Progress) -> None:
+    def __init__(self, session: Session, server: Server, progress: Progress, began: float) -> None:
         self.session = session
         self.server = server
         self.progress = progress
+        self.began = began
+        """When it began on the performance counter, minus the seconds that earlier attempts took."""
         self.earlier: Run | None = None
         """The document, if an earlier run of the same configuration is complete."""
         self._tuned: dict[str, Tuned | None] = {}
@@ -118,9 +126,10 @@ class RunInProgress:
             with RunFolder.open(config.output_dir, config.model, identity, fresh=fresh) as folder:
                 server.hold(folder.lock)
                 session = Session(prepared, folder, identity, command=command)
-                work = cls(session, server, progress)
                 earlier = folder.load()
-                if earlier is not None and all(variant.status == "done" for variant in earlier.variants):
+                before = sum(earlier.seconds.values()) if earlier else 0.0
+                work = cls(session, server, progress, began - before)
+                if earlier is not None and _is_complete(earlier, timed=not config.no_timing):
                     work.earlier = earlier
                     progress.finish("already finished; nothing to do")
                     yield work
@@ -236,25 +245,51 @@ class RunInProgress:
         self._save()
         return [state for state in states if state.status != "failed" and self.session.unscored(state)]
 
-    def time_all(self) -> None:
-        """Times every variant in its own child process, alternately with the bare base if they share weights."""
+    def time_all(self, *, in_full: bool = False) -> None:
+        """Times every variant in its own child process, alternately with the bare base if they share weights.
+
+        Args:
+            in_full: Make all repeats, whatever time they take; otherwise timing has a budget.
+        """
+        states = self.session.active()
+        if self.session.config.no_timing and not in_full:
+            for state in states:
+                state.status = "done"
+            self._save()
+            return
         known: dict[Recipe, Benched] = {}
-        for state in self.session.active():
-            recipe, record = recipes.recipe(self.session, state), recipes.cost_record(self.session, state)
+        seconds_left = None if in_full else self._timing_seconds()
+        for index, state in enumerate(states):
+            recipe, record = recipes.recipe(self.session, state), recipes.cost_record(self.session, state, in_full)
             on_bare_base = recipe.base.quant is None and recipe.method is None and not recipe.merged
-            alternate = recipe.adapter is not None and on_bare_base
-            benched = known.get(recipe) or record.read()
+            job = BenchJob(recipe, recipe.adapter is not None and on_bare_base, seed=self.session.config.seed)
+            if seconds_left is not None:
+                share = seconds_left / (len(states) - index)
+                job = replace(job, budget_seconds=share, precision=RATIO_PRECISION)
+            benched, began = known.get(recipe) or record.read(), time.perf_counter()
             try:
                 if benched is None:
                     with self.stage("Time", state.name):
-                        self.progress.pause()
-                        benched = self.server.run(BenchJob(recipe, alternate, seed=self.session.config.seed))
+                        benched = self.server.run(job, self._show)
                 record.write(benched)
                 state.benched, state.status = benched, "done"
                 known[recipe] = benched
             except JobFailed as failure:
                 self._fail([state], failure, f"time-{state.variant.spec.canonical}")
+            if seconds_left is not None:
+                seconds_left = max(0.0, seconds_left - (time.perf_counter() - began))
         self._save()
+
+    def _timing_seconds(self) -> float:
+        """Seconds for timing all variants: as configured, or so many that timing is a tenth of the whole run.
+
+        Training runs and samples of an earlier attempt count with the seconds that they took.
+        """
+        if self.session.config.time_budget is not None:
+            return self.session.config.time_budget
+        trained = {state.artifact: state.trained.train_seconds for state in self.session.active() if state.trained}
+        spent = max(time.perf_counter() - self.began, sum(trained.values()))
+        return spent * TIMING_SHARE / (1 - TIMING_SHARE)
 
     def conclude(self) -> Run:
         """Computes the statistics and saves the document."""
@@ -286,3 +321,8 @@ class RunInProgress:
         """Shows the progress of a training run."""
         if isinstance(event, Advanced):
             self.progress.advance(event.done, event.note, event.total)
+
+
+def _is_complete(run: Run, *, timed: bool) -> bool:
+    """Whether every variant is done, and timed if that is asked for."""
+    return all(variant.status == "done" and (variant.inference or not timed) for variant in run.variants)

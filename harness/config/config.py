@@ -89,6 +89,10 @@ class Config(BaseModel):
     apply_chat_template: bool = False
     allow_cut: bool = False
     """Whether more than 5 % of a task's prompts may be cut to fit the model's context."""
+    no_timing: bool = False
+    """Whether variants are scored and not timed."""
+    time_budget: Annotated[float, Field(gt=0)] | None = None
+    """Seconds for timing all variants; None: a tenth of the run."""
     trust_remote_code: bool = False
     confirm_run_unsafe_code: bool = False
     baseline: str | None = None
@@ -118,8 +122,8 @@ class Config(BaseModel):
 
     @property
     def sha256(self) -> str:
-        """Digest of the work: independent of the output folder, trackers, gates, and what is allowed."""
-        ignored = ("output_dir", "report_to", "fail_if", "fail_unless", "allow_cut")
+        """Digest of the work: independent of the output folder, trackers, gates, what is allowed, and how long is timed."""
+        ignored = ("output_dir", "report_to", "fail_if", "fail_unless", "allow_cut", "no_timing", "time_budget")
         content = {key: value for key, value in self.to_dict().items() if key not in ignored}
         content["variants"] = [[variant.name, variant.canonical] for variant in self.variants]
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

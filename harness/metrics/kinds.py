@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from harness.api import Generate, Output
 from harness.errors import UserError
-from harness.stats.functions import Ratio
+from harness.stats.functions import SumRatio
 
 SampleType = TypeVar("SampleType")
 
@@ -59,5 +59,5 @@ def targets_of(sample: Generate) -> list[str]:
     return [sample.target] if isinstance(sample.target, str) else list(sample.target)
 
 
-mean_of_sums = Ratio()
+mean_of_sums = SumRatio()
 """Divides a sum by a count; NaN for a count of 0."""

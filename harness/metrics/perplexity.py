@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.api import Metric, Output, Stats, Text
 from harness.metrics.kinds import expect
-from harness.stats.functions import Ratio
+from harness.stats.functions import SumRatio
 
 
 def _per(name: str, count: Callable[[Output, str], int]) -> Callable[[Output, Any], Stats]:
@@ -53,7 +53,7 @@ def _bits_of(loglikelihood: float) -> float:
     return -loglikelihood / math.log(2)
 
 
-_perplexity, _bits = Ratio(_perplexity_of), Ratio(_bits_of)
+_perplexity, _bits = SumRatio(_perplexity_of), SumRatio(_bits_of)
 
 
 word_ppl = Metric("word_ppl", stats=_per("word_ppl", _words), value=_perplexity, higher_is_better=False)

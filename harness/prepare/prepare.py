@@ -116,7 +116,7 @@ def prepare(config: Config, *, scores: bool = True, describe: Callable[[Path], D
     variants = []
     for spec in config.variants:
         prompting = prompting_of(config, spec, template)
-        wanted = (prompting.shots, prompting.system, prompting.template is not None)
+        wanted = (prompting.shots, prompting.system, prompting.template is not None, prompting.think)
         if wanted not in rendered:
             rendered[wanted] = {
                 task.name: render(task.name, task.task, prompting, groups=task.spec.groups, limit=config.limit)

@@ -153,9 +153,9 @@ class Trainings:
     def _rows(self, spec: VariantSpec, given: TrainSettings, name: str) -> TrainData:
         """The rows of training data as typed, in the prompts of a variant; cached for variants that need the same."""
         prompting = prompting_of(self._config, spec, self._template)
-        messages_in = None if spec.prompting.get("template") == "none" else self._template
+        messages_in = None if spec.prompting.get("template") == "none" else prompting.template or self._template
         wanted = (name, given.samples, given.stage, given.dedupe, given.turns)
-        known = (*wanted, prompting.system, prompting.template is None, messages_in is None)
+        known = (*wanted, prompting.system, prompting.template is None, messages_in is None, prompting.think)
         if known not in self._read:
             self._read[known] = train_data(name, self._tasks, given, prompting, messages_in)
         return self._read[known]

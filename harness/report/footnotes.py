@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.report import numbers
+from harness.report.costs import busy_notes
 from harness.report.scores import has_ranks, headline_delta, scale_of
 from harness.results import Overlap, Run
 
@@ -42,6 +43,7 @@ def _legend(run: Run) -> Iterator[str]:
 
 
 def _warnings(run: Run) -> Iterator[str]:
+    yield from busy_notes(run)
     yield from (_memorized(overlap) for overlap in run.overlaps if overlap.contained)
     undetected: dict[int, list[str]] = {}
     for task in run.tasks:

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.results import Mark, Verdict
+from harness.stats.ratios import Ratio
 
 ABSENT = "-"
 
@@ -105,9 +106,16 @@ def _with_unit(value: float | None, base: int, units: tuple[str, ...]) -> str:
     return f"{number} {units[power]}".rstrip()
 
 
-def ratio(value: float | None) -> str:
-    """Formats a cost relative to the baseline's: `1.15×`."""
-    return ABSENT if value is None else f"{value:.2f}×"
+def ratio(value: Ratio | None) -> str:
+    """Formats a cost relative to the baseline's: `1.15×`, or its interval if that is wider than ±5 %.
+
+    Example:
+        >>> ratio(Ratio(1.15, 1.12, 1.18)), ratio(Ratio(1.15, 0.9, 1.47)), ratio(Ratio(1.15))
+        ('1.15×', '0.90–1.47×', '-')
+    """
+    if value is None or value.low is None or value.high is None:
+        return ABSENT
+    return f"{value.value:.2f}×" if value.precision <= 0.05 else f"{value.low:.2f}–{value.high:.2f}×"
 
 
 def probability(value: float | None) -> str:

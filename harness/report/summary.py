@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from harness.report import numbers, scores
-from harness.report.costs import Measure, measures
+from harness.report.costs import Measure, measures, training_time_ratio
 from harness.report.scores import headline_delta, leading_task, scale_of
 from harness.results import Run, TaskInfo, Variant, Verdict
 from harness.stats import ranking
@@ -66,12 +66,13 @@ def _verdicts(run: Run, variant: Variant) -> SummaryLine | None:
 def _compared(run: Run, variant: Variant, reference: Variant) -> SummaryLine | None:
     """Compares two trained variants: costs as ratios, and the difference on the leading task's headline."""
     parts = []
-    for measure in sorted(measures(run), key=lambda measure: measure.name == "train"):
-        if measure.name not in ("peak GPU", "peak RSS", "train"):
-            continue
-        mine, theirs = measure.comparable(variant), measure.comparable(reference)
-        if mine is not None and theirs:
-            parts.append(f"{mine / theirs:.2f} × the {measure.words}")
+    for measure in measures(run):
+        if measure.name in ("peak GPU", "peak RSS"):
+            mine, theirs = measure.comparable(variant), measure.comparable(reference)
+            if mine is not None and theirs:
+                parts.append(f"{mine / theirs:.2f} × the {measure.words}")
+    if slower := training_time_ratio(variant, reference):
+        parts.append(f"{slower.value:.2f} × ({slower.low:.2f}–{slower.high:.2f}) the training time")
     clauses = [", ".join(parts)] if parts else []
     task = leading_task(run)
     if task and (found := run.comparison(task, variant.name, reference.name)):

@@ -246,9 +246,14 @@ def _interval_cell(run: Run, task: TaskInfo, score: Score | None) -> Cell:
 
 
 def _cost_cell(measure: Measure, variant: Variant) -> Cell:
-    value, ratio = measure.read(variant), measure.ratio(variant)
-    text = measure.write(value) + (f" ({numbers.ratio(ratio)})" if ratio is not None else "")
-    return Cell(text, value=value, title="" if ratio is None else f"{numbers.ratio(ratio)} the baseline's")
+    value, ratio, busy = measure.read(variant), measure.ratio(variant), measure.busy(variant)
+    text, title = measure.write(value), ""
+    if busy and value is not None:
+        text, title = f"~{text}", "measured on a busy machine"
+    if ratio is not None and ratio.low is not None and ratio.high is not None:
+        text += f" ({numbers.ratio(ratio)})"
+        title = f"{ratio.value:.2f} times the baseline's, 95 % {ratio.low:.2f}–{ratio.high:.2f}"
+    return Cell(text, value=value, title=title)
 
 
 def _note(variant: Variant) -> str:

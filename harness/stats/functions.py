@@ -2,7 +2,7 @@
 
 A metric uses one as its `value` or `whole`. They need no scipy, so metrics load quickly.
 
-    >>> Ratio()((3.0, 4.0)), RocArea()([[1, 2.0], [0, 1.0], [1, 0.5]])
+    >>> SumRatio()((3.0, 4.0)), RocArea()([[1, 2.0], [0, 1.0], [1, 0.5]])
     (0.75, 0.5)
     >>> F1((1.0, 1.0, 2.0, 1.0, 1.0, 2.0))  # two labels: found, predicted, wanted
     0.6666666666666666
@@ -26,14 +26,14 @@ def _same(mean: float) -> float:
 
 
 @dataclass(frozen=True)
-class Ratio:
+class SumRatio:
     """The `value` of a metric whose sums are a total and a size; NaN for a size of 0.
 
     Args:
         of: Monotone function of total / size, such as the exponential of a mean loss.
 
     Example:
-        >>> Ratio(lambda mean: 2 * mean)((1.0, 4.0))
+        >>> SumRatio(lambda mean: 2 * mean)((1.0, 4.0))
         0.5
     """
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.stats.areas import ROUGH_ABOVE, ROUGH_BELOW, area_limits, is_rough
-from harness.stats.functions import LabelMean, Ratio, RocArea
+from harness.stats.functions import LabelMean, RocArea, SumRatio
 from harness.stats.jackknife import jackknife_limits
 from harness.stats.label_means import FEWEST_OF_LABEL, has_rare_labels, label_mean_limits
 from harness.stats.observations import Observations
 from harness.stats.proportions import wilson
-from harness.stats.ratios import mean_limits, ratio_limits
 from harness.stats.spread import cr2, t_limits
+from harness.stats.sum_ratios import mean_limits, ratio_limits
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def interval(obs: Observations) -> Interval:
     - Scores within known bounds: the score interval with the variance of the samples, stratified by group; with clusters,
       their CR2 error.
     - Scores without bounds: the union of the t interval and Hall's, which is corrected for skewness.
-    - `Ratio`: CR2 over documents or clusters, on the scale of the mean.
+    - `SumRatio`: CR2 over documents or clusters, on the scale of the mean.
     - `LabelMean`, `RocArea`: intervals of their own; with clusters, the next one.
     - Other metrics of the whole set: the jackknife, t on the logit scale if the metric has bounds.
     """
@@ -66,7 +66,7 @@ def _limits(obs: Observations, value: float) -> tuple[float, float] | None:
     alone = obs.clusters is None
     if obs.is_mean:
         return _mean_limits(obs)
-    if isinstance(obs.value, Ratio):
+    if isinstance(obs.value, SumRatio):
         return ratio_limits(obs.values, obs.layout, obs.value, obs.bounds)
     if isinstance(obs.value, LabelMean) and alone:
         return label_mean_limits(obs.value, obs.values)

@@ -21,12 +21,12 @@ import numpy as np
 from harness.stats.areas import area_difference
 from harness.stats.bounded import Guard
 from harness.stats.flips import flip_p
-from harness.stats.functions import Ratio, RocArea
+from harness.stats.functions import RocArea, SumRatio
 from harness.stats.jackknife import jackknife_error
 from harness.stats.observations import Observations
 from harness.stats.proportions import mcnemar_interval, mcnemar_p
-from harness.stats.ratios import ratio_difference
 from harness.stats.spread import Spread, cr2, t_limits, t_p
+from harness.stats.sum_ratios import ratio_difference
 from harness.stats.units import Array
 
 SpreadTest = Literal["skewness-corrected t", "clustered t and sign flips", "ratio t", "paired jackknife", "delong"]
@@ -71,7 +71,7 @@ def paired(a: Observations, b: Observations, *, seed: int = 0) -> PairedDifferen
       without it. Without bounds, no test is valid if there are too few samples for the skewness.
     - Means over clusters: CR2 instead of the t test's error; the sign-flip test joins. Nothing is shown with fewer than six
       clusters.
-    - `Ratio`: CR2 over documents. `RocArea`: DeLong. Other metrics of the whole set: the jackknife of the difference.
+    - `SumRatio`: CR2 over documents. `RocArea`: DeLong. Other metrics of the whole set: the jackknife of the difference.
 
     Where m samples (or clusters) differ, p is at least 2 × 0.5^m except for McNemar's test, the smallest p-value of a test
     that exchanges a and b at random. In all cases, p < 0.05 exactly when 0 is outside the interval.
@@ -206,7 +206,7 @@ def spread(a: Observations, b: Observations) -> PairedSpread | None:
             cr2(*_totals(a, b), layout.strata),
         )
         value, error, freedom = units.mean, units.error, units.freedom
-    elif isinstance(a.value, Ratio) and isinstance(b.value, Ratio):
+    elif isinstance(a.value, SumRatio) and isinstance(b.value, SumRatio):
         test, (_, found) = "ratio t", ratio_difference(a.values, b.values, a.value, b.value, layout)
         error, freedom = found.error, found.freedom
     elif areas and (delong := area_difference(a.values.tolist(), b.values.tolist())):

@@ -1,82 +1,83 @@
-"""Intervals and differences of `Ratio`: means per word or token, perplexities, shares of instructions.
+"""Ratios of measured times with their 95 % intervals, for latencies and training times.
 
-The units are documents (or clusters of them), which may differ in size by orders of magnitude.
-
-    >>> table = np.array([[3.0, 4.0], [2.0, 4.0], [9.0, 12.0]])
-    >>> low, high = ratio_limits(table, Layout.of(3), Ratio(), bounds=None)
-    >>> low < 0.7 < high
-    True
+Times are positive and vary by factors, so means and errors are those of their logarithms: the interval of a ratio lies
+between two factors, and the interval of `a / b` is the reciprocal of that of `b / a`.
 """
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from harness.stats.bounded import score_limits
-from harness.stats.functions import Ratio
-from harness.stats.spread import Spread, cr2, t_limits
-from harness.stats.units import Array, Layout
+from scipy import special
+
+_LEVEL = 0.975
 
 
-def ratio_limits(
-    table: Array, layout: Layout, ratio: Ratio, bounds: tuple[float, float] | None
-) -> tuple[float, float] | None:
-    """Computes the 95 % interval of a ratio; None if it is not known.
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of times and its 95 % interval, which is unknown (None) with fewer than two measurements."""
 
-    Without bounds it is a t interval of total / size, of which `ratio.of` is taken. With bounds it is the score interval of
-    units as graded scores.
+    value: float
+    low: float | None = None
+    high: float | None = None
 
-    Args:
-        table: `[n, 2]` total and size of each sample.
-        layout: The independent units.
-        ratio: The metric.
-        bounds: Ends of the scale of total / size.
+    @property
+    def precision(self) -> float:
+        """Half the width of the interval, as a share of the value; infinite if the interval is unknown."""
+        if self.low is None or self.high is None:
+            return math.inf
+        return math.sqrt(self.high / self.low) - 1
+
+
+def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
+    """Computes the ratio of times that were measured in turn, by the t distribution of the logarithms of each pair's ratio.
+
+    A change of the machine's speed affects both members of a pair, so it widens the interval little.
+
+    Example:
+        >>> paired_ratio([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
+        Ratio(value=2.0, low=2.0, high=2.0)
     """
-    totals, sizes = layout.sums(table).T
-    if len(totals) < 2:
-        return None
-    if bounds is not None:
-        return mean_limits(totals, sizes, layout, bounds, clustered=True)
-    found = cr2(totals, sizes, layout.strata, 1.0)
-    low, high = sorted(map(ratio.of, t_limits(found.mean, found.error, found.freedom)))
-    return low, high
+    logs = [math.log(a / b) for a, b in zip(ours, theirs, strict=True)]
+    mean, variance = _moments(logs)
+    return _ratio(mean, math.sqrt(variance / len(logs)), len(logs) - 1)
 
 
-def mean_limits(
-    totals: Array, sizes: Array, layout: Layout, bounds: tuple[float, float], *, clustered: bool
-) -> tuple[float, float]:
-    """Computes the score interval of totals / sizes of units, each within bounds.
+def unpaired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
+    """Computes the ratio of times that were measured apart, by Welch's t interval of the difference of their logarithms.
 
-    Args:
-        totals: `[units]` sums over each unit.
-        sizes: `[units]` sizes.
-        layout: The independent units.
-        bounds: Ends of the scale.
-        clustered: Whether units have several samples each.
+    Source: Welch, "The generalization of 'Student's' problem when several different population variances are involved"
+    (Biometrika 34, 1947).
     """
-    least, span = bounds[0], bounds[1] - bounds[0]
-    found = cr2((totals - least * sizes) / span, sizes, layout.strata, 0.5 if clustered else 0.0)
-    units = float(sizes.sum() ** 2 / (sizes**2).sum())  # the effective number
-    squares = found.error**2 * units * (units if clustered else units - 1)
-    low, high = score_limits(min(1.0, max(0.0, found.mean)), units, squares, found.freedom, clustered=clustered)
-    return least + span * low, least + span * high
+    (mean_a, var_a), (mean_b, var_b) = _moments([math.log(a) for a in ours]), _moments([math.log(b) for b in theirs])
+    if min(len(ours), len(theirs)) < 2:
+        return _ratio(mean_a - mean_b, 0.0, 0)
+    part_a, part_b = var_a / len(ours), var_b / len(theirs)
+    spread = part_a**2 / (len(ours) - 1) + part_b**2 / (len(theirs) - 1)
+    freedom = (part_a + part_b) ** 2 / spread if spread else 1
+    return _ratio(mean_a - mean_b, math.sqrt(part_a + part_b), freedom)
 
 
-def ratio_difference(a: Array, b: Array, first: Ratio, second: Ratio, layout: Layout) -> tuple[float, Spread]:
-    """Computes the difference of two ratios on the same samples and its error, by the delta method.
+def spread_of(times: Sequence[float]) -> float:
+    """Computes half the width of the 95 % interval of a mean time, as a share of it; infinite with fewer than two times.
 
-    Args:
-        a: `[n, 2]` totals and sizes of the first.
-        b: `[n, 2]` totals and sizes of the second.
-        first: The metric of the first.
-        second: The metric of the second.
-        layout: The independent units.
+    Example:
+        >>> spread_of([1.0, 1.0, 1.0])
+        0.0
     """
-    value, influence, share = 0.0, np.zeros(len(layout)), np.zeros(len(layout))
-    for table, ratio, sign in ((a, first, 1), (b, second, -1)):
-        totals, sizes = layout.sums(table).T
-        mean, whole = float(totals.sum() / sizes.sum()), float(sizes.sum())
-        value += sign * ratio.of(mean)
-        influence = influence + sign * ratio.slope(mean) * (totals - mean * sizes) / whole
-        share = share + sizes / whole / 2
-    return value, cr2(influence, share, layout.strata, 1.0)
+    return paired_ratio(times, [1.0] * len(times)).precision
+
+
+def _ratio(mean: float, error: float, freedom: float) -> Ratio:
+    if freedom < 1:
+        return Ratio(math.exp(mean))
+    reach = float(special.stdtrit(freedom, _LEVEL)) * error
+    return Ratio(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach))
+
+
+def _moments(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample variance; the variance of a single value is zero."""
+    mean = math.fsum(values) / len(values)
+    return mean, math.fsum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)

@@ -67,7 +67,9 @@ class Description:
         """The chat template, ready to render; None if the tokenizer has none."""
         if self.template is None:
             return None
-        return ChatTemplate(self.template, self.special_tokens, self.turn_end, self.writes_end, self.thought)
+        return ChatTemplate(
+            self.template, self.special_tokens, self.turn_end, self.writes_end, self.thought, dict(self.opened)
+        )
 
     def to_json(self) -> str:
         """The description as one line of JSON."""

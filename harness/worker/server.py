@@ -172,7 +172,9 @@ def run_job(job: Job, send: OnEvent) -> Any:
     if isinstance(job, PlanJob):
         return children.plan(job)
     assert isinstance(job, BenchJob)
-    return children.time_variant(job)
+    from harness.worker.timing import time_variant
+
+    return time_variant(job, send)
 
 
 def _run_in_child(job: Job, connection: Connection) -> int:

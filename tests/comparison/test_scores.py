@@ -9,6 +9,7 @@ from scored_rows import ACC, QA, RATIO, SUMS, lines, ones, scored
 from harness import Choose, Generate, Metric, Output, Task, UserError
 from harness.comparison.samples import RunningScore, observations, sample_row
 from harness.comparison.scores import Scores, compute_scores
+from harness.comparison.thought_notes import unfinished_thoughts
 from harness.jobs import Item, Raw
 from harness.prompts.render import render
 from harness.results import Protocol
@@ -262,3 +263,23 @@ def test_a_metric_that_returns_none_is_a_user_error() -> None:
     with pytest.raises(UserError, match="TypeError") as error:
         sample_row(task, an_item(Generate("q", "a")), raw, "k")
     assert "metric `none` failed on sample `0`" in str(error.value.hint)
+
+
+# Thoughts
+
+
+def test_metrics_see_the_answer_after_a_thought_and_the_samples_keep_both() -> None:
+    task = scored("qa", Metric("right", score=lambda output, sample: float(output.texts[0] == sample.target)))
+    texts = ("<think>maybe 41</think>\n\n42", "<think>42", "42")
+    item = an_item(Generate("6*7 =", "42", samples=3, temperature=1.0))
+    rows = [sample_row(task, item, Raw(0, 1, False, 9, texts=(text,)), "k") for text in texts]
+    assert [row["metrics"]["right"] for row in rows] == [1.0, 0.0, 1.0]
+    assert [row["outputs"] for row in rows] == [[text] for text in texts]
+    assert [row["unfinished_thoughts"] for row in rows] == [0, 1, 0]
+    assert unfinished_thoughts({"base": {"qa": rows}, "lora": {"qa": rows[:1]}}) == [
+        "base: on qa, 1 of 3 texts end inside a thought and count as no answer"
+    ]
+
+
+def test_samples_from_before_thoughts_were_counted_have_none() -> None:
+    assert unfinished_thoughts({"base": {"qa": [{"outputs": ["<think>"]}]}}) == []

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from example_run import COSTS, TASKS, example_run
@@ -17,13 +18,14 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from harness.report import numbers
-from harness.report.costs import measures
+from harness.report.costs import measures, training_time_ratio
 from harness.report.footnotes import footnotes
 from harness.report.scores import ranks
 from harness.report.screen import LONGEST_NAME, name_lines, print_run, screen, stdout_console
 from harness.report.summary import front_of, summary
 from harness.report.tables import cost, quality
 from harness.results import Overlap, Run, SharedSample
+from harness.stats.ratios import Ratio
 
 
 def shown(run: Run, width: int = 120, **options: Path) -> str:
@@ -148,15 +150,64 @@ def test_costs_are_shown_with_their_ratio_to_the_base() -> None:
 def test_the_ratio_to_a_trained_baseline_does_not_use_the_alternately_timed_base() -> None:
     run = example_run().model_copy(update={"baseline": "lora"})
     decode = measures(run)[-1]
-    assert decode.ratio(run.variant("qlora")) == pytest.approx(1.87 / 1.23)
+    ratio = decode.ratio(run.variant("qlora"))
+    assert ratio is not None and ratio.value == pytest.approx(1.87 / 1.23)
     assert decode.ratio(run.variant("lora")) is None
+
+
+def busy(run: Run, name: str, **waited: float) -> Run:
+    """The run with the share of waiting during a variant's training or timing."""
+    for part, share in waited.items():
+        record = getattr(run.variant(name), part)
+        run = changed(run, name, **{part: record.model_copy(update={"waited_share": share})})
+    return run
+
+
+def test_times_of_a_busy_machine_are_marked_and_give_no_ratio() -> None:
+    run = busy(example_run(tasks=1), "qlora", train=0.31, inference=0.12)
+    text = shown(run)
+    row = [line for line in text.splitlines() if line.startswith("qlora")][1]
+    assert "~2m 57s" in row and "~33.5 ms" in row and "×" not in row
+    assert "× the training time" not in text
+    (trained, timed) = [note for note in footnotes(run) if note.startswith("~")]
+    assert "training of qlora (31% of the time without a processor)" in trained
+    assert "timing of qlora (12% of the time without a processor)" in timed
+    assert not [note for note in footnotes(busy(run, "qlora", train=0.05, inference=0.05)) if note.startswith("~")]
+
+
+def test_a_busy_baseline_that_was_not_timed_in_turn_gives_no_ratio() -> None:
+    run = example_run().model_copy(update={"baseline": "lora"})
+    assert measures(run)[-1].ratio(run.variant("qlora")) is not None
+    assert measures(busy(run, "lora", inference=0.5))[-1].ratio(run.variant("qlora")) is None
+
+
+def test_a_ratio_is_shown_with_its_interval_where_it_is_wide_and_not_at_all_where_none_is_known() -> None:
+    assert numbers.ratio(Ratio(1.15, 1.12, 1.18)) == "1.15×"
+    assert numbers.ratio(Ratio(1.15, 0.9, 1.47)) == "0.90–1.47×"
+    run = example_run(tasks=1)
+    timed = run.variant("qlora").inference
+    assert timed is not None
+    once = {name: times[:64] if "decode" in name else times[:1] for name, times in timed.raw_seconds.items()}
+    run = changed(run, "qlora", inference=timed.model_copy(update={"raw_seconds": once}))
+    row = [line for line in shown(run).splitlines() if line.startswith("qlora")][1]
+    assert "33.5 ms" in row and "×" not in row
+
+
+def test_training_times_of_other_batches_are_compared_per_step() -> None:
+    run = example_run(tasks=1)
+    qlora = run.variant("qlora").train
+    assert qlora is not None
+    run = changed(run, "qlora", train=qlora.model_copy(update={"batch_size": 8, "block_seconds": (90.0, 87.0)}))
+    ratio = training_time_ratio(run.variant("qlora"), run.variant("lora"))
+    assert ratio is not None and ratio.low is not None and ratio.low < ratio.value == pytest.approx(177 / 124)
 
 
 def test_a_reward_model_has_no_decode_time() -> None:
     run = example_run()
     timed = run.variant("lora").inference
     assert timed is not None
-    silent = {name: None for name in type(timed).model_fields if "decode" in name}
+    silent: dict[str, Any] = {name: None for name in type(timed).model_fields if "decode" in name}
+    silent |= {"new_tokens": 0, "raw_seconds": {"prefill": [0.1, 0.1], "decode": []}}
     run = changed(run, "lora", inference=timed.model_copy(update=silent))
     decode = measures(run)[-1]
     assert decode.comparable(run.variant("lora")) is decode.ratio(run.variant("lora")) is None
@@ -231,7 +282,7 @@ def test_the_summary_says_which_differences_are_significant_and_what_was_forgott
     )
     assert found["qlora"].endswith("worse on mini_mmlu (forgetting) and mini_text (forgetting)")
     assert found["qlora vs lora"] == (
-        "0.61 × the peak GPU memory in training, 1.43 × the training time; mini_gsm8k: no difference shown (-2.0 ±2.5)"
+        "0.61 × the peak GPU memory in training, 1.43 × (1.43–1.43) the training time; mini_gsm8k: no difference shown (-2.0 ±2.5)"
     )
 
 
