@@ -106,19 +106,21 @@ def plot(run: Run) -> dict[str, Any]:
     Returns:
         `variants`: names. `qualities`: label, the maximum possible value or null, and [value, low, high] or null for each
         variant. `costs`: label, and [number, text] or null for each variant. `fronts`: names, by quality and cost in that
-        order. `first`: index of the quality that is selected at first.
+        order; `maybe`: the same of variants that may be on the front. `first`: index of the quality that is selected at first.
     """
     qualities = [(task, metric.name) for task in run.tasks for metric in task.metrics]
     qualities.sort(key=lambda quality: quality[1] != quality[0].headline)  # headlines first
     costs = measures(run)
     leading = leading_task(run)
     first = [task for task, _ in qualities].index(leading) if leading and qualities else 0
+    fronts = [[front_of(run, task, metric, measure)[1] for measure in costs] for task, metric in qualities]
     return {
         "first": first,
         "variants": [variant.name for variant in run.variants],
         "qualities": [_quality_axis(run, task, metric) for task, metric in qualities],
         "costs": [_cost_axis(run, measure) for measure in costs],
-        "fronts": [[front_of(run, task, metric, measure)[1] for measure in costs] for task, metric in qualities],
+        "fronts": [[front.on if front else [] for front in row] for row in fronts],
+        "maybe": [[front.maybe if front else [] for front in row] for row in fronts],
     }
 
 

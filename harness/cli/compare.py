@@ -11,7 +11,7 @@ from harness.cli.options import Flags, Variants, command_line, print_plan, print
     "steps epochs lr tune_lr train_batch_size max_length train_settings seeds folds",
     "num_fewshot limit batch_size apply_chat_template numerics engine allow_cut no_timing time_budget confirm_run_unsafe_code",
     "device dtype seed trust_remote_code",
-    "report_to output_dir format fail_if fresh dry_run quiet",
+    "report_to output_dir format fail_if fail_unless fresh dry_run quiet",
 )
 def compare(flags: Flags, variants: Variants = None) -> None:
     """Train variants, score them on the same samples, measure their costs and test which differences are significant.

@@ -57,7 +57,7 @@ def finished(session: Session) -> Run:
     losses = {
         state.name: loss for state in done if state.trained and (loss := state.trained.validation_loss) is not None
     }
-    means = replicated(tasks, rows, _trainings(session), session.baseline, losses, config.seed, folds=config.folds)
+    means = replicated(tasks, rows, _trainings(session), session.baseline, losses, folds=config.folds)
     by_variant = [(s.name, note) for s in done for note in (*s.notes, *(s.trained.notes if s.trained else ()))]
     notes = [
         *dict.fromkeys(f"{name}: {note}" for name, note in by_variant),  # training and scoring may note the same
@@ -117,6 +117,7 @@ def _document(session: Session, scores: Scores | None, notes: Sequence[str]) -> 
             for state in session.states.values()
         ),
         comparisons=tuple(scores.comparisons) if scores else (),
+        tests=scores.tests if scores else None,
         overlaps=session.overlaps,
         seconds=dict(session.seconds),
     )

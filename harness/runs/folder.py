@@ -45,9 +45,22 @@ class SampleLog:
         Raises:
             UserError: The file cannot be written.
         """
+        rows, size, lines = self._complete()
+        if len(rows) < lines:
+            with writing(self.path), self.path.open("r+b") as file:
+                file.truncate(size)
+        return rows
+
+    def complete_rows(self) -> list[dict[str, Any]]:
+        """All complete lines; the file stays as it is."""
+        return self._complete()[0]
+
+    def _complete(self) -> tuple[list[dict[str, Any]], int, int]:
+        """The complete lines, their size in bytes, and the number of all lines."""
         if not self.path.is_file():
-            return []
-        rows, size = [], 0
+            return [], 0, 0
+        rows: list[dict[str, Any]] = []
+        size = 0
         lines = self.path.read_bytes().splitlines(keepends=True)
         for line in lines:
             row = _complete_row(line)
@@ -55,10 +68,7 @@ class SampleLog:
                 break
             rows.append(row)
             size += len(line)
-        if len(rows) < len(lines):
-            with writing(self.path), self.path.open("r+b") as file:
-                file.truncate(size)
-        return rows
+        return rows, size, len(lines)
 
     def keep(self, count: int) -> None:
         """Keeps only the first `count` lines of the file.
@@ -178,7 +188,7 @@ class RunFolder:
 
     def samples(self, variant: str, task: str) -> SampleLog:
         """The samples of a variant (canonical spec) on a task (spec as typed)."""
-        return SampleLog(self.path / "samples" / slug(variant) / f"{slug(task)}.jsonl")
+        return sample_log(self.path, variant, task)
 
     def costs(self, variant: str, cost_key: str) -> CostRecord:
         """The timing of a variant (canonical spec)."""
@@ -219,6 +229,11 @@ class RunFolder:
             UserError: The file cannot be written.
         """
         write_whole(self.path / "train" / f"{slug(job)}.error.txt", traceback)
+
+
+def sample_log(folder: Path, variant: str, task: str) -> SampleLog:
+    """The samples of a variant (canonical spec) on a task (spec as typed) in a run's folder."""
+    return SampleLog(folder / "samples" / slug(variant) / f"{slug(task)}.jsonl")
 
 
 def load_run(path: Path) -> Run:
