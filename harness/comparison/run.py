@@ -19,9 +19,11 @@ from harness.comparison.document import finished, unfinished
 from harness.comparison.dry_run import Purpose, describe
 from harness.comparison.receive import Receiver
 from harness.comparison.state import Session, State
+from harness.comparison.suitability import unsuitable
 from harness.comparison.sweep import sweep
 from harness.comparison.tuning import Tuned
 from harness.config.config import Config
+from harness.errors import UserError
 from harness.jobs import (
     Advanced,
     Base,
@@ -48,7 +50,7 @@ from harness.results import Run
 from harness.runs.folder import RunFolder
 from harness.runs.reuse import adopt, find_trained
 from harness.sandbox.run import protections
-from harness.storage import key, write_whole
+from harness.storage import DiskFull, key, write_whole
 from harness.worker.server import JobFailed, Server
 
 
@@ -145,12 +147,34 @@ class RunInProgress:
 
     def train_all(self) -> None:
         """Trains every variant that no earlier run has trained, each in its own child process."""
+        self._fail_unsuitable()
         for training in self.session.prepared.trainings:
             states = [s for s in self.session.active() if s.variant.training and s.variant.training.id == training.id]
+            if not states:
+                continue
             try:
                 self._train(training, states)
             except JobFailed as failure:
                 self._fail(states, failure, f"train-{training.id}")
+
+    def _fail_unsuitable(self) -> None:
+        """Fails the variants whose training run cannot work, before anything is trained."""
+        session, output = self.session, self.session.config.output_dir
+        waiting = [
+            training
+            for training in session.prepared.trainings
+            if find_trained(output, recipes.train_job(session, training).train_key) is None
+        ]
+        if not waiting:
+            return
+        self.progress.start("Check", "whether the methods fit the model")
+        problems = unsuitable(session, self.server.run, waiting)
+        self.progress.finish()
+        for state in session.states.values():
+            if state.variant.training and (problem := problems.get(state.variant.training.id)):
+                state.fail(problem.sentence)
+                self.progress.say("Fail", f"{state.name}: {problem.sentence}")
+        self._save()
 
     def _train(self, training: Training, states: Sequence[State]) -> None:
         """Runs one training run, which several variants may share, or takes its artifact from an earlier run."""
@@ -165,12 +189,22 @@ class RunInProgress:
             self._say_reuse(states, "trained", earlier[0])
         else:
             with self.stage("Train", states[0].name):
-                trained, reused = self.server.run(job, self._show), False
+                trained, reused = self._run_training(job), False
         for state in states:
             state.trained, state.reused, state.artifact = trained, reused, job.output
         card = model_card(self.session, states[0], job, command=self.session.command)
         write_whole(job.output / CARD, card)  # a new file: the others may be hard links into an earlier run
         self._save()
+
+    def _run_training(self, job: TrainJob) -> Trained:
+        """Runs a training job; an error that concerns it alone fails its row, whoever has to correct it."""
+        try:
+            trained: Trained = self.server.run(job, self._show)
+        except DiskFull:
+            raise
+        except UserError as error:
+            raise JobFailed(error.sentence) from error
+        return trained
 
     def _with_best_learning_rate(self, training: Training, states: Sequence[State]) -> Training:
         """Sets the learning rate with the lowest held-out loss; replicas take that of the first training run."""
@@ -180,7 +214,7 @@ class RunInProgress:
         def train(job: TrainJob) -> Trained:
             earlier = find_trained(self.session.config.output_dir, job.train_key, figures_only=True)
             with self.stage("Tune", f"{spec.name} lr {job.training.lr:g}"):
-                return earlier[1] if earlier else self.server.run(job, self._show)
+                return earlier[1] if earlier else self._run_training(job)
 
         if typed not in self._tuned:
             self._tuned[typed] = sweep(self.session, training, train)
