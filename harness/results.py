@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 SCHEMA = 1
 
 Verdict = Literal["better", "worse", "undecided"]
-Status = Literal["pending", "running", "done", "failed"]
+Status = Literal["pending", "running", "done", "failed", "interrupted"]
 
 
 def verdict_of(value: float, p: float, higher_is_better: bool, alpha: float = 0.05) -> Verdict:

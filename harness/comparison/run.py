@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness.comparison import recipes
 from harness.comparison.card import CARD, model_card
-from harness.comparison.document import finished, unfinished
+from harness.comparison.document import Counted, count, finished, unfinished
 from harness.comparison.dry_run import Purpose, describe
 from harness.comparison.receive import Receiver
 from harness.comparison.state import Session, State
@@ -46,6 +46,7 @@ from harness.prepare.prepare import prepare
 from harness.prepare.trainings import Training
 from harness.registry.sources import note_loaded
 from harness.report.progress import Progress
+from harness.report.summary import headline_lines
 from harness.results import Run
 from harness.runs.folder import RunFolder
 from harness.runs.reuse import adopt, find_trained
@@ -74,6 +75,7 @@ def run(config: Config, *, progress: Progress | None = None, fresh: bool = False
             return work.earlier
         work.train_all()
         work.score_all()
+        work.count()
         work.time_all()
         return work.conclude()
 
@@ -101,6 +103,7 @@ class RunInProgress:
         self.progress = progress
         self.earlier: Run | None = None
         """The document, if an earlier run of the same configuration is complete."""
+        self._counted: Counted | None = None
         self._tuned: dict[str, Tuned | None] = {}
         """Results of learning-rate sweeps by variant as typed; None if every trial failed."""
 
@@ -127,7 +130,11 @@ class RunInProgress:
                 session = Session(prepared, folder, identity, command=command)
                 work = cls(session, server, progress)
                 earlier = folder.load()
-                if earlier is not None and all(variant.status == "done" for variant in earlier.variants):
+                if (
+                    earlier is not None
+                    and purpose != "train"
+                    and all(variant.status == "done" for variant in earlier.variants)
+                ):
                     work.earlier = earlier
                     progress.finish(f"already finished on {earlier.created[:16].replace('T', ' ')}: {folder.path}")
                     yield work
@@ -230,6 +237,10 @@ class RunInProgress:
         """Scores every variant on the same samples; variants with the same base share one load of it."""
         groups: dict[Base, list[State]] = {}
         for state in self.session.active():
+            if not state.variant.scored:
+                state.status = "done"
+                state.notes.append("trained and not scored: a reward model generates no text, and the tasks need some")
+                continue
             groups.setdefault(recipes.recipe(self.session, state).base, []).append(state)
         for states in groups.values():
             waiting = states
@@ -273,13 +284,17 @@ class RunInProgress:
             self._fail([culprit], failure, f"score-{culprit.variant.spec.canonical}")
         finally:
             receiver.close()
+        for state in states:
+            state.scored = state.status != "failed" and not self.session.unscored(state)
         self._save()
-        return [state for state in states if state.status != "failed" and self.session.unscored(state)]
+        return [state for state in states if state.status != "failed" and not state.scored]
 
     def time_all(self) -> None:
         """Times every variant in its own child process, alternately with the bare base if they share weights."""
         known: dict[Recipe, Benched] = {}
         for state in self.session.active():
+            if not state.variant.scored:
+                continue
             job = recipes.bench_job(self.session, state)
             record = recipes.cost_record(self.session, state, job)
             benched = known.get(job.recipe) or record.read()
@@ -291,15 +306,24 @@ class RunInProgress:
                 record.write(benched)
                 state.benched, state.status = benched, "done"
                 known[job.recipe] = benched
+                self._save()
             except JobFailed as failure:
                 self._fail([state], failure, f"time-{state.variant.spec.canonical}")
         self._save()
 
-    def conclude(self) -> Run:
-        """Computes the statistics and saves the document."""
+    def count(self) -> None:
+        """Computes the statistics, saves them and shows the headlines: timing comes after them and takes minutes."""
         with self.stage("Count", "intervals and paired tests"):
-            document = finished(self.session)
-        document = document.model_copy(update={"seconds": dict(self.session.seconds)})
+            self._counted = count(self.session)
+        document = finished(self.session, self._counted)
+        self.session.folder.save(document)
+        for line in headline_lines(document):
+            self.progress.say("Score", line)
+
+    def conclude(self) -> Run:
+        """Saves the complete document."""
+        assert self._counted is not None
+        document = finished(self.session, self._counted)
         self.session.folder.save(document)
         return document
 
@@ -323,7 +347,8 @@ class RunInProgress:
                 state.notes.append(f"{what} in another run and reused: {run.name}")
 
     def _save(self) -> None:
-        self.session.folder.save(unfinished(self.session))
+        session, counted = self.session, self._counted
+        session.folder.save(finished(session, counted) if counted else unfinished(session))
 
     def _fail(self, states: Sequence[State], failure: JobFailed, what: str) -> None:
         for state in states:

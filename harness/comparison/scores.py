@@ -110,6 +110,11 @@ def compute_scores(
     )
 
 
+def single_scores(task: ScoredTask, rows: SampleRows, protocol: Protocol, seed: int) -> list[Score]:
+    """Scores of one variant on one task, each with its own interval and without differences."""
+    return [_score(task, metric, observations(metric, rows), protocol, seed) for metric in task.metrics]
+
+
 def _count(rows: SampleRows, column: str) -> int:
     """Counts the samples that a column marks; older files lack `shortened`."""
     return sum(bool(row.get(column)) for row in rows)
