@@ -16,7 +16,7 @@ Verdict = Literal["better", "worse", "undecided"]
 Tentative = Literal["better", "worse"]
 Mark = Literal["better", "worse", "better?", "worse?", "undecided", "untestable"]
 """A verdict, refined by the reason for which it is undecided."""
-Status = Literal["pending", "running", "done", "failed"]
+Status = Literal["pending", "running", "done", "failed", "interrupted"]
 
 
 def verdict_of(value: float, p: float, higher_is_better: bool, alpha: float = 0.05) -> Verdict:

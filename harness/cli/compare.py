@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typer import Exit
+
 from harness.cli.options import Flags, Variants, command_line, print_plan, print_result, takes
 
 
@@ -24,10 +26,12 @@ def compare(flags: Flags, variants: Variants = None) -> None:
 
         config = flags.configure(variants)
         if flags.dry_run:
-            plan = str(dry_run.plan(config))
+            plan = dry_run.plan(config)
         else:
             run = comparison.run(config, progress=shown, fresh=flags.fresh, command=command_line())
     if flags.dry_run:
         print_plan(plan, config, flags.format)
+        if getattr(plan, "unsuitable", None):
+            raise Exit(1)
     else:
         print_result(run, config, flags.format)

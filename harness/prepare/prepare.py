@@ -10,7 +10,7 @@ import functools
 import importlib.metadata
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from harness.config.config import Config
 from harness.config.variants import VariantSpec
 from harness.data.model_files import Snapshot, find_model
 from harness.jobs import PACKAGES, REVISIONS, Example, Item, RewardFunction
-from harness.prepare.checks import check
+from harness.prepare.checks import check, train_only
 from harness.prepare.tasks import ScoredTask, prompting_of, refuse_code, scored_task
 from harness.prepare.trainings import Training, Trainings, artifact_digest, content_digest, given_artifact
 from harness.prompts.render import Prompting, render
@@ -40,6 +40,8 @@ class PreparedVariant:
     training: Training | None
     adapter: Snapshot | None
     """A given adapter or checkpoint."""
+    scored: bool = True
+    """False: it is only trained, since no task can score it and another variant needs it."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,9 @@ def prepare(
         adapter = given_artifact(config, spec.source, spec.revision) if spec.kind == "adapter" else None
         variants.append(PreparedVariant(spec, prompting, rendered[wanted], training, adapter))
     prepared = Prepared(config, model, tasks, tuple(variants))
+    unscored = train_only(prepared) if scores else ()
+    variants = [replace(variant, scored=variant.spec.name not in unscored) for variant in variants]
+    prepared = replace(prepared, variants=tuple(variants))
     check(prepared, scores=scores)
     return prepared
 

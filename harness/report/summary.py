@@ -107,3 +107,19 @@ def front_of(run: Run, task: TaskInfo, metric: str, measure: Measure) -> tuple[l
         if score is not None and score.value is not None and cost is not None:
             costs[variant.name] = cost
     return list(costs), scores.front(run, task, metric, costs) if len(costs) > 1 else None
+
+
+def headline_lines(run: Run) -> list[str]:
+    """Returns one line for each task: its headline, with the score of every variant that has one.
+
+    Example:
+        >>> headline_lines(run)  # doctest: +SKIP
+        ['gsm8k strict: base 32.4, lora 41.2']
+    """
+    lines = []
+    for task in run.tasks:
+        scale = scale_of(run, task.name, task.headline)
+        found = [(variant.name, variant.headline(task)) for variant in run.variants]
+        values = [f"{name} {scale.value(score.value)}" for name, score in found if score and score.value is not None]
+        lines.append(f"{task.name} {task.headline}: {', '.join(values) or 'no scores'}")
+    return lines

@@ -251,6 +251,34 @@ def load_run(path: Path) -> Run:
     return read_document(file)
 
 
+def is_live(path: Path) -> bool:
+    """Whether a process is writing a run folder: it, or a child, holds the lock."""
+    try:
+        with (path / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock file, or no permission to read it
+        return False
+    return False
+
+
+def load_shown(path: Path) -> Run:
+    """Loads a run to show it: variants that were unfinished when its process ended are `interrupted`.
+
+    Raises:
+        UserError: See `load_run`.
+    """
+    run, folder = load_run(path), path if path.is_dir() else path.parent
+    if all(variant.status in ("done", "failed") for variant in run.variants) or is_live(folder):
+        return run
+    variants = tuple(
+        each if each.status in ("done", "failed") else each.model_copy(update={"status": "interrupted"})
+        for each in run.variants
+    )
+    return run.model_copy(update={"variants": variants})
+
+
 def list_runs(output: Path, skipped: list[UserError] | None = None) -> list[tuple[Path, Run]]:
     """The runs in a folder, newest first.
 
