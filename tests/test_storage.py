@@ -107,5 +107,5 @@ def test_a_line_without_an_end_is_not_read_into_memory(name: str, tmp_path: Path
 def test_a_file_that_is_read_whole_has_a_largest_size(name: str, tmp_path: Path) -> None:
     with (tmp_path / name).open("wb") as file:
         file.truncate(2 << 30)
-    with pytest.raises(UserError, match="has 2,147,483,648 bytes; a .* file is read whole, and at most 536,870,912"):
+    with pytest.raises(UserError, match=r"has 2,147,483,648 bytes; a .* file is read whole, and at most 536,870,912"):
         File(tmp_path / name).load()
