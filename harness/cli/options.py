@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
-from typer import Argument, Exit, Option, echo
+from typer import Argument, Exit, Option
 
+from harness.cli.output import echo
 from harness.errors import UserError
 
 if TYPE_CHECKING:
