@@ -158,6 +158,15 @@ class TrainJob:
 
 
 @dataclass(frozen=True)
+class CheckJob:
+    """Find out without weights why a training run would fail; the result is a `UserError`, or None."""
+
+    train: TrainJob
+    start: TrainJob | None = None
+    """The training run that it starts from, whose artifact does not exist yet."""
+
+
+@dataclass(frozen=True)
 class MergeJob:
     """Merge an adapter into its base and save the checkpoint in `output`."""
 
@@ -323,11 +332,24 @@ class Failed:
     hint: str | None
     traceback: str
     is_users: bool
-    """Whether the user can correct the error; it then stops the run instead of failing one row."""
+    """Whether the user can correct the error."""
+    disk_full: bool = False
+    """Whether the disk is full: this stops the run, since every later step would fail as well."""
 
 
 Event = Packed | Resumed | Advanced | VariantLoading | VariantStarted | Noted | VariantFailed | Done | Failed
-Job = EnvironmentJob | DescribeJob | RowLengthsJob | SourcesJob | TrainJob | MergeJob | ScoreJob | BenchJob | PlanJob
+Job = (
+    EnvironmentJob
+    | DescribeJob
+    | RowLengthsJob
+    | SourcesJob
+    | CheckJob
+    | TrainJob
+    | MergeJob
+    | ScoreJob
+    | BenchJob
+    | PlanJob
+)
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def run_training(
         UserError: Nothing is trainable, no row has an answer that fits, or the method does not support the settings.
         Diverged: The loss or the gradient is not a finite number.
     """
-    _refuse(job, model)
+    refuse_untrainable(job, model)
     phases = phases or Phases()
     settings, device = job.training, job.base.device
     for parameter in model.parameters():
@@ -176,8 +176,12 @@ def _parameters(model: Any) -> tuple[int, int]:
     return total - discarded, trainable - discarded
 
 
-def _refuse(job: TrainJob, model: Any) -> None:
-    """Refuses jobs that cannot be trained, before training starts."""
+def refuse_untrainable(job: TrainJob, model: Any) -> None:
+    """Refuses jobs that cannot be trained, before training starts.
+
+    Raises:
+        UserError: Nothing is trainable, or the method or the base does not support the settings.
+    """
     settings = job.training
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError(

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
-from typer import Argument, Exit, Option, echo
+from typer import Argument, Exit, Option
 
+from harness.cli.output import echo
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -216,7 +217,13 @@ class Flags:
         _OUTPUT,
         sets="fail_if",
         metavar="GATE",
-        help='Exit with 1 if this holds: "lora.gsm8k < base.gsm8k - 0.01", values as in run.json; repeatable.',
+        help='Exit with 1 if this is shown (95 %): "lora.gsm8k < base.gsm8k - 0.01", values as in run.json; repeatable.',
+    )
+    fail_unless: list[str] | None = _flag(
+        _OUTPUT,
+        sets="fail_unless",
+        metavar="GATE",
+        help='Exit with 1 unless this is shown (95 %): "lora.gsm8k > base.gsm8k - 0.01"; repeatable.',
     )
     fresh: bool = _flag(_OUTPUT, "--fresh", default=False, help="Start again instead of continuing an interrupted run.")
     dry_run: bool = _flag(_OUTPUT, "--dry-run", default=False, help="Print the plan and the resolved YAML, and exit.")
@@ -329,7 +336,7 @@ def run_folder(name: str | Path, output_dir: Path | None) -> Path:
 
 
 def print_result(run: Run, config: Config, form: Literal["human", "json"]) -> None:
-    """Prints a finished run, and exits with 1 if a variant failed or a gate holds."""
+    """Prints a finished run, and exits with 1 if a variant or a gate failed."""
     if form == "json":
         echo(run.to_json())
     else:
@@ -338,12 +345,10 @@ def print_result(run: Run, config: Config, form: Literal["human", "json"]) -> No
 
         folder = next((path for path, each in list_runs(config.output_dir) if each.created == run.created), None)
         print_run(run, folder=folder)
-    from harness.config.gates import failed_gates
-
-    failed = failed_gates(run, config.gates)
-    for text in failed:
-        echo(f"failed: {text}", err=True)
-    if failed or any(variant.status == "failed" for variant in run.variants):
+    judged = [gate.judge(run) for gate in config.gates]
+    for each in judged:
+        echo(str(each), err=True)
+    if any(each.fails for each in judged) or any(variant.status == "failed" for variant in run.variants):
         raise Exit(1)
 
 

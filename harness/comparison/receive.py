@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from harness.comparison import recipes
+from harness.comparison.document import in_order, protocol, unfinished
 from harness.comparison.samples import RunningScore, sample_row
+from harness.comparison.scores import single_scores
 from harness.comparison.state import Session, State
 from harness.jobs import Advanced, Event, Noted, Packed, Raw, Resumed, VariantFailed, VariantLoading, VariantStarted
 from harness.prepare.tasks import ScoredTask
@@ -77,11 +79,10 @@ class Receiver:
         """Finishes the last variant, after the child process has ended."""
         self._threads.shutdown()
         self._finish_variant()
-        self.progress.finish()
 
     def _start_task(self, event: Resumed) -> None:
         assert self.current is not None
-        self.progress.finish()
+        self._finish_task()
         self._task = self._tasks[event.task]
         self._log = self.session.log(self.current, self._task)
         self._keys = recipes.sample_keys(self.session, self.current, self._task)
@@ -109,7 +110,21 @@ class Receiver:
         self._log.append(rows)
         self._running.add(rows)
 
+    def _finish_task(self) -> None:
+        """Computes the scores of a task whose samples are all on disk, so that an interrupted run can show them."""
+        self.progress.finish()
+        state, task, session = self.current, self._task, self.session
+        self._task = None
+        if state is None or task is None or state.status == "failed":
+            return
+        if len(session.log(state, task).rows()) == len(state.variant.items[task.name]):
+            rows, found = in_order(session, state, task), protocol(session, state, task)
+            state.scores = [score for score in state.scores if score.task != task.name]
+            state.scores += single_scores(task, rows, found)
+
     def _finish_variant(self) -> None:
+        self._finish_task()
         if self.current is not None:
+            self.session.folder.save(unfinished(self.session))
             self.session.seconds[f"score {self.current.name}"] = time.perf_counter() - self._began
         self._began = time.perf_counter()

@@ -72,7 +72,8 @@ def observations(metric: Metric, rows: SampleRows) -> Observations:
     """
     values = _values(metric, rows) if metric.whole is None else [row["metrics"][metric.name] for row in rows]
     groups, clusters = _labels(rows, "group"), _labels(rows, "cluster")
-    return Observations(values, metric.value, groups, clusters, whole=metric.whole)
+    bounds = metric.bounds if metric.bounds and all(map(math.isfinite, metric.bounds)) else None
+    return Observations(values, metric.value, groups, clusters, whole=metric.whole, bounds=bounds)
 
 
 class RunningScore:

@@ -15,7 +15,7 @@ from harness.prepare.overlap import overlap_records
 from harness.prepare.prepare import Prepared, PreparedVariant
 from harness.prepare.tasks import ScoredTask
 from harness.prepare.trainings import Training
-from harness.results import Overlap
+from harness.results import Overlap, Score
 from harness.runs.folder import RunFolder, SampleLog
 from harness.tokens.packs import token_budget
 
@@ -29,6 +29,10 @@ class State:
     error: str | None = None
     trained: Trained | None = None
     reused: bool = False
+    scored: bool = False
+    """Whether all of its samples are on disk."""
+    scores: list[Score] = field(default_factory=list)
+    """Scores of the tasks that are finished, without differences, until all variants are scored."""
     artifact: Path | None = None
     model_bytes: int | None = None
     parameters: int | None = None

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
 
-from harness.config.gates import Gate, parse_gate
+from harness.config.gates import Flag, Gate, parse_gate
 from harness.config.variants import VariantSpec
 from harness.errors import UserError, did_you_mean
 from harness.prompts.chat import RESERVED_VARIABLES
@@ -138,6 +138,7 @@ class Config(BaseModel):
     """Python files that adapters and `compare.yaml` may name; the files of the given variants and tasks need no entry."""
     output_dir: Path = Path("runs")
     fail_if: Annotated[tuple[str, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = ()
+    fail_unless: Annotated[tuple[str, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = ()
 
     @functools.cached_property
     def task_specs(self) -> tuple[TaskSpec, ...]:
@@ -146,9 +147,15 @@ class Config(BaseModel):
 
     @property
     def gates(self) -> tuple[Gate, ...]:
-        """`fail_if`, parsed."""
+        """`fail_if` and `fail_unless`, parsed."""
         names = [variant.name for variant in self.variants]
-        return tuple(parse_gate(text, names, self.tasks) for text in self.fail_if)
+        return tuple(parse_gate(text, names, self.tasks, flag) for flag, text in self.gate_texts)
+
+    @property
+    def gate_texts(self) -> tuple[tuple[Flag, str], ...]:
+        """The gates as typed, each with its flag."""
+        given: dict[Flag, tuple[str, ...]] = {"--fail-if": self.fail_if, "--fail-unless": self.fail_unless}
+        return tuple((flag, text) for flag, texts in given.items() for text in texts)
 
     @property
     def sha256(self) -> str:
@@ -160,6 +167,7 @@ class Config(BaseModel):
             "output_dir",
             "report_to",
             "fail_if",
+            "fail_unless",
             "allow_cut",
             "confirm_run_unsafe_code",
             "no_timing",

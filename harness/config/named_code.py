@@ -33,7 +33,7 @@ def code_problems(written: ConfigFile, variants: Sequence[str], settings: Mappin
         variants: The variants in the command; if they name entries of the file, only those take effect.
         settings: The settings in the command.
     """
-    typed = [path.resolve() for text in _texts((variants, settings)) for path in _paths(text)]
+    typed = {path for text in _texts((variants, settings)) for path in map(_resolved, _paths(text))}
     problems = []
     for place, text in _effective(written, variants, settings):
         where = written.where(place)
@@ -47,8 +47,8 @@ def code_problems(written: ConfigFile, variants: Sequence[str], settings: Mappin
             problems.append(UserError(f"{where}: a file cannot set `allow_code`", hint=f"type `--allow-code {text}`"))
         elif place[0] not in ("model", "output_dir", "baseline"):
             for path in _code_in(text, rows=place[-1] in _ROWS):
-                resolved = path.resolve()
-                if not any(resolved == each or each in resolved.parents for each in typed):
+                resolved = _resolved(path)
+                if typed.isdisjoint((resolved, *resolved.parents)):
                     problems.append(
                         UserError(
                             f"{where}: the file names the Python code `{path}`, and only code that you name yourself runs",
@@ -101,6 +101,13 @@ def _paths(text: str) -> Iterator[Path]:
     """Everything in a text that can be a path: its words, then the whole text, as a path may have any character."""
     for word in dict.fromkeys([*_WORD.findall(text), text]):
         yield expand(Path(word))
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError):  # a null byte, a name too long, a link to itself
+        return path
 
 
 def _code_in(text: str, *, rows: bool) -> Iterator[Path]:

@@ -226,8 +226,14 @@ def _settings_sha256(file: Path) -> str:
     except ValueError:
         return file_sha256(file)
     if isinstance(content, dict):
-        content = {key: value for key, value in content.items() if key not in _PATHS}
+        content = {key: _ordered(file, value) for key, value in content.items() if key not in _PATHS}
     return text_sha256(json.dumps(content, sort_keys=True))
+
+
+def _ordered(file: Path, value: Any) -> Any:
+    """A value of a settings file; peft keeps names of modules in sets and writes them in any order."""
+    names = file.name == "adapter_config.json" and isinstance(value, list) and all(isinstance(v, str) for v in value)
+    return sorted(value) if names else value
 
 
 def _json_object(file: Path) -> dict[str, Any]:

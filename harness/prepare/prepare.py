@@ -10,7 +10,7 @@ import functools
 import importlib.metadata
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from harness.config.variants import VariantSpec
 from harness.data.model_files import Snapshot, find_model
 from harness.errors import UserError
 from harness.jobs import PACKAGES, REVISIONS, Example, Item, RewardFunction
-from harness.prepare.checks import check
+from harness.prepare.checks import check, train_only
 from harness.prepare.tasks import ScoredTask, prompting_of, refuse_code, scored_task
 from harness.prepare.template_options import with_template_options
 from harness.prepare.trainings import Training, Trainings, artifact_digest, content_digest, given_artifact
@@ -42,6 +42,8 @@ class PreparedVariant:
     training: Training | None
     adapter: Snapshot | None
     """A given adapter or checkpoint."""
+    scored: bool = True
+    """False: it is only trained, since no task can score it and another variant needs it."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,9 @@ def prepare(
             hint="add `--apply-chat-template` or `template=chat`",
         )
     prepared = Prepared(config, model, tasks, tuple(variants))
+    unscored = train_only(prepared) if scores else ()
+    variants = [replace(variant, scored=variant.spec.name not in unscored) for variant in variants]
+    prepared = replace(prepared, variants=tuple(variants))
     check(prepared, scores=scores)
     return prepared
 

@@ -26,7 +26,12 @@ _NAMES = {
     "label": ("label", "kto_tag"),
 }
 _ALPACA_NAMES = {**_NAMES, "input": ("input", "context"), "output": ("output", "response")}
-_SWIFT_NAMES = {**_NAMES, "prompt": ("query",), "completion": ("response",), "rejected": ("rejected_response",)}
+_SWIFT_NAMES = {
+    **_NAMES,
+    "prompt": ("query",),
+    "completion": ("response",),
+    "rejected": ("rejected_response", "rejected_messages"),
+}
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,20 @@ def _fitting(present: tuple[str, ...], stage: StageName) -> list[tuple[Format, d
         formats = [each for each in FORMATS if each != _TEXT or STAGES[stage].rows == "single"]
     found = [(each, each.names_in(present, stage)) for each in formats]
     return [(each, names) for each, names in found if names is not None]
+
+
+def from_openai(row: Row) -> Row:
+    """A preference of OpenAI's under the names of others: `input` with its messages and tools, and the two outputs.
+
+    Example:
+        >>> from_openai({"input": {"messages": []}, "preferred_output": ["a"], "non_preferred_output": ["b"], "id": 1})
+        {'chosen': ['a'], 'rejected': ['b'], 'id': 1, 'messages': []}
+    """
+    asked = row.get("input")
+    if not isinstance(asked, Mapping) or not {"preferred_output", "non_preferred_output"} <= row.keys():
+        return row
+    names = {"preferred_output": "chosen", "non_preferred_output": "rejected"}
+    return {names.get(name, name): value for name, value in row.items() if name != "input"} | dict(asked)
 
 
 def row_of(name: str, index: int, row: Row, columns: Mapping[Any, str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ whose prompt is the conversation before it. Columns and keys that are not used a
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,7 @@ from harness.errors import UserError
 from harness.jobs import Example
 from harness.prompts.cells import TrainingRow, as_text, has_content
 from harness.prompts.chat import ChatTemplate
-from harness.prompts.columns import PREFERENCES, format_of, row_of, suggest_mapping
+from harness.prompts.columns import PREFERENCES, format_of, from_openai, row_of, suggest_mapping
 from harness.prompts.conversation import Conversation
 from harness.prompts.marks import read_mark
 from harness.prompts.row_keys import refuse_unusable
@@ -157,11 +158,11 @@ class _Reader:
         if isinstance(prompt, list) or self.turned or self._in_turns:
             asked = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
             if not isinstance(answer, list):
-                answer = [{"role": "assistant", "content": row.text(column)}] if known else []
+                answer = [{"role": "assistant", "content": self._answer(row, column)}] if known else []
             return self._conversation(
                 row, "prompt", [*history_turns(row.where, row.name("history"), row.get("history")), *asked, *answer]
             )
-        text = row.text(column) if known else ""
+        text = self._answer(row, column) if known else ""
         rendered = self._with_system(row, prompt)
         return [Example(rendered, _separated(rendered, text, "\n\n" if column == "output" else " "))]
 
@@ -173,6 +174,7 @@ class _Reader:
     def _row(self, index: int, given: Row) -> TrainingRow:
         """A row in its format; counts the columns that the format does not use."""
         where = f"training data `{self.name}`: row {index}"
+        given = given if self.columns else from_openai(given)
         ours = row_of(self.name, index, given, self.columns) if self.columns else given
         found = format_of(ours, self.stage)
         if found is None:
@@ -188,6 +190,20 @@ class _Reader:
             self.notes.columns[name] += has_content(given[name])
         return TrainingRow(where, {column: ours[name] for column, name in columns.items()}, names)
 
+    def _answer(self, row: TrainingRow, column: str) -> str:
+        """The text of an answer.
+
+        Raises:
+            UserError: It is no text; two answers in a list are LLaMA-Factory's older form of a preference.
+        """
+        value = row.cells.get(column)
+        if isinstance(value, list) and len(value) == 2 and all(isinstance(each, str) for each in value):
+            raise UserError(
+                f"{row.where} has two answers in `{row.name(column)}`",
+                hint="write the better one as `chosen` and the worse one as `rejected`",
+            )
+        return row.text(column)
+
     def _unknown_format(self, where: str, row: Row) -> UserError:
         needed = f"a row needs {_KNOWN_FORMATS}"
         if STAGES[self.stage].rows == "pair":
@@ -201,6 +217,8 @@ class _Reader:
         hint = suggest_mapping(self.present, self.stage)
         if STAGES[self.stage].rows == "pair" and {"label", "kto_tag"} & row.keys():
             hint = "`stage=kto` learns from single answers that are marked good or bad"
+        if isinstance(row.get("output"), list):
+            hint = "write the better one of the answers in `output` as `chosen`, and the worse one as `rejected`"
         return UserError(f"{where} has the columns {', '.join(row) or 'none'}; {needed}", hint=hint)
 
     def _asked(self, row: TrainingRow) -> Any:
@@ -216,6 +234,7 @@ class _Reader:
 
     def _conversation(self, row: TrainingRow, column: str, given: Any) -> list[Example]:
         """An example for the last assistant turn, or for each; its prompt is the conversation before the turn."""
+        given = _from_text(given)
         if not isinstance(given, list) or not given:
             named = "null" if given is None else type(given).__name__
             wrong = "an empty list" if isinstance(given, list) else f"{named}, not a list of turns,"
@@ -271,9 +290,12 @@ class _Reader:
         better = next(column for column in ("chosen", "completion", "messages") if column in row.cells)
         chosen, rejected = row.cells[better], row.cells["rejected"]
         if better == "messages":
+            chosen, rejected = _from_text(chosen), _from_text(rejected)
             if not isinstance(chosen, list) or not chosen:
                 return self._conversation(row, "messages", chosen)  # raises
-            before, chosen = chosen[:-1], chosen[-1:]
+            before = []
+            if row.name("rejected") != "rejected_messages":
+                before, chosen = chosen[:-1], chosen[-1:]
         as_texts = isinstance(chosen, str) and isinstance(rejected, str) and not isinstance(before, list)
         if as_texts and not self.turned:
             if before is None:
@@ -324,6 +346,16 @@ class _Reader:
     def _system(self, row: TrainingRow) -> list[Message]:
         system = row.optional_text("system") or self.system
         return [{"role": "system", "content": system}] if system else []
+
+
+def _from_text(turns: Any) -> Any:
+    """Turns that may be written as JSON text, as in CSV files; another text stays as it is."""
+    if not isinstance(turns, str) or not turns.lstrip().startswith("["):
+        return turns
+    try:
+        return json.loads(turns)
+    except (ValueError, RecursionError):
+        return turns
 
 
 def _separated(prompt: str, answer: str, separator: str) -> str:

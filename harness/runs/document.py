@@ -19,7 +19,7 @@ from harness.errors import UserError
 from harness.results import SCHEMA, Run
 from harness.storage import read_json
 
-Problem = tuple[str, str]
+FieldFault = tuple[str, str]
 """A field of the document, and what is wrong with it."""
 
 _DEEPEST = 40
@@ -93,7 +93,7 @@ def read_document(file: Path) -> Run:
     return run
 
 
-def fault_of_values(document: Any) -> Problem | None:
+def fault_of_values(document: Any) -> FieldFault | None:
     """The first value that is not finite, negative where a number counts, too long or nested too deeply; None if all are good."""
     waiting: list[tuple[tuple[str | int, ...], Any]] = [((), document)]
     while waiting:
@@ -132,7 +132,7 @@ def _is_cut(text: str) -> bool:
     return False
 
 
-def _inconsistencies(run: Run) -> Iterator[Problem]:
+def _inconsistencies(run: Run) -> Iterator[FieldFault]:
     """Names that are given twice, or that nothing in the document has."""
     variants, tasks = [variant.name for variant in run.variants], {task.name: task for task in run.tasks}
     for field, names in (("variants", variants), ("tasks", [task.name for task in run.tasks])):

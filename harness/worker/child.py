@@ -208,7 +208,11 @@ def score(job: ScoreJob, send: Send) -> None:
     plans: dict[Any, list[Pack]] = {}
     for variant in job.variants:
         send(VariantLoading(variant.name))
-        model = resident.attach(variant.recipe)
+        try:
+            model = resident.attach(variant.recipe)
+        except UserError as error:  # such as an adapter of another base: the others can be scored
+            send(VariantFailed(variant.name, error.sentence))
+            continue
         if untouched is not None and variant.recipe.adapter and _probe(model, probe, job.numerics).equal(untouched):
             send(VariantFailed(variant.name, "the adapter changes nothing: its outputs equal the base's"))
             resident.detach()

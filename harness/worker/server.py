@@ -31,6 +31,7 @@ from typing import Any, Self
 from harness.errors import UserError, brief, is_out_of_memory
 from harness.jobs import (
     BenchJob,
+    CheckJob,
     DescribeJob,
     Done,
     EnvironmentJob,
@@ -44,7 +45,7 @@ from harness.jobs import (
     SourcesJob,
     TrainJob,
 )
-from harness.storage import disk_full, import_path
+from harness.storage import DiskFull, disk_full, import_path
 from harness.tokens.description import describe_folder
 from harness.tokens.training_labels import row_lengths
 
@@ -118,7 +119,7 @@ class Server:
         if result is None:
             raise JobFailed(_exit_message(event.code))
         if result.is_users:
-            raise UserError(result.error, hint=result.hint)
+            raise (DiskFull if result.disk_full else UserError)(result.error, hint=result.hint)
         raise JobFailed(result.error, result.traceback)
 
     def hold(self, descriptor: int) -> None:
@@ -160,6 +161,7 @@ def serve() -> None:
 
 def run_job(job: Job, send: OnEvent) -> Any:
     """Runs a job in this process, as a child does and as a cluster's worker would."""
+    from harness.finetune.training.suitable import why_unsuitable
     from harness.worker import child as children
 
     if isinstance(job, EnvironmentJob):
@@ -170,6 +172,8 @@ def run_job(job: Job, send: OnEvent) -> Any:
         return row_lengths(job.folder, job.examples, answered=job.answered, trust_remote_code=job.trust_remote_code)
     if isinstance(job, SourcesJob):
         return children.loaded_files(job)
+    if isinstance(job, CheckJob):
+        return why_unsuitable(job.train, job.start)
     if isinstance(job, TrainJob):
         return children.train(job, send)
     if isinstance(job, MergeJob):
@@ -222,7 +226,7 @@ def _failure(error: BaseException, output: Path | None = None) -> Failed:
     if any(words in str(error).lower() for words in _DISK_FULL):
         error = disk_full(output)
     if isinstance(error, UserError):
-        return Failed(error.message, error.hint, text, is_users=True)
+        return Failed(error.message, error.hint, text, is_users=True, disk_full=isinstance(error, DiskFull))
     if is_out_of_memory(error):
         return Failed("out of memory", None, text, is_users=False)
     return Failed(
