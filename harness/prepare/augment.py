@@ -55,7 +55,8 @@ class RowFunction:
         if not self._path.is_file() or self._path.suffix != ".py" or name is None:
             raise UserError(
                 f"`augment={text}` names no function",
-                hint="write `augment=FILE.py@function`" if self._path.is_file() else f"there is no file `{self._path}`",
+                hint="write `augment=FILE.py@function`"
+                + ("" if self._path.is_file() else f"; there is no file `{self._path}`"),
             )
         self.name = name
         with contextlib.redirect_stdout(sys.stderr):

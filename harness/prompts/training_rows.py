@@ -23,6 +23,7 @@ from itertools import takewhile
 from typing import Any
 
 from harness.api import Message, Row
+from harness.data.arrow import ArrowTable
 from harness.errors import UserError
 from harness.jobs import Example
 from harness.prompts.cells import TrainingRow, as_text, has_content
@@ -90,7 +91,8 @@ def read_rows(
     # all rows of a table have the columns of the first, and a list costs nothing to search
     before = [column for column in _CONVERSATIONAL if column in present or isinstance(rows, list | tuple)]
     turned = bool(before) and any(has_content(row.get(column)) for row in rows for column in before)
-    reader = _Reader(name, present, columns or {}, template, chat, turned, system, stage, every_turn)
+    classes = rows.class_names if isinstance(rows, ArrowTable) else {}
+    reader = _Reader(name, present, columns or {}, template, chat, turned, system, stage, every_turn, classes)
     found = [(index, example) for index, row in enumerate(rows) for example in reader.read(index, row)]
     examples = [example for _, example in found]
     if not examples and reader.notes.nothing_learned:
@@ -120,6 +122,8 @@ class _Reader:
     system: str | None
     stage: StageName
     every_turn: bool
+    classes: Mapping[str, Sequence[str]]
+    """Names of the classes whose numbers a column holds."""
     notes: RowNotes = field(default_factory=RowNotes)
 
     def read(self, index: int, given: Row) -> list[Example]:
@@ -140,7 +144,11 @@ class _Reader:
                 f"{row.where} has no `label`, and `stage={self.stage}` learns from answers that are marked good or bad",
                 hint="add a column `label` with true or false, or map one: `--train-columns label=COLUMN`",
             )
-        desirable = read_mark(row.where, row.name("label"), row.cells["label"])
+        column, value = row.name("label"), row.cells["label"]
+        names = self.classes.get(column, ())
+        if isinstance(value, int) and 0 <= value < len(names):
+            value = names[value]
+        desirable = read_mark(row.where, column, value)
         return [replace(each, desirable=desirable) for each in examples]
 
     def _examples(self, row: TrainingRow) -> list[Example]:
