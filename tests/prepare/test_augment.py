@@ -121,6 +121,13 @@ def test_limits_of_tokens_apply_to_the_rows_that_are_made() -> None:
     assert "20 rows that `twice` made were left out: 20 with more than 30 tokens" in data.notes
 
 
+def test_notes_on_answers_are_about_the_rows_that_are_made() -> None:
+    source = "def twice(row):\n    return [{**row, 'completion': ''}, row][row['id'] % 2 :]\n"
+    assert training(source).data.notes[-1].startswith("10 of 30 training rows of rows.jsonl have an empty answer")
+    with pytest.raises(UserError, match="every answer of the training data"):
+        training("def twice(row):\n    return [{**row, 'completion': ''}]\n")
+
+
 def test_the_key_follows_the_function_and_all_that_it_reads() -> None:
     source = "from words_of_mine import SUFFIX\ndef twice(row):\n    return [{**row, 'completion': row['completion'] + SUFFIX}]\n"
     found = []
