@@ -118,6 +118,12 @@ def _text_of_number(value: Any) -> Any:
     return str(value) if isinstance(value, float) else value
 
 
+def _known_thinking(value: str) -> str:
+    if value in ("on", "off") or (value.isdecimal() and int(value) > 0):
+        return value
+    raise ValueError("expected on, off or a number of tokens")
+
+
 Count = Annotated[int, Field(gt=0)]
 Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -274,6 +280,8 @@ class PromptSettings(BaseModel):
     """System prompt."""
     template: str | None = None
     """`chat`: prompts go through the model's chat template; `none`: they do not."""
+    think: Annotated[str, AfterValidator(_known_thinking)] | None = None
+    """`on`, `off`, or the tokens of a thought before an answer (`harness.prepare.thinking`)."""
 
 
 def _scoped(scope: Scope) -> set[str]:

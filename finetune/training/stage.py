@@ -15,6 +15,7 @@ from torch import Tensor
 
 from harness.finetune.training.figures import Figures
 from harness.jobs import Example, TrainJob
+from harness.models.phases import Phases
 from harness.settings import STAGES
 from harness.tokens.training_labels import Tokenised
 
@@ -41,6 +42,8 @@ class Stage(ABC):
         """Tokens cut off, and the tokens of dropped rows."""
         self.figures = Figures()
         """Further figures of a step or an evaluation, as means over its rows or answers."""
+        self.phases = Phases("train")
+        """Clocks of the job; a stage that generates answers runs `generate`."""
 
     @abstractmethod
     def encode(self, examples: Sequence[Example]) -> Sequence[dict[str, Any]]:

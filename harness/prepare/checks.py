@@ -40,13 +40,35 @@ def check(prepared: Prepared, *, scores: bool) -> None:
             _check_start(variant.spec.name, variant.training)
             if scores:
                 _check_monitor(prepared, variant.spec.name, variant.training)
-        if scores and _is_reward_model(prepared, variant):
+        if scores and variant.scored and _is_reward_model(prepared, variant):
             _check_tasks(variant)
     if scores:
         for task in prepared.tasks:
             items = prepared.variants[0].items[task.name]
             _check_letters(task, items)
             _check_headline(task, [item.sample for item in items])
+
+
+def train_only(prepared: Prepared) -> set[str]:
+    """Names of the reward models that another variant needs and that the tasks cannot score: they are trained, not scored.
+
+    In `sft -> rm -> rl`, tasks of generated answers score `sft` and `rl`; `rm` judges answers and generates none.
+    """
+    needed = {
+        other.id
+        for variant in prepared.variants
+        if variant.training
+        for other in (variant.training.reward, variant.training.start)
+        if isinstance(other, Training)
+    }
+    return {
+        variant.spec.name
+        for variant in prepared.variants
+        if variant.training
+        and variant.training.id in needed
+        and _is_reward_model(prepared, variant)
+        and _unscorable(variant)
+    }
 
 
 def require_optuna() -> None:
@@ -170,12 +192,19 @@ def _check_monitor(prepared: Prepared, name: str, training: Training) -> None:
 
 
 def _check_tasks(variant: PreparedVariant) -> None:
-    for task, items in variant.items.items():
-        if any(item.request.mode != "choose" for item in items):
-            raise UserError(
-                f"variant `{variant.spec.name}` is a reward model, which generates no text: task `{task}` cannot score it",
-                hint="score it on tasks of choices (`--tasks preference`), or train it without scoring: `harness train`",
-            )
+    if unscorable := _unscorable(variant):
+        raise UserError(
+            f"variant `{variant.spec.name}` is a reward model, which generates no text: task `{unscorable}` cannot score it",
+            hint="score it on tasks of choices (`--tasks preference`), train it without scoring (`harness train`),"
+            f" or let another variant use it: `reward={variant.spec.name}`",
+        )
+
+
+def _unscorable(variant: PreparedVariant) -> str | None:
+    """The first task that cannot score a reward model; None: all tasks are of choices."""
+    return next(
+        (task for task, items in variant.items.items() if any(item.request.mode != "choose" for item in items)), None
+    )
 
 
 def _is_reward_model(prepared: Prepared, variant: PreparedVariant) -> bool:

@@ -11,7 +11,8 @@ from typing import Any
 from harness.config.config import Config
 from harness.config.variants import VariantSpec
 from harness.data.architecture import refuse_other_architectures
-from harness.data.model_files import Snapshot, find_files
+from harness.data.digests import text_sha256
+from harness.data.model_files import Snapshot, find_files, refuse_pickled
 from harness.errors import UserError, did_you_mean
 from harness.jobs import Monitor, RewardFunction
 from harness.prepare.augment import augmented
@@ -23,7 +24,9 @@ from harness.prepare.training_settings import check_given, given_settings, resol
 from harness.prompts.chat import ChatTemplate
 from harness.prompts.render import render
 from harness.registry.find import split_path
+from harness.registry.recorded import recorded_method
 from harness.registry.scan import Entry
+from harness.registry.sources import sources_sha256
 from harness.registry.task_spec import TaskSpec, parse_task
 from harness.settings import STAGES, TrainingSettings, TrainSettings
 
@@ -165,7 +168,7 @@ class Trainings:
     def _rows(self, spec: VariantSpec, given: TrainSettings, name: str) -> TrainData:
         """The rows of training data as typed, in the prompts of a variant; cached for variants that need the same."""
         prompting = prompting_of(self._config, spec, self._template)
-        messages_in = None if spec.prompting.get("template") == "none" else self._template
+        messages_in = None if spec.prompting.get("template") == "none" else prompting.template or self._template
         wanted = tuple(getattr(given, setting) for setting in _OF_ROWS)
         known = (
             name,
@@ -174,6 +177,7 @@ class Trainings:
             prompting.system,
             prompting.template is None,
             messages_in is None,
+            prompting.think,
         )
         if known not in self._read:
             self._read[known] = train_data(name, self._tasks, given, prompting, messages_in, self._count)
@@ -225,23 +229,31 @@ class Trainings:
         if other is not None and other.kind == "method":
             return self.of(other)
         if other is not None and other.kind == "adapter":
-            return given_artifact(other.source, other.revision)
+            return given_artifact(self._config, other.source, other.revision)
         if other is not None or not ("/" in name or Path(name).is_dir()):
             trained = [each.name for each in self._specs.values() if each.kind == "method" and each != spec]
             raise UserError(
                 f"variant `{spec.name}`: `{setting}={name}` is neither a trained variant nor a folder",
                 hint=did_you_mean(name, trained) if trained else "name a variant of this comparison, or a path",
             )
-        return given_artifact(name, None)
+        return given_artifact(self._config, name, None)
 
 
-def given_artifact(source: str, revision: str | None) -> Snapshot:
+def given_artifact(config: Config, source: str, revision: str | None) -> Snapshot:
     """Finds an adapter or a checkpoint by path or Hub id.
 
+    Args:
+        config: The run, which says whether code may be fetched, and which files adapters may name.
+        source: The path or Hub id.
+        revision: A commit, branch or tag on the Hub; None: the newest commit.
+
     Raises:
-        UserError: It does not exist, is neither, or is no causal language model.
+        UserError: It does not exist, is neither, is no causal language model, has pickled weights, or names a
+            Python file that the user did not name.
     """
-    snapshot = find_files(source, "adapter or checkpoint", revision=revision)
+    snapshot = find_files(
+        source, "adapter or checkpoint", revision=revision, trust_remote_code=config.trust_remote_code
+    )
     if not snapshot.is_adapter and not (snapshot.folder / "config.json").is_file():
         raise UserError(
             f"`{source}` holds neither an adapter nor a checkpoint",
@@ -249,7 +261,22 @@ def given_artifact(source: str, revision: str | None) -> Snapshot:
         )
     if not snapshot.is_adapter:
         refuse_other_architectures(source, snapshot.config)
+    refuse_pickled(source, snapshot.folder)
+    recorded_method(snapshot.folder, config.method_files)  # its error comes before anything is loaded
     return snapshot
+
+
+def artifact_digest(given: Snapshot) -> str:
+    """Digest of a given adapter or checkpoint, with the code of the method that its delta is loaded by."""
+    method = recorded_method(given.folder)
+    return given.digest if method is None else text_sha256(f"{given.digest}:{sources_sha256(method.path)}")
+
+
+def content_digest(given: Snapshot | RewardFunction) -> str:
+    """Digest of a given starting point or judge: of its files, or of the function's code and name."""
+    if isinstance(given, RewardFunction):
+        return text_sha256(f"{given.name}:{sources_sha256(given.path)}")
+    return artifact_digest(given)
 
 
 def _check_function(spec: VariantSpec, path: Path, name: str) -> None:

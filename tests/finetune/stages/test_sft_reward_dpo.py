@@ -122,9 +122,16 @@ def test_a_reward_is_that_of_its_last_token_whatever_the_batch(root: Path, tmp_p
 def test_a_reward_model_says_what_it_was_made_on(root: Path, tmp_path: Path) -> None:
     job = job_for(root, tmp_path, stage="reward", steps=1)
     train(job)
-    assert made_on(job.output)["base"] == str(root / "llama")
+    assert made_on(job.output) == (str(root / "llama"), None)
     with pytest.raises(UserError, match="holds no reward model"):
         made_on(root / "llama")
+    from harness.finetune.stages.reward_sources import folder_recipe
+
+    with pytest.raises(UserError, match="only a base that you name yourself is loaded") as refused:
+        folder_recipe(job.output)
+    assert refused.value.hint == f"name it: `-T reward_base={root / 'llama'}`"
+    recipe = folder_recipe(job.output, base=str(root / "llama"))
+    assert recipe.base.folder == root / "llama" and not recipe.base.trust_remote_code
 
 
 def test_timing_a_reward_model_times_no_generation(root: Path, tmp_path: Path) -> None:
