@@ -63,6 +63,7 @@ def read_rows(
     system: str | None = None,
     stage: StageName = "sft",
     every_turn: bool = False,
+    turned: bool = False,
 ) -> TrainingRows:
     """Converts the rows of a file or data set to examples.
 
@@ -75,6 +76,7 @@ def read_rows(
         system: System prompt for rows that have none.
         stage: The training stage: `reward` and `dpo` need a rejected answer, `kto` a mark, `grpo` and `ppo` need no answer.
         every_turn: Whether every assistant turn is learned, or only the last.
+        turned: Whether prompts of all rows become turns even if none of these rows needs it.
 
     Raises:
         UserError: A column is missing (the existing ones are listed), a row has no answer to learn, or it has content
@@ -88,9 +90,7 @@ def read_rows(
     if not rows:
         raise UserError(f"training data `{name}` has no rows", hint="check the split, or the file")
     present = list(rows[0])
-    # all rows of a table have the columns of the first, and a list costs nothing to search
-    before = [column for column in _CONVERSATIONAL if column in present or isinstance(rows, list | tuple)]
-    turned = bool(before) and any(has_content(row.get(column)) for row in rows for column in before)
+    turned = turned or is_conversational(rows)
     classes = rows.class_names if isinstance(rows, ArrowTable) else {}
     reader = _Reader(name, present, columns or {}, template, chat, turned, system, stage, every_turn, classes)
     found = [(index, example) for index, row in enumerate(rows) for example in reader.read(index, row)]
@@ -105,6 +105,13 @@ def read_rows(
             f"training data `{name}` has no text in any of its {len(rows)} rows", hint="check the column `text`"
         )
     return TrainingRows(examples, reader.notes.lines(name, len(rows)), [index for index, _ in found])
+
+
+def is_conversational(rows: Sequence[Row]) -> bool:
+    """Whether some rows have turns before the prompt, or tools: prompts of all rows then become turns."""
+    # all rows of a table have the columns of the first, and a list costs nothing to search
+    searched = [column for column in _CONVERSATIONAL if isinstance(rows, list | tuple) or (rows and column in rows[0])]
+    return bool(searched) and any(has_content(row.get(column)) for row in rows for column in searched)
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,12 @@ def test_other_turns_of_a_held_out_turn_are_not_augmented() -> None:
     assert any("not augmented: a part of them is held out" in note for note in found.data.notes)
 
 
+def test_rows_are_read_in_the_form_of_the_whole_data() -> None:
+    same = "def twice(row):\n    return [{key: row[key] for key in ('prompt', 'completion')}]\n"
+    rows = [{**ROWS[0], "history": [["x", "y"]]}, *ROWS[1:]]
+    assert {each.split()[0] for each in texts(training(same, rows=rows).data)} == {"User:"}
+
+
 def test_scored_rows_are_not_augmented_and_the_train_split_of_a_task_is() -> None:
     source = "def twice(row):\n    assert 'question' in row\n    return [row, {**row, 'question': row['question'] + ' (again)'}]\n"
     plain = prepared(source, data="mini_gsm8k", samples=5, augment=None)
