@@ -254,6 +254,8 @@ class Raw:
     is_greedy: tuple[bool, ...] = ()
     shortened: bool = False
     """Whether the end of the context ended a text before its `limit`."""
+    thought_tokens: int = 0
+    """Tokens before the answers, among `tokens`."""
 
 
 @dataclass(frozen=True)
