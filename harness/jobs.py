@@ -33,6 +33,7 @@ class Base:
     """Weights and how they are loaded; variants with equal bases share one load."""
 
     folder: Path
+    """A folder, or a GGUF file."""
     device: str
     dtype: str
     """`float32`, `bfloat16` or `float16`."""
@@ -107,6 +108,13 @@ class DescribeJob:
 
     folder: Path
     trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class UnpackJob:
+    """Unpack a GGUF file to a plain checkpoint, which other jobs load."""
+
+    base: Base
 
 
 @dataclass(frozen=True)
@@ -298,7 +306,7 @@ class Failed:
 
 
 Event = Packed | Resumed | Advanced | VariantLoading | VariantStarted | Noted | VariantFailed | Done | Failed
-Job = EnvironmentJob | DescribeJob | TrainJob | MergeJob | ScoreJob | BenchJob | PlanJob
+Job = EnvironmentJob | DescribeJob | UnpackJob | TrainJob | MergeJob | ScoreJob | BenchJob | PlanJob
 
 
 @dataclass(frozen=True)

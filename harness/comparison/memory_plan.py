@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.config.config import Config
 from harness.config.variants import VariantSpec
+from harness.data.gguf import is_gguf
 from harness.data.model_files import find_files, find_model
 from harness.errors import UserError
 from harness.jobs import Base, EnvironmentJob, Method, PlanJob
@@ -51,7 +52,7 @@ def plan_memory(config: Config, *, memory: str | None = None, progress: Progress
     if not specs:
         raise UserError("none of the variants is trained", hint="name a method: `harness ls methods`")
     model = find_model("tiny") if config.model == "tiny" else find_files(config.model, "model", weights=False)
-    if not (model.folder / "config.json").is_file():
+    if not is_gguf(model.folder) and not (model.folder / "config.json").is_file():
         raise UserError(f"`{config.model}` has no config.json", hint="give a model's folder or Hub id")
     rows = []
     with Server() as server:

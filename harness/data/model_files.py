@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +17,14 @@ from typing import Any
 from harness.data.architecture import refuse_other_architectures
 from harness.data.digests import files_sha256, text_sha256
 from harness.data.files import expand
+from harness.data.gguf import check_gguf, is_gguf
+from harness.data.weights import WEIGHT_FILES, check_weights
 from harness.errors import UserError, did_you_mean
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
-WEIGHT_FILES = ("*.safetensors", "*.bin")
 _DIGESTED = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".py", ".tiktoken")
 _FETCHED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py", "*.tiktoken"]
+_HUB_FILE = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w-][\w.-]*):(?P<file>[\w./ -]+\.gguf)", re.ASCII)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-][\w.-]*", re.ASCII)
 
 
@@ -32,6 +35,7 @@ class Snapshot:
     name: str
     """As the user wrote it."""
     folder: Path
+    """A folder, or a GGUF file."""
     revision: str | None = None
     """Commit on the Hub; None for a local folder."""
 
@@ -40,6 +44,8 @@ class Snapshot:
         """Digest of the Hub's commit, else of the names and contents of the files."""
         if self.revision:
             return text_sha256(f"{self.name}@{self.revision}")
+        if is_gguf(self.folder):
+            return files_sha256([self.folder])
         return files_sha256(
             [path for path in sorted(self.folder.iterdir()) if path.is_file() and path.suffix in _DIGESTED]
         )
@@ -51,7 +57,7 @@ class Snapshot:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """`adapter_config.json` of an adapter, else `config.json` of a model.
+        """`adapter_config.json` of an adapter, else `config.json` of a model; nothing of a GGUF file.
 
         Raises:
             UserError: The file is not a JSON object.
@@ -62,13 +68,24 @@ class Snapshot:
         return {}
 
     @property
+    def quantization(self) -> str | None:
+        """Format in which a checkpoint's weights are quantized on disk, such as `gptq` or `bitsandbytes`."""
+        for config in (self.config, self.config.get("text_config")):
+            given = config.get("quantization_config") if isinstance(config, dict) else None
+            if isinstance(given, dict) and given.get("quant_method"):
+                return str(given["quant_method"])
+        return None
+
+    @property
     def is_adapter(self) -> bool:
         """Whether the folder has a PEFT adapter or a delta, not a whole model."""
         return (self.folder / "adapter_config.json").is_file() or (self.folder / "method.json").is_file()
 
 
 def find_model(name: str, *, revision: str | None = None) -> Snapshot:
-    """Finds the model `name`: `tiny`, a folder, or a Hub id, which is downloaded if it is not in the cache.
+    """Finds the model `name`: `tiny`, a folder, a GGUF file, or a Hub id, which is downloaded if it is not in the cache.
+
+    A GGUF file on the Hub is named `owner/name:file.gguf`.
 
     Raises:
         UserError: There is no such folder or repository, it has no config, no tokenizer or no weights, or is
@@ -84,6 +101,8 @@ def find_model(name: str, *, revision: str | None = None) -> Snapshot:
         return Snapshot("tiny", MODEL)
     snapshot = find_files(name, "model", revision=revision)
     folder = snapshot.folder
+    if is_gguf(folder):
+        return snapshot
     if snapshot.is_adapter and not (folder / "config.json").is_file():
         base = snapshot.config.get("base_model_name_or_path") or "its base"
         raise UserError(
@@ -91,19 +110,19 @@ def find_model(name: str, *, revision: str | None = None) -> Snapshot:
             hint=f"give its base as the model and the adapter as a variant: `--model {base}` and `{name}`",
         )
     if not (folder / "config.json").is_file():
+        if ggufs := sorted(folder.glob("*.gguf")):
+            raise UserError(f"`{name}` is a folder of GGUF files", hint=f"give one of them: `{ggufs[0]}`")
         raise UserError(
             f"`{name}` has no config.json", hint=f"save a model there: `model.save_pretrained({str(folder)!r})`"
         )
-    refuse_other_architectures(name, _json_object(folder / "config.json"))
+    config = _json_object(folder / "config.json")
+    refuse_other_architectures(name, config)
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise UserError(
             f"`{name}` has no tokenizer ({', '.join(TOKENIZER_FILES[:3])} …)",
             hint=f"save the tokenizer in the same folder: `tokenizer.save_pretrained({str(folder)!r})`",
         )
-    if not any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES):
-        raise UserError(
-            f"`{name}` has no weights (*.safetensors)", hint="was the download interrupted? download or save it again"
-        )
+    check_weights(name, folder, config)
     return snapshot
 
 
@@ -111,26 +130,37 @@ def find_files(name: str, what: str, *, revision: str | None = None, weights: bo
     """Finds the files of a model or adapter.
 
     Args:
-        name: A folder or a Hub id.
+        name: A folder, a GGUF file, a Hub id, or a GGUF file on the Hub: `owner/name:file.gguf`.
         what: What it is, for messages: `model`, `adapter`.
         revision: A commit, branch or tag on the Hub; None: the newest commit.
         weights: Whether to download the weights too.
 
     Raises:
-        UserError: `name` is neither a folder nor a repository that is cached or can be reached.
+        UserError: `name` is neither a folder nor a repository that is cached or can be reached, or a GGUF file that
+            cannot be read.
     """
     path = expand(Path(name))
     try:
+        if is_gguf(path) and path.is_file():
+            return Snapshot(name, check_gguf(path.parent.resolve() / path.name))
         if path.is_dir():
             return Snapshot(name, path.resolve())
-        known = [p.name for p in path.parent.glob("*") if p.is_dir()]
+        known = [p.name for p in path.parent.glob("*") if p.is_dir() or is_gguf(p)]
     except OSError as error:  # a name too long for the file system
         raise UserError(f"no {what} at `{name}`: {error.strerror}", hint="check the path") from error
+    if file := _HUB_FILE.fullmatch(name):
+        held = _from_hub(file["repo"], what, revision, [file["file"]])
+        if not (held.folder / file["file"]).is_file():
+            raise UserError(
+                f"the repository `{file['repo']}` has no file `{file['file']}`",
+                hint=f"its files are listed on https://huggingface.co/{file['repo']}/tree/main",
+            )
+        return Snapshot(name, check_gguf(held.folder / file["file"]), revision=held.revision)
     if not _HUB_ID.fullmatch(name):
         near = did_you_mean(path.name, known)
         hint = near if near.startswith("did") else "give a folder, or a Hub id such as Qwen/Qwen3-0.6B"
         raise UserError(f"no {what} at `{name}`", hint=hint)
-    return _from_hub(name, what, revision, weights)
+    return _from_hub(name, what, revision, _FETCHED if weights else [p for p in _FETCHED if p not in WEIGHT_FILES])
 
 
 def _json_object(file: Path) -> dict[str, Any]:
@@ -145,7 +175,7 @@ def _json_object(file: Path) -> dict[str, Any]:
     return content
 
 
-def _from_hub(name: str, what: str, revision: str | None, weights: bool) -> Snapshot:
+def _from_hub(name: str, what: str, revision: str | None, wanted: Sequence[str]) -> Snapshot:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -156,9 +186,8 @@ def _from_hub(name: str, what: str, revision: str | None, weights: bool) -> Snap
     )
 
     try:
-        wanted = _FETCHED if weights else [pattern for pattern in _FETCHED if pattern not in WEIGHT_FILES]
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
-        if weights and not next(folder.glob("*.safetensors"), None):
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(wanted)))
+        if wanted is _FETCHED and not next(folder.glob("*.safetensors"), None):
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*_FETCHED, "*.bin"]))
     except GatedRepoError as error:
         raise UserError(

@@ -143,6 +143,8 @@ def _modules(model: Module) -> dict[str, tuple[int, int]]:
             found[name] = (module.nx, module.nf)
         elif isinstance(module, Embedding):
             found[name] = (module.num_embeddings, module.embedding_dim)
+        elif hasattr(module, "qweight"):  # linear layers of GPTQ, AWQ …
+            found[name] = (module.in_features, module.out_features)
     return found
 
 

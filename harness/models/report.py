@@ -1,4 +1,4 @@
-"""Reads the report that transformers makes when it loads a checkpoint.
+"""Reads the report that transformers makes when it loads a checkpoint, and its errors where it cannot.
 
 Weights that a checkpoint lacks, or has in another shape, are drawn at random by transformers: two loads of such a model
 differ. They are refused here. Weights that the model has no place for are noted.
@@ -6,14 +6,46 @@ differ. They are refused here. Weights that the model has no place for are noted
 
 from __future__ import annotations
 
+import pickle
+import struct
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
+from safetensors import SafetensorError
 
+from harness.errors import UserError, brief
+
+UNREADABLE = (
+    ValueError,
+    OSError,
+    LookupError,
+    EOFError,
+    ImportError,
+    NotImplementedError,
+    SafetensorError,
+    pickle.UnpicklingError,
+    struct.error,
+)
+"""Errors that transformers raises for files that it cannot read."""
 _NAMED = 3
 """Weights that a message names."""
+
+
+def cannot_be_loaded(path: Path, error: Exception) -> UserError:
+    """Describes an error in `UNREADABLE` that transformers raised for a model."""
+    if isinstance(error, ImportError):
+        return UserError(f"the model in `{path}` cannot be loaded: {brief(error)}", hint="install the package")
+    if isinstance(error, pickle.UnpicklingError):
+        return UserError(
+            f"the weights in `{path}` are a pickle with more than tensors, which can run code when it is read",
+            hint="convert them where you trust them: `torch.load` the file, and save the tensors with"
+            " `safetensors.torch.save_file` as model.safetensors",
+        )
+    return UserError(
+        f"the model in `{path}` cannot be loaded: {brief(error)}",
+        hint="give a causal language model; one with its own code also needs `--trust-remote-code`",
+    )
 
 
 def read_report(folder: Path, kind: str, report: Mapping[str, Any]) -> list[str]:

@@ -48,7 +48,7 @@ def scored_task(spec: TaskSpec) -> ScoredTask:
         UserError: The task does not exist, its file fails, or its rows cannot be found.
     """
     entry = find("task", spec.source)
-    task = load_task(entry, spec.parameters)
+    task = load_task(entry, spec.parameters, spec.groups)
     digest = key(
         file=source_digest(entry),
         parameters=spec.parameters,

@@ -11,7 +11,9 @@ from typing import Any
 from harness.config.config import Config
 from harness.config.variants import VariantSpec
 from harness.data.architecture import refuse_other_architectures
+from harness.data.gguf import is_gguf
 from harness.data.model_files import Snapshot, find_files
+from harness.data.weights import check_weights
 from harness.errors import UserError, did_you_mean
 from harness.jobs import Monitor, RewardFunction
 from harness.prepare.tasks import ScoredTask, prompting_of, scored_task
@@ -215,6 +217,8 @@ def given_artifact(source: str, revision: str | None) -> Snapshot:
         UserError: It does not exist, is neither, or is no causal language model.
     """
     snapshot = find_files(source, "adapter or checkpoint", revision=revision)
+    if is_gguf(snapshot.folder):
+        return snapshot
     if not snapshot.is_adapter and not (snapshot.folder / "config.json").is_file():
         raise UserError(
             f"`{source}` holds neither an adapter nor a checkpoint",
@@ -222,6 +226,7 @@ def given_artifact(source: str, revision: str | None) -> Snapshot:
         )
     if not snapshot.is_adapter:
         refuse_other_architectures(source, snapshot.config)
+        check_weights(source, snapshot.folder, snapshot.config)
     return snapshot
 
 

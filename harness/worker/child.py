@@ -42,12 +42,14 @@ from harness.jobs import (
     TaskRequests,
     Trained,
     TrainJob,
+    UnpackJob,
     VariantFailed,
     VariantLoading,
     VariantStarted,
 )
 from harness.models.artifacts import load_trained, save_checkpoint
 from harness.models.causality import refuse_if_not_causal
+from harness.models.gguf import unpacked
 from harness.models.load import (
     Resident,
     context_length,
@@ -106,6 +108,13 @@ def describe_environment(job: EnvironmentJob) -> dict[str, Any]:
         # plain text: unpickling torch's own version type would import torch in the parent
         "packages": {module.__name__: str(module.__version__) for module in (torch, transformers, peft, bitsandbytes)},
     }
+
+
+def unpack(job: UnpackJob) -> None:
+    """Unpacks a GGUF file."""
+    torch.set_num_threads(_threads())
+    load_config(job.base)
+    unpacked(job.base)
 
 
 def train(job: TrainJob, send: Send) -> Trained:

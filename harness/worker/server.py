@@ -41,6 +41,7 @@ from harness.jobs import (
     PlanJob,
     ScoreJob,
     TrainJob,
+    UnpackJob,
 )
 from harness.storage import disk_full
 from harness.tokens.description import describe_folder
@@ -163,6 +164,8 @@ def run_job(job: Job, send: OnEvent) -> Any:
         return children.describe_environment(job)
     if isinstance(job, DescribeJob):
         return describe_folder(job.folder, trust_remote_code=job.trust_remote_code)
+    if isinstance(job, UnpackJob):
+        return children.unpack(job)
     if isinstance(job, TrainJob):
         return children.train(job, send)
     if isinstance(job, MergeJob):
@@ -254,7 +257,12 @@ def keep_freed_memory() -> None:
 def _environment() -> dict[str, str]:
     """Variables that keep libraries quiet, and imports as in this process: never a `peft.py` of the working folder."""
     path = os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
-    return {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    return {
+        "PYTHONPATH": path,
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TQDM_DISABLE": "1",
+    }
 
 
 def _import_everything() -> None:

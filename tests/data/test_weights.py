@@ -1,0 +1,116 @@
+"""Weight files: shards, pickles, other formats, and files that are not there."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models as tiny
+import torch
+from transformers import AutoModelForCausalLM
+
+from harness import UserError
+from harness.data.model_files import Snapshot, find_model
+from harness.models.load import load_base
+from harness.models.read_back import probe_logits
+from harness.prepare.trainings import given_artifact
+
+
+def sharded(folder: Path) -> Path:
+    model = AutoModelForCausalLM.from_pretrained(tiny.save_tiny(folder))
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="150KB")
+    assert len([*folder.glob("model-*-of-*.safetensors")]) > 2
+    return folder
+
+
+def pickled(folder: Path, content: Any = None) -> Path:
+    model = AutoModelForCausalLM.from_pretrained(tiny.save_tiny(folder))
+    (folder / "model.safetensors").unlink()
+    torch.save(content or model.state_dict(), folder / "pytorch_model.bin")
+    return folder
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        find_model(str(folder))
+    with pytest.raises(UserError) as as_variant:
+        given_artifact(str(folder), None)
+    assert as_variant.value.message == caught.value.message
+    return f"{caught.value.message}; {caught.value.hint}"
+
+
+def logits(folder: Path) -> torch.Tensor:
+    return probe_logits(load_base(tiny.tiny_base(folder)))
+
+
+def test_shards_load_and_are_digested_whole(tmp_path: Path) -> None:
+    folder = sharded(tmp_path / "shards")
+    assert logits(find_model(str(folder)).folder).equal(logits(tiny.save_tiny(tmp_path / "plain")))
+    last = sorted(folder.glob("model-*"))[-1]
+    before = Snapshot("m", folder).digest, Snapshot("m", folder).weights_digest
+    content = last.read_bytes()
+    last.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    after = Snapshot("m", folder).digest, Snapshot("m", folder).weights_digest
+    assert before[0] != after[0] and before[1] != after[1]
+    last.unlink()
+    assert f"lacks the weights `{last.name}`, which model.safetensors.index.json names" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ({"metadata": {}, "weight_map": {"w": "../other/model.safetensors"}}, "names weights outside its folder"),
+        ({"metadata": {}, "weight_map": {"w": "/etc/passwd"}}, "names weights outside its folder: `/etc/passwd`"),
+        ({"weight_map": {"w": "model-00001-of-00001.safetensors"}}, "cannot be used: it has no 'metadata'"),
+        ({"metadata": {}}, "cannot be used: it has no 'weight_map'"),
+        ({"metadata": {}, "weight_map": {}}, "`weight_map` names no files"),
+        ([], "model.safetensors.index.json`, cannot be used"),
+    ],
+)
+def test_an_index_that_cannot_be_used_is_named(tmp_path: Path, index: Any, message: str) -> None:
+    folder = sharded(tmp_path)
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert message in refusal(folder)
+
+
+def test_a_pickle_of_tensors_loads_and_one_with_code_does_not(tmp_path: Path) -> None:
+    folder = pickled(tmp_path / "tensors")
+    assert logits(find_model(str(folder)).folder).equal(logits(tiny.save_tiny(tmp_path / "plain")))
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (print, ("code ran",))
+
+    for content in ({"a": Evil()}, Path("a")):
+        folder = pickled(tmp_path / "code", content)
+        with pytest.raises(UserError, match="are a pickle with more than tensors") as caught:
+            load_base(tiny.tiny_base(folder))
+        assert "safetensors.torch.save_file" in str(caught.value.hint)
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({})[:3])
+    with pytest.raises(UserError):
+        load_base(tiny.tiny_base(folder))
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("consolidated.safetensors", "has no model.safetensors, only consolidated.safetensors; rename a file of all"),
+        ("model.fp16.safetensors", "has no model.safetensors, only model.fp16.safetensors; rename"),
+        ("training_args.bin", "only training_args.bin; load it with the library that wrote it"),
+        ("consolidated.00.pth", "only consolidated.00.pth; load it with the library that wrote it"),
+        ("tf_model.h5", "only tf_model.h5"),
+        ("x.gguf", "only x.gguf; give the GGUF file itself: `"),
+    ],
+)
+def test_weights_of_other_names_are_named_with_what_to_do(tmp_path: Path, file: str, message: str) -> None:
+    tiny.save_tiny(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / file)
+    assert message in refusal(tmp_path)
+
+
+def test_a_pointer_of_git_lfs_is_no_weights(tmp_path: Path) -> None:
+    tiny.save_tiny(tmp_path)
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    assert "model.safetensors` is a pointer of Git LFS" in refusal(tmp_path)
