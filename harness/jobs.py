@@ -200,6 +200,15 @@ class PlanJob:
 
 
 @dataclass(frozen=True)
+class ReachJob:
+    """Compute the share of a base's weights that methods reach; of the base's folder, only the configuration is read."""
+
+    base: Base
+    methods: tuple[tuple[Method, Quant | None], ...]
+    """Methods, each with the format in which it needs the base."""
+
+
+@dataclass(frozen=True)
 class BenchJob:
     """Time one variant; if it shares weights with the bare base, the two are timed alternately."""
 
@@ -306,7 +315,7 @@ class Failed:
 
 
 Event = Packed | Resumed | Advanced | VariantLoading | VariantStarted | Noted | VariantFailed | Done | Failed
-Job = EnvironmentJob | DescribeJob | UnpackJob | TrainJob | MergeJob | ScoreJob | BenchJob | PlanJob
+Job = EnvironmentJob | DescribeJob | UnpackJob | TrainJob | MergeJob | ScoreJob | BenchJob | PlanJob | ReachJob
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from harness.jobs import Quant
 
@@ -146,6 +147,17 @@ class OptimizerStates:
         """Frees the gradients."""
         for parameter in self._trained:
             parameter.grad = None
+
+
+def without_weights(
+    config: PretrainedConfig, *, dtype: torch.dtype, quant: Quant | None = None, trust_remote_code: bool = False
+) -> Any:
+    """Builds a model on the current device, such as `meta`, frozen and quantized as a loaded base is."""
+    base = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+    base.requires_grad_(False)
+    if quant is not None:
+        quantize(base, quant, dtype)
+    return base
 
 
 def quantize(model: Any, quant: Quant, dtype: torch.dtype) -> None:

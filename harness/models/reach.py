@@ -62,6 +62,20 @@ def reached_share(weights: LayerWeights, model: Any) -> float | None:
     return weights.share(name for name in weights.sizes if name.rpartition(".")[0] in modules or name in parameters)
 
 
+def trained_share(weights: LayerWeights, model: Any) -> float | None:
+    """Share of the weights that a method adapts or trains; None for a method that only adds weights of its own.
+
+    Args:
+        weights: Of the base.
+        model: What the method made of it.
+    """
+    adapted = reached_share(weights, model)
+    if adapted is not None:
+        return adapted
+    share = weights.share(name for name, weight in model.named_parameters() if weight.requires_grad)
+    return share or None
+
+
 def reach_note(weights: LayerWeights, model: Any, hyperparameters: Mapping[str, Any]) -> str | None:
     """Describes what an adapter leaves as it is; None if it reaches half of the weights or more.
 

@@ -36,6 +36,7 @@ from harness.jobs import (
     Packed,
     PlanJob,
     Planned,
+    ReachJob,
     Recipe,
     Resumed,
     ScoreJob,
@@ -189,6 +190,15 @@ def plan(job: PlanJob) -> Planned:
     config = load_config(job.base)
     method = partial(method_function(job.method), **job.method.hyperparameters)
     return plan_training(config, method, job)
+
+
+def reach(job: ReachJob) -> list[float | str | None]:
+    """Computes the share of the weights that each method reaches, without loading weights."""
+    from harness.finetune.training.memory import shares  # only this job and the plan need its imports
+
+    methods = [(partial(method_function(method), **method.hyperparameters), quant) for method, quant in job.methods]
+    dtype = getattr(torch, job.base.dtype)
+    return shares(load_config(job.base), methods, dtype=dtype, trust_remote_code=job.base.trust_remote_code)
 
 
 def score(job: ScoreJob, send: Send) -> None:

@@ -39,6 +39,7 @@ from harness.jobs import (
     Job,
     MergeJob,
     PlanJob,
+    ReachJob,
     ScoreJob,
     TrainJob,
     UnpackJob,
@@ -174,6 +175,8 @@ def run_job(job: Job, send: OnEvent) -> Any:
         return children.score(job, send)
     if isinstance(job, PlanJob):
         return children.plan(job)
+    if isinstance(job, ReachJob):
+        return children.reach(job)
     assert isinstance(job, BenchJob)
     return children.time_variant(job)
 
