@@ -41,7 +41,7 @@ from harness.finetune.training.weightless import (
 )
 from harness.jobs import PlanJob, Planned, Quant
 from harness.models.load import count_parameters
-from harness.models.reach import layer_weights, reach_note, trained_share, unquantized_experts
+from harness.models.reach import layer_weights, reach_note, trained_share, unquantized_notes
 from harness.models.soft_prompts import learned_tokens
 
 LossFunction = Callable[[Any, dict[str, Tensor], int], Tensor]
@@ -146,7 +146,7 @@ def trace(
         with torch.device("meta"):
             base = without_weights(config, dtype=dtype, quant=quant, trust_remote_code=trust_remote_code)
             reachable = layer_weights(base)
-            notes = [unquantized_experts(base)] if quant is not None else []
+            notes: list[str | None] = [*unquantized_notes(base)] if quant is not None else []
             model = method(base)
             notes.append(reach_note(reachable, model, getattr(method, "keywords", {})))
         for parameter in model.parameters():

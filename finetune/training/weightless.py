@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from harness.jobs import Quant
+from harness.models.layers import bypassed_layers
 
 BITS_PER_WEIGHT: Mapping[Quant, float] = {"nf4": 4.127, "nf4_single": 4.5, "fp4": 4.127, "fp4_single": 4.5, "int8": 8.0}
 """Bits of a quantized weight and its scales: 64 weights of 4 bits share a 32-bit scale (`_single`), or an 8-bit scale, of which 256
@@ -163,9 +164,11 @@ def without_weights(
 def quantize(model: Any, quant: Quant, dtype: torch.dtype) -> None:
     """Replaces every linear layer except the output head by a quantized one, as loading in 4 or 8 bits does."""
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    named = dict(model.named_modules())
+    whole = {head, *(named[name] for name in bypassed_layers(model))}
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if type(child) is nn.Linear and child is not head:
+            if type(child) is nn.Linear and child not in whole:
                 setattr(module, name, _Packed(child, quant, dtype))
     model.is_quantized = True
 

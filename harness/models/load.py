@@ -8,6 +8,7 @@ the next variant.
 from __future__ import annotations
 
 import gc
+import inspect
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers.quantizers.base import get_keys_to_not_convert
 
 from harness.data.architecture import refuse_other_architectures
 from harness.data.gguf import is_gguf, pretrained
@@ -24,9 +26,10 @@ from harness.errors import UserError
 from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Base, Method, Quant, Recipe
 from harness.models.artifacts import load_adapter, load_delta
 from harness.models.gguf import unpacked
+from harness.models.layers import bypassed_layers
 from harness.models.merge import dequantize, merge_adapter, refuse_added_weights, restore_conv1d, untie_if_apart
-from harness.models.reach import unquantized_experts
-from harness.models.report import UNREADABLE, cannot_be_loaded, read_report
+from harness.models.reach import unquantized_notes
+from harness.models.report import UNREADABLE, cannot_be_loaded, read_report, untied_note
 from harness.models.restore import OriginalState
 from harness.models.reward_head import load_head, put_head
 from harness.models.soft_prompts import learned_tokens
@@ -70,12 +73,14 @@ def load_base(base: Base) -> Any:
         UserError: The model cannot be loaded, is no causal language model, lacks weights, or has no linear layers to
             quantize.
     """
-    packed = getattr(load_config(base), "quantization_config", None) is not None
+    config = load_config(base)
+    packed = getattr(config, "quantization_config", None) is not None
     if is_gguf(base.folder):
         return _load_gguf(base)
     options: dict[str, Any] = {"dtype": getattr(torch, base.dtype), "trust_remote_code": base.trust_remote_code}
     if base.quant is not None:
         options["quantization_config"] = quantization(base.quant, base.dtype)
+        options["quantization_config"].llm_int8_skip_modules = _left_whole(config)
     if base.quant is not None or packed:
         options["device_map"] = {"": base.device}
     try:
@@ -86,6 +91,7 @@ def load_base(base: Base) -> Any:
         raise cannot_be_loaded(base.folder, error) from error
     report["mismatched_keys"] |= _quantized_mismatches(model)
     model.loading_notes = read_report(base.folder, type(model).__name__, report)
+    model.loading_notes += untied_note(model)
     if base.quant is None:
         model = model if packed else model.to(base.device)
     elif not any(_is_quantized(module) for module in model.modules()):
@@ -93,12 +99,22 @@ def load_base(base: Base) -> Any:
             f"the model in `{base.folder}` has no linear layers to quantize to {base.quant}",
             hint="compare it without `qlora`, `@4bit` and `@8bit`",
         )
-    if base.quant is not None and (note := unquantized_experts(model)):
-        model.loading_notes.append(note)
+    if base.quant is not None:
+        model.loading_notes += unquantized_notes(model)
     _steady_kernels(model)
     model.requires_grad_(False)
     model.config.use_cache = False
     return model.eval()
+
+
+def _left_whole(config: Any) -> list[str] | None:
+    """Names of the linear layers of a state-space model that are not quantized; None: those that transformers leaves out."""
+    kind = AutoModelForCausalLM._model_mapping.get(type(config), None)
+    if kind is None or "A_log" not in Path(inspect.getfile(kind)).read_text(encoding="utf-8"):
+        return None
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return [*bypassed_layers(model), *get_keys_to_not_convert(model)]
 
 
 def _load_gguf(base: Base) -> Any:

@@ -80,6 +80,18 @@ def read_report(folder: Path, kind: str, report: Mapping[str, Any]) -> list[str]
     return []
 
 
+def untied_note(model: Any) -> list[str]:
+    """Returns a note if config.json ties the output head to the embeddings, but the file has a head of its own."""
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    tied = getattr(model.config.get_text_config(), "tie_word_embeddings", False)
+    if not tied or head is None or head.weight is embeddings.weight:
+        return []
+    return [
+        "config.json ties the output head to the embeddings, but the weights in the file differ: both are used, as transformers"
+        " 5 does; other programs may drop the head (set `tie_word_embeddings` to false)"
+    ]
+
+
 def _listed(names: Collection[str]) -> str:
     shown = sorted(names)[:_NAMED]
     return ", ".join(f"`{name}`" for name in shown) + (
