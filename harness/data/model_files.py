@@ -123,6 +123,8 @@ def find_model(name: str, *, revision: str | None = None) -> Snapshot:
             hint=f"save the tokenizer in the same folder: `tokenizer.save_pretrained({str(folder)!r})`",
         )
     check_weights(name, folder, config)
+    if (folder / "generation_config.json").is_file():
+        _json_object(folder / "generation_config.json")  # transformers would leave out one that it cannot read
     return snapshot
 
 

@@ -81,7 +81,7 @@ def _shards(name: str, index: Path) -> list[str]:
 
 
 def _no_weights(name: str, folder: Path, wanted: str) -> UserError:
-    others = sorted({path.name for pattern in _OTHERS for path in folder.glob(pattern)})
+    others = sorted({path.name for pattern in _OTHERS for path in folder.glob(pattern) if path.is_file()})
     if not others:
         return UserError(
             f"`{name}` has no weights ({wanted})", hint="was the download interrupted? download or save it again"

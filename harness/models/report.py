@@ -12,8 +12,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
+from harness.data.gguf import is_gguf
 from harness.errors import UserError, brief
 
 UNREADABLE = (
@@ -24,6 +26,7 @@ UNREADABLE = (
     ImportError,
     NotImplementedError,
     SafetensorError,
+    StrictDataclassError,
     pickle.UnpicklingError,
     struct.error,
 )
@@ -42,10 +45,12 @@ def cannot_be_loaded(path: Path, error: Exception) -> UserError:
             hint="convert them where you trust them: `torch.load` the file, and save the tensors with"
             " `safetensors.torch.save_file` as model.safetensors",
         )
-    return UserError(
-        f"the model in `{path}` cannot be loaded: {brief(error)}",
-        hint="give a causal language model; one with its own code also needs `--trust-remote-code`",
-    )
+    hint = "give a causal language model; one with its own code also needs `--trust-remote-code`"
+    if isinstance(error, SafetensorError):
+        hint = "was the download interrupted? download or save it again"
+    elif is_gguf(path):
+        hint = "was the download interrupted? transformers reads GGUF files of its own list of architectures alone"
+    return UserError(f"the model in `{path}` cannot be loaded: {brief(error)}", hint=hint)
 
 
 def read_report(folder: Path, kind: str, report: Mapping[str, Any]) -> list[str]:

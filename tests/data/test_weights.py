@@ -114,3 +114,51 @@ def test_a_pointer_of_git_lfs_is_no_weights(tmp_path: Path) -> None:
     tiny.save_tiny(tmp_path)
     (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     assert "model.safetensors` is a pointer of Git LFS" in refusal(tmp_path)
+
+
+def test_a_link_to_a_file_that_was_deleted_is_no_weights(tmp_path: Path) -> None:
+    tiny.save_tiny(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors").symlink_to("nowhere")
+    assert "has no weights (model.safetensors)" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_generation_config_that_cannot_be_read_is_named(tmp_path: Path, content: str) -> None:
+    tiny.save_tiny(tmp_path)
+    (tmp_path / "generation_config.json").write_text(content)
+    with pytest.raises(UserError, match=r"generation_config\.json"):
+        find_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"num_hidden_layers": "two"},
+        {"quantization_config": [1]},
+        {"quantization_config": "gptq"},
+        {"text_config": [1]},
+        {"vocab_size": 0},
+        {"architectures": {"a": 1}, "model_type": "nothing"},
+    ],
+)
+def test_fields_with_impossible_values_are_user_errors(tmp_path: Path, fields: dict[str, Any]) -> None:
+    file = tiny.save_tiny(tmp_path) / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_base(tiny.tiny_base(find_model(str(tmp_path)).folder))
+
+
+def test_an_architecture_written_as_text_is_recognised(tmp_path: Path) -> None:
+    file = tiny.save_tiny(tmp_path) / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"architectures": "LlamaForSequenceClassification"}))
+    with pytest.raises(UserError, match="is a classifier"):
+        find_model(str(tmp_path))
+
+
+def test_damaged_safetensors_say_what_to_do(tmp_path: Path) -> None:
+    file = tiny.save_tiny(tmp_path) / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"cannot be loaded: .*header") as caught:
+        load_base(tiny.tiny_base(tmp_path))
+    assert "download" in str(caught.value.hint)
