@@ -63,7 +63,7 @@ def train_only(
         state = next(iter(work.session.states.values()))
         if state.artifact is None:
             raise UserError(f"training failed: {state.error}", hint=f"see {folder / 'train'}")
-        for note in training_data_notes(work.session):
+        for note in (*training_data_notes(work.session), *(state.trained.notes if state.trained else ())):
             progress.say("Note", note)
         return TrainResult(state.artifact, _merge(work, state) if merge else None)
 

@@ -55,6 +55,7 @@ def load_config(base: Base) -> Any:
     try:
         config = AutoConfig.from_pretrained(**pretrained(base.folder), trust_remote_code=base.trust_remote_code)
         fields = config.to_dict()
+        config.get_text_config().to_dict()
     except (*UNREADABLE, AttributeError, TypeError) as error:  # of fields with impossible values
         raise cannot_be_loaded(base.folder, error) from error
     refuse_other_architectures(str(base.folder), fields)

@@ -12,10 +12,13 @@ import transformers
 from torch import Tensor
 
 from harness import expert_parameters, linear_layers
+from harness.comparison.training import train_only
+from harness.config.parse import configure
 from harness.errors import UserError
 from harness.jobs import Base, MergeJob, Noted, Recipe, ScoreJob, ScoreVariant
 from harness.models.load import Resident, load_base, method_function
 from harness.models.reach import layer_weights, reach_note, reached_share
+from harness.report.progress import Progress
 from harness.worker import child
 
 IDS = torch.randint(3, 340, (2, 24), generator=torch.Generator().manual_seed(0))
@@ -236,3 +239,18 @@ def test_layers_whose_weight_a_mixer_reads_are_not_quantized(tmp_path: Path, kin
         model = adapted(packed, "qlora", rank=4)
         stirred(model)(input_ids=IDS, labels=IDS, use_cache=False).loss.backward()
         assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+def test_harness_train_shows_the_notes_of_the_training_run(tmp_path: Path, in_process: None) -> None:
+    base = saved(tmp_path / "base", "mixtral")
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "hello", "completion": " world"}\n' * 2)
+    said: list[str] = []
+
+    class Shown(Progress):
+        def say(self, label: str, text: str) -> None:
+            said.append(f"{label} {text}")
+
+    train = {"data": str(tmp_path / "rows.jsonl"), "steps": 1}
+    config = configure(["lora"], model=str(base.folder), train=train, output_dir=tmp_path, tasks_needed=False)
+    train_only(config, progress=Shown())
+    assert any(line.startswith("Note reaches 14% of the weights") for line in said)
