@@ -1,7 +1,4 @@
-"""The weight files of a checkpoint: which of them transformers loads, and whether all of them are there.
-
-Pickles (`pytorch_model.bin`) are loaded too: transformers reads them with `weights_only`, so that no code in them runs.
-"""
+"""The weight files of a checkpoint: which of them transformers loads, and whether all of them are there."""
 
 from __future__ import annotations
 
@@ -11,18 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.storage import inside
 
-WEIGHT_FILES = ("*.safetensors", "*.bin")
-"""Patterns of the weight files of models and adapters."""
 _INDEX = ".index.json"
-_LOADED = (
-    "model.safetensors",
-    "model.safetensors" + _INDEX,
-    "pytorch_model.bin",
-    "pytorch_model.bin" + _INDEX,
-)
+_LOADED = ("model.safetensors", "model.safetensors" + _INDEX)
 """Names that transformers looks for, in this order."""
-_OTHERS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.h5", "*.msgpack", "*.npz", "*.onnx")
+_OTHERS = ("*.safetensors", "*.gguf", "*.h5", "*.msgpack", "*.npz", "*.onnx")
 """Weights of other names and formats."""
 _POINTER = b"version https://git-lfs"
 
@@ -47,11 +38,7 @@ def check_weights(name: str, folder: Path, config: Mapping[str, Any]) -> list[Pa
         raise _no_weights(name, folder, str(named or _LOADED[0]))
     files = [found] if not found.endswith(_INDEX) else [found, *_shards(name, folder / found)]
     for file in files:
-        if Path(file).name != file:
-            raise UserError(
-                f"`{name}` names weights outside its folder: `{file}`", hint="put all weight files into the folder"
-            )
-        if not (folder / file).is_file():
+        if not inside(folder, file).is_file():
             raise UserError(
                 f"`{name}` lacks the weights `{file}`, which {found} names",
                 hint="was the download interrupted? download or save it again",

@@ -22,6 +22,7 @@ from transformers.quantizers.base import get_keys_to_not_convert
 
 from harness.data.architecture import refuse_other_architectures
 from harness.data.gguf import is_gguf, pretrained
+from harness.data.model_files import require_safetensors
 from harness.errors import UserError
 from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Base, Method, Quant, Recipe
 from harness.models.artifacts import load_adapter, load_delta
@@ -79,7 +80,12 @@ def load_base(base: Base) -> Any:
     packed = getattr(config, "quantization_config", None) is not None
     if is_gguf(base.folder):
         return _load_gguf(base)
-    options: dict[str, Any] = {"dtype": getattr(torch, base.dtype), "trust_remote_code": base.trust_remote_code}
+    require_safetensors(str(base.folder), base.folder)
+    options: dict[str, Any] = {
+        "dtype": getattr(torch, base.dtype),
+        "trust_remote_code": base.trust_remote_code,
+        "use_safetensors": True,
+    }
     if base.quant is not None:
         options["quantization_config"] = quantization(base.quant, base.dtype)
         options["quantization_config"].llm_int8_skip_modules = _left_whole(config)

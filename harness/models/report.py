@@ -6,7 +6,6 @@ differ. They are refused here. Weights that the model has no place for are noted
 
 from __future__ import annotations
 
-import pickle
 import struct
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -27,7 +26,6 @@ UNREADABLE = (
     NotImplementedError,
     SafetensorError,
     StrictDataclassError,
-    pickle.UnpicklingError,
     struct.error,
 )
 """Errors that transformers raises for files that it cannot read."""
@@ -39,12 +37,6 @@ def cannot_be_loaded(path: Path, error: Exception) -> UserError:
     """Describes an error in `UNREADABLE` that transformers raised for a model."""
     if isinstance(error, ImportError):
         return UserError(f"the model in `{path}` cannot be loaded: {brief(error)}", hint="install the package")
-    if isinstance(error, pickle.UnpicklingError):
-        return UserError(
-            f"the weights in `{path}` are a pickle with more than tensors, which can run code when it is read",
-            hint="convert them where you trust them: `torch.load` the file, and save the tensors with"
-            " `safetensors.torch.save_file` as model.safetensors",
-        )
     hint = "give a causal language model; one with its own code also needs `--trust-remote-code`"
     if isinstance(error, SafetensorError):
         hint = "was the download interrupted? download or save it again"

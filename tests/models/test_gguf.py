@@ -101,7 +101,10 @@ def test_a_file_is_a_model_and_a_variant(file: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(file.parent)
     found = find_model("./m.gguf")
     assert found.folder == file and found.name == "./m.gguf"
-    assert find_source("variant", "./m.gguf").kind == "adapter" and given_artifact("m.gguf", None).folder == file
+    assert (
+        find_source("variant", "./m.gguf").kind == "adapter"
+        and given_artifact(configure(["lora"]), "m.gguf", None).folder == file
+    )
     digest = found.digest
     file.write_bytes(file.read_bytes() + b"\0")
     assert find_model("m.gguf").digest != digest
