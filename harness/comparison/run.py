@@ -23,6 +23,7 @@ from harness.comparison.suitability import unsuitable
 from harness.comparison.sweep import sweep
 from harness.comparison.tuning import Tuned
 from harness.config.config import Config
+from harness.data.gguf import is_gguf, plain_copy
 from harness.errors import UserError
 from harness.jobs import (
     Advanced,
@@ -41,6 +42,7 @@ from harness.jobs import (
     TaskRequests,
     Trained,
     TrainJob,
+    UnpackJob,
 )
 from harness.prepare.overlap import overlap_summary
 from harness.prepare.prepare import prepare
@@ -151,6 +153,7 @@ class RunInProgress:
                 session.created = earlier.created if earlier else session.created
                 overlaps = session.overlaps  # computed here, while the worker imports torch
                 session.environment = server.run(EnvironmentJob(config.device, config.dtype))
+                work._unpack()
                 if any(task.task.executes_code for task in prepared.tasks):
                     session.environment["guard"] = protections()
                 progress.finish()
@@ -160,6 +163,20 @@ class RunInProgress:
                     progress.say("Overlap", overlap_summary(overlaps))
                 work._save()
                 yield work
+
+    def _unpack(self) -> None:
+        """Unpacks GGUF files in child processes of their own, so that no measurement of memory includes it."""
+        session = self.session
+        for snapshot in session.prepared.given:
+            if is_gguf(snapshot.folder):
+                dtype = session.environment["dtype"]
+                if not plain_copy(snapshot.folder, dtype).is_dir():
+                    self.progress.start("Unpack", snapshot.name)
+                    try:
+                        self.server.run(UnpackJob(Base(snapshot.folder, "cpu", dtype)))
+                    except JobFailed as failure:
+                        raise UserError(f"`{snapshot.name}` could not be unpacked: {failure}") from failure
+                    self.progress.finish()
 
     def train_all(self) -> None:
         """Trains every variant that no earlier run has trained, each in its own child process."""

@@ -72,6 +72,13 @@ class Prepared:
         return list(found.values())
 
     @property
+    def given(self) -> list[Snapshot]:
+        """The models and adapters that this run reads: the base, given variants, starting points and reward models."""
+        adapters = [variant.adapter for variant in self.variants]
+        used = [given for training in self.trainings for given in (training.start, training.reward)]
+        return [self.model, *(given for given in (*adapters, *used) if isinstance(given, Snapshot))]
+
+    @property
     def identity(self) -> str:
         """Digest by which equal runs are recognised: the configuration, and the content of every file and dataset it reads."""
         return key(

@@ -40,10 +40,12 @@ from harness.jobs import (
     Job,
     MergeJob,
     PlanJob,
+    ReachJob,
     RowLengthsJob,
     ScoreJob,
     SourcesJob,
     TrainJob,
+    UnpackJob,
 )
 from harness.storage import DiskFull, disk_full, import_path
 from harness.tokens.description import describe_folder
@@ -168,6 +170,8 @@ def run_job(job: Job, send: OnEvent) -> Any:
         return children.describe_environment(job)
     if isinstance(job, DescribeJob):
         return describe_folder(job.folder, trust_remote_code=job.trust_remote_code)
+    if isinstance(job, UnpackJob):
+        return children.unpack(job)
     if isinstance(job, RowLengthsJob):
         return row_lengths(job.folder, job.examples, answered=job.answered, trust_remote_code=job.trust_remote_code)
     if isinstance(job, SourcesJob):
@@ -182,6 +186,8 @@ def run_job(job: Job, send: OnEvent) -> Any:
         return children.score(job, send)
     if isinstance(job, PlanJob):
         return children.plan(job)
+    if isinstance(job, ReachJob):
+        return children.reach(job)
     assert isinstance(job, BenchJob)
     from harness.worker.timing import time_variant
 
@@ -266,7 +272,8 @@ def keep_freed_memory() -> None:
 
 def _environment() -> dict[str, str]:
     """Variables that keep libraries quiet, and imports as in this process."""
-    return {**import_path(), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
+    return {**import_path(), **quiet}
 
 
 def _import_everything() -> None:
