@@ -30,6 +30,7 @@ from harness.registry.recorded import recorded_method
 from harness.tiny import MODEL
 from harness.tokens.tokenizer import load_tokenizer
 from harness.tokens.training_labels import answer_ids, labelled
+from harness.user_code import user_code
 
 _ROWS = 16
 """Answers that a reward model scores at once."""
@@ -74,8 +75,9 @@ class FunctionReward:
             raise UserError(f"`{reward.path}` is not a Python file", hint="write `reward=FILE.py@function`")
         module = importlib.util.module_from_spec(spec)
         try:
-            spec.loader.exec_module(module)
-        except (Exception, SystemExit) as error:
+            with user_code(reward.path, "its import"):
+                spec.loader.exec_module(module)
+        except Exception as error:
             raise plugin_error(reward.path, error) from error
         self._function: Callable[..., Any] | None = getattr(module, reward.name, None)
         if not callable(self._function):

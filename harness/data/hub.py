@@ -20,6 +20,7 @@ from harness.data.digests import rows_sha256, text_sha256
 from harness.data.files import one_line
 from harness.data.offline import Copy, find_copy, folder
 from harness.errors import UserError
+from harness.user_code import waiting
 
 PROBE_SECONDS = 5.0
 """Timeout after which the Hub counts as unreachable; the Hub's own client would retry for 23 s."""
@@ -166,7 +167,7 @@ def load_online(split: Hub) -> Sequence[Row]:
     datasets.disable_progress_bars()
     repo = str(Path(split.repo).expanduser()) if split.is_local else split.repo
     try:
-        with contextlib.nullcontext() if split.is_local or _reachable() else _offline():
+        with waiting(), contextlib.nullcontext() if split.is_local or _reachable() else _offline():
             loaded: Sequence[Row] = datasets.load_dataset(repo, split.name, split=split.split, revision=split.revision)
     except Exception as error:  # the library raises a dozen types, its own and those of the network libraries
         raise UserError(f"could not read {split}: {one_line(error)}", hint=_hint(split, error)) from error

@@ -7,6 +7,7 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -22,6 +23,7 @@ from harness.api import MethodFunction, Metric, Task, TaskFunction
 from harness.errors import UserError, did_you_mean, plugin_error
 from harness.registry.find import find, is_path, split_path
 from harness.registry.scan import Entry
+from harness.user_code import user_code
 
 
 def load_task(entry: Entry, parameters: Mapping[str, Any]) -> Task:
@@ -41,8 +43,9 @@ def load_task(entry: Entry, parameters: Mapping[str, Any]) -> Task:
             hint=f"does the file assign `{entry.attribute}` again after the `@task` at {entry.place}?",
         )
     try:
-        made: Any = function(**parameters)
-    except (Exception, SystemExit) as error:
+        with user_code(entry.path, f"its task function `{entry.attribute}`"):
+            made: Any = function(**parameters)
+    except Exception as error:
         call = f"import {entry.path.stem}; {entry.path.stem}.{entry.attribute}()"
         raise plugin_error(
             entry.path, error, hint=f'for the full traceback, run `python -c "{call}"` in the folder of the file'
@@ -115,10 +118,15 @@ def task_metrics(task: Task, folder: Path | None = None) -> tuple[Metric, ...]:
 
 def _load(entry: Entry) -> Any:
     try:
-        module = importlib.import_module(entry.module) if entry.module else _import_file(entry.path)
+        with user_code(entry.path, "its import") if not _is_built_in(entry) else contextlib.nullcontext():
+            module = importlib.import_module(entry.module) if entry.module else _import_file(entry.path)
         return getattr(module, entry.attribute)
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         raise plugin_error(entry.path, error, hint=f"for the full traceback, run `python {entry.path}`") from error
+
+
+def _is_built_in(entry: Entry) -> bool:
+    return entry.module is not None and entry.module.startswith("harness.")
 
 
 def _import_file(path: Path) -> ModuleType:

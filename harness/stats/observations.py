@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from harness.errors import UserError
 from harness.stats.resampling import Array, Statistic, Units, codes_of, deal, make_units, mean_units
+from harness.user_code import calling
 
 FEW_CLUSTERS = 10
 """With fewer clusters, resampling them understates the spread; the t distribution is used instead."""
@@ -164,7 +165,8 @@ def finite_or_nan(function: Callable[[Any], float], given: Any) -> float:
     a single class.
     """
     try:
-        return float(function(given))
+        with calling(function, "a metric of all samples"):
+            return float(function(given))
     except (ArithmeticError, ValueError):
         return math.nan
 
