@@ -36,8 +36,13 @@ class UserError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def sentence(self) -> str:
+        """Message and hint on one line, for the row of a table."""
+        return " ".join(self.message.split()) + (f"; {self.hint}" if self.hint else "")
+
     def __reduce__(self) -> tuple[type[UserError], tuple[str, str | None]]:
-        return (UserError, (self.message, self.hint))
+        return (type(self), (self.message, self.hint))
 
 
 def did_you_mean(word: str, known: Iterable[str], *, listing: str = "") -> str:

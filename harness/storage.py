@@ -197,7 +197,11 @@ def replace_folder(folder: Path, path: Path) -> None:
     folder.rename(path)
 
 
-def disk_full(path: Path | None = None, *, hint: str | None = None) -> UserError:
+class DiskFull(UserError):
+    """The disk is full: whatever is tried next fails as well."""
+
+
+def disk_full(path: Path | None = None, *, hint: str | None = None) -> DiskFull:
     """The error for a full disk.
 
     Args:
@@ -205,7 +209,7 @@ def disk_full(path: Path | None = None, *, hint: str | None = None) -> UserError
         hint: What the user can do about it; None: the advice for a run folder.
     """
     message = "the disk is full" + (f": could not write `{path}`" if path else "")
-    return UserError(message, hint or "finished work is kept: free some space and give the same command again")
+    return DiskFull(message, hint or "finished work is kept: free some space and give the same command again")
 
 
 @contextmanager

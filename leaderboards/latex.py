@@ -30,6 +30,8 @@ _ESCAPES = str.maketrans(
         **{character: f"\\{character}" for character in "&%$#_{}"},
         "▲": r"$\blacktriangle$",
         "▼": r"$\blacktriangledown$",
+        "△": r"$\triangle$",
+        "▽": r"$\triangledown$",
         "≈": r"$\approx$",
         "±": r"$\pm$",
         "×": r"$\times$",

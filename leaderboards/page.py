@@ -24,7 +24,7 @@ from harness.report.costs import Measure, measures
 from harness.report.footnotes import footnotes
 from harness.report.header import facts, model_name
 from harness.report.heatmap import grids
-from harness.report.scores import leading_task, scale_of
+from harness.report.scores import leading_task, scale_of, titles
 from harness.report.summary import front_of, summary
 from harness.report.tables import cost, quality, trainings
 from harness.results import Run, TaskInfo
@@ -92,7 +92,7 @@ def _scores(run: Run) -> list[list[str]]:
                 delta = score.delta
                 shown = "" if delta is None else scale.difference(delta.value, delta.low, delta.high)
                 found.append([
-                    task.name, numbers.with_arrow(metric.name, metric.higher_is_better), variant.name,
+                    titles(run)[task.name], numbers.with_arrow(metric.name, metric.higher_is_better), variant.name,
                     scale.value(score.value), scale.interval(score.low, score.high), shown,
                     "" if delta is None else numbers.probability(delta.p),
                     "" if delta is None or delta.p_holm is None else numbers.probability(delta.p_holm),
@@ -108,22 +108,21 @@ def plot(run: Run) -> dict[str, Any]:
     Returns:
         `variants`: names. `qualities`: label, the maximum possible value or null, and [value, low, high] or null for each
         variant. `costs`: label, and [number, text] or null for each variant. `fronts`: names, by quality and cost in that
-        order. `first`: index of the quality that is selected at first.
+        order; `maybe`: the same of variants that may be on the front. `first`: index of the quality that is selected at first.
     """
     qualities = [(task, metric.name) for task in run.tasks for metric in task.metrics]
     qualities.sort(key=lambda quality: quality[1] != quality[0].headline)  # headlines first
     costs = measures(run)
     leading = leading_task(run)
     first = [task for task, _ in qualities].index(leading) if leading and qualities else 0
+    fronts = [[front_of(run, task, metric, measure)[1] for measure in costs] for task, metric in qualities]
     return {
         "first": first,
         "variants": [printable(variant.name) for variant in run.variants],
         "qualities": [_quality_axis(run, task, metric) for task, metric in qualities],
         "costs": [_cost_axis(run, measure) for measure in costs],
-        "fronts": [
-            [[printable(name) for name in front_of(run, task, metric, measure)[1]] for measure in costs]
-            for task, metric in qualities
-        ],
+        "fronts": [[[printable(name) for name in front.on] if front else [] for front in row] for row in fronts],
+        "maybe": [[[printable(name) for name in front.maybe] if front else [] for front in row] for row in fronts],
     }
 
 
@@ -134,7 +133,7 @@ def _quality_axis(run: Run, task: TaskInfo, metric: str) -> dict[str, Any]:
         score = variant.score(task.name, metric)
         shown = None if score is None or score.value is None else (score.value, score.low, score.high)
         points.append(shown and [None if number is None else number * scale.factor for number in shown])
-    label = f"{printable(task.name)} {numbers.with_arrow(metric, task.higher_is_better(metric))}"
+    label = f"{printable(titles(run)[task.name])} {numbers.with_arrow(metric, task.higher_is_better(metric))}"
     return {"label": label, "most": 100 if scale.factor == 100 else None, "points": points}
 
 

@@ -10,7 +10,6 @@ It is given as `reward=FILE.py@right`.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -26,7 +25,9 @@ from harness.jobs import Base, Example, Recipe, RewardFunction
 from harness.metrics.model_process import answer_lines
 from harness.models.load import Resident, context_length, method_function
 from harness.models.reward_head import has_reward_head, last_token_values, made_on
+from harness.registry.load import import_file
 from harness.registry.recorded import recorded_method
+from harness.registry.sources import recorded
 from harness.tiny import MODEL
 from harness.tokens.tokenizer import load_tokenizer
 from harness.tokens.training_labels import answer_ids, labelled
@@ -70,13 +71,9 @@ class FunctionReward:
 
     def __init__(self, reward: RewardFunction) -> None:
         self._where = reward
-        spec = importlib.util.spec_from_file_location(f"harness_reward_{reward.path.stem}", reward.path)
-        if spec is None or spec.loader is None:
-            raise UserError(f"`{reward.path}` is not a Python file", hint="write `reward=FILE.py@function`")
-        module = importlib.util.module_from_spec(spec)
         try:
-            with user_code(reward.path, "its import"):
-                spec.loader.exec_module(module)
+            with user_code(reward.path, "its import"), recorded(reward.path):
+                module = import_file(reward.path)
         except Exception as error:
             raise plugin_error(reward.path, error) from error
         self._function: Callable[..., Any] | None = getattr(module, reward.name, None)

@@ -1,7 +1,7 @@
 """Command line: one module per command; each parses, calls the library and prints.
 
-Data go to stdout, progress and errors to stderr. Exit codes: 0 success; 1 a variant or a `--fail-if` gate failed;
-2 wrong usage, configuration or plugin; 3 a bug; 130 Ctrl-C.
+Data go to stdout, progress and errors to stderr. Exit codes: 0 success; 1 a variant failed, the condition of `--fail-if` was
+shown, or that of `--fail-unless` was not; 2 wrong usage, configuration or plugin; 3 a bug; 130 Ctrl-C.
 """
 
 from __future__ import annotations

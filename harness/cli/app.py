@@ -11,6 +11,7 @@ from harness.cli.bench import bench
 from harness.cli.check import check
 from harness.cli.compare import compare
 from harness.cli.data import app as data
+from harness.cli.diff import diff
 from harness.cli.env import env
 from harness.cli.eval import evaluate
 from harness.cli.ls import ls
@@ -42,6 +43,7 @@ app.command("bench", rich_help_panel=_COMPARE)(bench)
 app.command("plan", rich_help_panel=_COMPARE)(plan)
 app.command("ls", rich_help_panel=_INSPECT)(ls)
 app.command("show", rich_help_panel=_INSPECT)(show)
+app.command("diff", rich_help_panel=_INSPECT)(diff)
 app.command("report", rich_help_panel=_INSPECT)(report)
 app.command("env", rich_help_panel=_INSPECT)(env)
 app.add_typer(data, name="data", rich_help_panel=_INSPECT)

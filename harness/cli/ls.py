@@ -19,6 +19,7 @@ from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.registry.scan import Entry
+    from harness.results import Run
 
 
 @takes("output_dir format")
@@ -125,15 +126,23 @@ def _hyperparameters(entry: Entry) -> dict[str, Any]:
 
 
 def _runs(output_dir: Path | None) -> list[dict[str, Any]]:
-    from harness.runs.folder import list_runs
+    from harness.runs.folder import is_live, list_runs
 
     rows = []
     skipped: list[UserError] = []
     for folder, run in list_runs(output_dir or Path("runs"), skipped):
         done = sum(variant.status == "done" for variant in run.variants)
         names = ", ".join(variant.name for variant in run.variants)
-        summary = f"{run.created}  {done}/{len(run.variants)} done: {names}"
+        live = "" if done == len(run.variants) else ", running" if is_live(folder) else _ending(run)
+        summary = f"{run.created}  {done}/{len(run.variants)} done{live}: {names}"
         rows.append({"name": folder.name, "summary": summary, "file": str(folder)})
     for problem in skipped:
         echo(f"skipped: {problem.message}", err=True)
     return rows
+
+
+def _ending(run: Run) -> str:
+    """How a run without a process ended, if not all of its variants are done."""
+    failed = sum(variant.status == "failed" for variant in run.variants)
+    done = sum(variant.status == "done" for variant in run.variants)
+    return (f", {failed} failed" if failed else "") + (", interrupted" if done + failed < len(run.variants) else "")

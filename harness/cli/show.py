@@ -39,9 +39,9 @@ def show(
 
 
 def _print_run(folder: Path, form: str) -> None:
-    from harness.runs.folder import load_run
+    from harness.runs.folder import load_shown
 
-    run = load_run(folder)
+    run = load_shown(folder)
     if form == "json":
         echo(run.to_json())
         return

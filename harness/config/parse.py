@@ -234,9 +234,9 @@ def _contradictions(config: Config) -> list[UserError]:
 
 def _gate_problems(config: Config) -> list[UserError]:
     problems = []
-    for text in config.fail_if:
+    for flag, text in config.gate_texts:
         try:
-            parse_gate(text, [variant.name for variant in config.variants], config.tasks)
+            parse_gate(text, [variant.name for variant in config.variants], config.tasks, flag)
         except UserError as error:
             problems.append(error)
     return problems

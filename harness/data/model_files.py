@@ -6,6 +6,8 @@ path or a model that was never downloaded is reported in the first second.
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,20 +15,26 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.architecture import refuse_other_architectures
-from harness.data.digests import files_sha256, text_sha256
+from harness.data.digests import file_sha256, files_sha256, text_sha256
 from harness.data.files import expand
 from harness.errors import UserError, did_you_mean
+from harness.jobs import TRAINED_FILE
 from harness.storage import inside, read_json, refuse_links_out
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
 WEIGHT_FILES = ("*.safetensors",)
 """Only safetensors: reading a pickled file (`*.bin`, `*.pt`) can run code."""
-_DIGESTED = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".py", ".tiktoken")
+_PROSE = (".md", ".rst", ".pdf", ".png", ".jpg", ".svg", ".pyc")
+"""Files in a model's folder that decide nothing: cards, pictures, compiled code."""
+_NO_PART = re.compile(r"\..*|__pycache__|checkpoint-\d+|runs|logs|LICENSE.*|NOTICE.*")
+"""Names of folders and files in a model's folder that are no part of the model: other checkpoints, logs, licences."""
 _FETCHED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 _CODE = "*.py"
 """Fetched from the Hub only with `--trust-remote-code`."""
 _INDICES = ("model.safetensors.index.json", "adapter_model.safetensors.index.json")
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_PATHS = ("base_model_name_or_path", "_name_or_path")
+"""Keys of an adapter's and a model's settings that hold where it was made from; the digest of that is part of a key itself."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-][\w.-]*", re.ASCII)
 
 
@@ -42,17 +50,22 @@ class Snapshot:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of the Hub's commit, else of the names and contents of the files."""
+        """Digest of the Hub's commit, else of the names and contents of all files that can be a part of the model."""
         if self.revision:
             return text_sha256(f"{self.name}@{self.revision}")
-        return files_sha256(
-            [path for path in sorted(self.folder.iterdir()) if path.is_file() and path.suffix in _DIGESTED]
-        )
+        return files_sha256(_parts(self.folder), self.folder)
 
     @cached_property
-    def weights_digest(self) -> str:
-        """Digest of the weight files only, so that records such as the training time do not change it."""
-        return files_sha256(sorted(path for pattern in WEIGHT_FILES for path in self.folder.glob(pattern)))
+    def artifact_digest(self) -> str:
+        """Digest of what a training run has made: weights and settings, without the paths that an adapter records.
+
+        Equal training runs in two run folders have equal digests.
+        """
+        settings = [path for path in _parts(self.folder) if path.suffix == ".json"]
+        return text_sha256(
+            files_sha256([path for path in _parts(self.folder) if path.suffix != ".json"], self.folder)
+            + "".join(f"{path.relative_to(self.folder)}:{_settings_sha256(path)}\n" for path in settings)
+        )
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -189,6 +202,38 @@ def _checked(snapshot: Snapshot) -> Snapshot:
             for name in sorted(set(map(str, places.values()))) if isinstance(places, dict) else ():
                 inside(snapshot.folder, name)
     return snapshot
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The files of a local folder that can be a part of a model, in subfolders too (code, for example), sorted."""
+    found: list[Path] = []
+    seen: set[Path] = set()
+    for where, folders, files in os.walk(folder, followlinks=True):
+        if Path(where).resolve() in seen:  # a link to a folder above it
+            folders.clear()
+            continue
+        seen.add(Path(where).resolve())
+        folders[:] = [name for name in folders if not _NO_PART.fullmatch(name)]
+        paths = [Path(where, name) for name in files if name != TRAINED_FILE and not _NO_PART.fullmatch(name)]
+        found += [path for path in paths if path.suffix.lower() not in _PROSE and path.is_file()]
+    return sorted(found)
+
+
+def _settings_sha256(file: Path) -> str:
+    """Digest of a JSON file without the paths of other artifacts, which differ between run folders."""
+    try:
+        content = read_json(file)
+    except ValueError:
+        return file_sha256(file)
+    if isinstance(content, dict):
+        content = {key: _ordered(file, value) for key, value in content.items() if key not in _PATHS}
+    return text_sha256(json.dumps(content, sort_keys=True))
+
+
+def _ordered(file: Path, value: Any) -> Any:
+    """A value of a settings file; peft keeps names of modules in sets and writes them in any order."""
+    names = file.name == "adapter_config.json" and isinstance(value, list) and all(isinstance(v, str) for v in value)
+    return sorted(value) if names else value
 
 
 def _json_object(file: Path) -> dict[str, Any]:

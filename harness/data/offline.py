@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness.api import Row
 from harness.data.arrow import decoded
-from harness.data.digests import file_sha256
+from harness.data.digests import file_sha256, state_of
 from harness.data.files import File, expand, one_line
 from harness.errors import UserError
 from harness.storage import home, inside, read_json
@@ -119,7 +119,7 @@ def read_manifest(root: Path) -> list[FetchedFile]:
     """
     path = root / MANIFEST
     try:
-        return _manifest_files(path, path.stat().st_mtime_ns)
+        return _manifest_files(path, state_of(path))
     except FileNotFoundError as error:
         raise UserError(
             f"no `{path}`: the folder `{root}` has no fetched data",
@@ -132,7 +132,7 @@ def read_manifest(root: Path) -> list[FetchedFile]:
 
 
 @functools.lru_cache
-def _manifest_files(path: Path, _modified: int) -> list[FetchedFile]:
+def _manifest_files(path: Path, _state: tuple[int, ...]) -> list[FetchedFile]:
     content = read_json(path)
     known = FetchedFile.__dataclass_fields__
     files = [FetchedFile(**{key: value for key, value in entry.items() if key in known}) for entry in content]

@@ -59,6 +59,15 @@ def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
 
 
+def trained_shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors that an artifact of the model would hold, by name."""
+    if hasattr(model, "peft_config"):
+        from peft.utils import get_peft_model_state_dict
+
+        return {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(model).items()}
+    return {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
+
+
 def _save_adapter(model: Any, folder: Path) -> None:
     """Saves a PEFT model's adapter; several LoRAs that are active together are saved as one LoRA with the same effect."""
     parts = list(model.peft_config)

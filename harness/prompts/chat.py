@@ -10,7 +10,7 @@ import datetime
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.api import Message
@@ -33,6 +33,36 @@ class ChatTemplate:
     """Whether the template writes `turn_end` after the last turn (GLM-4 writes it only before the next turn)."""
     thought: tuple[str, str] | None = None
     """Marks around a thought; None if the template knows no thoughts."""
+    opened: Mapping[str, str] = field(default_factory=dict)
+    """State of the thought at the end of a prompt, `none`, `open` or `closed`: by `default`, and with `enable_thinking` `on`
+    and `off` if the template has this option."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further variables of the template."""
+
+    @property
+    def ends_in_thought(self) -> bool:
+        """Whether a prompt ends inside a thought."""
+        chosen = {True: "on", False: "off"}.get(self.options.get("enable_thinking"), "default")  # type: ignore[arg-type]
+        return self.opened.get(chosen) == "open"
+
+    def with_options(self, **options: Any) -> ChatTemplate:
+        """The template with further variables."""
+        return replace(self, options={**self.options, **options})
+
+    def for_choices(self) -> ChatTemplate:
+        """The template with which choices are scored: after a closed thought, if it knows thoughts.
+
+        Raises:
+            UserError: Its prompts end inside a thought, and it cannot close the thought.
+        """
+        if self.opened.get("off") == "closed":
+            return self.with_options(enable_thinking=False)
+        if self.ends_in_thought:
+            raise UserError(
+                "the model's chat template begins a thought, and the likelihood of a choice inside a thought measures nothing",
+                hint="use tasks that generate an answer, or leave out the chat template",
+            )
+        return self
 
     def render(
         self,
@@ -99,7 +129,7 @@ class ChatTemplate:
                     tools=list(tools) if tools else None,
                     documents=None,
                     add_generation_prompt=add_generation_prompt,
-                    **self.special_tokens,
+                    **{**self.special_tokens, **self.options},
                 )
             )
         except TemplateRefuses as error:

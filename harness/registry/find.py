@@ -16,7 +16,6 @@ Example:
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -28,6 +27,7 @@ from pathlib import Path
 from harness import metrics
 from harness.errors import UserError, did_you_mean
 from harness.registry.scan import Entry, Kind, maker_entry, scan
+from harness.registry.sources import sources_sha256
 
 _PACKAGES: Mapping[Kind, str] = {"task": "harness.tasks", "method": "harness.finetune", "metric": "harness.metrics"}
 
@@ -120,8 +120,8 @@ def split_path(source: str) -> tuple[Path, str | None]:
 
 
 def source_digest(entry: Entry) -> str:
-    """SHA-256 of the entry's file, in hex."""
-    return hashlib.sha256(entry.path.read_bytes()).hexdigest()
+    """SHA-256, in hex, of the code of the entry's file and of every local module that it loads."""
+    return sources_sha256(entry.path)
 
 
 def is_path(source: str) -> bool:

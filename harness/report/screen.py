@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from harness.report.memory import MemoryPlan
 
 _STYLES = {"better": "green", "worse": "red", "undecided": "dim"}
-_ASCII = str.maketrans({"▲": "^", "▼": "v", "≈": "~", "±": "+-", "×": "x", "·": "|", "↑": "+", "↓": "-", "─": "-",
+_ASCII = str.maketrans({"▲": "^", "▼": "v", "△": "^?", "▽": "v?", "≈": "~", "±": "+-", "×": "x", "·": "|", "↑": "+", "↓": "-", "─": "-",
                         "–": "-", "…": "...", "░": ".", "▒": "o", "▓": "8", "█": "#"})  # fmt: skip
 
 

@@ -45,9 +45,22 @@ class SampleLog:
         Raises:
             UserError: The file cannot be written.
         """
+        rows, size, lines = self._complete()
+        if len(rows) < lines:
+            with writing(self.path), self.path.open("r+b") as file:
+                file.truncate(size)
+        return rows
+
+    def complete_rows(self) -> list[dict[str, Any]]:
+        """All complete lines; the file stays as it is."""
+        return self._complete()[0]
+
+    def _complete(self) -> tuple[list[dict[str, Any]], int, int]:
+        """The complete lines, their size in bytes, and the number of all lines."""
         if not self.path.is_file():
-            return []
-        rows, size = [], 0
+            return [], 0, 0
+        rows: list[dict[str, Any]] = []
+        size = 0
         lines = self.path.read_bytes().splitlines(keepends=True)
         for line in lines:
             row = _complete_row(line)
@@ -55,10 +68,7 @@ class SampleLog:
                 break
             rows.append(row)
             size += len(line)
-        if len(rows) < len(lines):
-            with writing(self.path), self.path.open("r+b") as file:
-                file.truncate(size)
-        return rows
+        return rows, size, len(lines)
 
     def keep(self, count: int) -> None:
         """Keeps only the first `count` lines of the file.
@@ -178,7 +188,7 @@ class RunFolder:
 
     def samples(self, variant: str, task: str) -> SampleLog:
         """The samples of a variant (canonical spec) on a task (spec as typed)."""
-        return SampleLog(self.path / "samples" / slug(variant) / f"{slug(task)}.jsonl")
+        return sample_log(self.path, variant, task)
 
     def costs(self, variant: str, cost_key: str) -> CostRecord:
         """The timing of a variant (canonical spec)."""
@@ -221,6 +231,11 @@ class RunFolder:
         write_whole(self.path / "train" / f"{slug(job)}.error.txt", traceback)
 
 
+def sample_log(folder: Path, variant: str, task: str) -> SampleLog:
+    """The samples of a variant (canonical spec) on a task (spec as typed) in a run's folder."""
+    return SampleLog(folder / "samples" / slug(variant) / f"{slug(task)}.jsonl")
+
+
 def load_run(path: Path) -> Run:
     """Loads the results of a run, from its folder or from the file itself.
 
@@ -234,6 +249,34 @@ def load_run(path: Path) -> Run:
         hint = did_you_mean(path.name, known) if known else "list the runs with `harness ls runs`"
         raise UserError(f"no run at `{path}`", hint=hint)
     return read_document(file)
+
+
+def is_live(path: Path) -> bool:
+    """Whether a process is writing a run folder: it, or a child, holds the lock."""
+    try:
+        with (path / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock file, or no permission to read it
+        return False
+    return False
+
+
+def load_shown(path: Path) -> Run:
+    """Loads a run to show it: variants that were unfinished when its process ended are `interrupted`.
+
+    Raises:
+        UserError: See `load_run`.
+    """
+    run, folder = load_run(path), path if path.is_dir() else path.parent
+    if all(variant.status in ("done", "failed") for variant in run.variants) or is_live(folder):
+        return run
+    variants = tuple(
+        each if each.status in ("done", "failed") else each.model_copy(update={"status": "interrupted"})
+        for each in run.variants
+    )
+    return run.model_copy(update={"variants": variants})
 
 
 def list_runs(output: Path, skipped: list[UserError] | None = None) -> list[tuple[Path, Run]]:

@@ -19,7 +19,7 @@ from harness.data.digests import file_sha256, files_sha256
 from harness.errors import UserError
 from harness.prompts.chat import ChatTemplate, aliased
 from harness.prompts.template_process import limited
-from harness.storage import home, key, write_whole
+from harness.storage import home, key, read_json, write_whole
 from harness.tokens.tokenizer import load_tokenizer
 
 Opened = Literal["none", "open", "closed"]
@@ -70,7 +70,9 @@ class Description:
         """The chat template, ready to render; None if the tokenizer has none."""
         if self.template is None:
             return None
-        return ChatTemplate(self.template, self.special_tokens, self.turn_end, self.writes_end, self.thought)
+        return ChatTemplate(
+            self.template, self.special_tokens, self.turn_end, self.writes_end, self.thought, dict(self.opened)
+        )
 
     def to_json(self) -> str:
         """The description as one line of JSON."""
@@ -273,7 +275,7 @@ def _configured_eos(folder: Path) -> list[int]:
     """Ids that end a text by the model's generation configuration, else by its configuration."""
     for name in ("generation_config.json", "config.json"):
         with suppress(OSError, ValueError, AttributeError):
-            found = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
+            found = read_json(folder / name).get("eos_token_id")
             several = found if isinstance(found, list) else [found]
             return [id for id in several if isinstance(id, int)]
     return []
