@@ -9,7 +9,7 @@ Example:
     ...     sys.exit(0)
     Traceback (most recent call last):
     ...
-    harness.errors.UserError: `t.py` called `sys.exit(0)` in `sample`
+    harness.errors.UserError: `t.py` called `sys.exit(0)` in `sample` (t.py:6)
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import signal
 import struct
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,8 +129,10 @@ def user_code(file: Path | str, what: str) -> Iterator[None]:
     except (Exception, KeyboardInterrupt, GeneratorExit):
         raise
     except SystemExit as error:
+        line = traceback.extract_tb(error.__traceback__)[-1]
         raise UserError(
-            f"`{name}` called `sys.exit({'' if error.code is None else repr(error.code)})` in {what}",
+            f"`{name}` called `sys.exit({'' if error.code is None else repr(error.code)})` in {what}"
+            f" ({Path(line.filename).name}:{line.lineno})",
             hint="only the command itself ends the program: return a value, or raise an exception",
         ) from error
     except BaseException as error:

@@ -67,17 +67,17 @@ class RowFunction:
             UserError: It fails (only the frames of the user's files are shown), or returns something else.
         """
         found: list[Any] = []
-        try:
-            with user_code(self._path, f"`{self.name}`"):
+        with user_code(self._path, f"`{self.name}` for {where}"):
+            try:
                 given = self._function(copy.deepcopy(dict(row)))
                 if given is None or isinstance(given, str | bytes | Mapping):
                     raise UserError(
                         f"`{self.name}` returned {type(given).__name__} for {where}, not a list of rows", _HINT
                     )
                 found += islice(given, _MOST + 1)
-        except Exception as error:
-            what = f"the function `{self.name}` failed for {where}, in"
-            raise plugin_error(self._path, error, hint=_HINT, what=what) from error
+            except (Exception, SystemExit) as error:
+                what = f"the function `{self.name}` failed for {where}, in"
+                raise plugin_error(self._path, error, hint=_HINT, what=what) from error
         if len(found) > _MOST:
             raise UserError(f"`{self.name}` made more than {_MOST} rows of {where}", _HINT)
         if wrong := [each for each in found if not isinstance(each, Mapping)]:
