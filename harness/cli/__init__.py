@@ -19,6 +19,7 @@ from typer.exceptions import TyperException
 
 from harness.cli.app import app
 from harness.cli.output import echo
+from harness.cli.supervisor import supervised
 from harness.errors import UserError
 
 _INTERRUPTED = 130
@@ -29,8 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code.
 
     Args:
-        arguments: Arguments after `harness`; by default those of the process.
+        arguments: Arguments after `harness`. None: those of the process; the command then runs in a child process, so that
+            no task or metric file can fake its exit code (`harness.cli.supervisor`).
     """
+    return supervised(lambda: _run(None), _fail) if arguments is None else _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         code = app(args=None if arguments is None else list(arguments), prog_name="harness", standalone_mode=False)
         sys.stdout.flush()
@@ -39,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code if isinstance(code, int) else 0
     except UserError as error:
         return _fail(error.message, error.hint)
+    except SystemExit as error:  # ours is the code that the command returns
+        return _fail(f"something called `sys.exit({error.code!r})` before the command was done", None)
     except TyperException as error:
         near = [f"`{name}`" for name in getattr(error, "possibilities", None) or []]
         hint = "did you mean " + " or ".join(near) + "?" if near else "`--help` lists commands and flags"

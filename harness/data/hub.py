@@ -20,6 +20,7 @@ from harness.data.digests import files_sha256, rows_sha256, state_of, text_sha25
 from harness.data.files import one_line
 from harness.data.offline import Copy, find_copy, folder
 from harness.errors import UserError
+from harness.user_code import waiting
 
 PROBE_SECONDS = 5.0
 """Timeout after which the Hub counts as unreachable; the Hub's own client would retry for 23 s."""
@@ -174,7 +175,7 @@ def load_online(split: Hub) -> Sequence[Row]:
     datasets.disable_progress_bars()
     repo = str(Path(split.repo).expanduser()) if split.is_local else split.repo
     try:
-        with contextlib.nullcontext() if split.is_local or _reachable() else _offline():
+        with waiting(), contextlib.nullcontext() if split.is_local or _reachable() else _offline():
             loaded: Sequence[Row] = datasets.load_dataset(
                 repo, split.name, split=split.split, revision=split.revision, cache_dir=_cache_of(split)
             )

@@ -259,7 +259,7 @@ def _parts(folder: Path) -> list[Path]:
 def _settings_sha256(file: Path) -> str:
     """Digest of a JSON file without the paths of other artifacts, which differ between run folders."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except ValueError:
         return file_sha256(file)
     if isinstance(content, dict):

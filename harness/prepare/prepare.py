@@ -93,9 +93,13 @@ class Prepared:
             methods=sorted({source_digest(training.entry) for training in self.trainings}),
             train=[training.data.digest for training in self.trainings],
             validation=[training.validation.digest for training in self.trainings if training.validation],
-            adapters=[artifact_digest(variant.adapter) for variant in self.variants if variant.adapter],
+            adapters=[
+                artifact_digest(variant.adapter, self.config.method_files)
+                for variant in self.variants
+                if variant.adapter
+            ],
             given=[
-                content_digest(given)
+                content_digest(given, self.config.method_files)
                 for training in self.trainings
                 for given in (training.start, training.reward)
                 if isinstance(given, Snapshot | RewardFunction)

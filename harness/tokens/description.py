@@ -21,7 +21,7 @@ from harness.data.gguf import is_gguf
 from harness.errors import UserError
 from harness.prompts.chat import ChatTemplate, aliased
 from harness.prompts.template_process import limited
-from harness.storage import home, key, write_whole
+from harness.storage import home, key, read_json, write_whole
 from harness.tokens.tokenizer import load_tokenizer
 
 _ASKED, _ANSWER, _NEXT, _REASON = "qZ6 asked", "qZ7 answer", "qZ8 next", "qZ9 reason"
@@ -282,7 +282,7 @@ def _configured_eos(folder: Path) -> list[int]:
     """Ids that end a text by the model's generation configuration, else by its configuration."""
     for name in ("generation_config.json", "config.json"):
         with suppress(OSError, ValueError, AttributeError):
-            found = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
+            found = read_json(folder / name).get("eos_token_id")
             several = found if isinstance(found, list) else [found]
             return [id for id in several if isinstance(id, int)]
     return []

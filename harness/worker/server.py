@@ -41,6 +41,7 @@ from harness.jobs import (
     MergeJob,
     PlanJob,
     ReachJob,
+    RewardFunction,
     RowLengthsJob,
     ScoreJob,
     SourcesJob,
@@ -50,6 +51,7 @@ from harness.jobs import (
 from harness.storage import DiskFull, disk_full, import_path
 from harness.tokens.description import describe_folder
 from harness.tokens.training_labels import row_lengths
+from harness.user_code import SECONDS_VARIABLE, end_on_hang, limit
 
 OnEvent = Callable[[Event], None]
 _HOLD = "hold"
@@ -119,7 +121,7 @@ class Server:
         if isinstance(result, Done):
             return result.value
         if result is None:
-            raise JobFailed(_exit_message(event.code))
+            raise JobFailed(_exit_message(event.code, _users_file(job)))
         if result.is_users:
             raise (DiskFull if result.disk_full else UserError)(result.error, hint=result.hint)
         raise JobFailed(result.error, result.traceback)
@@ -203,6 +205,7 @@ def _run_in_child(job: Job, connection: Connection) -> int:
         _die_with_parent(server)
         connection.close()
         reading.close()
+        end_on_hang()
         os._exit(_work(job, writing))
     writing.close()
     with reading, suppress(EOFError, OSError):
@@ -243,12 +246,33 @@ def _failure(error: BaseException, output: Path | None = None) -> Failed:
     )
 
 
-def _exit_message(code: int) -> str:
+def _exit_message(code: int, file: Path | None = None) -> str:
+    """How a child ended that sent no result.
+
+    Args:
+        code: Its exit code; negative: the signal that killed it.
+        file: The user's file that the job ran, if it ran one.
+    """
+    suspect = f", in code of `{file.name}` or below it" if file else ""
     if code == -signal.SIGKILL:
         return "out of memory (the system killed the process)"
+    if code == -signal.SIGALRM:
+        named = f"`{file.name}`" if file else "code of a file"
+        return f"{named} did not return within {limit():g} s (set `{SECONDS_VARIABLE}` for more)"
     if code < 0:
-        return f"the process was killed by {signal.Signals(-code).name}"
-    return f"the process ended with code {code}"
+        return f"the process was killed by {signal.Signals(-code).name}{suspect}"
+    return f"the process ended with code {code}{suspect}"
+
+
+def _users_file(job: Job) -> Path | None:
+    """The user's method file or reward function that a job runs."""
+    recipes = [job] if isinstance(job, TrainJob) else []
+    for recipe in [*recipes, *(each.recipe for each in getattr(job, "variants", ())), getattr(job, "recipe", None)]:
+        method = getattr(recipe, "method", None)
+        if method is not None and method.module is None:
+            return Path(method.path)
+    reward = getattr(job, "reward", None)
+    return reward.path if isinstance(reward, RewardFunction) else None
 
 
 def _die_with_parent(parent: int) -> None:
