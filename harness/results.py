@@ -16,7 +16,7 @@ Verdict = Literal["better", "worse", "undecided"]
 Tentative = Literal["better", "worse"]
 Mark = Literal["better", "worse", "better?", "worse?", "undecided", "untestable"]
 """A verdict, refined by the reason for which it is undecided."""
-Status = Literal["pending", "running", "done", "failed"]
+Status = Literal["pending", "running", "done", "failed", "interrupted"]
 
 
 def verdict_of(value: float, p: float, higher_is_better: bool, alpha: float = 0.05) -> Verdict:
@@ -133,6 +133,8 @@ class Train(_Document):
     """CPU seconds of all threads during the steps."""
     waited_share: float | None = None
     """Share of the time in which threads wanted to run that they waited for a processor, because others used them."""
+    phase_seconds: dict[str, float] = {}
+    """Wall seconds of the whole job by phase: load, tokenise, train, evaluate, generate, save."""
     block_seconds: tuple[float, ...] = ()
     """`train_seconds` as at most 32 sums of consecutive steps: their spread is that of the time."""
     reused: bool = False

@@ -18,6 +18,7 @@ import typer
 from typer.exceptions import TyperException
 
 from harness.cli.app import app
+from harness.cli.output import echo
 from harness.errors import UserError
 
 _INTERRUPTED = 130
@@ -51,14 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
     except OSError as error:
         if error.errno not in _DISK:
-            traceback.print_exc()
+            echo(traceback.format_exc(), err=True, nl=False)
             return 3
         from harness.storage import not_written
 
         refusal = not_written(error, Path(error.filename) if isinstance(error.filename, str) else None)
         return _fail(refusal.message, refusal.hint)
     except Exception:
-        traceback.print_exc()
+        echo(traceback.format_exc(), err=True, nl=False)
         return 3
 
 
@@ -66,10 +67,10 @@ def _interrupted(arguments: list[str]) -> int:
     """Prints the command that continues an interrupted run; finished work is kept."""
     if arguments and arguments[0] in ("compare", "eval", "train", "bench"):
         again = shlex.join(["harness", *(word for word in arguments if word != "--fresh")])
-        typer.echo(f"\ninterrupted; finished work is kept. To continue: {again}", err=True)
+        echo(f"\ninterrupted; finished work is kept. To continue: {again}", err=True)
     return _INTERRUPTED
 
 
 def _fail(message: str, hint: str | None) -> int:
-    typer.echo(f"error: {message}" + (f"\n\nhint: {hint}" if hint else ""), err=True)
+    echo(f"error: {message}" + (f"\n\nhint: {hint}" if hint else ""), err=True)
     return 2

@@ -16,6 +16,7 @@ from harness.cli.env import env
 from harness.cli.eval import evaluate
 from harness.cli.ls import ls
 from harness.cli.new import new
+from harness.cli.output import echo
 from harness.cli.plan import plan
 from harness.cli.report import report
 from harness.cli.show import show
@@ -52,7 +53,7 @@ app.command("new", rich_help_panel=_EXTEND)(new)
 
 def _print_version(requested: bool) -> None:
     if requested:
-        typer.echo(f"harness {__version__}")
+        echo(f"harness {__version__}")
         raise typer.Exit
 
 

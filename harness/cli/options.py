@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
-from typer import Argument, Exit, Option, echo
+from typer import Argument, Exit, Option
 
+from harness.cli.output import echo
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,6 +61,13 @@ class Flags:
     task_parameters: list[str] | None = _flag(
         _WHAT, "-T", metavar="KEY=VALUE", help="Parameter for the tasks that have it; repeatable."
     )
+    allow_code: list[Path] | None = _flag(
+        _WHAT,
+        "--allow-code",
+        sets="allow_code",
+        metavar="FILE.py",
+        help="Python file that a compare.yaml or an adapter's method.json may name; repeatable.",
+    )
     file: Path | None = _flag(_WHAT, "--config", "-c", help="Settings file (compare.yaml); flags override it.")
     baseline: str | None = _flag(_WHAT, sets="baseline", help="Variant to compare the others with; default: the first.")
 
@@ -76,6 +84,25 @@ class Flags:
         help="Columns of the training data, such as prompt=question,completion=answer.",
     )
     train_samples: int | None = _flag(_TRAIN, sets="train.samples", help="Number of training rows to use.")
+    min_row_tokens: int | None = _flag(
+        _TRAIN, sets="train.min_row_tokens", help="Leave out training rows with fewer tokens."
+    )
+    max_row_tokens: int | None = _flag(
+        _TRAIN, sets="train.max_row_tokens", help="Leave out training rows with more tokens, instead of cutting them."
+    )
+    drop_near_duplicates: bool = _flag(
+        _TRAIN,
+        "--drop-near-duplicates",
+        sets="train.drop_near_duplicates",
+        default=False,
+        help="Leave out training rows that repeat or nearly repeat an earlier row.",
+    )
+    train_augment: str | None = _flag(
+        _TRAIN,
+        sets="train.augment",
+        metavar="FILE.py@FUNCTION",
+        help="Function that makes a list of rows from a training row; held-out rows stay as they are.",
+    )
     steps: int | None = _flag(_TRAIN, sets="train.steps", help="Number of optimizer steps.")
     epochs: float | None = _flag(_TRAIN, sets="train.epochs", help="Number of passes over the training data.")
     lr: float | None = _flag(_TRAIN, "--lr", sets="train.lr", help="Learning rate; default: each method's own.")

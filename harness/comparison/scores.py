@@ -120,6 +120,12 @@ def compute_scores(
     )
 
 
+def single_scores(task: ScoredTask, rows: SampleRows, protocol: Protocol) -> list[Score]:
+    """Scores of one variant on one task, each with its own interval and without differences."""
+    seen = [(metric, observations(metric, rows)) for metric in task.metrics]
+    return [_score(task, metric, obs, interval(obs), protocol) for metric, obs in seen]
+
+
 def _count(rows: SampleRows, column: str) -> int:
     """Counts the samples that a column marks; older files lack `shortened`."""
     return sum(bool(row.get(column)) for row in rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.comparison import recipes
 from harness.comparison.card import CARD, model_card
-from harness.comparison.document import training_data_notes
+from harness.comparison.document import training_data_notes, unfinished
 from harness.comparison.run import RunInProgress
 from harness.comparison.state import State
 from harness.config.config import Config
@@ -63,6 +63,8 @@ def train_only(
         state = next(iter(work.session.states.values()))
         if state.artifact is None:
             raise UserError(f"training failed: {state.error}", hint=f"see {folder / 'train'}")
+        state.status = "done"
+        work.session.folder.save(unfinished(work.session))
         for note in training_data_notes(work.session):
             progress.say("Note", note)
         return TrainResult(state.artifact, _merge(work, state) if merge else None)

@@ -99,6 +99,8 @@ class Config(BaseModel):
     """Name of the variant that the others are compared with; None: the first."""
     report_to: Annotated[tuple[str, ...], BeforeValidator(listed), AfterValidator(known_trackers)] = ()
     """Trackers that receive the figures of every training step: `tensorboard`, `wandb`, `mlflow`."""
+    allow_code: tuple[Path, ...] = ()
+    """Python files that adapters and `compare.yaml` may name; the files of the given variants and tasks need no entry."""
     output_dir: Path = Path("runs")
     fail_if: Annotated[tuple[str, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = ()
     fail_unless: Annotated[tuple[str, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = ()
@@ -122,11 +124,29 @@ class Config(BaseModel):
 
     @property
     def sha256(self) -> str:
-        """Digest of the work: independent of the output folder, trackers, gates, what is allowed, and how long is timed."""
-        ignored = ("output_dir", "report_to", "fail_if", "fail_unless", "allow_cut", "no_timing", "time_budget")
+        """Digest of the work: independent of the output folder, trackers, gates, what is allowed, and how long is timed.
+
+        `allow_code` is not in it either: it is not in the dictionary.
+        """
+        ignored = (
+            "output_dir",
+            "report_to",
+            "fail_if",
+            "fail_unless",
+            "allow_cut",
+            "confirm_run_unsafe_code",
+            "no_timing",
+            "time_budget",
+        )
         content = {key: value for key, value in self.to_dict().items() if key not in ignored}
         content["variants"] = [[variant.name, variant.canonical] for variant in self.variants]
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+    @property
+    def method_files(self) -> tuple[Path, ...]:
+        """Python files that may run as the method of a given adapter: `allow_code`, and the files of this run's own methods."""
+        own = [variant.entry.path for variant in self.variants if variant.entry and variant.entry.module is None]
+        return tuple(dict.fromkeys([*self.allow_code, *own]))
 
     def one_training(self) -> Config:
         """The configuration of the first variant alone: one training run, on all of its rows."""
@@ -137,7 +157,7 @@ class Config(BaseModel):
         """The resolved configuration as plain data, in the schema of `compare.yaml`, without fields that are None."""
         content = {
             key: value
-            for key, value in self.model_dump(mode="json", exclude={"variants"}).items()
+            for key, value in self.model_dump(mode="json", exclude={"variants", "allow_code"}).items()
             if value not in (None, {}, [])
         }
         content["train"] = self.train.model_dump(mode="json", exclude_unset=True)

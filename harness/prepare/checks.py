@@ -40,13 +40,35 @@ def check(prepared: Prepared, *, scores: bool) -> None:
             _check_start(variant.spec.name, variant.training)
             if scores:
                 _check_monitor(prepared, variant.spec.name, variant.training)
-        if scores and _is_reward_model(prepared, variant):
+        if scores and variant.scored and _is_reward_model(prepared, variant):
             _check_tasks(variant)
     if scores:
         for task in prepared.tasks:
             items = prepared.variants[0].items[task.name]
             _check_letters(task, items)
             _check_headline(task, [item.sample for item in items])
+
+
+def train_only(prepared: Prepared) -> set[str]:
+    """Names of the reward models that another variant needs and that the tasks cannot score: they are trained, not scored.
+
+    In `sft -> rm -> rl`, tasks of generated answers score `sft` and `rl`; `rm` judges answers and generates none.
+    """
+    needed = {
+        other.id
+        for variant in prepared.variants
+        if variant.training
+        for other in (variant.training.reward, variant.training.start)
+        if isinstance(other, Training)
+    }
+    return {
+        variant.spec.name
+        for variant in prepared.variants
+        if variant.training
+        and variant.training.id in needed
+        and _is_reward_model(prepared, variant)
+        and _unscorable(variant)
+    }
 
 
 def require_optuna() -> None:
@@ -92,10 +114,25 @@ def _check_headline(task: ScoredTask, samples: Sequence[Sample]) -> None:
 
 
 def _check_rows(name: str, training: Training) -> None:
-    """Stages that learn from pairs need two different answers in every row."""
-    if STAGES[training.given.stage].rows != "pair":
+    """Stages that learn from pairs need two different answers in every row, and KTO a mark in every row."""
+    kind = STAGES[training.given.stage].rows
+    if kind not in ("pair", "marked"):
         return
     examples = [*training.data.examples, *(training.validation.examples if training.validation else ())]
+    if kind == "marked":
+        if any(example.desirable is None for example in examples):
+            raise UserError(
+                f"variant `{name}`: `stage={training.given.stage}` learns from answers that are marked good or bad, but rows"
+                f" of `{training.data.name}` are not marked",
+                hint="name a file or dataset with a column label, or with the columns chosen and rejected: `data=FILE`",
+            )
+        if training.settings.batch_size < 2 or len(training.data.examples) < 2:
+            raise UserError(
+                f"variant `{name}`: KTO compares each answer with the answer of another row of the batch, and a batch here"
+                " has one row",
+                hint="use at least two rows, and `batch_size=2` or more; 16 is usual",
+            )
+        return
     if any(example.rejected is None for example in examples):
         raise UserError(
             f"variant `{name}`: `stage={training.given.stage}` learns from a better and a worse answer,"
@@ -155,12 +192,19 @@ def _check_monitor(prepared: Prepared, name: str, training: Training) -> None:
 
 
 def _check_tasks(variant: PreparedVariant) -> None:
-    for task, items in variant.items.items():
-        if any(item.request.mode != "choose" for item in items):
-            raise UserError(
-                f"variant `{variant.spec.name}` is a reward model, which generates no text: task `{task}` cannot score it",
-                hint="score it on tasks of choices (`--tasks preference`), or train it without scoring: `harness train`",
-            )
+    if unscorable := _unscorable(variant):
+        raise UserError(
+            f"variant `{variant.spec.name}` is a reward model, which generates no text: task `{unscorable}` cannot score it",
+            hint="score it on tasks of choices (`--tasks preference`), train it without scoring (`harness train`),"
+            f" or let another variant use it: `reward={variant.spec.name}`",
+        )
+
+
+def _unscorable(variant: PreparedVariant) -> str | None:
+    """The first task that cannot score a reward model; None: all tasks are of choices."""
+    return next(
+        (task for task, items in variant.items.items() if any(item.request.mode != "choose" for item in items)), None
+    )
 
 
 def _is_reward_model(prepared: Prepared, variant: PreparedVariant) -> bool:

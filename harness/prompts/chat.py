@@ -1,7 +1,7 @@
 """Chat templates: convert messages to the text format that a model was trained on.
 
-Templates come with the description of a tokenizer (`harness.tokens.description`) and are rendered by jinja2 in a sandbox, so
-that the parent process can render every prompt without torch and transformers.
+Templates come with the description of a tokenizer (`harness.tokens.description`) and are rendered by jinja2 in a sandbox,
+in a process with limits (`harness.prompts.template_process`), without torch and transformers.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.api import Message
 from harness.errors import UserError
+from harness.prompts.template_process import TemplateRefuses, limited
 
 _OPEN = "CONTINUE_FINAL_MESSAGE_TAG "
 """Marks the end of a begun answer, with transformers' own text: a template that trims content removes its blank."""
@@ -123,15 +124,15 @@ class ChatTemplate:
         """
         try:
             return str(
-                _compiled(self.text).render(
-                    messages=[_aliased(message) for message in messages],
+                limited(self.text).render(
+                    messages=[aliased(message) for message in messages],
                     tools=list(tools) if tools else None,
                     documents=None,
                     add_generation_prompt=add_generation_prompt,
                     **{**self.special_tokens, **self.options},
                 )
             )
-        except Exception as error:  # a template is a program: it can raise any exception
+        except TemplateRefuses as error:
             roles = ", ".join(str(message.get("role", "?")) for message in messages)
             raise UserError(
                 f"the model's chat template refuses messages with these roles ({roles}): {error}",
@@ -190,7 +191,7 @@ REASONING = ("reasoning_content", "thinking", "reasoning")
 """Keys of a turn's thought; the first one that a turn has is its thought."""
 
 
-def _aliased(message: Mapping[str, Any]) -> dict[str, Any]:
+def aliased(message: Mapping[str, Any]) -> dict[str, Any]:
     """A message with its thought under the names that templates read, and without empty keys, as in transformers."""
     known: dict[str, Any] = {key: value for key, value in message.items() if value is not None}
     thought = next((known[key] for key in REASONING if key in known), None)
@@ -206,7 +207,8 @@ PLAIN = ChatTemplate(
 
 
 @functools.cache
-def _compiled(text: str) -> Any:
+def compiled(text: str) -> Any:
+    """The compiled template; only `harness.prompts.template_process` uses it, within limits."""
     import jinja2
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment

@@ -88,7 +88,30 @@ def render(
 
 
 def render_examples(name: str, task: Task, prompting: Prompting = Prompting()) -> list[Example]:
-    """Renders the training examples of a task.
+    """Renders the training examples of a task: `render_rows` of its train split.
+
+    Raises:
+        UserError: The task has no train split, the split has no rows, or a row lacks a column that the task uses.
+    """
+    return render_rows(name, task, train_rows(name, task), prompting)
+
+
+def train_rows(name: str, task: Task) -> Sequence[Row]:
+    """The rows of a task's train split.
+
+    Raises:
+        UserError: The task has no train split, or the split has no rows.
+    """
+    if task.train is None:
+        raise UserError(f"task `{name}` has no train split", hint="give training data with `--train`")
+    rows = load_rows(task.train)
+    if not rows:
+        raise UserError(f"the train split of task `{name}` has no rows", hint="give training data with `--train`")
+    return rows
+
+
+def render_rows(name: str, task: Task, rows: Sequence[Row], prompting: Prompting = Prompting()) -> list[Example]:
+    """Renders rows of a task as training examples, one for each row.
 
     Each is the rendered prompt (without solved examples), the delimiter, the answer, and the first stop string or EOS. With a
     chat template, the answer is a turn, and ends as the template ends it.
@@ -96,16 +119,12 @@ def render_examples(name: str, task: Task, prompting: Prompting = Prompting()) -
     Args:
         name: Name of the task, for messages.
         task: The task.
+        rows: Rows as in its train split.
         prompting: System prompt and chat template.
 
     Raises:
-        UserError: The task has no train split, the split has no rows, or a row lacks a column that the task uses.
+        UserError: A row lacks a column that the task uses.
     """
-    if task.train is None:
-        raise UserError(f"task `{name}` has no train split", hint="give training data with `--train`")
-    rows = load_rows(task.train)
-    if not rows:
-        raise UserError(f"the train split of task `{name}` has no rows", hint="give training data with `--train`")
     examples = []
     for index, row in enumerate(rows):
         sample = sample_of(name, task, row, index)

@@ -6,13 +6,37 @@ from collections.abc import Iterator
 
 from harness.report import numbers
 from harness.report.costs import busy_notes
-from harness.report.scores import has_ranks, headline_delta, scale_of
-from harness.results import Overlap, Run
+from harness.report.scores import has_ranks, headline_delta, scale_of, titles
+from harness.results import Overlap, Run, Variant
 
 
 def footnotes(run: Run) -> list[str]:
     """Lists everything that must be read with the tables."""
-    return [*_legend(run), *(f"note: {numbers.one_line(note)}" for note in run.notes), *_warnings(run)]
+    return [*_missing(run), *_legend(run), *(f"note: {numbers.one_line(note)}" for note in run.notes), *_warnings(run)]
+
+
+def _missing(run: Run) -> Iterator[str]:
+    """Says what an unfinished run lacks, and how to continue it if its process is gone."""
+    lacking = {variant.name: lacks for variant in run.variants if (lacks := _lacks(run, variant))}
+    if not lacking:
+        return
+    yield "not finished: " + "; ".join(f"{name} has {numbers.listing(lacks)}" for name, lacks in lacking.items())
+    if any(variant.status == "interrupted" for variant in run.variants):
+        yield "the run was interrupted, and finished work is kept" + (
+            f"; to continue: {run.command}" if run.command.startswith("harness ") else "; start it again to continue"
+        )
+
+
+def _lacks(run: Run, variant: Variant) -> list[str]:
+    if variant.status in ("done", "failed"):
+        return []
+    scored = {score.task for score in variant.scores}
+    unscored = [task.name for task in run.tasks if task.name not in scored]
+    return [
+        *(["no training run"] if variant.method and variant.train is None else []),
+        *([f"no score on {numbers.listing(unscored)}"] if unscored else []),
+        *(["no timing"] if variant.inference is None else []),
+    ]
 
 
 def _legend(run: Run) -> Iterator[str]:
@@ -53,7 +77,7 @@ def _warnings(run: Run) -> Iterator[str]:
             continue
         scale = scale_of(run, task.name, task.headline)
         about = f"{scale.value(task.smallest_difference)} {scale.unit}".strip()
-        undetected.setdefault(task.n, []).append(f"{about} on {task.name}")
+        undetected.setdefault(task.n, []).append(f"{about} on {titles(run)[task.name]}")
     level = "" if run.tests is None else f" over {numbers.counted(run.tests, 'test')}"
     for n, differences in undetected.items():
         yield (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from harness.report.numbers import Scale
 from harness.results import Delta, Run, TaskInfo, Variant
@@ -10,6 +12,22 @@ from harness.stats import ranking
 
 RANKED_FROM = 4
 """With fewer variants, ranks add nothing to the verdicts."""
+
+
+def titles(run: Run) -> dict[str, str]:
+    """Returns the names under which tasks are shown: those of files without the path, if no other task has the same one.
+
+    Example:
+        >>> titles(run)  # doctest: +SKIP
+        {'mmlu': 'mmlu', './tasks.py@captions': 'captions'}
+    """
+    found = {task.name: task.name for task in run.tasks}
+    for name in found:
+        path, _, function = name.partition("@")
+        if path.endswith(".py"):
+            found[name] = function or Path(path).stem
+    times = Counter(found.values())
+    return {name: title if times[title] == 1 else name for name, title in found.items()}
 
 
 def scale_of(run: Run, task: str, metric: str) -> Scale:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from harness.report import numbers, scores
 from harness.report.costs import Measure, measures, training_time_ratio
-from harness.report.scores import headline_delta, leading_task, scale_of
+from harness.report.scores import headline_delta, leading_task, scale_of, titles
 from harness.results import Run, TaskInfo, Variant, Verdict
 from harness.stats import ranking
 
@@ -51,7 +51,7 @@ def _verdicts(run: Run, variant: Variant) -> SummaryLine | None:
     }
     for verdict, words in against_baseline.items():
         names = [
-            task.name + (" (forgetting)" if verdict == "worse" and not task.trained_on else "")
+            titles(run)[task.name] + (" (forgetting)" if verdict == "worse" and not task.trained_on else "")
             for task, delta in deltas
             if delta.verdict == verdict
         ]
@@ -77,7 +77,7 @@ def _compared(run: Run, variant: Variant, reference: Variant) -> SummaryLine | N
     task = leading_task(run)
     if task and (found := run.comparison(task, variant.name, reference.name)):
         shown = scale_of(run, task.name, task.headline).difference(found.value, found.low, found.high)
-        clauses.append(f"{task.name}: {numbers.MARK_WORDS[found.mark or found.verdict]} ({shown})")
+        clauses.append(f"{titles(run)[task.name]}: {numbers.MARK_WORDS[found.mark or found.verdict]} ({shown})")
     return SummaryLine(f"{variant.name} vs {reference.name}", "; ".join(clauses)) if clauses else None
 
 
@@ -89,7 +89,9 @@ def _fronts(run: Run) -> list[SummaryLine]:
     for name in ("peak GPU", "peak RSS", "decode/token"):
         if task and name in by_name and (front := front_of(run, task, task.headline, by_name[name])[1]):
             words = [", ".join(front.on), f"maybe {', '.join(front.maybe)}" if front.maybe else ""]
-            found.append(SummaryLine(f"Pareto front ({task.name}, {name})", "; ".join(filter(None, words))))
+            found.append(
+                SummaryLine(f"Pareto front ({titles(run)[task.name]}, {name})", "; ".join(filter(None, words)))
+            )
     return found
 
 
@@ -105,3 +107,19 @@ def front_of(run: Run, task: TaskInfo, metric: str, measure: Measure) -> tuple[l
         if score is not None and score.value is not None and cost is not None:
             costs[variant.name] = cost
     return list(costs), scores.front(run, task, metric, costs) if len(costs) > 1 else None
+
+
+def headline_lines(run: Run) -> list[str]:
+    """Returns one line for each task: its headline, with the score of every variant that has one.
+
+    Example:
+        >>> headline_lines(run)  # doctest: +SKIP
+        ['gsm8k strict: base 32.4, lora 41.2']
+    """
+    lines = []
+    for task in run.tasks:
+        scale = scale_of(run, task.name, task.headline)
+        found = [(variant.name, variant.headline(task)) for variant in run.variants]
+        values = [f"{name} {scale.value(score.value)}" for name, score in found if score and score.value is not None]
+        lines.append(f"{task.name} {task.headline}: {', '.join(values) or 'no scores'}")
+    return lines

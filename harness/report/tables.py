@@ -12,7 +12,7 @@ from rich.cells import cell_len
 
 from harness.report import numbers
 from harness.report.costs import Measure, measures
-from harness.report.scores import has_ranks, ranks, scale_of
+from harness.report.scores import has_ranks, ranks, scale_of, titles
 from harness.report.summary import failure
 from harness.results import Delta, Replicated, Run, Score, TaskInfo, Variant, Verdict
 
@@ -130,10 +130,11 @@ def quality(run: Run) -> Table:
     columns: list[Column] = []
     for task in run.tasks:
         higher = task.higher_is_better(task.headline)
-        columns.append(Column(numbers.with_arrow(task.headline, higher), task.name, higher))
-        columns.append(Column("95 %" if alone else against, task.name, higher))
+        title = titles(run)[task.name]
+        columns.append(Column(numbers.with_arrow(task.headline, higher), title, higher))
+        columns.append(Column("95 %" if alone else against, title, higher))
         if ranked:
-            columns.append(Column("rank", task.name))
+            columns.append(Column("rank", title))
     placed = {task.name: ranks(run, task) for task in run.tasks}
 
     def row(variant: Variant) -> TableRow:
@@ -163,9 +164,10 @@ def trainings(run: Run) -> Table:
     columns: list[Column] = []
     for task, metric in places:
         higher = task in tasks and tasks[task].higher_is_better(metric)
-        columns.append(Column(numbers.with_arrow(metric, higher), task, higher))
+        title = titles(run).get(task, task)
+        columns.append(Column(numbers.with_arrow(metric, higher), title, higher))
         if task in tasks:  # the baseline has no loss of held-out rows
-            columns.append(Column(_against(run), task, higher))
+            columns.append(Column(_against(run), title, higher))
     rows = []
     for name in names:
         cells: list[Cell] = []
@@ -259,4 +261,4 @@ def _cost_cell(measure: Measure, variant: Variant) -> Cell:
 def _note(variant: Variant) -> str:
     if variant.status == "failed":
         return failure(variant)
-    return {"pending": "not run yet", "running": "running", "done": ""}[variant.status]
+    return {"pending": "not run yet", "done": ""}.get(variant.status, variant.status)

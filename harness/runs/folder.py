@@ -19,14 +19,15 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from harness.errors import UserError, did_you_mean
 from harness.jobs import Benched
-from harness.results import SCHEMA, Run
-from harness.storage import slug, write_whole, writing
+from harness.results import Run
+from harness.runs.document import read_document
+from harness.storage import read_json, slug, write_whole, writing
 
 DOCUMENT = "run.json"
 LOCK = ".lock"
@@ -101,7 +102,7 @@ def _complete_row(line: bytes) -> dict[str, Any] | None:
     """The row on a line of a samples file; None if a crash cut the line short, or the disk lost it."""
     try:
         row = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 
@@ -117,8 +118,11 @@ class CostRecord:
         """The saved timing if it has the same key, else None."""
         if not self.path.is_file():
             return None
-        record = json.loads(self.path.read_text(encoding="utf-8"))
-        return Benched(**record["benched"]) if record["cost_key"] == self.cost_key else None
+        try:
+            record = read_json(self.path)
+            return Benched(**record["benched"]) if record["cost_key"] == self.cost_key else None
+        except (OSError, ValueError, LookupError, TypeError):  # of another version, or damaged: measure again
+            return None
 
     def write(self, benched: Benched) -> None:
         """Saves a timing.
@@ -140,6 +144,8 @@ class RunFolder:
 
     path: Path
     lock: int
+    skipped: list[UserError] = field(default_factory=list)
+    """Errors of other runs in the same folder that cannot be read."""
 
     @classmethod
     def open(cls, output: Path, model: str, config_sha256: str, *, fresh: bool = False) -> Self:
@@ -154,8 +160,9 @@ class RunFolder:
         Raises:
             UserError: The folder cannot be written, or another process is writing it.
         """
+        skipped: list[UserError] = []
         with writing(output):
-            found = None if fresh else _newest(output, config_sha256)
+            found = None if fresh else _newest(output, config_sha256, skipped)
         path = found or _new_folder(output, model)
         with writing(path):
             lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -168,7 +175,7 @@ class RunFolder:
                     f"another process is writing `{path}`",
                     hint="wait until it has finished, or start a separate run with `--fresh`",
                 ) from error
-        return cls(path, lock)
+        return cls(path, lock, skipped)
 
     def __enter__(self) -> Self:
         return self
@@ -244,7 +251,7 @@ def load_run(path: Path) -> Run:
     """Loads the results of a run, from its folder or from the file itself.
 
     Raises:
-        UserError: The file is missing, incomplete, or has another schema.
+        UserError: The file is missing, has another schema, or a field of it is wrong.
     """
     file = path / DOCUMENT if path.is_dir() else path
     if not file.is_file():
@@ -252,38 +259,56 @@ def load_run(path: Path) -> Run:
         known = [str(p.parent.relative_to(folder)) for p in folder.glob(f"*/{DOCUMENT}")]
         hint = did_you_mean(path.name, known) if known else "list the runs with `harness ls runs`"
         raise UserError(f"no run at `{path}`", hint=hint)
+    return read_document(file)
+
+
+def is_live(path: Path) -> bool:
+    """Whether a process is writing a run folder: it, or a child, holds the lock."""
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-        if document.get("schema") != SCHEMA:
-            raise UserError(
-                f"`{file}` has schema {document.get('schema')}, but this version of harness reads schema {SCHEMA}",
-                hint="use the version of harness that wrote the file, or run the comparison again",
-            )
-        return Run.model_validate(document)
-    except (ValueError, AttributeError) as error:  # not UTF-8, not JSON, not an object, not of the schema
-        raise UserError(
-            f"`{file}` is not the results of a run: {str(error).splitlines()[0]}",
-            hint="was the file edited or cut short? run the comparison again to write it again",
-        ) from error
-    except OSError as error:
-        raise UserError(
-            f"could not read `{file}`: {error.strerror}", hint="check that you have permission to read it"
-        ) from error
+        with (path / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock file, or no permission to read it
+        return False
+    return False
 
 
-def list_runs(output: Path) -> list[tuple[Path, Run]]:
-    """The runs in a folder, newest first; runs that cannot be read are skipped."""
+def load_shown(path: Path) -> Run:
+    """Loads a run to show it: variants that were unfinished when its process ended are `interrupted`.
+
+    Raises:
+        UserError: See `load_run`.
+    """
+    run, folder = load_run(path), path if path.is_dir() else path.parent
+    if all(variant.status in ("done", "failed") for variant in run.variants) or is_live(folder):
+        return run
+    variants = tuple(
+        each if each.status in ("done", "failed") else each.model_copy(update={"status": "interrupted"})
+        for each in run.variants
+    )
+    return run.model_copy(update={"variants": variants})
+
+
+def list_runs(output: Path, skipped: list[UserError] | None = None) -> list[tuple[Path, Run]]:
+    """The runs in a folder, newest first.
+
+    Args:
+        output: The folder.
+        skipped: Receives an error for each run that cannot be read, and that is left out.
+    """
     found = []
     for file in output.glob(f"*/{DOCUMENT}"):
         try:
             found.append((file.parent, load_run(file.parent)))
-        except UserError:
-            continue
+        except UserError as error:
+            if skipped is not None:
+                skipped.append(error)
     return sorted(found, key=lambda entry: (entry[1].created, entry[0].name), reverse=True)
 
 
-def _newest(output: Path, config_sha256: str) -> Path | None:
-    for path, run in list_runs(output):
+def _newest(output: Path, config_sha256: str, skipped: list[UserError]) -> Path | None:
+    for path, run in list_runs(output, skipped):
         if run.config_sha256 == config_sha256:
             return path
     return None

@@ -22,7 +22,7 @@ from harness.engine.padded_scoring import needed_logits
 from harness.engine.prefix_cache import learns_a_prompt
 from harness.engine.reward_choices import RewardRunner
 from harness.engine.runner import Runner
-from harness.errors import UserError
+from harness.errors import UserError, plugin_error
 from harness.finetune.training.trainer import run_training
 from harness.jobs import (
     Advanced,
@@ -37,6 +37,7 @@ from harness.jobs import (
     Recipe,
     Resumed,
     ScoreJob,
+    SourcesJob,
     TaskRequests,
     Trained,
     TrainJob,
@@ -59,9 +60,12 @@ from harness.models.measure import (
     rss_bytes,
 )
 from harness.models.merge import refuse_added_weights
+from harness.models.phases import Phases
 from harness.models.reach import layer_weights, reach_note
 from harness.models.read_back import probe_logits, refuse_if_changed, release
 from harness.models.reward_head import has_reward_head
+from harness.registry.load import import_file
+from harness.registry.sources import recorded, sources
 from harness.storage import whole_folder
 from harness.tokens.encode import Encoded, Encoder
 from harness.tokens.packs import Pack, packs_done
@@ -98,14 +102,29 @@ def describe_environment(job: EnvironmentJob) -> dict[str, Any]:
     }
 
 
+def loaded_files(job: SourcesJob) -> dict[Path, list[Path]]:
+    """Imports user's files of methods and reward functions, and returns the local files that each of them loads."""
+    found = {}
+    for path in job.paths:
+        try:
+            with recorded(path):
+                import_file(path)
+        except (Exception, SystemExit) as error:
+            raise plugin_error(path, error, hint=f"for the full traceback, run `python {path}`") from error
+        found[path] = sources(path)
+    return found
+
+
 def train(job: TrainJob, send: Send) -> Trained:
     """Trains one variant."""
+    phases = Phases("load")
     torch.set_num_threads(threads())
     torch.manual_seed(job.training.seed)
     import_architecture(job.base)
     baseline = rss_bytes()
     tokenizer = load_tokenizer(job.base.folder, trust_remote_code=job.base.trust_remote_code)
-    notes = check_examples(job, load_config(job.base), tokenizer)
+    with phases("tokenise"):
+        notes = check_examples(job, load_config(job.base), tokenizer)
     resident = Resident(job.base, method_function)
     base = resident.bare
     refuse_if_not_causal(base)
@@ -137,6 +156,7 @@ def train(job: TrainJob, send: Send) -> Trained:
         on_step=lambda done, total, note: send(Advanced(done, total, note)),
         notes=notes,
         check=check,
+        phases=phases,
     )
 
 
@@ -188,7 +208,11 @@ def score(job: ScoreJob, send: Send) -> None:
     plans: dict[Any, list[Pack]] = {}
     for variant in job.variants:
         send(VariantLoading(variant.name))
-        model = resident.attach(variant.recipe)
+        try:
+            model = resident.attach(variant.recipe)
+        except UserError as error:  # such as an adapter of another base: the others can be scored
+            send(VariantFailed(variant.name, error.sentence))
+            continue
         if untouched is not None and variant.recipe.adapter and _probe(model, probe, job.numerics).equal(untouched):
             send(VariantFailed(variant.name, "the adapter changes nothing: its outputs equal the base's"))
             resident.detach()

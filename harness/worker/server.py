@@ -31,6 +31,7 @@ from typing import Any, Self
 from harness.errors import UserError, brief, is_out_of_memory
 from harness.jobs import (
     BenchJob,
+    CheckJob,
     DescribeJob,
     Done,
     EnvironmentJob,
@@ -39,11 +40,14 @@ from harness.jobs import (
     Job,
     MergeJob,
     PlanJob,
+    RowLengthsJob,
     ScoreJob,
+    SourcesJob,
     TrainJob,
 )
-from harness.storage import disk_full
+from harness.storage import DiskFull, disk_full, import_path
 from harness.tokens.description import describe_folder
+from harness.tokens.training_labels import row_lengths
 
 OnEvent = Callable[[Event], None]
 _HOLD = "hold"
@@ -115,7 +119,7 @@ class Server:
         if result is None:
             raise JobFailed(_exit_message(event.code))
         if result.is_users:
-            raise UserError(result.error, hint=result.hint)
+            raise (DiskFull if result.disk_full else UserError)(result.error, hint=result.hint)
         raise JobFailed(result.error, result.traceback)
 
     def hold(self, descriptor: int) -> None:
@@ -157,12 +161,19 @@ def serve() -> None:
 
 def run_job(job: Job, send: OnEvent) -> Any:
     """Runs a job in this process, as a child does and as a cluster's worker would."""
+    from harness.finetune.training.suitable import why_unsuitable
     from harness.worker import child as children
 
     if isinstance(job, EnvironmentJob):
         return children.describe_environment(job)
     if isinstance(job, DescribeJob):
         return describe_folder(job.folder, trust_remote_code=job.trust_remote_code)
+    if isinstance(job, RowLengthsJob):
+        return row_lengths(job.folder, job.examples, answered=job.answered, trust_remote_code=job.trust_remote_code)
+    if isinstance(job, SourcesJob):
+        return children.loaded_files(job)
+    if isinstance(job, CheckJob):
+        return why_unsuitable(job.train, job.start)
     if isinstance(job, TrainJob):
         return children.train(job, send)
     if isinstance(job, MergeJob):
@@ -215,7 +226,7 @@ def _failure(error: BaseException, output: Path | None = None) -> Failed:
     if any(words in str(error).lower() for words in _DISK_FULL):
         error = disk_full(output)
     if isinstance(error, UserError):
-        return Failed(error.message, error.hint, text, is_users=True)
+        return Failed(error.message, error.hint, text, is_users=True, disk_full=isinstance(error, DiskFull))
     if is_out_of_memory(error):
         return Failed("out of memory", None, text, is_users=False)
     return Failed(
@@ -254,9 +265,8 @@ def keep_freed_memory() -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Variables that keep libraries quiet, and imports as in this process: never a `peft.py` of the working folder."""
-    path = os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
-    return {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    """Variables that keep libraries quiet, and imports as in this process."""
+    return {**import_path(), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 def _import_everything() -> None:

@@ -20,7 +20,7 @@ from rich.console import Console
 from harness.report import numbers
 from harness.report.costs import measures, training_time_ratio
 from harness.report.footnotes import footnotes
-from harness.report.scores import ranks
+from harness.report.scores import ranks, titles
 from harness.report.screen import LONGEST_NAME, name_lines, print_run, screen, stdout_console
 from harness.report.summary import front_of, summary
 from harness.report.tables import cost, quality
@@ -214,6 +214,28 @@ def test_a_reward_model_has_no_decode_time() -> None:
     row = next(line for line in shown(run).splitlines() if line.startswith("lora") and "GiB" in line)
     assert row.split()[-1] == numbers.ABSENT
     assert measures(run.model_copy(update={"baseline": "lora"}))[-1].ratio(run.variant("qlora")) is None
+
+
+def renamed(run: Run, **names: str) -> Run:
+    """The run with other names of tasks."""
+    text = run.to_json()
+    for old, new in names.items():
+        text = text.replace(f'"{old}"', f'"{new}"')
+    return Run.model_validate_json(text)
+
+
+def test_tasks_of_files_are_shown_without_the_path_unless_two_have_the_same_name() -> None:
+    run = renamed(example_run(tasks=2), mini_mmlu="./my/tasks.py@facts", mini_gsm8k="../sums.py")
+    assert titles(run) == {"./my/tasks.py@facts": "facts", "../sums.py": "sums"}
+    assert ".py" not in shown(run)
+    same = renamed(example_run(tasks=2), mini_mmlu="./my/tasks.py@facts", mini_gsm8k="./facts.py")
+    assert titles(same) == {"./my/tasks.py@facts": "./my/tasks.py@facts", "./facts.py": "./facts.py"}
+
+
+def test_a_model_in_a_folder_is_shown_without_the_path_to_it() -> None:
+    run = example_run()
+    folder = run.model_copy(update={"environment": run.environment | {"model": {"name": "/home/me/models/SmolLM2"}}})
+    assert shown(folder).startswith("SmolLM2 ·") and shown(run).startswith("Qwen/Qwen3-0.6B ·")
 
 
 def test_a_failed_variant_says_so_in_its_row_and_others_continue() -> None:
