@@ -133,7 +133,7 @@ def test_text_and_markdown_show_counts_groups_and_samples(tmp_path: Path, items:
         assert "mini_mmlu acc: lora against base: 3 won, 1 lost, 8 equal of 12; -7.0 ±4.7 (95 %)" in form
         assert "\x1b" not in form and "2 further samples: `--show 4`" in form
         assert f"({items[5].group})" in form
-    assert "````text\nbefore [2J\n```\nafter\n````" in markdown
+    assert "````text\nbefore\\u001b[2J\n```\nafter\n````" in markdown
     assert f"lost {items[5].request.id}" in text and "margin -5.00 nats" in text
 
 
