@@ -187,7 +187,7 @@ class RunFolder:
         os.close(self.lock)
 
     def samples(self, variant: str, task: str) -> SampleLog:
-        """The samples of a variant (canonical spec) on a task (spec as typed)."""
+        """The samples of a variant (`stored_as`) on a task (spec as typed)."""
         return sample_log(self.path, variant, task)
 
     def costs(self, variant: str, cost_key: str) -> CostRecord:
@@ -231,8 +231,19 @@ class RunFolder:
         write_whole(self.path / "train" / f"{slug(job)}.error.txt", traceback)
 
 
+def stored_as(spec: str, seed: int, fold: int | None = None) -> str:
+    """The name of a variant's files: each replica and fold of a variant has its own.
+
+    Args:
+        spec: The variant's canonical spec.
+        seed: Seed of its training run, or of the run.
+        fold: The fold that its training run leaves out.
+    """
+    return f"{spec}#{seed}" + (f"/{fold}" if fold is not None else "")
+
+
 def sample_log(folder: Path, variant: str, task: str) -> SampleLog:
-    """The samples of a variant (canonical spec) on a task (spec as typed) in a run's folder."""
+    """The samples of a variant (`stored_as`) on a task (spec as typed) in a run's folder."""
     return SampleLog(folder / "samples" / slug(variant) / f"{slug(task)}.jsonl")
 
 
