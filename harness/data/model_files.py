@@ -17,6 +17,7 @@ from typing import Any
 from harness.data.architecture import refuse_other_architectures
 from harness.data.digests import file_sha256, files_sha256, text_sha256
 from harness.data.files import expand
+from harness.data.patience import be_patient
 from harness.errors import UserError, did_you_mean
 from harness.jobs import TRAINED_FILE
 
@@ -199,6 +200,7 @@ def _from_hub(name: str, what: str, revision: str | None, weights: bool) -> Snap
         RevisionNotFoundError,
     )
 
+    be_patient()
     try:
         wanted = _FETCHED if weights else [pattern for pattern in _FETCHED if pattern not in WEIGHT_FILES]
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
