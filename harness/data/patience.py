@@ -43,7 +43,7 @@ def be_patient() -> None:
     from huggingface_hub.utils._http import default_client_factory
 
     def patient_client() -> Any:
-        client = default_client_factory()
+        client: Any = default_client_factory()
         client.send = functools.partial(_send, client.send)
         return client
 
