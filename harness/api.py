@@ -145,7 +145,7 @@ class Metric:
 
     - `score`: one number per sample; the metric is their mean.
     - `stats` and `value`: numbers that are summed over samples, and a function of the sums (BLEU, perplexity). In this form
-      a corpus metric can be resampled in milliseconds.
+      the error of a corpus metric takes milliseconds.
     - `gather` and `whole`: any data from each sample, and a function of the list of all of them, for metrics that are not
       a function of sums (AUC, diversity). The confidence interval is computed by leaving out parts of the list.
 
@@ -158,7 +158,8 @@ class Metric:
         gather: `(output, sample) -> any JSON value`.
         whole: `(list of gathered values) -> float`.
         higher_is_better: Direction of the arrow in tables.
-        bounds: Ends of the scale; confidence intervals are cut there.
+        bounds: Ends of the scale, such as (0, 1). Intervals stay within them, and a test of scores with known ends holds for
+            any shape; without them, skewed differences of few samples cannot be tested.
 
     Raises:
         UserError: None of the forms is given, or more than one.
@@ -236,7 +237,7 @@ class Task:
         description: Text before the examples and the prompt, or a function from row to such a text. No line break is added.
         delimiter: Text between a prompt and its answer.
         shot_separator: Text between solved examples.
-        group: Column of a row's stratum, such as an MMLU subject, for macro averages and stratified resampling.
+        group: Column of a row's stratum, such as an MMLU subject, for macro averages and stratified errors.
         cluster: Column of what rows share, such as a passage, for clustered standard errors.
         train: Rows to train on, rendered with the same `sample`.
         version: Part of the protocol; increase it when a change affects scores.

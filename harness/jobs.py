@@ -111,6 +111,17 @@ class DescribeJob:
 
 
 @dataclass(frozen=True)
+class RowLengthsJob:
+    """Count the tokens of training rows with the tokenizer in a folder."""
+
+    folder: Path
+    examples: Sequence[Example]
+    answered: bool
+    """Whether the answers count: false for stages that generate them."""
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
 class SourcesJob:
     """Import user's files as a training run will, and report the local files that each of them loads: `{path: files}`."""
 
@@ -208,6 +219,10 @@ class PlanJob:
     """Memory that is available."""
 
 
+Stopped = Literal["repeats", "precise", "budget"]
+"""Why a timing ended: all repeats were made, the intervals were narrow enough, or its time was over."""
+
+
 @dataclass(frozen=True)
 class BenchJob:
     """Time one variant; if it shares weights with the bare base, the two are timed alternately."""
@@ -216,10 +231,14 @@ class BenchJob:
     with_base: bool
     prompt_tokens: int = 512
     new_tokens: int = 32
-    warmup: int = 2
+    warmup: int = 1
     repeats: int = 10
     batch_sizes: Sequence[int] = (1, 8)
     seed: int = 0
+    budget_seconds: float | None = None
+    """Seconds after which no further repeat begins, loading included; one repeat is always measured. None: no limit."""
+    precision: float | None = None
+    """Half the width of the intervals, as a share of the value, at which repeats end early. None: all repeats."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +253,7 @@ class Raw:
     loglikelihoods: tuple[float, ...] = ()
     is_greedy: tuple[bool, ...] = ()
     shortened: bool = False
-    """Whether the end of the context ended a text before its `max_tokens`."""
+    """Whether the end of the context ended a text before its `limit`."""
 
 
 @dataclass(frozen=True)
@@ -319,7 +338,18 @@ class Failed:
 
 
 Event = Packed | Resumed | Advanced | VariantLoading | VariantStarted | Noted | VariantFailed | Done | Failed
-Job = EnvironmentJob | DescribeJob | SourcesJob | CheckJob | TrainJob | MergeJob | ScoreJob | BenchJob | PlanJob
+Job = (
+    EnvironmentJob
+    | DescribeJob
+    | RowLengthsJob
+    | SourcesJob
+    | CheckJob
+    | TrainJob
+    | MergeJob
+    | ScoreJob
+    | BenchJob
+    | PlanJob
+)
 
 
 @dataclass(frozen=True)
@@ -345,6 +375,14 @@ class Trained:
     micro_batch_size: int
     peaks: Mapping[str, int | None] = field(default_factory=dict)
     energy_joules: float | None = None
+    cpu_seconds: float | None = None
+    """CPU seconds of all threads during the steps; unknown after an interruption."""
+    waited_share: float | None = None
+    """Share of the time in which threads wanted to run that they waited for a processor; None where it is not counted."""
+    phase_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Wall seconds of the job by phase: load, tokenise, train, evaluate, generate, save."""
+    block_seconds: tuple[float, ...] = ()
+    """`train_seconds` as at most 32 sums of consecutive steps."""
     validation_loss: float | None = None
     """Loss on the held-out rows, with the weights that were kept."""
     validation: tuple[tuple[int, float], ...] = ()
@@ -361,7 +399,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Benched:
-    """Result of a `BenchJob`; all measured seconds, including outliers."""
+    """Result of a `BenchJob`; all measured seconds, including outliers, in the order of the repeats."""
 
     load_seconds: float
     prompt_tokens: int
@@ -372,10 +410,16 @@ class Benched:
     base_prefill_seconds: tuple[float, ...]
     base_decode_seconds: tuple[float, ...]
     throughput: tuple[tuple[int, float], ...]
+    """(batch size, generated tokens per second); empty if the budget ended before."""
     probe_drift: float
     warmup: int
     repeats: int
     peaks: Mapping[str, int | None] = field(default_factory=dict)
+    stopped: Stopped = "repeats"
+    cpu_seconds: float | None = None
+    """CPU seconds of all threads during the repeats."""
+    waited_share: float | None = None
+    """Share of the time in which threads wanted to run that they waited for a processor; None where it is not counted."""
 
 
 @dataclass(frozen=True)
@@ -415,13 +459,25 @@ class Request:
     stride: int | None = None
     templated: bool = False
     """Whether a chat template rendered the contexts: it writes all special tokens itself."""
+    thought: tuple[str, str] = ("<think>", "</think>")
+    """Marks around a thought that the model may generate before its answer."""
+    in_thought: bool = False
+    """Whether the context ends inside a thought."""
+    thought_tokens: int = 0
+    """Tokens of a thought, in addition to `max_tokens` of the answer."""
+
+    @property
+    def limit(self) -> int:
+        """Most tokens that are generated."""
+        return self.max_tokens + self.thought_tokens
 
     @property
     def sha256(self) -> str:
-        """Digest of the request, without its id."""
+        """Digest of the request, without its id and without later fields that have their defaults."""
         content = {**vars(self), "id": None}
-        if not self.templated:
-            del content["templated"]
+        for name in ("templated", "thought", "in_thought", "thought_tokens"):
+            if content[name] == type(self).__dataclass_fields__[name].default:
+                del content[name]
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -448,3 +504,5 @@ class Example:
     turn_end: str | None = None
     """With a chat template: the special token that ends the turn, learned after the completion. Empty if the template has
     none: the end-of-sequence token is learned, as after plain text. None: the prompt is plain text."""
+    desirable: bool | None = None
+    """For KTO: whether the answer is marked good or bad; None: it is not marked."""

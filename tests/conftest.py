@@ -15,10 +15,11 @@ MADE_UP_HUB = Path(__file__).parent / "hub"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skips tests that need something this machine lacks, and slow or parity tests unless `-m` selects them."""
+    """Skips tests that need something this machine lacks, and slow, parity or real tests unless `-m` selects them."""
     lacking = {
         "slow": "" if config.option.markexpr else "slow: `python -m pytest -m slow` runs them",
         "parity": "" if "parity" in config.option.markexpr else "parity: `make parity` runs them",
+        "real": "" if "real" in config.option.markexpr else "real: `make real` runs them",
         "gpu": "" if shutil.which("nvidia-smi") else "gpu: this machine has none",
         "browser": "" if shutil.which("chromium") else "browser: chromium is not installed",
         "hub": "" if os.environ.get(HUB) else f"hub: {HUB} is not set to the folder of the local Hub",

@@ -16,6 +16,7 @@ import torch
 
 from harness.finetune.training.trackers import Trackers
 from harness.models.measure import Stopwatch, rss_bytes, synchroniser
+from harness.models.processor import ProcessorMeter
 
 OnStep = Callable[[int, int, str], None]
 
@@ -39,6 +40,8 @@ class Recorder:
         self._device = device
         self._trackers = trackers
         self._watch = Stopwatch(synchronise=synchroniser(device))
+        self.processor = ProcessorMeter()
+        """Processor time of the steps of this process; those before an interruption are not in it."""
         self._start = self._noted = 0.0
         self._tail = ""
         self.steps: list[dict[str, Any]] = []
@@ -59,6 +62,7 @@ class Recorder:
 
     def step_begins(self) -> None:
         """Starts the clock."""
+        self.processor.begin()
         self._watch.synchronise()
         self._start = self._watch.clock()
 
@@ -66,6 +70,7 @@ class Recorder:
         """Stops the clock."""
         self._watch.synchronise()
         self._seconds = self._watch.clock() - self._start
+        self.processor.end()
 
     def step(self, number: int, total: int, figures: dict[str, Any]) -> None:
         """Records a step.

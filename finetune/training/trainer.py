@@ -12,7 +12,8 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from harness.jobs import TRAINED_FILE, Trained, TrainJob
 from harness.models.artifacts import save_artifact
 from harness.models.load import count_parameters
 from harness.models.measure import EnergyMeter, MemoryMeter, fast_bfloat16
+from harness.models.phases import Phases
 from harness.models.read_back import probe_logits
 from harness.settings import TrainingSettings, optimizer_name
 from harness.stats.quantiles import percentile
@@ -54,6 +56,7 @@ def run_training(
     on_step: Callable[[int, int, str], None],
     notes: Sequence[str] = (),
     check: Callable[[Path, Tensor], None] | None = None,
+    phases: Phases | None = None,
 ) -> Trained:
     """Trains `model`, to which the method was already applied, and saves the artifact in `job.output`.
 
@@ -66,17 +69,20 @@ def run_training(
         on_step: Called with `(done, total, note)` after every step.
         notes: Notes for the report that are known already.
         check: Reads the saved artifact back, given its folder and `probe_logits` of the trained model; it may free the model.
+        phases: Clocks of the job, if it began before.
 
     Raises:
         UserError: Nothing is trainable, no row has an answer that fits, or the method does not support the settings.
         Diverged: The loss or the gradient is not a finite number.
     """
     refuse_untrainable(job, model)
+    phases = phases or Phases()
     settings, device = job.training, job.base.device
     for parameter in model.parameters():
         if parameter.requires_grad:  # 16-bit weights lose small updates
             parameter.data = parameter.data.float()
     model.config.use_cache = False
+    phases.enter("tokenise")
     stage = load_stage(job, model, tokenizer, min(max_length, settings.max_length))
     total, trainable = _parameters(model)
     steps = steps_of(settings, len(stage.rows), stage.updates)
@@ -85,6 +91,13 @@ def run_training(
     with _refusing(job):
         trackers = Trackers(job.report_to, arguments, model)
     recorder = Recorder(job.log, on_step, device, trackers)
+    memory, energy = MemoryMeter(baseline_rss_bytes, device), EnergyMeter(device)
+
+    @contextmanager
+    def aside(phase: str) -> Iterator[None]:
+        with phases(phase), memory.paused(), energy.paused():
+            yield
+
     ranks = adaptive_rank(model, steps)
     if settings.checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
@@ -100,10 +113,12 @@ def run_training(
         train_key=job.train_key,
         validation=_validation(job, tokenizer, stage, steps, max_length),
         ranks=ranks,
+        aside=aside,
     )
     found, foreign = loop.checkpoints.newest()
     recorder.rewind(found.step if found else 0)
-    memory, energy = MemoryMeter(baseline_rss_bytes, device), EnergyMeter(device)
+    phases.enter("train")
+    stage.phases = phases
     try:
         with memory, energy:
             if found:
@@ -114,6 +129,7 @@ def run_training(
     except Diverged as error:
         kept = _keep_last_good(job, tokenizer, stage, loop, recorder, broken=error.broken)
         raise Diverged(f"{error}; lower the learning rate ({kept})") from None
+    phases.enter("save")
     if ranks is not None:
         ranks.finish()
     trained = Trained(
@@ -127,11 +143,13 @@ def run_training(
         checkpointing=settings.checkpointing,
         micro_batch_size=loop.progress.most_rows,
         peaks=vars(memory.peaks()),
-        energy_joules=None if found else energy.joules,  # unknown for steps before an interruption
+        # unknown for steps before an interruption
+        energy_joules=None if found else energy.joules,
+        cpu_seconds=None if found else recorder.processor.use.cpu_seconds,
+        waited_share=recorder.processor.use.waited_share,
         notes=(*notes, *_notes(job, loop, foreign)),
     )
-    _save_with_figures(job, model, tokenizer, stage, trained, check)
-    return trained
+    return _save_with_figures(job, model, tokenizer, stage, trained, check, phases)
 
 
 def steps_of(settings: TrainingSettings, rows: int, updates: int = 1) -> int:
@@ -243,6 +261,7 @@ def _figures(recorder: Recorder, loop: Loop) -> dict[str, Any]:
     kept = best or loop.progress.step
     return {
         "train_seconds": sum(line["seconds"] for line in lines),
+        "block_seconds": _blocks([line["seconds"] for line in lines]),
         "tokens": sum(line["tokens"] for line in lines),
         "steps": len(lines),
         "final_loss": sum(losses[-10:]) / len(losses[-10:]) if losses else None,
@@ -254,6 +273,13 @@ def _figures(recorder: Recorder, loop: Loop) -> dict[str, Any]:
         "held_out_losses": tuple(each["held_out"]["loss"] for each in evaluations if "loss" in each["held_out"]),
         "best_step": best if evaluations else None,
     }
+
+
+def _blocks(seconds: Sequence[float], most: int = 32) -> tuple[float, ...]:
+    """Sums the seconds of consecutive steps into at most `most` blocks of almost equal length."""
+    count = min(most, len(seconds))
+    edges = [len(seconds) * index // count for index in range(count + 1)] if count else [0]
+    return tuple(sum(seconds[first:last]) for first, last in pairwise(edges))
 
 
 def _notes(job: TrainJob, loop: Loop, foreign: bool) -> list[str]:
@@ -326,13 +352,16 @@ def _save_with_figures(
     stage: Stage,
     trained: Trained,
     check: Callable[[Path, Tensor], None] | None,
-) -> None:
-    """Saves the artifact with the figures of the run, and removes the run's checkpoints."""
+    phases: Phases,
+) -> Trained:
+    """Saves the artifact with the figures of the run, and removes the run's checkpoints; returns the figures."""
     saved = probe_logits(model) if check else None
     with whole_folder(job.output) as folder:
         _save(job, model, tokenizer, stage, folder)
         if check and saved is not None:
             check(folder, saved)
+        trained = replace(trained, phase_seconds=phases.seconds())
         record = {"train_key": job.train_key, "trained": asdict(trained)}
         (folder / TRAINED_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
     shutil.rmtree(job.state, ignore_errors=True)
+    return trained

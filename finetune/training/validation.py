@@ -14,6 +14,7 @@ from torch import nn
 from harness.api import Metric, Output
 from harness.engine.runner import Runner
 from harness.jobs import Item, Monitor, Raw, TaskRequests
+from harness.prompts.thoughts import answers
 from harness.registry.find import find
 from harness.registry.load import load_task, task_metrics
 from harness.tokens.encode import Encoder
@@ -77,10 +78,11 @@ def headline(metric: Metric, items: Sequence[Item], raws: Sequence[Raw]) -> floa
         items: Items of a task.
         raws: Outputs in any order; each names its item.
     """
-    measured = [
-        metric.measure(Output(raw.texts, raw.loglikelihoods, raw.is_greedy, raw.tokens), items[raw.index].sample)
-        for raw in sorted(raws, key=lambda raw: raw.index)
-    ]
+    measured = []
+    for raw in sorted(raws, key=lambda raw: raw.index):
+        item = items[raw.index]
+        texts = answers(raw.texts, item.request)
+        measured.append(metric.measure(Output(texts, raw.loglikelihoods, raw.is_greedy, raw.tokens), item.sample))
     try:
         if metric.whole is not None:
             return float(metric.whole(measured))

@@ -1,7 +1,8 @@
 """Command line: one module per command; each parses, calls the library and prints.
 
-Data go to stdout, progress and errors to stderr. Exit codes: 0 success; 1 a variant or a `--fail-if` gate failed;
-2 wrong usage, configuration or plugin; 3 a bug; 130 Ctrl-C; 128 + N ended by signal N.
+Data go to stdout, progress and errors to stderr. Exit codes: 0 success; 1 a variant failed, the condition of `--fail-if` was
+shown, or that of `--fail-unless` was not; 2 wrong usage, configuration or plugin; 3 a bug; 130 Ctrl-C; 128 + N ended by
+signal N.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import typer
 from typer.exceptions import TyperException
 
 from harness.cli.app import app
+from harness.cli.output import echo
 from harness.errors import UserError
 
 _INTERRUPTED = 130
@@ -63,14 +65,14 @@ def _run(given: list[str]) -> int:
         return 141
     except OSError as error:
         if error.errno not in _DISK:
-            traceback.print_exc()
+            echo(traceback.format_exc(), err=True, nl=False)
             return 3
         from harness.storage import not_written
 
         refusal = not_written(error, Path(error.filename) if isinstance(error.filename, str) else None)
         return _fail(refusal.message, refusal.hint)
     except Exception:
-        traceback.print_exc()
+        echo(traceback.format_exc(), err=True, nl=False)
         return 3
 
 
@@ -107,10 +109,10 @@ def _interrupted(arguments: list[str]) -> int:
     """Prints the command that continues an interrupted run; finished work is kept."""
     if arguments and arguments[0] in ("compare", "eval", "train", "bench"):
         again = shlex.join(["harness", *(word for word in arguments if word != "--fresh")])
-        typer.echo(f"\ninterrupted; finished work is kept. To continue: {again}", err=True)
+        echo(f"\ninterrupted; finished work is kept. To continue: {again}", err=True)
     return _INTERRUPTED
 
 
 def _fail(message: str, hint: str | None) -> int:
-    typer.echo(f"error: {message}" + (f"\n\nhint: {hint}" if hint else ""), err=True)
+    echo(f"error: {message}" + (f"\n\nhint: {hint}" if hint else ""), err=True)
     return 2

@@ -8,11 +8,12 @@ from harness.cli.options import Flags, Variants, command_line, print_plan, print
 
 
 @takes(
-    "model tasks task_parameters file baseline",
-    "train train_columns train_samples steps epochs lr tune_lr train_batch_size max_length train_settings seeds folds",
-    "num_fewshot limit batch_size apply_chat_template numerics engine allow_cut confirm_run_unsafe_code",
+    "model tasks task_parameters allow_code file baseline",
+    "train train_columns train_samples min_row_tokens max_row_tokens drop_near_duplicates train_augment",
+    "steps epochs lr tune_lr train_batch_size max_length train_settings seeds folds",
+    "num_fewshot limit batch_size apply_chat_template numerics engine allow_cut no_timing time_budget confirm_run_unsafe_code",
     "device dtype seed trust_remote_code",
-    "report_to output_dir format fail_if fresh dry_run quiet",
+    "report_to output_dir format fail_if fail_unless fresh dry_run quiet",
 )
 def compare(flags: Flags, variants: Variants = None) -> None:
     """Train variants, score them on the same samples, measure their costs and test which differences are significant.

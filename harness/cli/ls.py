@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from harness.cli.options import Flags, takes
+from harness.cli.output import echo
+from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.registry.scan import Entry
@@ -28,7 +30,7 @@ def ls(
     """List tasks, methods, metrics or runs. Plugins are not imported, so a broken one does not hide the others."""
     rows = _runs(flags.output_dir) if what == "runs" else _entries(what)
     if flags.format == "json":
-        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
     if what == "methods":
         lines = _methods(rows, _width())
@@ -36,9 +38,9 @@ def ls(
         columns = ("name", "headline", "shots", "summary") if what == "tasks" else ("name", "summary")
         lines = _table(rows, columns, _width())
     for line in lines:
-        typer.echo(line)
+        echo(line)
     if not rows:
-        typer.echo(f"no {what} found", err=True)
+        echo(f"no {what} found", err=True)
 
 
 def _width() -> int | None:
@@ -101,7 +103,7 @@ def _entries(what: Literal["tasks", "methods", "metrics"]) -> list[dict[str, Any
 
     kinds: dict[str, Kind] = {"tasks": "task", "methods": "method", "metrics": "metric"}
     for name, problem in find.broken_plugins(kinds[what]).items():
-        typer.echo(f"skipped `{name}`: {problem}", err=True)
+        echo(f"skipped `{name}`: {problem}", err=True)
     entries = find.list_entries(kinds[what])
     if what == "tasks":
         return [{**known, "headline": (known["metrics"] or ["?"])[0]} for known in map(facts, entries)]
@@ -127,12 +129,15 @@ def _runs(output_dir: Path | None) -> list[dict[str, Any]]:
     from harness.runs.folder import is_live, list_runs
 
     rows = []
-    for folder, run in list_runs(output_dir or Path("runs")):
+    skipped: list[UserError] = []
+    for folder, run in list_runs(output_dir or Path("runs"), skipped):
         done = sum(variant.status == "done" for variant in run.variants)
         names = ", ".join(variant.name for variant in run.variants)
         live = "" if done == len(run.variants) else ", running" if is_live(folder) else _ending(run)
         summary = f"{run.created}  {done}/{len(run.variants)} done{live}: {names}"
         rows.append({"name": folder.name, "summary": summary, "file": str(folder)})
+    for problem in skipped:
+        echo(f"skipped: {problem.message}", err=True)
     return rows
 
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
-from typer import Argument, Exit, Option, echo
+from typer import Argument, Exit, Option
 
+from harness.cli.output import echo
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,6 +61,13 @@ class Flags:
     task_parameters: list[str] | None = _flag(
         _WHAT, "-T", metavar="KEY=VALUE", help="Parameter for the tasks that have it; repeatable."
     )
+    allow_code: list[Path] | None = _flag(
+        _WHAT,
+        "--allow-code",
+        sets="allow_code",
+        metavar="FILE.py",
+        help="Python file that a compare.yaml or an adapter's method.json may name; repeatable.",
+    )
     file: Path | None = _flag(_WHAT, "--config", "-c", help="Settings file (compare.yaml); flags override it.")
     baseline: str | None = _flag(_WHAT, sets="baseline", help="Variant to compare the others with; default: the first.")
 
@@ -76,6 +84,25 @@ class Flags:
         help="Columns of the training data, such as prompt=question,completion=answer.",
     )
     train_samples: int | None = _flag(_TRAIN, sets="train.samples", help="Number of training rows to use.")
+    min_row_tokens: int | None = _flag(
+        _TRAIN, sets="train.min_row_tokens", help="Leave out training rows with fewer tokens."
+    )
+    max_row_tokens: int | None = _flag(
+        _TRAIN, sets="train.max_row_tokens", help="Leave out training rows with more tokens, instead of cutting them."
+    )
+    drop_near_duplicates: bool = _flag(
+        _TRAIN,
+        "--drop-near-duplicates",
+        sets="train.drop_near_duplicates",
+        default=False,
+        help="Leave out training rows that repeat or nearly repeat an earlier row.",
+    )
+    train_augment: str | None = _flag(
+        _TRAIN,
+        sets="train.augment",
+        metavar="FILE.py@FUNCTION",
+        help="Function that makes a list of rows from a training row; held-out rows stay as they are.",
+    )
     steps: int | None = _flag(_TRAIN, sets="train.steps", help="Number of optimizer steps.")
     epochs: float | None = _flag(_TRAIN, sets="train.epochs", help="Number of passes over the training data.")
     lr: float | None = _flag(_TRAIN, "--lr", sets="train.lr", help="Learning rate; default: each method's own.")
@@ -149,6 +176,15 @@ class Flags:
         help="Allow tasks that run code written by a model.",
     )
 
+    no_timing: bool = _flag(
+        _MACHINE, "--no-timing", sets="no_timing", default=False, help="Measure no latency after scoring."
+    )
+    time_budget: float | None = _flag(
+        _MACHINE,
+        sets="time_budget",
+        metavar="SECONDS",
+        help="Time for measuring latency, of all variants together; default: a tenth of the run.",
+    )
     device: str | None = _flag(_MACHINE, sets="device", help="Device: auto, cpu, cuda, cuda:1 ….")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = _flag(
         _MACHINE, sets="dtype", help="Precision of the weights."
@@ -175,7 +211,13 @@ class Flags:
         _OUTPUT,
         sets="fail_if",
         metavar="GATE",
-        help='Exit with 1 if this holds: "lora.gsm8k < base.gsm8k - 0.01", values as in run.json; repeatable.',
+        help='Exit with 1 if this is shown (95 %): "lora.gsm8k < base.gsm8k - 0.01", values as in run.json; repeatable.',
+    )
+    fail_unless: list[str] | None = _flag(
+        _OUTPUT,
+        sets="fail_unless",
+        metavar="GATE",
+        help='Exit with 1 unless this is shown (95 %): "lora.gsm8k > base.gsm8k - 0.01"; repeatable.',
     )
     fresh: bool = _flag(_OUTPUT, "--fresh", default=False, help="Start again instead of continuing an interrupted run.")
     dry_run: bool = _flag(_OUTPUT, "--dry-run", default=False, help="Print the plan and the resolved YAML, and exit.")
@@ -281,7 +323,7 @@ def run_folder(name: str | Path, output_dir: Path | None) -> Path:
 
 
 def print_result(run: Run, config: Config, form: Literal["human", "json"]) -> None:
-    """Prints a finished run, and exits with 1 if a variant failed or a gate holds."""
+    """Prints a finished run, and exits with 1 if a variant or a gate failed."""
     if form == "json":
         echo(run.to_json())
     else:
@@ -290,12 +332,10 @@ def print_result(run: Run, config: Config, form: Literal["human", "json"]) -> No
 
         folder = next((path for path, each in list_runs(config.output_dir) if each.created == run.created), None)
         print_run(run, folder=folder)
-    from harness.config.gates import failed_gates
-
-    failed = failed_gates(run, config.gates)
-    for text in failed:
-        echo(f"failed: {text}", err=True)
-    if failed or any(variant.status == "failed" for variant in run.variants):
+    judged = [gate.judge(run) for gate in config.gates]
+    for each in judged:
+        echo(str(each), err=True)
+    if any(each.fails for each in judged) or any(variant.status == "failed" for variant in run.variants):
         raise Exit(1)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import Flags, run_folder, takes
+from harness.cli.output import echo
 
 
 @takes("output_dir")
@@ -29,4 +30,4 @@ def report(
     own = folders[0] if folders[0].is_dir() else folders[0].parent
     target = out or (own if len(folders) == 1 else Path())
     for path in export(loaded, [part.strip() for part in to.split(",") if part.strip()], target):
-        typer.echo(path)
+        echo(path)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.options import Flags, run_folder, takes
+from harness.cli.output import echo
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,13 +29,13 @@ def show(
     """Print a run, describe a task or method, or print the prompt of a sample."""
     if sample is not None:
         found = _view(what, sample, flags)
-        typer.echo(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) if flags.format == "json" else str(found))
+        echo(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) if flags.format == "json" else str(found))
         return
     folder = run_folder(what, flags.output_dir)
     if (folder / "run.json").exists() or folder.suffix == ".json":
         _print_run(folder, flags.format)
     else:
-        typer.echo(_entry(what, flags.format))
+        echo(_entry(what, flags.format))
 
 
 def _print_run(folder: Path, form: str) -> None:
@@ -42,7 +43,7 @@ def _print_run(folder: Path, form: str) -> None:
 
     run = load_shown(folder)
     if form == "json":
-        typer.echo(run.to_json())
+        echo(run.to_json())
         return
     from harness.report.screen import print_run
 
@@ -95,7 +96,7 @@ def _view(what: str, index: int, flags: Flags) -> View:
     from harness.tokens.description import load_template
 
     model = flags.model or "tiny"
-    snapshot = find_model(model)
+    snapshot = find_model(model, trust_remote_code=flags.trust_remote_code)
     template = None
     if flags.apply_chat_template:
         template = load_template(snapshot.folder, trust_remote_code=flags.trust_remote_code)

@@ -17,6 +17,7 @@ from harness.comparison.document import train_record
 from harness.comparison.state import Session, State
 from harness.config.mixes import parse_mix
 from harness.data.model_files import Snapshot
+from harness.errors import printable
 from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Quant, TrainJob
 from harness.prepare.trainings import TUNED_ON, Training
 from harness.report import numbers
@@ -279,8 +280,8 @@ def _text(value: Any) -> str:
 
 
 def _code(text: str) -> str:
-    return f"`{' '.join(text.split()).replace('`', '').replace('|', chr(92) + '|')}`"
+    return f"`{printable(' '.join(text.split())).replace('`', '').replace('|', chr(92) + '|')}`"
 
 
 def _escaped(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "\\<")
+    return printable(" ".join(text.split())).replace("|", "\\|").replace("<", "\\<")

@@ -13,6 +13,7 @@ from harness.comparison.prompt_notes import prompt_notes
 from harness.comparison.replicas import replicated
 from harness.comparison.scores import Scores, compute_scores
 from harness.comparison.state import Session, State
+from harness.comparison.thought_notes import default_thinking, unfinished_thoughts
 from harness.comparison.tuning import Tuned
 from harness.jobs import Benched, Trained
 from harness.metrics.signatures import signatures
@@ -49,6 +50,8 @@ class Counted:
 
     scores: Scores
     replicated: tuple[Replicated, ...]
+    notes: tuple[str, ...]
+    """Notes on the samples."""
 
 
 def unfinished(session: Session) -> Run:
@@ -66,8 +69,9 @@ def count(session: Session) -> Counted:
     losses = {
         state.name: loss for state in scored if state.trained and (loss := state.trained.validation_loss) is not None
     }
-    means = replicated(tasks, rows, _trainings(session), session.baseline, losses, config.seed, folds=config.folds)
-    return Counted(scores, tuple(means))
+    means = replicated(tasks, rows, _trainings(session), session.baseline, losses, folds=config.folds)
+    notes = [*default_thinking([state.variant for state in scored]), *unfinished_thoughts(rows)]
+    return Counted(scores, tuple(means), tuple(notes))
 
 
 def finished(session: Session, counted: Counted) -> Run:
@@ -79,6 +83,7 @@ def finished(session: Session, counted: Counted) -> Run:
         *scores.warnings,
         *_cut_texts(scores),
         *missing_answers(scores),
+        *counted.notes,
         *training_data_notes(session),
     ]
     return _document(session, scores, notes).model_copy(update={"replicated": counted.replicated})
@@ -130,6 +135,7 @@ def _document(session: Session, scores: Scores | None, notes: Sequence[str]) -> 
             for state in session.states.values()
         ),
         comparisons=tuple(scores.comparisons) if scores else (),
+        tests=scores.tests if scores else None,
         overlaps=session.overlaps,
         seconds=dict(session.seconds),
     )
@@ -173,6 +179,7 @@ def protocol(session: Session, state: State, task: ScoredTask) -> Protocol:
         dtype=session.environment["dtype"],
         chat_template=prompting.template.text if prompting.template else None,
         system=prompting.system,
+        think=prompting.think or ("default" if prompting.template and prompting.template.thought else None),
         token_budget=session.token_budget,
         prompt_sha256=key(prompts=[item.request.sha256 for item in items]),
         signatures=signatures(task.metrics, [item.sample for item in items]),
@@ -256,6 +263,10 @@ def train_record(trained: Trained, training: Training, reused: bool, tuned: Tune
         validation_loss=trained.validation_loss,
         tuning=tuple(TuningTrial(**vars(trial)) for trial in tuned.trials) if tuned else (),
         energy_joules=trained.energy_joules,
+        cpu_seconds=trained.cpu_seconds,
+        waited_share=trained.waited_share,
+        phase_seconds=dict(trained.phase_seconds),
+        block_seconds=trained.block_seconds,
         reused=reused,
         **trained.peaks,
     )
@@ -286,5 +297,8 @@ def inference_record(benched: Benched) -> Inference:
         base_decode_seconds_per_token_p50=percentile(bases[1], 0.5) if bases[1] else None,
         throughput=tuple(Throughput(batch_size=size, tokens_per_second=rate) for size, rate in benched.throughput),
         probe_drift=benched.probe_drift,
+        stopped=benched.stopped,
+        cpu_seconds=benched.cpu_seconds,
+        waited_share=benched.waited_share,
         **benched.peaks,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.data.model_files import Snapshot
 from harness.prepare.prepare import Prepared, PreparedVariant
 from harness.prepare.trainings import Training
+from harness.prompts.render import Prompting
 
 _SHOWN_ELSEWHERE = {
     "lr",
@@ -71,10 +72,7 @@ def fairness(prepared: Prepared, variants: Sequence[PreparedVariant]) -> list[st
         notes.append(
             f"learning rates are the methods' defaults, not tuned: {rates}; `--tune-lr 5` tries 5 for each method"
         )
-    prompts = {
-        variant.spec.name: _prompts(variant.prompting.shots, variant.prompting.system, variant.prompting.template)
-        for variant in variants
-    }
+    prompts = {variant.spec.name: _prompts(variant.prompting) for variant in variants}
     if len(set(prompts.values())) > 1:
         notes.append("prompts differ; " + "; ".join(f"{name}: {text}" for name, text in prompts.items()))
     if prepared.model.name == "tiny":
@@ -98,10 +96,12 @@ def _settings(training: Training) -> dict[str, str]:
     }
 
 
-def _prompts(shots: int | None, system: str | None, template: object) -> str:
-    parts = ["the tasks' own shots" if shots is None else f"{shots} shots"]
-    if system:
-        parts.append(f"system prompt “{system}”")
-    if template:
+def _prompts(prompting: Prompting) -> str:
+    parts = ["the tasks' own shots" if prompting.shots is None else f"{prompting.shots} shots"]
+    if prompting.system:
+        parts.append(f"system prompt “{prompting.system}”")
+    if prompting.template:
         parts.append("chat template")
+    if prompting.think:
+        parts.append(f"think={prompting.think}")
     return ", ".join(parts)

@@ -80,6 +80,8 @@ def sample_keys(session: Session, recipe: Recipe, items: Sequence[Item]) -> list
 def cost_key(session: Session, recipe: Recipe, job: BenchJob) -> str:
     """The key of a timing: the model, the lengths and repeats that are timed, and the machine.
 
+    How long it may take is not in it, but whether all repeats are made is: their precision is then None.
+
     Args:
         session: The run.
         recipe: The steps to the model.
@@ -88,7 +90,7 @@ def cost_key(session: Session, recipe: Recipe, job: BenchJob) -> str:
     machine = ("device", "device_name", "driver", "threads")
     return key(
         model=_model(session, recipe),
-        job={name: value for name, value in vars(job).items() if name != "recipe"},
+        job={name: value for name, value in vars(job).items() if name not in ("recipe", "budget_seconds")},
         machine={name: session.environment[name] for name in machine},
         packages=_packages(session),
         revision=REVISIONS["engine"],

@@ -120,7 +120,7 @@ class Receiver:
         if len(session.log(state, task).rows()) == len(state.variant.items[task.name]):
             rows, found = in_order(session, state, task), protocol(session, state, task)
             state.scores = [score for score in state.scores if score.task != task.name]
-            state.scores += single_scores(task, rows, found, session.config.seed)
+            state.scores += single_scores(task, rows, found)
 
     def _finish_variant(self) -> None:
         self._finish_task()

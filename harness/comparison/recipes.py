@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from harness.comparison import keys
@@ -11,8 +12,11 @@ from harness.jobs import QUANT_OF_BITS, Base, BenchJob, Bits, MergeJob, Method, 
 from harness.prepare.tasks import ScoredTask
 from harness.prepare.training_settings import on_machine
 from harness.prepare.trainings import Training
-from harness.registry.load import recorded_method
+from harness.registry.recorded import recorded_method
 from harness.runs.folder import CostRecord
+
+RATIO_PRECISION = 0.05
+"""Half the width of a latency ratio's interval at which its repeats end."""
 
 
 def train_job(session: Session, training: Training) -> TrainJob:
@@ -46,9 +50,8 @@ def recipe(session: Session, state: State) -> Recipe:
     if variant.adapter is not None and not variant.adapter.is_adapter:
         return Recipe(_base(session, QUANT_OF_BITS[spec.bits], variant.adapter.folder))
     if variant.adapter is not None:
-        return _with_adapter(
-            session, spec.bits, None, variant.adapter.folder, recorded_method(variant.adapter.folder), spec.merged
-        )
+        method = recorded_method(variant.adapter.folder, session.config.method_files)
+        return _with_adapter(session, spec.bits, None, variant.adapter.folder, method, spec.merged)
     assert variant.training is not None and state.artifact is not None
     return _trained_recipe(session, variant.training, state.artifact, spec.bits, spec.merged)
 
@@ -65,11 +68,18 @@ def sample_keys(session: Session, state: State, task: ScoredTask) -> list[str]:
     return keys.sample_keys(session, recipe(session, state), state.variant.items[task.name])
 
 
-def bench_job(session: Session, state: State) -> BenchJob:
-    """The job that times a variant, alternately with the bare base if they share weights."""
+def bench_job(session: Session, state: State, budget_seconds: float | None = None) -> BenchJob:
+    """The job that times a variant, alternately with the bare base if they share weights.
+
+    Args:
+        session: The run.
+        state: The variant.
+        budget_seconds: Seconds for it; None: all repeats are made.
+    """
     made = recipe(session, state)
     on_bare_base = made.base.quant is None and made.method is None and not made.merged
-    return BenchJob(made, made.adapter is not None and on_bare_base, seed=session.config.seed)
+    job = BenchJob(made, made.adapter is not None and on_bare_base, seed=session.config.seed)
+    return job if budget_seconds is None else replace(job, budget_seconds=budget_seconds, precision=RATIO_PRECISION)
 
 
 def cost_record(session: Session, state: State, job: BenchJob) -> CostRecord:
@@ -106,7 +116,8 @@ def _reward(session: Session, training: Training) -> Recipe | RewardFunction | N
     if isinstance(reward, Snapshot):
         if not reward.is_adapter:
             return Recipe(_base(session, None, reward.folder))
-        return _with_adapter(session, None, None, reward.folder, recorded_method(reward.folder), False)
+        method = recorded_method(reward.folder, session.config.method_files)
+        return _with_adapter(session, None, None, reward.folder, method, False)
     return reward
 
 

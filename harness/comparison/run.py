@@ -36,6 +36,7 @@ from harness.jobs import (
     Job,
     Recipe,
     Request,
+    RowLengthsJob,
     ScoreJob,
     ScoreVariant,
     SourcesJob,
@@ -92,17 +93,23 @@ def time_only(config: Config, *, progress: Progress | None = None, fresh: bool =
         if work.earlier is not None:
             return work.earlier
         work.train_all()
-        work.time_all()
+        work.time_all(in_full=True)
         return unfinished(work.session)
+
+
+TIMING_SHARE = 0.1
+"""Largest share of a run that timing takes, unless each variant's first repeat alone takes longer."""
 
 
 class RunInProgress:
     """A run in progress: its session, the server that runs jobs in child processes, and the progress display."""
 
-    def __init__(self, session: Session, server: Server, progress: Progress) -> None:
+    def __init__(self, session: Session, server: Server, progress: Progress, began: float) -> None:
         self.session = session
         self.server = server
         self.progress = progress
+        self.began = began
+        """When it began on the performance counter, minus the seconds that earlier attempts took."""
         self.earlier: Run | None = None
         """The document, if an earlier run of the same configuration is complete."""
         self._counted: Counted | None = None
@@ -122,6 +129,9 @@ class RunInProgress:
                 config,
                 scores=purpose == "compare",
                 describe=lambda path: _asked(server, DescribeJob(path, config.trust_remote_code)),
+                count=lambda path, examples, answered: _asked(
+                    server, RowLengthsJob(path, examples, answered, config.trust_remote_code)
+                ),
             )
             if prepared.user_files:
                 for path, files in _asked(server, SourcesJob(prepared.user_files)).items():
@@ -129,14 +139,13 @@ class RunInProgress:
             identity = key(purpose=purpose, prepared=prepared.identity)
             with RunFolder.open(config.output_dir, config.model, identity, fresh=fresh) as folder:
                 server.hold(folder.lock)
+                for problem in folder.skipped:
+                    progress.say("Skip", problem.message)
                 session = Session(prepared, folder, identity, command=command)
-                work = cls(session, server, progress)
                 earlier = folder.load()
-                if (
-                    earlier is not None
-                    and purpose != "train"
-                    and all(variant.status == "done" for variant in earlier.variants)
-                ):
+                before = sum(earlier.seconds.values()) if earlier else 0.0
+                work = cls(session, server, progress, began - before)
+                if earlier is not None and purpose != "train" and _is_complete(earlier, timed=not config.no_timing):
                     work.earlier = earlier
                     progress.finish(f"already finished on {earlier.created[:16].replace('T', ' ')}: {folder.path}")
                     yield work
@@ -291,27 +300,49 @@ class RunInProgress:
         self._save()
         return [state for state in states if state.status != "failed" and not state.scored]
 
-    def time_all(self) -> None:
-        """Times every variant in its own child process, alternately with the bare base if they share weights."""
+    def time_all(self, *, in_full: bool = False) -> None:
+        """Times every variant in its own child process, alternately with the bare base if they share weights.
+
+        Args:
+            in_full: Make all repeats, whatever time they take; otherwise timing has a budget.
+        """
+        states = [state for state in self.session.active() if state.variant.scored]
+        if self.session.config.no_timing and not in_full:
+            for state in states:
+                state.status = "done"
+            self._save()
+            return
         known: dict[Recipe, Benched] = {}
-        for state in self.session.active():
-            if not state.variant.scored:
-                continue
-            job = recipes.bench_job(self.session, state)
+        seconds_left = None if in_full else self._timing_seconds()
+        for index, state in enumerate(states):
+            share = None if seconds_left is None else seconds_left / (len(states) - index)
+            job = recipes.bench_job(self.session, state, share)
             record = recipes.cost_record(self.session, state, job)
-            benched = known.get(job.recipe) or record.read()
+            benched, began = known.get(job.recipe) or record.read(), time.perf_counter()
             try:
                 if benched is None:
                     with self.stage("Time", state.name):
-                        self.progress.pause()
-                        benched = self.server.run(job)
+                        benched = self.server.run(job, self._show)
                 record.write(benched)
                 state.benched, state.status = benched, "done"
                 known[job.recipe] = benched
                 self._save()
             except JobFailed as failure:
                 self._fail([state], failure, f"time-{state.variant.spec.canonical}")
+            if seconds_left is not None:
+                seconds_left = max(0.0, seconds_left - (time.perf_counter() - began))
         self._save()
+
+    def _timing_seconds(self) -> float:
+        """Seconds for timing all variants: as configured, or so many that timing is a tenth of the whole run.
+
+        Training runs and samples of an earlier attempt count with the seconds that they took.
+        """
+        if self.session.config.time_budget is not None:
+            return self.session.config.time_budget
+        trained = {state.artifact: state.trained.train_seconds for state in self.session.active() if state.trained}
+        spent = max(time.perf_counter() - self.began, sum(trained.values()))
+        return spent * TIMING_SHARE / (1 - TIMING_SHARE)
 
     def count(self) -> None:
         """Computes the statistics, saves them and shows the headlines: timing comes after them and takes minutes."""
@@ -378,3 +409,10 @@ def _asked(server: Server, job: Job) -> Any:
             hint="its messages are above, if it left any; check the machine with `harness env`, then give the same"
             " command again: finished work is kept",
         ) from failure
+
+
+def _is_complete(run: Run, *, timed: bool) -> bool:
+    """Whether every variant is done, and, if that is asked for, timed: a variant that is only trained has no scores."""
+    return all(
+        variant.status == "done" and (variant.inference or not timed or not variant.scores) for variant in run.variants
+    )

@@ -13,6 +13,7 @@ from harness.api import Metric, Output
 from harness.errors import UserError, plugin_error
 from harness.jobs import Item, Raw
 from harness.prepare.tasks import ScoredTask
+from harness.prompts.thoughts import answers, unfinished
 from harness.stats.observations import Observations, finite_or_nan
 
 SampleRows = Sequence[Mapping[str, Any]]
@@ -20,12 +21,12 @@ SampleRows = Sequence[Mapping[str, Any]]
 
 
 def sample_row(task: ScoredTask, item: Item, raw: Raw, sample_key: str) -> dict[str, Any]:
-    """Makes one line of a samples file: the model's output, and what each metric computes from it.
+    """Makes one line of a samples file: the model's output, and what each metric computes from it, without thoughts.
 
     Raises:
         UserError: A user's metric fails.
     """
-    output = Output(raw.texts, raw.loglikelihoods, raw.is_greedy, raw.tokens)
+    output = Output(answers(raw.texts, item.request), raw.loglikelihoods, raw.is_greedy, raw.tokens)
     measured = {}
     found = {}
     for metric in task.metrics:
@@ -52,6 +53,7 @@ def sample_row(task: ScoredTask, item: Item, raw: Raw, sample_key: str) -> dict[
         "truncated": raw.truncated,
         "found": {name: each for name, each in found.items() if each is not None},
         "shortened": raw.shortened,
+        "unfinished_thoughts": unfinished(raw.texts, item.request),
     }
 
 
@@ -69,7 +71,8 @@ def observations(metric: Metric, rows: SampleRows) -> Observations:
     """
     values = _values(metric, rows) if metric.whole is None else [row["metrics"][metric.name] for row in rows]
     groups, clusters = _labels(rows, "group"), _labels(rows, "cluster")
-    return Observations(values, metric.value, groups, clusters, whole=metric.whole)
+    bounds = metric.bounds if metric.bounds and all(map(math.isfinite, metric.bounds)) else None
+    return Observations(values, metric.value, groups, clusters, whole=metric.whole, bounds=bounds)
 
 
 class RunningScore:

@@ -79,6 +79,8 @@ def hyperparameter_texts(entry: Entry | None, hyperparameters: Mapping[str, Any]
 
 def _setting(model: type[BaseModel], key: str, value: Any, annotation: str) -> Any:
     """One setting, typed and within its limits."""
+    if key == "think" and not isinstance(value, str):  # YAML reads on, off and 512 as other types
+        value = {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
     typed = read(value, annotation)
     try:
         model(**{key: typed})

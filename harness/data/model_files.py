@@ -20,14 +20,20 @@ from harness.data.files import expand
 from harness.data.patience import be_patient
 from harness.errors import UserError, did_you_mean
 from harness.jobs import TRAINED_FILE
+from harness.storage import inside, read_json, refuse_links_out
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
-WEIGHT_FILES = ("*.safetensors", "*.bin")
+WEIGHT_FILES = ("*.safetensors",)
+"""Only safetensors: reading a pickled file (`*.bin`, `*.pt`) can run code."""
 _PROSE = (".md", ".rst", ".pdf", ".png", ".jpg", ".svg", ".pyc")
 """Files in a model's folder that decide nothing: cards, pictures, compiled code."""
 _NO_PART = re.compile(r"\..*|__pycache__|checkpoint-\d+|runs|logs|LICENSE.*|NOTICE.*")
 """Names of folders and files in a model's folder that are no part of the model: other checkpoints, logs, licences."""
-_FETCHED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py", "*.tiktoken"]
+_FETCHED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
+_CODE = "*.py"
+"""Fetched from the Hub only with `--trust-remote-code`."""
+_INDICES = ("model.safetensors.index.json", "adapter_model.safetensors.index.json")
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _PATHS = ("base_model_name_or_path", "_name_or_path")
 """Keys of an adapter's and a model's settings that hold where it was made from; the digest of that is part of a key itself."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-][\w.-]*", re.ASCII)
@@ -80,8 +86,13 @@ class Snapshot:
         return (self.folder / "adapter_config.json").is_file() or (self.folder / "method.json").is_file()
 
 
-def find_model(name: str, *, revision: str | None = None) -> Snapshot:
+def find_model(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Snapshot:
     """Finds the model `name`: `tiny`, a folder, or a Hub id, which is downloaded if it is not in the cache.
+
+    Args:
+        name: As the user wrote it.
+        revision: As for `find_files`.
+        trust_remote_code: As for `find_files`.
 
     Raises:
         UserError: There is no such folder or repository, it has no config, no tokenizer or no weights, or is
@@ -95,7 +106,7 @@ def find_model(name: str, *, revision: str | None = None) -> Snapshot:
         from harness.tiny import MODEL
 
         return Snapshot("tiny", MODEL)
-    snapshot = find_files(name, "model", revision=revision)
+    snapshot = find_files(name, "model", revision=revision, trust_remote_code=trust_remote_code)
     folder = snapshot.folder
     if snapshot.is_adapter and not (folder / "config.json").is_file():
         base = snapshot.config.get("base_model_name_or_path") or "its base"
@@ -113,14 +124,49 @@ def find_model(name: str, *, revision: str | None = None) -> Snapshot:
             f"`{name}` has no tokenizer ({', '.join(TOKENIZER_FILES[:3])} …)",
             hint=f"save the tokenizer in the same folder: `tokenizer.save_pretrained({str(folder)!r})`",
         )
+    require_safetensors(name, folder)
+    return snapshot
+
+
+def require_safetensors(name: str, folder: Path) -> None:
+    """Refuses a folder without weights in safetensors files.
+
+    Args:
+        name: The model or adapter, for the message.
+        folder: Its folder.
+
+    Raises:
+        UserError: There are none.
+    """
+    refuse_pickled(name, folder)
     if not any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES):
         raise UserError(
             f"`{name}` has no weights (*.safetensors)", hint="was the download interrupted? download or save it again"
         )
-    return snapshot
 
 
-def find_files(name: str, what: str, *, revision: str | None = None, weights: bool = True) -> Snapshot:
+def refuse_pickled(name: str, folder: Path) -> None:
+    """Refuses a folder whose weights are only in pickled files.
+
+    Args:
+        name: The model or adapter, for the message.
+        folder: Its folder.
+
+    Raises:
+        UserError: They are.
+    """
+    pickled = next((path for pattern in _PICKLED for path in sorted(folder.glob(pattern))), None)
+    if pickled is not None and not any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES):
+        raise UserError(
+            f"`{name}` has its weights in `{pickled.name}`, a pickled file, which can run code when it is read",
+            hint="use a copy with *.safetensors; if you trust the file, load it with transformers or peft yourself, and"
+            " save it with `save_pretrained`",
+        )
+
+
+def find_files(
+    name: str, what: str, *, revision: str | None = None, weights: bool = True, trust_remote_code: bool = False
+) -> Snapshot:
     """Finds the files of a model or adapter.
 
     Args:
@@ -128,14 +174,16 @@ def find_files(name: str, what: str, *, revision: str | None = None, weights: bo
         what: What it is, for messages: `model`, `adapter`.
         revision: A commit, branch or tag on the Hub; None: the newest commit.
         weights: Whether to download the weights too.
+        trust_remote_code: Whether to download Python files too.
 
     Raises:
-        UserError: `name` is neither a folder nor a repository that is cached or can be reached.
+        UserError: `name` is neither a folder nor a repository that is cached or can be reached, or a file in it names
+            or links a file outside of the folder.
     """
     path = expand(Path(name))
     try:
         if path.is_dir():
-            return Snapshot(name, path.resolve())
+            return _checked(Snapshot(name, path.resolve()))
         known = [p.name for p in path.parent.glob("*") if p.is_dir()]
     except OSError as error:  # a name too long for the file system
         raise UserError(f"no {what} at `{name}`: {error.strerror}", hint="check the path") from error
@@ -143,7 +191,18 @@ def find_files(name: str, what: str, *, revision: str | None = None, weights: bo
         near = did_you_mean(path.name, known)
         hint = near if near.startswith("did") else "give a folder, or a Hub id such as Qwen/Qwen3-0.6B"
         raise UserError(f"no {what} at `{name}`", hint=hint)
-    return _from_hub(name, what, revision, weights)
+    return _checked(_from_hub(name, what, revision, weights, trust_remote_code))
+
+
+def _checked(snapshot: Snapshot) -> Snapshot:
+    """Refuses a folder that names or links files outside of it."""
+    refuse_links_out(snapshot.folder)
+    for index in _INDICES:
+        if (snapshot.folder / index).is_file():
+            places = _json_object(snapshot.folder / index).get("weight_map")
+            for name in sorted(set(map(str, places.values()))) if isinstance(places, dict) else ():
+                inside(snapshot.folder, name)
+    return snapshot
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -180,7 +239,7 @@ def _ordered(file: Path, value: Any) -> Any:
 
 def _json_object(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except (OSError, ValueError) as error:
         raise UserError(
             f"could not read `{file}`: {error}", hint="was the download interrupted? download or save it again"
@@ -190,7 +249,7 @@ def _json_object(file: Path) -> dict[str, Any]:
     return content
 
 
-def _from_hub(name: str, what: str, revision: str | None, weights: bool) -> Snapshot:
+def _from_hub(name: str, what: str, revision: str | None, weights: bool, code: bool) -> Snapshot:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -202,10 +261,8 @@ def _from_hub(name: str, what: str, revision: str | None, weights: bool) -> Snap
 
     be_patient()
     try:
-        wanted = _FETCHED if weights else [pattern for pattern in _FETCHED if pattern not in WEIGHT_FILES]
+        wanted = [*(each for each in _FETCHED if weights or each not in WEIGHT_FILES), *[_CODE] * code]
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
-        if weights and not next(folder.glob("*.safetensors"), None):
-            folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*_FETCHED, "*.bin"]))
     except GatedRepoError as error:
         raise UserError(
             f"the {what} `{name}` is gated",

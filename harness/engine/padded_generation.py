@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from harness.engine.finite import NotFinite
 from harness.engine.padded_scoring import head_numerics
 from harness.jobs import Raw
+from harness.prompts.thoughts import split_thought
 from harness.tokens.description import turn_end
 from harness.tokens.encode import Encoded
 
@@ -40,28 +41,56 @@ class Completion:
     end: int | None = None
     """The token that ended the text; None if a stop string or the limit ended it."""
     at_limit: bool = False
-    """Whether the limit ended the text."""
+    """Whether the limit of thought and answer together ended the text."""
+    state: Literal["start", "thought", "thought closed", "answer"] = "start"
+    """Part of the text that the next token belongs to; the answer begins after the white space that follows a thought."""
+    answer_from: int = 0
+    """Number of tokens before the answer."""
 
     def add(self, token: int) -> None:
         """Adds the next token, or finishes the text: at an end token, a stop string, or the limit."""
         if token in self.eos:
             self.finished, self.end = True, token
             return
+        request = self.item.request
         self.ids.append(token)
+        if self.state != "answer":
+            self._follow_thought()
+        answered = len(self.ids) - self.answer_from if self.state == "answer" else 0
         stopped = self._stopped()
-        self.at_limit = not stopped and len(self.ids) >= self.item.request.max_tokens
-        self.finished = stopped or self.at_limit
+        self.at_limit = not stopped and len(self.ids) >= request.limit
+        self.finished = stopped or self.at_limit or answered >= request.max_tokens
+
+    def _follow_thought(self) -> None:
+        """Updates the state; inside a thought, only the last tokens are decoded."""
+        request = self.item.request
+        opening, closing = request.thought
+        if self.state == "start":
+            begun = self._decode(self.ids, special=True).lstrip()
+            if request.in_thought or begun.startswith(opening):
+                self.state = "thought"
+            elif not opening.startswith(begun):
+                self.state = "answer"
+        if self.state == "thought" and closing in self._decode(self.ids, last=len(closing.encode()) + 2, special=True):
+            self.state = "thought closed"
+        if self.state == "thought closed" and split_thought(self._decode(self.ids, special=True), request)[1]:
+            self.state, self.answer_from = "answer", len(self.ids) - 1
 
     def text(self) -> str:
-        """The generated text without special tokens, cut at the first stop string; a special token can be one."""
+        """The generated text without special tokens, cut at the first stop string; a special token can be one.
+
+        A thought before the answer is kept as it is, with its special tokens.
+        """
         stops = self.item.request.stop
         text = self._decode(self.ids)
-        shown = self._decode(self.ids, special=True) if stops else text
+        shown = self._decode(self.ids, special=True)
+        thought, answer = split_thought(shown, self.item.request)
+        if answer is None:
+            return thought
+        if thought:
+            return thought + self._without_special(_cut(answer, stops))
         if shown != text and (kept := _cut(shown, stops)) != shown:
-            for id in self.ids:
-                if not self.tokenizer.decode([id], skip_special_tokens=True):
-                    kept = kept.replace(self.tokenizer.decode([id]), "", 1)
-            text = kept
+            text = self._without_special(kept)
         return _cut(text, stops)
 
     def _stopped(self) -> bool:
@@ -70,7 +99,19 @@ class Completion:
             return False
         longest = max(len(stop.encode()) for stop in stops)  # a token holds a byte or more
         recent = self._decode(self.ids, last=longest + 2, special=True)
-        return any(stop in recent for stop in stops)
+        if self.state in ("start", "answer") and any(stop in recent for stop in stops):
+            if not self.answer_from:
+                return True
+            answer = split_thought(self._decode(self.ids, special=True), self.item.request)[1] or ""
+            return any(stop in answer for stop in stops)  # and not in the end of the thought
+        return False
+
+    def _without_special(self, text: str) -> str:
+        """A text without the special tokens among the generated ones."""
+        for id in set(self.ids):
+            if not self.tokenizer.decode([id], skip_special_tokens=True):
+                text = text.replace(self.tokenizer.decode([id]), "")
+        return text
 
     def _decode(self, ids: list[int], last: int | None = None, *, special: bool = False) -> str:
         start = 0 if last is None else max(0, len(ids) - last)

@@ -118,7 +118,7 @@ class Runner:
     def _exceeds_window(self, encoded: Sequence[Encoded]) -> bool:
         """Whether a row may grow longer than the sliding window of some layers: slots do not apply windows."""
         window = self._prefixes.window
-        longest = max(len(item.prompt) + item.request.max_tokens for item in encoded)
+        longest = max(len(item.prompt) + item.request.limit for item in encoded)
         return window is not None and self._prefixes.learned_tokens + longest > window
 
     def run(self, pack: Pack) -> list[Raw]:
@@ -178,7 +178,7 @@ class Runner:
 
     def _slots_that_fit(self, pack: Pack) -> int:
         """Number of slots whose keys and values take at most half of the free memory."""
-        longest = max(len(item.prompt) + item.request.max_tokens for item in pack.items)
+        longest = max(len(item.prompt) + item.request.limit for item in pack.items)
         fitting = free_bytes(self.model.device) // 2 // max(1, self._prefixes.token_bytes * longest)
         return max(1, min(self._slots, fitting))
 

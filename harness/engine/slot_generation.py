@@ -186,7 +186,7 @@ def generate_slots(
     path = _path([item.prompt for item in pack.items], pack.path)
     prefixes.enter(path)
     cut = sum(map(len, path))
-    length = max(len(item.prompt) - cut + item.request.max_tokens for item in pack.items)
+    length = max(len(item.prompt) - cut + item.request.limit for item in pack.items)
     slot_cache = SlotCache(prefixes.contents, min(slots, len(waiting)), length)
     active: list[Completion] = []
     with head_numerics(prefixes.model, "fp32"):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from harness.data.architecture import refuse_other_architectures
+from harness.data.model_files import require_safetensors
 from harness.errors import UserError, brief
 from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Base, Method, Quant, Recipe
 from harness.models.artifacts import load_adapter, load_delta
@@ -70,7 +71,12 @@ def load_base(base: Base) -> Any:
             quantize.
     """
     load_config(base)
-    options: dict[str, Any] = {"dtype": getattr(torch, base.dtype), "trust_remote_code": base.trust_remote_code}
+    require_safetensors(str(base.folder), base.folder)
+    options: dict[str, Any] = {
+        "dtype": getattr(torch, base.dtype),
+        "trust_remote_code": base.trust_remote_code,
+        "use_safetensors": True,
+    }
     if base.quant is not None:
         options["quantization_config"] = quantization(base.quant, base.dtype)
         options["device_map"] = {"": base.device}

@@ -114,10 +114,25 @@ def _check_headline(task: ScoredTask, samples: Sequence[Sample]) -> None:
 
 
 def _check_rows(name: str, training: Training) -> None:
-    """Stages that learn from pairs need two different answers in every row."""
-    if STAGES[training.given.stage].rows != "pair":
+    """Stages that learn from pairs need two different answers in every row, and KTO a mark in every row."""
+    kind = STAGES[training.given.stage].rows
+    if kind not in ("pair", "marked"):
         return
     examples = [*training.data.examples, *(training.validation.examples if training.validation else ())]
+    if kind == "marked":
+        if any(example.desirable is None for example in examples):
+            raise UserError(
+                f"variant `{name}`: `stage={training.given.stage}` learns from answers that are marked good or bad, but rows"
+                f" of `{training.data.name}` are not marked",
+                hint="name a file or dataset with a column label, or with the columns chosen and rejected: `data=FILE`",
+            )
+        if training.settings.batch_size < 2 or len(training.data.examples) < 2:
+            raise UserError(
+                f"variant `{name}`: KTO compares each answer with the answer of another row of the batch, and a batch here"
+                " has one row",
+                hint="use at least two rows, and `batch_size=2` or more; 16 is usual",
+            )
+        return
     if any(example.rejected is None for example in examples):
         raise UserError(
             f"variant `{name}`: `stage={training.given.stage}` learns from a better and a worse answer,"

@@ -18,7 +18,7 @@ from harness import __version__
 from harness.config.config import Config
 from harness.config.variants import VariantSpec
 from harness.data.model_files import Snapshot, find_model
-from harness.jobs import PACKAGES, REVISIONS, Item, RewardFunction
+from harness.jobs import PACKAGES, REVISIONS, Example, Item, RewardFunction
 from harness.prepare.checks import check, train_only
 from harness.prepare.tasks import ScoredTask, prompting_of, refuse_code, scored_task
 from harness.prepare.trainings import Training, Trainings, artifact_digest, content_digest, given_artifact
@@ -26,6 +26,7 @@ from harness.prompts.render import Prompting, render
 from harness.registry.find import source_digest
 from harness.storage import key
 from harness.tokens.description import Description, load_template
+from harness.tokens.training_labels import row_lengths
 
 
 @dataclass(frozen=True)
@@ -111,34 +112,47 @@ class Prepared:
         return sorted({*methods, *functions})
 
 
-def prepare(config: Config, *, scores: bool = True, describe: Callable[[Path], Description] | None = None) -> Prepared:
+def prepare(
+    config: Config,
+    *,
+    scores: bool = True,
+    describe: Callable[[Path], Description] | None = None,
+    count: Callable[[Path, Sequence[Example], bool], list[int]] | None = None,
+) -> Prepared:
     """Resolves a configuration and checks that it can be run.
 
     Args:
         config: The configuration.
         scores: Whether the variants will be scored: some of them cannot be scored on some tasks.
         describe: Describes the tokenizer in a folder, in another process; None: this process does, which imports torch.
+        count: Counts the tokens of training rows with that tokenizer, with their answers or without; None: as for `describe`.
 
     Raises:
         UserError: The first error of the models, tasks, prompts, training data or training runs.
     """
-    model = find_model(config.model)
+    model = find_model(config.model, trust_remote_code=config.trust_remote_code)
     tasks = tuple(map(scored_task, config.task_specs))
     refuse_code(config, tasks)
     template = load_template(model.folder, trust_remote_code=config.trust_remote_code, ask=describe)
     rendered: dict[tuple[Any, ...], dict[str, list[Item]]] = {}
-    trainings = Trainings(config, tasks, template)
+
+    def tokens(examples: Sequence[Example], answered: bool) -> list[int]:
+        if count is not None:
+            return count(model.folder, examples, answered)
+        return row_lengths(model.folder, examples, answered=answered, trust_remote_code=config.trust_remote_code)
+
+    trainings = Trainings(config, tasks, template, tokens)
     variants = []
     for spec in config.variants:
         prompting = prompting_of(config, spec, template)
-        wanted = (prompting.shots, prompting.system, prompting.template is not None)
+        wanted = (prompting.shots, prompting.system, prompting.template is not None, prompting.think)
         if wanted not in rendered:
             rendered[wanted] = {
                 task.name: render(task.name, task.task, prompting, groups=task.spec.groups, limit=config.limit)
                 for task in tasks
             }
         training = trainings.of(spec) if spec.kind == "method" else None
-        adapter = given_artifact(spec.source, spec.revision) if spec.kind == "adapter" else None
+        adapter = given_artifact(config, spec.source, spec.revision) if spec.kind == "adapter" else None
         variants.append(PreparedVariant(spec, prompting, rendered[wanted], training, adapter))
     prepared = Prepared(config, model, tasks, tuple(variants))
     unscored = train_only(prepared) if scores else ()

@@ -14,6 +14,7 @@ from harness.data.digests import file_sha256
 from harness.data.model_files import Snapshot
 from harness.data.sources import FORMATS, provenance, source
 from harness.errors import UserError, did_you_mean
+from harness.prepare.thinking import thinking_template, thought_budget
 from harness.prompts.chat import ChatTemplate
 from harness.prompts.render import Prompting
 from harness.registry.find import find, source_digest
@@ -117,7 +118,8 @@ def prompting_of(config: Config, spec: VariantSpec, template: ChatTemplate | Non
         template: The model's chat template; None: it has none.
 
     Raises:
-        UserError: The variant asks for an unknown template, or for a chat template that the model does not have.
+        UserError: The variant asks for an unknown template, or for a chat template that the model does not have, or for
+            thoughts that the template does not know.
     """
     template_name = spec.prompting.get("template")
     if template_name not in (None, *_TEMPLATES):
@@ -130,6 +132,18 @@ def prompting_of(config: Config, spec: VariantSpec, template: ChatTemplate | Non
         raise UserError(
             f"`{config.model}` has no chat template", hint="leave out `--apply-chat-template`, or use an instruct model"
         )
+    think = spec.prompting.get("think")
+    if think is not None and not chat:
+        raise UserError(
+            f"variant `{spec.name}`: `think={think}` needs the model's chat template",
+            hint="add `--apply-chat-template` or `template=chat`",
+        )
+    if template is not None:
+        template = thinking_template(f"variant `{spec.name}`", template, think)
     return Prompting(
-        spec.prompting.get("shots", config.num_fewshot), spec.prompting.get("system"), template if chat else None
+        spec.prompting.get("shots", config.num_fewshot),
+        spec.prompting.get("system"),
+        template if chat else None,
+        think,
+        thought_budget(think),
     )

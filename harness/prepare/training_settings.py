@@ -85,6 +85,11 @@ def check_given(spec: VariantSpec, given: TrainSettings, stages: Collection[str]
             raise UserError(f"variant `{spec.name}`: `{name}` has no effect in the stage `{given.stage}`", hint)
         if not {*meant} & {*stages}:
             raise UserError(f"`{name}` has no effect in any of the stages: {', '.join(sorted(stages))}", hint)
+    if given.turns == "all" and STAGES[given.stage].rows == "marked":
+        raise UserError(
+            f"variant `{spec.name}`: a row of `stage={given.stage}` has one mark, for its last answer",
+            hint="leave out `turns=all`, and write a row for each answer",
+        )
     if given.packing and not STAGES[given.stage].packs:
         raise UserError(
             f"variant `{spec.name}`: rows of the stage `{given.stage}` cannot be packed", hint="leave out `packing`"

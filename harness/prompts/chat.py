@@ -1,7 +1,7 @@
 """Chat templates: convert messages to the text format that a model was trained on.
 
-Templates come with the description of a tokenizer (`harness.tokens.description`) and are rendered by jinja2 in a sandbox, so
-that the parent process can render every prompt without torch and transformers.
+Templates come with the description of a tokenizer (`harness.tokens.description`) and are rendered by jinja2 in a sandbox,
+in a process with limits (`harness.prompts.template_process`), without torch and transformers.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import datetime
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.api import Message
 from harness.errors import UserError
+from harness.prompts.template_process import TemplateRefuses, limited
 
 _OPEN = "CONTINUE_FINAL_MESSAGE_TAG "
 """Marks the end of a begun answer, with transformers' own text: a template that trims content removes its blank."""
@@ -32,6 +33,36 @@ class ChatTemplate:
     """Whether the template writes `turn_end` after the last turn (GLM-4 writes it only before the next turn)."""
     thought: tuple[str, str] | None = None
     """Marks around a thought; None if the template knows no thoughts."""
+    opened: Mapping[str, str] = field(default_factory=dict)
+    """State of the thought at the end of a prompt, `none`, `open` or `closed`: by `default`, and with `enable_thinking` `on`
+    and `off` if the template has this option."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further variables of the template."""
+
+    @property
+    def ends_in_thought(self) -> bool:
+        """Whether a prompt ends inside a thought."""
+        chosen = {True: "on", False: "off"}.get(self.options.get("enable_thinking"), "default")  # type: ignore[arg-type]
+        return self.opened.get(chosen) == "open"
+
+    def with_options(self, **options: Any) -> ChatTemplate:
+        """The template with further variables."""
+        return replace(self, options={**self.options, **options})
+
+    def for_choices(self) -> ChatTemplate:
+        """The template with which choices are scored: after a closed thought, if it knows thoughts.
+
+        Raises:
+            UserError: Its prompts end inside a thought, and it cannot close the thought.
+        """
+        if self.opened.get("off") == "closed":
+            return self.with_options(enable_thinking=False)
+        if self.ends_in_thought:
+            raise UserError(
+                "the model's chat template begins a thought, and the likelihood of a choice inside a thought measures nothing",
+                hint="use tasks that generate an answer, or leave out the chat template",
+            )
+        return self
 
     def render(
         self,
@@ -93,15 +124,15 @@ class ChatTemplate:
         """
         try:
             return str(
-                _compiled(self.text).render(
-                    messages=[_aliased(message) for message in messages],
+                limited(self.text).render(
+                    messages=[aliased(message) for message in messages],
                     tools=list(tools) if tools else None,
                     documents=None,
                     add_generation_prompt=add_generation_prompt,
-                    **self.special_tokens,
+                    **{**self.special_tokens, **self.options},
                 )
             )
-        except Exception as error:  # a template is a program: it can raise any exception
+        except TemplateRefuses as error:
             roles = ", ".join(str(message.get("role", "?")) for message in messages)
             raise UserError(
                 f"the model's chat template refuses messages with these roles ({roles}): {error}",
@@ -160,7 +191,7 @@ REASONING = ("reasoning_content", "thinking", "reasoning")
 """Keys of a turn's thought; the first one that a turn has is its thought."""
 
 
-def _aliased(message: Mapping[str, Any]) -> dict[str, Any]:
+def aliased(message: Mapping[str, Any]) -> dict[str, Any]:
     """A message with its thought under the names that templates read, and without empty keys, as in transformers."""
     known: dict[str, Any] = {key: value for key, value in message.items() if value is not None}
     thought = next((known[key] for key in REASONING if key in known), None)
@@ -176,7 +207,8 @@ PLAIN = ChatTemplate(
 
 
 @functools.cache
-def _compiled(text: str) -> Any:
+def compiled(text: str) -> Any:
+    """The compiled template; only `harness.prompts.template_process` uses it, within limits."""
     import jinja2
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment

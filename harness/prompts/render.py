@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.api import Choose, Generate, Message, Row, Sample, Task, Text
 from harness.data.sources import rows as load_rows
@@ -33,6 +33,20 @@ class Prompting:
     """System prompt."""
     template: ChatTemplate | None = None
     """Chat template; None: prompts are plain text."""
+    think: str | None = None
+    """The variant's key `think`."""
+    thought_tokens: int = 0
+    """Tokens of a thought, in addition to those of the answer."""
+
+    def of(self, sample: Sample) -> Prompting:
+        """The prompting of a sample: choices are scored after a closed thought.
+
+        Raises:
+            UserError: The chat template cannot close it.
+        """
+        if self.template is None or not isinstance(sample, Choose):
+            return self
+        return replace(self, template=self.template.for_choices())
 
 
 def render(
@@ -74,7 +88,30 @@ def render(
 
 
 def render_examples(name: str, task: Task, prompting: Prompting = Prompting()) -> list[Example]:
-    """Renders the training examples of a task.
+    """Renders the training examples of a task: `render_rows` of its train split.
+
+    Raises:
+        UserError: The task has no train split, the split has no rows, or a row lacks a column that the task uses.
+    """
+    return render_rows(name, task, train_rows(name, task), prompting)
+
+
+def train_rows(name: str, task: Task) -> Sequence[Row]:
+    """The rows of a task's train split.
+
+    Raises:
+        UserError: The task has no train split, or the split has no rows.
+    """
+    if task.train is None:
+        raise UserError(f"task `{name}` has no train split", hint="give training data with `--train`")
+    rows = load_rows(task.train)
+    if not rows:
+        raise UserError(f"the train split of task `{name}` has no rows", hint="give training data with `--train`")
+    return rows
+
+
+def render_rows(name: str, task: Task, rows: Sequence[Row], prompting: Prompting = Prompting()) -> list[Example]:
+    """Renders rows of a task as training examples, one for each row.
 
     Each is the rendered prompt (without solved examples), the delimiter, the answer, and the first stop string or EOS. With a
     chat template, the answer is a turn, and ends as the template ends it.
@@ -82,16 +119,12 @@ def render_examples(name: str, task: Task, prompting: Prompting = Prompting()) -
     Args:
         name: Name of the task, for messages.
         task: The task.
+        rows: Rows as in its train split.
         prompting: System prompt and chat template.
 
     Raises:
-        UserError: The task has no train split, the split has no rows, or a row lacks a column that the task uses.
+        UserError: A row lacks a column that the task uses.
     """
-    if task.train is None:
-        raise UserError(f"task `{name}` has no train split", hint="give training data with `--train`")
-    rows = load_rows(task.train)
-    if not rows:
-        raise UserError(f"the train split of task `{name}` has no rows", hint="give training data with `--train`")
     examples = []
     for index, row in enumerate(rows):
         sample = sample_of(name, task, row, index)
@@ -106,6 +139,7 @@ def render_examples(name: str, task: Task, prompting: Prompting = Prompting()) -
 
 
 def _example(sample: Generate | Choose, description: str, task: Task, prompting: Prompting) -> Example:
+    prompting = prompting.of(sample)
     question, template = _question(sample, None), prompting.template
     context = _context(description, [], question, task, prompting)
     answer = _delimiter(task, sample, prompting, context) + answer_text(sample)
@@ -126,7 +160,11 @@ def _request(
     if isinstance(sample, Text):
         return Request(id, "text", ("",), (sample.text,), window=sample.window, stride=sample.stride)
     description = _description(name, task, row, id)
-    templated = prompting.template is not None
+    try:
+        prompting = prompting.of(sample)
+    except UserError as error:
+        raise UserError(f"task `{name}`: {error.message}", error.hint) from error
+    template = prompting.template
 
     def context(choice: int | None) -> str:
         solved = [(_question(shot, None), answer_text(shot)) for shot in shots]
@@ -142,12 +180,15 @@ def _request(
             samples=sample.samples,
             temperature=sample.temperature,
             top_p=sample.top_p,
-            templated=templated,
+            templated=template is not None,
+            thought=(template and template.thought) or Request.thought,
+            in_thought=template is not None and template.ends_in_thought and _begun(sample) is None,
+            thought_tokens=prompting.thought_tokens,
         )
     contexts = [context(i) for i in range(len(sample.choices))] if sample.per_choice_contexts else [context(None)]
     delimiter = _delimiter(task, sample, prompting, contexts[0])
     choices = tuple(delimiter + choice for choice in sample.choices)
-    return Request(id, "choose", tuple(contexts), choices, templated=templated)
+    return Request(id, "choose", tuple(contexts), choices, templated=template is not None)
 
 
 def _description(name: str, task: Task, row: Row, id: str) -> str:
@@ -177,9 +218,13 @@ def _delimiter(task: Task, sample: Generate | Choose, prompting: Prompting, cont
     """The text between prompt and answer; with a chat template, only needed after the assistant's own words."""
     if prompting.template is None:
         return task.delimiter
+    return task.delimiter if (_begun(sample) or "").strip() and not context[-1].isspace() else ""
+
+
+def _begun(sample: Generate | Choose) -> str | None:
+    """The beginning of the answer, if the prompt has one."""
     last = None if isinstance(sample.prompt, str) else sample.prompt[-1]
-    begun = last["content"] if isinstance(last, Mapping) and last["role"] == "assistant" else ""
-    return task.delimiter if begun.strip() and not context[-1].isspace() else ""
+    return last["content"] if isinstance(last, Mapping) and last["role"] == "assistant" else None
 
 
 def _question(sample: Sample, choice: int | None) -> _Question:

@@ -23,6 +23,8 @@ class RowNotes:
     """Assistant turns that the data exclude from learning."""
     nothing_learned: int = 0
     """Rows left out because the data exclude all of their assistant turns."""
+    pairs: int = 0
+    """Preferences read as two rows, one with a good and one with a bad answer."""
     empty_texts: int = 0
     """Rows left out because their text is empty."""
     unanswered: int = 0
@@ -53,6 +55,10 @@ class RowNotes:
             (
                 self.nothing_learned,
                 f"{self.nothing_learned} of {rows} rows of {name} left out: all their assistant turns have the weight 0",
+            ),
+            (
+                self.pairs,
+                f"{self.pairs} of {rows} rows of {name} are preferences: each is read as a good and a bad answer",
             ),
             (self.empty_texts, f"{self.empty_texts} of {rows} rows of {name} left out: their text is empty"),
             (

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from harness import metrics
 from harness.api import MethodFunction, Metric, Task, TaskFunction
 from harness.data.digests import text_sha256
 from harness.errors import UserError, did_you_mean, plugin_error
-from harness.jobs import Method
 from harness.registry.find import find, is_path, source_digest, split_path
 from harness.registry.scan import Entry
 from harness.registry.sources import FromSource, forget_changed, load_from_source, recorded, sources_sha256
@@ -96,6 +94,24 @@ def find_metric(name: str, folder: Path | None = None) -> Metric:
     return metric
 
 
+def load_function(path: Path, name: str) -> Callable[..., Any]:
+    """Imports a user's file and returns its function of that name.
+
+    Raises:
+        UserError: The file raises an exception (only its own frames are shown), or has no such function.
+    """
+    try:
+        with recorded(path):
+            module = import_file(path)
+    except (Exception, SystemExit) as error:
+        raise plugin_error(path, error, hint=f"for the full traceback, run `python {path}`") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise UserError(f"`{path}` has no function `{name}`", hint=did_you_mean(name, known))
+    return cast(Callable[..., Any], function)
+
+
 def metric_digest(name: str, folder: Path | None = None) -> str:
     """Digest of the code of a metric, given by name as `find_metric` takes it.
 
@@ -136,26 +152,6 @@ def task_metrics(task: Task, folder: Path | None = None) -> tuple[Metric, ...]:
             f"two metrics of a task have the same name: {', '.join(names)}", hint="rename one of the two metrics"
         )
     return found
-
-
-def recorded_method(folder: Path) -> Method | None:
-    """The method that saved the delta in a folder, from `method.json`; None without that file (PEFT adapters have none).
-
-    Raises:
-        UserError: `method.json` is malformed, or the method no longer exists.
-    """
-    record = folder / "method.json"
-    if not record.is_file():
-        return None
-    try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-        entry = find("method", content["method"])
-        return Method(entry.name, entry.path, entry.module, content["hyperparameters"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(
-            f"`{record}` is malformed: {error!r}",
-            hint='it needs the keys "method" and "hyperparameters", as a training run writes them; train again',
-        ) from error
 
 
 def _load(entry: Entry) -> Any:

@@ -9,11 +9,19 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from harness.report import numbers
-from harness.results import Inference, Run, Variant
+from harness.results import Inference, Run, Train, Variant
+from harness.stats.quantiles import percentile
+from harness.stats.ratios import Ratio, paired_ratio, unpaired_ratio
+
+_WAITED = 0.05
+"""Share of waiting for a processor above which a time is marked and not compared."""
+_DRIFT = 0.1
+"""The same for the change of the machine's speed while a variant is timed alone, without the base in turn."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +36,15 @@ class Measure:
     write: Callable[[float | None], str]
     floor: float = 0.0
     """A smaller value is noise: it is shown, but not compared."""
-    ratio: Callable[[Variant], float | None] = lambda variant: None
-    """Cost relative to the baseline's, for measures whose column shows it."""
+    ratio: Callable[[Variant], Ratio | None] = lambda variant: None
+    """Cost relative to the baseline's, with its interval, for measures whose column shows it."""
+    busy: Callable[[Variant], bool] = lambda variant: False
+    """Whether it is a time that was measured on a busy machine."""
 
     def comparable(self, variant: Variant) -> float | None:
-        """Returns the value, or None if it is unknown or below the floor."""
+        """Returns the value, or None if it is unknown, below the floor, or a time measured on a busy machine."""
         value = self.read(variant)
-        return None if value is None or value < self.floor else value
+        return None if value is None or value < self.floor or self.busy(variant) else value
 
 
 def measures(run: Run) -> list[Measure]:
@@ -54,24 +64,31 @@ def measures(run: Run) -> list[Measure]:
         return lambda variant: None if variant.inference is None else read(variant.inference)
 
     def relative_to_baseline(
-        read: Callable[[Inference], float | None], in_turn: Callable[[Inference], float | None]
-    ) -> Callable[[Variant], float | None]:
+        times: Callable[[Inference], list[float]], in_turn: Callable[[Inference], list[float]]
+    ) -> Callable[[Variant], Ratio | None]:
         baseline = _baseline(run)
 
-        def ratio(variant: Variant) -> float | None:
-            if baseline is None or variant.name == baseline.name or variant.inference is None:
+        def ratio(variant: Variant) -> Ratio | None:
+            if baseline is None or variant.name == baseline.name or variant.inference is None or _timed_busy(variant):
                 return None
+            own = times(variant.inference)
             # The bare base was timed alternately with the variant in one process, so the machine's drift cancels.
-            reference = in_turn(variant.inference) if _is_bare_base(baseline) else None
-            if reference is None and baseline.inference is not None:
-                reference = read(baseline.inference)
-            own = read(variant.inference)
-            return own / reference if own is not None and reference else None
+            if own and _is_bare_base(baseline) and (bases := in_turn(variant.inference)):
+                return paired_ratio(own, bases)
+            if own and baseline.inference and not _timed_busy(baseline) and (theirs := times(baseline.inference)):
+                return unpaired_ratio(own, theirs)
+            return None
 
         return ratio
 
     known = [
-        Measure("train", "training time", trained(lambda train: train.train_seconds), numbers.seconds),
+        Measure(
+            "train",
+            "training time",
+            trained(lambda train: train.train_seconds),
+            numbers.seconds,
+            busy=lambda variant: variant.train is not None and _is_busy(variant.train),
+        ),
         Measure(
             "peak GPU" if gpu else "peak RSS",
             "peak GPU memory in training" if gpu else "peak memory in training",
@@ -87,16 +104,19 @@ def measures(run: Run) -> list[Measure]:
             numbers.file_size,
         ),
         Measure("weights", "memory of the weights", lambda variant: variant.model_bytes, numbers.memory),
-        Measure("load", "load time", timed(lambda inference: inference.load_seconds), numbers.seconds),
+        Measure(
+            "load", "load time", timed(lambda inference: inference.load_seconds), numbers.seconds, busy=_timed_busy
+        ),
         Measure(
             prefill,
             "prefill time",
             timed(lambda inference: inference.prefill_seconds_p50),
             numbers.seconds,
             ratio=relative_to_baseline(
-                lambda inference: inference.prefill_seconds_p50,
-                lambda inference: inference.base_prefill_seconds_p50,
+                lambda inference: inference.raw_seconds.get("prefill", []),
+                lambda inference: inference.raw_seconds.get("base_prefill", []),
             ),
+            busy=_timed_busy,
         ),
         Measure(
             "decode/token",
@@ -104,12 +124,75 @@ def measures(run: Run) -> list[Measure]:
             timed(lambda inference: inference.decode_seconds_per_token_p50),
             numbers.seconds,
             ratio=relative_to_baseline(
-                lambda inference: inference.decode_seconds_per_token_p50,
-                lambda inference: inference.base_decode_seconds_per_token_p50,
+                lambda inference: _by_repeat(inference, "decode"),
+                lambda inference: _by_repeat(inference, "base_decode"),
             ),
+            busy=_timed_busy,
         ),
     ]
     return [measure for measure in known if any(measure.read(variant) is not None for variant in run.variants)]
+
+
+def training_time_ratio(variant: Variant, reference: Variant) -> Ratio | None:
+    """Computes the ratio of two training times with its interval, from their blocks of steps.
+
+    None if one was measured on a busy machine or has fewer than two blocks.
+    """
+    mine, theirs = variant.train, reference.train
+    if mine is None or theirs is None or _is_busy(mine) or _is_busy(theirs):
+        return None
+    if min(len(mine.block_seconds), len(theirs.block_seconds)) < 2:
+        return None
+    same_rows = (mine.steps, mine.batch_size, mine.seed) == (theirs.steps, theirs.batch_size, theirs.seed)
+    if same_rows and len(mine.block_seconds) == len(theirs.block_seconds):
+        found = paired_ratio(mine.block_seconds, theirs.block_seconds)
+    else:
+        found = unpaired_ratio(_per_step(mine), _per_step(theirs))
+    assert found.low is not None and found.high is not None
+    whole = mine.train_seconds / theirs.train_seconds  # of the times in the table
+    return Ratio(whole, whole * found.low / found.value, whole * found.high / found.value)
+
+
+def busy_notes(run: Run) -> Iterator[str]:
+    """Says which times were measured on a busy machine."""
+    trained = [(variant.name, _how_busy(variant.train)) for variant in run.variants if variant.train]
+    timed = [(variant.name, _how_busy(variant.inference)) for variant in run.variants if variant.inference]
+    for what, found in (("training", trained), ("timing", timed)):
+        if listed := [f"{name} ({how})" for name, how in found if how]:
+            yield (
+                f"~ the machine was busy during the {what} of {numbers.listing(listed)}: these times are too long, and no"
+                " ratio is given"
+            )
+
+
+def _is_busy(record: Train | Inference) -> bool:
+    return bool(_how_busy(record))
+
+
+def _timed_busy(variant: Variant) -> bool:
+    return variant.inference is not None and _is_busy(variant.inference)
+
+
+def _how_busy(record: Train | Inference) -> str:
+    """Describes how busy the machine was; empty if it was quiet, or if nothing is known about it."""
+    if record.waited_share is not None and record.waited_share > _WAITED:
+        return f"{record.waited_share:.0%} of the time without a processor"
+    if isinstance(record, Train) or record.raw_seconds.get("base_prefill") or record.probe_drift is None:
+        return ""
+    return f"its speed changed by {record.probe_drift:.0%}" if record.probe_drift > _DRIFT else ""
+
+
+def _by_repeat(inference: Inference, name: str) -> list[float]:
+    """Median seconds per token of each repeat."""
+    times, size = inference.raw_seconds.get(name, []), inference.new_tokens
+    return [percentile(times[start : start + size], 0.5) for start in range(0, len(times), size)] if size else []
+
+
+def _per_step(train: Train) -> list[float]:
+    """Mean seconds per step of each block."""
+    count = len(train.block_seconds)
+    edges = [train.steps * index // count for index in range(count + 1)]
+    return [seconds / (b - a) for seconds, (a, b) in zip(train.block_seconds, pairwise(edges), strict=True)]
 
 
 def _trainable(variant: Variant) -> float | None:

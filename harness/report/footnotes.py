@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.report import numbers
-from harness.report.scores import has_ranks, headline_delta, scale_of
+from harness.report.costs import busy_notes
+from harness.report.scores import has_ranks, headline_delta, scale_of, titles
 from harness.results import Overlap, Run, Variant
 
 
@@ -40,15 +41,21 @@ def _lacks(run: Run, variant: Variant) -> list[str]:
 
 def _legend(run: Run) -> Iterator[str]:
     deltas = [delta for variant in run.variants for task in run.tasks if (delta := headline_delta(variant, task))]
+    over_seeds = [each.delta for each in run.replicated if each.delta]
+    if deltas or over_seeds:
+        marks = {delta.mark for delta in (*deltas, *over_seeds)} | {"better", "worse", "undecided"}
+        yield "  ".join(f"{mark} {numbers.MARK_WORDS[name]}" for name, mark in numbers.MARKS.items() if name in marks)
     if deltas:
-        tests = sum(delta.p_holm is not None for delta in deltas)
-        yield "  ".join(f"{mark} {numbers.VERDICTS[verdict]}" for verdict, mark in numbers.MARKS.items())
+        count = sum(delta.p_holm is not None for delta in deltas) if run.tests is None else run.tests
+        family = "" if run.tests is None else ": all pairs of variants on all tasks"
         yield (
-            "± is half the width of the 95 % interval of the paired difference, unadjusted; ▲ and ▼ need a Holm-adjusted p < .05"
-            f" over {numbers.counted(tests, 'test')}"
+            "± is half the width of the 95 % interval of the paired difference, unadjusted; uneven intervals are shown by their"
+            f" ends; ▲ and ▼ need a Holm-adjusted p < .05 over {numbers.counted(count, 'test')}{family}"
         )
     if has_ranks(run):
-        yield "rank: 1 + the number of variants shown to be better; variants that cannot be told apart share a rank"
+        yield (
+            "rank: from 1 + the number of variants shown to be better, to the number of variants less those shown to be worse"
+        )
     if run.replicated:
         yield (
             f"over {'folds' if run.config.get('folds') else 'seeds'}: mean ± standard deviation; the interval of the"
@@ -60,6 +67,7 @@ def _legend(run: Run) -> Iterator[str]:
 
 
 def _warnings(run: Run) -> Iterator[str]:
+    yield from busy_notes(run)
     yield from (_memorized(overlap) for overlap in run.overlaps if overlap.contained)
     undetected: dict[int, list[str]] = {}
     for task in run.tasks:
@@ -68,11 +76,12 @@ def _warnings(run: Run) -> Iterator[str]:
             continue
         scale = scale_of(run, task.name, task.headline)
         about = f"{scale.value(task.smallest_difference)} {scale.unit}".strip()
-        undetected.setdefault(task.n, []).append(f"{about} on {task.name}")
+        undetected.setdefault(task.n, []).append(f"{about} on {titles(run)[task.name]}")
+    level = "" if run.tests is None else f" over {numbers.counted(run.tests, 'test')}"
     for n, differences in undetected.items():
         yield (
-            f"warning: with {n} samples, a difference below about {numbers.listing(differences)} cannot be told from"
-            " noise; four times as many samples halve this limit"
+            f"warning: {n} samples show a true difference of {numbers.listing(differences)} in 80 % of cases{level};"
+            " a smaller one may be missed"
         )
     for variant in run.variants:
         if variant.train is not None and not variant.train.curve.startswith(("converged", "reward")):

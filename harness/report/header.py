@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from harness.report import numbers
 from harness.results import Run
 
@@ -12,8 +14,9 @@ def header(run: Run) -> str:
 
 
 def model_name(run: Run) -> str:
-    """Returns the model's name as it was requested."""
-    return numbers.one_line(str((run.environment.get("model") or {}).get("name") or "unnamed model"))
+    """Returns the model's name as it was requested; of a path, only the folder's name."""
+    name = numbers.one_line(str((run.environment.get("model") or {}).get("name") or "unnamed model"))
+    return Path(name).name if name.startswith(("/", "~", ".")) else name
 
 
 def device_name(run: Run) -> str | None:

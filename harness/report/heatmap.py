@@ -19,7 +19,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from harness.report import numbers
-from harness.report.scores import scale_of
+from harness.report.scores import scale_of, titles
 from harness.results import Run
 
 CROSS = " × "
@@ -79,7 +79,7 @@ def grids(run: Run) -> list[Grid]:
             for row in rows:
                 values = [known[f"{column}{CROSS}{row}"] for column in columns]
                 body.append((row, tuple(Tile(scale.value(each), max(0.0, each or 0.0) / full) for each in values)))
-            found.append(Grid(task.name, metric, variant, columns, tuple(body)))
+            found.append(Grid(titles(run)[task.name], metric, variant, columns, tuple(body)))
     return found
 
 

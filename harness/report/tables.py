@@ -12,7 +12,7 @@ from rich.cells import cell_len
 
 from harness.report import numbers
 from harness.report.costs import Measure, measures
-from harness.report.scores import has_ranks, ranks, scale_of
+from harness.report.scores import has_ranks, ranks, scale_of, titles
 from harness.report.summary import failure
 from harness.results import Delta, Replicated, Run, Score, TaskInfo, Variant, Verdict
 
@@ -121,7 +121,7 @@ def tables(run: Run) -> list[Table]:
 
 
 def quality(run: Run) -> Table:
-    """Makes the table of headlines: value, paired difference from the baseline, and rank with four or more variants.
+    """Makes the table of headlines: value, paired difference from the baseline, and ranks with four or more variants.
 
     A run with one variant has the value's own 95 % interval instead of a difference.
     """
@@ -130,10 +130,11 @@ def quality(run: Run) -> Table:
     columns: list[Column] = []
     for task in run.tasks:
         higher = task.higher_is_better(task.headline)
-        columns.append(Column(numbers.with_arrow(task.headline, higher), task.name, higher))
-        columns.append(Column("95 %" if alone else against, task.name, higher))
+        title = titles(run)[task.name]
+        columns.append(Column(numbers.with_arrow(task.headline, higher), title, higher))
+        columns.append(Column("95 %" if alone else against, title, higher))
         if ranked:
-            columns.append(Column("rank", task.name))
+            columns.append(Column("rank", title))
     placed = {task.name: ranks(run, task) for task in run.tasks}
 
     def row(variant: Variant) -> TableRow:
@@ -144,7 +145,7 @@ def quality(run: Run) -> Table:
             cells += [value, _interval_cell(run, task, score) if alone else delta]
             if ranked:
                 rank = placed[task.name].get(variant.name)
-                cells.append(Cell() if rank is None else Cell(str(rank), value=rank))
+                cells.append(Cell() if rank is None else Cell(numbers.rank(*rank), value=sum(rank) / 2))
         return TableRow(variant.name, tuple(cells), _note(variant))
 
     return Table("Quality", tuple(columns), tuple(row(variant) for variant in run.variants))
@@ -163,9 +164,10 @@ def trainings(run: Run) -> Table:
     columns: list[Column] = []
     for task, metric in places:
         higher = task in tasks and tasks[task].higher_is_better(metric)
-        columns.append(Column(numbers.with_arrow(metric, higher), task, higher))
+        title = titles(run).get(task, task)
+        columns.append(Column(numbers.with_arrow(metric, higher), title, higher))
         if task in tasks:  # the baseline has no loss of held-out rows
-            columns.append(Column(_against(run), task, higher))
+            columns.append(Column(_against(run), title, higher))
     rows = []
     for name in names:
         cells: list[Cell] = []
@@ -227,12 +229,16 @@ def _score_cells(run: Run, task: TaskInfo, score: Score | None) -> tuple[Cell, C
 def _delta_cell(scale: numbers.Scale, delta: Delta) -> Cell:
     title = (
         f"paired difference {scale.signed(delta.value)}, 95 % {scale.signed(delta.low)} to {scale.signed(delta.high)}"
-        f" · p {numbers.probability(delta.p)} · Holm p {numbers.probability(delta.p_holm)} · {delta.verdict}"
+        f" · p {numbers.probability(delta.p)} · Holm p {numbers.probability(delta.p_holm)} "
     )
+    if delta.mark is not None:
+        title += f" · {delta.untestable or numbers.MARK_WORDS[delta.mark]}"
     if delta.win_rate is not None:
         title += f" · better on {100 * delta.win_rate:.1f} % of the samples, ties count half"
-    text = f"{scale.difference(delta.value, delta.low, delta.high)} {numbers.MARKS[delta.verdict]}"
-    return Cell(text, delta.verdict, delta.value, title)
+    text = scale.difference(delta.value, delta.low, delta.high)
+    return Cell(
+        text if delta.mark is None else f"{text} {numbers.MARKS[delta.mark]}", delta.verdict, delta.value, title
+    )
 
 
 def _interval_cell(run: Run, task: TaskInfo, score: Score | None) -> Cell:
@@ -242,9 +248,14 @@ def _interval_cell(run: Run, task: TaskInfo, score: Score | None) -> Cell:
 
 
 def _cost_cell(measure: Measure, variant: Variant) -> Cell:
-    value, ratio = measure.read(variant), measure.ratio(variant)
-    text = measure.write(value) + (f" ({numbers.ratio(ratio)})" if ratio is not None else "")
-    return Cell(text, value=value, title="" if ratio is None else f"{numbers.ratio(ratio)} the baseline's")
+    value, ratio, busy = measure.read(variant), measure.ratio(variant), measure.busy(variant)
+    text, title = measure.write(value), ""
+    if busy and value is not None:
+        text, title = f"~{text}", "measured on a busy machine"
+    if ratio is not None and ratio.low is not None and ratio.high is not None:
+        text += f" ({numbers.ratio(ratio)})"
+        title = f"{ratio.value:.2f} times the baseline's, 95 % {ratio.low:.2f}–{ratio.high:.2f}"
+    return Cell(text, value=value, title=title)
 
 
 def _note(variant: Variant) -> str:

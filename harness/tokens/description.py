@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from harness.data.digests import file_sha256, files_sha256
 from harness.errors import UserError
-from harness.prompts.chat import ChatTemplate
+from harness.prompts.chat import ChatTemplate, aliased
+from harness.prompts.template_process import limited
 from harness.storage import home, key, write_whole
 from harness.tokens.tokenizer import load_tokenizer
 
@@ -34,6 +35,8 @@ _THOUGHTS = (
 """Marks around a thought: of most models, of Gemma 4, and of gpt-oss."""
 _READ = (".json", ".model", ".txt", ".jinja", ".py", ".tiktoken")
 """Suffixes of the files that decide a tokenizer."""
+_BY_JINJA = "transformers.tokenization_utils_base"
+"""Module of the `apply_chat_template` that renders with jinja; some tokenizers have one of their own (Mistral's)."""
 _MAY_HAVE_TEMPLATE = ("*.jinja", "chat_template.json", "additional_chat_templates", "*.py", "tekken.json")
 
 
@@ -67,7 +70,9 @@ class Description:
         """The chat template, ready to render; None if the tokenizer has none."""
         if self.template is None:
             return None
-        return ChatTemplate(self.template, self.special_tokens, self.turn_end, self.writes_end, self.thought)
+        return ChatTemplate(
+            self.template, self.special_tokens, self.turn_end, self.writes_end, self.thought, dict(self.opened)
+        )
 
     def to_json(self) -> str:
         """The description as one line of JSON."""
@@ -231,9 +236,18 @@ def _template_of(tokenizer: Any) -> str | None:
 def _rendered(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> str | None:
     """Messages as text; None if the template refuses them."""
     try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
+        return _render(tokenizer, messages, options)
     except Exception:  # a template is a program: it can raise any exception
         return None
+
+
+def _render(tokenizer: Any, messages: list[dict[str, str]], options: dict[str, Any]) -> str:
+    """Messages as text, as transformers renders them, but within limits."""
+    template = _template_of(tokenizer)
+    if template is None or type(tokenizer).apply_chat_template.__module__ != _BY_JINJA:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
+    variables = {"add_generation_prompt": False, **tokenizer.special_tokens_map, **options}
+    return limited(template).render(messages=list(map(aliased, messages)), tools=None, documents=None, **variables)
 
 
 def _thoughts(tokenizer: Any, template: str) -> tuple[tuple[str, str] | None, dict[str, Opened]]:

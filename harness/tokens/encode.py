@@ -51,7 +51,7 @@ class Encoded:
     truncated: bool
     """Whether tokens of the prompt were cut on the left."""
     limited: bool = False
-    """Whether the prompt leaves an answer less room than its `max_tokens`; the request then has what is left."""
+    """Whether the prompt leaves less room than thought and answer may take; the request then has what is left."""
 
 
 class Encoder:
@@ -107,9 +107,10 @@ class Encoder:
     def _generation(self, index: int, request: Request, ids: tuple[int, ...]) -> Encoded:
         prompt = (ids or (self.prefix_id,))[-max(1, self.max_length - 1) :]  # an answer has one token at least
         room = self.max_length - len(prompt)
-        limited = request.max_tokens > room
+        limited = request.limit > room
+        answer = min(request.max_tokens, room)  # an answer has the right of way over a thought
         if limited:
-            request = replace(request, max_tokens=room)
+            request = replace(request, max_tokens=answer, thought_tokens=min(request.thought_tokens, room - answer))
         return Encoded(index, request, (), prompt, len(ids), len(prompt) < len(ids), limited)
 
     def _choices(

@@ -246,7 +246,7 @@ def _prefix(item: Encoded) -> Ids:
 
 def _width(item: Encoded) -> int:
     if item.request.mode == "generate":
-        return len(item.prompt) + item.request.max_tokens
+        return len(item.prompt) + item.request.limit
     return max((len(row.ids) for row in item.rows), default=0)
 
 

@@ -27,8 +27,6 @@ from harness.finetune.training.trainer import run_training
 from harness.jobs import (
     Advanced,
     Base,
-    Benched,
-    BenchJob,
     EnvironmentJob,
     Event,
     MergeJob,
@@ -58,16 +56,11 @@ from harness.models.load import (
     model_bytes,
 )
 from harness.models.measure import (
-    Latency,
-    MemoryMeter,
-    Stopwatch,
     fast_bfloat16,
-    latency,
-    matmul_probe,
     rss_bytes,
-    synchroniser,
 )
 from harness.models.merge import refuse_added_weights
+from harness.models.phases import Phases
 from harness.models.reach import layer_weights, reach_note
 from harness.models.read_back import probe_logits, refuse_if_changed, release
 from harness.models.reward_head import has_reward_head
@@ -80,8 +73,6 @@ from harness.tokens.tokenizer import load_tokenizer
 from harness.worker.fit import check_examples, check_requests
 
 Send = Callable[[Event], None]
-_DRIFT = 0.05
-"""Relative change of the machine's speed during a benchmark above which it is repeated once."""
 _TRIED, _PROBED = 8, 64
 """Numbers of requests to search and of tokens to take for the probe that shows whether an adapter changes anything."""
 
@@ -102,7 +93,7 @@ def describe_environment(job: EnvironmentJob) -> dict[str, Any]:
         "driver": _driver() if on_gpu else None,
         "dtype": dtype,
         "mixed_precision": dtype == "bfloat16" or (not on_gpu and dtype == "float32" and fast_bfloat16()),
-        "threads": _threads(),
+        "threads": threads(),
         "host_bytes": _memory_bytes("cpu"),
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -126,12 +117,14 @@ def loaded_files(job: SourcesJob) -> dict[Path, list[Path]]:
 
 def train(job: TrainJob, send: Send) -> Trained:
     """Trains one variant."""
-    torch.set_num_threads(_threads())
+    phases = Phases("load")
+    torch.set_num_threads(threads())
     torch.manual_seed(job.training.seed)
-    _import_architecture(job.base)
+    import_architecture(job.base)
     baseline = rss_bytes()
     tokenizer = load_tokenizer(job.base.folder, trust_remote_code=job.base.trust_remote_code)
-    notes = check_examples(job, load_config(job.base), tokenizer)
+    with phases("tokenise"):
+        notes = check_examples(job, load_config(job.base), tokenizer)
     resident = Resident(job.base, method_function)
     base = resident.bare
     refuse_if_not_causal(base)
@@ -163,6 +156,7 @@ def train(job: TrainJob, send: Send) -> Trained:
         on_step=lambda done, total, note: send(Advanced(done, total, note)),
         notes=notes,
         check=check,
+        phases=phases,
     )
 
 
@@ -175,7 +169,7 @@ def _recipe_of(job: TrainJob, folder: Path) -> Recipe:
 
 def merge(job: MergeJob) -> None:
     """Merges an adapter into its base and saves the result as a checkpoint."""
-    torch.set_num_threads(_threads())
+    torch.set_num_threads(threads())
     base = job.recipe.base
     resident = Resident(base, method_function)
     places = set(resident.bare.state_dict())
@@ -192,7 +186,7 @@ def plan(job: PlanJob) -> Planned:
     """Predicts the memory of a training run, without loading weights."""
     from harness.finetune.training.memory import plan_training  # only this job needs its imports
 
-    torch.set_num_threads(_threads())
+    torch.set_num_threads(threads())
     config = load_config(job.base)
     method = partial(method_function(job.method), **job.method.hyperparameters)
     return plan_training(config, method, job)
@@ -200,7 +194,7 @@ def plan(job: PlanJob) -> Planned:
 
 def score(job: ScoreJob, send: Send) -> None:
     """Scores variants that share a base, one after the other, and sends each pack when it is finished."""
-    torch.set_num_threads(_threads())
+    torch.set_num_threads(threads())
     base = job.variants[0].recipe.base
     tokenizer = load_tokenizer(base.folder, trust_remote_code=base.trust_remote_code)
     encode = _cache_encodings(lambda task, room: Encoder(tokenizer, room, numerics=job.numerics).encode(task))
@@ -271,69 +265,6 @@ def _score_task(runner: Runner, variant: str, task: TaskRequests, packs: Sequenc
         send(Noted(variant, runner.notes.pop(0)))
 
 
-def time_variant(job: BenchJob) -> Benched:
-    """Times one variant; with `job.with_base`, in turn with the bare base."""
-    torch.set_num_threads(_threads())
-    base = job.recipe.base
-    _import_architecture(base)
-    baseline = rss_bytes()
-    watch = Stopwatch(synchronise=synchroniser(base.device))
-    resident = Resident(base, method_function)
-    tokenizer = load_tokenizer(base.folder, trust_remote_code=base.trust_remote_code)
-    meter = MemoryMeter(baseline, base.device)
-    with meter:
-        loaded: list[Any] = []
-        load_seconds = watch.time(lambda: loaded.append(resident.attach(job.recipe)))
-        model = loaded.pop()
-        context = context_length(model, tokenizer)
-        new_tokens = 0 if has_reward_head(model) else min(job.new_tokens, max(1, context // 4))
-        prompt = min(job.prompt_tokens, context - new_tokens)
-        generator = torch.Generator().manual_seed(job.seed)
-        vocabulary = model.config.get_text_config().vocab_size
-        ids = torch.randint(0, vocabulary, (max(job.batch_sizes), prompt), generator=generator).to(base.device)
-        run = partial(latency, new_tokens=new_tokens, watch=watch)
-        for attempt in range(2):  # repeat once if the machine's speed changed during the measurement
-            before = matmul_probe(base.device, watch)
-            if job.with_base:
-                ours, bases = _in_turn(job, resident, ids[:1], run)
-            else:
-                ours, bases = [run(model, ids[:1]) for _ in range(job.warmup + job.repeats)][job.warmup :], []
-            drift = abs(matmul_probe(base.device, watch) / before - 1)
-            if drift <= _DRIFT or attempt == 1:
-                break
-        if job.with_base:
-            model = resident.attach(job.recipe)
-        throughput = []
-        for size in job.batch_sizes if new_tokens else ():
-            _, timed = run(model, ids[:size]), run(model, ids[:size])  # the first one warms up
-            throughput.append((size, size * new_tokens / sum(timed.decode_seconds)))
-    return Benched(
-        load_seconds,
-        prompt,
-        new_tokens,
-        tuple(t.prefill_seconds for t in ours),
-        tuple(s for t in ours for s in t.decode_seconds),
-        tuple(t.prefill_seconds for t in bases),
-        tuple(s for t in bases for s in t.decode_seconds),
-        tuple(throughput),
-        drift,
-        job.warmup,
-        job.repeats,
-        vars(meter.peaks()),
-    )
-
-
-def _in_turn(
-    job: BenchJob, resident: Resident, ids: torch.Tensor, run: Callable[[Any, torch.Tensor], Latency]
-) -> tuple[list[Latency], list[Latency]]:
-    """Times the variant and the bare base in turn, so that a change of the machine's speed affects both."""
-    ours, bases = [], []
-    for _ in range(job.warmup + job.repeats):
-        bases.append(run(resident.attach(Recipe(job.recipe.base)), ids))
-        ours.append(run(resident.attach(job.recipe), ids))
-    return ours[job.warmup :], bases[job.warmup :]
-
-
 def _cache_encodings(
     encode: Callable[[TaskRequests, int], list[Encoded]],
 ) -> Callable[[TaskRequests, int], list[Encoded]]:
@@ -369,7 +300,7 @@ def _probe(model: Any, ids: torch.Tensor, numerics: str) -> torch.Tensor:
         return needed_logits(model, ids, last, numerics)
 
 
-def _import_architecture(base: Base) -> None:
+def import_architecture(base: Base) -> None:
     """Imports the model's class, so that memory measured after this call excludes code."""
     config = load_config(base)
     if type(config) in transformers.AutoModelForCausalLM._model_mapping:
@@ -383,7 +314,8 @@ def _memory_bytes(device: str) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _threads() -> int:
+def threads() -> int:
+    """Number of threads that torch may use."""
     return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 
 

@@ -40,12 +40,14 @@ from harness.jobs import (
     Job,
     MergeJob,
     PlanJob,
+    RowLengthsJob,
     ScoreJob,
     SourcesJob,
     TrainJob,
 )
-from harness.storage import DiskFull, disk_full
+from harness.storage import DiskFull, disk_full, import_path
 from harness.tokens.description import describe_folder
+from harness.tokens.training_labels import row_lengths
 
 OnEvent = Callable[[Event], None]
 _HOLD = "hold"
@@ -184,6 +186,8 @@ def run_job(job: Job, send: OnEvent) -> Any:
         return children.describe_environment(job)
     if isinstance(job, DescribeJob):
         return describe_folder(job.folder, trust_remote_code=job.trust_remote_code)
+    if isinstance(job, RowLengthsJob):
+        return row_lengths(job.folder, job.examples, answered=job.answered, trust_remote_code=job.trust_remote_code)
     if isinstance(job, SourcesJob):
         return children.loaded_files(job)
     if isinstance(job, CheckJob):
@@ -197,7 +201,9 @@ def run_job(job: Job, send: OnEvent) -> Any:
     if isinstance(job, PlanJob):
         return children.plan(job)
     assert isinstance(job, BenchJob)
-    return children.time_variant(job)
+    from harness.worker.timing import time_variant
+
+    return time_variant(job, send)
 
 
 def _run_in_child(job: Job, connection: Connection) -> int:
@@ -277,9 +283,8 @@ def keep_freed_memory() -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Variables that keep libraries quiet, and imports as in this process: never a `peft.py` of the working folder."""
-    path = os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
-    return {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    """Variables that keep libraries quiet, and imports as in this process."""
+    return {**import_path(), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 def _import_everything() -> None:

@@ -127,7 +127,7 @@ def test_a_failed_variant_makes_the_exit_code_1(asked: dict[str, Any]) -> None:
     assert main(["compare", "-q"]) == 1
 
 
-def test_a_gate_that_holds_makes_the_exit_code_1(asked: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_gate_that_is_shown_makes_the_exit_code_1(asked: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
     run = asked["run"]
     done = tuple(variant.model_copy(update={"status": "done"}) for variant in run.variants)
     asked["run"] = run.model_copy(update={"variants": done})
@@ -142,7 +142,10 @@ def test_a_gate_that_holds_makes_the_exit_code_1(asked: dict[str, Any], capfd: p
     above, below = (f"{names[1]}.{tasks} {sign} {bound}" for sign in "><")
     assert main(["compare", *specs, "-q", "--fail-if", above]) == 0
     assert main(["compare", *specs, "-q", "--fail-if", below]) == 1
-    assert f"failed: {below}" in capfd.readouterr().err
+    assert f"FAIL --fail-if {below}" in capfd.readouterr().err
+    assert main(["compare", *specs, "-q", "--fail-unless", below]) == 0
+    assert main(["compare", *specs, "-q", "--fail-unless", above]) == 1
+    assert f"FAIL --fail-unless {above}" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

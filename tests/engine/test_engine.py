@@ -500,6 +500,55 @@ def test_a_stop_string_can_be_a_special_token(written: str, stop: tuple[str, ...
     assert ended(small_tokenizer("bos"), written, *stop) == expected
 
 
+@pytest.mark.parametrize(
+    ("written", "stop", "expected"),
+    [
+        ("<think>\n6*7. So:\n\n41?</think>\n\n42\n\n", ("\n\n",), (True, "<think>\n6*7. So:\n\n41?</think>\n\n42")),
+        ("<think>a</think>42<|im_end|>", ("<|im_end|>",), (True, "<think>a</think>42")),
+        ("<think>a<|im_end|></think>4<|im_start|>2<|im_end|>", ("<|im_end|>",), (True, "<think>a<|im_end|></think>42")),
+        (" \n<think>a</think> 4.", (".",), (True, " \n<think>a</think> 4")),
+        ("<think>a</think>b<think>.</think>c.", ("c.",), (True, "<think>a</think>b<think>.</think>")),
+        ("<think>.", (".",), (False, "<think>.")),
+        ("<thin.", (".",), (True, "<thin")),
+        ("a<think>.", (".",), (True, "a<think>")),
+    ],
+)
+def test_stop_strings_sleep_inside_a_thought(written: str, stop: tuple[str, ...], expected: tuple[bool, str]) -> None:
+    for tokenizer in (small_tokenizer(), tiny.tiny_tokenizer()):
+        if tokenizer.convert_tokens_to_ids("<think>") is not None or "<|im" not in written:
+            assert ended(tokenizer, written, *stop) == expected
+
+
+def grown(text: str, **options: Any) -> str:
+    """The text that is generated where the model writes `text` without an end."""
+    tokenizer = small_tokenizer()
+    (item,) = Encoder(tokenizer, 100).encode(tiny.task(tiny.generate("6*7", **options)))
+    one = Completion(item, 0, tokenizer, frozenset(), None)
+    for id in tokenizer(text, add_special_tokens=False)["input_ids"]:
+        if not one.finished:
+            one.add(id)
+    assert one.finished
+    return one.text()
+
+
+def test_a_thought_has_a_budget_of_its_own_and_leaves_the_answers_alone() -> None:
+    thought = "<think>" + "x" * 9 + "</think>\n"
+    assert grown(thought + "y" * 50, max_tokens=4) == "<think>xxx"
+    assert grown(thought + "y" * 50, max_tokens=4, thought_tokens=20) == thought + "yyyy"
+    assert grown("y" * 50, max_tokens=4, thought_tokens=20) == "yyyy"
+    assert grown("x" * 50, max_tokens=4, thought_tokens=20, in_thought=True) == "x" * 24
+    assert grown("xx</think>" + "y" * 50, max_tokens=4, thought_tokens=20, in_thought=True) == "xx</think>yyyy"
+
+
+def test_a_thought_has_the_room_that_prompt_and_answer_leave() -> None:
+    for limit, left, answer in ((600, 500, 4), (100, 93, 4), (12, 5, 4), (6, 0, 3)):
+        (item,) = Encoder(small_tokenizer(), limit).encode(
+            tiny.task(tiny.generate("6*7", max_tokens=4, thought_tokens=500))
+        )
+        assert (len(item.prompt), item.request.thought_tokens, item.request.max_tokens) == (3, left, answer)
+        assert item.limited == (limit < 507)
+
+
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 
 

@@ -102,6 +102,7 @@ def _variant(name: str, baseline: str, tasks: list[str], *, failed: bool) -> dic
     seconds, peak, trainable, artifact, prefill, decode = COSTS.get(name, (0.0, 0, 0, 0, 1.0, 1.0))
     train = {
         "train_seconds": seconds,
+        "block_seconds": [seconds / 5 * factor for factor in (0.98, 0.99, 1.0, 1.01, 1.02)],
         "tokens": 1_000_000,
         "tokens_per_second": 1_000_000 / (seconds or 1),
         "steps": 250,
@@ -140,8 +141,13 @@ def _inference(prefill: float, prefill_ratio: float, decode: float, decode_ratio
         "new_tokens": 64,
         "batch_size": 1,
         "warmup": 2,
-        "repeats": 10,
-        "raw_seconds": {"prefill": [prefill], "decode": [decode]},
+        "repeats": 3,
+        "raw_seconds": {
+            "prefill": [prefill * prefill_ratio] * 3,
+            "decode": [decode * decode_ratio] * 3 * 64,
+            "base_prefill": [prefill * factor for factor in (0.99, 1.0, 1 / 0.99)],
+            "base_decode": [decode] * 3 * 64,
+        },
         "base_prefill_seconds_p50": prefill,
         "base_decode_seconds_per_token_p50": decode,
         "throughput": [{"batch_size": 8, "tokens_per_second": 640.0}],

@@ -26,6 +26,8 @@ class Case:
     """Stop strings that only our side has; their side cuts its texts at them afterwards."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Parameters of our task, where its default differs from theirs on purpose."""
+    chat: bool = False
+    """Whether prompts go through the model's chat template, solved examples as turns."""
 
     @property
     def twin(self) -> str:
@@ -40,7 +42,7 @@ class Case:
     @property
     def id(self) -> str:
         """Name of the case in tests."""
-        return f"{self.title}-{self.shots}"
+        return f"{self.title}-{self.shots}" + ("-chat" if self.chat else "")
 
 
 REAL = ("cais/mmlu", "openai/gsm8k", "openai/openai_humaneval", "EleutherAI/wikitext_document_level")

@@ -53,14 +53,16 @@ class Prepared:
         return Side(samples, {metric.name: interval(observations(metric, lines)).value for metric in names})
 
 
-def prepared(case: Case) -> Prepared:
-    """Renders the prompts of a case as a run does."""
+def prepared(case: Case, model: Path | None = None) -> Prepared:
+    """Renders the prompts of a case as a run does; only a chat template makes them depend on the model."""
     config = configure(
         ["base"],
+        model=None if model is None else str(model),
         tasks=[case.name],
         task_parameters=dict(case.parameters),
         num_fewshot=case.shots,
         limit=case.limit,
+        apply_chat_template=case.chat,
         confirm_run_unsafe_code=True,
     )
     found = prepare(config)

@@ -60,6 +60,7 @@ def their_side(case: Case, model: Any) -> Side:
         limit=-(-case.limit // len(case.theirs)),
         gen_kwargs={"max_gen_toks": case.max_tokens} if case.max_tokens else None,
         bootstrap_iters=0,
+        apply_chat_template=case.chat,
         confirm_run_unsafe_code=True,
         task_manager=_task_manager(),
     )

@@ -51,10 +51,15 @@ class Verdict:
         return not self.difference
 
 
-def compare(case: Case, shape: str, engine: str, ours: Side, theirs: Side) -> Verdict:
-    """Compares every sample of our side with theirs, and the metrics if our side has all samples."""
+def compare(
+    case: Case, shape: str, engine: str, ours: Side, theirs: Side, *, nats: float = NATS, relative: float = RELATIVE
+) -> Verdict:
+    """Compares every sample of our side with theirs, and the metrics if our side has all samples.
+
+    A log-likelihood may differ by `nats`, or by `relative` of itself.
+    """
     prompts = loglikelihoods = choices = greedy = texts = equal_texts = 0
-    nats = relative = 0.0
+    most_nats = most_relative = 0.0
     differences = []
     for where, mine in ours.samples.items():
         peer = theirs.samples[where]
@@ -62,8 +67,8 @@ def compare(case: Case, shape: str, engine: str, ours: Side, theirs: Side) -> Ve
         prompts += not difference
         for a, b in zip(mine.loglikelihoods, peer.loglikelihoods, strict=True):
             loglikelihoods += 1
-            nats, relative = max(nats, abs(a - b)), max(relative, abs(a - b) / max(abs(b), 1e-9))
-            if not (abs(a - b) <= NATS or abs(a - b) <= RELATIVE * abs(b)):
+            most_nats, most_relative = max(most_nats, abs(a - b)), max(most_relative, abs(a - b) / max(abs(b), 1e-9))
+            if not (abs(a - b) <= nats or abs(a - b) <= relative * abs(b)):
                 difference = difference or f"log-likelihood {a} but theirs is {b}"
         for one, other in zip(mine.is_greedy, peer.is_greedy, strict=True):
             choices += 1
@@ -88,8 +93,8 @@ def compare(case: Case, shape: str, engine: str, ours: Side, theirs: Side) -> Ve
         len(ours.samples),
         prompts,
         loglikelihoods,
-        nats,
-        relative,
+        most_nats,
+        most_relative,
         greedy,
         choices,
         texts,

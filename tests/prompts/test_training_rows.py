@@ -440,7 +440,7 @@ def test_optional_cells_without_a_value_are_absent() -> None:
 def test_one_answer_marked_good_or_bad_is_refused(row: dict[str, Any], label: Any) -> None:
     with pytest.raises(UserError, match="row 0 marks its answer as good or bad in `label`") as error:
         read({**row, "label": label})
-    assert str(error.value.hint).startswith("stages: sft, pretrain, reward, dpo, grpo, ppo; ")
+    assert str(error.value.hint).startswith("`stage=kto` learns from such marks; ")
 
 
 def test_other_labels_are_only_reported() -> None:

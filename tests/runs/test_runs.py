@@ -240,10 +240,12 @@ def test_results_are_read_back_equal(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_is_not_a_run_of_this_schema_is_reported(tmp_path: Path, content: bytes, expected: str) -> None:
-    (tmp_path / "run.json").write_bytes(content)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "run.json").write_bytes(content)
     with pytest.raises(UserError, match=expected):
-        load_run(tmp_path)
-    assert list_runs(tmp_path.parent) == []
+        load_run(folder)
+    assert list_runs(tmp_path) == []
 
 
 def test_a_misspelt_run_suggests_existing_runs(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from harness.jobs import (
     Packed,
     Recipe,
     Resumed,
+    RowLengthsJob,
     ScoreJob,
     ScoreVariant,
     TrainJob,
@@ -32,6 +33,7 @@ from harness.jobs import (
 )
 from harness.settings import TrainingSettings
 from harness.storage import writing
+from harness.tokens.training_labels import row_lengths
 from harness.worker import server as worker
 from harness.worker.server import JobFailed, Server
 
@@ -133,6 +135,13 @@ def scoring_of(root: Path) -> ScoreJob:
     return ScoreJob(
         [ScoreVariant("base", tiny.bare(tiny.tiny_base(root / "llama")), requests)], "auto", "fp32", 64, None, 0
     )
+
+
+def test_the_server_counts_the_tokens_of_rows(server: Server, root: Path) -> None:
+    rows = [Example("hello", " world", rejected=" world world"), Example("hello hello", " a")]
+    found = server.run(RowLengthsJob(root / "llama", rows, answered=True))
+    assert found == row_lengths(root / "llama", rows, answered=True) == [4, 5]
+    assert server.run(RowLengthsJob(root / "llama", rows, answered=False)) == [1, 3]
 
 
 def test_the_environment_is_reported(server: Server) -> None:

@@ -36,6 +36,12 @@ def test_a_headline_of_any_form_is_measured_on_the_items_in_order(metric: Metric
     assert headline(metric, ITEMS, RAWS) == pytest.approx(value)
 
 
+def test_a_headline_sees_the_answer_after_a_thought() -> None:
+    metric = Metric("m", score=lambda output, sample: float(output.texts[0] == sample.target))
+    thoughts = [Raw(0, 1, False, 1, texts=("<think>1?</think> 0",)), Raw(1, 1, False, 1, texts=("<think>1",))]
+    assert headline(metric, ITEMS, thoughts) == 0.5
+
+
 def test_an_undefined_headline_is_nan() -> None:
     metric = Metric("m", stats=lambda output, sample: (0.0,), value=lambda sums: 1 / sums[0])
     assert math.isnan(headline(metric, ITEMS, RAWS))
