@@ -300,6 +300,8 @@ class Advanced:
     done: int
     total: int
     note: str = ""
+    share: float | None = None
+    """Share of the work that is done, from 0 to 1, by tokens: samples and packs differ in length; None: as the units."""
 
 
 @dataclass(frozen=True)
