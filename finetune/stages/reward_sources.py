@@ -33,6 +33,7 @@ from harness.registry.sources import recorded
 from harness.tiny import MODEL
 from harness.tokens.tokenizer import load_tokenizer
 from harness.tokens.training_labels import answer_ids, labelled
+from harness.user_code import user_code
 
 _ROWS = 16
 """Answers that a reward model scores at once."""
@@ -76,9 +77,9 @@ class FunctionReward:
     def __init__(self, reward: RewardFunction) -> None:
         self._where = reward
         try:
-            with recorded(reward.path):
+            with user_code(reward.path, "its import"), recorded(reward.path):
                 module = import_file(reward.path)
-        except (Exception, SystemExit) as error:
+        except Exception as error:
             raise plugin_error(reward.path, error) from error
         self._function: Callable[..., Any] | None = getattr(module, reward.name, None)
         if not callable(self._function):

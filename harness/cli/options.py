@@ -53,7 +53,7 @@ class Flags:
     """
 
     model: str | None = _flag(
-        _WHAT, "--model", "-m", sets="model", help="Hub id or folder; default: `tiny`, the embedded model."
+        _WHAT, "--model", "-m", sets="model", help="Hub id, folder or GGUF file; default: `tiny`, the embedded model."
     )
     tasks: str | None = _flag(
         _WHAT, "--tasks", "-t", sets="tasks", help="NAME[:GROUP+GROUP] or FILE.py[@NAME], comma-separated."

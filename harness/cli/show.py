@@ -110,7 +110,7 @@ def _view(what: str, index: int, flags: Flags) -> View:
             f"`{model}` has no chat template", hint="drop `--apply-chat-template`, or use an instruct model"
         )
     spec = parse_task(what, flags.parameters())
-    task = load_task(find("task", spec.source), spec.parameters)
+    task = load_task(find("task", spec.source), spec.parameters, spec.groups)
     items = render(what, task, Prompting(flags.num_fewshot, template=template), groups=spec.groups)
     if not 0 <= index < len(items):
         raise UserError(f"task `{what}` has no sample {index}", hint=f"it has {len(items)}, from 0")

@@ -66,7 +66,8 @@ def train_only(
             raise UserError(f"training failed: {state.error}", hint=f"see {folder / 'train'}")
         state.status = "done"
         work.session.folder.save(unfinished(work.session))
-        for note in (*default_thinking(work.session.prepared.variants), *training_data_notes(work.session)):
+        trained = state.trained.notes if state.trained else ()
+        for note in (*default_thinking(work.session.prepared.variants), *training_data_notes(work.session), *trained):
             progress.say("Note", note)
         return TrainResult(state.artifact, _merge(work, state) if merge else None)
 

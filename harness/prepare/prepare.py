@@ -72,6 +72,13 @@ class Prepared:
         return list(found.values())
 
     @property
+    def given(self) -> list[Snapshot]:
+        """The models and adapters that this run reads: the base, given variants, starting points and reward models."""
+        adapters = [variant.adapter for variant in self.variants]
+        used = [given for training in self.trainings for given in (training.start, training.reward)]
+        return [self.model, *(given for given in (*adapters, *used) if isinstance(given, Snapshot))]
+
+    @property
     def identity(self) -> str:
         """Digest by which equal runs are recognised: the configuration, and the content of every file and dataset it reads."""
         return key(
@@ -86,9 +93,13 @@ class Prepared:
             methods=sorted({source_digest(training.entry) for training in self.trainings}),
             train=[training.data.digest for training in self.trainings],
             validation=[training.validation.digest for training in self.trainings if training.validation],
-            adapters=[artifact_digest(variant.adapter) for variant in self.variants if variant.adapter],
+            adapters=[
+                artifact_digest(variant.adapter, self.config.method_files)
+                for variant in self.variants
+                if variant.adapter
+            ],
             given=[
-                content_digest(given)
+                content_digest(given, self.config.method_files)
                 for training in self.trainings
                 for given in (training.start, training.reward)
                 if isinstance(given, Snapshot | RewardFunction)

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.data.digests import file_sha256, files_sha256
+from harness.data.gguf import is_gguf
 from harness.errors import UserError
 from harness.prompts.chat import ChatTemplate, aliased
 from harness.prompts.template_process import limited
-from harness.storage import home, key, write_whole
+from harness.storage import home, key, read_json, write_whole
 from harness.tokens.tokenizer import load_tokenizer
 
 _ASKED, _ANSWER, _NEXT, _REASON = "qZ6 asked", "qZ7 answer", "qZ8 next", "qZ9 reason"
@@ -193,14 +194,16 @@ def description_of(
     """The description of the tokenizer in a folder, cached by the content of its files.
 
     Args:
-        folder: A model's folder.
+        folder: A model's folder, or a GGUF file.
         trust_remote_code: Whether the tokenizer's own code may run.
         ask: Makes the description in another process; None: it is made here, which imports torch.
 
     Raises:
         UserError: The tokenizer cannot be read.
     """
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in _READ]
+    files = [folder]
+    if not is_gguf(folder):
+        files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in _READ]
     digest = key(
         files=files_sha256(files),
         versions=[version(name) for name in ("transformers", "tokenizers")],
@@ -231,7 +234,7 @@ def load_template(
     """The chat template of the tokenizer in a folder, ready to render; None if it has none.
 
     Args:
-        folder: A model's folder; if no file in it can hold a template, the tokenizer is not loaded.
+        folder: A model's folder, or a GGUF file; if no file in it can hold a template, the tokenizer is not loaded.
         trust_remote_code: Whether the tokenizer's own code may run.
         ask: As for `description_of`.
 
@@ -239,7 +242,7 @@ def load_template(
         UserError: The tokenizer cannot be read.
     """
     config = folder / "tokenizer_config.json"
-    possible = any(next(folder.glob(name), None) for name in _MAY_HAVE_TEMPLATE)
+    possible = is_gguf(folder) or any(next(folder.glob(name), None) for name in _MAY_HAVE_TEMPLATE)
     if not possible and not (config.is_file() and b"chat_template" in config.read_bytes()):
         return None
     return description_of(folder, trust_remote_code=trust_remote_code, ask=ask).chat
@@ -279,7 +282,7 @@ def _configured_eos(folder: Path) -> list[int]:
     """Ids that end a text by the model's generation configuration, else by its configuration."""
     for name in ("generation_config.json", "config.json"):
         with suppress(OSError, ValueError, AttributeError):
-            found = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
+            found = read_json(folder / name).get("eos_token_id")
             several = found if isinstance(found, list) else [found]
             return [id for id in several if isinstance(id, int)]
     return []
