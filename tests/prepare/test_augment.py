@@ -209,6 +209,16 @@ def test_a_setting_that_names_no_function_is_refused(text: str) -> None:
     assert error.value.hint
 
 
+def test_a_settings_file_starts_no_function_that_the_command_does_not_name() -> None:
+    Path("more.py").write_text(TWICE)
+    Path("rows.jsonl").write_text(json.dumps(ROWS[0]))
+    Path("compare.yaml").write_text("train: {data: rows.jsonl, augment: ./more.py@twice}\nvariants:\n  lora: {}\n")
+    with pytest.raises(UserError, match=r"compare\.yaml:1: the file names the Python code `more\.py`"):
+        configure([], file=Path("compare.yaml"))
+    allowed = configure([], file=Path("compare.yaml"), allow_code=["more.py"])
+    assert allowed.train.augment == "./more.py@twice"
+
+
 def test_what_a_function_prints_does_not_mix_with_the_output(capsys: pytest.CaptureFixture[str]) -> None:
     Path("rows.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
     Path("more.py").write_text("print('at import')\ndef twice(row):\n    print('a call')\n    return [row]\n")
