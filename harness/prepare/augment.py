@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import random
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -34,6 +33,7 @@ from harness.prepare.train_data import Origin, TrainData, answer_notes
 from harness.registry.find import split_path
 from harness.registry.load import load_function
 from harness.settings import TrainSettings
+from harness.user_code import user_code
 
 _HINT = "it receives a row as a dict and returns a list of rows: `return [row]` changes nothing"
 _MOST = 1000
@@ -59,8 +59,7 @@ class RowFunction:
                 + ("" if self._path.is_file() else f"; there is no file `{self._path}`"),
             )
         self.name = name
-        with contextlib.redirect_stdout(sys.stderr):
-            self._function = load_function(self._path.resolve(), name)
+        self._function = load_function(self._path.resolve(), name)
 
     def __call__(self, row: Row, where: str) -> list[Row]:
         """The rows that the function makes of one row.
@@ -69,17 +68,17 @@ class RowFunction:
             UserError: It fails (only the frames of the user's files are shown), or returns something else.
         """
         found: list[Any] = []
-        try:
-            with contextlib.redirect_stdout(sys.stderr):
+        with user_code(self._path, f"`{self.name}` for {where}"):
+            try:
                 given = self._function(copy.deepcopy(dict(row)))
                 if given is None or isinstance(given, str | bytes | Mapping):
                     raise UserError(
                         f"`{self.name}` returned {type(given).__name__} for {where}, not a list of rows", _HINT
                     )
                 found += islice(given, _MOST + 1)
-        except (Exception, SystemExit) as error:
-            what = f"the function `{self.name}` failed for {where}, in"
-            raise plugin_error(self._path, error, hint=_HINT, what=what) from error
+            except (Exception, SystemExit) as error:
+                what = f"the function `{self.name}` failed for {where}, in"
+                raise plugin_error(self._path, error, hint=_HINT, what=what) from error
         if len(found) > _MOST:
             raise UserError(f"`{self.name}` made more than {_MOST} rows of {where}", _HINT)
         if wrong := [each for each in found if not isinstance(each, Mapping)]:

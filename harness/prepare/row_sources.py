@@ -15,6 +15,7 @@ from harness.errors import UserError
 from harness.prepare.tasks import ScoredTask, unscored_task
 from harness.prompts.chat import ChatTemplate
 from harness.prompts.render import Prompting, render_rows, train_rows
+from harness.prompts.row_notes import RowNotes
 from harness.prompts.training_rows import TrainingRows, is_conversational, read_rows
 from harness.registry.find import find
 from harness.registry.task_spec import parse_task
@@ -89,8 +90,9 @@ def row_sources(
 
 def _of_task(task: ScoredTask, prompting: Prompting) -> RowSource:
     def read(rows: Sequence[Row]) -> TrainingRows:
-        examples = render_rows(task.name, task.task, rows, prompting)
-        return TrainingRows(examples, [], list(range(len(examples))))
+        notes = RowNotes()
+        examples = render_rows(task.name, task.task, rows, prompting, notes)
+        return TrainingRows(examples, notes.lines(task.name, len(rows)), list(range(len(examples))))
 
     return RowSource(task.name, train_rows(task.name, task.task), read)
 

@@ -294,7 +294,7 @@ class _Reader:
 
     def _learned(self, talk: Conversation, position: int) -> tuple[str, str]:
         found = talk.answer(position)
-        self.notes.lost_reasoning += talk.turns[position].reasoning.strip() not in found.text
+        self.notes.thoughts[found.thought] += 1
         return found.prompt, found.text
 
     def _preference(self, row: TrainingRow) -> list[Example]:
