@@ -41,7 +41,9 @@ def lay_out(to: Path) -> list[str]:
             _write(to / name, {"train": scenes[:_SHOTS], "validation": scenes[_SHOTS:]})
         elif pages and name == WIKITEXT:
             few = [{"page": page[:_CHARACTERS]} for page in pages[:_PAGES]]
-            _write(to / name, {"train": few, "validation": few, "test": few})  # lm-evaluation-harness looks for all three
+            _write(
+                to / name, {"train": few, "validation": few, "test": few}
+            )  # lm-evaluation-harness looks for all three
         else:
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             (to / name).symlink_to((hub if name in real else MADE_UP) / name)
