@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, overload, runtime_checkable
 
 from harness.errors import UserError, did_you_mean
+from harness.user_code import calling
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -127,13 +128,13 @@ class Output:
     """The output of a model for one sample, before any metric."""
 
     texts: tuple[str, ...] = ()
-    """Generate: one text for each of `samples`, cut at the stop string."""
+    """Generate: one text for each of `samples`, cut at the stop string, without a thought before the answer."""
     loglikelihoods: tuple[float, ...] = ()
     """Choose: one per choice, in nats; Text: one, of the whole text."""
     is_greedy: tuple[bool, ...] = ()
     """Choose: whether greedy decoding would generate the choice."""
     tokens: int = 0
-    """Tokens generated (Generate) or scored (Choose, Text)."""
+    """Tokens generated, without a thought before the answer (Generate), or scored (Choose, Text)."""
 
 
 Stats = tuple[float, ...]
@@ -145,7 +146,7 @@ class Metric:
 
     - `score`: one number per sample; the metric is their mean.
     - `stats` and `value`: numbers that are summed over samples, and a function of the sums (BLEU, perplexity). In this form
-      a corpus metric can be resampled in milliseconds.
+      the error of a corpus metric takes milliseconds.
     - `gather` and `whole`: any data from each sample, and a function of the list of all of them, for metrics that are not
       a function of sums (AUC, diversity). The confidence interval is computed by leaving out parts of the list.
 
@@ -158,7 +159,8 @@ class Metric:
         gather: `(output, sample) -> any JSON value`.
         whole: `(list of gathered values) -> float`.
         higher_is_better: Direction of the arrow in tables.
-        bounds: Ends of the scale; confidence intervals are cut there.
+        bounds: Ends of the scale, such as (0, 1). Intervals stay within them, and a test of scores with known ends holds for
+            any shape; without them, skewed differences of few samples cannot be tested.
 
     Raises:
         UserError: None of the forms is given, or more than one.
@@ -188,6 +190,10 @@ class Metric:
         Raises:
             UserError: The metric takes `(prediction, target)`, and the sample has no target.
         """
+        with calling(self.score or self.stats or self.gather, f"metric `{self.name}`"):
+            return self._measured(output, sample)
+
+    def _measured(self, output: Output, sample: Sample) -> Any:
         if self.gather is not None:
             return self.gather(output, sample)
         if self.stats is not None:
@@ -210,7 +216,8 @@ class Metric:
         `found(output, sample) -> bool | None`, as the functions of `matching` have.
         """
         finder = getattr(self.score or self.stats or self.gather, "found", None)
-        found = None if finder is None else finder(output, sample)
+        with calling(finder, f"`found` of metric `{self.name}`"):
+            found = None if finder is None else finder(output, sample)
         return None if found is None else bool(found)
 
     @property
@@ -236,7 +243,7 @@ class Task:
         description: Text before the examples and the prompt, or a function from row to such a text. No line break is added.
         delimiter: Text between a prompt and its answer.
         shot_separator: Text between solved examples.
-        group: Column of a row's stratum, such as an MMLU subject, for macro averages and stratified resampling.
+        group: Column of a row's stratum, such as an MMLU subject, for macro averages and stratified errors.
         cluster: Column of what rows share, such as a passage, for clustered standard errors.
         train: Rows to train on, rendered with the same `sample`.
         version: Part of the protocol; increase it when a change affects scores.

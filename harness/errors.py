@@ -7,6 +7,8 @@ Everything that a user can fix (a misspelt task, a missing file, a full disk) is
 from __future__ import annotations
 
 import difflib
+import json
+import re
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -34,8 +36,13 @@ class UserError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def sentence(self) -> str:
+        """Message and hint on one line, for the row of a table."""
+        return " ".join(self.message.split()) + (f"; {self.hint}" if self.hint else "")
+
     def __reduce__(self) -> tuple[type[UserError], tuple[str, str | None]]:
-        return (UserError, (self.message, self.hint))
+        return (type(self), (self.message, self.hint))
 
 
 def did_you_mean(word: str, known: Iterable[str], *, listing: str = "") -> str:
@@ -114,6 +121,23 @@ def plugin_error(
     message = "".join(traceback.TracebackException.from_exception(error).format_exception_only()).strip()
     lines += [f"  {line}" for line in message.splitlines()]
     return UserError("\n".join(lines), hint)
+
+
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""Characters that move a cursor, colour or reorder text, or are invisible; half characters; not tab and line feed."""
+
+
+def printable(text: str) -> str:
+    r"""Text from elsewhere for a screen or a report: control characters are written as escapes, which JSON reads back.
+
+    Example:
+        >>> printable("\x1b[31mred\u202e")
+        '\\u001b[31mred\\u202e'
+    """
+    return _CONTROLS.sub(lambda found: json.dumps(found[0])[1:-1].replace("\x7f", "\\u007f"), text)
 
 
 def one_line(error: Exception) -> str:

@@ -16,6 +16,12 @@ from typing import Any, Literal
 from harness.api import Sample
 from harness.settings import TrainingSettings
 
+REVISIONS: Mapping[str, int] = {"trainer": 1, "engine": 1, "metrics": 1}
+"""Revisions of our own code that decide results. Raise a number when a change gives other weights (`trainer`), other outputs of
+the same model (`engine`) or other scores of the same outputs (`metrics`): earlier results are then not reused."""
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
+"""Libraries whose versions decide weights and outputs."""
+
 Bits = Literal[4, 8] | None
 Quant = Literal["nf4", "nf4_single", "fp4", "fp4_single", "int8"]
 """Formats of quantized weights: 4-bit with double quantization of the scales, or without (`_single`); LLM.int8."""
@@ -33,6 +39,7 @@ class Base:
     """Weights and how they are loaded; variants with equal bases share one load."""
 
     folder: Path
+    """A folder, or a GGUF file."""
     device: str
     dtype: str
     """`float32`, `bfloat16` or `float16`."""
@@ -87,11 +94,6 @@ class RewardFunction:
     path: Path
     name: str
 
-    @property
-    def digest(self) -> str:
-        """Digest of the file and the function's name."""
-        return hashlib.sha256(self.path.read_bytes() + self.name.encode()).hexdigest()
-
 
 @dataclass(frozen=True)
 class EnvironmentJob:
@@ -107,6 +109,31 @@ class DescribeJob:
 
     folder: Path
     trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class UnpackJob:
+    """Unpack a GGUF file to a plain checkpoint, which other jobs load."""
+
+    base: Base
+
+
+@dataclass(frozen=True)
+class RowLengthsJob:
+    """Count the tokens of training rows with the tokenizer in a folder."""
+
+    folder: Path
+    examples: Sequence[Example]
+    answered: bool
+    """Whether the answers count: false for stages that generate them."""
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class SourcesJob:
+    """Import user's files as a training run will, and report the local files that each of them loads: `{path: files}`."""
+
+    paths: Sequence[Path]
 
 
 @dataclass(frozen=True)
@@ -136,6 +163,15 @@ class TrainJob:
     """Judge of the answers, for the stages that learn from rewards."""
     report_to: Sequence[str] = ()
     """Trackers that receive the figures of every step: `tensorboard`, `wandb`, `mlflow`."""
+
+
+@dataclass(frozen=True)
+class CheckJob:
+    """Find out without weights why a training run would fail; the result is a `UserError`, or None."""
+
+    train: TrainJob
+    start: TrainJob | None = None
+    """The training run that it starts from, whose artifact does not exist yet."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +232,15 @@ Stopped = Literal["repeats", "precise", "budget"]
 
 
 @dataclass(frozen=True)
+class ReachJob:
+    """Compute the share of a base's weights that methods reach; of the base's folder, only the configuration is read."""
+
+    base: Base
+    methods: tuple[tuple[Method, Quant | None], ...]
+    """Methods, each with the format in which it needs the base."""
+
+
+@dataclass(frozen=True)
 class BenchJob:
     """Time one variant; if it shares weights with the bare base, the two are timed alternately."""
 
@@ -226,6 +271,8 @@ class Raw:
     is_greedy: tuple[bool, ...] = ()
     shortened: bool = False
     """Whether the end of the context ended a text before its `limit`."""
+    thought_tokens: int = 0
+    """Tokens before the answers, among `tokens`."""
 
 
 @dataclass(frozen=True)
@@ -253,6 +300,8 @@ class Advanced:
     done: int
     total: int
     note: str = ""
+    share: float | None = None
+    """Share of the work that is done, from 0 to 1, by tokens: samples and packs differ in length; None: as the units."""
 
 
 @dataclass(frozen=True)
@@ -302,11 +351,26 @@ class Failed:
     hint: str | None
     traceback: str
     is_users: bool
-    """Whether the user can correct the error; it then stops the run instead of failing one row."""
+    """Whether the user can correct the error."""
+    disk_full: bool = False
+    """Whether the disk is full: this stops the run, since every later step would fail as well."""
 
 
 Event = Packed | Resumed | Advanced | VariantLoading | VariantStarted | Noted | VariantFailed | Done | Failed
-Job = EnvironmentJob | DescribeJob | TrainJob | MergeJob | ScoreJob | BenchJob | PlanJob
+Job = (
+    EnvironmentJob
+    | DescribeJob
+    | RowLengthsJob
+    | SourcesJob
+    | CheckJob
+    | UnpackJob
+    | TrainJob
+    | MergeJob
+    | ScoreJob
+    | BenchJob
+    | PlanJob
+    | ReachJob
+)
 
 
 @dataclass(frozen=True)
@@ -336,6 +400,8 @@ class Trained:
     """CPU seconds of all threads during the steps; unknown after an interruption."""
     waited_share: float | None = None
     """Share of the time in which threads wanted to run that they waited for a processor; None where it is not counted."""
+    phase_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Wall seconds of the job by phase: load, tokenise, train, evaluate, generate, save."""
     block_seconds: tuple[float, ...] = ()
     """`train_seconds` as at most 32 sums of consecutive steps."""
     validation_loss: float | None = None
@@ -459,3 +525,5 @@ class Example:
     turn_end: str | None = None
     """With a chat template: the special token that ends the turn, learned after the completion. Empty if the template has
     none: the end-of-sequence token is learned, as after plain text. None: the prompt is plain text."""
+    desirable: bool | None = None
+    """For KTO: whether the answer is marked good or bad; None: it is not marked."""

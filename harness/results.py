@@ -13,7 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 SCHEMA = 1
 
 Verdict = Literal["better", "worse", "undecided"]
-Status = Literal["pending", "running", "done", "failed"]
+Tentative = Literal["better", "worse"]
+Mark = Literal["better", "worse", "better?", "worse?", "undecided", "untestable"]
+"""A verdict, refined by the reason for which it is undecided."""
+Status = Literal["pending", "running", "done", "failed", "interrupted"]
 
 
 def verdict_of(value: float, p: float, higher_is_better: bool, alpha: float = 0.05) -> Verdict:
@@ -56,7 +59,8 @@ class TaskInfo(_Document):
     data: str | None = None
     """Source and version of the samples: `hub:openai/gsm8k:main:test@<commit>`, `file@sha256:…`."""
     smallest_difference: float | None = None
-    """The smallest headline difference from the baseline that `n` samples detect with probability 0.8, in the metric's scale."""
+    """The smallest headline difference from the baseline that `n` samples detect with probability 0.8, in the metric's scale;
+    at the level 0.05 / `Run.tests`, in documents without it at 0.05."""
 
     def higher_is_better(self, metric: str) -> bool:
         """Whether larger values of one of the task's metrics are better."""
@@ -129,6 +133,8 @@ class Train(_Document):
     """CPU seconds of all threads during the steps."""
     waited_share: float | None = None
     """Share of the time in which threads wanted to run that they waited for a processor, because others used them."""
+    phase_seconds: dict[str, float] = {}
+    """Wall seconds of the whole job by phase: load, tokenise, train, evaluate, generate, save."""
     block_seconds: tuple[float, ...] = ()
     """`train_seconds` as at most 32 sums of consecutive steps: their spread is that of the time."""
     reused: bool = False
@@ -203,6 +209,8 @@ class Protocol(_Document):
     system: str | None = None
     think: str | None = None
     """`default`, `on`, `off` or the tokens of a thought; None without a chat template that knows thoughts."""
+    template_options: dict[str, bool | int | float | str] = {}
+    """Variables of the chat template that the user set."""
     token_budget: int
     """Maximum tokens per pack (four times as many for generation). It decides the packs; in float32 it changes no score."""
     prompt_sha256: str
@@ -211,18 +219,49 @@ class Protocol(_Document):
     """By metric: sacrebleu's signature (settings and version), or the tokens of other scripts, to report with its scores."""
 
 
-class Delta(_Document):
-    """The difference of a score from the baseline's, with its verdict."""
+class _Judged(_Document):
+    """A paired difference with its test and verdict."""
 
     value: float
     low: float
     high: float
+    """95 % interval, unadjusted."""
     p: float
-    p_holm: float | None
-    """p-value, Holm-adjusted over the headline differences shown; None for metrics that are not headlines."""
-    verdict: Verdict
+    p_holm: float | None = None
+    """p-value, Holm-adjusted over all pairs of variants on all headlines; over the differences from the baseline in documents
+    without `Run.tests`. None for metrics that are not headlines."""
+    verdict: Verdict | None
+    tentative: Tentative | None = None
+    """Direction of a difference that is undecided only because rare large losses, which these samples do not contain, could
+    reverse it. Ranks, gates and exports count it as undecided."""
+    untestable: str | None = None
+    """Why no test of the difference is valid; then it is undecided."""
     win_rate: float | None = None
-    """Share of samples with a better score than the baseline; ties count half. None if samples have no score of their own."""
+    """Share of samples with a better score than the other variant; ties count half. None if samples have no score of their
+    own."""
+
+    @property
+    def mark(self) -> Mark | None:
+        """The verdict, refined by the reason for which it is undecided; None without a verdict."""
+        if self.tentative == "better":
+            return "better?"
+        if self.tentative == "worse":
+            return "worse?"
+        return "untestable" if self.untestable else self.verdict
+
+
+class Delta(_Judged):
+    """The difference of a score from the baseline's, with its verdict."""
+
+    verdict: Verdict | None
+    """None for metrics that are not headlines: they have intervals only."""
+
+    @model_validator(mode="after")
+    def _drop_unadjusted_verdict(self) -> Self:
+        """Drops a verdict that is not adjusted, as documents of earlier versions have it for metrics besides headlines."""
+        if self.p_holm is None:
+            object.__setattr__(self, "verdict", None)
+        return self
 
 
 class GroupScore(_Document):
@@ -284,21 +323,18 @@ class Variant(_Document):
         return self.score(task.name, task.headline)
 
 
-class Comparison(_Document):
+class Comparison(_Judged):
     """The paired difference a − b of two variants on one task's metric, with its verdict."""
 
     task: str
     metric: str
     a: str
     b: str
-    test: Literal["mcnemar", "paired bootstrap", "clustered t", "paired jackknife"]
-    value: float
-    low: float
-    high: float
-    p: float
-    p_holm: float | None = None
-    win_rate: float | None = None
-    """Share of samples on which `a` scored better than `b`; ties count half. None if samples have no score of their own."""
+    test: Literal[
+        "mcnemar mid-p", "skewness-corrected t", "clustered t and sign flips", "ratio t", "paired jackknife", "delong",
+        "mcnemar", "paired bootstrap", "clustered t",
+    ]  # fmt: skip
+    """The last three are those of earlier versions: McNemar's exact test, and tests with a bootstrap's error."""
     verdict: Verdict = "undecided"
     """Whether `a` is better or worse than `b`. `Run` computes it for documents that were written without it."""
 
@@ -314,6 +350,7 @@ class Comparison(_Document):
                 "high": -self.low,
                 "win_rate": None if self.win_rate is None else 1 - self.win_rate,
                 "verdict": opposite[self.verdict],
+                "tentative": self.tentative and opposite[self.tentative],
             }
         )
 
@@ -387,6 +424,9 @@ class Run(_Document):
     tasks: tuple[TaskInfo, ...]
     variants: tuple[Variant, ...]
     comparisons: tuple[Comparison, ...] = ()
+    tests: int | None = None
+    """Number of tests over which the p-values of headlines are adjusted: one family for marks, ranks and exports. None in
+    documents of earlier versions, whose marks and ranks have families of their own."""
     replicated: tuple[Replicated, ...] = ()
     """With `--seeds` or `--folds`: each variant's headlines over its training runs."""
     overlaps: tuple[Overlap, ...] = ()

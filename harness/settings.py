@@ -32,10 +32,11 @@ COLUMNS = (
     "input",
     "output",
     "system",
+    "label",
 )
 """Columns of training data that `train.columns` can map to other names."""
 
-StageName = Literal["sft", "pretrain", "reward", "dpo", "grpo", "ppo"]
+StageName = Literal["sft", "pretrain", "reward", "dpo", "kto", "grpo", "ppo"]
 Turns = Literal["last", "all"]
 Schedule = Literal["cosine", "linear", "constant", "wsd", "staged"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -47,9 +48,10 @@ class StageSpec:
 
     module: str
     """Name of its module in `harness.finetune.stages`."""
-    rows: Literal["single", "pair", "prompt"]
-    """`single`: a prompt with its answer, or plain text. `pair`: a prompt with a better and a worse answer. `prompt`: a prompt
-    alone; the model generates the answers during training, and a reward judges them."""
+    rows: Literal["single", "pair", "marked", "prompt"]
+    """`single`: a prompt with its answer, or plain text. `pair`: a prompt with a better and a worse answer. `marked`: a prompt
+    with an answer that is marked good or bad. `prompt`: a prompt alone; the model generates the answers during training, and a
+    reward judges them."""
     packs: bool = False
     """Whether its rows can be packed (`packing=true`)."""
     tunes_lr: bool = True
@@ -64,6 +66,7 @@ STAGES: Mapping[StageName, StageSpec] = {
     "pretrain": StageSpec("sft", "single", packs=True, own_settings=("label_smoothing",)),
     "reward": StageSpec("reward", "pair"),
     "dpo": StageSpec("dpo", "pair", own_settings=("label_smoothing", "beta")),
+    "kto": StageSpec("kto", "marked", own_settings=("beta", "desirable_weight", "undesirable_weight")),
     "grpo": StageSpec("grpo", "prompt", tunes_lr=False, own_settings=_REWARDED),
     "ppo": StageSpec("ppo", "prompt", tunes_lr=False, own_settings=_REWARDED),
 }
@@ -74,7 +77,7 @@ def stages_of(setting: str) -> tuple[StageName, ...]:
 
     Example:
         >>> stages_of("beta")
-        ('dpo', 'grpo', 'ppo')
+        ('dpo', 'kto', 'grpo', 'ppo')
     """
     return tuple(stage for stage, spec in STAGES.items() if setting in spec.own_settings) or tuple(STAGES)
 
@@ -159,6 +162,14 @@ class TrainSettings(BaseModel):
     """Number of rows to use, drawn with a fixed seed; None: all."""
     dedupe: Annotated[bool, Scope.CHOOSES] = False
     """Leave out rows that repeat an earlier row."""
+    min_row_tokens: Annotated[Count | None, Scope.CHOOSES] = None
+    """Leave out rows with fewer tokens; prompt and answer are counted, of a pair the longer answer."""
+    max_row_tokens: Annotated[Count | None, Scope.CHOOSES] = None
+    """Leave out rows with more tokens, instead of cutting them to `max_length`."""
+    drop_near_duplicates: Annotated[bool, Scope.CHOOSES] = False
+    """Leave out rows that repeat or nearly repeat an earlier row."""
+    augment: Annotated[str | None, Scope.CHOOSES] = None
+    """`FILE.py@function`: makes a list of rows from a training row; held-out rows stay as they are."""
     turns: Annotated[Turns, Scope.CHOOSES] = "last"
     """Assistant turns of a conversation to learn; `all` makes an example of each, with the turns before it as the prompt."""
     packing: bool = False
@@ -196,13 +207,18 @@ class TrainSettings(BaseModel):
     monitor: Annotated[str | None, Scope.CHOOSES] = None
     """Measure of improvement: `loss` on the held-out rows, or the headline of a task that the run does not score."""
     stage: StageName = "sft"
-    """Learn from answers (`sft`), plain text (`pretrain`), pairs (`reward`, `dpo`) or rewards (`grpo`, `ppo`)."""
+    """Learn from answers (`sft`), plain text (`pretrain`), pairs (`reward`, `dpo`), answers marked good or bad
+    (`kto`), or rewards (`grpo`, `ppo`)."""
     start: Annotated[str | None, Scope.CHOOSES] = None
     """Starting point: another variant of the comparison, or an adapter or checkpoint by path."""
     reward: Annotated[str | None, Scope.CHOOSES] = None
     """Judge of the answers: a variant of `stage=reward`, its folder, or `FILE.py@function`."""
     beta: NotNegative | None = None
-    """Strength of the pull towards the reference policy (`dpo`, `grpo`, `ppo`); None: the stage's own."""
+    """Strength of the pull towards the reference policy (`dpo`, `kto`, `grpo`, `ppo`); None: the stage's own."""
+    desirable_weight: Amount = 1.0
+    """Weight of the answers that are marked good (`kto`)."""
+    undesirable_weight: Amount = 1.0
+    """Weight of the answers that are marked bad (`kto`)."""
     generations: Count = 8
     """Answers generated for each prompt (`grpo`, `ppo`)."""
     max_tokens: Count = 64
@@ -215,6 +231,11 @@ class TrainSettings(BaseModel):
         if self.steps is not None and self.epochs is not None:
             raise ValueError("both `steps` and `epochs` are given: keep one")
         return self
+
+    @property
+    def drops_copies(self) -> bool:
+        """Whether rows that repeat an earlier row are left out."""
+        return self.dedupe or self.drop_near_duplicates
 
 
 class TrainingSettings(TrainSettings):

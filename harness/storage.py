@@ -1,4 +1,4 @@
-"""Atomic writes, one message for a full disk, and the folders, names and keys under which results are kept."""
+"""Atomic writes, safe reads of what others wrote, one message for a full disk, and the names and keys of results."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,14 @@ PARTIAL = ".partial"
 def home() -> Path:
     """The folder for what is kept between runs: `$HARNESS_HOME`, else `~/.cache/harness`."""
     return Path(os.environ.get("HARNESS_HOME") or Path.home() / ".cache" / "harness")
+
+
+def import_path() -> dict[str, str]:
+    """Environment with which a child process imports as this process does: never a `peft.py` of the working folder.
+
+    The child must be started with `python -P`.
+    """
+    return {"PYTHONPATH": os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)}
 
 
 def slug(text: str) -> str:
@@ -43,6 +52,80 @@ def key(**parts: Any) -> str:
         True
     """
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+JSON_BYTES = 64 << 20
+"""Largest JSON file that is read whole; the largest of our own, the results of 500 evaluations, has 5 MB."""
+
+
+def read_json(path: Path, *, most: int = JSON_BYTES) -> Any:
+    """Reads a JSON file that anybody may have written.
+
+    Args:
+        path: The file.
+        most: Its largest size in bytes.
+
+    Raises:
+        ValueError: The file is too large, not UTF-8, not JSON, or nested too deeply; the message says which.
+        OSError: The file cannot be read.
+    """
+    size = path.stat().st_size
+    if size > most:
+        raise ValueError(f"the file has {size:,} bytes, and at most {most:,} are read")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("the values are nested too deeply") from None
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file that a file in `folder` names; it must be in that folder.
+
+    Args:
+        folder: The folder.
+        name: Relative path of the file, as somebody wrote it.
+
+    Raises:
+        UserError: The path is absolute, has `..`, or follows a link out of the folder.
+
+    Example:
+        >>> inside(Path("data"), "test.jsonl")
+        PosixPath('data/test.jsonl')
+    """
+    path = folder / name
+    if "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts or not _within(path, folder):
+        raise UserError(
+            f"`{folder}` names the file `{name}`, which is outside of it", hint="copy the file into the folder"
+        )
+    return path
+
+
+def refuse_links_out(folder: Path) -> None:
+    """Refuses a folder with a link to a file outside of it: reading the folder would read that file.
+
+    The Hub's cache is made of links to `blobs` of the same repository, which are allowed.
+
+    Raises:
+        UserError: There is such a link.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() and not _within(path, folder):
+            raise UserError(
+                f"`{path}` is a link to `{path.readlink()}`, outside of the folder",
+                hint="only files in the folder are read: copy the file there in place of the link",
+            )
+
+
+def _within(path: Path, folder: Path) -> bool:
+    """Whether a path, after its links, is in a folder or in the part of the Hub's cache that belongs to it."""
+    allowed = [folder.resolve()]
+    if allowed[0].parent.name == "snapshots":
+        allowed.append((allowed[0].parents[1] / "blobs").resolve())
+    try:
+        target = path.resolve()
+    except (OSError, RuntimeError):  # a link to itself
+        return False
+    return any(target.is_relative_to(each) for each in allowed)
 
 
 def write_whole(path: Path, text: str, *, hint: str | None = None) -> None:
@@ -114,7 +197,11 @@ def replace_folder(folder: Path, path: Path) -> None:
     folder.rename(path)
 
 
-def disk_full(path: Path | None = None, *, hint: str | None = None) -> UserError:
+class DiskFull(UserError):
+    """The disk is full: whatever is tried next fails as well."""
+
+
+def disk_full(path: Path | None = None, *, hint: str | None = None) -> DiskFull:
     """The error for a full disk.
 
     Args:
@@ -122,7 +209,7 @@ def disk_full(path: Path | None = None, *, hint: str | None = None) -> UserError
         hint: What the user can do about it; None: the advice for a run folder.
     """
     message = "the disk is full" + (f": could not write `{path}`" if path else "")
-    return UserError(message, hint or "finished work is kept: free some space and give the same command again")
+    return DiskFull(message, hint or "finished work is kept: free some space and give the same command again")
 
 
 @contextmanager

@@ -12,8 +12,9 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from harness.errors import UserError, did_you_mean
+from harness.errors import UserError, did_you_mean, printable
 from harness.leaderboards import latex, markdown, page, rows
 from harness.results import Run
 from harness.storage import write_whole
@@ -23,13 +24,26 @@ def _csv(runs: Sequence[Run]) -> str:
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, rows.COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(row for run in runs for row in rows.tidy(run))
+    writer.writerows({name: _cell(value) for name, value in row.items()} for run in runs for row in rows.tidy(run))
     return stream.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """A value for a table; a text that a spreadsheet would run as a formula begins with an apostrophe."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
+
+
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""First characters of a formula, also as full-width characters."""
 
 
 def _json(runs: Sequence[Run]) -> str:
     documents = [json.loads(run.to_json()) for run in runs]
-    return json.dumps(documents[0] if len(documents) == 1 else documents, indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(documents[0] if len(documents) == 1 else documents, indent=1, ensure_ascii=False)
+    return printable(text) + "\n"
 
 
 FORMATS: dict[str, Callable[[Sequence[Run]], str]] = {

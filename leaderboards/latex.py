@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from harness.errors import printable
 from harness.report.header import header
 from harness.report.tables import Table, tables
 from harness.results import Run
@@ -29,6 +30,8 @@ _ESCAPES = str.maketrans(
         **{character: f"\\{character}" for character in "&%$#_{}"},
         "▲": r"$\blacktriangle$",
         "▼": r"$\blacktriangledown$",
+        "△": r"$\triangle$",
+        "▽": r"$\triangledown$",
         "≈": r"$\approx$",
         "±": r"$\pm$",
         "×": r"$\times$",
@@ -76,4 +79,4 @@ def _tabular(table: Table) -> Iterator[str]:
 
 def escaped(text: str) -> str:
     """Escapes text for LaTeX."""
-    return " ".join(text.split()).translate(_ESCAPES)
+    return printable(" ".join(text.split())).translate(_ESCAPES)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from harness.errors import printable
 from harness.report.footnotes import footnotes
 from harness.report.header import facts, model_name
 from harness.report.summary import summary
@@ -41,7 +42,7 @@ def _section(run: Run) -> Iterator[str]:
     yield from (f"- **{escaped(subject)}**: {escaped(text)}" for subject, text in summary(run))
     yield ""
     yield from (f"{escaped(note)}  " for note in footnotes(run))
-    yield from ("", "```sh", run.command.replace("```", ""), "```", "")
+    yield from ("", "```sh", printable(" ".join(run.command.split("\n"))).replace("```", ""), "```", "")
 
 
 def _table(table: Table) -> Iterator[str]:
@@ -64,7 +65,7 @@ def _row(cells: Sequence[str]) -> str:
 
 def escaped(text: str) -> str:
     """Escapes text for Markdown; code in backticks stays code."""
-    parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
+    parts = re.split(r"(`[^`]*`)", printable(" ".join(text.split())))
     return "".join(
         part.replace("|", "\\|") if index % 2 else re.sub(_SPECIAL, r"\\\g<0>", part)
         for index, part in enumerate(parts)

@@ -87,14 +87,15 @@ function ticks(values, wanted, most = Infinity) {
 
 function drawPlot(figure, plot, qualityIndex, costIndex) {
   const [quality, cost] = [plot.qualities[qualityIndex], plot.costs[costIndex]];
-  const front = plot.fronts[qualityIndex][costIndex];
+  const [front, maybe] = [plot.fronts[qualityIndex][costIndex], plot.maybe[qualityIndex][costIndex]];
   const points = plot.variants
-    .map((name, i) => ({ name, q: quality.points[i], c: cost.points[i], onFront: front.includes(name) }))
+    .map((name, i) => ({ name, q: quality.points[i], c: cost.points[i], onFront: front.includes(name), maybe: maybe.includes(name) }))
     .filter((point) => point.q && point.c);
   const absent = plot.variants.filter((name) => !points.some((point) => point.name === name));
   figure.replaceChildren();
   const caption = [
-    front.length ? `Pareto front (no other variant is both better and cheaper): ${front.join(", ")}.` : "",
+    front.length ? `Pareto front (shown to be better than every variant that is not more expensive): ${front.join(", ")}.` : "",
+    maybe.length ? `Maybe on it (no variant that is not more expensive was shown to be better): ${maybe.join(", ")}.` : "",
     absent.length ? `Not shown, because a number is missing: ${absent.join(", ")}.` : "",
   ].join(" ").trim();
   const [width, height, left, right, top, bottom] = [Math.max(300, figure.clientWidth), 380, 56, 24, 26, 46];
@@ -124,7 +125,7 @@ function drawPlot(figure, plot, qualityIndex, costIndex) {
     const taken = [];
     for (const point of points) {
       const [px, py] = [x(point.c[0]), y(point.q[0])];
-      const group = element(svg, "g", { class: point.onFront ? "point on-front" : "point", tabindex: 0 });
+      const group = element(svg, "g", { class: point.onFront ? "point on-front" : point.maybe ? "point maybe-front" : "point", tabindex: 0 });
       const [value, low, high] = point.q.map((number) => (number === null ? "?" : Number(number.toPrecision(4))));
       element(group, "title", {}, `${point.name}: ${value} (95 % ${low} to ${high}) at ${point.c[1]}`);
       if (point.q[1] !== null && point.q[2] !== null)

@@ -18,6 +18,7 @@ import jinja2
 import yaml
 from markupsafe import Markup, escape
 
+from harness.errors import printable
 from harness.report import numbers
 from harness.report.costs import Measure, measures
 from harness.report.footnotes import footnotes
@@ -42,6 +43,7 @@ def render(runs: Sequence[Run]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda value: printable(value) if type(value) is str else value,  # not our own Markup
     )
     environment.filters["code"] = code
     return environment.get_template("page.html").render(
@@ -56,7 +58,7 @@ def render(runs: Sequence[Run]) -> str:
 def code(text: str) -> Markup:
     """Escapes text and marks the parts in backticks as code."""
     parts = (escape(part) if index % 2 == 0 else Markup("<code>{}</code>").format(part)
-             for index, part in enumerate(text.split("`")))  # fmt: skip
+             for index, part in enumerate(printable(text).split("`")))  # fmt: skip
     return Markup("").join(parts)
 
 
@@ -106,19 +108,21 @@ def plot(run: Run) -> dict[str, Any]:
     Returns:
         `variants`: names. `qualities`: label, the maximum possible value or null, and [value, low, high] or null for each
         variant. `costs`: label, and [number, text] or null for each variant. `fronts`: names, by quality and cost in that
-        order. `first`: index of the quality that is selected at first.
+        order; `maybe`: the same of variants that may be on the front. `first`: index of the quality that is selected at first.
     """
     qualities = [(task, metric.name) for task in run.tasks for metric in task.metrics]
     qualities.sort(key=lambda quality: quality[1] != quality[0].headline)  # headlines first
     costs = measures(run)
     leading = leading_task(run)
     first = [task for task, _ in qualities].index(leading) if leading and qualities else 0
+    fronts = [[front_of(run, task, metric, measure)[1] for measure in costs] for task, metric in qualities]
     return {
         "first": first,
-        "variants": [variant.name for variant in run.variants],
+        "variants": [printable(variant.name) for variant in run.variants],
         "qualities": [_quality_axis(run, task, metric) for task, metric in qualities],
         "costs": [_cost_axis(run, measure) for measure in costs],
-        "fronts": [[front_of(run, task, metric, measure)[1] for measure in costs] for task, metric in qualities],
+        "fronts": [[[printable(name) for name in front.on] if front else [] for front in row] for row in fronts],
+        "maybe": [[[printable(name) for name in front.maybe] if front else [] for front in row] for row in fronts],
     }
 
 
@@ -129,7 +133,7 @@ def _quality_axis(run: Run, task: TaskInfo, metric: str) -> dict[str, Any]:
         score = variant.score(task.name, metric)
         shown = None if score is None or score.value is None else (score.value, score.low, score.high)
         points.append(shown and [None if number is None else number * scale.factor for number in shown])
-    label = f"{titles(run)[task.name]} {numbers.with_arrow(metric, task.higher_is_better(metric))}"
+    label = f"{printable(titles(run)[task.name])} {numbers.with_arrow(metric, task.higher_is_better(metric))}"
     return {"label": label, "most": 100 if scale.factor == 100 else None, "points": points}
 
 

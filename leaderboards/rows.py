@@ -21,7 +21,7 @@ _RUN = ("model", "model_digest", "device", "harness", "created", "config_sha256"
 _VARIANT = ("variant", "spec", "method", "status", "error", "seed")
 _SCORE = ("task", "trained_on", "metric", "headline", "higher_is_better", "value", "low", "high", "n", "macro",
           "trainings", "deviation")  # fmt: skip
-_DELTA = ("delta", "delta_low", "delta_high", "p", "p_holm", "verdict", "rank")
+_DELTA = ("delta", "delta_low", "delta_high", "p", "p_holm", "verdict", "tentative", "untestable", "rank", "rank_worst")
 _PROTOCOL = ("task_version", "shots", "mode", "numerics", "engine", "dtype", "chat_template", "prompt_sha256")
 _TRAIN = ("train_seconds", "tokens_per_second", "steps", "lr", "batch_size", "final_loss", "validation_loss", "peak_gpu_allocated_bytes",
           "peak_gpu_reserved_bytes", "peak_rss_bytes", "energy_joules")  # fmt: skip
@@ -67,7 +67,8 @@ def tidy(run: Run) -> Iterator[dict[str, Any]]:
         for score in variant.scores:
             headline = score.metric == tasks[score.task].headline
             rank = placed[score.task].get(variant.name) if headline else None
-            yield costs | _score(tasks[score.task], score) | {"headline": headline, "rank": rank}
+            best, worst = rank or (None, None)
+            yield costs | _score(tasks[score.task], score) | {"headline": headline, "rank": best, "rank_worst": worst}
         if not variant.scores:
             yield costs
     for mean in run.replicated:
@@ -136,4 +137,4 @@ def _delta(delta: Delta | None) -> dict[str, Any]:
     if delta is None:
         return {}
     return {"delta": delta.value, "delta_low": delta.low, "delta_high": delta.high, "p": delta.p, "p_holm": delta.p_holm,
-            "verdict": delta.verdict}  # fmt: skip
+            "verdict": delta.verdict, "tentative": delta.tentative, "untestable": delta.untestable}  # fmt: skip

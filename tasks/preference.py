@@ -6,7 +6,8 @@ Paper: Ouyang et al., "Training language models to follow instructions with huma
 Protocol: our own. A model chooses between the two answers by log-likelihood, a reward model (a variant of
 `stage=reward`) by its reward, so that `acc` is its accuracy; a tie counts as wrong. With `-T reward=FOLDER` the model
 generates answers of at most `max_tokens` tokens, and the reward model in that folder scores them; `win_rate` in the
-results is how often the answer of one variant has a higher reward than that of another. `data` is a file or
+results is how often the answer of one variant has a higher reward than that of another; `reward_base` is the model that
+a reward adapter runs on, `reward_code` the file of its method if that is your own. `data` is a file or
 `hub:OWNER/NAME:CONFIG:SPLIT` with the columns `chosen` and `rejected` (texts, turns, or whole conversations) and, if
 these contain no prompt, `prompt`, `instruction` or `conversations`.
 Chance: 0.5.
@@ -27,7 +28,14 @@ _PROMPTS = ("prompt", "messages", "conversations", "instruction", "question")
 
 
 @task
-def preference(*, data: str = DEMO, reward: str | None = None, max_tokens: int = 128) -> Task:
+def preference(
+    *,
+    data: str = DEMO,
+    reward: str | None = None,
+    reward_base: str | None = None,
+    reward_code: str | None = None,
+    max_tokens: int = 128,
+) -> Task:
     """Choosing the answer that people prefer; with `reward=FOLDER`, the reward of generated answers."""
 
     def choose(row: Row) -> Choose:
@@ -38,7 +46,9 @@ def preference(*, data: str = DEMO, reward: str | None = None, max_tokens: int =
         prompt, chosen, _ = _pair(row)
         return Generate(prompt, chosen, max_tokens=max_tokens)
 
-    return Task(_source(data), generate if reward else choose, [reward_by(reward)] if reward else [acc, acc_norm])
+    if reward is None:
+        return Task(_source(data), choose, [acc, acc_norm])
+    return Task(_source(data), generate, [reward_by(reward, base=reward_base, code=reward_code)])
 
 
 def _source(data: str) -> Any:

@@ -1,1 +1,1 @@
-"""The stages of training: supervised, reward model, DPO, GRPO, PPO."""
+"""The stages of training: supervised, reward model, DPO, KTO, GRPO, PPO."""

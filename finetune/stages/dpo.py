@@ -11,14 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from accelerate.utils import send_to_device
 from torch import Tensor
 from torch.nn import functional
 
 from harness.finetune.stages.pairs import PairStage
 from harness.finetune.stages.policy import answer_logprobs
-from harness.finetune.training.micro_batches import fewer_rows, length, tokens_at_once
-from harness.finetune.training.validation import evaluation_mode
+from harness.finetune.stages.references import row_logprobs
 from harness.jobs import Example, TrainJob
 
 BETA = 0.1
@@ -50,26 +48,10 @@ class Dpo(PairStage):
         return losses.sum() / items
 
     def _add_reference(self, model: Any, rows: Sequence[dict[str, Any]]) -> None:
-        """Adds to each row the model's current log-probabilities of both answers, longest rows first."""
-        most, tokens = self._settings.micro_batch_size, tokens_at_once(model.device.type, self._max_length)
-        waiting = sorted(rows, key=length)
-        while waiting:
-            chosen = waiting[-max(1, min(most, tokens // length(waiting[-1]))) :]
-            try:
-                logprobs = self._logprobs(model, chosen)
-            except (RuntimeError, MemoryError) as error:
-                most = fewer_rows(error, len(chosen))
-                continue
-            for row, better, worse in zip(chosen, *logprobs, strict=True):
-                row["reference"] = (better, worse)
-            del waiting[-len(chosen) :]
-
-    def _logprobs(self, model: Any, rows: list[dict[str, Any]]) -> list[list[float]]:
-        """Returns the log-probabilities of the better answers, and of the worse ones."""
-        precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self._settings.precision)
-        batch = send_to_device(self.collate(rows), model.device)
-        with evaluation_mode(model), torch.autocast(model.device.type, dtype=precision, enabled=precision is not None):
-            return answer_logprobs(model, batch).view(2, -1).tolist()
+        """Adds to each row the model's current log-probabilities of both answers."""
+        found = row_logprobs(model, rows, self.collate, self._settings, self._max_length)
+        for row, reference in zip(rows, found, strict=True):
+            row["reference"] = reference
 
 
 def dpo_losses(margins: Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -42,4 +42,5 @@ class OnlineStage(Stage):
 
     def _roll_out(self, model: Any, batch: dict[str, Any]) -> Rollouts:
         """Generates answers to a batch of prompts, with their rewards."""
-        return roll_out(model, self._tokenizer, self._prompts.rows_of(batch), self._settings, self._reward)
+        with self.phases("generate"):
+            return roll_out(model, self._tokenizer, self._prompts.rows_of(batch), self._settings, self._reward)

@@ -10,7 +10,8 @@ It is given as `reward=FILE.py@right`.
 
 from __future__ import annotations
 
-import importlib.util
+import contextlib
+import inspect
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -19,15 +20,20 @@ from typing import Any, Protocol
 
 import torch
 
+from harness.data.model_files import find_files, find_model
 from harness.errors import UserError, plugin_error
 from harness.finetune.training.batches import Padding
 from harness.jobs import Base, Example, Recipe, RewardFunction
 from harness.metrics.model_process import answer_lines
 from harness.models.load import Resident, context_length, method_function
 from harness.models.reward_head import has_reward_head, last_token_values, made_on
-from harness.registry.load import recorded_method
+from harness.registry.load import import_file
+from harness.registry.recorded import recorded_method
+from harness.registry.sources import recorded
+from harness.tiny import MODEL
 from harness.tokens.tokenizer import load_tokenizer
 from harness.tokens.training_labels import answer_ids, labelled
+from harness.user_code import user_code
 
 _ROWS = 16
 """Answers that a reward model scores at once."""
@@ -58,6 +64,9 @@ def load_reward_source(reward: Recipe | RewardFunction | None) -> RewardSource:
 class FunctionReward:
     """Calls a user's function `(prompts, completions, references) -> list of rewards`.
 
+    A completion is the whole text, with a thought before the answer, so that a reward can be about the form of the text. A
+    function with a parameter `answers` also receives the texts after the thoughts, as metrics do.
+
     Args:
         reward: File and name of the function.
 
@@ -67,12 +76,9 @@ class FunctionReward:
 
     def __init__(self, reward: RewardFunction) -> None:
         self._where = reward
-        spec = importlib.util.spec_from_file_location(f"harness_reward_{reward.path.stem}", reward.path)
-        if spec is None or spec.loader is None:
-            raise UserError(f"`{reward.path}` is not a Python file", hint="write `reward=FILE.py@function`")
-        module = importlib.util.module_from_spec(spec)
         try:
-            spec.loader.exec_module(module)
+            with user_code(reward.path, "its import"), recorded(reward.path):
+                module = import_file(reward.path)
         except Exception as error:
             raise plugin_error(reward.path, error) from error
         self._function: Callable[..., Any] | None = getattr(module, reward.name, None)
@@ -81,19 +87,35 @@ class FunctionReward:
             raise UserError(
                 f"`{reward.path.name}` has no function `{reward.name}`", hint=f"it has: {found or 'no function'}"
             )
+        self._takes_answers = False
+        with contextlib.suppress(ValueError):  # functions written in C have no signature
+            self._takes_answers = "answers" in inspect.signature(self._function).parameters
 
     def __call__(
-        self, prompts: Sequence[str], completions: Sequence[str], references: Sequence[str], ended: Sequence[bool]
+        self,
+        prompts: Sequence[str],
+        completions: Sequence[str],
+        references: Sequence[str],
+        ended: Sequence[bool],
+        answers: Sequence[str] | None = None,
     ) -> list[float]:
         """See `RewardSource`; the function does not receive `ended`.
+
+        Args:
+            prompts: The prompts.
+            completions: A text to each.
+            references: A reference answer to each.
+            ended: Not used.
+            answers: The completions without their thoughts; empty texts where a thought has no end. None: as `completions`.
 
         Raises:
             UserError: The function fails, or does not return one finite number per answer.
         """
         assert self._function is not None
         try:
-            given = self._function(list(prompts), list(completions), list(references))
-        except Exception as error:
+            more = {"answers": list(answers or completions)} if self._takes_answers else {}
+            given = self._function(list(prompts), list(completions), list(references), **more)
+        except (Exception, SystemExit) as error:
             raise plugin_error(
                 self._where.path, error, what=f"the reward function `{self._where.name}` failed in"
             ) from error
@@ -185,33 +207,52 @@ class ModelReward:
         return rows
 
 
-def folder_recipe(folder: Path, device: str = "cpu") -> Recipe:
-    """Returns the recipe of the reward model in a folder, from the metadata saved with it.
+def folder_recipe(folder: Path, *, base: str | None = None, code: Path | None = None, device: str = "cpu") -> Recipe:
+    """Returns the recipe of the reward model in a folder.
+
+    Args:
+        folder: An adapter, a delta or a checkpoint with its reward head.
+        base: The model that an adapter runs on: `tiny`, a folder or a Hub id; None: `tiny`, if the adapter was trained on it.
+        code: The user's file with the method of a delta; None: a built-in or installed method.
+        device: Where the model runs.
 
     Raises:
-        UserError: The folder holds no reward model, or its base no longer exists.
+        UserError: The folder holds no reward model, or names a base or a file that the user did not name.
     """
+    find_files(str(folder), "reward model")
     made = made_on(folder)
-    whole = (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file()
-    base_folder = folder if whole else Path(made["base"])
-    if not base_folder.is_dir():
+    if (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
+        return Recipe(Base(folder, device, "float32", made.quant))
+    if base is None and Path(made.base).resolve() == MODEL.resolve():
+        base = "tiny"
+    if base is None:
         raise UserError(
-            f"the reward model `{folder}` was trained on `{base_folder}`, which no longer exists",
-            hint="train the reward model again",
+            f"the reward model `{folder}` is an adapter of `{made.base}`, and only a base that you name yourself is loaded",
+            hint=f"name it: `-T reward_base={made.base}`",
         )
-    base = Base(base_folder, device, "float32", made["quant"], made["trust_remote_code"])
-    return Recipe(base) if whole else Recipe(base, folder, method=recorded_method(folder))
+    named = [code] if code is not None else []
+    try:
+        method = recorded_method(folder, named)
+    except UserError as error:
+        raise UserError(error.message, error.hint and error.hint.replace("--allow-code ", "-T reward_code=")) from error
+    return Recipe(Base(find_model(base).folder, device, "float32", made.quant), folder, method=method)
 
 
-def main(folder: str) -> None:
-    """Runs the process of the metric `reward`: receives prompts, answers and whether they ended, and returns rewards."""
+def main(folder: str, base: str = "", code: str = "") -> None:
+    """Runs the process of the metric `reward`: receives prompts, answers and whether they ended, and returns rewards.
+
+    Args:
+        folder: As for `folder_recipe`.
+        base: As for `folder_recipe`; empty: None.
+        code: As for `folder_recipe`; empty: None.
+    """
 
     def load() -> Callable[[Any], list[float]]:
-        reward = ModelReward(folder_recipe(Path(folder)))
+        reward = ModelReward(folder_recipe(Path(folder), base=base or None, code=Path(code) if code else None))
         return lambda asked: reward(asked[0], asked[1], asked[1], asked[2])
 
     answer_lines(load)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -12,6 +12,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -91,6 +92,7 @@ class Loop:
         train_key: Identifies the run among them.
         validation: Evaluations during the run; None: no evaluation.
         ranks: AdaLoRA's ranks; None for other methods.
+        aside: Entered, with the name of a phase, for work that is no training: `evaluate`, `save`.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Loop:
         train_key: str,
         validation: Validation | None = None,
         ranks: AdaptiveRank | None = None,
+        aside: Callable[[str], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self.model, self.steps, self.accelerator, self.validation = model, steps, accelerator, validation
         self._stage, self._settings, self._recorder, self._ranks = stage, settings, recorder, ranks
@@ -121,6 +124,7 @@ class Loop:
         self._noise = add_noise(model, settings.neftune) if settings.neftune else None
         width = getattr(model.config.get_text_config(), "hidden_size", 1024)
         self._overhead = overhead(accelerator.device.type, settings.precision, width)
+        self._aside = aside
         self._last_good: Batch | None = None
         self.progress = Position(most_rows=settings.micro_batch_size)
 
@@ -133,7 +137,8 @@ class Loop:
             best = self._evaluation_is_due() and self.evaluate()
             due = time.monotonic() - saved >= CHECKPOINT_EVERY_SECONDS
             if best or (due and self.progress.step % self._stage.updates == 0):  # a round cannot be resumed midway
-                self.checkpoints.save(self.progress)
+                with self._aside("save"):
+                    self.checkpoints.save(self.progress)
                 self._recorder.saved(self.progress.step)
                 saved = time.monotonic()
         if self.progress.best_step is not None:
@@ -168,6 +173,7 @@ class Loop:
         if self._noise is not None:
             self._noise.length = sum(map(length, batch.rows)) / len(batch.rows)
         self._stage.begin(self.progress.step)
+        self._stage.before_batch(self.model, batch.rows)
         for micro_batch in batch.micro_batches:
             loss, learned = self._module(send_to_device(micro_batch, self.accelerator.device), batch.items)
             self.accelerator.backward(loss)
@@ -237,7 +243,7 @@ class Loop:
         """Measures the held-out rows and the monitored task; returns whether the model is the best so far."""
         assert self.validation is not None, "nothing is held out"
         figures: dict[str, float] = {}
-        with evaluation_mode(self.model):
+        with self._aside("evaluate"), evaluation_mode(self.model):
             if self.validation.rows:
                 figures = {"loss": self._held_out_loss(self.validation.rows), **self._stage.figures.take()}
             if self.validation.headline is not None:
@@ -266,6 +272,7 @@ class Loop:
 
     def _losses(self, batch: Batch, items: int) -> list[Tensor]:
         device = self.accelerator.device
+        self._stage.before_batch(self.model, batch.rows)
         return [self._module(send_to_device(each, device), items)[0] for each in batch.micro_batches]
 
 

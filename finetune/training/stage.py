@@ -15,6 +15,7 @@ from torch import Tensor
 
 from harness.finetune.training.figures import Figures
 from harness.jobs import Example, TrainJob
+from harness.models.phases import Phases
 from harness.settings import STAGES
 from harness.tokens.training_labels import Tokenised
 
@@ -41,6 +42,8 @@ class Stage(ABC):
         """Tokens cut off, and the tokens of dropped rows."""
         self.figures = Figures()
         """Further figures of a step or an evaluation, as means over its rows or answers."""
+        self.phases = Phases("train")
+        """Clocks of the job; a stage that generates answers runs `generate`."""
 
     @abstractmethod
     def encode(self, examples: Sequence[Example]) -> Sequence[dict[str, Any]]:
@@ -49,13 +52,21 @@ class Stage(ABC):
     def begin(self, step: int) -> None:  # noqa: B027
         """Prepares for a step, counted from 0; called again if the step ran out of memory and is repeated."""
 
+    def before_batch(self, model: Any, rows: Sequence[dict[str, Any]]) -> None:  # noqa: B027
+        """Computes what the losses of all micro-batches of a batch need, without gradients; also before an evaluation.
+
+        Args:
+            model: The model in training.
+            rows: All rows of the batch.
+        """
+
     @abstractmethod
     def collate(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Makes a micro-batch: tensors, and the number of its `tokens` without padding."""
 
     @abstractmethod
     def items(self, batch: dict[str, Any]) -> int:
-        """Counts what the loss averages over: labels, pairs, or generated answers in a micro-batch."""
+        """Counts what the loss averages over: labels, pairs, rows or generated answers in a micro-batch."""
 
     @abstractmethod
     def loss(self, model: Any, batch: dict[str, Any], items: int) -> Tensor:

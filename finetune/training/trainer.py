@@ -11,14 +11,15 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import TrainingArguments
 
@@ -36,10 +37,11 @@ from harness.jobs import TRAINED_FILE, Trained, TrainJob
 from harness.models.artifacts import save_artifact
 from harness.models.load import count_parameters
 from harness.models.measure import EnergyMeter, MemoryMeter, fast_bfloat16
+from harness.models.phases import Phases
 from harness.models.read_back import probe_logits
 from harness.settings import TrainingSettings, optimizer_name
 from harness.stats.quantiles import percentile
-from harness.storage import whole_folder
+from harness.storage import DiskFull, partial, whole_folder
 
 _KEYS_AND_VALUES = ("PREFIX_TUNING", "CARTRIDGE")
 """Methods of peft that learn keys and values, which are lost when activations are recomputed."""
@@ -55,6 +57,7 @@ def run_training(
     on_step: Callable[[int, int, str], None],
     notes: Sequence[str] = (),
     check: Callable[[Path, Tensor], None] | None = None,
+    phases: Phases | None = None,
 ) -> Trained:
     """Trains `model`, to which the method was already applied, and saves the artifact in `job.output`.
 
@@ -67,25 +70,36 @@ def run_training(
         on_step: Called with `(done, total, note)` after every step.
         notes: Notes for the report that are known already.
         check: Reads the saved artifact back, given its folder and `probe_logits` of the trained model; it may free the model.
+        phases: Clocks of the job, if it began before.
 
     Raises:
         UserError: Nothing is trainable, no row has an answer that fits, or the method does not support the settings.
         Diverged: The loss or the gradient is not a finite number.
     """
-    _refuse(job, model)
+    refuse_untrainable(job, model)
+    phases = phases or Phases()
     settings, device = job.training, job.base.device
     for parameter in model.parameters():
         if parameter.requires_grad:  # 16-bit weights lose small updates
             parameter.data = parameter.data.float()
     model.config.use_cache = False
+    phases.enter("tokenise")
     stage = load_stage(job, model, tokenizer, min(max_length, settings.max_length))
     total, trainable = _parameters(model)
+    _refuse_full_disk(job, total if job.saves == "checkpoint" else trainable)
     steps = steps_of(settings, len(stage.rows), stage.updates)
     arguments = _arguments(job, steps)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.log.with_suffix(".tensorboard"))
     with _refusing(job):
         trackers = Trackers(job.report_to, arguments, model)
     recorder = Recorder(job.log, on_step, device, trackers)
+    memory, energy = MemoryMeter(baseline_rss_bytes, device), EnergyMeter(device)
+
+    @contextmanager
+    def aside(phase: str) -> Iterator[None]:
+        with phases(phase), memory.paused(), energy.paused():
+            yield
+
     ranks = adaptive_rank(model, steps)
     if settings.checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
@@ -101,10 +115,12 @@ def run_training(
         train_key=job.train_key,
         validation=_validation(job, tokenizer, stage, steps, max_length),
         ranks=ranks,
+        aside=aside,
     )
     found, foreign = loop.checkpoints.newest()
     recorder.rewind(found.step if found else 0)
-    memory, energy = MemoryMeter(baseline_rss_bytes, device), EnergyMeter(device)
+    phases.enter("train")
+    stage.phases = phases
     try:
         with memory, energy:
             if found:
@@ -115,6 +131,7 @@ def run_training(
     except Diverged as error:
         kept = _keep_last_good(job, tokenizer, stage, loop, recorder, broken=error.broken)
         raise Diverged(f"{error}; lower the learning rate ({kept})") from None
+    phases.enter("save")
     if ranks is not None:
         ranks.finish()
     trained = Trained(
@@ -134,8 +151,9 @@ def run_training(
         waited_share=recorder.processor.use.waited_share,
         notes=(*notes, *_notes(job, loop, foreign)),
     )
-    _save_with_figures(job, model, tokenizer, stage, trained, check)
-    return trained
+    return _save_with_figures(
+        job, model, tokenizer, stage, trained, check, phases, lambda: loop.checkpoints.save(loop.progress)
+    )
 
 
 def steps_of(settings: TrainingSettings, rows: int, updates: int = 1) -> int:
@@ -155,6 +173,26 @@ def steps_of(settings: TrainingSettings, rows: int, updates: int = 1) -> int:
     return math.ceil((settings.epochs or 1.0) * batches_per_epoch(rows, settings.batch_size, updates) * updates)
 
 
+def _refuse_full_disk(job: TrainJob, numbers: int) -> None:
+    """Checks before training that the artifact will have room; a learned prompt saves less than it trains.
+
+    Args:
+        job: The training run.
+        numbers: Numbers that the artifact holds.
+
+    Raises:
+        DiskFull: It will not.
+    """
+    size = numbers * (getattr(torch, job.base.dtype).itemsize if job.saves == "checkpoint" else 4)
+    folder = next(each for each in job.output.absolute().parents if each.is_dir())
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise DiskFull(
+            f"the disk is too full to train: the artifact needs about {size / 1e6:,.0f} MB and `{folder}` has {free / 1e6:,.0f} MB",
+            hint="free some space, or choose another folder with `--output-dir`",
+        )
+
+
 def _parameters(model: Any) -> tuple[int, int]:
     """Counts all and trained parameters, including a reward head, without PPO's value head, which is discarded."""
     total, trainable = count_parameters(model)
@@ -162,8 +200,12 @@ def _parameters(model: Any) -> tuple[int, int]:
     return total - discarded, trainable - discarded
 
 
-def _refuse(job: TrainJob, model: Any) -> None:
-    """Refuses jobs that cannot be trained, before training starts."""
+def refuse_untrainable(job: TrainJob, model: Any) -> None:
+    """Refuses jobs that cannot be trained, before training starts.
+
+    Raises:
+        UserError: Nothing is trainable, or the method or the base does not support the settings.
+    """
     settings = job.training
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError(
@@ -334,13 +376,28 @@ def _save_with_figures(
     stage: Stage,
     trained: Trained,
     check: Callable[[Path, Tensor], None] | None,
-) -> None:
-    """Saves the artifact with the figures of the run, and removes the run's checkpoints."""
+    phases: Phases,
+    keep: Callable[[], None],
+) -> Trained:
+    """Saves the artifact with the figures of the run, and removes the run's checkpoints; returns the figures.
+
+    Raises:
+        OSError, SafetensorError: The artifact cannot be written. `keep` has then saved what was trained for the next try, if
+            there is room.
+    """
     saved = probe_logits(model) if check else None
-    with whole_folder(job.output) as folder:
-        _save(job, model, tokenizer, stage, folder)
-        if check and saved is not None:
-            check(folder, saved)
-        record = {"train_key": job.train_key, "trained": asdict(trained)}
-        (folder / TRAINED_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    try:
+        with whole_folder(job.output) as folder:
+            _save(job, model, tokenizer, stage, folder)
+            if check and saved is not None:
+                check(folder, saved)
+            trained = replace(trained, phase_seconds=phases.seconds())
+            record = {"train_key": job.train_key, "trained": asdict(trained)}
+            (folder / TRAINED_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    except (OSError, SafetensorError):  # such as a full disk: without the half artifact, a checkpoint may have room
+        shutil.rmtree(partial(job.output), ignore_errors=True)
+        with suppress(OSError, SafetensorError, RuntimeError):
+            keep()
+        raise
     shutil.rmtree(job.state, ignore_errors=True)
+    return trained

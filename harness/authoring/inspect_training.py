@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
@@ -18,7 +18,7 @@ from harness.data.model_files import Snapshot
 from harness.errors import UserError
 from harness.jobs import Example
 from harness.metrics.language import language_of
-from harness.prepare.near_copies import near_copies
+from harness.prepare.copies import identity, near_copies_of
 from harness.prepare.trainings import Training
 from harness.settings import STAGES
 from harness.tokens.encode import load_encoder
@@ -135,6 +135,11 @@ def inspect_training(training: Training, snapshot: Snapshot, *, trust_remote_cod
     is_cut = stage != "pretrain"  # plain text is divided into blocks
     tokens = {"row": Lengths.of(whole), "prompt": Lengths.of(prompts), "learned": Lengths.of(learned)}
     findings = [
+        *(
+            DataFinding(f"left out: {each.why} (numbered as read)", each.rows, _shown(each.examples))
+            for each in training.data.left_out
+        ),
+        *_found("made by `augment`", training.data.made, examples),
         *(_lengths(examples, prompts, whole, limit, STAGES[stage].rows == "prompt") if is_cut else ()),
         *_copies(examples),
         *_odd(examples, has_answers=STAGES[stage].rows != "prompt"),
@@ -167,7 +172,7 @@ def _copies(examples: Sequence[Example]) -> list[DataFinding]:
     first: dict[str, int] = {}
     same = [(row, of) for row, text in enumerate(texts) if (of := first.setdefault(" ".join(text.split()), row)) != row]
     equal = {row for row, _ in same}
-    near = [each for each in near_copies(texts) if each.text not in equal]
+    near = [each for each in near_copies_of(examples) if each.text not in equal]
     found = []
     if same:
         shown = tuple(f"as row {of}: {_short(examples[row])}" for row, of in same[:SHOWN])
@@ -184,12 +189,16 @@ def _odd(examples: Sequence[Example], *, has_answers: bool) -> list[DataFinding]
     def text(example: Example) -> str:
         return f"{example.prompt}\n{example.completion}\n{example.rejected or ''}"
 
+    marks: dict[tuple[str, ...], set[bool | None]] = defaultdict(set)
+    for example in examples:
+        marks[identity(example)].add(example.desirable)
     checks: list[tuple[str, Callable[[Example], object]]] = [
         ("characters that could not be decoded (U+FFFD)", lambda each: _BROKEN.search(text(each))),
         ("UTF-8 read as Latin-1, such as `Ã©`", lambda each: _TWICE_ENCODED.search(text(each))),
         ("control characters", lambda each: _CONTROL.search(text(each))),
         ("HTML tags or entities", lambda each: _HTML.search(text(each))),
         ("a line that is repeated", lambda each: _repeats(each.completion)),
+        ("marked good in one row and bad in another", lambda each: len(marks[identity(each)]) > 1),
         ("the same text chosen and rejected", lambda each: each.completion.strip() == (each.rejected or "\0").strip()),
     ]
     if has_answers:
@@ -229,8 +238,11 @@ def _languages(examples: Sequence[Example]) -> dict[str, int]:
 
 
 def _found(what: str, rows: Sequence[int], examples: Sequence[Example]) -> list[DataFinding]:
-    shown = tuple(_short(examples[row]) for row in rows[:SHOWN])
-    return [DataFinding(what, tuple(rows), shown)] if rows else []
+    return [DataFinding(what, tuple(rows), _shown([examples[row] for row in rows]))] if rows else []
+
+
+def _shown(examples: Sequence[Example]) -> tuple[str, ...]:
+    return tuple(map(_short, examples[:SHOWN]))
 
 
 def _short(example: Example) -> str:

@@ -27,7 +27,7 @@ class Learned:
     """One training sequence."""
 
     title: str
-    """`row 3`, `row 3, rejected`, `block 0`."""
+    """`row 3`, `row 3, rejected`, `row 3, marked good`, `block 0`."""
     ids: tuple[int, ...]
     pieces: tuple[str, ...]
     """The text of each id."""
@@ -120,7 +120,8 @@ def view_training(training: Training, snapshot: Snapshot, count: int, *, trust_r
 
 def _rows(tokenizer: Any, number: int, example: Example, stage: StageName, limit: int) -> Iterator[Learned]:
     """The sequences of one example: both answers of a preference; only the prompt for stages that generate the answers."""
-    answers = {f"row {number}": example.completion}
+    mark = {None: "", True: ", marked good", False: ", marked bad"}[example.desirable]
+    answers = {f"row {number}{mark}": example.completion}
     if STAGES[stage].rows == "pair" and example.rejected is not None:
         answers = {f"row {number}, chosen": example.completion, f"row {number}, rejected": example.rejected}
     for title, text in answers.items():

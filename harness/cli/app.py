@@ -11,10 +11,12 @@ from harness.cli.bench import bench
 from harness.cli.check import check
 from harness.cli.compare import compare
 from harness.cli.data import app as data
+from harness.cli.diff import diff
 from harness.cli.env import env
 from harness.cli.eval import evaluate
 from harness.cli.ls import ls
 from harness.cli.new import new
+from harness.cli.output import echo
 from harness.cli.plan import plan
 from harness.cli.report import report
 from harness.cli.show import show
@@ -41,6 +43,7 @@ app.command("bench", rich_help_panel=_COMPARE)(bench)
 app.command("plan", rich_help_panel=_COMPARE)(plan)
 app.command("ls", rich_help_panel=_INSPECT)(ls)
 app.command("show", rich_help_panel=_INSPECT)(show)
+app.command("diff", rich_help_panel=_INSPECT)(diff)
 app.command("report", rich_help_panel=_INSPECT)(report)
 app.command("env", rich_help_panel=_INSPECT)(env)
 app.add_typer(data, name="data", rich_help_panel=_INSPECT)
@@ -50,7 +53,7 @@ app.command("new", rich_help_panel=_EXTEND)(new)
 
 def _print_version(requested: bool) -> None:
     if requested:
-        typer.echo(f"harness {__version__}")
+        echo(f"harness {__version__}")
         raise typer.Exit
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import Flags, takes
+from harness.cli.output import echo
 
 
 @takes("task_parameters confirm_run_unsafe_code")
@@ -19,6 +20,6 @@ def check(
 
     unsafe = flags.confirm_run_unsafe_code
     results = list(check_file(file, run_unsafe_code=unsafe, parameters=flags.parameters()))
-    typer.echo("\n\n".join(str(result) for result in results))
+    echo("\n\n".join(str(result) for result in results))
     if any(result.problems for result in results):
         raise typer.Exit(1)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typer import Exit
+
 from harness.cli.options import Flags, Variants, command_line, print_plan, print_result, takes
 
 
 @takes(
-    "model tasks task_parameters file baseline",
-    "train train_columns train_samples steps epochs lr tune_lr train_batch_size max_length train_settings seeds folds",
-    "num_fewshot limit batch_size apply_chat_template numerics engine allow_cut no_timing time_budget confirm_run_unsafe_code",
+    "model tasks task_parameters allow_code file baseline",
+    "train train_columns train_samples min_row_tokens max_row_tokens drop_near_duplicates train_augment",
+    "steps epochs lr tune_lr train_batch_size max_length train_settings seeds folds",
+    "num_fewshot limit batch_size apply_chat_template template_options numerics engine allow_cut",
+    "no_timing time_budget confirm_run_unsafe_code",
     "device dtype seed trust_remote_code",
-    "report_to output_dir format fail_if fresh dry_run quiet",
+    "report_to output_dir format fail_if fail_unless fresh dry_run quiet",
 )
 def compare(flags: Flags, variants: Variants = None) -> None:
     """Train variants, score them on the same samples, measure their costs and test which differences are significant.
@@ -23,10 +27,12 @@ def compare(flags: Flags, variants: Variants = None) -> None:
 
         config = flags.configure(variants)
         if flags.dry_run:
-            plan = str(dry_run.plan(config))
+            plan = dry_run.plan(config)
         else:
             run = comparison.run(config, progress=shown, fresh=flags.fresh, command=command_line())
     if flags.dry_run:
         print_plan(plan, config, flags.format)
+        if getattr(plan, "unsuitable", None):
+            raise Exit(1)
     else:
         print_result(run, config, flags.format)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import Flags, takes
+from harness.cli.output import echo
 from harness.errors import UserError
 
 app = typer.Typer(help="Download the data of tasks, for machines without a network.", no_args_is_help=True)
@@ -45,7 +46,7 @@ def fetch(
     if check:
         parts = verify(where)
         whole = [asdict(part) for part in parts]
-        typer.echo(
+        echo(
             json.dumps(whole, indent=1, ensure_ascii=False)
             if flags.format == "json"
             else f"{len(parts)} files, all as fetched"
@@ -58,16 +59,16 @@ def fetch(
         splits = splits_of(name, flags.parameters())
         wanted.update(dict.fromkeys(splits))
         if not splits:
-            typer.echo(f"`{name}` reads nothing from the Hub", err=True)
+            echo(f"`{name}` reads nothing from the Hub", err=True)
     rows = []
     try:
         for done in fetch_splits(wanted, where):
             rows.append({"split": str(done.split), "bytes": done.bytes, "new": done.new, **asdict(done.file)})
             if flags.format == "human":
                 count, size = f"{done.file.rows:,} rows", f"{done.bytes / 1e6:.1f} MB"
-                typer.echo(f"{done.split}  {count}  {size}  {'fetched' if done.new else 'already there'}")
+                echo(f"{done.split}  {count}  {size}  {'fetched' if done.new else 'already there'}")
     finally:
         if flags.format == "json":
-            typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+            echo(json.dumps(rows, indent=1, ensure_ascii=False))
     if wanted and flags.format == "human":
-        typer.echo(f"\nto use it: export HARNESS_DATA={where}", err=True)
+        echo(f"\nto use it: export HARNESS_DATA={where}", err=True)

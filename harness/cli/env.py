@@ -9,10 +9,9 @@ import platform
 import subprocess
 from pathlib import Path
 
-import typer
-
 from harness import __version__
 from harness.cli.options import Flags, takes
+from harness.cli.output import echo
 
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate", "tokenizers", "scipy", "numpy")
 _VARIABLES = ("HARNESS_", "HF_", "CUDA_", "OMP_", "MKL_", "TRANSFORMERS_", "NO_COLOR", "TOKENIZERS_")
@@ -34,11 +33,11 @@ def env(flags: Flags) -> None:
         **{name: _shown(name) for name in sorted(os.environ) if name.startswith(_VARIABLES)},
     }
     if flags.format == "json":
-        typer.echo(json.dumps(facts, indent=1))
+        echo(json.dumps(facts, indent=1))
         return
     width = max(map(len, facts))
     for name, value in facts.items():
-        typer.echo(f"{name:<{width}}  {value}")
+        echo(f"{name:<{width}}  {value}")
 
 
 def _version(package: str) -> str:

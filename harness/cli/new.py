@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from harness.cli.output import echo
+
 
 def new(
     kind: Annotated[Literal["task", "method"], typer.Argument(help="What to create.")],
@@ -23,4 +25,4 @@ def new(
 
     path = write(kind, name, Path(), sample)
     use = f"harness compare base lora --tasks ./{path}" if kind == "task" else f"harness compare base lora ./{path}"
-    typer.echo(f"wrote {path}\n\ncheck it: harness check {path}\nuse it:   {use}")
+    echo(f"wrote {path}\n\ncheck it: harness check {path}\nuse it:   {use}")

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
-from typer import Argument, Exit, Option, echo
+from typer import Argument, Exit, Option
 
+from harness.cli.output import echo
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,13 +53,20 @@ class Flags:
     """
 
     model: str | None = _flag(
-        _WHAT, "--model", "-m", sets="model", help="Hub id or folder; default: `tiny`, the embedded model."
+        _WHAT, "--model", "-m", sets="model", help="Hub id, folder or GGUF file; default: `tiny`, the embedded model."
     )
     tasks: str | None = _flag(
         _WHAT, "--tasks", "-t", sets="tasks", help="NAME[:GROUP+GROUP] or FILE.py[@NAME], comma-separated."
     )
     task_parameters: list[str] | None = _flag(
         _WHAT, "-T", metavar="KEY=VALUE", help="Parameter for the tasks that have it; repeatable."
+    )
+    allow_code: list[Path] | None = _flag(
+        _WHAT,
+        "--allow-code",
+        sets="allow_code",
+        metavar="FILE.py",
+        help="Python file that a compare.yaml or an adapter's method.json may name; repeatable.",
     )
     file: Path | None = _flag(_WHAT, "--config", "-c", help="Settings file (compare.yaml); flags override it.")
     baseline: str | None = _flag(_WHAT, sets="baseline", help="Variant to compare the others with; default: the first.")
@@ -76,6 +84,25 @@ class Flags:
         help="Columns of the training data, such as prompt=question,completion=answer.",
     )
     train_samples: int | None = _flag(_TRAIN, sets="train.samples", help="Number of training rows to use.")
+    min_row_tokens: int | None = _flag(
+        _TRAIN, sets="train.min_row_tokens", help="Leave out training rows with fewer tokens."
+    )
+    max_row_tokens: int | None = _flag(
+        _TRAIN, sets="train.max_row_tokens", help="Leave out training rows with more tokens, instead of cutting them."
+    )
+    drop_near_duplicates: bool = _flag(
+        _TRAIN,
+        "--drop-near-duplicates",
+        sets="train.drop_near_duplicates",
+        default=False,
+        help="Leave out training rows that repeat or nearly repeat an earlier row.",
+    )
+    train_augment: str | None = _flag(
+        _TRAIN,
+        sets="train.augment",
+        metavar="FILE.py@FUNCTION",
+        help="Function that makes a list of rows from a training row; held-out rows stay as they are.",
+    )
     steps: int | None = _flag(_TRAIN, sets="train.steps", help="Number of optimizer steps.")
     epochs: float | None = _flag(_TRAIN, sets="train.epochs", help="Number of passes over the training data.")
     lr: float | None = _flag(_TRAIN, "--lr", sets="train.lr", help="Learning rate; default: each method's own.")
@@ -127,6 +154,12 @@ class Flags:
         sets="apply_chat_template",
         default=False,
         help="Format prompts with the model's chat template.",
+    )
+    template_options: list[str] | None = _flag(
+        _SCORE,
+        "--template-option",
+        metavar="KEY=VALUE",
+        help="Variable of the chat template, such as reasoning_effort=high; repeatable.",
     )
     numerics: Literal["fp32", "lm-eval"] | None = _flag(
         _SCORE, sets="numerics", help="Softmax in float32 (default), or as in lm-eval."
@@ -184,7 +217,13 @@ class Flags:
         _OUTPUT,
         sets="fail_if",
         metavar="GATE",
-        help='Exit with 1 if this holds: "lora.gsm8k < base.gsm8k - 0.01", values as in run.json; repeatable.',
+        help='Exit with 1 if this is shown (95 %): "lora.gsm8k < base.gsm8k - 0.01", values as in run.json; repeatable.',
+    )
+    fail_unless: list[str] | None = _flag(
+        _OUTPUT,
+        sets="fail_unless",
+        metavar="GATE",
+        help='Exit with 1 unless this is shown (95 %): "lora.gsm8k > base.gsm8k - 0.01"; repeatable.',
     )
     fresh: bool = _flag(_OUTPUT, "--fresh", default=False, help="Start again instead of continuing an interrupted run.")
     dry_run: bool = _flag(_OUTPUT, "--dry-run", default=False, help="Print the plan and the resolved YAML, and exit.")
@@ -205,12 +244,19 @@ class Flags:
                 group, _, key = each.metadata["sets"].rpartition(".")
                 (train if group else given)[key] = value
         train |= _pairs(self.train_settings, "-S", "warmup=0.1")
-        given |= {"task_parameters": self.parameters(), "train": train}
+        given |= {"task_parameters": self.parameters(), "template_options": self.variables(), "train": train}
         return {name: value for name, value in given.items() if value != {}}
 
     def parameters(self) -> dict[str, str]:
         """Returns the parameters of tasks given with `-T key=value`."""
         return _pairs(self.task_parameters, "-T", "year=2024")
+
+    def variables(self) -> dict[str, str]:
+        """Returns the variables of the chat template given with `--template-option key=value`."""
+        from harness.registry.values import unquote
+
+        given = _pairs(self.template_options, "--template-option", "reasoning_effort=high")
+        return {name: unquote(value) for name, value in given.items()}
 
     def configure(self, variants: Sequence[str] | None, *, tasks_needed: bool = True) -> Config:
         """Returns the configuration of these variants and flags."""
@@ -290,7 +336,7 @@ def run_folder(name: str | Path, output_dir: Path | None) -> Path:
 
 
 def print_result(run: Run, config: Config, form: Literal["human", "json"]) -> None:
-    """Prints a finished run, and exits with 1 if a variant failed or a gate holds."""
+    """Prints a finished run, and exits with 1 if a variant or a gate failed."""
     if form == "json":
         echo(run.to_json())
     else:
@@ -299,12 +345,10 @@ def print_result(run: Run, config: Config, form: Literal["human", "json"]) -> No
 
         folder = next((path for path, each in list_runs(config.output_dir) if each.created == run.created), None)
         print_run(run, folder=folder)
-    from harness.config.gates import failed_gates
-
-    failed = failed_gates(run, config.gates)
-    for text in failed:
-        echo(f"failed: {text}", err=True)
-    if failed or any(variant.status == "failed" for variant in run.variants):
+    judged = [gate.judge(run) for gate in config.gates]
+    for each in judged:
+        echo(str(each), err=True)
+    if any(each.fails for each in judged) or any(variant.status == "failed" for variant in run.variants):
         raise Exit(1)
 
 

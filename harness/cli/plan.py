@@ -8,9 +8,10 @@ import typer
 from typer import Option
 
 from harness.cli.options import Flags, Variants, takes
+from harness.cli.output import echo
 
 
-@takes("model file train_batch_size max_length train_settings device dtype trust_remote_code format quiet")
+@takes("model allow_code file train_batch_size max_length train_settings device dtype trust_remote_code format quiet")
 def plan(
     flags: Flags,
     variants: Variants = None,
@@ -28,7 +29,7 @@ def plan(
         config = flags.configure(variants, tasks_needed=False)
         found = memory_plan.plan_memory(config, memory=memory, progress=shown)
     if flags.format == "json":
-        typer.echo(found.to_json())
+        echo(found.to_json())
     else:
         from harness.report.screen import print_plan
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import Flags, run_folder, takes
+from harness.cli.output import echo
 
 
 @takes("output_dir")
@@ -22,11 +23,11 @@ def report(
 ) -> None:
     """Write reports from run.json files and print their paths."""
     from harness.leaderboards import export
-    from harness.runs.folder import load_run
+    from harness.runs.folder import load_shown
 
     folders = [run_folder(name, flags.output_dir) for name in runs]
-    loaded = [load_run(folder) for folder in folders]
+    loaded = [load_shown(folder) for folder in folders]
     own = folders[0] if folders[0].is_dir() else folders[0].parent
     target = out or (own if len(folders) == 1 else Path())
     for path in export(loaded, [part.strip() for part in to.split(",") if part.strip()], target):
-        typer.echo(path)
+        echo(path)

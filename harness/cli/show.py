@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.options import Flags, run_folder, takes
+from harness.cli.output import echo
 from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.authoring.preview_prompt import View
 
 
-@takes("model task_parameters num_fewshot apply_chat_template trust_remote_code output_dir format")
+@takes("model task_parameters num_fewshot apply_chat_template template_options trust_remote_code output_dir format")
 def show(
     flags: Flags,
     what: Annotated[
@@ -28,21 +29,21 @@ def show(
     """Print a run, describe a task or method, or print the prompt of a sample."""
     if sample is not None:
         found = _view(what, sample, flags)
-        typer.echo(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) if flags.format == "json" else str(found))
+        echo(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) if flags.format == "json" else str(found))
         return
     folder = run_folder(what, flags.output_dir)
     if (folder / "run.json").exists() or folder.suffix == ".json":
         _print_run(folder, flags.format)
     else:
-        typer.echo(_entry(what, flags.format))
+        echo(_entry(what, flags.format))
 
 
 def _print_run(folder: Path, form: str) -> None:
-    from harness.runs.folder import load_run
+    from harness.runs.folder import load_shown
 
-    run = load_run(folder)
+    run = load_shown(folder)
     if form == "json":
-        typer.echo(run.to_json())
+        echo(run.to_json())
         return
     from harness.report.screen import print_run
 
@@ -87,7 +88,9 @@ def _entry(what: str, form: str) -> str:
 def _view(what: str, index: int, flags: Flags) -> View:
     """Renders one sample of a task as the model receives it."""
     from harness.authoring.preview_prompt import view
+    from harness.config.config import read_template_options
     from harness.data.model_files import find_model
+    from harness.prepare.template_options import with_template_options
     from harness.prompts.render import Prompting, render
     from harness.registry.find import find
     from harness.registry.load import load_task
@@ -95,16 +98,19 @@ def _view(what: str, index: int, flags: Flags) -> View:
     from harness.tokens.description import load_template
 
     model = flags.model or "tiny"
-    snapshot = find_model(model)
-    template = None
-    if flags.apply_chat_template:
+    snapshot = find_model(model, trust_remote_code=flags.trust_remote_code)
+    template, options = None, read_template_options(flags.variables())
+    if flags.apply_chat_template or options:
         template = load_template(snapshot.folder, trust_remote_code=flags.trust_remote_code)
+        template = with_template_options(model, template, options)
+    if options and not flags.apply_chat_template:
+        raise UserError("`--template-option` needs the chat template", hint="add `--apply-chat-template`")
     if flags.apply_chat_template and template is None:
         raise UserError(
             f"`{model}` has no chat template", hint="drop `--apply-chat-template`, or use an instruct model"
         )
     spec = parse_task(what, flags.parameters())
-    task = load_task(find("task", spec.source), spec.parameters)
+    task = load_task(find("task", spec.source), spec.parameters, spec.groups)
     items = render(what, task, Prompting(flags.num_fewshot, template=template), groups=spec.groups)
     if not 0 <= index < len(items):
         raise UserError(f"task `{what}` has no sample {index}", hint=f"it has {len(items)}, from 0")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-import typer
-
 from harness.cli.options import Flags, OneVariant, command_line, takes
+from harness.cli.output import echo
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,9 +18,10 @@ if TYPE_CHECKING:
 
 
 @takes(
-    "model tasks file",
-    "train train_columns train_samples steps epochs lr tune_lr train_batch_size max_length train_settings preview inspect merge",
-    "apply_chat_template",
+    "model tasks allow_code file",
+    "train train_columns train_samples min_row_tokens max_row_tokens drop_near_duplicates train_augment",
+    "steps epochs lr tune_lr train_batch_size max_length train_settings preview inspect merge",
+    "apply_chat_template template_options",
     "device dtype seed trust_remote_code",
     "report_to output_dir format fresh quiet",
 )
@@ -44,7 +44,7 @@ def train(flags: Flags, variant: OneVariant) -> None:
         _print(seen, flags.format)
         return
     folders = {"artifact": str(left.artifact)} | ({"merged": str(left.merged)} if left.merged else {})
-    typer.echo(json.dumps(folders) if flags.format == "json" else "\n".join(folders.values()))
+    echo(json.dumps(folders) if flags.format == "json" else "\n".join(folders.values()))
 
 
 def _first_rows(config: Config, count: int) -> TrainView:
@@ -74,8 +74,10 @@ def _prepared(config: Config) -> tuple[Training, Snapshot]:
 
 def _print(seen: TrainView | Inspection, form: str) -> None:
     if form == "json":
-        typer.echo(json.dumps(seen.to_dict(), indent=1, ensure_ascii=False))
+        echo(json.dumps(seen.to_dict(), indent=1, ensure_ascii=False))
         return
     from rich.console import Console
 
-    Console(highlight=False, soft_wrap=True).print(seen.styled())
+    from harness.report.screen import safe
+
+    Console(highlight=False, soft_wrap=True).print(safe(seen.styled()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from harness import __version__
@@ -25,6 +26,7 @@ from harness.results import (
     MetricInfo,
     Parameters,
     Protocol,
+    Replicated,
     Run,
     Score,
     TaskInfo,
@@ -42,33 +44,49 @@ EXPECTED_ANSWERS = 0.95
 """Below this share of texts with an answer, a note says so: the score is about the form of the answers, too."""
 
 
+@dataclass(frozen=True)
+class Counted:
+    """The statistics of a run whose samples are all on disk."""
+
+    scores: Scores
+    replicated: tuple[Replicated, ...]
+    notes: tuple[str, ...]
+    """Notes on the samples."""
+
+
 def unfinished(session: Session) -> Run:
-    """Makes the document without scores: the state of a run that is not finished, or that scores nothing."""
+    """Makes the document of a run that is not finished, or that scores nothing: the scores are those of finished tasks."""
     return _document(session, None, ())
 
 
-def finished(session: Session) -> Run:
-    """Makes the complete document: computes scores, differences and verdicts from the samples on disk."""
+def count(session: Session) -> Counted:
+    """Computes scores, differences and verdicts from the samples on disk."""
     tasks, config = session.prepared.tasks, session.config
-    done = [state for state in session.states.values() if state.status == "done"]
-    rows = {state.name: {task.name: _in_order(session, state, task) for task in tasks} for state in done}
-    protocols = {state.name: {task.name: _protocol(session, state, task) for task in tasks} for state in done}
+    scored = [state for state in session.states.values() if state.scored]
+    rows = {state.name: {task.name: in_order(session, state, task) for task in tasks} for state in scored}
+    protocols = {state.name: {task.name: protocol(session, state, task) for task in tasks} for state in scored}
     scores = compute_scores(tasks, rows, protocols, session.baseline, config.seed)
     losses = {
-        state.name: loss for state in done if state.trained and (loss := state.trained.validation_loss) is not None
+        state.name: loss for state in scored if state.trained and (loss := state.trained.validation_loss) is not None
     }
-    means = replicated(tasks, rows, _trainings(session), session.baseline, losses, config.seed, folds=config.folds)
-    by_variant = [(s.name, note) for s in done for note in (*s.notes, *(s.trained.notes if s.trained else ()))]
+    means = replicated(tasks, rows, _trainings(session), session.baseline, losses, folds=config.folds)
+    notes = [*default_thinking([state.variant for state in scored]), *unfinished_thoughts(rows)]
+    return Counted(scores, tuple(means), tuple(notes))
+
+
+def finished(session: Session, counted: Counted) -> Run:
+    """Makes the complete document."""
+    scores, states = counted.scores, session.states.values()
+    by_variant = [(s.name, note) for s in states for note in (*s.notes, *(s.trained.notes if s.trained else ()))]
     notes = [
         *dict.fromkeys(f"{name}: {note}" for name, note in by_variant),  # training and scoring may note the same
         *scores.warnings,
         *_cut_texts(scores),
         *missing_answers(scores),
-        *default_thinking([state.variant for state in done]),
-        *unfinished_thoughts(rows),
+        *counted.notes,
         *training_data_notes(session),
     ]
-    return _document(session, scores, notes).model_copy(update={"replicated": means})
+    return _document(session, scores, notes).model_copy(update={"replicated": counted.replicated})
 
 
 def _trainings(session: Session) -> dict[str, list[str]]:
@@ -113,10 +131,11 @@ def _document(session: Session, scores: Scores | None, notes: Sequence[str]) -> 
             for task in prepared.tasks
         ),
         variants=tuple(
-            _variant(session, state, scores.by_variant.get(state.name, []) if scores else [])
+            _variant(session, state, scores.by_variant.get(state.name, []) if scores else state.scores)
             for state in session.states.values()
         ),
         comparisons=tuple(scores.comparisons) if scores else (),
+        tests=scores.tests if scores else None,
         overlaps=session.overlaps,
         seconds=dict(session.seconds),
     )
@@ -147,7 +166,8 @@ def _variant(session: Session, state: State, scores: Sequence[Score]) -> Variant
     )
 
 
-def _protocol(session: Session, state: State, task: ScoredTask) -> Protocol:
+def protocol(session: Session, state: State, task: ScoredTask) -> Protocol:
+    """Returns everything that decides a variant's scores on a task."""
     items, prompting = state.variant.items[task.name], state.variant.prompting
     mode = items[0].request.mode
     return Protocol(
@@ -160,13 +180,14 @@ def _protocol(session: Session, state: State, task: ScoredTask) -> Protocol:
         chat_template=prompting.template.text if prompting.template else None,
         system=prompting.system,
         think=prompting.think or ("default" if prompting.template and prompting.template.thought else None),
+        template_options=session.config.template_options if prompting.template else {},
         token_budget=session.token_budget,
         prompt_sha256=key(prompts=[item.request.sha256 for item in items]),
         signatures=signatures(task.metrics, [item.sample for item in items]),
     )
 
 
-def _in_order(session: Session, state: State, task: ScoredTask) -> list[dict[str, Any]]:
+def in_order(session: Session, state: State, task: ScoredTask) -> list[dict[str, Any]]:
     """Returns the samples in the order of the task; their file has them in the order of the packs."""
     by_id = {row["id"]: row for row in session.log(state, task).rows()}
     return [by_id[item.request.id] for item in state.variant.items[task.name]]
@@ -245,6 +266,7 @@ def train_record(trained: Trained, training: Training, reused: bool, tuned: Tune
         energy_joules=trained.energy_joules,
         cpu_seconds=trained.cpu_seconds,
         waited_share=trained.waited_share,
+        phase_seconds=dict(trained.phase_seconds),
         block_seconds=trained.block_seconds,
         reused=reused,
         **trained.peaks,

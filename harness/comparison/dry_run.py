@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
+from harness.comparison.state import Session
+from harness.comparison.suitability import unsuitable
 from harness.config.config import Config
-from harness.jobs import TaskRequests
+from harness.jobs import EnvironmentJob, TaskRequests
 from harness.prepare.prepare import Prepared, prepare
 from harness.report.numbers import counted
+from harness.runs.folder import RunFolder
 from harness.tokens.encode import load_encoder
 from harness.tokens.packs import plan_tree, token_budget, tokens_fed, tokens_needed
+from harness.worker.server import Server
 
 Purpose = Literal["compare", "train", "bench"]
 
@@ -36,7 +41,13 @@ def describe(prepared: Prepared, purpose: Purpose = "compare") -> str:
     return "; ".join(steps)
 
 
-def plan(config: Config) -> str:
+class Plan(str):
+    """The text of a plan; `unsuitable` has the variants that will fail, with the reasons."""
+
+    unsuitable: Mapping[str, str] = {}
+
+
+def plan(config: Config) -> Plan:
     """Describes in full what `run` would do: resolves, renders and counts everything, but loads no weights.
 
     Raises:
@@ -61,5 +72,23 @@ def plan(config: Config) -> str:
             f" {tokens_needed(encoded):,} tokens, {tokens_fed(packs):,} of them computed (shared prefixes once)"
             + (f"; {counted(cut, 'prompt')} cut on the left to fit the context" if cut else "")
         )
+    problems = _unsuitable(prepared) if prepared.trainings else {}
     lines += [f"row    {variant.spec.name}  {variant.spec.canonical}" for variant in prepared.variants]
-    return "\n".join(lines)
+    lines += [f"fails  {name}  {problem}" for name, problem in problems.items()]
+    text = Plan("\n".join(lines))
+    text.unsuitable = problems
+    return text
+
+
+def _unsuitable(prepared: Prepared) -> dict[str, str]:
+    """The variants whose training run cannot work, with the reasons."""
+    config = prepared.config
+    with Server() as server:
+        environment = server.run(EnvironmentJob(config.device, config.dtype))
+        session = Session(prepared, RunFolder(config.output_dir, lock=-1), "", environment)
+        problems = unsuitable(session, server.run, prepared.trainings)
+    return {
+        variant.spec.name: problems[variant.training.id].sentence
+        for variant in prepared.variants
+        if variant.training and variant.training.id in problems
+    }

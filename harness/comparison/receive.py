@@ -8,7 +8,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from harness.comparison import recipes
+from harness.comparison.document import in_order, protocol, unfinished
 from harness.comparison.samples import RunningScore, sample_row
+from harness.comparison.scores import single_scores
 from harness.comparison.state import Session, State
 from harness.jobs import Advanced, Event, Noted, Packed, Raw, Resumed, VariantFailed, VariantLoading, VariantStarted
 from harness.prepare.tasks import ScoredTask
@@ -32,13 +35,14 @@ class Receiver:
         self._tasks = {task.name: task for task in session.prepared.tasks}
         self._task: ScoredTask | None = None
         self._log: SampleLog | None = None
+        self._keys: list[str] = []
         self._running: RunningScore | None = None
         self._threads = ThreadPoolExecutor(os.cpu_count())
         self._began = time.perf_counter()
 
     def done(self, state: State, task: ScoredTask) -> list[int]:
         """Returns the indices of the samples on disk, up to the first whose key is out of date."""
-        keys = self.session.sample_keys(state, task)
+        keys = recipes.sample_keys(self.session, state, task)
         index = {item.request.id: number for number, item in enumerate(state.variant.items[task.name])}
         done = []
         for row in self.session.log(state, task).rows():
@@ -69,28 +73,33 @@ class Receiver:
             assert self._running is not None
             value = self._running.value
             note = f"{self._running.metric.name} {value:.2f}" if math.isfinite(value) else ""
-            self.progress.advance(event.done, note, event.total)
+            self.progress.advance(event.done, note, event.total, event.share)
 
     def close(self) -> None:
         """Finishes the last variant, after the child process has ended."""
         self._threads.shutdown()
         self._finish_variant()
-        self.progress.finish()
 
     def _start_task(self, event: Resumed) -> None:
         assert self.current is not None
-        self.progress.finish()
+        self._finish_task()
         self._task = self._tasks[event.task]
         self._log = self.session.log(self.current, self._task)
+        self._keys = recipes.sample_keys(self.session, self.current, self._task)
         self._log.keep(event.kept)
         self._running = RunningScore(self._task.metrics[0])
         self._running.add(self._log.rows())
+        if event.kept:
+            total = len(self.current.variant.items[event.task])
+            self.progress.say(
+                "Reuse", f"{event.variant}  {event.task}: {event.kept} of {total} samples scored before in this run"
+            )
         self.progress.start("Eval", f"{event.variant}  {event.task}", len(self.current.variant.items[event.task]))
 
     def _keep(self, event: Packed) -> None:
         assert self.current is not None and self._task is not None
         assert self._log is not None and self._running is not None
-        items, keys = self.current.variant.items[event.task], self.session.sample_keys(self.current, self._task)
+        items, keys = self.current.variant.items[event.task], self._keys
         task = self._task
 
         def measured(raw: Raw) -> dict[str, Any]:
@@ -101,7 +110,21 @@ class Receiver:
         self._log.append(rows)
         self._running.add(rows)
 
+    def _finish_task(self) -> None:
+        """Computes the scores of a task whose samples are all on disk, so that an interrupted run can show them."""
+        self.progress.finish()
+        state, task, session = self.current, self._task, self.session
+        self._task = None
+        if state is None or task is None or state.status == "failed":
+            return
+        if len(session.log(state, task).rows()) == len(state.variant.items[task.name]):
+            rows, found = in_order(session, state, task), protocol(session, state, task)
+            state.scores = [score for score in state.scores if score.task != task.name]
+            state.scores += single_scores(task, rows, found)
+
     def _finish_variant(self) -> None:
+        self._finish_task()
         if self.current is not None:
+            self.session.folder.save(unfinished(self.session))
             self.session.seconds[f"score {self.current.name}"] = time.perf_counter() - self._began
         self._began = time.perf_counter()

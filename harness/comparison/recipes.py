@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from harness.comparison import keys
 from harness.comparison.state import Session, State
 from harness.data.model_files import Snapshot
-from harness.jobs import QUANT_OF_BITS, Base, Bits, MergeJob, Method, Quant, Recipe, RewardFunction, TrainJob
+from harness.jobs import QUANT_OF_BITS, Base, BenchJob, Bits, MergeJob, Method, Quant, Recipe, RewardFunction, TrainJob
+from harness.prepare.tasks import ScoredTask
 from harness.prepare.training_settings import on_machine
 from harness.prepare.trainings import Training
-from harness.registry.find import source_digest
-from harness.registry.load import recorded_method
+from harness.registry.recorded import recorded_method
 from harness.runs.folder import CostRecord
-from harness.storage import key
+
+RATIO_PRECISION = 0.05
+"""Half the width of a latency ratio's interval at which its repeats end."""
 
 
 def train_job(session: Session, training: Training) -> TrainJob:
@@ -20,7 +24,6 @@ def train_job(session: Session, training: Training) -> TrainJob:
     base = _base(session, _quantization(training), _start_checkpoint(session, training))
     settings = on_machine(training.settings, session.environment)
     start, reward = _start_adapter(session, training), _reward(session, training)
-    packages = session.environment["packages"]
     return TrainJob(
         base=base,
         method=_method(training),
@@ -35,20 +38,7 @@ def train_job(session: Session, training: Training) -> TrainJob:
         start=start,
         reward=reward,
         report_to=session.config.report_to,
-        train_key=key(
-            model=session.prepared.model.digest,
-            method=training.entry.name,
-            method_source=source_digest(training.entry),
-            hyperparameters=training.hyperparameters,
-            settings=settings.of_the_loop(),
-            data=training.data.digest,
-            validation=training.validation.digest if training.validation else None,
-            monitor=training.monitor and [training.monitor.digest, [i.request.sha256 for i in training.monitor.items]],
-            given=[_given_digest(session, given) for given in (training.start, training.reward)],
-            dtype=base.dtype,
-            device=base.device.split(":")[0],
-            packages={name: packages[name] for name in ("torch", "transformers", "peft", "bitsandbytes")},
-        ),
+        train_key=keys.train_key(session, training, settings),
     )
 
 
@@ -60,9 +50,8 @@ def recipe(session: Session, state: State) -> Recipe:
     if variant.adapter is not None and not variant.adapter.is_adapter:
         return Recipe(_base(session, QUANT_OF_BITS[spec.bits], variant.adapter.folder))
     if variant.adapter is not None:
-        return _with_adapter(
-            session, spec.bits, None, variant.adapter.folder, recorded_method(variant.adapter.folder), spec.merged
-        )
+        method = recorded_method(variant.adapter.folder, session.config.method_files)
+        return _with_adapter(session, spec.bits, None, variant.adapter.folder, method, spec.merged)
     assert variant.training is not None and state.artifact is not None
     return _trained_recipe(session, variant.training, state.artifact, spec.bits, spec.merged)
 
@@ -74,26 +63,28 @@ def merge_job(session: Session, state: State) -> MergeJob:
     return MergeJob(_trained_recipe(session, training, state.artifact, None, True), session.folder.merged(training.id))
 
 
-def cost_record(session: Session, state: State, in_full: bool) -> CostRecord:
-    """The cached timing of a variant; its key contains everything that influences the time.
+def sample_keys(session: Session, state: State, task: ScoredTask) -> list[str]:
+    """The key of each sample of a variant on a task."""
+    return keys.sample_keys(session, recipe(session, state), state.variant.items[task.name])
+
+
+def bench_job(session: Session, state: State, budget_seconds: float | None = None) -> BenchJob:
+    """The job that times a variant, alternately with the bare base if they share weights.
 
     Args:
         session: The run.
         state: The variant.
-        in_full: Whether all repeats are asked for, so that a timing with a budget does not serve.
+        budget_seconds: Seconds for it; None: all repeats are made.
     """
-    made, environment = recipe(session, state), session.environment
-    artifact = Snapshot(state.name, state.artifact).weights_digest if state.artifact else None
-    names = ("device_name", "driver", "threads", "packages")
-    cost_key = key(
-        model=session.prepared.model.digest,
-        base=[made.base.folder.name, made.base.device, made.base.dtype, made.base.quant],
-        artifact=artifact or (state.variant.adapter.digest if state.variant.adapter else None),
-        transforms=state.variant.spec.transforms,
-        machine={name: environment[name] for name in names},
-        in_full=in_full,
-    )
-    return session.folder.costs(session.stored_as(state), cost_key)
+    made = recipe(session, state)
+    on_bare_base = made.base.quant is None and made.method is None and not made.merged
+    job = BenchJob(made, made.adapter is not None and on_bare_base, seed=session.config.seed)
+    return job if budget_seconds is None else replace(job, budget_seconds=budget_seconds, precision=RATIO_PRECISION)
+
+
+def cost_record(session: Session, state: State, job: BenchJob) -> CostRecord:
+    """The saved timing of a variant."""
+    return session.folder.costs(session.stored_as(state), keys.cost_key(session, job.recipe, job))
 
 
 def _artifact_of(session: Session, training: Training) -> Path:
@@ -125,15 +116,9 @@ def _reward(session: Session, training: Training) -> Recipe | RewardFunction | N
     if isinstance(reward, Snapshot):
         if not reward.is_adapter:
             return Recipe(_base(session, None, reward.folder))
-        return _with_adapter(session, None, None, reward.folder, recorded_method(reward.folder), False)
+        method = recorded_method(reward.folder, session.config.method_files)
+        return _with_adapter(session, None, None, reward.folder, method, False)
     return reward
-
-
-def _given_digest(session: Session, given: Training | Snapshot | RewardFunction | None) -> str | None:
-    """Digest of the starting point or the judge of a training run."""
-    if isinstance(given, Training):
-        return Snapshot(given.id, _artifact_of(session, given)).weights_digest
-    return given.digest if given else None
 
 
 def _trained_recipe(session: Session, training: Training, artifact: Path, bits: Bits, merged: bool) -> Recipe:

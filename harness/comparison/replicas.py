@@ -21,7 +21,6 @@ def replicated(
     trainings: Mapping[str, Sequence[str]],
     baseline: str,
     losses: Mapping[str, float],
-    seed: int,
     *,
     folds: int | None = None,
 ) -> tuple[Replicated, ...]:
@@ -33,7 +32,6 @@ def replicated(
         trainings: By variant, the rows that are its training runs; variants with one training run are left out.
         baseline: The variant that differences are from, with one or several training runs.
         losses: By row, the loss of its held-out rows, if there are any.
-        seed: Seed of the resampling.
         folds: Number of folds, if each training run leaves out one fold; None if training runs differ in their seed.
     """
     scored = {name: tuple(row for row in members if row in rows) for name, members in trainings.items()}
@@ -48,12 +46,12 @@ def replicated(
     for task in tasks:
         metric = task.metrics[0]
         for name, members in several.items():
-            mean = seeds.mean(seen(members, task), folds=folds, seed=seed)
+            mean = seeds.mean(seen(members, task), folds=folds)
             if mean is None:
                 continue
             found.append(Replicated(variant=name, trainings=members, task=task.name, metric=metric.name, **vars(mean)))
             if against and name != baseline:
-                difference = seeds.difference(seen(members, task), seen(against, task), folds=folds, seed=seed)
+                difference = seeds.difference(seen(members, task), seen(against, task), folds=folds)
                 if difference is not None:
                     tested[name, task.name] = Tested(difference, metric.higher_is_better)
     deltas = judge(tested)

@@ -11,42 +11,52 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from harness.comparison import recipes
 from harness.comparison.card import CARD, model_card
-from harness.comparison.document import finished, unfinished
+from harness.comparison.document import Counted, count, finished, unfinished
 from harness.comparison.dry_run import Purpose, describe
 from harness.comparison.receive import Receiver
 from harness.comparison.state import Session, State
+from harness.comparison.suitability import unsuitable
 from harness.comparison.sweep import sweep
 from harness.comparison.tuning import Tuned
 from harness.config.config import Config
+from harness.data.gguf import is_gguf, plain_copy
+from harness.errors import UserError
 from harness.jobs import (
     Advanced,
     Base,
     Benched,
-    BenchJob,
     DescribeJob,
     EnvironmentJob,
     Event,
     Item,
+    Job,
     Recipe,
     Request,
+    RowLengthsJob,
     ScoreJob,
     ScoreVariant,
+    SourcesJob,
     TaskRequests,
     Trained,
     TrainJob,
+    UnpackJob,
 )
 from harness.prepare.overlap import overlap_summary
 from harness.prepare.prepare import prepare
 from harness.prepare.trainings import Training
+from harness.registry.sources import note_loaded
 from harness.report.progress import Progress
+from harness.report.summary import headline_lines
 from harness.results import Run
 from harness.runs.folder import RunFolder
 from harness.runs.reuse import adopt, find_trained
 from harness.sandbox.run import protections
-from harness.storage import key, write_whole
+from harness.storage import DiskFull, key, write_whole
 from harness.worker.server import JobFailed, Server
 
 
@@ -70,6 +80,7 @@ def run(config: Config, *, progress: Progress | None = None, fresh: bool = False
             return work.earlier
         work.train_all()
         work.score_all()
+        work.count()
         work.time_all()
         return work.conclude()
 
@@ -90,8 +101,6 @@ def time_only(config: Config, *, progress: Progress | None = None, fresh: bool =
 
 TIMING_SHARE = 0.1
 """Largest share of a run that timing takes, unless each variant's first repeat alone takes longer."""
-RATIO_PRECISION = 0.05
-"""Half the width of a latency ratio's interval at which its repeats end."""
 
 
 class RunInProgress:
@@ -105,6 +114,7 @@ class RunInProgress:
         """When it began on the performance counter, minus the seconds that earlier attempts took."""
         self.earlier: Run | None = None
         """The document, if an earlier run of the same configuration is complete."""
+        self._counted: Counted | None = None
         self._tuned: dict[str, Tuned | None] = {}
         """Results of learning-rate sweeps by variant as typed; None if every trial failed."""
 
@@ -120,23 +130,32 @@ class RunInProgress:
             prepared = prepare(
                 config,
                 scores=purpose == "compare",
-                describe=lambda path: server.run(DescribeJob(path, config.trust_remote_code)),
+                describe=lambda path: _asked(server, DescribeJob(path, config.trust_remote_code)),
+                count=lambda path, examples, answered: _asked(
+                    server, RowLengthsJob(path, examples, answered, config.trust_remote_code)
+                ),
             )
+            if prepared.user_files:
+                for path, files in _asked(server, SourcesJob(prepared.user_files)).items():
+                    note_loaded(path, files)
             identity = key(purpose=purpose, prepared=prepared.identity)
             with RunFolder.open(config.output_dir, config.model, identity, fresh=fresh) as folder:
                 server.hold(folder.lock)
+                for problem in folder.skipped:
+                    progress.say("Skip", problem.message)
                 session = Session(prepared, folder, identity, command=command)
                 earlier = folder.load()
                 before = sum(earlier.seconds.values()) if earlier else 0.0
                 work = cls(session, server, progress, began - before)
-                if earlier is not None and _is_complete(earlier, timed=not config.no_timing):
+                if earlier is not None and purpose != "train" and _is_complete(earlier, timed=not config.no_timing):
                     work.earlier = earlier
-                    progress.finish("already finished; nothing to do")
+                    progress.finish(f"already finished on {earlier.created[:16].replace('T', ' ')}: {folder.path}")
                     yield work
                     return
                 session.created = earlier.created if earlier else session.created
                 overlaps = session.overlaps  # computed here, while the worker imports torch
-                session.environment = server.run(EnvironmentJob(config.device, config.dtype))
+                session.environment = _asked(server, EnvironmentJob(config.device, config.dtype))
+                work._unpack()
                 if any(task.task.executes_code for task in prepared.tasks):
                     session.environment["guard"] = protections()
                 progress.finish()
@@ -147,14 +166,50 @@ class RunInProgress:
                 work._save()
                 yield work
 
+    def _unpack(self) -> None:
+        """Unpacks GGUF files in child processes of their own, so that no measurement of memory includes it."""
+        session = self.session
+        for snapshot in session.prepared.given:
+            if is_gguf(snapshot.folder):
+                dtype = session.environment["dtype"]
+                if not plain_copy(snapshot.folder, dtype).is_dir():
+                    self.progress.start("Unpack", snapshot.name)
+                    try:
+                        self.server.run(UnpackJob(Base(snapshot.folder, "cpu", dtype)))
+                    except JobFailed as failure:
+                        raise UserError(f"`{snapshot.name}` could not be unpacked: {failure}") from failure
+                    self.progress.finish()
+
     def train_all(self) -> None:
         """Trains every variant that no earlier run has trained, each in its own child process."""
+        self._fail_unsuitable()
         for training in self.session.prepared.trainings:
             states = [s for s in self.session.active() if s.variant.training and s.variant.training.id == training.id]
+            if not states:
+                continue
             try:
                 self._train(training, states)
             except JobFailed as failure:
                 self._fail(states, failure, f"train-{training.id}")
+
+    def _fail_unsuitable(self) -> None:
+        """Fails the variants whose training run cannot work, before anything is trained."""
+        session, output = self.session, self.session.config.output_dir
+        waiting = [
+            training
+            for training in session.prepared.trainings
+            if find_trained(output, recipes.train_job(session, training).train_key) is None
+        ]
+        if not waiting:
+            return
+        self.progress.start("Check", "whether the methods fit the model")
+        problems = unsuitable(session, self.server.run, waiting)
+        self.progress.finish()
+        for state in session.states.values():
+            if state.variant.training and (problem := problems.get(state.variant.training.id)):
+                state.fail(problem.sentence)
+                self.progress.say("Fail", f"{state.name}: {problem.sentence}")
+        self._save()
 
     def _train(self, training: Training, states: Sequence[State]) -> None:
         """Runs one training run, which several variants may share, or takes its artifact from an earlier run."""
@@ -166,14 +221,25 @@ class RunInProgress:
         earlier = find_trained(self.session.config.output_dir, job.train_key)
         if earlier is not None and adopt(earlier[0], job.output):
             trained, reused = earlier[1], True
+            self._say_reuse(states, "trained", earlier[0])
         else:
             with self.stage("Train", states[0].name):
-                trained, reused = self.server.run(job, self._show), False
+                trained, reused = self._run_training(job), False
         for state in states:
             state.trained, state.reused, state.artifact = trained, reused, job.output
         card = model_card(self.session, states[0], job, command=self.session.command)
         write_whole(job.output / CARD, card)  # a new file: the others may be hard links into an earlier run
         self._save()
+
+    def _run_training(self, job: TrainJob) -> Trained:
+        """Runs a training job; an error that concerns it alone fails its row, whoever has to correct it."""
+        try:
+            trained: Trained = self.server.run(job, self._show)
+        except DiskFull:
+            raise
+        except UserError as error:
+            raise JobFailed(error.sentence) from error
+        return trained
 
     def _with_best_learning_rate(self, training: Training, states: Sequence[State]) -> Training:
         """Sets the learning rate with the lowest held-out loss; replicas take that of the first training run."""
@@ -183,7 +249,7 @@ class RunInProgress:
         def train(job: TrainJob) -> Trained:
             earlier = find_trained(self.session.config.output_dir, job.train_key, figures_only=True)
             with self.stage("Tune", f"{spec.name} lr {job.training.lr:g}"):
-                return earlier[1] if earlier else self.server.run(job, self._show)
+                return earlier[1] if earlier else self._run_training(job)
 
         if typed not in self._tuned:
             self._tuned[typed] = sweep(self.session, training, train)
@@ -199,6 +265,10 @@ class RunInProgress:
         """Scores every variant on the same samples; variants with the same base share one load of it."""
         groups: dict[Base, list[State]] = {}
         for state in self.session.active():
+            if not state.variant.scored:
+                state.status = "done"
+                state.notes.append("trained and not scored: a reward model generates no text, and the tasks need some")
+                continue
             groups.setdefault(recipes.recipe(self.session, state).base, []).append(state)
         for states in groups.values():
             waiting = states
@@ -242,8 +312,10 @@ class RunInProgress:
             self._fail([culprit], failure, f"score-{culprit.variant.spec.canonical}")
         finally:
             receiver.close()
+        for state in states:
+            state.scored = state.status != "failed" and not self.session.unscored(state)
         self._save()
-        return [state for state in states if state.status != "failed" and self.session.unscored(state)]
+        return [state for state in states if state.status != "failed" and not state.scored]
 
     def time_all(self, *, in_full: bool = False) -> None:
         """Times every variant in its own child process, alternately with the bare base if they share weights.
@@ -251,7 +323,7 @@ class RunInProgress:
         Args:
             in_full: Make all repeats, whatever time they take; otherwise timing has a budget.
         """
-        states = self.session.active()
+        states = [state for state in self.session.active() if state.variant.scored]
         if self.session.config.no_timing and not in_full:
             for state in states:
                 state.status = "done"
@@ -260,20 +332,18 @@ class RunInProgress:
         known: dict[Recipe, Benched] = {}
         seconds_left = None if in_full else self._timing_seconds()
         for index, state in enumerate(states):
-            recipe, record = recipes.recipe(self.session, state), recipes.cost_record(self.session, state, in_full)
-            on_bare_base = recipe.base.quant is None and recipe.method is None and not recipe.merged
-            job = BenchJob(recipe, recipe.adapter is not None and on_bare_base, seed=self.session.config.seed)
-            if seconds_left is not None:
-                share = seconds_left / (len(states) - index)
-                job = replace(job, budget_seconds=share, precision=RATIO_PRECISION)
-            benched, began = known.get(recipe) or record.read(), time.perf_counter()
+            share = None if seconds_left is None else seconds_left / (len(states) - index)
+            job = recipes.bench_job(self.session, state, share)
+            record = recipes.cost_record(self.session, state, job)
+            benched, began = known.get(job.recipe) or record.read(), time.perf_counter()
             try:
                 if benched is None:
                     with self.stage("Time", state.name):
                         benched = self.server.run(job, self._show)
                 record.write(benched)
                 state.benched, state.status = benched, "done"
-                known[recipe] = benched
+                known[job.recipe] = benched
+                self._save()
             except JobFailed as failure:
                 self._fail([state], failure, f"time-{state.variant.spec.canonical}")
             if seconds_left is not None:
@@ -291,11 +361,19 @@ class RunInProgress:
         spent = max(time.perf_counter() - self.began, sum(trained.values()))
         return spent * TIMING_SHARE / (1 - TIMING_SHARE)
 
-    def conclude(self) -> Run:
-        """Computes the statistics and saves the document."""
+    def count(self) -> None:
+        """Computes the statistics, saves them and shows the headlines: timing comes after them and takes minutes."""
         with self.stage("Count", "intervals and paired tests"):
-            document = finished(self.session)
-        document = document.model_copy(update={"seconds": dict(self.session.seconds)})
+            self._counted = count(self.session)
+        document = finished(self.session, self._counted)
+        self.session.folder.save(document)
+        for line in headline_lines(document):
+            self.progress.say("Score", line)
+
+    def conclude(self) -> Run:
+        """Saves the complete document."""
+        assert self._counted is not None
+        document = finished(self.session, self._counted)
         self.session.folder.save(document)
         return document
 
@@ -308,8 +386,19 @@ class RunInProgress:
         self.progress.finish()
         self.session.seconds[f"{label.lower()} {what}"] = time.perf_counter() - began
 
+    def _say_reuse(self, states: Sequence[State], what: str, found: Path) -> None:
+        """Says which results are not made again, and which run made them; the report says so of other runs."""
+        run = self.session.config.output_dir / found.relative_to(self.session.config.output_dir).parts[0]
+        ours = run == self.session.folder.path
+        for state in states:
+            where = "this run" if ours else f"{run}, whose key is equal"
+            self.progress.say("Reuse", f"{state.name}: {what} in {where}")
+            if not ours:
+                state.notes.append(f"{what} in another run and reused: {run.name}")
+
     def _save(self) -> None:
-        self.session.folder.save(unfinished(self.session))
+        session, counted = self.session, self._counted
+        session.folder.save(finished(session, counted) if counted else unfinished(session))
 
     def _fail(self, states: Sequence[State], failure: JobFailed, what: str) -> None:
         for state in states:
@@ -323,6 +412,24 @@ class RunInProgress:
             self.progress.advance(event.done, event.note, event.total)
 
 
+def _asked(server: Server, job: Job) -> Any:
+    """The result of a job that a run needs before it can start.
+
+    Raises:
+        UserError: The worker died.
+    """
+    try:
+        return server.run(job)
+    except JobFailed as failure:
+        raise UserError(
+            f"the worker process could not start the run: {failure}",
+            hint="its messages are above, if it left any; check the machine with `harness env`, then give the same"
+            " command again: finished work is kept",
+        ) from failure
+
+
 def _is_complete(run: Run, *, timed: bool) -> bool:
-    """Whether every variant is done, and timed if that is asked for."""
-    return all(variant.status == "done" and (variant.inference or not timed) for variant in run.variants)
+    """Whether every variant is done, and, if that is asked for, timed: a variant that is only trained has no scores."""
+    return all(
+        variant.status == "done" and (variant.inference or not timed or not variant.scores) for variant in run.variants
+    )

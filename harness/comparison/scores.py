@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 from harness.api import Metric
 from harness.comparison.samples import SampleRows, found_share, observations
-from harness.comparison.verdicts import Tested, judge
+from harness.comparison.verdicts import Tested, judge, without_verdict
 from harness.prepare.tasks import ScoredTask
 from harness.results import Comparison, GroupScore, Protocol, Score
-from harness.stats.intervals import interval
+from harness.stats.intervals import Interval, interval
 from harness.stats.observations import Observations, by_group, macro
-from harness.stats.paired import PairedDifference, paired, smallest_difference, win_rate
+from harness.stats.paired import PairedDifference, paired, win_rate
+from harness.stats.power import smallest_difference
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,10 @@ class Scores:
 
     by_variant: dict[str, list[Score]]
     comparisons: list[Comparison]
+    tests: int
+    """Number of tests of headlines, over which p-values are adjusted."""
     smallest: dict[str, float | None]
-    """By task: the smallest headline difference that is detected with probability 0.8."""
+    """By task: the smallest headline difference that is detected with probability 0.8 at the level 0.05 / `tests`."""
     truncated: dict[str, int]
     """By task: samples whose prompt was truncated to fit the model's context; the largest number of any variant."""
     shortened: dict[str, int]
@@ -51,12 +54,15 @@ def compute_scores(
 ) -> Scores:
     """Computes scores, their differences from the baseline, and the comparisons of all pairs of variants on headlines.
 
+    All comparisons of headlines are one family: marks, ranks and exports use the same adjusted p-values. Other metrics have
+    intervals without verdicts.
+
     Args:
         tasks: The tasks, in order.
         rows: Samples by variant, then by task, without variants that failed.
         protocols: Protocols by variant, then by task.
         baseline: The variant that differences are from; if it failed, there are no differences.
-        seed: Seed of the resampling.
+        seed: Seed of the sign-flip tests of clustered scores.
     """
     seen = {
         (name, task.name, metric.name): observations(metric, rows[name][task.name])
@@ -76,16 +82,16 @@ def compute_scores(
             found[pair], tested[pair] = difference, Tested(difference, higher, win_rate(a, b, higher))
 
     of_headlines = {pair: each for pair, each in tested.items() if (pair.task, pair.metric) in headlines}
-    shown = {pair: each for pair, each in of_headlines.items() if pair.b == baseline}
-    others = {pair: each for pair, each in tested.items() if pair not in of_headlines}
-    deltas = judge(shown) | judge(others, adjusted=False)
+    judged = judge(of_headlines)
+    deltas = {pair: without_verdict(each) for pair, each in tested.items() if pair not in of_headlines} | judged
     comparisons = [
-        Comparison(**pair._asdict(), test=found[pair].test, **judged.model_dump())
-        for pair, judged in judge(of_headlines).items()
+        Comparison(**pair._asdict(), test=found[pair].test, **delta.model_dump()) for pair, delta in judged.items()
     ]
+    intervals = {place: interval(obs) for place, obs in seen.items()}
 
     def score(name: str, task: ScoredTask, metric: Metric) -> Score:
-        made = _score(task, metric, seen[name, task.name, metric.name], protocols[name][task.name], seed)
+        place = (name, task.name, metric.name)
+        made = _score(task, metric, seen[place], intervals[place], protocols[name][task.name])
         mine = rows[name][task.name]
         return made.model_copy(
             update={
@@ -99,15 +105,25 @@ def compute_scores(
     return Scores(
         by_variant={name: [score(name, task, metric) for task in tasks for metric in task.metrics] for name in rows},
         comparisons=comparisons,
-        smallest=_smallest(tasks, rows, seen, baseline, seed),
+        tests=len(judged),
+        smallest=_smallest(tasks, rows, seen, baseline, len(judged)),
         truncated={
             task.name: max((_count(rows[name][task.name], "truncated") for name in rows), default=0) for task in tasks
         },
         shortened={
             task.name: max((_count(rows[name][task.name], "shortened") for name in rows), default=0) for task in tasks
         },
-        warnings=sorted({f"{pair.task}: {each.warning}" for pair, each in found.items() if each.warning}),
+        warnings=sorted(
+            {f"{pair.task}: {each.untestable}" for pair, each in found.items() if each.untestable}
+            | {f"{task}: `{metric}`: {each.warning}" for (_, task, metric), each in intervals.items() if each.warning}
+        ),
     )
+
+
+def single_scores(task: ScoredTask, rows: SampleRows, protocol: Protocol) -> list[Score]:
+    """Scores of one variant on one task, each with its own interval and without differences."""
+    seen = [(metric, observations(metric, rows)) for metric in task.metrics]
+    return [_score(task, metric, obs, interval(obs), protocol) for metric, obs in seen]
 
 
 def _count(rows: SampleRows, column: str) -> int:
@@ -132,7 +148,7 @@ def _smallest(
     names: Collection[str],
     seen: Mapping[tuple[str, str, str], Observations],
     baseline: str,
-    seed: int,
+    tests: int,
 ) -> dict[str, float | None]:
     """Computes the smallest detectable difference of each task: the largest over all variants, so it holds for each."""
     others = [name for name in names if name != baseline] if baseline in names else []
@@ -140,13 +156,15 @@ def _smallest(
     for task in tasks:
         headline = task.metrics[0].name
         against = seen.get((baseline, task.name, headline))
-        found = [smallest_difference(seen[name, task.name, headline], against, seed=seed) for name in others if against]
+        alpha = 0.05 / max(1, tests)
+        found = [
+            smallest_difference(seen[name, task.name, headline], against, alpha=alpha) for name in others if against
+        ]
         smallest[task.name] = max((value for value in found if value is not None), default=None)
     return smallest
 
 
-def _score(task: ScoredTask, metric: Metric, obs: Observations, protocol: Protocol, seed: int) -> Score:
-    found = interval(obs, seed=seed)
+def _score(task: ScoredTask, metric: Metric, obs: Observations, found: Interval, protocol: Protocol) -> Score:
     least, most = metric.bounds or (-math.inf, math.inf)
     return Score(
         task=task.name,

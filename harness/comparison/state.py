@@ -1,4 +1,4 @@
-"""The state of a run: each variant's results so far, and the keys under which samples are stored."""
+"""The state of a run: each variant's results so far, and the files in which they are stored."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from typing import Any, Literal
 
 from harness.comparison.tuning import Tuned
 from harness.config.config import Config
-from harness.data.model_files import Snapshot
-from harness.jobs import Benched, Trained
+from harness.jobs import Benched, Recipe, Trained
 from harness.prepare.overlap import overlap_records
 from harness.prepare.prepare import Prepared, PreparedVariant
 from harness.prepare.tasks import ScoredTask
 from harness.prepare.trainings import Training
-from harness.results import Overlap
-from harness.runs.folder import RunFolder, SampleLog
-from harness.storage import key
+from harness.results import Overlap, Score
+from harness.runs.folder import RunFolder, SampleLog, stored_as
 from harness.tokens.packs import token_budget
 
 
@@ -31,6 +29,10 @@ class State:
     error: str | None = None
     trained: Trained | None = None
     reused: bool = False
+    scored: bool = False
+    """Whether all of its samples are on disk."""
+    scores: list[Score] = field(default_factory=list)
+    """Scores of the tasks that are finished, without differences, until all variants are scored."""
     artifact: Path | None = None
     model_bytes: int | None = None
     parameters: int | None = None
@@ -72,7 +74,8 @@ class Session:
     created: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
     seconds: dict[str, float] = field(default_factory=dict)
     states: dict[str, State] = field(init=False)
-    _sample_keys: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    models: dict[Recipe, str] = field(default_factory=dict)
+    """Digests of models that `harness.comparison.keys` has made."""
 
     def __post_init__(self) -> None:
         self.states = {variant.spec.name: State(variant) for variant in self.prepared.variants}
@@ -124,31 +127,8 @@ class Session:
                 return needed.id
         return None
 
-    def sample_keys(self, state: State, task: ScoredTask) -> list[str]:
-        """Returns the key of each sample: a digest of everything that determines the model's output for it.
-
-        Metrics and `--limit` are not part of it.
-        """
-        where = state.name, task.name
-        if where not in self._sample_keys:
-            variant = state.variant
-            shared = key(
-                model=self.prepared.model.digest,
-                training=variant.training.id if variant.training else None,
-                artifact=Snapshot(state.name, state.artifact).weights_digest if state.artifact else None,
-                adapter=variant.adapter.digest if variant.adapter else None,
-                transforms=variant.spec.transforms,
-                dtype=self.environment["dtype"],
-                numerics=self.config.numerics,
-                engine=self.config.engine,
-                seed=self.config.seed,
-            )
-            items = variant.items[task.name]
-            self._sample_keys[where] = [key(shared=shared, request=item.request.sha256)[:32] for item in items]
-        return self._sample_keys[where]
-
     def stored_as(self, state: State) -> str:
         """Returns the name of a variant's files; each replica and fold of a variant has its own files."""
         spec, training = state.variant.spec, state.variant.training
         seed = training.settings.seed if training else self.config.seed
-        return f"{spec.canonical}#{seed}" + (f"/{spec.fold}" if spec.fold is not None else "")
+        return stored_as(spec.canonical, seed, spec.fold)

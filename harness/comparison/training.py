@@ -7,9 +7,10 @@ from pathlib import Path
 
 from harness.comparison import recipes
 from harness.comparison.card import CARD, model_card
-from harness.comparison.document import training_data_notes
+from harness.comparison.document import training_data_notes, unfinished
 from harness.comparison.run import RunInProgress
 from harness.comparison.state import State
+from harness.comparison.thought_notes import default_thinking
 from harness.config.config import Config
 from harness.errors import UserError
 from harness.report.progress import Progress
@@ -63,7 +64,10 @@ def train_only(
         state = next(iter(work.session.states.values()))
         if state.artifact is None:
             raise UserError(f"training failed: {state.error}", hint=f"see {folder / 'train'}")
-        for note in training_data_notes(work.session):
+        state.status = "done"
+        work.session.folder.save(unfinished(work.session))
+        trained = state.trained.notes if state.trained else ()
+        for note in (*default_thinking(work.session.prepared.variants), *training_data_notes(work.session), *trained):
             progress.say("Note", note)
         return TrainResult(state.artifact, _merge(work, state) if merge else None)
 

@@ -19,24 +19,33 @@ class Tested(NamedTuple):
     win_rate: float | None = None
 
 
-def judge(tested: Mapping[Key, Tested], *, adjusted: bool = True) -> dict[Key, Delta]:
-    """Judges differences.
+def judge(tested: Mapping[Key, Tested]) -> dict[Key, Delta]:
+    """Judges differences by p-values that are Holm-adjusted over all of them.
 
-    Args:
-        tested: The differences that are tested together.
-        adjusted: Whether to base the verdicts on p-values that are Holm-adjusted over all of them.
+    A difference whose p-value without the guard against rare losses is significant, adjusted over the same family, is
+    tentative if the guarded one is not.
     """
-    p_values = [each.difference.p for each in tested.values()]
-    p_holm = holm(p_values) if adjusted else [None] * len(p_values)
-    return {
-        key: Delta(
-            value=each.difference.value,
-            low=each.difference.low,
-            high=each.difference.high,
-            p=each.difference.p,
-            p_holm=p,
-            verdict=verdict_of(each.difference.value, each.difference.p if p is None else p, each.higher_is_better),
-            win_rate=each.win_rate,
-        )
-        for (key, each), p in zip(tested.items(), p_holm, strict=True)
-    }
+    differences = [each.difference for each in tested.values()]
+    guarded = holm([each.p for each in differences])
+    unguarded = holm([each.p if each.p_unguarded is None else each.p_unguarded for each in differences])
+    found = {}
+    for (key, each), p, p_unguarded in zip(tested.items(), guarded, unguarded, strict=True):
+        verdict = verdict_of(each.difference.value, p, each.higher_is_better)
+        direction = verdict_of(each.difference.value, p_unguarded, each.higher_is_better)
+        tentative = direction if verdict == "undecided" != direction else None
+        found[key] = without_verdict(each).model_copy(update={"p_holm": p, "verdict": verdict, "tentative": tentative})
+    return found
+
+
+def without_verdict(tested: Tested) -> Delta:
+    """Records the interval of a difference that gets no verdict, such as that of a metric besides the headline."""
+    difference = tested.difference
+    return Delta(
+        value=difference.value,
+        low=difference.low,
+        high=difference.high,
+        p=difference.p,
+        verdict=None,
+        untestable=difference.untestable,
+        win_rate=tested.win_rate,
+    )

@@ -17,15 +17,48 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
 
-from harness.config.gates import Gate, parse_gate
+from harness.config.gates import Flag, Gate, parse_gate
 from harness.config.variants import VariantSpec
 from harness.errors import UserError, did_you_mean
+from harness.prompts.chat import RESERVED_VARIABLES
 from harness.registry.task_spec import TaskSpec, parse_task
+from harness.registry.values import read
 from harness.settings import Count, TrainSettings, mapped
 from harness.tiny.world import TASKS as MINI_TASKS
 
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 """Experiment trackers; each needs the package of the same name."""
+
+
+TemplateOption = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str
+"""Value of a variable of the chat template."""
+
+
+def read_template_options(options: Any) -> Any:
+    """Variables of the chat template, typed: true, false, numbers and texts.
+
+    Raises:
+        UserError: Something else sets one of them, or it has another type.
+    """
+    return (
+        {name: _template_option(name, value) for name, value in options.items()}
+        if isinstance(options, dict)
+        else options
+    )
+
+
+def _template_option(name: str, value: Any) -> Any:
+    if name == "enable_thinking":
+        raise UserError(
+            f"`--template-option {name}`: a variant decides it",
+            hint="write `think=on` or `think=off` in the variant, such as `base:think=off`",
+        )
+    if name in RESERVED_VARIABLES:
+        raise UserError(f"`--template-option {name}`: prompts and training data decide `{name}`", hint="leave it out")
+    try:
+        return read(value, "bool | int | float | str")
+    except ValueError as error:
+        raise UserError(f"`--template-option {name}`: {error}") from error
 
 
 def listed(value: Any) -> Any:
@@ -87,6 +120,8 @@ class Config(BaseModel):
     numerics: Literal["fp32", "lm-eval"] = "fp32"
     engine: Literal["auto", "plain"] = "auto"
     apply_chat_template: bool = False
+    template_options: Annotated[dict[str, TemplateOption], BeforeValidator(read_template_options)] = {}
+    """Variables of the chat template."""
     allow_cut: bool = False
     """Whether more than 5 % of a task's prompts may be cut to fit the model's context."""
     no_timing: bool = False
@@ -99,8 +134,11 @@ class Config(BaseModel):
     """Name of the variant that the others are compared with; None: the first."""
     report_to: Annotated[tuple[str, ...], BeforeValidator(listed), AfterValidator(known_trackers)] = ()
     """Trackers that receive the figures of every training step: `tensorboard`, `wandb`, `mlflow`."""
+    allow_code: tuple[Path, ...] = ()
+    """Python files that adapters and `compare.yaml` may name; the files of the given variants and tasks need no entry."""
     output_dir: Path = Path("runs")
     fail_if: Annotated[tuple[str, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = ()
+    fail_unless: Annotated[tuple[str, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = ()
 
     @functools.cached_property
     def task_specs(self) -> tuple[TaskSpec, ...]:
@@ -109,17 +147,41 @@ class Config(BaseModel):
 
     @property
     def gates(self) -> tuple[Gate, ...]:
-        """`fail_if`, parsed."""
+        """`fail_if` and `fail_unless`, parsed."""
         names = [variant.name for variant in self.variants]
-        return tuple(parse_gate(text, names, self.tasks) for text in self.fail_if)
+        return tuple(parse_gate(text, names, self.tasks, flag) for flag, text in self.gate_texts)
+
+    @property
+    def gate_texts(self) -> tuple[tuple[Flag, str], ...]:
+        """The gates as typed, each with its flag."""
+        given: dict[Flag, tuple[str, ...]] = {"--fail-if": self.fail_if, "--fail-unless": self.fail_unless}
+        return tuple((flag, text) for flag, texts in given.items() for text in texts)
 
     @property
     def sha256(self) -> str:
-        """Digest of the work: independent of the output folder, trackers, gates, what is allowed, and how long is timed."""
-        ignored = ("output_dir", "report_to", "fail_if", "allow_cut", "no_timing", "time_budget")
+        """Digest of the work: independent of the output folder, trackers, gates, what is allowed, and how long is timed.
+
+        `allow_code` is not in it either: it is not in the dictionary.
+        """
+        ignored = (
+            "output_dir",
+            "report_to",
+            "fail_if",
+            "fail_unless",
+            "allow_cut",
+            "confirm_run_unsafe_code",
+            "no_timing",
+            "time_budget",
+        )
         content = {key: value for key, value in self.to_dict().items() if key not in ignored}
         content["variants"] = [[variant.name, variant.canonical] for variant in self.variants]
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+    @property
+    def method_files(self) -> tuple[Path, ...]:
+        """Python files that may run as the method of a given adapter: `allow_code`, and the files of this run's own methods."""
+        own = [variant.entry.path for variant in self.variants if variant.entry and variant.entry.module is None]
+        return tuple(dict.fromkeys([*self.allow_code, *own]))
 
     def one_training(self) -> Config:
         """The configuration of the first variant alone: one training run, on all of its rows."""
@@ -130,7 +192,7 @@ class Config(BaseModel):
         """The resolved configuration as plain data, in the schema of `compare.yaml`, without fields that are None."""
         content = {
             key: value
-            for key, value in self.model_dump(mode="json", exclude={"variants"}).items()
+            for key, value in self.model_dump(mode="json", exclude={"variants", "allow_code"}).items()
             if value not in (None, {}, [])
         }
         content["train"] = self.train.model_dump(mode="json", exclude_unset=True)

@@ -21,6 +21,7 @@ from harness.config.config import Config as Config
 from harness.config.config import listed
 from harness.config.gates import parse_gate
 from harness.config.mixes import data_problems
+from harness.config.named_code import code_problems
 from harness.config.variant_sources import split_transforms
 from harness.config.variants import VariantSpec as VariantSpec
 from harness.config.variants import make_variant, parse_variant
@@ -55,7 +56,9 @@ def configure(
         harness.errors.UserError: unknown setting `modle`
     """
     written = load(file) if file else ConfigFile("", {})
-    problems: list[UserError] = []
+    problems = code_problems(written, variants, settings)
+    if problems:
+        raise together(problems)
     given = _merged(written.data, settings)
     entries = given.pop("variants", None)
     specs = _variants(variants, entries, written, problems)
@@ -231,9 +234,9 @@ def _contradictions(config: Config) -> list[UserError]:
 
 def _gate_problems(config: Config) -> list[UserError]:
     problems = []
-    for text in config.fail_if:
+    for flag, text in config.gate_texts:
         try:
-            parse_gate(text, [variant.name for variant in config.variants], config.tasks)
+            parse_gate(text, [variant.name for variant in config.variants], config.tasks, flag)
         except UserError as error:
             problems.append(error)
     return problems
@@ -246,7 +249,7 @@ def _setting_problem(detail: Mapping[str, Any], written: ConfigFile) -> UserErro
     where = written.where(place) + ": " if known_place else ""
     name = ".".join(str(part) for part in place if not str(part).startswith("function-")) or "settings"
     if detail["type"] == "extra_forbidden":
-        known = SHARED_KEYS if place[0] == "train" else Config.model_fields
+        known = SHARED_KEYS if place[0] == "train" else Config.model_fields.keys() - {"allow_code"}  # only a flag
         return UserError(f"{where}unknown setting `{name}`", hint=did_you_mean(str(place[-1]), known))
     said = str(detail["msg"]).removeprefix("Value error, ").partition(", unable")[0]
     got = "" if isinstance(detail["input"], dict | BaseModel) else f", got `{detail['input']}`"

@@ -18,6 +18,9 @@ from typing import Any
 from harness.errors import UserError, together
 from harness.registry.values import Quoted
 
+_LONGEST, _MOST, _DEEPEST = 1 << 20, 20_000, 20
+"""Limits of a file: characters, values with aliases written out, levels of nesting."""
+
 Place = tuple[str | int, ...]
 """Path of keys and indices to a value."""
 
@@ -59,8 +62,12 @@ def parse(text: str, name: str) -> ConfigFile:
     """
     import yaml
 
+    if len(text) > _LONGEST:
+        raise UserError(f"`{name}` has {len(text):,} characters; at most {_LONGEST:,} are read")
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except RecursionError as error:
+        raise UserError(f"`{name}` is nested too deeply; at most {_DEEPEST} levels are read") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
@@ -68,7 +75,17 @@ def parse(text: str, name: str) -> ConfigFile:
     lines: dict[Place, int] = {}
     problems: list[UserError] = []
 
+    count = 0
+
     def plain(node: Any, place: Place) -> Any:
+        nonlocal count
+        count += 1  # an alias gives its node again each time
+        if count > _MOST or len(place) > _DEEPEST:
+            what = f"has more than {_MOST:,} values" if count > _MOST else f"is nested more than {_DEEPEST} levels deep"
+            raise UserError(
+                f"{name}:{node.start_mark.line + 1}: the file {what}, aliases (`*name`) written out",
+                hint="write the values themselves in place of aliases",
+            )
         if isinstance(node, yaml.MappingNode):
             return dict(pairs(node, place))
         if isinstance(node, yaml.SequenceNode):

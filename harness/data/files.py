@@ -11,7 +11,7 @@ import importlib.resources
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,12 @@ from harness.data.delimited import delimited_rows
 from harness.data.digests import file_sha256, files_sha256
 from harness.errors import UserError, did_you_mean
 from harness.errors import one_line as one_line
+from harness.storage import refuse_links_out
 
+LONGEST_LINE = 64 << 20
+"""Characters of a line of .jsonl and .txt; a row of a million tokens has about 4 MB."""
+LARGEST_WHOLE = 512 << 20
+"""Bytes of a .json, .csv or .tsv file; reading one takes up to ten times its size in memory."""
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
 
 
@@ -102,7 +107,12 @@ class Folder:
 
     @property
     def files(self) -> list[File]:
-        """The files, sorted by name."""
+        """The files, sorted by name.
+
+        Raises:
+            UserError: The folder has no file of a known format, files of several formats, or a link to a file outside.
+        """
+        refuse_links_out(self.path)
         found = sorted(path for path in self.path.iterdir() if path.suffix in FORMATS and path.is_file())
         formats = sorted({path.suffix for path in found})
         if len(formats) > 1:
@@ -152,14 +162,44 @@ def _read(path: Path) -> Sequence[Row]:
         table = read_table(path)
         _refuse_duplicates(path, table.column_names)
         return ArrowTable(table)
+    if path.suffix in (".json", ".csv", ".tsv"):
+        _refuse_large(path)
     if path.suffix == ".json":
         return _json_rows(path)
     if path.suffix in (".csv", ".tsv"):
         return delimited_rows(path)
+    if path.suffix == ".txt":
+        return [{"text": line.rstrip("\n")} for _, line in _lines(path)]
+    return [_json_line(path, number, line) for number, line in _lines(path)]
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file that are not empty, with their numbers.
+
+    Raises:
+        UserError: A line is longer than a row can be; it is not read into memory.
+    """
     with path.open(encoding="utf-8-sig") as file:
-        if path.suffix == ".txt":
-            return [{"text": line.rstrip("\n")} for line in file if line.strip()]
-        return [_json_line(path, number, line) for number, line in enumerate(file, 1) if line.strip()]
+        number = 0
+        while line := file.readline(LONGEST_LINE):
+            number += 1
+            if len(line) == LONGEST_LINE:
+                raise UserError(
+                    f"`{path}` line {number} has {LONGEST_LINE:,} characters or more",
+                    hint="one line is one row: are line breaks missing, or is it another kind of file?",
+                )
+            if line.strip():
+                yield number, line
+
+
+def _refuse_large(path: Path) -> None:
+    """Refuses a file that is too large to be read whole, as its format demands."""
+    size = path.stat().st_size
+    if size > LARGEST_WHOLE:
+        raise UserError(
+            f"`{path}` has {size:,} bytes; a {path.suffix} file is read whole, and at most {LARGEST_WHOLE:,} bytes are",
+            hint="write it as .jsonl (one object per line) or .parquet",
+        )
 
 
 def _refuse_duplicates(path: Path, columns: Sequence[str]) -> None:

@@ -16,10 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.api import Row
-from harness.data.digests import rows_sha256, text_sha256
+from harness.data.digests import files_sha256, rows_sha256, state_of, text_sha256
 from harness.data.files import one_line
 from harness.data.offline import Copy, find_copy, folder
+from harness.data.patience import PROBE, be_patient
 from harness.errors import UserError
+from harness.user_code import waiting
 
 PROBE_SECONDS = 5.0
 """Timeout after which the Hub counts as unreachable; the Hub's own client would retry for 23 s."""
@@ -46,7 +48,7 @@ class Hub:
         seen = _READ.get()
         if seen is not None:
             seen.update(dict.fromkeys(self.single_configurations))
-        return _load_split(self, folder())
+        return _load_split(self, folder(), tuple(map(state_of, self._files)))
 
     def digest(self) -> str:
         """Digest of the commit that `load` read; without a commit, of the files or the rows."""
@@ -83,6 +85,14 @@ class Hub:
         if copy is not None:
             return copy.files[0].revision
         return cached_commit(self)
+
+    @property
+    def _files(self) -> list[Path]:
+        """The files of a local folder in Hub layout, or of a fetched copy, sorted; none for rows of the Hub."""
+        if self.is_local:
+            return sorted(path for path in Path(self.repo).expanduser().rglob("*") if path.is_file())
+        found = [copy for each in self.single_configurations if (copy := each.copy)]
+        return [copy.folder / file.file for copy in found for file in copy.files if (copy.folder / file.file).is_file()]
 
     @property
     def is_local(self) -> bool:
@@ -147,8 +157,8 @@ def parse_hub(text: str) -> Hub:
 
 
 @functools.cache
-def _load_split(split: Hub, _copies: Path) -> Sequence[Row]:
-    """Reads a split once per process: a task may use it for its rows, its solved examples and its digest."""
+def _load_split(split: Hub, _copies: Path, _states: tuple[tuple[int, ...], ...]) -> Sequence[Row]:
+    """Reads a split once per process and state of its files: a task may use it for its rows, solved examples and digest."""
     if isinstance(split.name, tuple):
         return [{**row, "config": each.name} for each in split.single_configurations for row in each.load()]
     copy = split.copy
@@ -164,13 +174,26 @@ def load_online(split: Hub) -> Sequence[Row]:
     import datasets
 
     datasets.disable_progress_bars()
+    be_patient()
     repo = str(Path(split.repo).expanduser()) if split.is_local else split.repo
     try:
-        with contextlib.nullcontext() if split.is_local or _reachable() else _offline():
-            loaded: Sequence[Row] = datasets.load_dataset(repo, split.name, split=split.split, revision=split.revision)
+        with waiting(), contextlib.nullcontext() if split.is_local or _reachable() else _offline():
+            loaded: Sequence[Row] = datasets.load_dataset(
+                repo, split.name, split=split.split, revision=split.revision, cache_dir=_cache_of(split)
+            )
     except Exception as error:  # the library raises a dozen types, its own and those of the network libraries
         raise UserError(f"could not read {split}: {one_line(error)}", hint=_hint(split, error)) from error
     return loaded
+
+
+def _cache_of(split: Hub) -> str | None:
+    """A cache of prepared rows for the content of a local folder: `datasets` recognises its files by their times alone."""
+    if not split.is_local:
+        return None
+    import datasets
+
+    folder = Path(split.repo).expanduser()
+    return str(Path(datasets.config.HF_DATASETS_CACHE) / "local" / files_sha256(split._files, folder)[:16])
 
 
 def cached_commit(split: Hub) -> str | None:
@@ -210,7 +233,7 @@ def _answers(endpoint: str) -> bool:
     from huggingface_hub import get_session
 
     try:
-        get_session().head(endpoint, timeout=PROBE_SECONDS)
+        get_session().head(endpoint, timeout=PROBE_SECONDS, extensions={PROBE: True})
     except Exception as error:  # connection refused, unknown host, blocked socket; a slow server is still reachable
         return type(error).__name__ == "ReadTimeout"
     return True

@@ -8,7 +8,6 @@ datasets are read only from that folder and nothing is requested from the networ
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ from pathlib import Path
 
 from harness.api import Row
 from harness.data.arrow import decoded
-from harness.data.digests import file_sha256
+from harness.data.digests import file_sha256, state_of
 from harness.data.files import File, expand, one_line
 from harness.errors import UserError
-from harness.storage import home
+from harness.storage import home, inside, read_json
 
 VARIABLE = "HARNESS_DATA"
 MANIFEST = "manifest.json"
@@ -120,7 +119,7 @@ def read_manifest(root: Path) -> list[FetchedFile]:
     """
     path = root / MANIFEST
     try:
-        return _manifest_files(path, path.stat().st_mtime_ns)
+        return _manifest_files(path, state_of(path))
     except FileNotFoundError as error:
         raise UserError(
             f"no `{path}`: the folder `{root}` has no fetched data",
@@ -133,13 +132,12 @@ def read_manifest(root: Path) -> list[FetchedFile]:
 
 
 @functools.lru_cache
-def _manifest_files(path: Path, _modified: int) -> list[FetchedFile]:
-    content = json.loads(path.read_text(encoding="utf-8"))
+def _manifest_files(path: Path, _state: tuple[int, ...]) -> list[FetchedFile]:
+    content = read_json(path)
     known = FetchedFile.__dataclass_fields__
     files = [FetchedFile(**{key: value for key, value in entry.items() if key in known}) for entry in content]
     for file in files:
-        if not isinstance(file.file, str) or Path(file.file).is_absolute() or ".." in Path(file.file).parts:
-            raise ValueError(f"the path `{file.file}` leaves the folder")
+        inside(path.parent, str(file.file))
     return files
 
 

@@ -6,7 +6,6 @@ and one such folder for each split.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from harness.api import Row
 from harness.data.arrow import ArrowTable, decoded, read_table
 from harness.data.digests import files_sha256
 from harness.errors import UserError, one_line
+from harness.storage import inside, read_json
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
 
@@ -66,7 +66,7 @@ class Saved:
                 _AGAIN,
             )
         for name in names:
-            if Path(name).name != name or not (self.path / name).is_file():
+            if Path(name).name != name or not inside(self.path, name).is_file():
                 raise UserError(f"`{self.path / STATE}` names the file `{name}`, which is not in the folder", _AGAIN)
         if not names:
             raise UserError(f"the saved dataset `{self.path}` has no rows", hint="check what was saved")
@@ -96,7 +96,11 @@ def saved(path: Path) -> Saved:
     if not (path / SPLITS).is_file():
         return Saved(path)
     listed = _read_json(path / SPLITS).get("splits")
-    splits = [name for name in listed if (path / str(name) / STATE).is_file()] if isinstance(listed, list) else []
+    splits = (
+        [name for name in map(str, listed) if (inside(path, name) / STATE).is_file()]
+        if isinstance(listed, list)
+        else []
+    )
     if "train" in splits or len(splits) == 1:
         return Saved(path / ("train" if "train" in splits else splits[0]))
     raise UserError(
@@ -107,8 +111,8 @@ def saved(path: Path) -> Saved:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"could not read `{path}`: {one_line(error)}", _AGAIN) from error
     if not isinstance(content, dict):
         raise UserError(f"`{path}` is not a JSON object", _AGAIN)

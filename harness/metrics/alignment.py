@@ -65,12 +65,12 @@ def _synonyms() -> _Synonyms:
     return _Synonyms(WordNet(place) if place else None)
 
 
-meteor = Metric("meteor", score=_meteor(synonyms=True))
+meteor = Metric("meteor", score=_meteor(synonyms=True), bounds=(0, 1))
 """0–1. METEOR (Banerjee & Lavie, ACL 2005; weights of Lavie & Agarwal, 2007) as nltk computes it, with WordNet's
 synonyms; with several targets, the best counts. In scripts without spaces, a character is a word. Without WordNet,
 `meteor_no_synonyms` replaces it."""
 
-meteor_no_synonyms = Metric("meteor_no_synonyms", score=_meteor(synonyms=False))
+meteor_no_synonyms = Metric("meteor_no_synonyms", score=_meteor(synonyms=False), bounds=(0, 1))
 """0–1. As `meteor`, with equal words and stems only: the same on every machine."""
 
 if find_wordnet() is None:

@@ -61,7 +61,7 @@ def _normalized(name: str, length: Callable[[str], int]) -> Metric:
         scores = zip(output.loglikelihoods, sizes, strict=True)
         return _right(sample, [ll / size if size else -math.inf for ll, size in scores])
 
-    return Metric(name, score=score)
+    return Metric(name, score=score, bounds=(0, 1))
 
 
 def _mc2(output: Output, sample: Choose) -> float:
@@ -74,7 +74,7 @@ def _mc2(output: Output, sample: Choose) -> float:
     return math.fsum(shares[answer] for answer in set(answers)) / math.fsum(shares)
 
 
-acc = Metric("acc", score=_acc)
+acc = Metric("acc", score=_acc, bounds=(0, 1))
 """0–1. The choice with the highest log-likelihood is right; ties go to the first, as in lm-evaluation-harness."""
 
 acc_norm = _normalized("acc_norm", len)
@@ -84,6 +84,6 @@ advantage of short choices; as in lm-evaluation-harness."""
 acc_bytes = _normalized("acc_bytes", lambda text: len(text.encode()))
 """0–1. As `acc_norm`, divided by UTF-8 bytes: fairer for choices in several scripts; as in lm-evaluation-harness."""
 
-mc2 = Metric("mc2", score=_mc2)
+mc2 = Metric("mc2", score=_mc2, bounds=(0, 1))
 """0–1. The right choices' share of the probability of all choices: TruthfulQA's MC2 (Lin et al. 2022,
 arXiv 2109.07958), as in lm-evaluation-harness."""

@@ -38,7 +38,7 @@ def pass_at(k: int) -> Metric:
     """
     if k < 1:
         raise UserError(f"there is no pass@{k}", hint="k is 1 or more: `pass@1`, `pass@10`")
-    return Metric(f"pass@{k}", score=_score(k))
+    return Metric(f"pass@{k}", score=_score(k), bounds=(0, 1))
 
 
 def estimate(texts: int, correct: int, k: int) -> float:

@@ -40,7 +40,7 @@ def entailment_by(model: str) -> Metric:
         best = [max(scores[at : at + len(premises)]) for at in range(0, len(scores), len(premises))]
         return math.fsum(best), float(len(claims))
 
-    return Metric("entailment", stats=stats, value=mean_of_sums)
+    return Metric("entailment", stats=stats, value=mean_of_sums, bounds=(0, 1))
 
 
 def split(text: str) -> list[str]:

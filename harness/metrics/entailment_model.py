@@ -72,8 +72,10 @@ class _Scorer:
     def __init__(self, model: str) -> None:
         import transformers
 
-        self.tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-        self.model = transformers.AutoModelForSequenceClassification.from_pretrained(model).eval()
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+        self.model = transformers.AutoModelForSequenceClassification.from_pretrained(
+            model, trust_remote_code=False, use_safetensors=True
+        ).eval()
         names = {int(index): str(name).lower() for index, name in self.model.config.id2label.items()}
         classes = [index for index, name in names.items() if name.startswith("entail")]
         if not classes and len(names) > 1:

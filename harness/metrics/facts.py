@@ -263,6 +263,6 @@ def source_of(sample: Generate, metric: str) -> str:
     return source
 
 
-consistency = Metric("consistency", stats=_stats, value=mean_of_sums)
+consistency = Metric("consistency", stats=_stats, value=mean_of_sums, bounds=(0, 1))
 """0–1. Share of the names, numbers and dates in all texts that the sources (`meta["source"]`) also contain. It does not
 measure omissions or relations (who did what): use it together with ROUGE."""

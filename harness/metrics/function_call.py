@@ -90,11 +90,11 @@ def _scored(metric: str, *, by_name: bool, by_arguments: bool) -> Callable[[Outp
     return Extracting(score, lambda output, sample: read_call(output.texts[0]) is not None)
 
 
-call = Metric("call", score=_scored("call", by_name=True, by_arguments=True))
+call = Metric("call", score=_scored("call", by_name=True, by_arguments=True), bounds=(0, 1))
 """0–1. The first function call in the text, as JSON, equals the target: name and all arguments."""
 
-function = Metric("function", score=_scored("function", by_name=True, by_arguments=False))
+function = Metric("function", score=_scored("function", by_name=True, by_arguments=False), bounds=(0, 1))
 """0–1. The first function call in the text, as JSON, names the target's function."""
 
-arguments = Metric("arguments", score=_scored("arguments", by_name=False, by_arguments=True))
+arguments = Metric("arguments", score=_scored("arguments", by_name=False, by_arguments=True), bounds=(0, 1))
 """0–1. The first function call in the text, as JSON, has the target's arguments; its function can be another one."""

@@ -282,15 +282,17 @@ def _instructions(metric: str, judge: Judge) -> Callable[[Output, Any], Stats]:
     return stats
 
 
-prompt_strict = Metric("prompt_strict", score=_prompt("prompt_strict", followed))
+prompt_strict = Metric("prompt_strict", score=_prompt("prompt_strict", followed), bounds=(0, 1))
 """0–1. IFEval: share of prompts with all instructions followed; `prompt_level_strict_acc` of lm-evaluation-harness."""
 
-inst_strict = Metric("inst_strict", stats=_instructions("inst_strict", followed), value=mean_of_sums)
+inst_strict = Metric("inst_strict", stats=_instructions("inst_strict", followed), value=mean_of_sums, bounds=(0, 1))
 """0–1. IFEval: share of instructions followed, over all prompts; `inst_level_strict_acc` of lm-evaluation-harness."""
 
-prompt_loose = Metric("prompt_loose", score=_prompt("prompt_loose", followed_loosely))
+prompt_loose = Metric("prompt_loose", score=_prompt("prompt_loose", followed_loosely), bounds=(0, 1))
 """0–1. IFEval: as `prompt_strict`, with the best verdict over eight versions of the response: with and without its
 first line, its last line and its asterisks; `prompt_level_loose_acc` of lm-evaluation-harness."""
 
-inst_loose = Metric("inst_loose", stats=_instructions("inst_loose", followed_loosely), value=mean_of_sums)
+inst_loose = Metric(
+    "inst_loose", stats=_instructions("inst_loose", followed_loosely), value=mean_of_sums, bounds=(0, 1)
+)
 """0–1. IFEval: as `inst_strict`, on the versions of `prompt_loose`; `inst_level_loose_acc` in lm-evaluation-harness."""

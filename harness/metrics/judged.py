@@ -16,7 +16,7 @@ from harness.metrics.model_process import Helper, HelperFailed
 from harness.prompts.chat import PLAIN
 
 
-def reward_by(folder: str) -> Metric:
+def reward_by(folder: str, *, base: str | None = None, code: str | None = None) -> Metric:
     """Makes a metric: the reward of each answer, on the reward model's scale, where only differences have a meaning.
 
     In comparisons, its `win_rate` is how often the answer of one variant has a higher reward than that of the other.
@@ -24,7 +24,10 @@ def reward_by(folder: str) -> Metric:
 
     Args:
         folder: Artifact of a variant of `stage=reward`: an adapter or a checkpoint with its reward head.
+        base: The model that an adapter runs on: a folder or a Hub id; not needed for checkpoints, and for adapters of `tiny`.
+        code: The Python file of the method, if the adapter was trained with one of your own.
     """
+    asked = (folder, base or "", code or "")
 
     def score(output: Output, sample: Any) -> float:
         request = expect(Generate, sample, "reward")
@@ -32,7 +35,7 @@ def reward_by(folder: str) -> Metric:
         if prompt and not prompt[-1].isspace() and not text[:1].isspace():
             text = " " + text
         try:
-            (reward,) = _judge(folder).ask([[prompt], [text], [output.tokens < request.max_tokens]])
+            (reward,) = _judge(*asked).ask([[prompt], [text], [output.tokens < request.max_tokens]])
         except HelperFailed as error:
             raise UserError(
                 f"could not judge answers with `{folder}`: {error}",
@@ -48,6 +51,6 @@ def _as_text(prompt: Prompt) -> str:
 
 
 @functools.cache
-def _judge(folder: str) -> Helper:
+def _judge(folder: str, base: str, code: str) -> Helper:
     """Starts one process per model, for all answers."""
-    return Helper("harness.finetune.stages.reward_sources", folder)
+    return Helper("harness.finetune.stages.reward_sources", folder, base, code)

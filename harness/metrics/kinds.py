@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from harness.api import Generate, Output, Stats
+from harness.api import Generate, Output
 from harness.errors import UserError
+from harness.stats.functions import SumRatio
 
 SampleType = TypeVar("SampleType")
 
@@ -59,12 +59,5 @@ def targets_of(sample: Generate) -> list[str]:
     return [sample.target] if isinstance(sample.target, str) else list(sample.target)
 
 
-def mean_of_sums(sums: Stats) -> float:
-    """Divides a sum by a count; NaN for a count of 0.
-
-    Example:
-        >>> mean_of_sums((3.0, 4.0))
-        0.75
-    """
-    total, count = sums
-    return total / count if count else math.nan
+mean_of_sums = SumRatio()
+"""Divides a sum by a count; NaN for a count of 0."""

@@ -19,15 +19,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.api import Choose, Metric, Output, Stats
 from harness.errors import UserError
 from harness.metrics.choice import likeliest
 from harness.metrics.kinds import expect
+from harness.stats.functions import F1, PRECISION, RECALL, RocArea
 
 MANY_LABELS = 20
-"""Above this number, counts per label would make the samples files large and the resampling slow."""
+"""Above this number, counts per label would make the samples files large."""
 
 
 def label_metrics(labels: int) -> list[Metric]:
@@ -35,7 +35,7 @@ def label_metrics(labels: int) -> list[Metric]:
 
     Args:
         labels: Number of labels. Above 20, the metrics store pairs instead of counts: the values are the same; the
-            intervals come from the jackknife instead of the bootstrap.
+            intervals come from the jackknife instead of a score interval for each label.
 
     Example:
         >>> [metric.name for metric in label_metrics(2)]
@@ -62,7 +62,7 @@ def _from_pairs(metric: Metric) -> Metric:
         predicted, wanted = np.bincount(predictions, minlength=size), np.bincount(answers, minlength=size)
         return value(tuple(np.concatenate([found, predicted, wanted]).tolist()))
 
-    return Metric(metric.name, gather=gather, whole=whole)
+    return Metric(metric.name, gather=gather, whole=whole, bounds=metric.bounds)
 
 
 def _counts(name: str) -> Callable[[Output, Any], Stats]:
@@ -91,19 +91,6 @@ def _answer_and_prediction(name: str, output: Output, sample: Any) -> tuple[int,
     if any(math.isnan(score) for score in scores):
         return choose.answer, None
     return choose.answer, likeliest(scores)
-
-
-def _mean_over_labels(
-    number: Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]],
-) -> Callable[[Stats], float]:
-    def value(sums: Stats) -> float:
-        if not np.isfinite(sums).all():
-            return math.nan
-        found, predicted, wanted = np.reshape(sums, (3, -1))
-        occurs = predicted + wanted > 0
-        return float(number(found[occurs], predicted[occurs], wanted[occurs]).mean())
-
-    return value
 
 
 def _mcc(sums: Stats) -> float:
@@ -135,33 +122,11 @@ def _odds(output: Output, sample: Any) -> list[float]:
     return [answer, *(odds[1:] if len(odds) == 2 else odds).tolist()]
 
 
-def _auc(gathered: Sequence[Any]) -> float:
-    table = np.asarray(gathered, dtype=np.float64)
-    answers, scores = table[:, 0], table[:, 1:]
-    if not np.isfinite(scores).all():
-        return math.nan
-    positives = [(1, scores[:, 0])] if scores.shape[1] == 1 else list(enumerate(scores.T))
-    areas = [_area(answers == label, score) for label, score in positives if (answers == label).any()]
-    if not areas:
-        raise ValueError("no sample has the second label, so there is no AUC")
-    return sum(areas) / len(areas)
-
-
-def _area(positive: NDArray[Any], scores: NDArray[Any]) -> float:
-    """Returns the probability that a positive sample outscores a negative one; ties are half (Mann & Whitney, 1947)."""
-    positives = int(positive.sum())
-    negatives = len(positive) - positives
-    if positives == 0 or negatives == 0:
-        raise ValueError("all samples have the same label, so there is no AUC")
-    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
-    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
-
-
 macro_precision = Metric(
     "macro_precision",
     stats=_counts("macro_precision"),
-    value=_mean_over_labels(lambda found, predicted, _: found / np.maximum(predicted, 1)),
+    value=PRECISION,
+    bounds=(0, 1),
 )
 """0–1. Precision of each label, averaged with equal weights over the labels that occur among answers or predictions. A
 label that is never predicted counts 0."""
@@ -169,23 +134,25 @@ label that is never predicted counts 0."""
 macro_recall = Metric(
     "macro_recall",
     stats=_counts("macro_recall"),
-    value=_mean_over_labels(lambda found, _, wanted: found / np.maximum(wanted, 1)),
+    value=RECALL,
+    bounds=(0, 1),
 )
 """0–1. Recall of each label, averaged with equal weights over the labels that occur among answers or predictions."""
 
 macro_f1 = Metric(
     "macro_f1",
     stats=_counts("macro_f1"),
-    value=_mean_over_labels(lambda found, predicted, wanted: 2 * found / (predicted + wanted)),
+    value=F1,
+    bounds=(0, 1),
 )
 """0–1. Harmonic mean of each label's precision and recall, averaged with equal weights over the labels that occur among
 answers or predictions. Use it if some labels are rare."""
 
-mcc = Metric("mcc", stats=_counts("mcc"), value=_mcc)
+mcc = Metric("mcc", stats=_counts("mcc"), value=_mcc, bounds=(-1, 1))
 """−1 to 1. Matthews' correlation of answers and predictions, for any number of labels (Gorodkin, 2004); 0 for random
 predictions, and if all answers or all predictions are the same label."""
 
-auc = Metric("auc", gather=_odds, whole=_auc, bounds=(0, 1))
+auc = Metric("auc", gather=_odds, whole=RocArea(), bounds=(0, 1))
 """0–1, 0.5 for random predictions. Area under the ROC curve: with two labels, that of the second; with more, each label
 against the rest by its share of the likelihood, averaged over the labels that occur. None if all samples have the same
 label."""

@@ -121,5 +121,5 @@ def _score(output: Output, sample: Generate) -> float:
     return float(passes(output.texts[0], cases))
 
 
-passes_cases = Metric("passes_cases", score=_score)
+passes_cases = Metric("passes_cases", score=_score, bounds=(0, 1))
 """0–1. Whether the generated line has the expected value on every list of `meta["cases"]`."""

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable
 from typing import Any
+
+from harness.errors import UserError
+from harness.storage import import_path
+from harness.user_code import waiting
 
 
 class HelperFailed(Exception):
@@ -25,12 +30,12 @@ class Helper:
     """The parent's end: the child starts when it is first asked, and ends with its parent.
 
     Args:
-        module: Run as `python -m MODULE ARGUMENT`; calls `answer_lines`.
-        argument: What it is to load.
+        module: Run as `python -m MODULE ARGUMENT…`; calls `answer_lines`.
+        *arguments: What it is to load.
     """
 
-    def __init__(self, module: str, argument: str) -> None:
-        self._command = [sys.executable, "-m", module, argument]
+    def __init__(self, module: str, *arguments: str) -> None:
+        self._command = [sys.executable, "-P", "-m", module, *arguments]
         self._lock = threading.Lock()
         self._child: subprocess.Popen[str] | None = None
         self._said = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - read when the child has failed
@@ -50,8 +55,10 @@ class Helper:
                     stderr=self._said,
                     text=True,
                     encoding="utf-8",
+                    env={**os.environ, **import_path()},
                 )
-            answer = self._exchange(self._child, json.dumps(question))
+            with waiting():  # for a model that is loaded
+                answer = self._exchange(self._child, json.dumps(question))
         if isinstance(answer, str):
             raise HelperFailed(answer)
         return answer
@@ -86,6 +93,7 @@ def answer_lines(load: Callable[[], Callable[[Any], list[float]]]) -> None:
             try:
                 answer = answer or load()
                 said = answer(json.loads(line))
-            except Exception as error:  # any failure of the library's is the parent's to tell
-                said = " ".join(str(error).split())[:300] or type(error).__name__
+            except (Exception, SystemExit) as error:  # any failure of the library's is the parent's to tell
+                hint = f" ({error.hint})" if isinstance(error, UserError) and error.hint else ""
+                said = " ".join((str(error) + hint).split())[:600] or type(error).__name__
             print(json.dumps(said), file=answers, flush=True)

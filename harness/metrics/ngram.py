@@ -1,7 +1,7 @@
 """Corpus BLEU, chrF and TER, computed from counts that are summed over samples.
 
 sacrebleu counts and tokenises, so a corpus has exactly sacrebleu's score. The counts of each sample are stored, so that
-a resampled corpus is scored in microseconds.
+a corpus without some of its samples is scored in microseconds.
 
     >>> from harness.api import Generate, Output
     >>> counts = bleu.measure(Output(texts=("the cat sat",)), Generate("…", "the cat sat down"))
@@ -175,24 +175,24 @@ def _ter_value(stats: Stats) -> float:
     return 100 * (edits / words if words > 0 else float(edits > 0))
 
 
-bleu = Metric("bleu", stats=_bleu("bleu"), value=_bleu_value)
+bleu = Metric("bleu", stats=_bleu("bleu"), value=_bleu_value, bounds=(0, 100))
 """0–100. Corpus BLEU (Papineni et al., ACL 2002) as sacrebleu computes it (Post, WMT 2018): 13a tokens, cased,
 exponential smoothing. Signature: nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp; a run's protocol also has the
 version."""
 
-bleu_char = Metric("bleu_char", stats=_bleu("bleu_char"), value=_bleu_value)
+bleu_char = Metric("bleu_char", stats=_bleu("bleu_char"), value=_bleu_value, bounds=(0, 100))
 """0–100. As `bleu`, with each character as a token, for targets in a script without spaces. Signature: tok:char."""
 
-bleu_ja = Metric("bleu_ja", stats=_bleu("bleu_ja"), value=_bleu_value)
+bleu_ja = Metric("bleu_ja", stats=_bleu("bleu_ja"), value=_bleu_value, bounds=(0, 100))
 """0–100. As `bleu`, with MeCab's words, for Japanese targets; needs `sacrebleu[ja]`. Signature: tok:ja-mecab."""
 
-bleu_ko = Metric("bleu_ko", stats=_bleu("bleu_ko"), value=_bleu_value)
+bleu_ko = Metric("bleu_ko", stats=_bleu("bleu_ko"), value=_bleu_value, bounds=(0, 100))
 """0–100. As `bleu`, with MeCab's morphemes, for Korean targets; needs `sacrebleu[ko]`. Signature: tok:ko-mecab."""
 
-bleu_zh = Metric("bleu_zh", stats=_bleu("bleu_zh"), value=_bleu_value)
+bleu_zh = Metric("bleu_zh", stats=_bleu("bleu_zh"), value=_bleu_value, bounds=(0, 100))
 """0–100. As `bleu`, with sacrebleu's `zh` tokens: each Chinese character is one. For Chinese. Signature: tok:zh."""
 
-chrf = Metric("chrf", stats=_chrf_stats, value=_chrf_value)
+chrf = Metric("chrf", stats=_chrf_stats, value=_chrf_value, bounds=(0, 100))
 """0–100. Corpus chrF2 (Popović, WMT 2015) as sacrebleu computes it: n-grams of up to six characters, spaces left out.
 Signature: nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no."""
 

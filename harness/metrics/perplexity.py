@@ -18,6 +18,7 @@ from typing import Any
 
 from harness.api import Metric, Output, Stats, Text
 from harness.metrics.kinds import expect
+from harness.stats.functions import SumRatio
 
 
 def _per(name: str, count: Callable[[Output, str], int]) -> Callable[[Output, Any], Stats]:
@@ -40,19 +41,19 @@ def _tokens(output: Output, _: str) -> int:
     return output.tokens
 
 
-def _perplexity(stats: Stats) -> float:
-    loglikelihood, count = stats
-    if not count:
-        return math.nan
+def _perplexity_of(loglikelihood: float) -> float:
+    """The perplexity of a mean log-likelihood per word, byte or token."""
     try:
-        return math.exp(-loglikelihood / count)
+        return math.exp(-loglikelihood)
     except OverflowError:  # in a script without spaces, a "word" is a whole line
         return math.inf
 
 
-def _bits(stats: Stats) -> float:
-    loglikelihood, count = stats
-    return -loglikelihood / count / math.log(2) if count else math.nan
+def _bits_of(loglikelihood: float) -> float:
+    return -loglikelihood / math.log(2)
+
+
+_perplexity, _bits = SumRatio(_perplexity_of), SumRatio(_bits_of)
 
 
 word_ppl = Metric("word_ppl", stats=_per("word_ppl", _words), value=_perplexity, higher_is_better=False)

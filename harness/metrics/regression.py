@@ -101,7 +101,7 @@ rmse = Metric(
 )
 """0 and above, in the unit of the target. Root of the mean squared error over the texts with a number."""
 
-pearson = Metric("pearson", stats=Extracting(_products, _has_number), value=_pearson)
+pearson = Metric("pearson", stats=Extracting(_products, _has_number), value=_pearson, bounds=(-1, 1))
 """−1 to 1. Pearson's correlation of generated numbers and targets; none if all numbers or all targets are equal."""
 
 parsed = Metric(

@@ -50,15 +50,15 @@ class _Tokenizer:
         return [self._stem(word) if len(word) > 3 and is_latin(word) else word for word in unicode_words(text)]
 
 
-rouge1 = Metric("rouge1", score=_rouge("rouge1"))
+rouge1 = Metric("rouge1", score=_rouge("rouge1"), bounds=(0, 1))
 """0–1. Shared words (Lin, 2004), computed by rouge_score with stemming of Latin words; with several targets, the best
 counts. In scripts without spaces, a character is a word."""
 
-rouge2 = Metric("rouge2", score=_rouge("rouge2"))
+rouge2 = Metric("rouge2", score=_rouge("rouge2"), bounds=(0, 1))
 """0–1. As `rouge1`, with pairs of neighbouring words."""
 
-rougeL = Metric("rougeL", score=_rouge("rougeL"))
+rougeL = Metric("rougeL", score=_rouge("rougeL"), bounds=(0, 1))
 """0–1. As `rouge1`, with the longest common subsequence of the whole text."""
 
-rougeLsum = Metric("rougeLsum", score=_rouge("rougeLsum"))
+rougeLsum = Metric("rougeLsum", score=_rouge("rougeLsum"), bounds=(0, 1))
 """0–1. As `rougeL`, sentence by sentence; a sentence is a line."""

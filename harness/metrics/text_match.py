@@ -194,25 +194,27 @@ def _words(text: str) -> list[str]:
     return _ARTICLES.sub(" ", text).split()
 
 
-exact_match = Metric("exact_match", score=_exact_match)
+exact_match = Metric("exact_match", score=_exact_match, bounds=(0, 1))
 """0–1. The text equals the target, or any of several targets; both are stripped of white space."""
 
-strict = Metric("strict", score=matching(r"#### (\-?[0-9\.\,]+)", ignore=_GSM8K_IGNORED))
+strict = Metric("strict", score=matching(r"#### (\-?[0-9\.\,]+)", ignore=_GSM8K_IGNORED), bounds=(0, 1))
 """0–1. GSM8K, `strict-match` of lm-evaluation-harness: the first `#### number` of the text is the target's number."""
 
-flexible = Metric("flexible", score=matching(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", take="last", ignore=_GSM8K_IGNORED))
+flexible = Metric(
+    "flexible", score=matching(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", take="last", ignore=_GSM8K_IGNORED), bounds=(0, 1)
+)
 """0–1. GSM8K, `flexible-extract` of lm-evaluation-harness: the last number of the text is the target's number. As
 there, a run of two dots or dollar signs counts as a number."""
 
-choice_letter = Metric("choice_letter", score=Extracting(_choice_letter, _has_letter))
+choice_letter = Metric("choice_letter", score=Extracting(_choice_letter, _has_letter), bounds=(0, 1))
 """0–1. The last choice in a free answer to a question with lettered choices is the right one: GPQA's `flexible-extract`
 of lm-evaluation-harness. Needs `meta["choices"]`, and a target such as `(B)`."""
 
-em = Metric("em", score=_em)
+em = Metric("em", score=_em, bounds=(0, 1))
 """0–1. Text and target have the same words in the same order, after SQuAD's normalisation: lower case, without ASCII
 punctuation and articles; without any punctuation where letters are not Latin. With several targets, any counts."""
 
-f1 = Metric("f1", score=_f1)
+f1 = Metric("f1", score=_f1, bounds=(0, 1))
 """0–1. F1 of the words of text and target, after SQuAD's normalisation (Rajpurkar et al., EMNLP 2016): lower case,
 without ASCII punctuation and articles; without any punctuation where letters are not Latin. In scripts without spaces,
 a character is a word. With several targets, the best counts."""

@@ -15,9 +15,11 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from harness.data.model_files import require_safetensors
 from harness.errors import UserError, brief, is_out_of_memory
 from harness.jobs import Method
 from harness.models.merge import untie_if_apart
+from harness.storage import read_json
 
 DELTA_FILE = "delta.safetensors"
 
@@ -55,6 +57,15 @@ def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
         ['weight', 'bias']
     """
     return {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def trained_shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors that an artifact of the model would hold, by name."""
+    if hasattr(model, "peft_config"):
+        from peft.utils import get_peft_model_state_dict
+
+        return {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(model).items()}
+    return {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
 
 
 def _save_adapter(model: Any, folder: Path) -> None:
@@ -99,11 +110,11 @@ def load_trained(model: Any, folder: Path, method: str) -> None:
                 f"`{method}` cannot go on from `{folder}`: the network that computed its prompt was not saved",
                 hint="use a method without such a network: `prompt`, `ptuning_v2` or `prefix:projection=false`",
             )
+    made_by = _adapter_config(folder)
     saved = load_peft_weights(str(folder), device="cpu")
     made = get_peft_model_state_dict(model)
     if len(model.peft_config) > 1:  # saved as one LoRA: the part that is trained comes first
         saved = {name: tensor[tuple(map(slice, made[name].shape))] for name, tensor in saved.items() if name in made}
-    made_by = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     if made_by.get("rank_pattern") and made_by["peft_type"] == "ADALORA":
         raise UserError(
             f"`{method}` cannot go on from `{folder}`: its ranks were pruned, and a new training run starts with all ranks",
@@ -154,6 +165,7 @@ def load_adapter(base: Any, folder: Path) -> Any:
     """
     from peft import PeftModel
 
+    _adapter_config(folder)
     rows = base.get_input_embeddings().weight.shape[0]
     try:
         with warnings.catch_warnings():
@@ -175,6 +187,33 @@ def load_adapter(base: Any, folder: Path) -> Any:
             hint=hint if resized else "an adapter runs on the base it was trained on",
         ) from error
     return model
+
+
+def _adapter_config(folder: Path) -> dict[str, Any]:
+    """An adapter's `adapter_config.json`, refused if peft would import a module or read another folder for it.
+
+    Raises:
+        UserError: It cannot be read, or asks for one of the two; or the weights are not in a safetensors file.
+    """
+    file = folder / "adapter_config.json"
+    try:
+        config = read_json(file)
+        if not isinstance(config, dict):
+            raise ValueError("not a JSON object")
+    except (OSError, ValueError) as error:
+        raise UserError(f"could not read `{file}`: {error}", hint="save the adapter again") from error
+    if config.get("megatron_config") is not None:  # peft imports the module that `megatron_core` names
+        raise UserError(
+            f"`{file}` has `megatron_config`, with which peft imports a module that the file names",
+            hint="remove `megatron_config` and `megatron_core` from the file: they are for training on Megatron",
+        )
+    if str(config.get("peft_type", "")).upper() == "XLORA":
+        raise UserError(
+            f"`{file}` is of the type XLORA, which reads its adapters from other folders",
+            hint="give each of its adapters as a variant of its own",
+        )
+    require_safetensors(str(folder), folder)
+    return config
 
 
 _MISMATCH = re.compile(r"size mismatch for (\S+): .*?Size\(\[(\d+)((?:, \d+)*)\]\).*?Size\(\[(\d+)((?:, \d+)*)\]\)")

@@ -6,10 +6,12 @@ the CUDA allocator, which are reset when a phase begins.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -70,6 +72,13 @@ def rss_bytes(proc: Path = _PROC) -> int:
     return _status(proc, "VmRSS")
 
 
+def give_memory_back() -> None:
+    """Returns freed memory to the system, so that it does not count as resident; does nothing without glibc."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 class MemoryMeter:
     """Context manager that measures the peak memory of the work inside it.
 
@@ -92,40 +101,56 @@ class MemoryMeter:
         self._baseline = baseline_bytes
         self._device = device
         self._proc = proc
-        self._sampled = 0
+        self._sampled = self._allocated = self._reserved = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
+        self._begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out the work inside, such as an evaluation: memory that it has freed is given back before measuring goes on."""
+        self._end()
+        try:
+            yield
+        finally:
+            give_memory_back()
+            self._begin()
+
+    def _begin(self) -> None:
         if self._device.startswith("cuda"):
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self._device)
         try:
             (self._proc / "clear_refs").write_text("5")
         except OSError:
+            self._stop.clear()
             self._thread = threading.Thread(target=self._sample, daemon=True)
             self._thread.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def _end(self) -> None:
+        if self._device.startswith("cuda"):
+            self._allocated = max(self._allocated, torch.cuda.max_memory_allocated(self._device))
+            self._reserved = max(self._reserved, torch.cuda.max_memory_reserved(self._device))
         if self._thread is not None:
             self._stop.set()
             self._thread.join()
+            self._thread = None
         else:
             self._sampled = max(self._sampled, _status(self._proc, "VmHWM"))
 
     def peaks(self) -> Peaks:
         """Peak memory of the phase; call it afterwards."""
         rise = max(0, self._sampled - self._baseline)
-        if not self._device.startswith("cuda"):
-            return Peaks(rise)
-        allocated, reserved = (
-            torch.cuda.max_memory_allocated(self._device),
-            torch.cuda.max_memory_reserved(self._device),
-        )
-        return Peaks(rise, allocated, reserved)
+        on_gpu = self._device.startswith("cuda")
+        return Peaks(rise, self._allocated, self._reserved) if on_gpu else Peaks(rise)
 
     def _sample(self) -> None:
         while True:
@@ -143,13 +168,28 @@ class EnergyMeter:
         self.joules: float | None = None
 
     def __enter__(self) -> Self:
-        if self._read is not None:
-            self._start = self._read()
+        self._begin()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._end()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out the work inside, such as an evaluation."""
+        self._end()
+        try:
+            yield
+        finally:
+            self._begin()
+
+    def _begin(self) -> None:
         if self._read is not None:
-            self.joules = (self._read() - self._start) / 1000
+            self._start = self._read()
+
+    def _end(self) -> None:
+        if self._read is not None:
+            self.joules = (self.joules or 0.0) + (self._read() - self._start) / 1000
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,14 @@
 
 A reward model is a language model whose output head was replaced by one with a single output, read at the last token of a
 text. This works for every architecture and every method, and computes no logits over the vocabulary. The head is saved
-beside the adapter or checkpoint, together with the name of its base, so that the folder alone is enough to load it.
+beside the adapter or checkpoint, together with the folder of its base and how that was quantized.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from harness.errors import UserError
-from harness.jobs import HEAD_FILE, Base
+from harness.jobs import HEAD_FILE, Base, Quant
 from harness.models.soft_prompts import learned_tokens
 
 
@@ -69,7 +69,7 @@ def has_reward_head(model: Any) -> bool:
 
 def save_head(head: ScalarHead, folder: Path, base: Base) -> None:
     """Saves a reward head in the folder of its adapter or checkpoint."""
-    kept = {"base": str(base.folder), "quant": base.quant, "trust_remote_code": base.trust_remote_code}
+    kept = {"base": str(base.folder), "quant": base.quant}
     weight = head.weight.detach().cpu().contiguous()
     save_file({"weight": weight}, folder / HEAD_FILE, metadata={"made_on": json.dumps(kept)})
 
@@ -98,20 +98,36 @@ def load_head(folder: Path, model: Any) -> ScalarHead:
     return head
 
 
-def made_on(folder: Path) -> dict[str, Any]:
-    """Reads which base the reward head in a folder was trained on: `base`, `quant`, `trust_remote_code`.
+class MadeOn(NamedTuple):
+    """The base that a reward head was trained on, as its file says; anybody can write such a file."""
+
+    base: str
+    """Folder of the base on the machine that trained the head."""
+    quant: Quant | None
+
+
+def made_on(folder: Path) -> MadeOn:
+    """Reads which base the reward head in a folder was trained on.
 
     Raises:
-        UserError: The folder holds no reward model.
+        UserError: The folder holds no reward model, or its file asks to run code that comes with a model.
     """
     try:
         with safe_open(folder / HEAD_FILE, "pt") as file:
-            kept: dict[str, Any] = json.loads((file.metadata() or {})["made_on"])
-            return kept
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+            kept = json.loads((file.metadata() or {})["made_on"])
+        made = MadeOn(str(kept["base"]), kept["quant"])
+        if made.quant not in (None, *get_args(Quant)):
+            raise ValueError(f"unknown quantization {made.quant!r}")
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise UserError(
             f"`{folder}` holds no reward model ({HEAD_FILE})", hint="train one with `stage=reward`"
         ) from error
+    if kept.get("trust_remote_code"):
+        raise UserError(
+            f"`{folder / HEAD_FILE}` asks to run the code that comes with its model, which only you can allow",
+            hint=f"score it as a variant: `harness eval {folder} --tasks preference --trust-remote-code`",
+        )
+    return made
 
 
 def last_token_values(model: Any, ids: Tensor, mask: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from harness.metrics.text_match import choice_letter, lettered_choices
 from harness.prepare.tasks import ScoredTask
 from harness.prepare.trainings import Training
 from harness.settings import STAGES
+from harness.storage import read_json
 
 if TYPE_CHECKING:
     from harness.prepare.prepare import Prepared, PreparedVariant
@@ -34,19 +34,42 @@ def check(prepared: Prepared, *, scores: bool) -> None:
     if prepared.config.tune_lr and any(training.tunable for training in prepared.trainings):
         require_optuna()
     for variant in prepared.variants:
+        _check_quantized(prepared, variant)
         if variant.training is not None:
             _check_rows(variant.spec.name, variant.training)
             _check_rewards(variant.spec.name, variant.training)
             _check_start(variant.spec.name, variant.training)
             if scores:
                 _check_monitor(prepared, variant.spec.name, variant.training)
-        if scores and _is_reward_model(prepared, variant):
+        if scores and variant.scored and _is_reward_model(prepared, variant):
             _check_tasks(variant)
     if scores:
         for task in prepared.tasks:
             items = prepared.variants[0].items[task.name]
             _check_letters(task, items)
             _check_headline(task, [item.sample for item in items])
+
+
+def train_only(prepared: Prepared) -> set[str]:
+    """Names of the reward models that another variant needs and that the tasks cannot score: they are trained, not scored.
+
+    In `sft -> rm -> rl`, tasks of generated answers score `sft` and `rl`; `rm` judges answers and generates none.
+    """
+    needed = {
+        other.id
+        for variant in prepared.variants
+        if variant.training
+        for other in (variant.training.reward, variant.training.start)
+        if isinstance(other, Training)
+    }
+    return {
+        variant.spec.name
+        for variant in prepared.variants
+        if variant.training
+        and variant.training.id in needed
+        and _is_reward_model(prepared, variant)
+        and _unscorable(variant)
+    }
 
 
 def require_optuna() -> None:
@@ -91,11 +114,49 @@ def _check_headline(task: ScoredTask, samples: Sequence[Sample]) -> None:
     )
 
 
+def _check_quantized(prepared: Prepared, variant: PreparedVariant) -> None:
+    """A checkpoint that is quantized on disk takes an adapter, and nothing that needs its weights as numbers."""
+    training, given, spec = variant.training, variant.adapter, variant.spec
+    start = training.start if training else None
+    base = next((each for each in (start, given) if isinstance(each, Snapshot) and not each.is_adapter), prepared.model)
+    if base.quantization is None:
+        return
+    where = f"variant `{spec.name}`: the weights of `{base.name}` are quantized already ({base.quantization})"
+    if spec.merged:
+        raise UserError(f"{where}, and an adapter cannot be merged into them", hint="leave out `@merged`")
+    if spec.bits:
+        raise UserError(f"{where}, and cannot be quantized again", hint=f"leave out `@{spec.bits}bit`")
+    if training and training.entry.quantization(training.hyperparameters):
+        raise UserError(
+            f"{where}, and cannot be quantized again",
+            hint="`lora` trains an adapter on them as they are, which is what `qlora` does",
+        )
+    if training and training.entry.options["saves"] == "checkpoint":
+        raise UserError(
+            f"{where}, and `{training.entry.name}` cannot train packed weights", hint="train an adapter, such as `lora`"
+        )
+
+
 def _check_rows(name: str, training: Training) -> None:
-    """Stages that learn from pairs need two different answers in every row."""
-    if STAGES[training.given.stage].rows != "pair":
+    """Stages that learn from pairs need two different answers in every row, and KTO a mark in every row."""
+    kind = STAGES[training.given.stage].rows
+    if kind not in ("pair", "marked"):
         return
     examples = [*training.data.examples, *(training.validation.examples if training.validation else ())]
+    if kind == "marked":
+        if any(example.desirable is None for example in examples):
+            raise UserError(
+                f"variant `{name}`: `stage={training.given.stage}` learns from answers that are marked good or bad, but rows"
+                f" of `{training.data.name}` are not marked",
+                hint="name a file or dataset with a column label, or with the columns chosen and rejected: `data=FILE`",
+            )
+        if training.settings.batch_size < 2 or len(training.data.examples) < 2:
+            raise UserError(
+                f"variant `{name}`: KTO compares each answer with the answer of another row of the batch, and a batch here"
+                " has one row",
+                hint="use at least two rows, and `batch_size=2` or more; 16 is usual",
+            )
+        return
     if any(example.rejected is None for example in examples):
         raise UserError(
             f"variant `{name}`: `stage={training.given.stage}` learns from a better and a worse answer,"
@@ -155,12 +216,19 @@ def _check_monitor(prepared: Prepared, name: str, training: Training) -> None:
 
 
 def _check_tasks(variant: PreparedVariant) -> None:
-    for task, items in variant.items.items():
-        if any(item.request.mode != "choose" for item in items):
-            raise UserError(
-                f"variant `{variant.spec.name}` is a reward model, which generates no text: task `{task}` cannot score it",
-                hint="score it on tasks of choices (`--tasks preference`), or train it without scoring: `harness train`",
-            )
+    if unscorable := _unscorable(variant):
+        raise UserError(
+            f"variant `{variant.spec.name}` is a reward model, which generates no text: task `{unscorable}` cannot score it",
+            hint="score it on tasks of choices (`--tasks preference`), train it without scoring (`harness train`),"
+            f" or let another variant use it: `reward={variant.spec.name}`",
+        )
+
+
+def _unscorable(variant: PreparedVariant) -> str | None:
+    """The first task that cannot score a reward model; None: all tasks are of choices."""
+    return next(
+        (task for task, items in variant.items.items() if any(item.request.mode != "choose" for item in items)), None
+    )
 
 
 def _is_reward_model(prepared: Prepared, variant: PreparedVariant) -> bool:
@@ -173,7 +241,7 @@ def _is_reward_model(prepared: Prepared, variant: PreparedVariant) -> bool:
 def _method_of(artifact: Snapshot) -> str | None:
     """Name of the method that made a delta; None for PEFT adapters and checkpoints, which do not record it."""
     try:
-        record = json.loads((artifact.folder / "method.json").read_text(encoding="utf-8"))
+        record = read_json(artifact.folder / "method.json")
         return str(record["method"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -16,6 +16,7 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -44,17 +45,21 @@ class NearCopy:
     """From 0.8 to 1."""
 
 
-def near_copies(texts: Sequence[str]) -> list[NearCopy]:
+def near_copies(texts: Sequence[str], answers: Sequence[str] = ()) -> list[NearCopy]:
     """Finds the texts that are nearly copies of an earlier one, in order; each once, with the most similar one found.
 
     Args:
         texts: The texts.
+        answers: The part of each text that must be similar, too, so that two questions that differ in a few words and have
+            different answers are no copies; empty: only the texts are compared.
     """
     runs = [_runs(text) for text in texts]
+    own_runs = [_runs(answer) or {answer.strip()} for answer in answers]  # without words, answers must be equal
     held = Counter(run for each in runs for run in each)
     limit = max(COMMON[0], COMMON[1] * len(texts))
     common = {run for run, count in held.items() if count > limit}
     kept = [each - common for each in runs]
+    compared = [kept, own_runs] if answers else [kept]
     factors = np.random.default_rng(0).integers(1, 1 << 63, (_BANDS * _ROWS, 2), np.uint64) | np.uint64(1)
     seen: dict[tuple[int, bytes], list[int]] = defaultdict(list)
     found = []
@@ -67,7 +72,10 @@ def near_copies(texts: Sequence[str]) -> list[NearCopy]:
         least = (mixed * factors[:, :1]).min(axis=1).reshape(_BANDS, _ROWS)
         bands = [(number, band.tobytes()) for number, band in enumerate(least)]
         candidates = dict.fromkeys(other for band in bands for other in seen[band])
-        similar = max(((_similarity(own, kept[other]), -other) for other in candidates), default=(0.0, 0))
+        similar = max(
+            ((min(_similarity(each[place], each[other]) for each in compared), -other) for other in candidates),
+            default=(0.0, 0),
+        )
         if similar[0] >= SIMILAR:
             found.append(NearCopy(place, -similar[1], similar[0]))
             continue  # later copies are similar to the earlier text
@@ -77,11 +85,11 @@ def near_copies(texts: Sequence[str]) -> list[NearCopy]:
     return found
 
 
-def _runs(text: str) -> set[int]:
+def _runs(text: str) -> set[Any]:
     words = [zlib.crc32(word.encode()) for word in words_of(text)]
     starts = range(max(1, len(words) - RUN + 1))
     return {hash(tuple(words[start : start + RUN])) & 0xFFFF_FFFF_FFFF_FFFF for start in starts} if words else set()
 
 
-def _similarity(one: set[int], other: set[int]) -> float:
+def _similarity(one: set[Any], other: set[Any]) -> float:
     return len(one & other) / len(one | other)

@@ -20,16 +20,18 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.api import Choose, Sample, Text
 from harness.metrics.cjk import CJK, space_out
 from harness.prepare.ngrams import NgramIndex
-from harness.prepare.prepare import Prepared
 from harness.prompts.samples import answer_text
 from harness.results import Overlap, SharedSample
+
+if TYPE_CHECKING:
+    from harness.prepare.prepare import Prepared
 
 SHORTEST, LONGEST = 8, 13
 """Limits of the words of an n-gram."""

@@ -6,8 +6,11 @@ training file or a missing adapter is reported here.
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +18,17 @@ from harness import __version__
 from harness.config.config import Config
 from harness.config.variants import VariantSpec
 from harness.data.model_files import Snapshot, find_model
-from harness.jobs import Item, RewardFunction
-from harness.prepare.checks import check
+from harness.errors import UserError
+from harness.jobs import PACKAGES, REVISIONS, Example, Item, RewardFunction
+from harness.prepare.checks import check, train_only
 from harness.prepare.tasks import ScoredTask, prompting_of, refuse_code, scored_task
-from harness.prepare.trainings import Training, Trainings, given_artifact
+from harness.prepare.template_options import with_template_options
+from harness.prepare.trainings import Training, Trainings, artifact_digest, content_digest, given_artifact
 from harness.prompts.render import Prompting, render
 from harness.registry.find import source_digest
 from harness.storage import key
 from harness.tokens.description import Description, load_template
+from harness.tokens.training_labels import row_lengths
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,8 @@ class PreparedVariant:
     training: Training | None
     adapter: Snapshot | None
     """A given adapter or checkpoint."""
+    scored: bool = True
+    """False: it is only trained, since no task can score it and another variant needs it."""
 
 
 @dataclass(frozen=True)
@@ -64,20 +72,34 @@ class Prepared:
         return list(found.values())
 
     @property
+    def given(self) -> list[Snapshot]:
+        """The models and adapters that this run reads: the base, given variants, starting points and reward models."""
+        adapters = [variant.adapter for variant in self.variants]
+        used = [given for training in self.trainings for given in (training.start, training.reward)]
+        return [self.model, *(given for given in (*adapters, *used) if isinstance(given, Snapshot))]
+
+    @property
     def identity(self) -> str:
         """Digest by which equal runs are recognised: the configuration, and the content of every file and dataset it reads."""
         return key(
             config=self.config.sha256,
             harness=__version__,
+            revisions=REVISIONS,
+            packages=_versions(),
+            devices=_devices() if "auto" in (self.config.device, self.config.dtype) else None,
             model=self.model.digest,
             tasks=[task.digest for task in self.tasks],
             prompts=[list(map(_prompts_digest, items)) for items in self._distinct_items],
             methods=sorted({source_digest(training.entry) for training in self.trainings}),
             train=[training.data.digest for training in self.trainings],
             validation=[training.validation.digest for training in self.trainings if training.validation],
-            adapters=[variant.adapter.digest for variant in self.variants if variant.adapter],
+            adapters=[
+                artifact_digest(variant.adapter, self.config.method_files)
+                for variant in self.variants
+                if variant.adapter
+            ],
             given=[
-                given.digest
+                content_digest(given, self.config.method_files)
                 for training in self.trainings
                 for given in (training.start, training.reward)
                 if isinstance(given, Snapshot | RewardFunction)
@@ -95,24 +117,45 @@ class Prepared:
         found = {id(variant.items): variant.items for variant in self.variants}
         return [list(items.values()) for items in found.values()]
 
+    @property
+    def user_files(self) -> list[Path]:
+        """The user's files that only children import: those of methods, and of reward functions."""
+        methods = [each.entry.path for each in self.trainings if each.entry.module is None]
+        functions = [each.reward.path for each in self.trainings if isinstance(each.reward, RewardFunction)]
+        return sorted({*methods, *functions})
 
-def prepare(config: Config, *, scores: bool = True, describe: Callable[[Path], Description] | None = None) -> Prepared:
+
+def prepare(
+    config: Config,
+    *,
+    scores: bool = True,
+    describe: Callable[[Path], Description] | None = None,
+    count: Callable[[Path, Sequence[Example], bool], list[int]] | None = None,
+) -> Prepared:
     """Resolves a configuration and checks that it can be run.
 
     Args:
         config: The configuration.
         scores: Whether the variants will be scored: some of them cannot be scored on some tasks.
         describe: Describes the tokenizer in a folder, in another process; None: this process does, which imports torch.
+        count: Counts the tokens of training rows with that tokenizer, with their answers or without; None: as for `describe`.
 
     Raises:
         UserError: The first error of the models, tasks, prompts, training data or training runs.
     """
-    model = find_model(config.model)
+    model = find_model(config.model, trust_remote_code=config.trust_remote_code)
     tasks = tuple(map(scored_task, config.task_specs))
     refuse_code(config, tasks)
     template = load_template(model.folder, trust_remote_code=config.trust_remote_code, ask=describe)
+    template = with_template_options(config.model, template, config.template_options)
     rendered: dict[tuple[Any, ...], dict[str, list[Item]]] = {}
-    trainings = Trainings(config, tasks, template)
+
+    def tokens(examples: Sequence[Example], answered: bool) -> list[int]:
+        if count is not None:
+            return count(model.folder, examples, answered)
+        return row_lengths(model.folder, examples, answered=answered, trust_remote_code=config.trust_remote_code)
+
+    trainings = Trainings(config, tasks, template, tokens)
     variants = []
     for spec in config.variants:
         prompting = prompting_of(config, spec, template)
@@ -123,11 +166,42 @@ def prepare(config: Config, *, scores: bool = True, describe: Callable[[Path], D
                 for task in tasks
             }
         training = trainings.of(spec) if spec.kind == "method" else None
-        adapter = given_artifact(spec.source, spec.revision) if spec.kind == "adapter" else None
+        adapter = given_artifact(config, spec.source, spec.revision) if spec.kind == "adapter" else None
         variants.append(PreparedVariant(spec, prompting, rendered[wanted], training, adapter))
+    if config.template_options and not any(variant.prompting.template for variant in variants):
+        raise UserError(
+            "no variant uses the chat template, so `template_options` change nothing",
+            hint="add `--apply-chat-template` or `template=chat`",
+        )
     prepared = Prepared(config, model, tasks, tuple(variants))
+    unscored = train_only(prepared) if scores else ()
+    variants = [replace(variant, scored=variant.spec.name not in unscored) for variant in variants]
+    prepared = replace(prepared, variants=tuple(variants))
     check(prepared, scores=scores)
     return prepared
+
+
+_COUNTING = ("numpy", "scipy", "evaluate", "rouge-score", "sacrebleu", "nltk")
+"""Libraries that compute scores and intervals."""
+
+
+def _versions() -> dict[str, str | None]:
+    """Versions of the libraries that decide results, read without importing them."""
+    return {name: _version(name) for name in (*PACKAGES, *_COUNTING)}
+
+
+@functools.cache
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _devices() -> list[str | None]:
+    """The GPUs that `auto` can choose, as far as they are known without importing torch."""
+    found = sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*"))
+    return [*found, os.environ.get("CUDA_VISIBLE_DEVICES") if found else None]
 
 
 def _prompts_digest(items: Sequence[Item]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from harness.api import Metric, Task
 from harness.config.config import Config
 from harness.config.variants import VariantSpec
+from harness.data.digests import file_sha256
 from harness.data.model_files import Snapshot
 from harness.data.sources import FORMATS, provenance, source
 from harness.errors import UserError, did_you_mean
@@ -17,7 +18,7 @@ from harness.prepare.thinking import thinking_template, thought_budget
 from harness.prompts.chat import ChatTemplate
 from harness.prompts.render import Prompting
 from harness.registry.find import find, source_digest
-from harness.registry.load import load_task, task_metrics
+from harness.registry.load import load_task, metric_digest, task_metrics
 from harness.registry.scan import Entry
 from harness.registry.task_spec import TaskSpec
 from harness.storage import key
@@ -49,27 +50,33 @@ def scored_task(spec: TaskSpec) -> ScoredTask:
         UserError: The task does not exist, its file fails, or its rows cannot be found.
     """
     entry = find("task", spec.source)
-    task = load_task(entry, spec.parameters)
+    task = load_task(entry, spec.parameters, spec.groups)
+    metrics = task_metrics(task, entry.path.parent)
+    parameters = {parameter.name: parameter.default for parameter in entry.parameters} | spec.parameters
     digest = key(
         file=source_digest(entry),
         parameters=spec.parameters,
-        folders=_folder_digests(spec.parameters),
+        files=_file_digests(parameters),
         data=source(task.data).digest(),
+        metrics=[metric_digest(each, entry.path.parent) for each in task.metrics if isinstance(each, str)],
     )
-    metrics = task_metrics(task, entry.path.parent)
     return ScoredTask(spec.text, spec, entry, task, metrics, digest, provenance(task.data))
 
 
-def _folder_digests(parameters: Mapping[str, Any]) -> dict[str, str]:
-    """Digest of every folder among the parameters of a task, such as a reward model's, which may be overwritten."""
-    return {name: Snapshot(name, Path(value)).digest for name, value in parameters.items() if _is_folder(value)}
+def _file_digests(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Digest of every file and folder among the parameters of a task, such as a reward model, which may be overwritten."""
+    return {
+        name: Snapshot(name, path).digest if path.is_dir() else file_sha256(path)
+        for name, value in parameters.items()
+        if (path := _path(value)) is not None
+    }
 
 
-def _is_folder(value: Any) -> bool:
+def _path(value: Any) -> Path | None:
     try:
-        return isinstance(value, str) and bool(value) and Path(value).is_dir()
-    except OSError:  # a text too long for a path
-        return False
+        return Path(value) if isinstance(value, str) and value and Path(value).exists() else None
+    except (OSError, ValueError):  # a text too long for a path, or with a null byte
+        return None
 
 
 def unscored_task(spec: TaskSpec) -> ScoredTask:

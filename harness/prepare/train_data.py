@@ -1,36 +1,33 @@
-"""Training data: examples, counts of duplicates, and held-out rows.
-
-Rows are equal if their texts are, after Unicode normalisation (NFC) and with each run of white space replaced by one blank.
-Equal rows stay on one side of every split, so that no held-out row is trained on.
+"""Training data: the rows of all sources as examples, copies counted, filters applied, weights and samples drawn.
 
 Example:
-    >>> data = TrainData("x", (), (Example("a", " b"), Example("a ", "b"), Example("c", " d")))
-    >>> [len(part.examples) for part in held_out(data, 0.34)]
-    [2, 1]
+    >>> TrainData("x", (), (Example("a", " b"), Example("c", " d"))).only([1]).examples[0].prompt
+    'c'
 """
 
 from __future__ import annotations
 
 import random
-import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
-from harness.config.mixes import parse_mix, weighted
-from harness.data.saved import is_saved
-from harness.data.sources import FORMATS, source
+from harness.config.mixes import weighted
 from harness.errors import UserError
 from harness.jobs import Example
-from harness.prepare.tasks import ScoredTask, unscored_task
+from harness.prepare.copies import without_copies
+from harness.prepare.row_filters import CountTokens, LeftOut, filter_rows, left_out_note
+from harness.prepare.row_sources import RowSource, row_sources
+from harness.prepare.tasks import ScoredTask
 from harness.prompts.chat import ChatTemplate
-from harness.prompts.render import Prompting, render_examples
-from harness.prompts.training_rows import read_rows
-from harness.registry.find import find
-from harness.registry.task_spec import parse_task
+from harness.prompts.render import Prompting
 from harness.settings import TrainSettings
 from harness.storage import key
+
+Origin = tuple[int, int]
+LEAST_RATIO, MOST_RATIO = 0.75, 1.5
+"""Ratios of the weights of good and bad answers, in sum, that need no note; KTO's paper advises 1 or slightly more."""
 
 
 @dataclass(frozen=True)
@@ -45,115 +42,24 @@ class TrainData:
     """Rows that repeat an earlier row, counted before the weights of a mix."""
     notes: tuple[str, ...] = ()
     """Notes for the report."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Rows that filters left out."""
+    sources: tuple[RowSource, ...] = ()
+    """Where the rows come from; kept only for `augment`."""
+    origins: tuple[Origin, ...] = ()
+    """The source and the row of each example, as two indices; kept only for `augment`."""
+    made: tuple[int, ...] = ()
+    """Indices of the examples that `augment` made and that are no row of the data."""
 
     @cached_property
     def digest(self) -> str:
         """Digest of the examples, independent of the file, columns, prompts or template that they were made from."""
-        return key(examples=[list(vars(each).values()) for each in self.examples])
+        return key(examples=[_values(each) for each in self.examples])
 
-
-def identity(example: Example) -> tuple[str, ...]:
-    """The text of a row, normalised: rows with equal identities are duplicates."""
-    texts = (example.prompt, example.completion, example.rejected or "")
-    return tuple(" ".join(unicodedata.normalize("NFC", text).split()) for text in texts)
-
-
-def without_duplicates(examples: Iterable[Example], seen: set[tuple[str, ...]]) -> list[Example]:
-    """The first of each group of equal examples, unless it is in `seen`; adds them to `seen`."""
-    kept = []
-    for example in examples:
-        own = identity(example)
-        if own not in seen:
-            seen.add(own)
-            kept.append(example)
-    return kept
-
-
-def held_out(data: TrainData, share: float) -> tuple[TrainData, TrainData]:
-    """Splits off a share of the rows, drawn with a fixed seed.
-
-    Returns:
-        The data without those rows, and those rows.
-
-    Raises:
-        UserError: One of the two would be empty.
-    """
-    wanted = round(share * len(data.examples)) if 0 < share < 1 else 0
-    chosen: set[int] = set()
-    for group in _groups(data.examples):
-        if len(chosen) + len(group) <= wanted:
-            chosen.update(group)
-    if not 0 < len(chosen) < len(data.examples):
-        raise UserError(
-            f"`validation={share:g}` of {len(data.examples)} rows leaves no rows to train on, or none to hold out",
-            hint="give a share between 0 and 1, such as 0.1, or the name of other data",
-        )
-    return _split(data, chosen)
-
-
-def fold(data: TrainData, number: int, of: int) -> tuple[TrainData, TrainData]:
-    """Splits off one of `of` folds of nearly equal size, for cross-validation.
-
-    Args:
-        data: All rows.
-        number: The fold that is held out, from 0.
-        of: Number of folds; every row is in exactly one of them.
-
-    Returns:
-        The data without the fold, and the fold.
-
-    Raises:
-        UserError: There are fewer than two different rows for each fold.
-    """
-    groups = _groups(data.examples)
-    if len(groups) < 2 * of:
-        raise UserError(
-            f"{len(groups)} different training rows are too few for `--folds {of}`",
-            hint="use fewer folds, or more data",
-        )
-    folds: list[list[int]] = [[] for _ in range(of)]
-    for group in groups:
-        min(folds, key=len).extend(group)
-    return _split(data, set(folds[number]))
-
-
-def separate(data: TrainData, validation: TrainData, *, dedupe: bool) -> TrainData:
-    """The training data, given validation data of another name: `dedupe` removes rows that both have, else a note counts them.
-
-    Raises:
-        UserError: No training row would be left.
-    """
-    held = {identity(example) for example in validation.examples}
-    kept = tuple(example for example in data.examples if identity(example) not in held)
-    shared = len(data.examples) - len(kept)
-    if not shared:
-        return data
-    if not dedupe:
-        note = f"{shared} training rows of {data.name} are in the validation data {validation.name} too"
-        return replace(data, notes=(*data.notes, note))
-    if not kept:
-        raise UserError(f"every training row of {data.name} is in the validation data {validation.name}")
-    note = f"{shared} training rows of {data.name} were left out: they are in the validation data {validation.name}"
-    return replace(data, examples=kept, notes=(*data.notes, note))
-
-
-def _groups(examples: Sequence[Example]) -> list[list[int]]:
-    """Groups of the indices of equal rows, in an order drawn with a fixed seed."""
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for index, example in enumerate(examples):
-        groups.setdefault(identity(example), []).append(index)
-    found = list(groups.values())
-    random.Random(0).shuffle(found)
-    return found
-
-
-def _split(data: TrainData, chosen: set[int]) -> tuple[TrainData, TrainData]:
-    """The data without the chosen rows, and the chosen rows."""
-    rest: list[Example] = []
-    split_off: list[Example] = []
-    for index, example in enumerate(data.examples):
-        (split_off if index in chosen else rest).append(example)
-    return replace(data, examples=tuple(rest)), replace(data, examples=tuple(split_off), notes=())
+    def only(self, rows: Sequence[int]) -> TrainData:
+        """The same data with some of its rows, by index."""
+        origins = tuple(self.origins[row] for row in rows) if self.origins else ()
+        return replace(self, examples=tuple(self.examples[row] for row in rows), origins=origins)
 
 
 def train_data(
@@ -162,62 +68,94 @@ def train_data(
     given: TrainSettings,
     prompting: Prompting,
     template: ChatTemplate | None,
+    count: CountTokens | None = None,
 ) -> TrainData:
     """Reads training or validation data: a task, a file, a `hub:` address, or a mix of them; '' means the tasks' own.
 
     Args:
         name: As typed.
         tasks: The tasks of the run.
-        given: Settings of the variant: columns, samples, stage, turns, dedupe.
+        given: Settings of the variant: columns, samples, stage, turns, and which rows are left out.
         prompting: How the variant is prompted, and so trained: its system prompt, and its chat template if it has one.
         template: The chat template for rows of messages: the model's, also for variants without it in other prompts.
+        count: Counts the tokens of examples; needed for `min_row_tokens` and `max_row_tokens`.
 
     Raises:
         UserError: There is nothing to train on, or it cannot be read.
     """
-    parts = parse_mix(name)
-    files = {part.source: source(part.source).load() for part in parts if _is_file(part.source)}
-    is_data = name == (given.data or "")  # `columns` belong to `data`; validation data has columns of its own
-    if given.columns and not files and is_data:
-        raise UserError("`--train-columns` needs a file or `hub:`, not a task", hint="leave it out")
-    columns = given.columns or {}
-    fitting = {file for file, rows in files.items() if rows and set(columns.values()) <= rows[0].keys()}
-    used: list[ScoredTask] = []
+    parts = row_sources(name, tasks, given, prompting, template)
+    names = tuple(dict.fromkeys(task for part in parts for task in part.tasks))
+    shown = name or "+".join(names)
     examples: list[Example] = []
-    seen: set[tuple[str, ...]] = set()
+    as_read: list[int] = []
+    sources: list[RowSource] = []
+    origins: list[Origin] = []
+    ends: list[int] = []
     notes: list[str] = []
+    seen: set[tuple[str, ...]] = set()
     rows = duplicates = 0
     for part in parts:
-        if part.source in files:
-            read = read_rows(
-                part.source,
-                files[part.source],
-                # in a mix, files that have our columns need no mapping
-                columns=columns if part.source in fitting or (is_data and not fitting) else None,
-                template=template,
-                chat=prompting.template is not None,
-                system=prompting.system,
-                stage=given.stage,
-                every_turn=given.turns == "all",
-            )
-            found = read.examples
-            notes += read.notes
-        else:
-            own = _train_tasks(part.source, tasks)
-            distinct = {(task.spec.source, key(parameters=task.spec.parameters)): task for task in own}.values()
-            plain = replace(prompting, shots=None)
-            found = [example for task in distinct for example in render_examples(task.name, task.task, plain)]
-            used += own
-        kept = without_duplicates(found, seen)
-        rows, duplicates = rows + len(found), duplicates + len(found) - len(kept)
-        examples += weighted(kept if given.dedupe else found, part.weight)
-    if not examples:
-        raise UserError(f"the weights of `{name}` leave none of its {rows} rows", hint="raise them")
-    if given.samples is not None and given.samples < len(examples):
-        examples = random.Random(0).sample(examples, given.samples)
-    names = tuple(dict.fromkeys(task.name for task in used))
-    data = TrainData(name or "+".join(names), names, tuple(examples), duplicates)
-    return replace(data, notes=(*notes, *_duplicates(data, rows, given), *_empty_answers(data, given)))
+        read = [source.read(source.rows) for source in part.sources]
+        notes += [note for each in read for note in each.notes]
+        found = [example for each in read for example in each.examples]
+        kept = without_copies(found, seen)
+        duplicates += len(found) - len(kept)
+        used = kept if given.drops_copies else range(len(found))
+        examples += [found[index] for index in used]
+        if given.augment is not None:
+            own = [(len(sources) + source, row) for source, each in enumerate(read) for row in each.rows]
+            origins += [own[index] for index in used]
+            sources += part.sources
+        as_read += [rows + index for index in used]
+        rows += len(found)
+        ends.append(len(examples))
+    left_out = filter_rows(examples, given, count)
+    gone = {row for each in left_out for row in each.rows}
+    chosen: list[int] = []
+    for part, start, end in zip(parts, [0, *ends], ends, strict=False):
+        chosen += weighted([row for row in range(start, end) if row not in gone], part.weight)
+    if not chosen:
+        raise _nothing_left(shown, rows, left_out)
+    if given.samples is not None and given.samples < len(chosen):
+        chosen = random.Random(0).sample(chosen, given.samples)
+    left_out = [replace(each, rows=tuple(as_read[row] for row in each.rows)) for each in left_out]
+    data = TrainData(
+        shown,
+        names,
+        tuple(examples),
+        duplicates,
+        left_out=tuple(left_out),
+        sources=tuple(sources),
+        origins=tuple(origins),
+    ).only(chosen)
+    filtered = left_out_note(shown, len(examples), left_out)
+    notes += [*_duplicates(data, rows, given), *filtered]
+    if given.augment is None:
+        notes += answer_notes(data, given)
+    return replace(data, notes=tuple(notes))
+
+
+def answer_notes(data: TrainData, given: TrainSettings) -> list[str]:
+    """Notes on the answers that will be learned: empty ones, and how they are marked.
+
+    Raises:
+        UserError: All answers are empty.
+    """
+    return [*_empty_answers(data, given), *_marks(data, given)]
+
+
+def _values(example: Example) -> list[Any]:
+    """The fields of an example; without a mark, those that examples of every stage have, so that digests stay the same."""
+    return [value for name, value in vars(example).items() if name != "desirable" or value is not None]
+
+
+def _nothing_left(name: str, rows: int, left_out: Sequence[LeftOut]) -> UserError:
+    if left_out:
+        reasons = ", ".join(map(str, left_out))
+        return UserError(
+            f"the filters leave none of the {rows} training rows of `{name}`: {reasons}", hint="relax them"
+        )
+    return UserError(f"the weights of `{name}` leave none of its {rows} rows", hint="raise them")
 
 
 def _duplicates(data: TrainData, rows: int, given: TrainSettings) -> list[str]:
@@ -225,7 +163,7 @@ def _duplicates(data: TrainData, rows: int, given: TrainSettings) -> list[str]:
     if not data.duplicates:
         return []
     found = f"{data.duplicates} of {rows} training rows of {data.name} repeat earlier rows"
-    return [f"{found} and were left out" if given.dedupe else f"{found}; `dedupe=true` leaves them out"]
+    return [f"{found} and were left out" if given.drops_copies else f"{found}; `dedupe=true` leaves them out"]
 
 
 def _empty_answers(data: TrainData, given: TrainSettings) -> list[str]:
@@ -248,32 +186,22 @@ def _empty_answers(data: TrainData, given: TrainSettings) -> list[str]:
     ]
 
 
-def _is_file(name: str) -> bool:
-    """Whether data comes from files or from the Hub rather than from a task."""
-    if name.startswith("hub:") or Path(name).suffix in FORMATS or ("/" in name and Path(name).is_dir()):
-        return True
-    return bool(name) and is_saved(Path(name)) and not _is_task(name)
-
-
-def _is_task(name: str) -> bool:
-    try:
-        find("task", parse_task(name).source)
-    except UserError:
-        return False
-    return True
-
-
-def _train_tasks(name: str, tasks: Sequence[ScoredTask]) -> list[ScoredTask]:
-    """The tasks whose train split a name means: of the scored tasks, all that share it."""
-    if not name:
-        found = [task for task in tasks if task.task.train is not None]
-        if not found:
-            raise UserError(
-                "there is nothing to train on: none of the tasks has a train split",
-                hint="name training data: `--train gsm8k`, `--train data.jsonl` or `--train hub:OWNER/NAME`",
-            )
-        return found
-    spec = parse_task(name)
-    if spec.groups:
-        raise UserError(f"`{name}`: a train split has no groups", hint=f"write `{spec.source}`")
-    return [task for task in tasks if task.spec.source == spec.source] or [unscored_task(spec)]
+def _marks(data: TrainData, given: TrainSettings) -> list[str]:
+    """A note on answers that are marked good or bad, if one kind is missing or outweighs the other."""
+    marks = [example.desirable for example in data.examples if example.desirable is not None]
+    good, bad = marks.count(True), marks.count(False)
+    if not marks or not good or not bad:
+        kind = "good" if good else "bad"
+        return [f"all {len(marks)} answers of {data.name} are marked {kind}; KTO learns from both kinds"] * bool(marks)
+    ratio = given.desirable_weight * good / (given.undesirable_weight * bad)
+    if LEAST_RATIO <= ratio <= MOST_RATIO:
+        return []
+    advice = (
+        f"`undesirable_weight={given.undesirable_weight * ratio:.2g}`"
+        if ratio > 1
+        else f"`desirable_weight={given.desirable_weight / ratio:.2g}`"
+    )
+    return [
+        f"{good} answers of {data.name} are marked good and {bad} bad: in sum, good answers have {ratio:.2g} times the weight"
+        f" of bad ones; {advice} makes them equal"
+    ]

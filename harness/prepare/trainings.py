@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,24 @@ from typing import Any
 from harness.config.config import Config
 from harness.config.variants import VariantSpec
 from harness.data.architecture import refuse_other_architectures
-from harness.data.model_files import Snapshot, find_files
+from harness.data.digests import text_sha256
+from harness.data.gguf import is_gguf
+from harness.data.model_files import Snapshot, find_files, refuse_pickled
+from harness.data.weights import check_weights
 from harness.errors import UserError, did_you_mean
 from harness.jobs import Monitor, RewardFunction
+from harness.prepare.augment import augmented
+from harness.prepare.held_out import fold, held_out, separate
+from harness.prepare.row_filters import CountTokens
 from harness.prepare.tasks import ScoredTask, prompting_of, scored_task
-from harness.prepare.train_data import TrainData, fold, held_out, separate, train_data
+from harness.prepare.train_data import TrainData, train_data
 from harness.prepare.training_settings import check_given, given_settings, resolve
 from harness.prompts.chat import ChatTemplate
 from harness.prompts.render import render
 from harness.registry.find import split_path
+from harness.registry.recorded import recorded_method
 from harness.registry.scan import Entry
+from harness.registry.sources import sources_sha256
 from harness.registry.task_spec import TaskSpec, parse_task
 from harness.settings import STAGES, TrainingSettings, TrainSettings
 
@@ -28,6 +36,8 @@ MONITORED_SAMPLES = 64
 """Samples of a monitored task: it is generated for at every evaluation."""
 TUNED_ON = "0.1"
 """Share of the rows held out for `--tune-lr` when `validation` is not given."""
+_OF_ROWS = ("samples", "stage", "dedupe", "turns", "min_row_tokens", "max_row_tokens", "drop_near_duplicates")
+"""Settings that decide which examples are made of data as typed."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +90,11 @@ class Training:
 class Trainings:
     """Makes the training runs of a comparison, each once, and reads every set of rows once."""
 
-    def __init__(self, config: Config, tasks: Sequence[ScoredTask], template: ChatTemplate | None) -> None:
+    def __init__(
+        self, config: Config, tasks: Sequence[ScoredTask], template: ChatTemplate | None, count: CountTokens
+    ) -> None:
         self._config = config
+        self._count = count
         self._tasks = tasks
         self._template = template
         self._specs = {spec.name: spec for spec in config.variants}
@@ -111,6 +124,8 @@ class Trainings:
         config, given = self._config, self._given[spec.name]
         check_given(spec, given, self._stages)
         data, validation = self._data(spec, given)
+        if given.augment is not None:
+            data = self._augmented(data, validation, given)
         seed = spec.training.get("seed", config.seed)
         monitored = None
         if given.monitor is not None and given.monitor != "loss":
@@ -147,17 +162,35 @@ class Trainings:
         except ValueError:
             whole = given.model_copy(update={"samples": None})
             validation = self._rows(spec, whole, str(wanted))
-            return separate(data, validation, dedupe=given.dedupe), validation
+            notes = (note for note in validation.notes if note not in data.notes)
+            data = replace(data, notes=(*data.notes, *(f"validation data: {note}" for note in notes)))
+            return separate(data, validation, dedupe=given.drops_copies, near=given.drop_near_duplicates), validation
         return held_out(data, share)
 
     def _rows(self, spec: VariantSpec, given: TrainSettings, name: str) -> TrainData:
         """The rows of training data as typed, in the prompts of a variant; cached for variants that need the same."""
         prompting = prompting_of(self._config, spec, self._template)
         messages_in = None if spec.prompting.get("template") == "none" else prompting.template or self._template
-        wanted = (name, given.samples, given.stage, given.dedupe, given.turns)
-        known = (*wanted, prompting.system, prompting.template is None, messages_in is None, prompting.think)
+        wanted = tuple(getattr(given, setting) for setting in _OF_ROWS)
+        known = (
+            name,
+            given.augment is None,
+            *wanted,
+            prompting.system,
+            prompting.template is None,
+            messages_in is None,
+            prompting.think,
+        )
         if known not in self._read:
-            self._read[known] = train_data(name, self._tasks, given, prompting, messages_in)
+            self._read[known] = train_data(name, self._tasks, given, prompting, messages_in, self._count)
+        return self._read[known]
+
+    def _augmented(self, data: TrainData, validation: TrainData | None, given: TrainSettings) -> TrainData:
+        """The data after `augment`; variants with the same rows share the result, also of a function that varies."""
+        limits = given.min_row_tokens, given.max_row_tokens, given.drops_copies
+        known = (given.augment, data.digest, validation and validation.digest, given.stage, given.turns, *limits)
+        if known not in self._read:
+            self._read[known] = augmented(data, validation, given, self._count)
         return self._read[known]
 
     def _monitor(self, spec: VariantSpec, monitored: TaskSpec) -> Monitor:
@@ -198,23 +231,33 @@ class Trainings:
         if other is not None and other.kind == "method":
             return self.of(other)
         if other is not None and other.kind == "adapter":
-            return given_artifact(other.source, other.revision)
+            return given_artifact(self._config, other.source, other.revision)
         if other is not None or not ("/" in name or Path(name).is_dir()):
             trained = [each.name for each in self._specs.values() if each.kind == "method" and each != spec]
             raise UserError(
                 f"variant `{spec.name}`: `{setting}={name}` is neither a trained variant nor a folder",
                 hint=did_you_mean(name, trained) if trained else "name a variant of this comparison, or a path",
             )
-        return given_artifact(name, None)
+        return given_artifact(self._config, name, None)
 
 
-def given_artifact(source: str, revision: str | None) -> Snapshot:
+def given_artifact(config: Config, source: str, revision: str | None) -> Snapshot:
     """Finds an adapter or a checkpoint by path or Hub id.
 
+    Args:
+        config: The run, which says whether code may be fetched, and which files adapters may name.
+        source: The path or Hub id.
+        revision: A commit, branch or tag on the Hub; None: the newest commit.
+
     Raises:
-        UserError: It does not exist, is neither, or is no causal language model.
+        UserError: It does not exist, is neither, is no causal language model, has pickled weights, or names a
+            Python file that the user did not name.
     """
-    snapshot = find_files(source, "adapter or checkpoint", revision=revision)
+    snapshot = find_files(
+        source, "adapter or checkpoint", revision=revision, trust_remote_code=config.trust_remote_code
+    )
+    if is_gguf(snapshot.folder):
+        return snapshot
     if not snapshot.is_adapter and not (snapshot.folder / "config.json").is_file():
         raise UserError(
             f"`{source}` holds neither an adapter nor a checkpoint",
@@ -222,7 +265,34 @@ def given_artifact(source: str, revision: str | None) -> Snapshot:
         )
     if not snapshot.is_adapter:
         refuse_other_architectures(source, snapshot.config)
+    refuse_pickled(source, snapshot.folder)
+    if not snapshot.is_adapter:
+        check_weights(source, snapshot.folder, snapshot.config)
+    recorded_method(snapshot.folder, config.method_files)  # its error comes before anything is loaded
     return snapshot
+
+
+def artifact_digest(given: Snapshot, code: Collection[Path]) -> str:
+    """Digest of a given adapter or checkpoint, with the code of the method that its delta is loaded by.
+
+    Args:
+        given: The adapter or checkpoint.
+        code: The Python files that the user named.
+    """
+    method = recorded_method(given.folder, code)
+    return given.digest if method is None else text_sha256(f"{given.digest}:{sources_sha256(method.path)}")
+
+
+def content_digest(given: Snapshot | RewardFunction, code: Collection[Path]) -> str:
+    """Digest of a given starting point or judge: of its files, or of the function's code and name.
+
+    Args:
+        given: The starting point or judge.
+        code: The Python files that the user named.
+    """
+    if isinstance(given, RewardFunction):
+        return text_sha256(f"{given.name}:{sources_sha256(given.path)}")
+    return artifact_digest(given, code)
 
 
 def _check_function(spec: VariantSpec, path: Path, name: str) -> None:

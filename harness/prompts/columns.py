@@ -20,9 +20,18 @@ from harness.errors import UserError
 from harness.prompts.cells import has_content
 from harness.settings import STAGES, StageName
 
-_NAMES = {"messages": ("messages", "conversations"), "tools": ("tools", "functions")}
+_NAMES = {
+    "messages": ("messages", "conversations"),
+    "tools": ("tools", "functions"),
+    "label": ("label", "kto_tag"),
+}
 _ALPACA_NAMES = {**_NAMES, "input": ("input", "context"), "output": ("output", "response")}
-_SWIFT_NAMES = {**_NAMES, "prompt": ("query",), "completion": ("response",), "rejected": ("rejected_response",)}
+_SWIFT_NAMES = {
+    **_NAMES,
+    "prompt": ("query",),
+    "completion": ("response",),
+    "rejected": ("rejected_response", "rejected_messages"),
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,8 @@ class Format:
 
     def names_in(self, present: Collection[str], stage: StageName) -> dict[str, list[str]] | None:
         """Our names to the names in a row, in order; None if a column that the stage needs is missing."""
-        found = {ours: [name for name in self.names.get(ours, (ours,)) if name in present] for ours in self.ours}
+        read = [ours for ours in self.ours if ours != "label" or STAGES[stage].rows == "marked"]
+        found = {ours: [name for name in self.names.get(ours, (ours,)) if name in present] for ours in read}
         needed = (*self.needs, *(() if STAGES[stage].rows == "prompt" else self.answer))
         return {ours: names for ours, names in found.items() if names} if all(found[ours] for ours in needed) else None
 
@@ -63,12 +73,14 @@ PREFERENCES = (
 )
 """Formats with a better and a worse answer; in the last two, of ms-swift, the better one is where others have the answer."""
 _TEXT = Format(("text",))
+_SINGLE = ("label", *_SHARED)
+"""Columns of rows with one answer; `label` is read only by stages that learn from marked answers."""
 FORMATS = (
     *PREFERENCES,
-    Format(("messages",), may=_SHARED),
-    Format(("prompt",), ("completion",), ("history", *_SHARED)),
-    Format(("instruction",), ("output",), ("input", "history", *_SHARED), names=_ALPACA_NAMES),
-    Format(("prompt",), ("completion",), ("history", *_SHARED), names=_SWIFT_NAMES),
+    Format(("messages",), may=_SINGLE),
+    Format(("prompt",), ("completion",), ("history", *_SINGLE)),
+    Format(("instruction",), ("output",), ("input", "history", *_SINGLE), names=_ALPACA_NAMES),
+    Format(("prompt",), ("completion",), ("history", *_SINGLE), names=_SWIFT_NAMES),
     _TEXT,
 )
 """All formats; a row is read in the first one that fits."""
@@ -76,6 +88,7 @@ _OTHER_NAMES = {
     "prompt": ("question", "problem", "query", "input"),
     "completion": ("answer", "output", "response", "solution"),
     "output": ("response", "answer", "completion", "solution"),
+    "label": ("desirable", "good", "preferred", "accepted", "feedback", "rating"),
 }
 """Names that data sets often use for our columns."""
 
@@ -95,7 +108,10 @@ def format_of(row: Row, stage: StageName) -> tuple[Format, dict[str, str]] | Non
             ours: found[0] if len(found) == 1 else next((name for name in found if has_content(row[name])), found[0])
             for ours, found in names.items()
         }
-        if all(has_content(row[columns[ours]]) for ours in format.filled):
+        filled = format.filled
+        if STAGES[stage].rows == "marked" and format in PREFERENCES:  # rows with one answer may have the same columns
+            filled = tuple({*filled, "rejected", *({"chosen"} & columns.keys())})
+        if all(has_content(row[columns[ours]]) for ours in filled):
             return format, columns
     return None
 
@@ -106,9 +122,23 @@ def _fitting(present: tuple[str, ...], stage: StageName) -> list[tuple[Format, d
     if STAGES[stage].rows == "pair":
         formats: Sequence[Format] = PREFERENCES
     else:
-        formats = [each for each in FORMATS if each != _TEXT or STAGES[stage].rows != "prompt"]
+        formats = [each for each in FORMATS if each != _TEXT or STAGES[stage].rows == "single"]
     found = [(each, each.names_in(present, stage)) for each in formats]
     return [(each, names) for each, names in found if names is not None]
+
+
+def from_openai(row: Row) -> Row:
+    """A preference of OpenAI's under the names of others: `input` with its messages and tools, and the two outputs.
+
+    Example:
+        >>> from_openai({"input": {"messages": []}, "preferred_output": ["a"], "non_preferred_output": ["b"], "id": 1})
+        {'chosen': ['a'], 'rejected': ['b'], 'id': 1, 'messages': []}
+    """
+    asked = row.get("input")
+    if not isinstance(asked, Mapping) or not {"preferred_output", "non_preferred_output"} <= row.keys():
+        return row
+    names = {"preferred_output": "chosen", "non_preferred_output": "rejected"}
+    return {names.get(name, name): value for name, value in row.items() if name != "input"} | dict(asked)
 
 
 def row_of(name: str, index: int, row: Row, columns: Mapping[Any, str]) -> dict[str, Any]:
@@ -147,6 +177,8 @@ def suggest_mapping(present: Sequence[str], stage: StageName) -> str:
         ours = ["chosen", "rejected"]
     elif STAGES[stage].rows == "prompt":
         ours = ["prompt"]
+    elif STAGES[stage].rows == "marked":
+        ours = [*(["output"] if "instruction" in present else [] if "messages" in present else ours), "label"]
     elif "instruction" in present:  # `instruction` and `input` together are the prompt
         ours = ["output"]
     found = {

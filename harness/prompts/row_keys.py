@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from harness.api import Row
 from harness.errors import UserError
 from harness.prompts.cells import has_content
-from harness.settings import COLUMNS, StageName
+from harness.prompts.content import MEDIA
+from harness.prompts.marks import BOOLEAN
+from harness.settings import COLUMNS
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,11 @@ KEYS = (
     ),
     RowKey("chosen rejected", "row", "read", "better and worse answer", "preferences"),
     RowKey(
-        "rejected_response", "row", "read", "worse answer; the better one is `response` or the last turn", "ms-swift"
+        "rejected_response rejected_messages",
+        "row",
+        "read",
+        "worse answer, or whole conversation; the better one is `response`, the last turn, or `messages`",
+        "ms-swift",
     ),
     RowKey("system", "row", "read", "system prompt, unless the conversation has a system turn"),
     RowKey(
@@ -64,9 +70,10 @@ KEYS = (
     RowKey(
         "label kto_tag",
         "row",
-        "refused",
-        "answers marked good or bad one by one; refused where an answer would be learned and `label` is true, false, 1 or 0",
-        "KTO",
+        "read",
+        "by `stage=kto`: the answer is good (true, 1, `desirable`, `good`) or bad (false, 0, `undesirable`, `bad`); refused where"
+        " another stage would learn an answer that is marked true, false, 1 or 0",
+        "KTO, LLaMA-Factory, ms-swift",
     ),
     RowKey(
         "images image videos video audios audio",
@@ -78,8 +85,8 @@ KEYS = (
     RowKey(
         "preferred_output non_preferred_output",
         "row",
-        "refused",
-        "write them as `chosen` and `rejected`, and `input.messages` as `messages`",
+        "read",
+        "better and worse answer; `input` then holds the messages and the tools",
         "OpenAI's preferences",
     ),
     RowKey("parallel_tool_calls response_format function_call", "row", "not used", "settings of a request", "OpenAI"),
@@ -91,7 +98,13 @@ KEYS = (
         "preferences",
     ),
     RowKey("every other column", "row", "not used", "map it with `--train-columns` if it is one of the above"),
-    RowKey("role content", "turn", "read", "", "OpenAI, ms-swift"),
+    RowKey(
+        "role content",
+        "turn",
+        "read",
+        "a content may be a list of text parts, which are joined without a separator",
+        "OpenAI, ms-swift",
+    ),
     RowKey("from value", "turn", "read", "as `role` and `content`", "ShareGPT"),
     RowKey(
         "weight train training loss loss_scale",
@@ -114,13 +127,18 @@ KEYS = (
         "OpenAI",
     ),
     RowKey("tool_call_id name", "turn", "read", "of a tool's turn: passed to the chat template", "OpenAI"),
+    RowKey(
+        "images image videos video audios audio",
+        "turn",
+        "refused",
+        "only text is trained on; so are such parts of a `content`, and parts of unknown types",
+        "OpenAI, ms-swift",
+    ),
     RowKey("every other key", "turn", "not used", "also the keys above in turns of other roles"),
 )
 """Keys with content; null, NaN and empty lists count as absent."""
-_MEDIA = {"images", "image", "videos", "video", "audios", "audio"}
 _MARKED = {"label", "kto_tag"}
-_REFUSED = _MEDIA | _MARKED
-_MARKS = ("true", "false", "1", "0", "1.0", "0.0")
+_REFUSED = {*MEDIA} | _MARKED
 
 
 def refuse_unusable(where: str, row: Row, *, used: Mapping[str, str], has_answer: bool) -> None:
@@ -136,18 +154,16 @@ def refuse_unusable(where: str, row: Row, *, used: Mapping[str, str], has_answer
         UserError: The row has such a column with content.
     """
     for column in sorted(_REFUSED & row.keys()):
-        if column in _MEDIA and has_content(row[column]):
+        if column in MEDIA and has_content(row[column]):
             raise UserError(
                 f"{where} has content in `{column}`, but only text is trained on",
                 hint=f"leave these rows out; if their text is enough, name its columns: {_flag(used)}",
             )
-        if column in _MARKED and has_answer and str(row[column]).strip().lower() in _MARKS:
+        if column in _MARKED and has_answer and str(row[column]).strip().lower() in BOOLEAN:
             raise UserError(
-                f"{where} marks its answer as good or bad in `{column}` (unpaired preferences, as for KTO), which no stage"
-                " learns from",
-                hint=f"stages: {', '.join(get_args(StageName))}; for `stage=sft`, keep only good answers and remove the column;"
-                " for `stage=dpo`, write pairs with `chosen` and `rejected`; if it means something else, name the columns"
-                f" to use: {_flag(used)}",
+                f"{where} marks its answer as good or bad in `{column}`, but this stage would learn it in any case",
+                hint="`stage=kto` learns from such marks; for `stage=sft`, keep only good answers and remove the column; if it"
+                f" means something else, name the columns to use: {_flag(used)}",
             )
 
 

@@ -15,6 +15,7 @@ whose prompt is the conversation before it. Columns and keys that are not used a
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,12 +23,14 @@ from itertools import takewhile
 from typing import Any
 
 from harness.api import Message, Row
+from harness.data.arrow import ArrowTable
 from harness.errors import UserError
 from harness.jobs import Example
 from harness.prompts.cells import TrainingRow, as_text, has_content
 from harness.prompts.chat import ChatTemplate
-from harness.prompts.columns import PREFERENCES, format_of, row_of, suggest_mapping
+from harness.prompts.columns import PREFERENCES, format_of, from_openai, row_of, suggest_mapping
 from harness.prompts.conversation import Conversation
+from harness.prompts.marks import read_mark
 from harness.prompts.row_keys import refuse_unusable
 from harness.prompts.row_notes import RowNotes
 from harness.prompts.tool_calls import read_tools
@@ -46,6 +49,8 @@ class TrainingRows:
     examples: list[Example]
     notes: list[str]
     """One line for each kind of content that is not used, with counts."""
+    rows: list[int]
+    """The index of each example's row."""
 
 
 def read_rows(
@@ -58,6 +63,7 @@ def read_rows(
     system: str | None = None,
     stage: StageName = "sft",
     every_turn: bool = False,
+    turned: bool = False,
 ) -> TrainingRows:
     """Converts the rows of a file or data set to examples.
 
@@ -68,25 +74,27 @@ def read_rows(
         template: The model's chat template, with which messages are rendered.
         chat: Whether plain prompts become user turns of the template too.
         system: System prompt for rows that have none.
-        stage: The training stage: `reward` and `dpo` need a rejected answer, `grpo` and `ppo` need no answer.
+        stage: The training stage: `reward` and `dpo` need a rejected answer, `kto` a mark, `grpo` and `ppo` need no answer.
         every_turn: Whether every assistant turn is learned, or only the last.
+        turned: Whether prompts of all rows become turns even if none of these rows needs it.
 
     Raises:
         UserError: A column is missing (the existing ones are listed), a row has no answer to learn, or it has content
             that training cannot use, such as images.
 
     Example:
-        >>> read_rows("x", [{"prompt": "1 + 1 =", "completion": "2", "id": 7}])
-        TrainingRows(examples=[Example(prompt='1 + 1 =', completion=' 2', append_eos=True, rejected=None, turn_end=None)], notes=['columns of x not used: `id` (1 row)'])
+        >>> found = read_rows("x", [{"prompt": "1 + 1 =", "completion": "2", "id": 7}])
+        >>> found.examples[0].completion, found.notes
+        (' 2', ['columns of x not used: `id` (1 row)'])
     """
     if not rows:
         raise UserError(f"training data `{name}` has no rows", hint="check the split, or the file")
     present = list(rows[0])
-    # all rows of a table have the columns of the first, and a list costs nothing to search
-    before = [column for column in _CONVERSATIONAL if column in present or isinstance(rows, list | tuple)]
-    turned = bool(before) and any(has_content(row.get(column)) for row in rows for column in before)
-    reader = _Reader(name, present, columns or {}, template, chat, turned, system, stage, every_turn)
-    examples = [example for index, row in enumerate(rows) for example in reader.read(index, row)]
+    turned = turned or is_conversational(rows)
+    classes = rows.class_names if isinstance(rows, ArrowTable) else {}
+    reader = _Reader(name, present, columns or {}, template, chat, turned, system, stage, every_turn, classes)
+    found = [(index, example) for index, row in enumerate(rows) for example in reader.read(index, row)]
+    examples = [example for _, example in found]
     if not examples and reader.notes.nothing_learned:
         raise UserError(
             f"training data `{name}` has nothing to learn in any of its {len(rows)} rows",
@@ -96,7 +104,14 @@ def read_rows(
         raise UserError(
             f"training data `{name}` has no text in any of its {len(rows)} rows", hint="check the column `text`"
         )
-    return TrainingRows(examples, reader.notes.lines(name, len(rows)))
+    return TrainingRows(examples, reader.notes.lines(name, len(rows)), [index for index, _ in found])
+
+
+def is_conversational(rows: Sequence[Row]) -> bool:
+    """Whether some rows have turns before the prompt, or tools: prompts of all rows then become turns."""
+    # all rows of a table have the columns of the first, and a list costs nothing to search
+    searched = [column for column in _CONVERSATIONAL if isinstance(rows, list | tuple) or (rows and column in rows[0])]
+    return bool(searched) and any(has_content(row.get(column)) for row in rows for column in searched)
 
 
 @dataclass(frozen=True)
@@ -114,11 +129,36 @@ class _Reader:
     system: str | None
     stage: StageName
     every_turn: bool
+    classes: Mapping[str, Sequence[str]]
+    """Names of the classes whose numbers a column holds."""
     notes: RowNotes = field(default_factory=RowNotes)
 
     def read(self, index: int, given: Row) -> list[Example]:
         """The examples of a row; an empty list if nothing in it is learned."""
         row = self._row(index, given)
+        examples = self._examples(row)
+        return self._marked(row, examples) if STAGES[self.stage].rows == "marked" else examples
+
+    def _marked(self, row: TrainingRow, examples: Sequence[Example]) -> list[Example]:
+        """The examples with their marks; a preference becomes two of them."""
+        if "rejected" in row.cells:
+            self.notes.pairs += bool(examples)
+            better = [replace(each, rejected=None, desirable=True) for each in examples]
+            worse = [replace(each, completion=str(each.rejected)) for each in examples]
+            return [*better, *(replace(each, rejected=None, desirable=False) for each in worse)]
+        if "label" not in row.cells:
+            raise UserError(
+                f"{row.where} has no `label`, and `stage={self.stage}` learns from answers that are marked good or bad",
+                hint="add a column `label` with true or false, or map one: `--train-columns label=COLUMN`",
+            )
+        column, value = row.name("label"), row.cells["label"]
+        names = self.classes.get(column, ())
+        if isinstance(value, int) and 0 <= value < len(names):
+            value = names[value]
+        desirable = read_mark(row.where, column, value)
+        return [replace(each, desirable=desirable) for each in examples]
+
+    def _examples(self, row: TrainingRow) -> list[Example]:
         if "rejected" in row.cells:
             return self._preference(row)
         if "messages" in row.cells:
@@ -133,11 +173,11 @@ class _Reader:
         if isinstance(prompt, list) or self.turned or self._in_turns:
             asked = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
             if not isinstance(answer, list):
-                answer = [{"role": "assistant", "content": row.text(column)}] if known else []
+                answer = [{"role": "assistant", "content": self._answer(row, column)}] if known else []
             return self._conversation(
                 row, "prompt", [*history_turns(row.where, row.name("history"), row.get("history")), *asked, *answer]
             )
-        text = row.text(column) if known else ""
+        text = self._answer(row, column) if known else ""
         rendered = self._with_system(row, prompt)
         return [Example(rendered, _separated(rendered, text, "\n\n" if column == "output" else " "))]
 
@@ -149,6 +189,7 @@ class _Reader:
     def _row(self, index: int, given: Row) -> TrainingRow:
         """A row in its format; counts the columns that the format does not use."""
         where = f"training data `{self.name}`: row {index}"
+        given = given if self.columns else from_openai(given)
         ours = row_of(self.name, index, given, self.columns) if self.columns else given
         found = format_of(ours, self.stage)
         if found is None:
@@ -156,7 +197,7 @@ class _Reader:
         format, columns = found
         if not self.columns:
             has_answer = (
-                format not in PREFERENCES and "text" not in format.needs and STAGES[self.stage].rows != "prompt"
+                format not in PREFERENCES and "text" not in format.needs and STAGES[self.stage].rows == "single"
             )
             refuse_unusable(where, given, used=columns, has_answer=has_answer)
         names = {column: self.columns.get(name, name) for column, name in columns.items()} if self.columns else columns
@@ -164,16 +205,36 @@ class _Reader:
             self.notes.columns[name] += has_content(given[name])
         return TrainingRow(where, {column: ours[name] for column, name in columns.items()}, names)
 
+    def _answer(self, row: TrainingRow, column: str) -> str:
+        """The text of an answer.
+
+        Raises:
+            UserError: It is no text; two answers in a list are LLaMA-Factory's older form of a preference.
+        """
+        value = row.cells.get(column)
+        if isinstance(value, list) and len(value) == 2 and all(isinstance(each, str) for each in value):
+            raise UserError(
+                f"{row.where} has two answers in `{row.name(column)}`",
+                hint="write the better one as `chosen` and the worse one as `rejected`",
+            )
+        return row.text(column)
+
     def _unknown_format(self, where: str, row: Row) -> UserError:
         needed = f"a row needs {_KNOWN_FORMATS}"
         if STAGES[self.stage].rows == "pair":
             needed = f"`stage={self.stage}` learns from `chosen` and `rejected`"
+        elif STAGES[self.stage].rows == "marked":
+            needed = (
+                f"`stage={self.stage}` learns from a prompt, an answer and a `label`, or from `chosen` and `rejected`"
+            )
         elif STAGES[self.stage].rows == "prompt":
             needed = f"`stage={self.stage}` learns from a `prompt`, `instruction` or messages"
-        return UserError(
-            f"{where} has the columns {', '.join(row) or 'none'}; {needed}",
-            hint=suggest_mapping(self.present, self.stage),
-        )
+        hint = suggest_mapping(self.present, self.stage)
+        if STAGES[self.stage].rows == "pair" and {"label", "kto_tag"} & row.keys():
+            hint = "`stage=kto` learns from single answers that are marked good or bad"
+        if isinstance(row.get("output"), list):
+            hint = "write the better one of the answers in `output` as `chosen`, and the worse one as `rejected`"
+        return UserError(f"{where} has the columns {', '.join(row) or 'none'}; {needed}", hint=hint)
 
     def _asked(self, row: TrainingRow) -> Any:
         """The prompt of a row: a text, or a list of turns."""
@@ -188,6 +249,7 @@ class _Reader:
 
     def _conversation(self, row: TrainingRow, column: str, given: Any) -> list[Example]:
         """An example for the last assistant turn, or for each; its prompt is the conversation before the turn."""
+        given = _from_text(given)
         if not isinstance(given, list) or not given:
             named = "null" if given is None else type(given).__name__
             wrong = "an empty list" if isinstance(given, list) else f"{named}, not a list of turns,"
@@ -232,7 +294,7 @@ class _Reader:
 
     def _learned(self, talk: Conversation, position: int) -> tuple[str, str]:
         found = talk.answer(position)
-        self.notes.lost_reasoning += talk.turns[position].reasoning.strip() not in found.text
+        self.notes.thoughts[found.thought] += 1
         return found.prompt, found.text
 
     def _preference(self, row: TrainingRow) -> list[Example]:
@@ -243,9 +305,12 @@ class _Reader:
         better = next(column for column in ("chosen", "completion", "messages") if column in row.cells)
         chosen, rejected = row.cells[better], row.cells["rejected"]
         if better == "messages":
+            chosen, rejected = _from_text(chosen), _from_text(rejected)
             if not isinstance(chosen, list) or not chosen:
                 return self._conversation(row, "messages", chosen)  # raises
-            before, chosen = chosen[:-1], chosen[-1:]
+            before = []
+            if row.name("rejected") != "rejected_messages":
+                before, chosen = chosen[:-1], chosen[-1:]
         as_texts = isinstance(chosen, str) and isinstance(rejected, str) and not isinstance(before, list)
         if as_texts and not self.turned:
             if before is None:
@@ -296,6 +361,16 @@ class _Reader:
     def _system(self, row: TrainingRow) -> list[Message]:
         system = row.optional_text("system") or self.system
         return [{"role": "system", "content": system}] if system else []
+
+
+def _from_text(turns: Any) -> Any:
+    """Turns that may be written as JSON text, as in CSV files; another text stays as it is."""
+    if not isinstance(turns, str) or not turns.lstrip().startswith("["):
+        return turns
+    try:
+        return json.loads(turns)
+    except (ValueError, RecursionError):
+        return turns
 
 
 def _separated(prompt: str, answer: str, separator: str) -> str:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import UserError
-from harness.prompts.cells import as_text, from_json, has_content, is_missing
+from harness.prompts.cells import from_json, has_content, is_missing
+from harness.prompts.content import MEDIA, content_text
 from harness.prompts.tool_calls import read_calls
 
 ROLES: Mapping[str, tuple[str, ...]] = {
@@ -118,12 +119,19 @@ def history_turns(where: str, column: str, value: Any) -> list[Mapping[str, Any]
 
 def _read_turn(where: str, position: int, given: Mapping[str, Any], unused: Counter[str]) -> Turn:
     named, role = _role(where, position, given)
+    if media := [key for key in MEDIA if has_content(given.get(key))]:
+        raise UserError(
+            f"{where} has content in `{media[0]}` of turn {position} ({role}), but only text is trained on",
+            hint="leave these rows out, or remove the key if their text is enough",
+        )
     read = _READ.get(role, _ALWAYS_READ)
     unused.update(
         key
         for key, value in given.items()
         if key not in read and has_content(value) and not (key in WEIGHTS and not value)  # others are never learned
     )
+    contents = [given[key] for key in ("content", "value") if has_content(given.get(key))]
+    unused["value"] += len(contents) == 2 and contents[0] != contents[1]
     place = f"turn {position} ({named if named in CALLING else role})"
     content = given.get("value") if is_missing(given.get("content")) else given["content"]
     message: dict[str, Any] = {"role": role}
@@ -136,23 +144,27 @@ def _read_turn(where: str, position: int, given: Mapping[str, Any], unused: Coun
         for key in ("tool_calls", "function_call"):
             if has_content(given.get(key)):
                 calls += read_calls(where, f"{key}` of `{place}", given[key])
-    if is_missing(content) and calls:
+    nothing = is_missing(content) or content == []
+    if nothing and calls:
         content = ""
-    if is_missing(content):
+    elif nothing:
         raise UserError(
             f"{where} has no `content` in {place}", hint="give the turn a text as `content`, or leave the row out"
         )
-    message["content"] = as_text(where, f"{role} turn", content)
+    message["content"] = content_text(where, f"{role} turn", content, unused)
     if calls:
         message["tool_calls"] = calls
     message |= {key: given[key] for key in ("tool_call_id", "name") if role == "tool" and has_content(given.get(key))}
     if role != "assistant":
         return Turn(message)
-    reasoning = next((given[key] for key in REASONING if has_content(given.get(key))), None)
-    if reasoning is not None:
-        text = as_text(where, f"reasoning of {place}", reasoning)
-        own = {key: given[key] for key in REASONING if has_content(given.get(key))}
-        message |= {"thinking": text, **own, "reasoning_content": text}
+    thoughts = {
+        key: content_text(where, f"reasoning of {place}", given[key], unused)
+        for key in REASONING
+        if has_content(given.get(key))
+    }
+    if thoughts:
+        first = next(iter(thoughts.values()))
+        message |= {"thinking": first, **thoughts, "reasoning_content": first}
     return Turn(message, learned=all(_is_learned(where, place, key, given.get(key)) for key in WEIGHTS))
 
 
@@ -173,7 +185,7 @@ def _is_learned(where: str, place: str, key: str, value: Any) -> bool:
     if is_missing(value):
         return True
     if isinstance(value, str):
-        value = {"true": 1, "false": 0, "1": 1, "0": 0}.get(value.strip().lower(), value)
+        value = {"true": 1, "false": 0, "1": 1, "0": 0, "1.0": 1, "0.0": 0}.get(value.strip().lower(), value)
     if value not in (0, 1):
         raise UserError(
             f"{where} has the value {value!r} as `{key}` of {place}",

@@ -16,7 +16,6 @@ Example:
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -28,6 +27,7 @@ from pathlib import Path
 from harness import metrics
 from harness.errors import UserError, did_you_mean
 from harness.registry.scan import Entry, Kind, maker_entry, scan
+from harness.registry.sources import sources_sha256
 
 _PACKAGES: Mapping[Kind, str] = {"task": "harness.tasks", "method": "harness.finetune", "metric": "harness.metrics"}
 
@@ -78,21 +78,33 @@ def find_all(kind: Kind, source: str) -> list[Entry]:
     path, name = split_path(source)
     if is_path(source):
         return _in_path(kind, source, path, name)
-    built_in = [entry for entry in _built_in(kind) if entry.name == source]
-    if built_in:
-        return [_only(kind, built_in)]
-    plugins, failures = _plugins(kind)
-    matches = [entry for entry in plugins if source in (entry.name, f"{entry.distribution}/{entry.name}")]
-    if matches:
-        return [_only(kind, matches)]
-    if source in failures:
-        raise UserError(f"{kind} `{source}` could not be read: {failures[source]}", hint="fix or uninstall that plugin")
+    installed = find_installed(kind, source)
+    if installed is not None:
+        return [installed]
     if path.is_dir():
         return _in_path(kind, source, path, name)
     known = [entry.name for entry in list_entries(kind)]
     raise UserError(
         f"unknown {kind} `{source}`", hint=did_you_mean(source, known, listing=f"list them with `harness ls {kind}s`")
     )
+
+
+def find_installed(kind: Kind, name: str) -> Entry | None:
+    """Finds a built-in entry or a plugin by name; never a file. None if there is none.
+
+    Raises:
+        UserError: Two plugins have that name, or the plugin could not be read.
+    """
+    built_in = [entry for entry in _built_in(kind) if entry.name == name]
+    if built_in:
+        return _only(kind, built_in)
+    plugins, failures = _plugins(kind)
+    matches = [entry for entry in plugins if name in (entry.name, f"{entry.distribution}/{entry.name}")]
+    if matches:
+        return _only(kind, matches)
+    if name in failures:
+        raise UserError(f"{kind} `{name}` could not be read: {failures[name]}", hint="fix or uninstall that plugin")
+    return None
 
 
 def split_path(source: str) -> tuple[Path, str | None]:
@@ -108,8 +120,8 @@ def split_path(source: str) -> tuple[Path, str | None]:
 
 
 def source_digest(entry: Entry) -> str:
-    """SHA-256 of the entry's file, in hex."""
-    return hashlib.sha256(entry.path.read_bytes()).hexdigest()
+    """SHA-256, in hex, of the code of the entry's file and of every local module that it loads."""
+    return sources_sha256(entry.path)
 
 
 def is_path(source: str) -> bool:

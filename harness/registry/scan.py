@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.api import QUANTIZATIONS, MethodFunction
+from harness.data.digests import state_of
 from harness.errors import UserError
 from harness.settings import RESERVED_KEYS
 
@@ -86,10 +87,10 @@ def scan(path: Path) -> list[Entry]:
             reserved name.
     """
     try:
-        stat = path.stat()
+        state = state_of(path)
     except OSError as error:
         raise UserError(f"could not read `{path}`: {error.strerror}", hint="check the path") from error
-    return list(_scan(path, stat.st_mtime_ns, stat.st_size))
+    return list(_scan(path, state))
 
 
 def maker_entry(path: Path, function: str, name: str) -> Entry:
@@ -114,7 +115,7 @@ def maker_entry(path: Path, function: str, name: str) -> Entry:
 
 
 @functools.lru_cache(maxsize=512)
-def _scan(path: Path, mtime_ns: int, size: int) -> tuple[Entry, ...]:
+def _scan(path: Path, _state: tuple[int, ...]) -> tuple[Entry, ...]:
     return tuple(_File(path, _parse(path)).entries())
 
 

@@ -15,16 +15,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from harness.results import Verdict
-from harness.stats.ratios import Ratio
+from harness.results import Mark, Verdict
+
+if TYPE_CHECKING:
+    from harness.stats.ratios import Ratio
 
 ABSENT = "-"
 
-MARKS: dict[Verdict, str] = {"better": "▲", "worse": "▼", "undecided": "≈"}
-"""The sign of a verdict."""
+MARKS: dict[Mark, str] = {
+    "better": "▲", "worse": "▼", "better?": "△", "worse?": "▽", "undecided": "≈", "untestable": "?"
+}  # fmt: skip
+"""The sign of a difference."""
+MARK_WORDS: dict[Mark, str] = {
+    "better": "better",
+    "worse": "worse",
+    "better?": "better unless rare large losses hide",
+    "worse?": "worse unless rare large gains hide",
+    "undecided": "no difference shown",
+    "untestable": "cannot be told",
+}
+"""A sign in words."""
 VERDICTS: dict[Verdict, str] = {"better": "better", "worse": "worse", "undecided": "no difference shown"}
 """A verdict in words."""
+
+UNEVEN = 1.1
+"""An interval is shown by its two ends if one is this many times as far from the value as the other."""
 
 SMALLEST_PEAK_BYTES = 16 * 1024**2
 """A smaller measured peak is noise: it is shown as `<16 MiB` and excluded from ratios and Pareto fronts."""
@@ -96,6 +113,7 @@ def ratio(value: Ratio | None) -> str:
     """Formats a cost relative to the baseline's: `1.15×`, or its interval if that is wider than ±5 %.
 
     Example:
+        >>> from harness.stats.ratios import Ratio
         >>> ratio(Ratio(1.15, 1.12, 1.18)), ratio(Ratio(1.15, 0.9, 1.47)), ratio(Ratio(1.15))
         ('1.15×', '0.90–1.47×', '-')
     """
@@ -107,6 +125,11 @@ def ratio(value: Ratio | None) -> str:
 def probability(value: float | None) -> str:
     """Formats a p-value: `0.032`, `<0.001`."""
     return ABSENT if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def rank(best: int, worst: int) -> str:
+    """Formats the ranks that a variant may have: `1`, `1–3`."""
+    return f"{best}" if best == worst else f"{best}–{worst}"
 
 
 def one_line(text: str) -> str:
@@ -178,5 +201,19 @@ class Scale:
         return text if float(text) else f"+{0:.{self.decimals}f}"
 
     def difference(self, value: float, low: float, high: float) -> str:
-        """Formats a difference and half the width of its interval: `+8.8 ±2.7`."""
-        return f"{self.signed(value)} ±{(high - low) / 2 * self.factor:.{self.decimals}f}"
+        """Formats a difference and half the width of its interval: `+8.8 ±2.7`; uneven: its ends, `+45.0 [+7.1, +68.2]`.
+
+        The half width is shown only if it is on the same side of the difference as the ends: a difference of 3.0 with ends
+        0.1 and 6.1 is not shown as `+3.0 ±3.0`.
+        """
+        half, sides = (high - low) / 2, sorted((value - low, high - value))
+        is_even = sides[1] <= UNEVEN * sides[0] or all(
+            f"{s * self.factor:.{self.decimals}f}" == self._size(half) for s in sides
+        )
+        shown = float(self._size(abs(value))) > float(self._size(half))
+        if is_even and shown == (low > 0 or high < 0):
+            return f"{self.signed(value)} ±{self._size(half)}"
+        return f"{self.signed(value)} [{self.signed(low)}, {self.signed(high)}]"
+
+    def _size(self, value: float) -> str:
+        return f"{value * self.factor:.{self.decimals}f}"

@@ -1,8 +1,9 @@
-"""Headline scores as reports show them: their scale, their difference from the baseline, ranks, and the leading task."""
+"""Headline scores as reports show them: scale, difference from the baseline, ranks, Pareto fronts, the leading task."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from harness.report.numbers import Scale
@@ -41,21 +42,36 @@ def headline_delta(variant: Variant, task: TaskInfo) -> Delta | None:
     return None if score is None else score.delta
 
 
-def ranks(run: Run, task: TaskInfo) -> dict[str, int]:
-    """Ranks the scored variants on a task's headline: 1 + the number of variants shown to be better, so ties share a rank.
+def ranks(run: Run, task: TaskInfo) -> dict[str, ranking.Rank]:
+    """Ranks the scored variants on a task's headline by the verdicts of the run's comparisons.
 
     Returns:
-        Rank by variant name; empty with fewer than `RANKED_FROM` scored variants.
+        The best and the worst possible rank by variant name; empty with fewer than `RANKED_FROM` scored variants.
     """
     scored = [variant.name for variant in run.variants if variant.headline(task)]
     if len(scored) < RANKED_FROM:
         return {}
+    return ranking.ranks(scored, _better(run, task))
 
-    def better(a: str, b: str) -> bool:
-        found = run.comparison(task, a, b)
-        return found is not None and found.verdict == "better"
 
-    return ranking.ranks(scored, better)
+def front(run: Run, task: TaskInfo, metric: str, costs: Mapping[str, float]) -> ranking.Front:
+    """Finds the Pareto front of a metric and a cost; only headlines have verdicts, so others are `maybe` at best.
+
+    Args:
+        run: The run.
+        task: One of its tasks.
+        metric: One of the task's metrics.
+        costs: Cost by variant name.
+    """
+    return ranking.pareto(costs, _better(run, task) if metric == task.headline else lambda a, b: False)
+
+
+def _better(run: Run, task: TaskInfo) -> Callable[[str, str], bool]:
+    shown = {}
+    for found in run.comparisons:
+        if (found.task, found.metric) == (task.name, task.headline):
+            shown[found.a, found.b], shown[found.b, found.a] = found.verdict == "better", found.verdict == "worse"
+    return lambda a, b: shown.get((a, b), False)
 
 
 def has_ranks(run: Run) -> bool:

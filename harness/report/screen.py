@@ -27,6 +27,7 @@ from rich.cells import cell_len, chop_cells
 from rich.console import Console
 from rich.text import Text
 
+from harness.errors import printable
 from harness.report import numbers
 from harness.report.footnotes import footnotes
 from harness.report.header import header
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from harness.report.memory import MemoryPlan
 
 _STYLES = {"better": "green", "worse": "red", "undecided": "dim"}
-_ASCII = str.maketrans({"▲": "^", "▼": "v", "≈": "~", "±": "+-", "×": "x", "·": "|", "↑": "+", "↓": "-", "─": "-",
+_ASCII = str.maketrans({"▲": "^", "▼": "v", "△": "^?", "▽": "v?", "≈": "~", "±": "+-", "×": "x", "·": "|", "↑": "+", "↓": "-", "─": "-",
                         "–": "-", "…": "...", "░": ".", "▒": "o", "▓": "8", "█": "#"})  # fmt: skip
 
 
@@ -118,10 +119,16 @@ def screen(run: Run, *, width: int, folder: Path | None = None) -> list[Text]:
 
 def _print(lines: Iterable[Text], console: Console) -> None:
     """Prints lines without wrapping; a console without Unicode gets ASCII."""
-    for line in lines:
+    for line in map(safe, lines):
         if not console.encoding.lower().startswith("utf"):
             line = Text(line.plain.translate(_ASCII))
         console.print(line, soft_wrap=True, no_wrap=True, overflow="ignore", crop=False)
+
+
+def safe(text: Text) -> Text:
+    """Text for a terminal: the same, or without its styles where it has control characters, which become escapes."""
+    shown = printable(text.plain)
+    return text if shown == text.plain else Text(shown)
 
 
 def _blocks(table: Table, width: int) -> Iterator[Text]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from harness.report import numbers
+from harness.report import numbers, scores
 from harness.report.costs import Measure, measures, training_time_ratio
 from harness.report.scores import headline_delta, leading_task, scale_of, titles
 from harness.results import Run, TaskInfo, Variant, Verdict
@@ -77,7 +77,7 @@ def _compared(run: Run, variant: Variant, reference: Variant) -> SummaryLine | N
     task = leading_task(run)
     if task and (found := run.comparison(task, variant.name, reference.name)):
         shown = scale_of(run, task.name, task.headline).difference(found.value, found.low, found.high)
-        clauses.append(f"{titles(run)[task.name]}: {numbers.VERDICTS[found.verdict]} ({shown})")
+        clauses.append(f"{titles(run)[task.name]}: {numbers.MARK_WORDS[found.mark or found.verdict]} ({shown})")
     return SummaryLine(f"{variant.name} vs {reference.name}", "; ".join(clauses)) if clauses else None
 
 
@@ -88,21 +88,38 @@ def _fronts(run: Run) -> list[SummaryLine]:
     task = leading_task(run)
     for name in ("peak GPU", "peak RSS", "decode/token"):
         if task and name in by_name and (front := front_of(run, task, task.headline, by_name[name])[1]):
-            found.append(SummaryLine(f"Pareto front ({titles(run)[task.name]}, {name})", ", ".join(front)))
+            words = [", ".join(front.on), f"maybe {', '.join(front.maybe)}" if front.maybe else ""]
+            found.append(
+                SummaryLine(f"Pareto front ({titles(run)[task.name]}, {name})", "; ".join(filter(None, words)))
+            )
     return found
 
 
-def front_of(run: Run, task: TaskInfo, metric: str, measure: Measure) -> tuple[list[str], list[str]]:
-    """Finds the variants with both a quality and a cost, and those on the Pareto front.
+def front_of(run: Run, task: TaskInfo, metric: str, measure: Measure) -> tuple[list[str], ranking.Front | None]:
+    """Finds the variants with both a quality and a cost, and those that are, or may be, on the Pareto front.
 
     Returns:
-        Names of the variants with both numbers, and of those on the front, which is empty with fewer than two.
+        Names of the variants with both numbers, and the front; None with fewer than two variants.
     """
-    points = {}
+    costs = {}
     for variant in run.variants:
         score, cost = variant.score(task.name, metric), measure.comparable(variant)
         if score is not None and score.value is not None and cost is not None:
-            points[variant.name] = (score.value, cost)
-    if len(points) < 2:
-        return list(points), []
-    return list(points), ranking.pareto(points, higher_is_better=task.higher_is_better(metric))
+            costs[variant.name] = cost
+    return list(costs), scores.front(run, task, metric, costs) if len(costs) > 1 else None
+
+
+def headline_lines(run: Run) -> list[str]:
+    """Returns one line for each task: its headline, with the score of every variant that has one.
+
+    Example:
+        >>> headline_lines(run)  # doctest: +SKIP
+        ['gsm8k strict: base 32.4, lora 41.2']
+    """
+    lines = []
+    for task in run.tasks:
+        scale = scale_of(run, task.name, task.headline)
+        found = [(variant.name, variant.headline(task)) for variant in run.variants]
+        values = [f"{name} {scale.value(score.value)}" for name, score in found if score and score.value is not None]
+        lines.append(f"{task.name} {task.headline}: {', '.join(values) or 'no scores'}")
+    return lines

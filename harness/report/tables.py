@@ -121,7 +121,7 @@ def tables(run: Run) -> list[Table]:
 
 
 def quality(run: Run) -> Table:
-    """Makes the table of headlines: value, paired difference from the baseline, and rank with four or more variants.
+    """Makes the table of headlines: value, paired difference from the baseline, and ranks with four or more variants.
 
     A run with one variant has the value's own 95 % interval instead of a difference.
     """
@@ -145,7 +145,7 @@ def quality(run: Run) -> Table:
             cells += [value, _interval_cell(run, task, score) if alone else delta]
             if ranked:
                 rank = placed[task.name].get(variant.name)
-                cells.append(Cell() if rank is None else Cell(str(rank), value=rank))
+                cells.append(Cell() if rank is None else Cell(numbers.rank(*rank), value=sum(rank) / 2))
         return TableRow(variant.name, tuple(cells), _note(variant))
 
     return Table("Quality", tuple(columns), tuple(row(variant) for variant in run.variants))
@@ -229,12 +229,16 @@ def _score_cells(run: Run, task: TaskInfo, score: Score | None) -> tuple[Cell, C
 def _delta_cell(scale: numbers.Scale, delta: Delta) -> Cell:
     title = (
         f"paired difference {scale.signed(delta.value)}, 95 % {scale.signed(delta.low)} to {scale.signed(delta.high)}"
-        f" · p {numbers.probability(delta.p)} · Holm p {numbers.probability(delta.p_holm)} · {delta.verdict}"
+        f" · p {numbers.probability(delta.p)} · Holm p {numbers.probability(delta.p_holm)} "
     )
+    if delta.mark is not None:
+        title += f" · {delta.untestable or numbers.MARK_WORDS[delta.mark]}"
     if delta.win_rate is not None:
         title += f" · better on {100 * delta.win_rate:.1f} % of the samples, ties count half"
-    text = f"{scale.difference(delta.value, delta.low, delta.high)} {numbers.MARKS[delta.verdict]}"
-    return Cell(text, delta.verdict, delta.value, title)
+    text = scale.difference(delta.value, delta.low, delta.high)
+    return Cell(
+        text if delta.mark is None else f"{text} {numbers.MARKS[delta.mark]}", delta.verdict, delta.value, title
+    )
 
 
 def _interval_cell(run: Run, task: TaskInfo, score: Score | None) -> Cell:
@@ -257,4 +261,4 @@ def _cost_cell(measure: Measure, variant: Variant) -> Cell:
 def _note(variant: Variant) -> str:
     if variant.status == "failed":
         return failure(variant)
-    return {"pending": "not run yet", "running": "running", "done": ""}[variant.status]
+    return {"pending": "not run yet", "done": ""}.get(variant.status, variant.status)

@@ -13,23 +13,28 @@ Only one process writes a folder: it holds a lock, and so do its children. A lin
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import fcntl
 import json
 import os
 import re
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from harness.errors import UserError, did_you_mean
 from harness.jobs import Benched
-from harness.results import SCHEMA, Run
-from harness.storage import slug, write_whole, writing
+from harness.results import Run
+from harness.runs.document import read_document
+from harness.storage import read_json, slug, write_whole, writing
 
 DOCUMENT = "run.json"
 LOCK = ".lock"
+_STARTED_SECONDS = 2.0
+"""Age from which a lock file that no process holds was left by a run that was killed."""
 
 
 @dataclass
@@ -44,9 +49,22 @@ class SampleLog:
         Raises:
             UserError: The file cannot be written.
         """
+        rows, size, lines = self._complete()
+        if len(rows) < lines:
+            with writing(self.path), self.path.open("r+b") as file:
+                file.truncate(size)
+        return rows
+
+    def complete_rows(self) -> list[dict[str, Any]]:
+        """All complete lines; the file stays as it is."""
+        return self._complete()[0]
+
+    def _complete(self) -> tuple[list[dict[str, Any]], int, int]:
+        """The complete lines, their size in bytes, and the number of all lines."""
         if not self.path.is_file():
-            return []
-        rows, size = [], 0
+            return [], 0, 0
+        rows: list[dict[str, Any]] = []
+        size = 0
         lines = self.path.read_bytes().splitlines(keepends=True)
         for line in lines:
             row = _complete_row(line)
@@ -54,10 +72,7 @@ class SampleLog:
                 break
             rows.append(row)
             size += len(line)
-        if len(rows) < len(lines):
-            with writing(self.path), self.path.open("r+b") as file:
-                file.truncate(size)
-        return rows
+        return rows, size, len(lines)
 
     def keep(self, count: int) -> None:
         """Keeps only the first `count` lines of the file.
@@ -91,7 +106,7 @@ def _complete_row(line: bytes) -> dict[str, Any] | None:
     """The row on a line of a samples file; None if a crash cut the line short, or the disk lost it."""
     try:
         row = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 
@@ -107,8 +122,11 @@ class CostRecord:
         """The saved timing if it has the same key, else None."""
         if not self.path.is_file():
             return None
-        record = json.loads(self.path.read_text(encoding="utf-8"))
-        return Benched(**record["benched"]) if record["cost_key"] == self.cost_key else None
+        try:
+            record = read_json(self.path)
+            return Benched(**record["benched"]) if record["cost_key"] == self.cost_key else None
+        except (OSError, ValueError, LookupError, TypeError):  # of another version, or damaged: measure again
+            return None
 
     def write(self, benched: Benched) -> None:
         """Saves a timing.
@@ -130,6 +148,8 @@ class RunFolder:
 
     path: Path
     lock: int
+    skipped: list[UserError] = field(default_factory=list)
+    """Errors of other runs in the same folder that cannot be read."""
 
     @classmethod
     def open(cls, output: Path, model: str, config_sha256: str, *, fresh: bool = False) -> Self:
@@ -144,8 +164,10 @@ class RunFolder:
         Raises:
             UserError: The folder cannot be written, or another process is writing it.
         """
+        skipped: list[UserError] = []
         with writing(output):
-            found = None if fresh else _newest(output, config_sha256)
+            _remove_empty(output)
+            found = None if fresh else _newest(output, config_sha256, skipped)
         path = found or _new_folder(output, model)
         with writing(path):
             lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -158,7 +180,7 @@ class RunFolder:
                     f"another process is writing `{path}`",
                     hint="wait until it has finished, or start a separate run with `--fresh`",
                 ) from error
-        return cls(path, lock)
+        return cls(path, lock, skipped)
 
     def __enter__(self) -> Self:
         return self
@@ -170,8 +192,8 @@ class RunFolder:
         os.close(self.lock)
 
     def samples(self, variant: str, task: str) -> SampleLog:
-        """The samples of a variant (canonical spec) on a task (spec as typed)."""
-        return SampleLog(self.path / "samples" / slug(variant) / f"{slug(task)}.jsonl")
+        """The samples of a variant (`stored_as`) on a task (spec as typed)."""
+        return sample_log(self.path, variant, task)
 
     def costs(self, variant: str, cost_key: str) -> CostRecord:
         """The timing of a variant (canonical spec)."""
@@ -214,11 +236,27 @@ class RunFolder:
         write_whole(self.path / "train" / f"{slug(job)}.error.txt", traceback)
 
 
+def stored_as(spec: str, seed: int, fold: int | None = None) -> str:
+    """The name of a variant's files: each replica and fold of a variant has its own.
+
+    Args:
+        spec: The variant's canonical spec.
+        seed: Seed of its training run, or of the run.
+        fold: The fold that its training run leaves out.
+    """
+    return f"{spec}#{seed}" + (f"/{fold}" if fold is not None else "")
+
+
+def sample_log(folder: Path, variant: str, task: str) -> SampleLog:
+    """The samples of a variant (`stored_as`) on a task (spec as typed) in a run's folder."""
+    return SampleLog(folder / "samples" / slug(variant) / f"{slug(task)}.jsonl")
+
+
 def load_run(path: Path) -> Run:
     """Loads the results of a run, from its folder or from the file itself.
 
     Raises:
-        UserError: The file is missing, incomplete, or has another schema.
+        UserError: The file is missing, has another schema, or a field of it is wrong.
     """
     file = path / DOCUMENT if path.is_dir() else path
     if not file.is_file():
@@ -226,41 +264,70 @@ def load_run(path: Path) -> Run:
         known = [str(p.parent.relative_to(folder)) for p in folder.glob(f"*/{DOCUMENT}")]
         hint = did_you_mean(path.name, known) if known else "list the runs with `harness ls runs`"
         raise UserError(f"no run at `{path}`", hint=hint)
+    return read_document(file)
+
+
+def is_live(path: Path) -> bool:
+    """Whether a process is writing a run folder: it, or a child, holds the lock."""
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-        if document.get("schema") != SCHEMA:
-            raise UserError(
-                f"`{file}` has schema {document.get('schema')}, but this version of harness reads schema {SCHEMA}",
-                hint="use the version of harness that wrote the file, or run the comparison again",
-            )
-        return Run.model_validate(document)
-    except (ValueError, AttributeError) as error:  # not UTF-8, not JSON, not an object, not of the schema
-        raise UserError(
-            f"`{file}` is not the results of a run: {str(error).splitlines()[0]}",
-            hint="was the file edited or cut short? run the comparison again to write it again",
-        ) from error
-    except OSError as error:
-        raise UserError(
-            f"could not read `{file}`: {error.strerror}", hint="check that you have permission to read it"
-        ) from error
+        with (path / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock file, or no permission to read it
+        return False
+    return False
 
 
-def list_runs(output: Path) -> list[tuple[Path, Run]]:
-    """The runs in a folder, newest first; runs that cannot be read are skipped."""
+def load_shown(path: Path) -> Run:
+    """Loads a run to show it: variants that were unfinished when its process ended are `interrupted`.
+
+    Raises:
+        UserError: See `load_run`.
+    """
+    run, folder = load_run(path), path if path.is_dir() else path.parent
+    if all(variant.status in ("done", "failed") for variant in run.variants) or is_live(folder):
+        return run
+    variants = tuple(
+        each if each.status in ("done", "failed") else each.model_copy(update={"status": "interrupted"})
+        for each in run.variants
+    )
+    return run.model_copy(update={"variants": variants})
+
+
+def list_runs(output: Path, skipped: list[UserError] | None = None) -> list[tuple[Path, Run]]:
+    """The runs in a folder, newest first.
+
+    Args:
+        output: The folder.
+        skipped: Receives an error for each run that cannot be read, and that is left out.
+    """
     found = []
     for file in output.glob(f"*/{DOCUMENT}"):
         try:
             found.append((file.parent, load_run(file.parent)))
-        except UserError:
-            continue
+        except UserError as error:
+            if skipped is not None:
+                skipped.append(error)
     return sorted(found, key=lambda entry: (entry[1].created, entry[0].name), reverse=True)
 
 
-def _newest(output: Path, config_sha256: str) -> Path | None:
-    for path, run in list_runs(output):
+def _newest(output: Path, config_sha256: str, skipped: list[UserError]) -> Path | None:
+    for path, run in list_runs(output, skipped):
         if run.config_sha256 == config_sha256:
             return path
     return None
+
+
+def _remove_empty(output: Path) -> None:
+    """Removes the folders of runs that were killed before they wrote anything."""
+    for lock in output.glob(f"*/{LOCK}"):
+        folder = lock.parent
+        with contextlib.suppress(OSError):
+            old = time.time() - lock.stat().st_ctime > _STARTED_SECONDS  # a run that starts now has no lock yet
+            if old and [entry.name for entry in folder.iterdir()] == [LOCK] and not is_live(folder):
+                lock.unlink()
+                folder.rmdir()
 
 
 def _new_folder(output: Path, model: str) -> Path:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
 from pathlib import Path
 
+from harness.errors import UserError
 from harness.jobs import TRAINED_FILE, Trained
-from harness.storage import PARTIAL, partial, replace_folder, writing
+from harness.storage import PARTIAL, partial, read_json, refuse_links_out, replace_folder, writing
 
 
 def find_trained(output: Path, train_key: str, *, figures_only: bool = False) -> tuple[Path, Trained] | None:
@@ -26,10 +26,17 @@ def find_trained(output: Path, train_key: str, *, figures_only: bool = False) ->
     records = (file for file in output.glob(f"*/*/*/{TRAINED_FILE}") if file.parent.suffix != PARTIAL)
     for file in sorted(records, key=_modified, reverse=True):
         try:
-            record = json.loads(file.read_text(encoding="utf-8"))
+            record = read_json(file)
             if record["train_key"] == train_key and (figures_only or _has_weights(file.parent)):
+                refuse_links_out(file.parent)
                 return file.parent, Trained(**record["trained"])
-        except (OSError, ValueError, KeyError, TypeError):  # incomplete, or written by another version: train again
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            UserError,
+        ):  # incomplete, of a stranger, or written by another version: train again
             continue
     return None
 

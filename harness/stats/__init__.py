@@ -1,1 +1,1 @@
-"""Intervals and tests: paired differences, proportions, resampling, seeds."""
+"""Intervals and tests, one method for each kind of metric: single scores, paired differences, seeds, ranks."""

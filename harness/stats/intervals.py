@@ -12,62 +12,78 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
+from harness.stats.areas import ROUGH_ABOVE, ROUGH_BELOW, area_limits, is_rough
+from harness.stats.functions import LabelMean, RocArea, SumRatio
+from harness.stats.jackknife import jackknife_limits
+from harness.stats.label_means import FEWEST_OF_LABEL, has_rare_labels, label_mean_limits
 from harness.stats.observations import Observations
 from harness.stats.proportions import wilson
-from harness.stats.resampling import bootstrap, jackknife_error, spread_of
+from harness.stats.spread import cr2, t_limits
+from harness.stats.sum_ratios import mean_limits, ratio_limits
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A score and its confidence interval."""
+    """A score and its 95 % confidence interval."""
 
     value: float | None
     """None: the score is not a finite number."""
     low: float | None
     """None: the spread is unknown, for example with a single sample or cluster."""
     high: float | None
+    warning: str | None = None
+    """Why the interval is rough; None if it is not."""
 
 
-def interval(obs: Observations, *, confidence: float = 0.95, seed: int = 0, resamples: int | None = None) -> Interval:
-    """Computes a score and its confidence interval.
+def interval(obs: Observations) -> Interval:
+    """Computes a score and its 95 % confidence interval; every method is a closed form, without resampling.
 
     - 0/1 scores without clusters: Wilson's interval (JASA 1927). It ignores strata, which makes it slightly wide.
-    - Other scores: percentiles of a bootstrap, stratified by group and drawn by whole clusters. The percentile levels
-      make it as wide as a t interval (Hesterberg, "What Teachers Should Know About the Bootstrap", 2015). The interval
-      stays within the metric's range.
-    - Fewer than ten clusters: the jackknife over clusters, t with G − 1 degrees of freedom.
-    - A metric of the whole set: the delete-a-group jackknife, t likewise. It does not know the metric's range.
-
-    Args:
-        obs: The scores.
-        confidence: Probability that such an interval covers the true value.
-        seed: Seed of the resampling.
-        resamples: Number of bootstrap resamples; None: 10,000 for means and 2,000 for corpus metrics.
+    - Scores within known bounds: the score interval with the variance of the samples, stratified by group; with clusters,
+      their CR2 error.
+    - Scores without bounds: the union of the t interval and Hall's, which is corrected for skewness.
+    - `SumRatio`: CR2 over documents or clusters, on the scale of the mean.
+    - `LabelMean`, `RocArea`: intervals of their own; with clusters, the next one.
+    - Other metrics of the whole set: the jackknife, t on the logit scale if the metric has bounds.
     """
     value = obs.number
     if value is None:
         return Interval(None, None, None)
-    tail = (1 - confidence) / 2
-    if obs.whole is not None:
-        left = obs.left_out
-        return _t_interval(value, spread_of(left), len(left) - 1, tail)
+    found, warning = _limits(obs, value), None
+    if found is None or not all(map(math.isfinite, found)):
+        return Interval(value, None, None)
+    if isinstance(obs.value, LabelMean) and has_rare_labels(obs.values):
+        warning = f"a label has fewer than {FEWEST_OF_LABEL} samples, so the interval is rough"
+    if isinstance(obs.whole, RocArea) and is_rough(obs.values.tolist(), value):
+        warning = (
+            f"the interval is rough above {ROUGH_ABOVE} and with fewer than {ROUGH_BELOW} samples of the rarer label"
+        )
+    return Interval(value, *found, warning)
+
+
+def _limits(obs: Observations, value: float) -> tuple[float, float] | None:
+    alone = obs.clusters is None
+    if obs.is_mean:
+        return _mean_limits(obs)
+    if isinstance(obs.value, SumRatio):
+        return ratio_limits(obs.values, obs.layout, obs.value, obs.bounds)
+    if isinstance(obs.value, LabelMean) and alone:
+        return label_mean_limits(obs.value, obs.values)
+    if isinstance(obs.whole, RocArea) and alone and (found := area_limits(obs.values.tolist())):
+        return found
+    return jackknife_limits(value, obs.left_out, len(obs.layout), obs.bounds)
+
+
+def _mean_limits(obs: Observations) -> tuple[float, float] | None:
     if obs.binary and obs.clusters is None:
-        return Interval(value, *wilson(value, len(obs), confidence))
-    units = obs.units()
-    if obs.few_clusters:
-        return _t_interval(value, jackknife_error(units), len(units) - 1, tail)
-    if len(units) < 2:
-        return Interval(value, None, None)
-    draws = bootstrap(units, seed=seed, resamples=resamples or obs.resamples)
-    level = float(special.ndtr(special.stdtrit(units.freedom, tail)))
-    low, high = (float(limit) for limit in np.quantile(draws, [level, 1 - level]))
-    return Interval(value, low, high) if math.isfinite(low) and math.isfinite(high) else Interval(value, None, None)
-
-
-def _t_interval(value: float, error: float, freedom: int, tail: float) -> Interval:
-    if freedom < 1 or not math.isfinite(error):
-        return Interval(value, None, None)
-    margin = -float(special.stdtrit(freedom, tail)) * error
-    return Interval(value, value - margin, value + margin)
+        return wilson(float(obs.number or 0.0), len(obs))
+    layout = obs.layout
+    if len(layout) < 2:
+        return None
+    totals, sizes = layout.sums(obs.values), layout.sums(np.ones(len(obs)))
+    if obs.range is not None:
+        return mean_limits(totals, sizes, layout, obs.range, clustered=layout.clustered)
+    found = cr2(totals, sizes, layout.strata)
+    (low, high), (lower, higher) = t_limits(found.mean, found.error, found.freedom), found.skewness_corrected.limits()
+    return min(low, lower), max(high, higher)

@@ -17,11 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UserError
-from harness.stats.resampling import Array, Statistic, Units, codes_of, deal, make_units, mean_units
-
-FEW_CLUSTERS = 10
-"""With fewer clusters, resampling them understates the spread; the t distribution is used instead."""
-_MEAN_RESAMPLES, _CORPUS_RESAMPLES = 10_000, 2_000
+from harness.stats.jackknife import GROUPS_OF_SUMS, GROUPS_OF_WHOLE
+from harness.stats.units import Array, Layout, codes_of
+from harness.user_code import calling
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +33,7 @@ class Observations:
             and `whole` the number is the mean of the scores.
         groups: Stratum of each sample.
         clusters: Cluster of each sample (a passage, for example); samples of one cluster are not independent.
+        bounds: Ends of the scale of the number, if it has any.
 
     Raises:
         UserError: There are no samples.
@@ -50,6 +49,7 @@ class Observations:
     groups: tuple[str, ...] | None = None
     clusters: tuple[str, ...] | None = None
     whole: Callable[[Sequence[Any]], float] | None = field(default=None, kw_only=True)
+    bounds: tuple[float, float] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         values = np.asarray(self.values, dtype=np.float64) if self.whole is None else _objects(self.values)
@@ -67,20 +67,30 @@ class Observations:
     def __len__(self) -> int:
         return len(self.values)
 
-    @property
+    @cached_property
     def binary(self) -> bool:
         """Whether every score is 0 or 1."""
-        return self.value is None and self.whole is None and bool(np.isin(self.values, (0.0, 1.0)).all())
+        return self.is_mean and bool(((self.values == 0) | (self.values == 1)).all())
 
     @property
-    def few_clusters(self) -> bool:
-        """Whether there are clusters, but too few to resample."""
-        return self.clusters is not None and len(set(self.clusters)) < FEW_CLUSTERS
+    def is_mean(self) -> bool:
+        """Whether the number is the mean of the samples' own scores."""
+        return self.value is None and self.whole is None
 
-    @property
-    def resamples(self) -> int:
-        """Bootstrap resamples to draw: fewer for a corpus metric, which is computed once per resample in Python."""
-        return _MEAN_RESAMPLES if self.value is None else _CORPUS_RESAMPLES
+    @cached_property
+    def range(self) -> tuple[float, float] | None:
+        """The range that every score is known to be in; None if a mean has no bounds, or a score is outside of them."""
+        if self.binary:
+            return (0.0, 1.0)
+        if not self.is_mean or self.bounds is None:
+            return None
+        least, most = self.bounds
+        return self.bounds if least <= float(self.values.min()) and float(self.values.max()) <= most else None
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The independent units: samples or clusters."""
+        return Layout.of(len(self), self.groups, self.clusters)
 
     @cached_property
     def number(self) -> float | None:
@@ -97,30 +107,17 @@ class Observations:
 
     @cached_property
     def left_out(self) -> Array:
-        """`[g]` numbers of the whole, each without one jackknife group; cached: expensive to compute."""
-        assert self.whole is not None
-        parts = deal(len(self), self.groups, self.clusters)
+        """`[g]` numbers, each without one jackknife group; cached: expensive to compute."""
+        parts = self.layout.deal(GROUPS_OF_SUMS if self.whole is None else GROUPS_OF_WHOLE)
         count = int(parts.max()) + 1
         if count < 2:  # nothing would be left
             return np.array([math.nan])
-        return np.array([finite_or_nan(self.whole, self.values[parts != part].tolist()) for part in range(count)])
-
-    def units(self) -> Units:
-        """The samples, or whole clusters, as units to resample."""
-        if self.value is None:
-            return mean_units(self.values, self.groups, self.clusters)
-        return make_units(self.values, _of_rows(self.value), self.groups, self.clusters)
-
-    def units_of_difference(self, other: Observations) -> Units:
-        """Units whose number is the difference between these scores and those of another variant."""
-        if self.value is None or other.value is None:  # two means differ by the mean of the differences
-            return mean_units(self.values - other.values, self.groups, self.clusters)
-        first, second, width = _of_rows(self.value), _of_rows(other.value), self.values.shape[1]
-
-        def difference(sums: Array) -> Array:
-            return first(sums[:, :width]) - second(sums[:, width:])
-
-        return make_units(np.hstack([self.values, other.values]), difference, self.groups, self.clusters)
+        if self.whole is not None:
+            return np.array([finite_or_nan(self.whole, self.values[parts != part].tolist()) for part in range(count)])
+        assert self.value is not None
+        sums = np.zeros((count, self.values.shape[1]))
+        np.add.at(sums, parts, self.values)
+        return np.array([finite_or_nan(self.value, tuple(row)) for row in (self.values.sum(axis=0) - sums).tolist()])
 
 
 class GroupValue(NamedTuple):
@@ -141,7 +138,8 @@ def by_group(obs: Observations) -> list[GroupValue]:
     if obs.groups is None:
         return []
     codes, names = codes_of(obs.groups)
-    parts = [Observations(obs.values[codes == code], obs.value, whole=obs.whole) for code in range(len(names))]
+    members = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    parts = [Observations(obs.values[each], obs.value, whole=obs.whole) for each in members]
     return [GroupValue(name, part.number, len(part)) for name, part in zip(names, parts, strict=True)]
 
 
@@ -164,13 +162,10 @@ def finite_or_nan(function: Callable[[Any], float], given: Any) -> float:
     a single class.
     """
     try:
-        return float(function(given))
+        with calling(function, "a metric of all samples"):
+            return float(function(given))
     except (ArithmeticError, ValueError):
         return math.nan
-
-
-def _of_rows(value: Callable[[tuple[float, ...]], float]) -> Statistic:
-    return lambda sums: np.array([finite_or_nan(value, tuple(row.tolist())) for row in sums])
 
 
 def _objects(values: Sequence[Any]) -> NDArray[Any]:

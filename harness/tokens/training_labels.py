@@ -12,12 +12,14 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
 from harness.jobs import Example
 from harness.tokens.encode import Encoder
+from harness.tokens.tokenizer import load_tokenizer
 from harness.tokens.turns import turn_ids
 
 IGNORED = -100
@@ -88,6 +90,29 @@ def answer_ids(examples: Sequence[Example], tokenizer: Any) -> list[tuple[list[i
         prompt, ids = next(answers if number in turns else texts)
         found.append((list(prompt), list(ids) if example.turn_end else _ended(ids, example, tokenizer)))
     return found
+
+
+def row_lengths(
+    folder: Path, examples: Sequence[Example], *, answered: bool, trust_remote_code: bool = False
+) -> list[int]:
+    """Counts the tokens of rows before anything is cut: of the prompt and the learned answer, for a pair the longer one.
+
+    Args:
+        folder: A model's folder, with its tokenizer.
+        examples: The rows.
+        answered: Whether the answers count: false for stages that generate them.
+        trust_remote_code: Whether the tokenizer's own code may run.
+
+    Raises:
+        UserError: The tokenizer cannot be read.
+    """
+    tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+    lengths = [len(prompt) + len(answer) * answered for prompt, answer in answer_ids(examples, tokenizer)]
+    pairs = [row for row, example in enumerate(examples) if answered and example.rejected is not None]
+    worse = [replace(examples[row], completion=str(examples[row].rejected)) for row in pairs]
+    for row, (prompt, answer) in zip(pairs, answer_ids(worse, tokenizer), strict=True):
+        lengths[row] = max(lengths[row], len(prompt) + len(answer))
+    return lengths
 
 
 def _ended(ids: Sequence[int], example: Example, tokenizer: Any) -> list[int]:

@@ -22,7 +22,7 @@ from harness.engine.padded_scoring import needed_logits
 from harness.engine.prefix_cache import learns_a_prompt
 from harness.engine.reward_choices import RewardRunner
 from harness.engine.runner import Runner
-from harness.errors import UserError
+from harness.errors import UserError, plugin_error
 from harness.finetune.training.trainer import run_training
 from harness.jobs import (
     Advanced,
@@ -34,18 +34,22 @@ from harness.jobs import (
     Packed,
     PlanJob,
     Planned,
+    ReachJob,
     Recipe,
     Resumed,
     ScoreJob,
+    SourcesJob,
     TaskRequests,
     Trained,
     TrainJob,
+    UnpackJob,
     VariantFailed,
     VariantLoading,
     VariantStarted,
 )
 from harness.models.artifacts import load_trained, save_checkpoint
 from harness.models.causality import refuse_if_not_causal
+from harness.models.gguf import unpacked
 from harness.models.load import (
     Resident,
     context_length,
@@ -59,9 +63,12 @@ from harness.models.measure import (
     rss_bytes,
 )
 from harness.models.merge import refuse_added_weights
+from harness.models.phases import Phases
 from harness.models.reach import layer_weights, reach_note
 from harness.models.read_back import probe_logits, refuse_if_changed, release
 from harness.models.reward_head import has_reward_head
+from harness.registry.load import import_file
+from harness.registry.sources import recorded, sources
 from harness.storage import whole_folder
 from harness.tokens.encode import Encoded, Encoder
 from harness.tokens.packs import Pack, packs_done
@@ -98,14 +105,36 @@ def describe_environment(job: EnvironmentJob) -> dict[str, Any]:
     }
 
 
+def unpack(job: UnpackJob) -> None:
+    """Unpacks a GGUF file."""
+    torch.set_num_threads(threads())
+    load_config(job.base)
+    unpacked(job.base)
+
+
+def loaded_files(job: SourcesJob) -> dict[Path, list[Path]]:
+    """Imports user's files of methods and reward functions, and returns the local files that each of them loads."""
+    found = {}
+    for path in job.paths:
+        try:
+            with recorded(path):
+                import_file(path)
+        except (Exception, SystemExit) as error:
+            raise plugin_error(path, error, hint=f"for the full traceback, run `python {path}`") from error
+        found[path] = sources(path)
+    return found
+
+
 def train(job: TrainJob, send: Send) -> Trained:
     """Trains one variant."""
+    phases = Phases("load")
     torch.set_num_threads(threads())
     torch.manual_seed(job.training.seed)
     import_architecture(job.base)
     baseline = rss_bytes()
     tokenizer = load_tokenizer(job.base.folder, trust_remote_code=job.base.trust_remote_code)
-    notes = check_examples(job, load_config(job.base), tokenizer)
+    with phases("tokenise"):
+        notes = check_examples(job, load_config(job.base), tokenizer)
     resident = Resident(job.base, method_function)
     base = resident.bare
     refuse_if_not_causal(base)
@@ -137,6 +166,7 @@ def train(job: TrainJob, send: Send) -> Trained:
         on_step=lambda done, total, note: send(Advanced(done, total, note)),
         notes=notes,
         check=check,
+        phases=phases,
     )
 
 
@@ -172,6 +202,15 @@ def plan(job: PlanJob) -> Planned:
     return plan_training(config, method, job)
 
 
+def reach(job: ReachJob) -> list[float | str | None]:
+    """Computes the share of the weights that each method reaches, without loading weights."""
+    from harness.finetune.training.memory import shares  # only this job and the plan need its imports
+
+    methods = [(partial(method_function(method), **method.hyperparameters), quant) for method, quant in job.methods]
+    dtype = getattr(torch, job.base.dtype)
+    return shares(load_config(job.base), methods, dtype=dtype, trust_remote_code=job.base.trust_remote_code)
+
+
 def score(job: ScoreJob, send: Send) -> None:
     """Scores variants that share a base, one after the other, and sends each pack when it is finished."""
     torch.set_num_threads(threads())
@@ -188,7 +227,11 @@ def score(job: ScoreJob, send: Send) -> None:
     plans: dict[Any, list[Pack]] = {}
     for variant in job.variants:
         send(VariantLoading(variant.name))
-        model = resident.attach(variant.recipe)
+        try:
+            model = resident.attach(variant.recipe)
+        except UserError as error:  # such as an adapter of another base: the others can be scored
+            send(VariantFailed(variant.name, error.sentence))
+            continue
         if untouched is not None and variant.recipe.adapter and _probe(model, probe, job.numerics).equal(untouched):
             send(VariantFailed(variant.name, "the adapter changes nothing: its outputs equal the base's"))
             resident.detach()
@@ -228,11 +271,15 @@ def _score_task(runner: Runner, variant: str, task: TaskRequests, packs: Sequenc
     kept = packs_done(packs, task.done)
     done = sum(len(pack.items) for pack in packs[:kept])
     send(Resumed(variant, task.task, done))
-    for pack in packs[kept:]:
+    work = [max(pack.tokens, len(pack.items)) for pack in packs]
+    share = sum(work[:kept]) / max(1, sum(work))
+    send(Advanced(done, len(task.requests), share=share))
+    for number, pack in enumerate(packs[kept:], kept):
         raws = runner.run(pack)
         send(Packed(variant, task.task, tuple(raws)))
         done += len(pack.items)
-        send(Advanced(done, len(task.requests)))
+        share += work[number] / sum(work)
+        send(Advanced(done, len(task.requests), share=share))
     while runner.notes:
         send(Noted(variant, runner.notes.pop(0)))
 

@@ -39,7 +39,7 @@ ROWS = {
         "sums": lines("ratio", [[1.0, 4.0], [3.0, 4.0]] * 10),
     },
     "full": {
-        "qa": lines("acc", ones(4), groups=GROUPS, cut=1, length=[5.0, 4.0] * 20),
+        "qa": lines("acc", ones(5), groups=GROUPS, cut=1, length=[5.0, 4.0] * 20),
         "sums": lines("ratio", [[3.0, 4.0], [4.0, 4.0]] * 10),
     },
 }
@@ -70,32 +70,38 @@ def test_groups_and_their_macro_average_are_recorded() -> None:
 def test_differences_are_from_the_baseline_and_verdicts_use_the_direction_of_the_metric() -> None:
     deltas = {name: [score.delta for score in scores] for name, scores in scores_of().by_variant.items()}
     assert deltas["base"] == [None, None, None]
-    assert [(d.value, d.verdict) for d in deltas["lora"] if d] == [(0.5, "better"), (-2.5, "better"), (0, "undecided")]
-    assert [d.verdict for d in deltas["full"] if d] == ["undecided", "worse", "better"]
+    assert [(d.value, d.verdict) for d in deltas["lora"] if d] == [(0.5, "better"), (-2.5, None), (0, "undecided")]
+    assert [d.verdict for d in deltas["full"] if d] == ["undecided", None, "better"]
     for found in (*deltas["lora"], *deltas["full"]):
         assert found is not None and found.low <= found.value <= found.high
 
 
-def test_holm_adjusts_over_the_headline_differences_shown_only() -> None:
+def test_marks_and_comparisons_are_one_family() -> None:
     computed = scores_of()
-    shown = [
-        score.delta for name in ("lora", "full") for score in computed.by_variant[name] if score.metric != "length"
-    ]
-    adjusted = holm([delta.p for delta in shown if delta])
-    assert sorted(delta.p_holm or 0 for delta in shown if delta) == pytest.approx(sorted(adjusted))
-    assert all(
-        score.delta is None or score.delta.p_holm is None for s in computed.by_variant.values() for score in s[1:2]
-    )
+    assert computed.tests == len(computed.comparisons) == 6
+    adjusted = holm([found.p for found in computed.comparisons])
+    assert [found.p_holm for found in computed.comparisons] == pytest.approx(adjusted)
+    for found in computed.comparisons:
+        for score in computed.by_variant[found.a]:
+            if found.b == "base" and (score.task, score.metric) == (found.task, found.metric):
+                assert score.delta is not None
+                assert (score.delta.p_holm, score.delta.verdict) == (found.p_holm, found.verdict)
+
+
+def test_metrics_besides_the_headline_have_an_interval_and_no_verdict() -> None:
+    delta = scores_of().by_variant["lora"][1].delta
+    assert delta is not None and delta.low < delta.value < delta.high
+    assert delta.p_holm is delta.verdict is delta.mark is None
 
 
 def test_the_verdict_uses_the_adjusted_p_value() -> None:
-    """Six more correct samples: p = 0.031 alone, 0.062 together with another difference of the same size."""
+    """Six more correct samples: p = 0.016 alone, 0.094 as one of six tests."""
     rows = {
         name: {"qa": lines("acc", ones(right), length=[1.0] * 40), "sums": ROWS["base"]["sums"]}
         for name, right in {"base": 10, "lora": 16, "full": 16}.items()
     }
     delta = scores_of(rows).by_variant["lora"][0].delta
-    assert delta is not None and delta.p == pytest.approx(2 * 0.5**6)
+    assert delta is not None and delta.p == pytest.approx(0.5**6)
     assert delta.p_holm is not None and delta.p_holm > 0.05 and delta.verdict == "undecided"
 
 
@@ -104,8 +110,8 @@ def test_comparisons_are_all_pairs_of_headlines() -> None:
     pairs = [(c.task, c.metric, c.a, c.b) for c in computed.comparisons]
     expected = [("lora", "base"), ("full", "base"), ("full", "lora")]
     assert pairs == [(t, m, a, b) for t, m in (("qa", "acc"), ("sums", "ratio")) for a, b in expected]
-    assert [c.test for c in computed.comparisons] == ["mcnemar"] * 3 + ["paired bootstrap"] * 3
-    assert [c.value for c in computed.comparisons[:3]] == pytest.approx([0.5, -0.15, -0.65])
+    assert [c.test for c in computed.comparisons] == ["mcnemar mid-p"] * 3 + ["paired jackknife"] * 3
+    assert [c.value for c in computed.comparisons[:3]] == pytest.approx([0.5, -0.125, -0.625])
     assert [c.verdict for c in computed.comparisons] == [
         "better",
         "undecided",
@@ -273,6 +279,13 @@ def test_metrics_see_the_answer_after_a_thought_and_the_samples_keep_both() -> N
     assert unfinished_thoughts({"base": {"qa": rows}, "lora": {"qa": rows[:1]}}) == [
         "base: on qa, 1 of 3 texts end inside a thought and count as no answer"
     ]
+
+
+def test_metrics_count_the_tokens_of_the_answer_alone() -> None:
+    task = scored("qa", Metric("tokens", score=lambda output, sample: float(output.tokens)))
+    raw = Raw(0, 1, False, 9, texts=("<think>41</think> 42",), thought_tokens=7)
+    row = sample_row(task, an_item(Generate("6*7 =", "42")), raw, "k")
+    assert (row["metrics"]["tokens"], row["tokens"], row["thought_tokens"]) == (2.0, 9, 7)
 
 
 def test_samples_from_before_thoughts_were_counted_have_none() -> None:

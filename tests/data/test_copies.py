@@ -120,7 +120,7 @@ def test_a_changed_file_is_named(copies: Path) -> None:
         ('[{"repo": "o/n"}]', "could not read"),
         (
             '[{"repo": "o/n", "config": "one", "split": "test", "file": "../../x", "rows": 1, "sha256": "", "revision": null}]',
-            "leaves the folder",
+            "outside of it",
         ),
     ],
 )

@@ -140,6 +140,25 @@ def test_a_snapshot_from_the_hub_has_its_commit(tmp_path: Path, monkeypatch: pyt
     assert find_model("owner/name").revision == "c0ffee" and asked == [("owner/name",)]
 
 
+def test_python_files_are_fetched_only_with_permission_and_pickled_weights_never(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    asked: list[list[str]] = []
+    folder = a_model(tmp_path / "c0ffee")
+
+    def download(*_: Any, allow_patterns: list[str], **__: Any) -> str:
+        asked.append(allow_patterns)
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    find_model("owner/name")
+    find_model("owner/name", trust_remote_code=True)
+    assert ["*.py" in patterns for patterns in asked] == [False, True]
+    assert not any("bin" in pattern for patterns in asked for pattern in patterns)
+
+
 def test_an_endpoint_that_does_not_answer_is_one_fast_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HOME", str(tmp_path))

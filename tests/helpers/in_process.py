@@ -15,9 +15,10 @@ from typing import Any, Self
 
 import pytest
 
-from harness.comparison import memory_plan
+from harness.comparison import dry_run, memory_plan, recipes
 from harness.comparison import run as comparison
 from harness.errors import UserError
+from harness.storage import DiskFull
 from harness.worker import server
 from harness.worker.server import JobFailed, run_job
 
@@ -35,9 +36,9 @@ _PROGRAM = """
 import json, sys
 from functools import partial
 from harness.cli import main
-from harness.comparison import run
+from harness.comparison import recipes
 
-run.BenchJob = partial(run.BenchJob, **json.loads(sys.argv.pop(1)))
+recipes.BenchJob = partial(recipes.BenchJob, **json.loads(sys.argv.pop(1)))
 sys.exit(main())
 """
 
@@ -73,14 +74,13 @@ class InProcess:
             raise
         except Exception as error:
             failed = server._failure(error, getattr(job, "output", None))
-            kind = (
-                UserError(failed.error, failed.hint) if failed.is_users else JobFailed(failed.error, failed.traceback)
-            )
+            users = DiskFull if failed.disk_full else UserError
+            kind = users(failed.error, failed.hint) if failed.is_users else JobFailed(failed.error, failed.traceback)
             raise kind from error
 
 
 def use(patch: pytest.MonkeyPatch) -> None:
     """Has every comparison and memory plan of this process run its jobs here, and time them briefly."""
-    for module in (comparison, memory_plan):
+    for module in (comparison, memory_plan, dry_run):
         patch.setattr(module, "Server", InProcess)
-    patch.setattr(comparison, "BenchJob", partial(comparison.BenchJob, **SHORT_TIMING))
+    patch.setattr(recipes, "BenchJob", partial(recipes.BenchJob, **SHORT_TIMING))

@@ -227,11 +227,11 @@ def test_harness_train_runs_once_even_if_the_file_asks_for_folds_or_seeds(tmp_pa
 def test_a_reused_artifact_gets_its_own_card(tmp_path: Path) -> None:
     first = left_by(tmp_path, "lora:rank=4").artifact
     (first / CARD).write_text("edited by hand")
-    digest = Snapshot("x", first).weights_digest
+    digest = Snapshot("x", first).artifact_digest
     second = left_by(tmp_path, "mine=lora:rank=4").artifact
     assert first != second and (first / CARD).read_text() == "edited by hand"
     assert "# mine: `lora` on `tiny`" in (second / CARD).read_text()
-    assert Snapshot("x", second).weights_digest == digest
+    assert Snapshot("x", second).artifact_digest == digest
     assert (first / "adapter_model.safetensors").samefile(second / "adapter_model.safetensors")
 
 
@@ -375,7 +375,7 @@ def test_every_training_of_a_variant_is_scored_and_all_are_taken_together(
     samples = [path.read_text() for path in folder.glob("samples/*/*.jsonl")]
     assert len(samples) == 2 == len(set(samples))
     artifacts = [folder / each.artifact.path for each in found.variants if each.artifact]
-    assert len({Snapshot("x", artifact).weights_digest for artifact in artifacts}) == 2
+    assert len({Snapshot("x", artifact).artifact_digest for artifact in artifacts}) == 2
     assert all(("\nwhat was typed\n" in (path / CARD).read_text()) is (several == "folds") for path in artifacts)
     scored, held_out = found.replicated
     values = [score.value for each in found.variants for score in each.scores if score.metric == scored.metric]

@@ -112,6 +112,34 @@ def rises(meter: MemoryMeter, rise: int) -> Callable[[], None]:
     return wait
 
 
+def test_a_pause_is_left_out_of_the_peak(proc: Path) -> None:
+    with MemoryMeter(0, "cpu", proc) as meter:
+        write_status(proc, hwm=300, rss=200)
+        with meter.paused():
+            (proc / "clear_refs").write_text("")
+            write_status(proc, hwm=900, rss=250)
+        assert (proc / "clear_refs").read_text() == "5", "the counter is reset when the pause ends"
+        write_status(proc, hwm=250, rss=250)
+    assert meter.peaks() == Peaks(300 * 1024)
+
+
+def test_memory_used_and_freed_in_a_pause_is_not_measured() -> None:
+    with MemoryMeter(rss_bytes(), "cpu") as meter:
+        block = b"\2" * (64 * MIB)
+        del block
+        with meter.paused():
+            pieces = [bytes([index % 256]) * 50_000 for index in range(6000)]  # too small for pages of their own
+            del pieces
+    assert 60 * MIB < (meter.peaks().peak_rss_bytes or 0) < 100 * MIB
+
+
+def test_a_pause_is_left_out_of_the_energy() -> None:
+    counter: Iterator[int] = iter([1000, 4000, 9000, 10_000])
+    with EnergyMeter("cuda:0", lambda: next(counter)) as meter, meter.paused():
+        pass
+    assert meter.joules == 4.0
+
+
 def test_a_block_of_64_mib_is_measured_and_earlier_memory_is_not() -> None:
     before = b"\1" * (128 * MIB)
     del before
@@ -134,7 +162,7 @@ def test_on_cuda_the_peaks_are_those_of_the_devices_allocator_in_the_phase(
     with MemoryMeter(0, "cuda:1", proc) as meter:
         assert calls == [("empty_cache", None), ("reset_peak_memory_stats", "cuda:1")]
         write_status(proc, hwm=2, rss=1)
-    calls.clear()
+        calls.clear()
     assert meter.peaks() == Peaks(2048, 7, 9)
     assert calls == [("max_memory_allocated", "cuda:1"), ("max_memory_reserved", "cuda:1")]
     calls.clear()

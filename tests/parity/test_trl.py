@@ -1,6 +1,7 @@
 """Checks our losses against TRL's: the same model, rows and settings give the same losses over several steps."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,60 @@ def test_dpo(root: Path, tmp_path: Path, beta: float) -> None:
     trainer.train()
     theirs = [line["loss"] for line in trainer.state.log_history if "loss" in line]
     assert ours == pytest.approx(theirs, abs=1e-4)
+    assert ours[-1] < ours[0] - 0.01
+
+
+@pytest.mark.parametrize(("beta", "weights"), [(0.1, (1.0, 1.0)), (0.5, (0.7, 1.6))])
+def test_kto(root: Path, tmp_path: Path, beta: float, weights: tuple[float, float]) -> None:
+    import datasets
+
+    rows = [
+        replace(
+            pair,
+            completion=pair.completion if number % 3 else str(pair.rejected),
+            rejected=None,
+            desirable=number % 3 > 0,
+        )
+        for number, pair in enumerate(PAIRS)
+    ]
+    job = stages.job_for(
+        root,
+        tmp_path,
+        stage="kto",
+        examples=rows,
+        steps=STEPS,
+        batch_size=len(rows),
+        micro_batch_size=3,
+        schedule="constant",
+        warmup=0.0,
+        lr=3e-2,
+        beta=beta,
+        desirable_weight=weights[0],
+        undesirable_weight=weights[1],
+    )
+    ours = stages.train(job).losses
+    base = load_base(job.base)
+    torch.manual_seed(job.training.seed)
+    model = method_function(job.method)(base, **job.method.hyperparameters)
+    model.name_or_path = ""
+    options = trl.KTOConfig(
+        output_dir=str(tmp_path),
+        per_device_train_batch_size=len(rows),
+        beta=beta,
+        desirable_weight=weights[0],
+        undesirable_weight=weights[1],
+        max_length=128,
+        train_sampling_strategy="sequential",
+        **{**THEIRS, "learning_rate": 3e-2},
+    )
+    data = datasets.Dataset.from_list(
+        [{"prompt": e.prompt, "completion": e.completion, "label": e.desirable} for e in rows]
+    )
+    trainer = trl.KTOTrainer(model=model, args=options, train_dataset=data, processing_class=tiny.tiny_tokenizer())
+    trainer.train()
+    theirs = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    assert ours == pytest.approx(theirs, abs=1e-4)
+    assert max(line["kl"] for line in stages.steps(tmp_path) if "kl" in line) > 0.01, "the reference point counts"
     assert ours[-1] < ours[0] - 0.01
 
 

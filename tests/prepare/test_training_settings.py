@@ -60,9 +60,9 @@ def test_the_precision_is_the_given_one_else_what_fits_the_machine(
 def test_a_train_key_has_the_settings_of_the_loop_under_the_same_names() -> None:
     """Another name would give every artifact another key: none would be found again."""
     assert " ".join(sorted(resolved("lora").of_the_loop())) == (
-        "batch_size beta checkpointing clip epochs evaluate_every generations label_smoothing layer_decay lr max_length"
-        " max_tokens micro_batch_size neftune optimizer packing patience precision rates schedule seed stage steps"
-        " temperature warmup weight_decay"
+        "batch_size beta checkpointing clip desirable_weight epochs evaluate_every generations label_smoothing layer_decay lr"
+        " max_length max_tokens micro_batch_size neftune optimizer packing patience precision rates schedule seed stage steps"
+        " temperature undesirable_weight warmup weight_decay"
     )
 
 

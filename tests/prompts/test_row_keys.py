@@ -32,11 +32,11 @@ def test_the_page_lists_every_role() -> None:
 
 def test_the_columns_that_formats_read_are_declared_as_read() -> None:
     read = {name for format in FORMATS for ours in format.ours for name in format.names.get(ours, (ours,))}
-    assert declared("row", "read") == read
+    assert declared("row", "read") == read | {"preferred_output", "non_preferred_output"}
     assert declared("turn", "read") == {key for keys in _READ.values() for key in keys}
 
 
-@pytest.mark.parametrize("column", sorted(declared("row", "refused") - {"preferred_output", "non_preferred_output"}))
+@pytest.mark.parametrize("column", sorted(declared("row", "refused")))
 def test_refused_columns_are_refused_with_content_only(column: str) -> None:
     row = {"prompt": "q", "completion": "a"}
     with pytest.raises(UserError, match=f"row 1 .*in `{column}`"):
@@ -49,9 +49,3 @@ def test_refused_columns_are_refused_with_content_only(column: str) -> None:
 def test_columns_that_are_not_used_are_counted(column: str) -> None:
     row = {"prompt": "q", "completion": "a"}
     assert read_rows("x", [{**row, column: "y"}, row]).notes == [f"columns of x not used: `{column}` (1 row)"]
-
-
-def test_preferences_of_openai_are_refused() -> None:
-    row = {"input": {"messages": []}, "preferred_output": [], "non_preferred_output": []}
-    with pytest.raises(UserError, match="row 0 has the columns input, preferred_output, non_preferred_output"):
-        read_rows("x", [row], stage="dpo")

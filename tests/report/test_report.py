@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from example_run import COSTS, TASKS, VALUES, example_run
+from example_run import COSTS, TASKS, example_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -340,22 +340,77 @@ def test_lower_is_better_reverses_the_verdict() -> None:
 def test_ranks_need_four_variants_and_ties_share_one() -> None:
     assert ranks(example_run(), example_run().tasks[0]) == {}
     run = example_run("base", "lora", "qlora", "full")
-    assert ranks(run, run.tasks[1]) == {"base": 4, "lora": 1, "qlora": 1, "full": 1}
-    assert "rank" in shown(run)
+    assert ranks(run, run.tasks[1]) == {"base": (4, 4), "lora": (1, 3), "qlora": (1, 3), "full": (1, 3)}
+    assert "rank" in shown(run) and "1–3" in shown(run)
     assert "rank" not in shown(example_run())
 
 
-def test_the_front_has_no_dominated_variant() -> None:
+def test_a_front_follows_from_verdicts_and_costs() -> None:
     run = example_run("base", "lora", "qlora", "full")
     for task in run.tasks:
         for measure in measures(run):
             placed, front = front_of(run, task, task.headline, measure)
-            assert set(front) <= set(placed)
-            sign = 1 if TASKS[task.name][1] else -1
-            values = {name: sign * VALUES[name][list(TASKS).index(task.name)] for name in placed}
-            costs = {name: measure.comparable(run.variant(name)) for name in placed}
-            for name in front:
-                assert not any(values[o] > values[name] and costs[o] < costs[name] for o in placed)
+            if front is None:
+                continue
+            costs = {name: measure.comparable(run.variant(name)) or 0.0 for name in placed}
+            assert not set(front.on) & set(front.maybe)
+            for name in placed:
+                rivals = [other for other in placed if other != name and costs[other] <= costs[name]]
+                verdicts = {run.comparison(task, name, other).verdict for other in rivals}  # type: ignore[union-attr]
+                assert (name in front.on) == (verdicts <= {"better"})
+                assert (name in front.maybe) == ("undecided" in verdicts and "worse" not in verdicts)
+
+
+def test_the_summary_says_who_may_be_on_a_front() -> None:
+    found = dict(summary(example_run("base", "lora", "qlora", "full")))
+    assert found["Pareto front (mini_gsm8k, peak GPU)"] == "qlora; maybe lora, full"
+
+
+def marked(**changes: object) -> Run:
+    """Returns a run in which the difference of lora on the first task is changed."""
+    run = example_run("base", "lora", tasks=2)
+    first, *rest = run.variant("lora").scores
+    assert first.delta is not None
+    delta = first.delta.model_copy(update=changes)
+    return changed(run, "lora", scores=(first.model_copy(update={"delta": delta}), *rest))
+
+
+def test_a_tentative_difference_has_a_hollow_mark_and_counts_as_undecided() -> None:
+    run = marked(tentative="worse", verdict="undecided")
+    for width in (80, 120):
+        text = shown(run, width)
+        assert "-7.0 ±4.7 ▽" in text and "▽ worse unless rare large gains hide" in text
+        assert max(map(cell_len, text.splitlines())) <= width
+    assert "no difference shown on mini_mmlu" in dict(summary(run))["lora"]
+    assert "△" not in shown(example_run())
+
+
+def test_a_difference_that_cannot_be_told_says_why() -> None:
+    run = marked(untestable="only 4 clusters: at least 6 are needed for a test", verdict="undecided")
+    text = shown(run)
+    assert "-7.0 ±4.7 ?" in text and "? cannot be told" in text
+    cell = quality(run).rows[1].cells[1]
+    assert cell.title.endswith("only 4 clusters: at least 6 are needed for a test")
+
+
+def test_an_uneven_interval_is_shown_by_its_ends() -> None:
+    scale = numbers.Scale.of("acc", [0.5])
+    assert scale.difference(0.45, 0.071, 0.682) == "+45.0 [+7.1, +68.2]"
+    assert scale.difference(0.088, 0.061, 0.115) == "+8.8 ±2.7"
+    assert scale.difference(0.088, 0.0605, 0.1175) == "+8.8 ±2.8", "8 % apart"
+    assert scale.difference(0.03, 0.0005, 0.062) == "+3.0 [+0.1, +6.2]", "± 3.1 would contradict the verdict"
+    assert scale.difference(0.0, -0.001, 0.0012) == "+0.0 ±0.1", "equal as shown"
+
+
+def test_metrics_besides_headlines_have_no_verdict_in_old_documents_either() -> None:
+    document = json.loads(example_run("base", "lora").to_json())
+    delta = {"value": 0.5, "low": 0.2, "high": 0.8, "p": 0.001, "p_holm": None, "verdict": "better"}
+    document["variants"][1]["scores"][1]["delta"] = delta
+    del document["tests"]
+    score = Run.model_validate(document).variants[1].scores[1]
+    assert (
+        score.delta is not None and score.delta.verdict is None and score.delta.mark is None and score.delta.low == 0.2
+    )
 
 
 def test_the_footer_counts_the_tests_and_says_what_one_seed_compares() -> None:
@@ -365,11 +420,17 @@ def test_the_footer_counts_the_tests_and_says_what_one_seed_compares() -> None:
     assert "use `--seeds 3` to compare methods" in notes
 
 
+def test_the_footer_of_a_new_run_names_the_family_of_its_tests() -> None:
+    notes = "\n".join(footnotes(example_run(tests=21)))
+    assert "Holm-adjusted p < .05 over 21 tests: all pairs of variants on all tasks" in notes
+    assert "in 80 % of cases over 21 tests" in notes
+
+
 def test_a_task_without_a_significant_difference_shows_its_detection_limit() -> None:
-    warnings = [note for note in footnotes(example_run()) if note.startswith("warning: with")]
+    warnings = [note for note in footnotes(example_run()) if note.startswith("warning: 200")]
     assert len(warnings) == 1
-    assert "8.0 points on mini_mmlu" in warnings[0]
-    assert "mini_gsm8k" not in warnings[0]
+    assert "200 samples show a true difference of 8.0 points on mini_mmlu" in warnings[0]
+    assert "mini_gsm8k" not in warnings[0] and "four times" not in warnings[0]
 
 
 def test_notes_of_the_run_and_a_loss_that_has_not_converged_are_shown() -> None:

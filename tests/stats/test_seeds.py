@@ -51,6 +51,27 @@ def test_the_variance_over_folds_has_a_larger_factor() -> None:
     assert apart is not None and apart.high == pytest.approx(3 + margin)
 
 
+def test_noise_of_sample_and_seed_counts_once() -> None:
+    """Three training runs whose seeds change nothing, but which answer 12 % of the samples again: 95 %, not 98.6 %, cover."""
+    generator, covered, trials = np.random.default_rng(3), 0, 400
+    for _ in range(trials):
+        ease = generator.normal(0, 1, 200)
+        again = generator.random((4, 200)) < 0.12
+        answers = [Observations((np.where(each, generator.normal(0, 1, 200), ease) > 0) * 1.0) for each in again]
+        found = spread.difference(answers[:3], answers[3:])
+        assert found is not None
+        covered += found.low <= 0 <= found.high
+    assert 0.93 <= covered / trials <= 0.975
+
+
+def test_two_training_runs_decide_nothing() -> None:
+    found = spread.difference([Observations(np.ones(10))] * 2, [Observations(np.zeros(10))])
+    assert found is not None and found.untestable == "two training runs decide nothing: at least three are needed"
+    assert (found.value, found.p) == (1.0, 1.0) and found.low <= 0
+    three = spread.difference([Observations(np.ones(10))] * 3, [Observations(np.zeros(10))])
+    assert three is not None and three.untestable is None and 0 < three.p < 0.01
+
+
 def test_with_equal_training_runs_only_the_samples_vary() -> None:
     generator = np.random.default_rng(0)
     a, b = Observations(generator.normal(0.3, 1, 200)), Observations(generator.normal(0, 1, 200))
@@ -93,8 +114,6 @@ def test_numbers_of_the_whole_set_are_averaged_too() -> None:
 def test_without_any_difference_there_is_no_test() -> None:
     wrong = Observations(np.zeros(10))
     assert spread.difference([wrong] * 3, [wrong]) is None
-    all_right = spread.difference([Observations(np.ones(10))] * 2, [wrong])
-    assert all_right is not None and 0 < all_right.p < 0.01
 
 
 def test_a_score_that_is_not_finite_gives_no_result() -> None:
@@ -104,12 +123,12 @@ def test_a_score_that_is_not_finite_gives_no_result() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("seeds", [3, 5])
 def test_intervals_cover_the_methods_gain_in_95_percent_of_cases(seeds: int) -> None:
     generator, covered, trials = np.random.default_rng(seeds), 0, 400
-    for trial in range(trials):
+    for _ in range(trials):
         trained, base = simulated(generator, 100, seeds, gain=0.5)
-        found = spread.difference(trained, [base], seed=trial)
+        found = spread.difference(trained, [base])
         assert found is not None
         covered += found.low <= 0.5 <= found.high
     assert covered / trials >= 0.92
@@ -120,18 +139,24 @@ def test_training_runs_of_one_variant_are_combined_and_judged() -> None:
         "base": {"qa": lines("acc", ones(5), length=ones(5)), "sums": lines("ratio", [[1.0, 2.0]] * 4)},
         "lora": {"qa": lines("acc", ones(36), length=ones(5)), "sums": lines("ratio", [[1.0, 2.0]] * 4)},
         "lora.seed1": {"qa": lines("acc", ones(38), length=ones(5)), "sums": lines("ratio", [[3.0, 2.0]] * 4)},
+        "lora.seed2": {"qa": lines("acc", ones(37), length=ones(5)), "sums": lines("ratio", [[1.0, 2.0]] * 4)},
     }
-    members = {"lora": ["lora", "lora.seed1", "lora.seed2"], "full": ["full"]}  # the third failed
-    found = replicated([QA, SUMS], rows, members, "base", {"lora": 1.0, "lora.seed1": 3.0}, 0)
+    members = {"lora": ["lora", "lora.seed1", "lora.seed2", "lora.seed3"], "full": ["full"]}  # the fourth failed
+    losses = {"lora": 1.0, "lora.seed1": 3.0, "lora.seed2": 2.0}
+    found = replicated([QA, SUMS], rows, members, "base", losses)
     assert [(each.task, each.metric) for each in found] == [("qa", ACC.name), ("sums", RATIO.name), (HELD_OUT, "loss")]
-    assert found[0].trainings == ("lora", "lora.seed1") and found[0].value == pytest.approx(37 / 40)
+    assert found[0].trainings == ("lora", "lora.seed1", "lora.seed2") and found[0].value == pytest.approx(37 / 40)
     assert found[0].delta is not None and found[0].delta.verdict == "better"
     assert found[1].delta is not None and found[1].delta.verdict == "undecided"
     assert found[2].value == 2.0 and found[2].delta is None
-    folds = replicated([QA, SUMS], rows, members, "base", {"lora": 1.0, "lora.seed1": 3.0}, 0, folds=3)
-    for wide, narrow in zip(folds, found, strict=True):
+    folds = replicated([QA, SUMS], rows, members, "base", losses, folds=4)
+    for wide, narrow in zip(folds[1:], found[1:], strict=True):
         assert wide.high is not None and narrow.high is not None and wide.high > narrow.high
-    assert folds[0].delta is not None and folds[0].delta.high > found[0].delta.high
+    two = replicated([QA, SUMS], rows, members | {"lora": ["lora", "lora.seed1"]}, "base", losses)
+    assert two[0].delta is not None and two[0].delta.verdict == "undecided" and two[0].delta.mark == "untestable"
+    notes = footnotes(example_run(replicated=[each.model_dump() for each in two[:1]]))
+    assert "? over seeds: two training runs decide nothing: at least three are needed" in notes
+    assert any("? cannot be told" in note for note in notes)
 
 
 def test_the_table_shows_mean_and_deviation_and_the_difference() -> None:

@@ -15,10 +15,11 @@ from harness.errors import UserError
 from harness.results import verdict_of
 from harness.stats.intervals import Interval, interval
 from harness.stats.observations import GroupValue, Observations, by_group, macro
-from harness.stats.paired import holm, paired, smallest_difference
+from harness.stats.paired import holm, paired
+from harness.stats.power import smallest_difference
 from harness.stats.proportions import mcnemar_interval, mcnemar_p, smallest_shown, wilson
 from harness.stats.ranking import pareto, ranks
-from harness.stats.resampling import deal
+from harness.stats.units import Layout
 
 
 def zeros_like(values):
@@ -48,34 +49,19 @@ def test_interval_of_a_share_widens_with_confidence():
     assert low < wilson(0.4, 60)[0] < 0.4 < wilson(0.4, 60)[1] < high
 
 
-def test_bootstrap_of_normal_scores_is_close_to_the_t_interval():
+def test_the_interval_of_symmetric_scores_is_the_t_interval():
     scores = np.random.default_rng(3).normal(0.6, 0.2, size=200)
+    scores = np.concatenate([scores, 1.2 - scores])  # no skewness
     result = interval(Observations(scores))
-    low, high = scipy_stats.t.interval(0.95, 199, scores.mean(), scipy_stats.sem(scores))
-    assert (result.low, result.high) == pytest.approx((low, high), abs=0.04 * (high - low))
+    expected = scipy_stats.t.interval(0.95, 399, scores.mean(), scipy_stats.sem(scores))
+    assert (result.low, result.high) == pytest.approx(expected)
 
 
-def test_bootstrap_of_a_few_scores_is_as_wide_as_the_t_interval():
-    widths = []
-    for seed in range(40):
-        scores = np.random.default_rng(seed).normal(size=8)
-        result = interval(Observations(scores), seed=seed)
-        widths.append((result.high - result.low) / (2 * scipy_stats.t.ppf(0.975, 7) * scipy_stats.sem(scores)))
-    assert np.mean(widths) == pytest.approx(1, abs=0.06)  # plain percentiles would give 0.83
-
-
-def test_interval_covers_the_true_mean_of_skewed_scores():
-    generator = np.random.default_rng(5)
-    covered = 0
-    for seed in range(300):
-        result = interval(Observations(generator.beta(0.5, 1.5, size=30)), seed=seed, resamples=1000)
-        covered += result.low <= 0.25 <= result.high
-    assert 0.91 <= covered / 300 <= 0.985
-
-
-def test_bootstrap_interval_stays_within_the_range_of_the_scores():
-    result = interval(Observations(np.array([0.0] * 9 + [0.3])))
-    assert 0 <= result.low < result.value < result.high <= 0.3
+def test_an_interval_stays_within_the_range_of_the_scores_and_allows_for_what_was_not_seen():
+    result = interval(Observations(np.array([0.0] * 9 + [0.3]), bounds=(0, 1)))
+    assert 0 < result.low < result.value < 0.3 < result.high < 1
+    equal = interval(Observations(np.full(30, 0.4), bounds=(0, 1)))
+    assert equal.low < 0.38 < 0.42 < equal.high
 
 
 def test_strata_that_explain_the_scores_narrow_the_interval():
@@ -114,11 +100,11 @@ def test_clusters_widen_the_interval_if_scores_within_them_are_similar():
     assert clustered.high - clustered.low > 2.5 * (plain.high - plain.low)
 
 
-def test_few_clusters_of_one_size_give_the_t_interval_of_their_means():
-    means = np.array([0.2, 0.5, 0.4, 0.9])
-    clusters = tuple(np.repeat(["a", "b", "c", "d"], 5).tolist())
+def test_clusters_of_one_size_give_the_t_interval_of_their_means():
+    means = np.array([0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
+    clusters = tuple(np.repeat(list("abcdef"), 5).tolist())
     result = interval(Observations(np.repeat(means, 5), clusters=clusters))
-    expected = scipy_stats.t.interval(0.95, 3, means.mean(), scipy_stats.sem(means))
+    expected = scipy_stats.t.interval(0.95, 5, means.mean(), scipy_stats.sem(means))
     assert (result.low, result.high) == pytest.approx(expected)
 
 
@@ -172,10 +158,13 @@ def test_equal_scores_have_an_interval_of_no_width():
 # Two scores on the same samples
 
 
-def test_mcnemar_p_equals_the_binomial_test():
+def test_mcnemar_counts_half_of_the_same_split_and_all_of_it_where_most_samples_differ():
     for wins, losses in itertools.product(range(15), range(15)):
-        expected = scipy_stats.binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
-        assert mcnemar_p(wins, losses) == pytest.approx(expected)
+        differing = wins + losses
+        exact = scipy_stats.binomtest(wins, differing).pvalue if differing else 1.0
+        same = scipy_stats.binom.pmf(wins, differing, 0.5) * (1 if wins != losses else 0)
+        assert mcnemar_p(100, wins, losses) == pytest.approx(exact - same)
+        assert mcnemar_p(max(1, differing), wins, losses) == pytest.approx(exact)
 
 
 def test_pairing_shows_what_two_separate_scores_hide():
@@ -184,9 +173,10 @@ def test_pairing_shows_what_two_separate_scores_hide():
     unpaired = scipy_stats.chi2_contingency([[52, 48], [64, 36]], correction=False).pvalue
     result = paired(Observations(lora), Observations(base))
     assert unpaired == pytest.approx(0.085, abs=0.001)
-    assert result.test == "mcnemar"
+    assert result.test == "mcnemar mid-p"
     assert result.value == pytest.approx(0.12)
-    assert result.p == pytest.approx(scipy_stats.binomtest(2, 16).pvalue) == pytest.approx(0.0042, abs=1e-4)
+    exact, same = scipy_stats.binomtest(2, 16).pvalue, scipy_stats.binom.pmf(2, 16, 0.5)
+    assert result.p == pytest.approx(exact - same) == pytest.approx(0.0024, abs=1e-4)
 
 
 def test_mcnemar_interval_excludes_zero_exactly_when_p_is_below_five_percent():
@@ -195,7 +185,7 @@ def test_mcnemar_interval_excludes_zero_exactly_when_p_is_below_five_percent():
             if wins + losses <= n:
                 low, high = mcnemar_interval(n, wins, losses)
                 assert -1 <= low <= (wins - losses) / n <= high <= 1
-                assert (low > 0 or high < 0) == (mcnemar_p(wins, losses) < 0.05)
+                assert (low > 0 or high < 0) == (mcnemar_p(n, wins, losses) < 0.05)
 
 
 @pytest.mark.parametrize(("n", "wins", "losses"), [(21, 7, 1), (100, 30, 20), (50, 12, 0), (40, 9, 9)])
@@ -237,25 +227,25 @@ def test_a_single_sample_decides_nothing():
     assert against_zero(np.array([0.9, 0.8]), clusters=one_passage) is None
 
 
-def test_paired_bootstrap_of_normal_differences_is_close_to_the_t_test():
-    generator = np.random.default_rng(8)
-    base = generator.normal(size=80)
-    lora = base + generator.normal(0.25, 1, size=80)
-    result = paired(Observations(lora), Observations(base))
-    expected = scipy_stats.ttest_rel(lora, base)
-    assert result.test == "paired bootstrap"
-    assert result.p == pytest.approx(expected.pvalue, abs=0.01)
-    assert (result.low, result.high) == pytest.approx(tuple(expected.confidence_interval()), abs=0.02)
+def test_the_difference_of_symmetric_scores_is_the_paired_t_test():
+    shifts = np.random.default_rng(8).normal(0.25, 1, size=40)
+    shifts = np.concatenate([shifts, 0.5 - shifts])  # no skewness
+    base = np.random.default_rng(9).normal(size=80)
+    result = paired(Observations(base + shifts), Observations(base))
+    expected = scipy_stats.ttest_rel(base + shifts, base)
+    assert (result.test, result.untestable) == ("skewness-corrected t", None)
+    assert result.p == pytest.approx(max(expected.pvalue, 0.0), rel=0.02)
+    assert (result.low, result.high) == pytest.approx(tuple(expected.confidence_interval()), abs=1e-3)
 
 
 @pytest.mark.parametrize("n", [3, 6, 12, 40])
-def test_paired_bootstrap_is_rarely_wrong_about_equal_variants(n):
+def test_a_paired_test_is_rarely_wrong_about_equal_variants(n):
     generator = np.random.default_rng(n)
     wrong = sum(against_zero(generator.normal(size=n), seed=seed).p < 0.05 for seed in range(300))
     assert wrong / 300 <= 0.08
 
 
-def test_paired_bootstrap_is_rarely_wrong_where_few_samples_differ():
+def test_a_paired_test_is_rarely_wrong_where_few_samples_differ():
     generator = np.random.default_rng(7)
     wrong = 0
     for seed in range(300):
@@ -299,7 +289,7 @@ def test_clusters_widen_a_paired_difference_and_strata_narrow_it():
     clusters = tuple(np.repeat(np.arange(20).astype(str), 10).tolist())
     plain, clustered = against_zero(by_passage), against_zero(by_passage, clusters=clusters)
     stratified = against_zero(by_passage + generator.normal(0, 0.01, size=200), groups=clusters)
-    assert clustered.test == plain.test == "paired bootstrap"
+    assert (plain.test, clustered.test) == ("skewness-corrected t", "clustered t and sign flips")
     assert clustered.high - clustered.low > 2.5 * (plain.high - plain.low)
     assert stratified.high - stratified.low < 0.1 * (plain.high - plain.low)
 
@@ -308,17 +298,20 @@ def test_mcnemar_is_not_used_for_zero_one_scores_with_clusters():
     clusters = tuple(str(index // 5) for index in range(60))
     generator = np.random.default_rng(9)
     a, b = (Observations(generator.integers(0, 2, size=60), clusters=clusters) for _ in range(2))
-    assert paired(a, b).test == "paired bootstrap"
+    assert paired(a, b).test == "clustered t and sign flips"
 
 
-def test_fewer_than_ten_clusters_give_the_t_test_of_their_means_and_a_warning():
-    means = np.array([0.3, 0.1, 0.4, 0.35, 0.2, 0.15])
+def test_clusters_of_one_size_give_the_t_test_of_their_means_and_fewer_than_six_decide_nothing():
+    means = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
     clusters = tuple(np.repeat(list("abcdef"), 4).tolist())
     result = against_zero(np.repeat(means, 4), clusters=clusters)
-    assert result.test == "clustered t"
-    assert result.p == pytest.approx(scipy_stats.ttest_1samp(means, 0).pvalue)
-    assert "6 clusters" in result.warning
-    assert result == against_zero(np.repeat(means, 4), clusters=clusters, groups=("x",) * 12 + ("y",) * 12)
+    assert result.p == pytest.approx(2 / 2**6)  # the sign flips' smallest, above the t test's
+    assert result.p > scipy_stats.ttest_1samp(means, 0).pvalue
+    expected = scipy_stats.t.interval(0.95, 5, means.mean(), scipy_stats.sem(means))
+    assert (result.low, result.high) == pytest.approx(expected)
+    five = against_zero(np.repeat(means[1:], 4), clusters=clusters[4:])
+    assert (five.p, five.untestable) == (1.0, "only 5 clusters: at least 6 are needed for a test")
+    assert five.low <= 0 <= five.high
 
 
 def test_clusters_within_groups_are_resampled_within_them():
@@ -361,9 +354,8 @@ def test_exchanging_the_variants_reverses_the_difference():
 
 def test_results_depend_on_the_seed_and_on_nothing_else():
     program = (
-        "import numpy as np; from harness.stats.paired import *;"
-        "x = np.random.default_rng(0).uniform(size=50); g = tuple('abcde' * 10);"
-        "print(paired(Observations(x, groups=g), Observations(x[::-1], groups=g), seed={seed}))"
+        "import numpy as np; from harness.stats.flips import flip_p;"
+        "x = np.random.default_rng(0).normal(0.2, 1, size=60); print(flip_p(x, np.ones(60), seed={seed}))"
     )
 
     def run(seed, hash_seed):
@@ -372,13 +364,6 @@ def test_results_depend_on_the_seed_and_on_nothing_else():
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
     assert run(1, "1") == run(1, "2") != run(2, "1")
-
-
-def test_ten_thousand_samples_resampled_ten_thousand_times_give_the_normal_interval():
-    scores = np.random.default_rng(0).uniform(size=10_000)
-    found = interval(Observations(scores), resamples=10_000)
-    half = 1.96 * scores.std() / 100
-    assert (found.low, found.high) == pytest.approx((scores.mean() - half, scores.mean() + half), abs=half / 20)
 
 
 # Metrics of the whole set
@@ -410,7 +395,7 @@ def test_the_paired_jackknife_of_a_mean_is_the_paired_t_test():
     lora = base + generator.normal(0.4, 1, size=25)
     result = paired(Observations(lora.tolist(), whole=mean_of), Observations(base.tolist(), whole=mean_of))
     expected = scipy_stats.ttest_rel(lora, base)
-    assert (result.test, result.warning) == ("paired jackknife", None)
+    assert (result.test, result.untestable) == ("paired jackknife", None)
     assert (result.value, result.p) == pytest.approx((np.mean(lora - base), expected.pvalue))
     assert (result.low, result.high) == pytest.approx(tuple(expected.confidence_interval()))
 
@@ -439,25 +424,26 @@ def test_objects_of_any_type_are_kept_unchanged():
     assert interval(Observations([{"n": 1}, {}], whole=lambda all: sum(map(len, all)))).value == 1
 
 
-def test_clusters_are_left_out_whole_and_few_of_them_warn():
-    means = np.array([0.3, 0.1, 0.4, 0.35, 0.2, 0.15])
-    clusters = tuple(np.repeat(list("abcdef"), 4).tolist())
-    a, b = (Observations(list(v), whole=mean_of, clusters=clusters) for v in (np.repeat(means, 4), np.zeros(24)))
+def test_clusters_are_left_out_whole():
+    means = np.array([0.3, 0.1, 0.4, 0.35, 0.2, 0.15, 0.3])
+    clusters = tuple(np.repeat(list("abcdefg"), 4).tolist())
+    a, b = (Observations(list(v), whole=mean_of, clusters=clusters) for v in (np.repeat(means, 4), np.zeros(28)))
     result = paired(a, b)
-    assert result.p == pytest.approx(scipy_stats.ttest_1samp(means, 0).pvalue)
-    assert "6 clusters" in result.warning
+    assert result.p == pytest.approx(max(scipy_stats.ttest_1samp(means, 0).pvalue, 2 * 0.5**7))
+    few = [Observations(each.values[:20].tolist(), whole=mean_of, clusters=clusters[:20]) for each in (a, b)]
+    assert "5 clusters" in paired(*few).untestable
 
 
 def test_each_jackknife_group_has_its_share_of_every_stratum():
     groups = ("easy",) * 400 + ("hard",) * 80 + ("rare",) * 3
-    parts = deal(483, groups)
+    parts = Layout.of(483, groups).deal(40)
     for group, sizes in (("easy", {10}), ("hard", {2}), ("rare", {0, 1})):
         members = np.array([each == group for each in groups])
         assert set(np.bincount(parts[members], minlength=40).tolist()) == sizes
     clusters = tuple(str(index // 5) for index in range(483))
-    together = deal(483, groups, clusters)
+    together = Layout.of(483, groups, clusters).deal(40)
     assert len(set(zip(clusters, together.tolist(), strict=True))) == 97
-    assert len(set(deal(7).tolist())) == 7
+    assert len(set(Layout.of(7).deal(40).tolist())) == 7
 
 
 def test_strata_narrow_the_jackknife_too():
@@ -540,7 +526,7 @@ def test_smallest_difference_of_zero_one_scores_is_detected_four_times_in_five(n
     differ = max(share, difference)
     odds = [(differ + difference) / 2, (differ - difference) / 2, 1 - differ]
     counts = np.random.default_rng(0).multinomial(n, odds, size=3000).tolist()
-    assert np.mean([mcnemar_p(wins, losses) < 0.05 for wins, losses, _ in counts]) == pytest.approx(0.8, abs=0.025)
+    assert np.mean([mcnemar_p(n, wins, losses) < 0.05 for wins, losses, _ in counts]) == pytest.approx(0.8, abs=0.025)
 
 
 def test_smallest_difference_of_other_scores_is_detected_four_times_in_five():
@@ -556,8 +542,8 @@ def test_smallest_difference_shrinks_with_more_samples():
     assert few / many == pytest.approx(2, rel=0.1)
 
 
-def test_five_samples_cannot_detect_any_difference():
-    assert smallest_difference(Observations(np.ones(5)), Observations(np.zeros(5))) is None
+def test_four_samples_cannot_detect_any_difference():
+    assert smallest_difference(Observations(np.ones(4)), Observations(np.zeros(4))) is None
 
 
 # Adjusted p-values, verdicts, ranks, fronts, groups
@@ -588,24 +574,33 @@ def test_verdict_depends_on_sign_direction_and_p():
     assert verdict_of(0.1, math.nan, higher_is_better=True) == "undecided"
 
 
-def test_variants_that_cannot_be_told_apart_share_a_rank():
+def test_variants_that_cannot_be_told_apart_share_ranks():
     shown = {("lora", "base"), ("full", "base"), ("full", "prefix")}
     order = ["base", "lora", "full", "prefix"]
-    assert ranks(order, lambda a, b: (a, b) in shown) == {"base": 3, "lora": 1, "full": 1, "prefix": 2}
+    found = ranks(order, lambda a, b: (a, b) in shown)
+    assert found == {"base": (3, 4), "lora": (1, 3), "full": (1, 2), "prefix": (2, 4)}
 
 
-def test_pareto_front_keeps_ties_and_order_and_drops_dominated_points():
-    points = {"slow": (0.5, 9.0), "twin": (0.5, 4.0), "lora": (0.5, 4.0), "base": (0.3, 0.0), "worse": (0.2, 0.0)}
-    assert pareto(points) == ["twin", "lora", "base"]
-
-
-def test_pareto_front_of_a_loss_prefers_the_lower():
-    points = {"base": (18.2, 0.0), "lora": (19.0, 4.0), "full": (17.0, 9.0)}
-    assert pareto(points, higher_is_better=False) == ["base", "full"]
+def test_a_front_says_maybe_where_nothing_was_shown():
+    costs = {"slow": 9.0, "twin": 4.0, "lora": 4.0, "base": 0.0, "worse": 0.0}
+    shown = {
+        ("twin", "base"),
+        ("lora", "base"),
+        ("slow", "base"),
+        ("base", "worse"),
+        ("twin", "worse"),
+        ("lora", "worse"),
+    }
+    found = pareto(costs, lambda a, b: (a, b) in shown)
+    assert found.on == ["base"]  # nothing is cheaper, and it is better than what costs as much
+    assert found.maybe == ["slow", "twin", "lora"]  # the twins cost the same, and neither is shown to be better
+    decided = pareto(costs, lambda a, b: (a, b) in shown | {("twin", "lora"), ("lora", "slow")})
+    assert (decided.on, decided.maybe) == (["twin", "base"], [])
 
 
 def test_an_unknown_cost_is_on_no_front_and_dominates_nothing():
-    assert pareto({"base": (0.9, math.nan), "lora": (0.5, 4.0), "full": (math.nan, 0.0)}) == ["lora"]
+    found = pareto({"base": math.nan, "lora": 4.0, "full": 9.0}, lambda a, b: a == "base")
+    assert found == (["lora"], ["full"])
 
 
 def test_macro_weighs_groups_equally_whatever_their_size():

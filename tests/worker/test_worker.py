@@ -24,6 +24,7 @@ from harness.jobs import (
     Packed,
     Recipe,
     Resumed,
+    RowLengthsJob,
     ScoreJob,
     ScoreVariant,
     TrainJob,
@@ -32,6 +33,7 @@ from harness.jobs import (
 )
 from harness.settings import TrainingSettings
 from harness.storage import writing
+from harness.tokens.training_labels import row_lengths
 from harness.worker import server as worker
 from harness.worker.server import JobFailed, Server
 
@@ -133,6 +135,13 @@ def scoring_of(root: Path) -> ScoreJob:
     return ScoreJob(
         [ScoreVariant("base", tiny.bare(tiny.tiny_base(root / "llama")), requests)], "auto", "fp32", 64, None, 0
     )
+
+
+def test_the_server_counts_the_tokens_of_rows(server: Server, root: Path) -> None:
+    rows = [Example("hello", " world", rejected=" world world"), Example("hello hello", " a")]
+    found = server.run(RowLengthsJob(root / "llama", rows, answered=True))
+    assert found == row_lengths(root / "llama", rows, answered=True) == [4, 5]
+    assert server.run(RowLengthsJob(root / "llama", rows, answered=False)) == [1, 3]
 
 
 def test_the_environment_is_reported(server: Server) -> None:
@@ -305,3 +314,16 @@ def test_no_process_outlives_a_killed_parent(root: Path, tmp_path: Path) -> None
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     wait_for(lambda: gone(child) and gone(server), seconds=20)
+
+
+def test_a_server_that_dies_is_started_again_for_the_next_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_SERVE", "import os; os.kill(os.getpid(), 9)")
+    with Server() as mine, Path(os.devnull).open() as file:
+        mine.hold(file.fileno())
+        for _ in range(2):
+            with pytest.raises(JobFailed, match="the worker process died: out of memory"):
+                mine.run(EnvironmentJob("cpu", "auto"))
+        monkeypatch.undo()
+        with pytest.raises(JobFailed):  # of the last server that died
+            mine.run(EnvironmentJob("cpu", "auto"))
+        assert mine.run(EnvironmentJob("cpu", "auto"))["device"] == "cpu"

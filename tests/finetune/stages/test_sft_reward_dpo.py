@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from harness.comparison.document import inference_record
 from harness.errors import UserError
-from harness.finetune.stages import dpo
+from harness.finetune.stages import dpo, references
 from harness.finetune.stages.dpo import Dpo, dpo_losses
 from harness.finetune.stages.pairs import encode_pairs
 from harness.finetune.stages.policy import ReferencePolicy
@@ -24,6 +24,7 @@ from harness.models.artifacts import load_trained
 from harness.models.load import Resident, count_parameters, load_base, method_function
 from harness.models.reward_head import has_reward_head, last_token_values, made_on
 from harness.worker import child
+from harness.worker.timing import time_variant
 
 
 @pytest.fixture(scope="module")
@@ -122,16 +123,23 @@ def test_a_reward_is_that_of_its_last_token_whatever_the_batch(root: Path, tmp_p
 def test_a_reward_model_says_what_it_was_made_on(root: Path, tmp_path: Path) -> None:
     job = job_for(root, tmp_path, stage="reward", steps=1)
     train(job)
-    assert made_on(job.output)["base"] == str(root / "llama")
+    assert made_on(job.output) == (str(root / "llama"), None)
     with pytest.raises(UserError, match="holds no reward model"):
         made_on(root / "llama")
+    from harness.finetune.stages.reward_sources import folder_recipe
+
+    with pytest.raises(UserError, match="only a base that you name yourself is loaded") as refused:
+        folder_recipe(job.output)
+    assert refused.value.hint == f"name it: `-T reward_base={root / 'llama'}`"
+    recipe = folder_recipe(job.output, base=str(root / "llama"))
+    assert recipe.base.folder == root / "llama" and not recipe.base.trust_remote_code
 
 
 def test_timing_a_reward_model_times_no_generation(root: Path, tmp_path: Path) -> None:
     job = job_for(root, tmp_path, stage="reward", steps=1)
     train(job)
     asked = BenchJob(recipe_of(job), True, prompt_tokens=8, new_tokens=3, warmup=0, repeats=2, batch_sizes=(1,))
-    found = inference_record(child.time_variant(asked))
+    found = inference_record(time_variant(asked))
     assert found.prefill_seconds_p50 > 0
     assert found.base_prefill_seconds_p50 is not None
     assert (found.new_tokens, found.decode_seconds_per_token_p50, found.throughput) == (0, None, ())
@@ -212,13 +220,14 @@ def test_the_reference_of_dpo_takes_as_many_rows_at_once_as_memory_holds(
         most = max(most, len(batch["input_ids"]))
         return own(model, batch)
 
-    monkeypatch.setattr(dpo, "answer_logprobs", scarce)
+    for module in (dpo, references):
+        monkeypatch.setattr(module, "answer_logprobs", scarce)
     smaller = train(job_for(root, tmp_path / "smaller", steps=3))
     assert most == 4  # eight pairs, four, two
     assert smaller.losses == pytest.approx(plain.losses, rel=1e-4)
-    monkeypatch.setattr(dpo, "tokens_at_once", lambda device, longest: 1)
+    monkeypatch.setattr(references, "tokens_at_once", lambda device, longest: 1)
     monkeypatch.setattr(
-        dpo, "answer_logprobs", lambda model, batch: 1 / 0 if len(batch["input_ids"]) > 2 else own(model, batch)
+        references, "answer_logprobs", lambda model, batch: 1 / 0 if len(batch["input_ids"]) > 2 else own(model, batch)
     )
     assert (
         len(Dpo(job_for(root, tmp_path), load_base(tiny.tiny_base(root / "llama")), tiny.tiny_tokenizer(), 128).rows)

@@ -205,6 +205,28 @@ def test_seconds_are_those_of_the_steps_and_not_of_loading_or_saving(
     assert slept > 0.5
     assert 0 < trained.train_seconds <= wall - slept
     assert trained.train_seconds == pytest.approx(sum(line["seconds"] for line in read_log(tmp_path)))
+    phases = trained.phase_seconds
+    assert list(phases) == ["load", "tokenise", "train", "save"]
+    assert sum(phases.values()) <= wall
+    assert phases["save"] >= 0.4 and phases["train"] >= trained.train_seconds
+
+
+def test_memory_of_evaluations_is_not_in_the_peak_of_training(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = train(job_for(root, tmp_path / "without", steps=2))
+    held_out_loss = loop.Loop._held_out_loss
+
+    def large(self: Any, rows: Any) -> float:
+        block = b"\2" * (512 << 20)
+        assert len(block) > 0
+        return held_out_loss(self, rows)
+
+    monkeypatch.setattr(loop.Loop, "_held_out_loss", large)
+    evaluated = train(replace(job_for(root, tmp_path / "evaluated", steps=2), validation=HELD_OUT))
+    assert evaluated.phase_seconds["evaluate"] > 0
+    peaks = [run.peaks["peak_rss_bytes"] or 0 for run in (without, evaluated)]
+    assert abs(peaks[1] - peaks[0]) < 256 << 20
 
 
 # Methods

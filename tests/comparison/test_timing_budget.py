@@ -8,6 +8,7 @@ from in_process import InProcess
 
 from harness.cli import main
 from harness.comparison import run as comparison
+from harness.comparison.recipes import RATIO_PRECISION
 from harness.jobs import BenchJob, ScoreJob, TrainJob
 from harness.results import Run
 from harness.runs.folder import load_run
@@ -55,7 +56,7 @@ def test_timing_is_left_out_and_can_be_made_up_for(tmp_path: Path, jobs: list[An
 def test_the_budget_is_shared_by_the_variants(tmp_path: Path, jobs: list[Any]) -> None:
     compare(tmp_path, "--time-budget", "40")
     first, second = [job for job in jobs if isinstance(job, BenchJob)]
-    assert (first.budget_seconds, first.precision, first.with_base) == (20.0, comparison.RATIO_PRECISION, False)
+    assert (first.budget_seconds, first.precision, first.with_base) == (20.0, RATIO_PRECISION, False)
     assert 20.0 <= second.budget_seconds < 40.0  # with what the first one left
     assert second.with_base
 
