@@ -128,13 +128,13 @@ class Output:
     """The output of a model for one sample, before any metric."""
 
     texts: tuple[str, ...] = ()
-    """Generate: one text for each of `samples`, cut at the stop string."""
+    """Generate: one text for each of `samples`, cut at the stop string, without a thought before the answer."""
     loglikelihoods: tuple[float, ...] = ()
     """Choose: one per choice, in nats; Text: one, of the whole text."""
     is_greedy: tuple[bool, ...] = ()
     """Choose: whether greedy decoding would generate the choice."""
     tokens: int = 0
-    """Tokens generated (Generate) or scored (Choose, Text)."""
+    """Tokens generated, without a thought before the answer (Generate), or scored (Choose, Text)."""
 
 
 Stats = tuple[float, ...]

@@ -13,7 +13,6 @@ import mmap
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
@@ -29,8 +28,6 @@ _LAST_SECONDS = 10.0
 """Time for the child to end after its report: threads and handlers of user code may hold it."""
 _PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 _AWAITED = {signal.SIGCHLD, signal.SIGINT}
-_ONCE_SECONDS = 0.5
-"""Time within which a second interrupt is the same one: sent to the group, and passed on."""
 
 
 def supervised(run: Callable[[], int], show: Show) -> int:
@@ -46,7 +43,6 @@ def supervised(run: Callable[[], int], show: Show) -> int:
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     child = os.fork()
     if child == 0:
-        _interrupt_once()
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         os.close(reading)
         _die_with(parent)
@@ -57,20 +53,6 @@ def supervised(run: Callable[[], int], show: Show) -> int:
         return _watched(child, reading, page, show)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-
-
-def _interrupt_once() -> None:
-    """Makes Python ignore an interrupt that comes a second time at once."""
-    last = -_ONCE_SECONDS
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal last
-        before, last = last, time.monotonic()
-        if last - before >= _ONCE_SECONDS:
-            signal.default_int_handler(number, frame)
-
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, interrupt)
 
 
 def _report(run: Callable[[], int], writing: int) -> int:

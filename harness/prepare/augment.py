@@ -29,7 +29,7 @@ from harness.jobs import Example
 from harness.prepare.copies import identity, without_copies
 from harness.prepare.row_filters import CountTokens, filter_rows
 from harness.prepare.row_sources import RowSource
-from harness.prepare.train_data import Origin, TrainData
+from harness.prepare.train_data import Origin, TrainData, answer_notes
 from harness.registry.find import split_path
 from harness.registry.load import load_function
 from harness.settings import TrainSettings
@@ -55,7 +55,8 @@ class RowFunction:
         if not self._path.is_file() or self._path.suffix != ".py" or name is None:
             raise UserError(
                 f"`augment={text}` names no function",
-                hint="write `augment=FILE.py@function`" if self._path.is_file() else f"there is no file `{self._path}`",
+                hint="write `augment=FILE.py@function`"
+                + ("" if self._path.is_file() else f"; there is no file `{self._path}`"),
             )
         self.name = name
         self._function = load_function(self._path.resolve(), name)
@@ -128,7 +129,8 @@ def augmented(data: TrainData, held: TrainData | None, given: TrainSettings, cou
     if gone:
         notes.append(f"{len(gone)} rows that `{name}` made were left out: {', '.join(map(str, left_out))}")
     kept = [pair for index, pair in enumerate(kept) if index not in gone]
-    return _joined(data, own, apart, kept, notes)
+    found = _joined(data, own, apart, kept)
+    return replace(found, notes=(*data.notes, *notes, *answer_notes(found, given)))
 
 
 def _row(source: RowSource, row: int) -> tuple[Row, str]:
@@ -159,7 +161,6 @@ def _joined(
     own: Mapping[Origin, Sequence[Example]],
     apart: set[Origin],
     made: Sequence[tuple[Origin, Example]],
-    notes: Sequence[str],
 ) -> TrainData:
     """The data with the rows that were made in place of their own, as often as the weights of the mix repeat a row."""
     by_origin: dict[Origin, list[Example]] = defaultdict(list)
@@ -177,7 +178,6 @@ def _joined(
         examples=tuple(example for _, example in pairs),
         origins=tuple(origin for origin, _ in pairs),
         made=tuple(index for index, (_, example) in enumerate(pairs) if identity(example) not in known),
-        notes=(*data.notes, *notes),
     )
 
 

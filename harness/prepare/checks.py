@@ -34,6 +34,7 @@ def check(prepared: Prepared, *, scores: bool) -> None:
     if prepared.config.tune_lr and any(training.tunable for training in prepared.trainings):
         require_optuna()
     for variant in prepared.variants:
+        _check_quantized(prepared, variant)
         if variant.training is not None:
             _check_rows(variant.spec.name, variant.training)
             _check_rewards(variant.spec.name, variant.training)
@@ -111,6 +112,29 @@ def _check_headline(task: ScoredTask, samples: Sequence[Sample]) -> None:
         f" better than {found.constant + 0.0:.2f} for {constant}",
         hint=hint,
     )
+
+
+def _check_quantized(prepared: Prepared, variant: PreparedVariant) -> None:
+    """A checkpoint that is quantized on disk takes an adapter, and nothing that needs its weights as numbers."""
+    training, given, spec = variant.training, variant.adapter, variant.spec
+    start = training.start if training else None
+    base = next((each for each in (start, given) if isinstance(each, Snapshot) and not each.is_adapter), prepared.model)
+    if base.quantization is None:
+        return
+    where = f"variant `{spec.name}`: the weights of `{base.name}` are quantized already ({base.quantization})"
+    if spec.merged:
+        raise UserError(f"{where}, and an adapter cannot be merged into them", hint="leave out `@merged`")
+    if spec.bits:
+        raise UserError(f"{where}, and cannot be quantized again", hint=f"leave out `@{spec.bits}bit`")
+    if training and training.entry.quantization(training.hyperparameters):
+        raise UserError(
+            f"{where}, and cannot be quantized again",
+            hint="`lora` trains an adapter on them as they are, which is what `qlora` does",
+        )
+    if training and training.entry.options["saves"] == "checkpoint":
+        raise UserError(
+            f"{where}, and `{training.entry.name}` cannot train packed weights", hint="train an adapter, such as `lora`"
+        )
 
 
 def _check_rows(name: str, training: Training) -> None:

@@ -12,7 +12,9 @@ from harness.config.config import Config
 from harness.config.variants import VariantSpec
 from harness.data.architecture import refuse_other_architectures
 from harness.data.digests import text_sha256
+from harness.data.gguf import is_gguf
 from harness.data.model_files import Snapshot, find_files, refuse_pickled
+from harness.data.weights import check_weights
 from harness.errors import UserError, did_you_mean
 from harness.jobs import Monitor, RewardFunction
 from harness.prepare.augment import augmented
@@ -254,6 +256,8 @@ def given_artifact(config: Config, source: str, revision: str | None) -> Snapsho
     snapshot = find_files(
         source, "adapter or checkpoint", revision=revision, trust_remote_code=config.trust_remote_code
     )
+    if is_gguf(snapshot.folder):
+        return snapshot
     if not snapshot.is_adapter and not (snapshot.folder / "config.json").is_file():
         raise UserError(
             f"`{source}` holds neither an adapter nor a checkpoint",
@@ -262,6 +266,8 @@ def given_artifact(config: Config, source: str, revision: str | None) -> Snapsho
     if not snapshot.is_adapter:
         refuse_other_architectures(source, snapshot.config)
     refuse_pickled(source, snapshot.folder)
+    if not snapshot.is_adapter:
+        check_weights(source, snapshot.folder, snapshot.config)
     recorded_method(snapshot.folder, config.method_files)  # its error comes before anything is loaded
     return snapshot
 

@@ -12,7 +12,8 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -20,6 +21,7 @@ from typing import Any, cast
 from harness import metrics
 from harness.api import MethodFunction, Metric, Task, TaskFunction
 from harness.data.digests import text_sha256
+from harness.data.sources import Hub, configurations, source
 from harness.errors import UserError, did_you_mean, plugin_error
 from harness.registry.find import find, is_path, source_digest, split_path
 from harness.registry.scan import Entry
@@ -27,11 +29,17 @@ from harness.registry.sources import FromSource, forget_changed, load_from_sourc
 from harness.user_code import user_code
 
 
-def load_task(entry: Entry, parameters: Mapping[str, Any]) -> Task:
+def load_task(entry: Entry, parameters: Mapping[str, Any], groups: Sequence[str] = ()) -> Task:
     """Imports a task's file and calls the task function with `parameters`.
 
+    Args:
+        entry: The task.
+        parameters: Its parameters.
+        groups: Groups that will be scored; empty: all. A task with one configuration on the Hub per group then reads only
+            theirs.
+
     Raises:
-        UserError: The task has no such parameter, or its file raises an exception (only the file's own frames are shown).
+        UserError: The task has no such parameter or group, or its file raises an exception (only the file's own frames are shown).
     """
     known = [parameter.name for parameter in entry.parameters]
     for key in parameters:
@@ -56,7 +64,15 @@ def load_task(entry: Entry, parameters: Mapping[str, Any]) -> Task:
             f"task `{entry.name}` returned a {type(made).__name__}, not a Task",
             hint=f"return `Task(…)` from the function at {entry.place}",
         )
-    return made
+    if not groups or made.group is None:
+        return made
+    origin = source(made.data)
+    if made.group == "config" and isinstance(origin, Hub) and isinstance(origin.name, tuple):
+        for group in groups:  # known without reading 52 configurations
+            if group not in origin.name:
+                raise UserError(f"task `{entry.name}` has no group `{group}`", hint=did_you_mean(group, origin.name))
+    shots_from = made.shots_from if made.shots_from is None else configurations(made.shots_from, groups)
+    return replace(made, data=configurations(made.data, groups), shots_from=shots_from)
 
 
 def load_method(entry: Entry) -> MethodFunction:

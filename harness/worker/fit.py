@@ -49,7 +49,7 @@ def check_requests(job: ScoreJob, config: Any, tokenizer: Any, encode: Encode) -
                 _refuse_missing(missing, task, encoded)
             if not job.allow_cut:
                 _refuse_cut(variant.name, task, encoded, room)
-    return [f"{missing}; no sample holds one"] if missing is not None else []
+    return _noted(missing, "no sample holds one")
 
 
 def _refuse_missing(missing: Surplus, task: TaskRequests, encoded: Sequence[Encoded]) -> None:
@@ -83,7 +83,13 @@ def check_examples(job: TrainJob, config: Any, tokenizer: Any) -> list[str]:
     missing.refuse([tokenizer.eos_token_id], "the end of every training row")
     for where, text in _texts(job):
         missing.refuse(tokenizer(text, verbose=False)["input_ids"], where)
-    return [f"{missing}; no training row holds one"]
+    return _noted(missing, "no training row holds one")
+
+
+def _noted(missing: Surplus | None, found: str) -> list[str]:
+    if missing is None or missing.ids == {missing.tokenizer.unk_token_id}:
+        return []  # transformers adds an unknown token to byte-level tokenizers of GGUF files, which never produce it
+    return [f"{missing}; {found}"]
 
 
 def _learned_tokens(adapter: Path | None) -> int:

@@ -40,11 +40,13 @@ from harness.jobs import (
     Job,
     MergeJob,
     PlanJob,
+    ReachJob,
     RewardFunction,
     RowLengthsJob,
     ScoreJob,
     SourcesJob,
     TrainJob,
+    UnpackJob,
 )
 from harness.storage import DiskFull, disk_full, import_path
 from harness.tokens.description import describe_folder
@@ -84,16 +86,27 @@ class Server:
     """
 
     def __init__(self) -> None:
+        self._held: list[int] = []
+        self._start()
+
+    def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _SERVE, str(theirs.fileno()), str(os.getpid())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=_STDERR,  # stdout belongs to the parent, for data
-            env={**os.environ, **_environment()},
-        )
+        # Ctrl-C and other signals to the group are for the parent, which kills the server, also while that is starting
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _SERVE, str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=_STDERR,  # stdout belongs to the parent, for data
+                env={**os.environ, **_environment()},
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self._connection = Connection(ours.detach())
+        for descriptor in self._held:
+            self._send_held(descriptor)
 
     def run(self, job: Job, on_event: OnEvent = lambda event: None) -> Any:
         """Runs a job in its own child process and returns its result.
@@ -115,7 +128,10 @@ class Server:
                 else:
                     on_event(event)
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
-            raise JobFailed("the worker process died") from error
+            self.close()
+            died = JobFailed(f"the worker process died: {_exit_message(self._process.returncode)}")
+            self._start()  # the next job needs one
+            raise died from error
         if isinstance(result, Done):
             return result.value
         if result is None:
@@ -126,8 +142,13 @@ class Server:
 
     def hold(self, descriptor: int) -> None:
         """Makes the server and its children keep a file descriptor open: the lock of the run folder they write to."""
-        self._connection.send(_HOLD)
-        send_handle(self._connection, descriptor, self._process.pid)
+        self._held.append(descriptor)
+        self._send_held(descriptor)
+
+    def _send_held(self, descriptor: int) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # it died: the next job finds out and starts another one
+            self._connection.send(_HOLD)
+            send_handle(self._connection, descriptor, self._process.pid)
 
     def close(self) -> None:
         """Kills the server, and with it the running child."""
@@ -146,7 +167,6 @@ class Server:
 
 def serve() -> None:
     """Main function of the server: imports once, then forks a child for every job."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and kills the server
     _die_with_parent(int(sys.argv[2]))
     connection = Connection(int(sys.argv[1]))
     _import_everything()
@@ -170,6 +190,8 @@ def run_job(job: Job, send: OnEvent) -> Any:
         return children.describe_environment(job)
     if isinstance(job, DescribeJob):
         return describe_folder(job.folder, trust_remote_code=job.trust_remote_code)
+    if isinstance(job, UnpackJob):
+        return children.unpack(job)
     if isinstance(job, RowLengthsJob):
         return row_lengths(job.folder, job.examples, answered=job.answered, trust_remote_code=job.trust_remote_code)
     if isinstance(job, SourcesJob):
@@ -184,6 +206,8 @@ def run_job(job: Job, send: OnEvent) -> Any:
         return children.score(job, send)
     if isinstance(job, PlanJob):
         return children.plan(job)
+    if isinstance(job, ReachJob):
+        return children.reach(job)
     assert isinstance(job, BenchJob)
     from harness.worker.timing import time_variant
 
@@ -290,7 +314,8 @@ def keep_freed_memory() -> None:
 
 def _environment() -> dict[str, str]:
     """Variables that keep libraries quiet, and imports as in this process."""
-    return {**import_path(), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
+    return {**import_path(), **quiet}
 
 
 def _import_everything() -> None:

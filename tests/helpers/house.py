@@ -47,6 +47,8 @@ def modules() -> dict[str, Path]:
             parts = path.relative_to(ROOT / folder).with_suffix("").parts
             if folder == "harness" and parts[0] in ("tasks", "finetune", "leaderboards"):
                 continue  # links to the outer folders, which have their own iteration
+            if folder == "leaderboards" and parts[0] == "results":
+                continue  # data: published runs, with task files of their own
             found[".".join((prefix, *(part for part in parts if part != "__init__")))] = path
     return found
 
