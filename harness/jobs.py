@@ -39,6 +39,7 @@ class Base:
     """Weights and how they are loaded; variants with equal bases share one load."""
 
     folder: Path
+    """A folder, or a GGUF file."""
     device: str
     dtype: str
     """`float32`, `bfloat16` or `float16`."""
@@ -108,6 +109,13 @@ class DescribeJob:
 
     folder: Path
     trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class UnpackJob:
+    """Unpack a GGUF file to a plain checkpoint, which other jobs load."""
+
+    base: Base
 
 
 @dataclass(frozen=True)
@@ -224,6 +232,15 @@ Stopped = Literal["repeats", "precise", "budget"]
 
 
 @dataclass(frozen=True)
+class ReachJob:
+    """Compute the share of a base's weights that methods reach; of the base's folder, only the configuration is read."""
+
+    base: Base
+    methods: tuple[tuple[Method, Quant | None], ...]
+    """Methods, each with the format in which it needs the base."""
+
+
+@dataclass(frozen=True)
 class BenchJob:
     """Time one variant; if it shares weights with the bare base, the two are timed alternately."""
 
@@ -254,6 +271,8 @@ class Raw:
     is_greedy: tuple[bool, ...] = ()
     shortened: bool = False
     """Whether the end of the context ended a text before its `limit`."""
+    thought_tokens: int = 0
+    """Tokens before the answers, among `tokens`."""
 
 
 @dataclass(frozen=True)
@@ -281,6 +300,8 @@ class Advanced:
     done: int
     total: int
     note: str = ""
+    share: float | None = None
+    """Share of the work that is done, from 0 to 1, by tokens: samples and packs differ in length; None: as the units."""
 
 
 @dataclass(frozen=True)
@@ -342,11 +363,13 @@ Job = (
     | RowLengthsJob
     | SourcesJob
     | CheckJob
+    | UnpackJob
     | TrainJob
     | MergeJob
     | ScoreJob
     | BenchJob
     | PlanJob
+    | ReachJob
 )
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 from unittest.mock import patch
@@ -26,9 +26,10 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AutoModelForCausalLM, PretrainedConfig, masking_utils
+from transformers import PretrainedConfig, masking_utils
+from transformers.integrations import moe
 
-from harness.errors import UserError
+from harness.errors import UserError, brief
 from harness.finetune.training import loss as losses
 from harness.finetune.training.weightless import (
     BITS_PER_WEIGHT,
@@ -36,11 +37,11 @@ from harness.finetune.training.weightless import (
     AllocationCounter,
     OptimizerStates,
     materialise,
-    quantize,
+    without_weights,
 )
 from harness.jobs import PlanJob, Planned, Quant
 from harness.models.load import count_parameters
-from harness.models.reach import layer_weights, reach_note, unquantized_experts
+from harness.models.reach import layer_weights, reach_note, trained_share, unquantized_notes
 from harness.models.soft_prompts import learned_tokens
 
 LossFunction = Callable[[Any, dict[str, Tensor], int], Tensor]
@@ -143,12 +144,9 @@ def trace(
     """
     try:
         with torch.device("meta"):
-            base = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
-            base.requires_grad_(False)
-            if quant is not None:
-                quantize(base, quant, dtype)
+            base = without_weights(config, dtype=dtype, quant=quant, trust_remote_code=trust_remote_code)
             reachable = layer_weights(base)
-            notes = [unquantized_experts(base)] if quant is not None else []
+            notes: list[str | None] = [*unquantized_notes(base)] if quant is not None else []
             model = method(base)
             notes.append(reach_note(reachable, model, getattr(method, "keywords", {})))
         for parameter in model.parameters():
@@ -174,6 +172,39 @@ def trace(
         ) from error
     artifact = trainable * trained_dtype.itemsize
     return Footprint(total, trainable, weights, artifact_bytes=artifact, notes=tuple(filter(None, notes)), **phases)
+
+
+def shares(
+    config: PretrainedConfig,
+    methods: Sequence[tuple[Callable[[Any], Any], Quant | None]],
+    *,
+    dtype: torch.dtype = torch.float32,
+    trust_remote_code: bool = False,
+) -> list[float | str | None]:
+    """Shares of the weights between embeddings and output head that methods reach, on a model that has no weights.
+
+    Args:
+        config: Of the base.
+        methods: Methods, each with the format of the base's linear layers that it needs.
+        dtype: Of the base's weights.
+        trust_remote_code: Whether the architecture may be code from the model's repository.
+
+    Returns:
+        A share for each method; None for a method that leaves the weights as they are and adds its own; the reason why a method
+        has no share.
+    """
+    found: list[float | str | None] = []
+    for method, quant in methods:
+        try:
+            with torch.device("meta"):
+                base = without_weights(config, dtype=dtype, quant=quant, trust_remote_code=trust_remote_code)
+                weights = layer_weights(base)
+                found.append(trained_share(weights, method(base)))
+        except (UserError, ValueError) as error:
+            found.append(brief(error))
+        except (NotImplementedError, RuntimeError, TypeError, AttributeError):
+            found.append("it reads the weights themselves")
+    return found
 
 
 def estimate(
@@ -320,7 +351,15 @@ def _step(
 
 @contextlib.contextmanager
 def _as_on(device: str) -> Iterator[None]:
-    """Makes the trace take the same paths as real tensors: rows of one length need no mask, and GPUs use larger loss pieces."""
+    """Makes the trace take the same paths as real tensors.
+
+    Rows of one length need no mask, and GPUs use larger loss pieces. The experts of a mixture are multiplied by the operation of
+    transformers, which is defined for tensors without content; torch's `grouped_mm` is so in bfloat16 alone.
+    """
     pieces = losses.LOGITS_AT_ONCE.get(device.partition(":")[0], losses.LOGITS_AT_ONCE["cpu"])
-    with patch.object(masking_utils, "is_tracing", lambda *_: False), patch.dict(losses.LOGITS_AT_ONCE, cpu=pieces):
+    with (
+        patch.object(masking_utils, "is_tracing", lambda *_: False),
+        patch.object(moe, "_can_use_grouped_mm", lambda *_: False),
+        patch.dict(losses.LOGITS_AT_ONCE, cpu=pieces),
+    ):
         yield

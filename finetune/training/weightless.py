@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from harness.jobs import Quant
+from harness.models.layers import bypassed_layers
 
 BITS_PER_WEIGHT: Mapping[Quant, float] = {"nf4": 4.127, "nf4_single": 4.5, "fp4": 4.127, "fp4_single": 4.5, "int8": 8.0}
 """Bits of a quantized weight and its scales: 64 weights of 4 bits share a 32-bit scale (`_single`), or an 8-bit scale, of which 256
@@ -148,12 +150,25 @@ class OptimizerStates:
             parameter.grad = None
 
 
+def without_weights(
+    config: PretrainedConfig, *, dtype: torch.dtype, quant: Quant | None = None, trust_remote_code: bool = False
+) -> Any:
+    """Builds a model on the current device, such as `meta`, frozen and quantized as a loaded base is."""
+    base = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+    base.requires_grad_(False)
+    if quant is not None:
+        quantize(base, quant, dtype)
+    return base
+
+
 def quantize(model: Any, quant: Quant, dtype: torch.dtype) -> None:
     """Replaces every linear layer except the output head by a quantized one, as loading in 4 or 8 bits does."""
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    named = dict(model.named_modules())
+    whole = {head, *(named[name] for name in bypassed_layers(model))}
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if type(child) is nn.Linear and child is not head:
+            if type(child) is nn.Linear and child not in whole:
                 setattr(module, name, _Packed(child, quant, dtype))
     model.is_quantized = True
 

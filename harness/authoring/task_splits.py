@@ -35,7 +35,7 @@ def splits_of(name: str, parameters: Mapping[str, Any] | None = None) -> list[Hu
     found: dict[Hub, None] = {}
     with _without_copies(), watched() as seen:
         for entry in find_all("task", spec.source):
-            task = load_task(entry, spec.parameters)
+            task = load_task(entry, spec.parameters, spec.groups)
             for data in (task.data, task.shots_from, task.train):
                 origin = source(data) if data is not None else None
                 if isinstance(origin, Hub):

@@ -22,13 +22,19 @@ if TYPE_CHECKING:
     from harness.results import Run
 
 
-@takes("output_dir format")
+@takes("model trust_remote_code output_dir format")
 def ls(
     flags: Flags,
     what: Annotated[Literal["tasks", "methods", "metrics", "runs"], typer.Argument(help="What to list.")],
 ) -> None:
-    """List tasks, methods, metrics or runs. Plugins are not imported, so a broken one does not hide the others."""
+    """List tasks, methods, metrics or runs. Plugins are not imported, so a broken one does not hide the others.
+
+    `harness ls methods -m MODEL` shows the share of the model's weights between embeddings and output head that each method
+    adapts or trains with its defaults, computed from the configuration alone.
+    """
     rows = _runs(flags.output_dir) if what == "runs" else _entries(what)
+    if what == "methods" and flags.model:
+        _add_shares(rows, flags.model, flags.trust_remote_code)
     if flags.format == "json":
         echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
@@ -56,7 +62,10 @@ def _methods(rows: Sequence[dict[str, Any]], width: int | None) -> list[str]:
         {**row, "lr": f"{row['lr']:g}", **{key: yes_no[row[key]] for key in ("mergeable", "checkpointing")}}
         for row in rows
     ]
-    columns = ("name", "lr", "mergeable", "checkpointing", "padding", "summary")
+    columns: tuple[str, ...] = ("name", "lr", "mergeable", "checkpointing", "padding", "summary")
+    if rows and "reaches" in rows[0]:
+        columns = ("name", "reaches", *columns[1:])
+        shown = [{**row, "reaches": _share(row["reaches"])} for row in shown]
     heads = {
         "name": "method",
         "mergeable": "merge",
@@ -69,7 +78,34 @@ def _methods(rows: Sequence[dict[str, Any]], width: int | None) -> list[str]:
     for row, line in zip(rows, table, strict=True):
         trains = f"trains {row['parameters'] or '?'}"
         lines += [line, *textwrap.wrap(trains, width or 10_000, initial_indent="    ", subsequent_indent="    ")]
+        if row.get("reaches_reason"):
+            lines.append(f"    no share: {row['reaches_reason']}")
     return lines
+
+
+def _add_shares(rows: list[dict[str, Any]], model: str, trust_remote_code: bool) -> None:
+    """Adds the share of a model's weights that each method reaches: `reaches`, and `reaches_reason` where it is unknown."""
+    from harness.comparison.memory_plan import method_shares
+    from harness.registry.find import find
+
+    entries = [find("method", row["name"]) for row in rows]
+    for row, share in zip(rows, method_shares(model, entries, trust_remote_code=bool(trust_remote_code)), strict=True):
+        row["reaches"] = None if isinstance(share, str) else share
+        row["reaches_reason"] = (
+            share if isinstance(share, str) else None if share else "it only adds weights of its own"
+        )
+
+
+def _share(share: float | None) -> str:
+    """A share as text.
+
+    Example:
+        >>> _share(0.0289), _share(0.0002), _share(None)
+        ('3 %', '<1 %', '-')
+    """
+    if share is None:
+        return "-"
+    return f"{share:.0%}".replace("%", " %") if share >= 0.005 else "<1 %"
 
 
 _TASK_HEADS = {"name": "task", "summary": "what it measures"}

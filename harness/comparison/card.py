@@ -16,10 +16,12 @@ from harness import __version__
 from harness.comparison.document import train_record
 from harness.comparison.state import Session, State
 from harness.config.mixes import parse_mix
+from harness.data.gguf import is_gguf
 from harness.data.model_files import Snapshot
 from harness.errors import printable
 from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Quant, TrainJob
 from harness.prepare.trainings import TUNED_ON, Training
+from harness.registry.values import show
 from harness.report import numbers
 from harness.results import Train
 from harness.settings import STAGES, TrainingSettings, stages_of
@@ -100,7 +102,7 @@ def _header(session: Session, training: Training, library: str, judges: bool) ->
     sources = [part.source for part in parse_mix(training.given.data or "")]
     datasets = [source.removeprefix("hub:").split(":")[0] for source in sources if source.startswith("hub:")]
     return ModelCardData(
-        base_model=model.name if model.revision else None,
+        base_model=model.name.partition(":")[0] if model.revision else None,
         datasets=[name for name in datasets if name.count("/") == 1] or None,
         library_name=library,
         pipeline_tag=None if judges else "text-generation",
@@ -116,13 +118,16 @@ def _library(merged: bool, job: TrainJob, state: State) -> str:
 
 
 def _loading(library: str, job: TrainJob, model: Snapshot, folder: str, tasks: Sequence[str], *, judges: bool) -> str:
-    """Code that loads the artifact; artifacts of neither PEFT nor Transformers, and reward heads, load only here."""
+    """Code that loads the artifact.
+
+    Artifacts of neither PEFT nor Transformers, reward heads, and adapters of a GGUF file load only here.
+    """
     whole = library == "transformers"
     base = model.name if job.base.folder == model.folder else str(job.base.folder)
     bits = next((f"@{bits}bit" for bits, quant in QUANT_OF_BITS.items() if quant and quant == job.base.quant), "")
     variant = f"base --model ./{folder}" if whole else f"./{folder}{bits} --model {shlex.quote(base)}"
     ours = f"```\nharness eval {variant} --tasks {shlex.quote(','.join(tasks) or 'TASK')}\n```"
-    if library == "finetune-harness" or judges:
+    if library == "finetune-harness" or judges or (not whole and is_gguf(job.base.folder)):
         return ours
     dtype = f'dtype="{job.base.dtype}"'
     if whole:
@@ -179,6 +184,8 @@ def _command(session: Session, state: State, command: str) -> str:
     words += [word for name, value in settings.items() for word in ("-S", f"{name}={_typed(value)}")]
     words += ["--seed", str(resolved.seed), "--dtype", session.environment["dtype"]]
     words += [] if config.device == "auto" else ["--device", config.device]
+    for name, value in config.template_options.items():
+        words += ["--template-option", f"{name}={show(value, 'bool | int | float | str')}"]
     words += ["--apply-chat-template"] * config.apply_chat_template + ["--trust-remote-code"] * config.trust_remote_code
     return shlex.join(words)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.data.gguf import is_gguf, plain_copy
 from harness.data.model_files import Snapshot
 from harness.prepare.prepare import Prepared, PreparedVariant
 from harness.prepare.trainings import Training
@@ -30,6 +31,8 @@ def _other_base(variant: PreparedVariant, model: Snapshot) -> list[str]:
     given = variant.adapter or (variant.training.start if variant.training else None)
     named = given.config.get("base_model_name_or_path") if isinstance(given, Snapshot) and given.is_adapter else None
     same = not named or Path(named).name == Path(model.name).name or Path(named) == model.folder
+    if named and is_gguf(model.folder):  # adapters name the plain copy that they were trained on
+        same = Path(named).parent == plain_copy(model.folder, "").parent
     if same or model.name.replace("/", "--") in str(named):  # the Hub's cache writes a name like this
         return []
     return [

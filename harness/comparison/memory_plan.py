@@ -8,14 +8,17 @@ Example:
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from harness.config.config import Config
 from harness.config.variants import VariantSpec
-from harness.data.model_files import find_files, find_model
+from harness.data.gguf import is_gguf
+from harness.data.model_files import Snapshot, find_files, find_model
 from harness.errors import UserError
-from harness.jobs import Base, EnvironmentJob, Method, PlanJob
+from harness.jobs import Base, EnvironmentJob, Method, PlanJob, ReachJob
 from harness.prepare.training_settings import given_settings, on_machine, resolve
+from harness.registry.scan import Entry
 from harness.report.memory import MemoryPlan, PlanRow
 from harness.report.progress import Progress
 from harness.settings import STAGES, TrainingSettings
@@ -50,9 +53,7 @@ def plan_memory(config: Config, *, memory: str | None = None, progress: Progress
     specs = [spec for spec in config.variants if spec.kind == "method" and spec.replica == 0]
     if not specs:
         raise UserError("none of the variants is trained", hint="name a method: `harness ls methods`")
-    model = find_model("tiny") if config.model == "tiny" else find_files(config.model, "model", weights=False)
-    if not (model.folder / "config.json").is_file():
-        raise UserError(f"`{config.model}` has no config.json", hint="give a model's folder or Hub id")
+    model = _configured(config.model)
     rows = []
     with Server() as server:
         environment = server.run(EnvironmentJob(config.device, config.dtype))
@@ -63,6 +64,30 @@ def plan_memory(config: Config, *, memory: str | None = None, progress: Progress
             rows.append(_row(server, spec, _job(config, spec, model.folder, environment, available)))
             shown.finish()
     return MemoryPlan(model.name, environment["device"], environment["dtype"], available, tuple(rows))
+
+
+def method_shares(model: str, methods: Sequence[Entry], *, trust_remote_code: bool = False) -> list[float | str | None]:
+    """The share of a model's weights that each method reaches with its defaults; weights are neither downloaded nor loaded.
+
+    Args:
+        model: A model as on the command line.
+        methods: The methods.
+        trust_remote_code: Whether the model's own code may run.
+
+    Returns:
+        A share, None for a method that only adds weights of its own, or the error of a method that needs the weights.
+
+    Raises:
+        UserError: The model does not exist.
+    """
+    base = Base(_configured(model).folder, "cpu", "float32", None, trust_remote_code)
+    asked = []
+    for entry in methods:
+        defaults = {parameter.name: parameter.default for parameter in entry.parameters}
+        asked.append((Method(entry.name, entry.path, entry.module, defaults), entry.quantization(defaults)))
+    with Server() as server:
+        found: list[float | str | None] = server.run(ReachJob(base, tuple(asked)))
+    return found
 
 
 def size_bytes(text: str) -> int:
@@ -80,6 +105,14 @@ def size_bytes(text: str) -> int:
     if size <= 0:
         raise UserError(f"`--memory {text}` is not a size", hint="write 24GB or 22.5GiB")
     return size
+
+
+def _configured(name: str) -> Snapshot:
+    """Finds a model of which only the configuration is needed."""
+    model = find_model("tiny") if name == "tiny" else find_files(name, "model", weights=False)
+    if not is_gguf(model.folder) and not (model.folder / "config.json").is_file():
+        raise UserError(f"`{name}` has no config.json", hint="give a model's folder or Hub id")
+    return model
 
 
 def _row(server: Server, spec: VariantSpec, job: PlanJob) -> PlanRow:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from harness.comparison import recipes
 from harness.comparison.card import CARD, model_card
@@ -23,6 +24,7 @@ from harness.comparison.suitability import unsuitable
 from harness.comparison.sweep import sweep
 from harness.comparison.tuning import Tuned
 from harness.config.config import Config
+from harness.data.gguf import is_gguf, plain_copy
 from harness.errors import UserError
 from harness.jobs import (
     Advanced,
@@ -32,6 +34,7 @@ from harness.jobs import (
     EnvironmentJob,
     Event,
     Item,
+    Job,
     Recipe,
     Request,
     RowLengthsJob,
@@ -41,6 +44,7 @@ from harness.jobs import (
     TaskRequests,
     Trained,
     TrainJob,
+    UnpackJob,
 )
 from harness.prepare.overlap import overlap_summary
 from harness.prepare.prepare import prepare
@@ -126,13 +130,13 @@ class RunInProgress:
             prepared = prepare(
                 config,
                 scores=purpose == "compare",
-                describe=lambda path: server.run(DescribeJob(path, config.trust_remote_code)),
-                count=lambda path, examples, answered: server.run(
-                    RowLengthsJob(path, examples, answered, config.trust_remote_code)
+                describe=lambda path: _asked(server, DescribeJob(path, config.trust_remote_code)),
+                count=lambda path, examples, answered: _asked(
+                    server, RowLengthsJob(path, examples, answered, config.trust_remote_code)
                 ),
             )
             if prepared.user_files:
-                for path, files in server.run(SourcesJob(prepared.user_files)).items():
+                for path, files in _asked(server, SourcesJob(prepared.user_files)).items():
                     note_loaded(path, files)
             identity = key(purpose=purpose, prepared=prepared.identity)
             with RunFolder.open(config.output_dir, config.model, identity, fresh=fresh) as folder:
@@ -150,7 +154,8 @@ class RunInProgress:
                     return
                 session.created = earlier.created if earlier else session.created
                 overlaps = session.overlaps  # computed here, while the worker imports torch
-                session.environment = server.run(EnvironmentJob(config.device, config.dtype))
+                session.environment = _asked(server, EnvironmentJob(config.device, config.dtype))
+                work._unpack()
                 if any(task.task.executes_code for task in prepared.tasks):
                     session.environment["guard"] = protections()
                 progress.finish()
@@ -160,6 +165,20 @@ class RunInProgress:
                     progress.say("Overlap", overlap_summary(overlaps))
                 work._save()
                 yield work
+
+    def _unpack(self) -> None:
+        """Unpacks GGUF files in child processes of their own, so that no measurement of memory includes it."""
+        session = self.session
+        for snapshot in session.prepared.given:
+            if is_gguf(snapshot.folder):
+                dtype = session.environment["dtype"]
+                if not plain_copy(snapshot.folder, dtype).is_dir():
+                    self.progress.start("Unpack", snapshot.name)
+                    try:
+                        self.server.run(UnpackJob(Base(snapshot.folder, "cpu", dtype)))
+                    except JobFailed as failure:
+                        raise UserError(f"`{snapshot.name}` could not be unpacked: {failure}") from failure
+                    self.progress.finish()
 
     def train_all(self) -> None:
         """Trains every variant that no earlier run has trained, each in its own child process."""
@@ -391,6 +410,22 @@ class RunInProgress:
         """Shows the progress of a training run."""
         if isinstance(event, Advanced):
             self.progress.advance(event.done, event.note, event.total)
+
+
+def _asked(server: Server, job: Job) -> Any:
+    """The result of a job that a run needs before it can start.
+
+    Raises:
+        UserError: The worker died.
+    """
+    try:
+        return server.run(job)
+    except JobFailed as failure:
+        raise UserError(
+            f"the worker process could not start the run: {failure}",
+            hint="its messages are above, if it left any; check the machine with `harness env`, then give the same"
+            " command again: finished work is kept",
+        ) from failure
 
 
 def _is_complete(run: Run, *, timed: bool) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from harness.data.gguf import is_gguf
 from harness.errors import UserError, did_you_mean
 from harness.registry.find import find, list_entries, split_path
 from harness.registry.scan import Entry
@@ -67,6 +68,8 @@ def find_source(where: str, source: str) -> VariantSource:
         return VariantSource("base", source)
     path, name = split_path(source)
     methods = list_entries("method")
+    if is_gguf(path) and path.is_file():
+        return VariantSource("adapter", source)
     named = source in {entry.name for entry in methods}  # a folder called `lora` does not hide the method
     if not named and any((path / file).is_file() for file in _ADAPTER_FILES):
         if name is not None:
@@ -136,4 +139,6 @@ def transform_problems(
 
 
 def _is_checkpoint(path: Path) -> bool:
+    if is_gguf(path):
+        return True
     return (path / "config.json").is_file() and not any((path / file).is_file() for file in _ADAPTER_FILES[:2])

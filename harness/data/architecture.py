@@ -81,7 +81,9 @@ def refuse_other_architectures(name: str, config: Mapping[str, Any]) -> None:
         ...
         harness.errors.UserError: `bert-base-uncased` is an encoder (`BertForMaskedLM`), no causal language model
     """
-    named = (config.get("architectures") or [config.get("model_type", "")])[0]
+    architectures = config.get("architectures")
+    first = architectures[0] if isinstance(architectures, list) and architectures else architectures
+    named = first if first and isinstance(first, str) else str(config.get("model_type") or "")
     is_decoder = bool(config.get("is_decoder") or config.get("causal"))
     if _HEADS.search(named):
         raise UserError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,9 @@ from typing import Any
 from harness.data.architecture import refuse_other_architectures
 from harness.data.digests import file_sha256, files_sha256, text_sha256
 from harness.data.files import expand
+from harness.data.gguf import check_gguf, is_gguf
+from harness.data.patience import be_patient
+from harness.data.weights import check_weights
 from harness.errors import UserError, did_you_mean
 from harness.jobs import TRAINED_FILE
 from harness.storage import inside, read_json, refuse_links_out
@@ -31,6 +35,7 @@ _NO_PART = re.compile(r"\..*|__pycache__|checkpoint-\d+|runs|logs|LICENSE.*|NOTI
 _FETCHED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 _CODE = "*.py"
 """Fetched from the Hub only with `--trust-remote-code`."""
+_HUB_FILE = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w-][\w.-]*):(?P<file>[\w./ -]+\.gguf)", re.ASCII)
 _INDICES = ("model.safetensors.index.json", "adapter_model.safetensors.index.json")
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _PATHS = ("base_model_name_or_path", "_name_or_path")
@@ -45,6 +50,7 @@ class Snapshot:
     name: str
     """As the user wrote it."""
     folder: Path
+    """A folder, or a GGUF file."""
     revision: str | None = None
     """Commit on the Hub; None for a local folder."""
 
@@ -53,6 +59,8 @@ class Snapshot:
         """Digest of the Hub's commit, else of the names and contents of all files that can be a part of the model."""
         if self.revision:
             return text_sha256(f"{self.name}@{self.revision}")
+        if is_gguf(self.folder):
+            return files_sha256([self.folder], self.folder.parent)
         return files_sha256(_parts(self.folder), self.folder)
 
     @cached_property
@@ -69,7 +77,7 @@ class Snapshot:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """`adapter_config.json` of an adapter, else `config.json` of a model.
+        """`adapter_config.json` of an adapter, else `config.json` of a model; nothing of a GGUF file.
 
         Raises:
             UserError: The file is not a JSON object.
@@ -80,13 +88,24 @@ class Snapshot:
         return {}
 
     @property
+    def quantization(self) -> str | None:
+        """Format in which a checkpoint's weights are quantized on disk, such as `gptq` or `bitsandbytes`."""
+        for config in (self.config, self.config.get("text_config")):
+            given = config.get("quantization_config") if isinstance(config, dict) else None
+            if isinstance(given, dict) and given.get("quant_method"):
+                return str(given["quant_method"])
+        return None
+
+    @property
     def is_adapter(self) -> bool:
         """Whether the folder has a PEFT adapter or a delta, not a whole model."""
         return (self.folder / "adapter_config.json").is_file() or (self.folder / "method.json").is_file()
 
 
 def find_model(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Snapshot:
-    """Finds the model `name`: `tiny`, a folder, or a Hub id, which is downloaded if it is not in the cache.
+    """Finds the model `name`: `tiny`, a folder, a GGUF file, or a Hub id, which is downloaded if it is not in the cache.
+
+    A GGUF file on the Hub is named `owner/name:file.gguf`.
 
     Args:
         name: As the user wrote it.
@@ -107,6 +126,8 @@ def find_model(name: str, *, revision: str | None = None, trust_remote_code: boo
         return Snapshot("tiny", MODEL)
     snapshot = find_files(name, "model", revision=revision, trust_remote_code=trust_remote_code)
     folder = snapshot.folder
+    if is_gguf(folder):
+        return snapshot
     if snapshot.is_adapter and not (folder / "config.json").is_file():
         base = snapshot.config.get("base_model_name_or_path") or "its base"
         raise UserError(
@@ -114,16 +135,22 @@ def find_model(name: str, *, revision: str | None = None, trust_remote_code: boo
             hint=f"give its base as the model and the adapter as a variant: `--model {base}` and `{name}`",
         )
     if not (folder / "config.json").is_file():
+        if ggufs := sorted(folder.glob("*.gguf")):
+            raise UserError(f"`{name}` is a folder of GGUF files", hint=f"give one of them: `{ggufs[0]}`")
         raise UserError(
             f"`{name}` has no config.json", hint=f"save a model there: `model.save_pretrained({str(folder)!r})`"
         )
-    refuse_other_architectures(name, _json_object(folder / "config.json"))
+    config = _json_object(folder / "config.json")
+    refuse_other_architectures(name, config)
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise UserError(
             f"`{name}` has no tokenizer ({', '.join(TOKENIZER_FILES[:3])} …)",
             hint=f"save the tokenizer in the same folder: `tokenizer.save_pretrained({str(folder)!r})`",
         )
-    require_safetensors(name, folder)
+    refuse_pickled(name, folder)
+    check_weights(name, folder, config)
+    if (folder / "generation_config.json").is_file():
+        _json_object(folder / "generation_config.json")  # transformers would leave out one that it cannot read
     return snapshot
 
 
@@ -169,28 +196,39 @@ def find_files(
     """Finds the files of a model or adapter.
 
     Args:
-        name: A folder or a Hub id.
+        name: A folder, a GGUF file, a Hub id, or a GGUF file on the Hub: `owner/name:file.gguf`.
         what: What it is, for messages: `model`, `adapter`.
         revision: A commit, branch or tag on the Hub; None: the newest commit.
         weights: Whether to download the weights too.
         trust_remote_code: Whether to download Python files too.
 
     Raises:
-        UserError: `name` is neither a folder nor a repository that is cached or can be reached, or a file in it names
-            or links a file outside of the folder.
+        UserError: `name` is neither a folder nor a repository that is cached or can be reached, a file in it names or
+            links a file outside of the folder, or a GGUF file cannot be read.
     """
     path = expand(Path(name))
     try:
+        if is_gguf(path) and path.is_file():
+            return Snapshot(name, check_gguf(path.parent.resolve() / path.name))
         if path.is_dir():
             return _checked(Snapshot(name, path.resolve()))
-        known = [p.name for p in path.parent.glob("*") if p.is_dir()]
+        known = [p.name for p in path.parent.glob("*") if p.is_dir() or is_gguf(p)]
     except OSError as error:  # a name too long for the file system
         raise UserError(f"no {what} at `{name}`: {error.strerror}", hint="check the path") from error
+    if file := _HUB_FILE.fullmatch(name):
+        held = _from_hub(file["repo"], what, revision, [file["file"]])
+        if not (held.folder / file["file"]).is_file():
+            raise UserError(
+                f"the repository `{file['repo']}` has no file `{file['file']}`",
+                hint=f"its files are listed on https://huggingface.co/{file['repo']}/tree/main",
+            )
+        return Snapshot(name, check_gguf(held.folder / file["file"]), revision=held.revision)
     if not _HUB_ID.fullmatch(name):
         near = did_you_mean(path.name, known)
         hint = near if near.startswith("did") else "give a folder, or a Hub id such as Qwen/Qwen3-0.6B"
         raise UserError(f"no {what} at `{name}`", hint=hint)
-    return _checked(_from_hub(name, what, revision, weights, trust_remote_code))
+    wanted = [*(each for each in _FETCHED if weights or each not in WEIGHT_FILES), *[_CODE] * trust_remote_code]
+    return _checked(_from_hub(name, what, revision, wanted))
 
 
 def _checked(snapshot: Snapshot) -> Snapshot:
@@ -222,7 +260,7 @@ def _parts(folder: Path) -> list[Path]:
 def _settings_sha256(file: Path) -> str:
     """Digest of a JSON file without the paths of other artifacts, which differ between run folders."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except ValueError:
         return file_sha256(file)
     if isinstance(content, dict):
@@ -248,7 +286,7 @@ def _json_object(file: Path) -> dict[str, Any]:
     return content
 
 
-def _from_hub(name: str, what: str, revision: str | None, weights: bool, code: bool) -> Snapshot:
+def _from_hub(name: str, what: str, revision: str | None, wanted: Sequence[str]) -> Snapshot:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -258,9 +296,9 @@ def _from_hub(name: str, what: str, revision: str | None, weights: bool, code: b
         RevisionNotFoundError,
     )
 
+    be_patient()
     try:
-        wanted = [*(each for each in _FETCHED if weights or each not in WEIGHT_FILES), *[_CODE] * code]
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(wanted)))
     except GatedRepoError as error:
         raise UserError(
             f"the {what} `{name}` is gated",

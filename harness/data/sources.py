@@ -11,7 +11,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -71,6 +71,26 @@ def rows(data: Data) -> Sequence[Row]:
         ['a', 'b']
     """
     return source(data).load()
+
+
+def configurations(data: Data, names: Sequence[str]) -> Data:
+    """Data with some of its configurations on the Hub alone, so that the others are not read.
+
+    Args:
+        data: Any data.
+        names: Configurations to keep.
+
+    Returns:
+        The data as it is, unless it has a list of configurations that holds all of `names`.
+
+    Example:
+        >>> str(configurations(hub("cais/mmlu", ["anatomy", "virology"], split="test"), ["virology"]))
+        'hub:cais/mmlu:virology:test'
+    """
+    origin = source(data)
+    if not isinstance(origin, Hub) or not isinstance(origin.name, tuple) or not set(names) <= set(origin.name):
+        return data
+    return replace(origin, name=tuple(name for name in origin.name if name in names))
 
 
 def provenance(data: Data) -> str | None:

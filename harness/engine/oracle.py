@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from harness.engine.generation_rules import GenerationRules
 from harness.engine.padded_generation import Completion, eos_ids, finished_raw, next_tokens, start_completions
 from harness.engine.padded_scoring import head_numerics, summed
 from harness.jobs import Raw
@@ -39,7 +40,7 @@ def score_plainly(model: Any, item: Encoded, *, numerics: str) -> Raw:
 @torch.inference_mode()
 def generate_plainly(model: Any, tokenizer: Any, item: Encoded, *, seed: int, numerics: str) -> Raw:
     """Generates the texts of one request; every token takes a forward pass over the whole text."""
-    group = start_completions(item, tokenizer, eos_ids(model, tokenizer), seed)
+    group = start_completions(item, tokenizer, eos_ids(model, tokenizer), seed, GenerationRules(model))
     for completion in group:
         complete_plainly(model, completion, numerics=numerics)
     return finished_raw(group)

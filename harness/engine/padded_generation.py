@@ -6,7 +6,7 @@ Finished rows leave the batch. Sampling is seeded by request, so neither the bat
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.finite import NotFinite
+from harness.engine.generation_rules import GenerationRules
 from harness.engine.padded_scoring import head_numerics
 from harness.jobs import Raw
 from harness.prompts.thoughts import split_thought
@@ -36,6 +37,8 @@ class Completion:
     tokenizer: Any
     eos: frozenset[int]
     generator: torch.Generator | None
+    rules: Callable[[Tensor, Tensor], Tensor] | None = None
+    """Changes the logits of the next token, given all ids so far, `[1, ids]`, and the logits, `[1, vocabulary]`."""
     ids: list[int] = field(default_factory=list)
     finished: bool = False
     end: int | None = None
@@ -145,6 +148,13 @@ def next_tokens(completions: Sequence[Completion], logits: Tensor) -> list[int]:
     for completion, finite in zip(completions, most.isfinite().tolist(), strict=True):
         if not finite:
             raise NotFinite([*completion.item.prompt, *completion.ids])
+    if any(completion.rules for completion in completions):
+        logits = logits.clone()
+        for row, completion in enumerate(completions):
+            if completion.rules:
+                ids = torch.tensor([[*completion.item.prompt, *completion.ids]], device=logits.device)
+                logits[row] = completion.rules(ids, logits[row : row + 1])[0]
+        likeliest = logits.argmax(-1)
     chosen: list[int] = likeliest.tolist()
     sampled = [number for number, completion in enumerate(completions) if completion.generator is not None]
     for start in range(0, len(sampled), _SAMPLED_AT_ONCE):
@@ -185,15 +195,18 @@ def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     return torch.zeros_like(probabilities).scatter(0, order, ordered.where(before < top_p, torch.zeros_like(ordered)))
 
 
-def start_completions(item: Encoded, tokenizer: Any, eos: frozenset[int], seed: int) -> list[Completion]:
+def start_completions(
+    item: Encoded, tokenizer: Any, eos: frozenset[int], seed: int, rules: GenerationRules
+) -> list[Completion]:
     """Makes a completion for each text that a request asks for."""
     made = []
+    own = rules.of(item.request, len(item.prompt))
     for sample in range(item.request.samples):
         generator = None
         if item.request.temperature > 0:
             key = hashlib.sha256(f"{seed}:{item.request.sha256}:{sample}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "big") >> 1)
-        made.append(Completion(item, sample, tokenizer, eos, generator))
+        made.append(Completion(item, sample, tokenizer, eos, generator, own))
     return made
 
 
@@ -215,8 +228,8 @@ def generate_pack(
     numerics: str,
 ) -> list[Raw]:
     """Generates the texts of a pack's requests, in the order of the pack."""
-    eos = eos_ids(model, tokenizer)
-    by_item = [start_completions(item, tokenizer, eos, seed) for item in pack]
+    eos, rules = eos_ids(model, tokenizer), GenerationRules(model)
+    by_item = [start_completions(item, tokenizer, eos, seed, rules) for item in pack]
     complete_together(model, [completion for group in by_item for completion in group], numerics=numerics)
     return [finished_raw(group) for group in by_item]
 
@@ -269,4 +282,5 @@ def finished_raw(group: Sequence[Completion]) -> Raw:
         sum(len(each.ids) for each in group),
         texts=tuple(completion.text() for completion in group),
         shortened=item.limited and any(completion.at_limit for completion in group),
+        thought_tokens=sum(completion.answer_from for completion in group),
     )

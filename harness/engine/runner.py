@@ -18,6 +18,7 @@ import torch
 
 from harness.engine.attention import Unsupported
 from harness.engine.finite import NotFinite, fault
+from harness.engine.generation_rules import GenerationRules
 from harness.engine.oracle import forward, generate_plainly, score_plainly
 from harness.engine.padded_generation import generate_pack
 from harness.engine.padded_scoring import score_pack
@@ -106,6 +107,9 @@ class Runner:
 
     def plan(self, encoded: Sequence[Encoded]) -> list[Pack]:
         """Plans the packs of a task's requests; the same requests always give the same packs."""
+        asked = [item.request for item in encoded if item.request.mode == "generate"]
+        if asked:
+            self.notes += [note for note in GenerationRules(self.model).notes(asked) if note not in self.notes]
         way = self.way(encoded)
         if way == "slots":
             return plan_tree(encoded, None, _PACK_OF_SLOTS * self._slots, way)

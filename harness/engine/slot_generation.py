@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from harness.engine.attention import attention_state, refuse_unknown, use_attention
+from harness.engine.generation_rules import GenerationRules
 from harness.engine.padded_generation import Completion, eos_ids, finished_raw, next_tokens, start_completions
 from harness.engine.padded_scoring import head_numerics
 from harness.engine.prefix_cache import KeysAndValues, Prefixes
@@ -180,8 +181,8 @@ def generate_slots(
         token_budget: Most tokens of prompts read at a time.
         slots: Most rows that are generated at the same time.
     """
-    eos = eos_ids(prefixes.outer, tokenizer)
-    by_item = [start_completions(item, tokenizer, eos, seed) for item in pack.items]
+    eos, rules = eos_ids(prefixes.outer, tokenizer), GenerationRules(prefixes.outer)
+    by_item = [start_completions(item, tokenizer, eos, seed, rules) for item in pack.items]
     waiting = [completion for group in by_item for completion in group][::-1]
     path = _path([item.prompt for item in pack.items], pack.path)
     prefixes.enter(path)

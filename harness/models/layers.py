@@ -143,6 +143,8 @@ def _modules(model: Module) -> dict[str, tuple[int, int]]:
             found[name] = (module.nx, module.nf)
         elif isinstance(module, Embedding):
             found[name] = (module.num_embeddings, module.embedding_dim)
+        elif hasattr(module, "qweight"):  # linear layers of GPTQ, AWQ …
+            found[name] = (module.in_features, module.out_features)
     return found
 
 
@@ -151,7 +153,7 @@ def _group(model: Any, which: str, modules: dict[str, Any]) -> list[str]:
 
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     named = dict(model.named_modules())
-    left = _routers(named) | _bypassed(named) | _diverted(model, modules)
+    left = _routers(named) | bypassed_layers(model) | _diverted(model, modules)
     linear = [
         name
         for name in modules
@@ -174,13 +176,14 @@ def _routers(named: dict[str, Module]) -> set[str]:
     }
 
 
-def _bypassed(named: dict[str, Module]) -> set[str]:
-    """Linear layers of state-space mixers (Mamba, Jamba …) that compute with `layer.weight`, past an adapter.
+def bypassed_layers(model: Module) -> set[str]:
+    """Names of linear layers of state-space mixers (Mamba, Jamba …) that compute with `layer.weight`, past the layer.
 
-    Their fast kernels, and for some layers the slow path, never call the layer; peft refuses the best known ones.
+    Their fast kernels, and for some layers the slow path, never call the layer: an adapter beside it has no effect (peft
+    refuses the best known ones), and a packed weight is taken for a plain one.
     """
     found = set()
-    for name, module in named.items():
+    for name, module in model.named_modules():
         if "A_log" in module._parameters:
             source = inspect.getsource(type(module))
             found |= {f"{name}.{child}" for child, _ in module.named_children() if f"self.{child}.weight" in source}

@@ -8,6 +8,7 @@ the next variant.
 from __future__ import annotations
 
 import gc
+import inspect
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,18 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers.quantizers.base import get_keys_to_not_convert
 
 from harness.data.architecture import refuse_other_architectures
+from harness.data.gguf import is_gguf, pretrained
 from harness.data.model_files import require_safetensors
-from harness.errors import UserError, brief
+from harness.errors import UserError
 from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Base, Method, Quant, Recipe
 from harness.models.artifacts import load_adapter, load_delta
+from harness.models.gguf import unpacked
+from harness.models.layers import bypassed_layers
 from harness.models.merge import dequantize, merge_adapter, refuse_added_weights, restore_conv1d, untie_if_apart
-from harness.models.reach import unquantized_experts
-from harness.models.report import read_report
+from harness.models.reach import unquantized_notes
+from harness.models.report import UNREADABLE, cannot_be_loaded, read_report, untied_note
 from harness.models.restore import OriginalState
 from harness.models.reward_head import load_head, put_head
 from harness.models.soft_prompts import learned_tokens
@@ -50,10 +54,12 @@ def load_config(base: Base) -> Any:
         UserError: It cannot be read, or is of another kind of model than a causal language model.
     """
     try:
-        config = AutoConfig.from_pretrained(base.folder, trust_remote_code=base.trust_remote_code)
-    except _UNREADABLE as error:
-        raise _cannot_be_loaded(base, error) from error
-    refuse_other_architectures(str(base.folder), config.to_dict())
+        config = AutoConfig.from_pretrained(**pretrained(base.folder), trust_remote_code=base.trust_remote_code)
+        fields = config.to_dict()
+        config.get_text_config().to_dict()
+    except (*UNREADABLE, AttributeError, TypeError) as error:  # of fields with impossible values
+        raise cannot_be_loaded(base.folder, error) from error
+    refuse_other_architectures(str(base.folder), fields)
     return config
 
 
@@ -70,7 +76,10 @@ def load_base(base: Base) -> Any:
         UserError: The model cannot be loaded, is no causal language model, lacks weights, or has no linear layers to
             quantize.
     """
-    load_config(base)
+    config = load_config(base)
+    packed = getattr(config, "quantization_config", None) is not None
+    if is_gguf(base.folder):
+        return _load_gguf(base)
     require_safetensors(str(base.folder), base.folder)
     options: dict[str, Any] = {
         "dtype": getattr(torch, base.dtype),
@@ -79,38 +88,52 @@ def load_base(base: Base) -> Any:
     }
     if base.quant is not None:
         options["quantization_config"] = quantization(base.quant, base.dtype)
+        options["quantization_config"].llm_int8_skip_modules = _left_whole(config)
+    if base.quant is not None or packed:
         options["device_map"] = {"": base.device}
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             base.folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
-    except _UNREADABLE as error:
-        raise _cannot_be_loaded(base, error) from error
+    except UNREADABLE as error:
+        raise cannot_be_loaded(base.folder, error) from error
     report["mismatched_keys"] |= _quantized_mismatches(model)
     model.loading_notes = read_report(base.folder, type(model).__name__, report)
+    model.loading_notes += untied_note(model)
     if base.quant is None:
-        model = model.to(base.device)
+        model = model if packed else model.to(base.device)
     elif not any(_is_quantized(module) for module in model.modules()):
         raise UserError(
             f"the model in `{base.folder}` has no linear layers to quantize to {base.quant}",
             hint="compare it without `qlora`, `@4bit` and `@8bit`",
         )
-    if base.quant is not None and (note := unquantized_experts(model)):
-        model.loading_notes.append(note)
-    _steady_cpu_kernels(model)
+    if base.quant is not None:
+        model.loading_notes += unquantized_notes(model)
+    _steady_kernels(model)
     model.requires_grad_(False)
     model.config.use_cache = False
     return model.eval()
 
 
-_UNREADABLE = (ValueError, OSError, KeyError, SafetensorError)
+def _left_whole(config: Any) -> list[str] | None:
+    """Names of the linear layers of a state-space model that are not quantized; None: those that transformers leaves out."""
+    kind = AutoModelForCausalLM._model_mapping.get(type(config), None)
+    if kind is None or "A_log" not in Path(inspect.getfile(kind)).read_text(encoding="utf-8"):
+        return None
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return [*bypassed_layers(model), *get_keys_to_not_convert(model)]
 
 
-def _cannot_be_loaded(base: Base, error: Exception) -> UserError:
-    return UserError(
-        f"the model in `{base.folder}` cannot be loaded: {brief(error)}",
-        hint="give a causal language model; one with its own code also needs `--trust-remote-code`",
+def _load_gguf(base: Base) -> Any:
+    """Loads the plain copy of a GGUF file."""
+    folder = unpacked(base)
+    model = load_base(replace(base, folder=folder))
+    model.loading_notes.append(
+        f"the weights of `{base.folder.name}` are unpacked to {base.dtype}, in `{folder}`; training changes the unpacked"
+        " weights"
     )
+    return model
 
 
 def quantization(quant: Quant, dtype: str) -> BitsAndBytesConfig:
@@ -296,12 +319,15 @@ def _quantized_mismatches(model: nn.Module) -> set[tuple[str, Any, Any]]:
     return found
 
 
-def _steady_cpu_kernels(model: nn.Module) -> None:
-    """Stops bitsandbytes from repacking 4-bit weights in place at the first forward pass on AVX512-BF16 processors.
+def _steady_kernels(model: nn.Module) -> None:
+    """Makes the outputs of quantized layers independent of the batch and of gradients.
 
-    Repacked weights give garbage when they are dequantized, merged or moved (bitsandbytes issue 2078), and their logits
-    differ with and without gradients.
+    bitsandbytes repacks 4-bit weights in place at the first forward pass on AVX512-BF16 processors; repacked weights give
+    garbage when they are dequantized, merged or moved (bitsandbytes issue 2078). With a threshold, LLM.int8 treats columns
+    with a large value anywhere in the batch differently.
     """
     for module in model.modules():
         if type(module).__name__ == "Linear4bit":
             setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 - not declared by nn.Module
+        elif type(module).__name__ == "Linear8bitLt":
+            module.state.threshold = 0.0  # type: ignore[union-attr]

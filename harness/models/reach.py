@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from harness.models.layers import expert_parameters
+from harness.models.layers import bypassed_layers, expert_parameters
 
 _FEW = 0.5
 """Share below which the reach is noted."""
@@ -62,6 +62,20 @@ def reached_share(weights: LayerWeights, model: Any) -> float | None:
     return weights.share(name for name in weights.sizes if name.rpartition(".")[0] in modules or name in parameters)
 
 
+def trained_share(weights: LayerWeights, model: Any) -> float | None:
+    """Share of the weights that a method adapts or trains; None for a method that only adds weights of its own.
+
+    Args:
+        weights: Of the base.
+        model: What the method made of it.
+    """
+    adapted = reached_share(weights, model)
+    if adapted is not None:
+        return adapted
+    share = weights.share(name for name, weight in model.named_parameters() if weight.requires_grad)
+    return share or None
+
+
 def reach_note(weights: LayerWeights, model: Any, hyperparameters: Mapping[str, Any]) -> str | None:
     """Describes what an adapter leaves as it is; None if it reaches half of the weights or more.
 
@@ -82,15 +96,22 @@ def reach_note(weights: LayerWeights, model: Any, hyperparameters: Mapping[str, 
     return note + "; LoRA adapts them with `target_modules=all-linear+experts`" if known else note
 
 
-def unquantized_experts(base: Any) -> str | None:
-    """Says that bitsandbytes leaves the experts of a quantized base in full precision; None if it has none."""
-    weights = layer_weights(base)
-    if not weights.experts:
-        return None
-    return (
-        f"the experts ({weights.share(weights.experts):.0%} of the weights between embeddings and output head) are not"
-        " quantized: bitsandbytes packs linear layers only"
-    )
+def unquantized_notes(base: Any) -> list[str]:
+    """Describes what stays in full precision in a quantized base: experts, and layers whose weight a mixer reads."""
+    weights, notes = layer_weights(base), []
+    if weights.experts:
+        notes.append(
+            f"the experts ({weights.share(weights.experts):.0%} of the weights between embeddings and output head) are not"
+            " quantized: bitsandbytes packs linear layers only"
+        )
+    if bypassed := bypassed_layers(base):
+        ends = sorted({f"`{name.rpartition('.')[2]}`" for name in bypassed})
+        share = weights.share(name for name in weights.sizes if name.rpartition(".")[0] in bypassed)
+        notes.append(
+            f"{', '.join(ends)} ({share:.0%} of the weights between embeddings and output head) are not quantized: the"
+            " state-space mixer reads their weights past the layer"
+        )
+    return notes
 
 
 def _numel(weight: Tensor) -> int:

@@ -1,4 +1,4 @@
-"""Reads the report that transformers makes when it loads a checkpoint.
+"""Reads the report that transformers makes when it loads a checkpoint, and its errors where it cannot.
 
 Weights that a checkpoint lacks, or has in another shape, are drawn at random by transformers: two loads of such a model
 differ. They are refused here. Weights that the model has no place for are noted.
@@ -6,14 +6,43 @@ differ. They are refused here. Weights that the model has no place for are noted
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 
+from harness.data.gguf import is_gguf
+from harness.errors import UserError, brief
+
+UNREADABLE = (
+    ValueError,
+    OSError,
+    LookupError,
+    EOFError,
+    ImportError,
+    NotImplementedError,
+    SafetensorError,
+    StrictDataclassError,
+    struct.error,
+)
+"""Errors that transformers raises for files that it cannot read."""
 _NAMED = 3
 """Weights that a message names."""
+
+
+def cannot_be_loaded(path: Path, error: Exception) -> UserError:
+    """Describes an error in `UNREADABLE` that transformers raised for a model."""
+    if isinstance(error, ImportError):
+        return UserError(f"the model in `{path}` cannot be loaded: {brief(error)}", hint="install the package")
+    hint = "give a causal language model; one with its own code also needs `--trust-remote-code`"
+    if isinstance(error, SafetensorError):
+        hint = "was the download interrupted? download or save it again"
+    elif is_gguf(path):
+        hint = "was the download interrupted? transformers reads GGUF files of its own list of architectures alone"
+    return UserError(f"the model in `{path}` cannot be loaded: {brief(error)}", hint=hint)
 
 
 def read_report(folder: Path, kind: str, report: Mapping[str, Any]) -> list[str]:
@@ -46,6 +75,18 @@ def read_report(folder: Path, kind: str, report: Mapping[str, Any]) -> list[str]
     if report["unexpected_keys"]:
         return [f"the checkpoint has weights that `{kind}` does not use: {_listed(report['unexpected_keys'])}"]
     return []
+
+
+def untied_note(model: Any) -> list[str]:
+    """Returns a note if config.json ties the output head to the embeddings, but the file has a head of its own."""
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    tied = getattr(model.config.get_text_config(), "tie_word_embeddings", False)
+    if not tied or head is None or head.weight is embeddings.weight:
+        return []
+    return [
+        "config.json ties the output head to the embeddings, but the weights in the file differ: both are used, as transformers"
+        " 5 does; other programs may drop the head (set `tie_word_embeddings` to false)"
+    ]
 
 
 def _listed(names: Collection[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from harness.metrics.text_match import choice_letter, lettered_choices
 from harness.prepare.tasks import ScoredTask
 from harness.prepare.trainings import Training
 from harness.settings import STAGES
+from harness.storage import read_json
 
 if TYPE_CHECKING:
     from harness.prepare.prepare import Prepared, PreparedVariant
@@ -34,6 +34,7 @@ def check(prepared: Prepared, *, scores: bool) -> None:
     if prepared.config.tune_lr and any(training.tunable for training in prepared.trainings):
         require_optuna()
     for variant in prepared.variants:
+        _check_quantized(prepared, variant)
         if variant.training is not None:
             _check_rows(variant.spec.name, variant.training)
             _check_rewards(variant.spec.name, variant.training)
@@ -111,6 +112,29 @@ def _check_headline(task: ScoredTask, samples: Sequence[Sample]) -> None:
         f" better than {found.constant + 0.0:.2f} for {constant}",
         hint=hint,
     )
+
+
+def _check_quantized(prepared: Prepared, variant: PreparedVariant) -> None:
+    """A checkpoint that is quantized on disk takes an adapter, and nothing that needs its weights as numbers."""
+    training, given, spec = variant.training, variant.adapter, variant.spec
+    start = training.start if training else None
+    base = next((each for each in (start, given) if isinstance(each, Snapshot) and not each.is_adapter), prepared.model)
+    if base.quantization is None:
+        return
+    where = f"variant `{spec.name}`: the weights of `{base.name}` are quantized already ({base.quantization})"
+    if spec.merged:
+        raise UserError(f"{where}, and an adapter cannot be merged into them", hint="leave out `@merged`")
+    if spec.bits:
+        raise UserError(f"{where}, and cannot be quantized again", hint=f"leave out `@{spec.bits}bit`")
+    if training and training.entry.quantization(training.hyperparameters):
+        raise UserError(
+            f"{where}, and cannot be quantized again",
+            hint="`lora` trains an adapter on them as they are, which is what `qlora` does",
+        )
+    if training and training.entry.options["saves"] == "checkpoint":
+        raise UserError(
+            f"{where}, and `{training.entry.name}` cannot train packed weights", hint="train an adapter, such as `lora`"
+        )
 
 
 def _check_rows(name: str, training: Training) -> None:
@@ -217,7 +241,7 @@ def _is_reward_model(prepared: Prepared, variant: PreparedVariant) -> bool:
 def _method_of(artifact: Snapshot) -> str | None:
     """Name of the method that made a delta; None for PEFT adapters and checkpoints, which do not record it."""
     try:
-        record = json.loads((artifact.folder / "method.json").read_text(encoding="utf-8"))
+        record = read_json(artifact.folder / "method.json")
         return str(record["method"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

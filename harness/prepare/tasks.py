@@ -50,7 +50,7 @@ def scored_task(spec: TaskSpec) -> ScoredTask:
         UserError: The task does not exist, its file fails, or its rows cannot be found.
     """
     entry = find("task", spec.source)
-    task = load_task(entry, spec.parameters)
+    task = load_task(entry, spec.parameters, spec.groups)
     metrics = task_metrics(task, entry.path.parent)
     parameters = {parameter.name: parameter.default for parameter in entry.parameters} | spec.parameters
     digest = key(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from harness.config.config import Config
 from harness.config.variants import VariantSpec
 from harness.data.architecture import refuse_other_architectures
 from harness.data.digests import text_sha256
+from harness.data.gguf import is_gguf
 from harness.data.model_files import Snapshot, find_files, refuse_pickled
+from harness.data.weights import check_weights
 from harness.errors import UserError, did_you_mean
 from harness.jobs import Monitor, RewardFunction
 from harness.prepare.augment import augmented
@@ -254,6 +256,8 @@ def given_artifact(config: Config, source: str, revision: str | None) -> Snapsho
     snapshot = find_files(
         source, "adapter or checkpoint", revision=revision, trust_remote_code=config.trust_remote_code
     )
+    if is_gguf(snapshot.folder):
+        return snapshot
     if not snapshot.is_adapter and not (snapshot.folder / "config.json").is_file():
         raise UserError(
             f"`{source}` holds neither an adapter nor a checkpoint",
@@ -262,21 +266,33 @@ def given_artifact(config: Config, source: str, revision: str | None) -> Snapsho
     if not snapshot.is_adapter:
         refuse_other_architectures(source, snapshot.config)
     refuse_pickled(source, snapshot.folder)
+    if not snapshot.is_adapter:
+        check_weights(source, snapshot.folder, snapshot.config)
     recorded_method(snapshot.folder, config.method_files)  # its error comes before anything is loaded
     return snapshot
 
 
-def artifact_digest(given: Snapshot) -> str:
-    """Digest of a given adapter or checkpoint, with the code of the method that its delta is loaded by."""
-    method = recorded_method(given.folder)
+def artifact_digest(given: Snapshot, code: Collection[Path]) -> str:
+    """Digest of a given adapter or checkpoint, with the code of the method that its delta is loaded by.
+
+    Args:
+        given: The adapter or checkpoint.
+        code: The Python files that the user named.
+    """
+    method = recorded_method(given.folder, code)
     return given.digest if method is None else text_sha256(f"{given.digest}:{sources_sha256(method.path)}")
 
 
-def content_digest(given: Snapshot | RewardFunction) -> str:
-    """Digest of a given starting point or judge: of its files, or of the function's code and name."""
+def content_digest(given: Snapshot | RewardFunction, code: Collection[Path]) -> str:
+    """Digest of a given starting point or judge: of its files, or of the function's code and name.
+
+    Args:
+        given: The starting point or judge.
+        code: The Python files that the user named.
+    """
     if isinstance(given, RewardFunction):
         return text_sha256(f"{given.name}:{sources_sha256(given.path)}")
-    return artifact_digest(given)
+    return artifact_digest(given, code)
 
 
 def _check_function(spec: VariantSpec, path: Path, name: str) -> None:

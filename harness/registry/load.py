@@ -7,11 +7,13 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -19,17 +21,25 @@ from typing import Any, cast
 from harness import metrics
 from harness.api import MethodFunction, Metric, Task, TaskFunction
 from harness.data.digests import text_sha256
+from harness.data.sources import Hub, configurations, source
 from harness.errors import UserError, did_you_mean, plugin_error
 from harness.registry.find import find, is_path, source_digest, split_path
 from harness.registry.scan import Entry
 from harness.registry.sources import FromSource, forget_changed, load_from_source, recorded, sources_sha256
+from harness.user_code import user_code
 
 
-def load_task(entry: Entry, parameters: Mapping[str, Any]) -> Task:
+def load_task(entry: Entry, parameters: Mapping[str, Any], groups: Sequence[str] = ()) -> Task:
     """Imports a task's file and calls the task function with `parameters`.
 
+    Args:
+        entry: The task.
+        parameters: Its parameters.
+        groups: Groups that will be scored; empty: all. A task with one configuration on the Hub per group then reads only
+            theirs.
+
     Raises:
-        UserError: The task has no such parameter, or its file raises an exception (only the file's own frames are shown).
+        UserError: The task has no such parameter or group, or its file raises an exception (only the file's own frames are shown).
     """
     known = [parameter.name for parameter in entry.parameters]
     for key in parameters:
@@ -42,9 +52,9 @@ def load_task(entry: Entry, parameters: Mapping[str, Any]) -> Task:
             hint=f"does the file assign `{entry.attribute}` again after the `@task` at {entry.place}?",
         )
     try:
-        with recorded(entry.path):
+        with user_code(entry.path, f"its task function `{entry.attribute}`"), recorded(entry.path):
             made: Any = function(**parameters)
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         call = f"import {entry.path.stem}; {entry.path.stem}.{entry.attribute}()"
         raise plugin_error(
             entry.path, error, hint=f'for the full traceback, run `python -c "{call}"` in the folder of the file'
@@ -54,7 +64,15 @@ def load_task(entry: Entry, parameters: Mapping[str, Any]) -> Task:
             f"task `{entry.name}` returned a {type(made).__name__}, not a Task",
             hint=f"return `Task(…)` from the function at {entry.place}",
         )
-    return made
+    if not groups or made.group is None:
+        return made
+    origin = source(made.data)
+    if made.group == "config" and isinstance(origin, Hub) and isinstance(origin.name, tuple):
+        for group in groups:  # known without reading 52 configurations
+            if group not in origin.name:
+                raise UserError(f"task `{entry.name}` has no group `{group}`", hint=did_you_mean(group, origin.name))
+    shots_from = made.shots_from if made.shots_from is None else configurations(made.shots_from, groups)
+    return replace(made, data=configurations(made.data, groups), shots_from=shots_from)
 
 
 def load_method(entry: Entry) -> MethodFunction:
@@ -101,9 +119,9 @@ def load_function(path: Path, name: str) -> Callable[..., Any]:
         UserError: The file raises an exception (only its own frames are shown), or has no such function.
     """
     try:
-        with recorded(path):
+        with user_code(path, "its import"), recorded(path):
             module = import_file(path)
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         raise plugin_error(path, error, hint=f"for the full traceback, run `python {path}`") from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -156,10 +174,11 @@ def task_metrics(task: Task, folder: Path | None = None) -> tuple[Metric, ...]:
 
 def _load(entry: Entry) -> Any:
     try:
-        with recorded(entry.path):
+        users = not (entry.module or "").startswith("harness.")
+        with user_code(entry.path, "its import") if users else contextlib.nullcontext(), recorded(entry.path):
             module = importlib.import_module(entry.module) if entry.module else import_file(entry.path)
         return getattr(module, entry.attribute)
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         raise plugin_error(entry.path, error, hint=f"for the full traceback, run `python {entry.path}`") from error
 
 

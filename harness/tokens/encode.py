@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from harness.data.gguf import is_gguf
 from harness.data.model_files import Snapshot
 from harness.jobs import Request, TaskRequests
 from harness.tokens.description import surroundings
-from harness.tokens.tokenizer import input_limit, load_tokenizer
+from harness.tokens.tokenizer import input_limit, load_header, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,8 @@ def load_encoder(snapshot: Snapshot, *, trust_remote_code: bool = False) -> Enco
         UserError: The tokenizer cannot be read, or has no end-of-sequence token.
     """
     tokenizer = load_tokenizer(snapshot.folder, trust_remote_code=trust_remote_code)
-    text_config = snapshot.config | (snapshot.config.get("text_config") or {})
+    config = load_header(snapshot.folder) if is_gguf(snapshot.folder) else snapshot.config
+    text_config = config | (config.get("text_config") or {})
     return Encoder(tokenizer, input_limit(text_config, tokenizer))
 
 

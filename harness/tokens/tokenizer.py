@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
+from harness.data.gguf import pretrained
+from harness.errors import UserError, brief
 
 _CONTEXT_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
 _NO_LIMIT = 1e29
@@ -16,15 +18,20 @@ _DEFAULT_LIMIT = 2048
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
-    """Loads the tokenizer of a model folder.
+    """Loads the tokenizer of a model: a folder, or a GGUF file.
 
     Raises:
         UserError: The tokenizer cannot be read, or has no end-of-sequence token.
     """
     from transformers import AutoTokenizer
 
+    options: dict[str, Any] = {**pretrained(folder), "trust_remote_code": trust_remote_code}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        with tempfile.TemporaryDirectory() as alone:
+            if "gguf_file" in options:  # transformers would mix it with tokenizer files of the same folder
+                (Path(alone) / folder.name).symlink_to(folder.absolute())
+                options["pretrained_model_name_or_path"] = alone
+            tokenizer = AutoTokenizer.from_pretrained(**options)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
@@ -34,6 +41,21 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer in `{folder}` has no end-of-sequence token", hint="set `eos_token` and save it")
     return tokenizer
+
+
+def load_header(file: Path) -> dict[str, Any]:
+    """The configuration of the model in a GGUF file.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    from transformers import AutoConfig
+
+    try:
+        found: dict[str, Any] = AutoConfig.from_pretrained(**pretrained(file)).to_dict()
+    except (OSError, ValueError, LookupError) as error:
+        raise UserError(f"`{file}` cannot be read: {brief(error)}", hint="download it again") from error
+    return found
 
 
 def context_tokens(config: Any) -> int | None:

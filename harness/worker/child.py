@@ -34,6 +34,7 @@ from harness.jobs import (
     Packed,
     PlanJob,
     Planned,
+    ReachJob,
     Recipe,
     Resumed,
     ScoreJob,
@@ -41,12 +42,14 @@ from harness.jobs import (
     TaskRequests,
     Trained,
     TrainJob,
+    UnpackJob,
     VariantFailed,
     VariantLoading,
     VariantStarted,
 )
 from harness.models.artifacts import load_trained, save_checkpoint
 from harness.models.causality import refuse_if_not_causal
+from harness.models.gguf import unpacked
 from harness.models.load import (
     Resident,
     context_length,
@@ -100,6 +103,13 @@ def describe_environment(job: EnvironmentJob) -> dict[str, Any]:
         # plain text: unpickling torch's own version type would import torch in the parent
         "packages": {module.__name__: str(module.__version__) for module in (torch, transformers, peft, bitsandbytes)},
     }
+
+
+def unpack(job: UnpackJob) -> None:
+    """Unpacks a GGUF file."""
+    torch.set_num_threads(threads())
+    load_config(job.base)
+    unpacked(job.base)
 
 
 def loaded_files(job: SourcesJob) -> dict[Path, list[Path]]:
@@ -192,6 +202,15 @@ def plan(job: PlanJob) -> Planned:
     return plan_training(config, method, job)
 
 
+def reach(job: ReachJob) -> list[float | str | None]:
+    """Computes the share of the weights that each method reaches, without loading weights."""
+    from harness.finetune.training.memory import shares  # only this job and the plan need its imports
+
+    methods = [(partial(method_function(method), **method.hyperparameters), quant) for method, quant in job.methods]
+    dtype = getattr(torch, job.base.dtype)
+    return shares(load_config(job.base), methods, dtype=dtype, trust_remote_code=job.base.trust_remote_code)
+
+
 def score(job: ScoreJob, send: Send) -> None:
     """Scores variants that share a base, one after the other, and sends each pack when it is finished."""
     torch.set_num_threads(threads())
@@ -252,11 +271,15 @@ def _score_task(runner: Runner, variant: str, task: TaskRequests, packs: Sequenc
     kept = packs_done(packs, task.done)
     done = sum(len(pack.items) for pack in packs[:kept])
     send(Resumed(variant, task.task, done))
-    for pack in packs[kept:]:
+    work = [max(pack.tokens, len(pack.items)) for pack in packs]
+    share = sum(work[:kept]) / max(1, sum(work))
+    send(Advanced(done, len(task.requests), share=share))
+    for number, pack in enumerate(packs[kept:], kept):
         raws = runner.run(pack)
         send(Packed(variant, task.task, tuple(raws)))
         done += len(pack.items)
-        send(Advanced(done, len(task.requests)))
+        share += work[number] / sum(work)
+        send(Advanced(done, len(task.requests), share=share))
     while runner.notes:
         send(Noted(variant, runner.notes.pop(0)))
 

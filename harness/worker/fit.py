@@ -6,13 +6,13 @@ longer than the context loses its beginning.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
 from harness.jobs import ScoreJob, TaskRequests, TrainJob
+from harness.storage import read_json
 from harness.tokens.encode import Encoded
 from harness.tokens.tokenizer import input_limit
 from harness.tokens.vocabulary import Surplus, surplus
@@ -49,7 +49,7 @@ def check_requests(job: ScoreJob, config: Any, tokenizer: Any, encode: Encode) -
                 _refuse_missing(missing, task, encoded)
             if not job.allow_cut:
                 _refuse_cut(variant.name, task, encoded, room)
-    return [f"{missing}; no sample holds one"] if missing is not None else []
+    return _noted(missing, "no sample holds one")
 
 
 def _refuse_missing(missing: Surplus, task: TaskRequests, encoded: Sequence[Encoded]) -> None:
@@ -83,7 +83,13 @@ def check_examples(job: TrainJob, config: Any, tokenizer: Any) -> list[str]:
     missing.refuse([tokenizer.eos_token_id], "the end of every training row")
     for where, text in _texts(job):
         missing.refuse(tokenizer(text, verbose=False)["input_ids"], where)
-    return [f"{missing}; no training row holds one"]
+    return _noted(missing, "no training row holds one")
+
+
+def _noted(missing: Surplus | None, found: str) -> list[str]:
+    if missing is None or missing.ids == {missing.tokenizer.unk_token_id}:
+        return []  # transformers adds an unknown token to byte-level tokenizers of GGUF files, which never produce it
+    return [f"{missing}; {found}"]
 
 
 def _learned_tokens(adapter: Path | None) -> int:
@@ -91,7 +97,7 @@ def _learned_tokens(adapter: Path | None) -> int:
     file = adapter / "adapter_config.json" if adapter else None
     if file is None or not file.is_file():
         return 0
-    return int(json.loads(file.read_text(encoding="utf-8")).get("num_virtual_tokens") or 0)
+    return int(read_json(file).get("num_virtual_tokens") or 0)
 
 
 def _texts(job: TrainJob) -> Iterator[tuple[str, str]]:

@@ -4,10 +4,12 @@ import json
 import re
 from pathlib import Path
 
+import in_process
 import pytest
 
 from harness.authoring.templates import write
 from harness.cli import main
+from harness.comparison import memory_plan
 from harness.registry.find import find, list_entries
 from harness.registry.load import load_method
 
@@ -61,3 +63,23 @@ def test_a_method_to_start_from_declares_its_formula(tmp_path: Path) -> None:
     entry = find("method", str(write("method", "mine", tmp_path)))
     assert entry.options["parameters"] == "rank * (in + out) for each linear layer"
     assert load_method(entry).parameters == entry.options["parameters"]
+
+
+def test_methods_show_the_share_of_a_model_that_they_reach(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_plan, "Server", in_process.InProcess)
+    monkeypatch.setenv("COLUMNS", "120")
+    assert main(["ls", "methods", "-m", "tiny"]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["method", "reaches"]
+    rows = {line.split()[0]: line.split()[1:3] for line in lines if not line.startswith(" ")}
+    assert (rows["lora"], rows["full"], rows["freeze"]) == (["100", "%"], ["100", "%"], ["50", "%"])
+    assert (rows["ln"], rows["prompt"][0]) == (["<1", "%"], "-")
+    assert "    no share: `LlamaForCausalLM` has no biases to train" in lines
+
+    assert main(["ls", "methods", "-m", "tiny", "--format", "json"]) == 0
+    found = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert found["lora"]["reaches"] > 0.99 and found["lora"]["reaches_reason"] is None
+    assert found["prompt"]["reaches"] is None and "weights of its own" in found["prompt"]["reaches_reason"]
+    assert main(["ls", "methods", "-m", "./nowhere"]) == 2

@@ -101,6 +101,20 @@ def test_weights_without_a_place_are_noted(tmp_path: Path) -> None:
     assert [note for note in trained.notes if "does not use" in note]
 
 
+def test_a_head_of_its_own_under_a_tied_configuration_is_used_and_noted(tmp_path: Path) -> None:
+    folder = tiny.save_tiny(tmp_path)
+    base = tiny.tiny_base(folder)
+    before = load_base(base)(torch.arange(20)[None]).logits
+    edit_config(folder, tie_word_embeddings=True)
+    for bits in (None, 4):
+        model = load_base(tiny.tiny_base(folder, bits=bits))
+        (note,) = model.loading_notes
+        assert note.startswith("config.json ties the output head to the embeddings")
+    assert torch.equal(load_base(base)(torch.arange(20)[None]).logits, before)
+    edit_weights(folder, lambda weights: {k: v for k, v in weights.items() if "lm_head" not in k})
+    assert load_base(base).loading_notes == []
+
+
 # The configuration
 
 

@@ -12,10 +12,13 @@ import transformers
 from torch import Tensor
 
 from harness import expert_parameters, linear_layers
+from harness.comparison.training import train_only
+from harness.config.parse import configure
 from harness.errors import UserError
 from harness.jobs import Base, MergeJob, Noted, Recipe, ScoreJob, ScoreVariant
 from harness.models.load import Resident, load_base, method_function
 from harness.models.reach import layer_weights, reach_note, reached_share
+from harness.report.progress import Progress
 from harness.worker import child
 
 IDS = torch.randint(3, 340, (2, 24), generator=torch.Generator().manual_seed(0))
@@ -219,3 +222,35 @@ def test_loras_default_trains_a_state_space_model(tmp_path: Path, kind: str) -> 
 
 def test_layers_whose_weight_a_mixer_reads_itself_are_left_out() -> None:
     assert linear_layers(made("mamba", **MAMBA)) == ["in_proj"]
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("kind", sorted(STATE_SPACE))
+def test_layers_whose_weight_a_mixer_reads_are_not_quantized(tmp_path: Path, kind: str, bits: Any) -> None:
+    sizes = {"hidden_size": 64, "num_heads": 8, "head_dim": 16} if kind == "mamba2" else {"hidden_size": 64}
+    plain = load_base(saved(tmp_path, kind, **{**STATE_SPACE[kind], **sizes}))
+    packed = load_base(tiny.tiny_base(tmp_path, bits=bits))
+    names = {name.rpartition(".")[2] for name, layer in packed.named_modules() if "bit" in type(layer).__name__}
+    assert names == {"in_proj"}
+    assert (logits(packed) - logits(plain)).norm() < 0.5 * logits(plain).norm()
+    (note,) = packed.loading_notes
+    assert "`out_proj`" in note and "the state-space mixer reads their weights past the layer" in note
+    if bits == 4:
+        model = adapted(packed, "qlora", rank=4)
+        stirred(model)(input_ids=IDS, labels=IDS, use_cache=False).loss.backward()
+        assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+def test_harness_train_shows_the_notes_of_the_training_run(tmp_path: Path, in_process: None) -> None:
+    base = saved(tmp_path / "base", "mixtral")
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "hello", "completion": " world"}\n' * 2)
+    said: list[str] = []
+
+    class Shown(Progress):
+        def say(self, label: str, text: str) -> None:
+            said.append(f"{label} {text}")
+
+    train = {"data": str(tmp_path / "rows.jsonl"), "steps": 1}
+    config = configure(["lora"], model=str(base.folder), train=train, output_dir=tmp_path, tasks_needed=False)
+    train_only(config, progress=Shown())
+    assert any(line.startswith("Note reaches 14% of the weights") for line in said)

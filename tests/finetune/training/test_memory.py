@@ -286,3 +286,12 @@ def test_the_plan_says_what_a_method_leaves_on_a_mixture_and_what_is_not_quantiz
     (whole,) = notes("nf4", "all-linear", "experts")
     assert whole.startswith("the experts (85%") and "are not quantized" in whole
     assert notes(None, "all-linear", "experts") == ()
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_mixture_is_traced_in_float32_too(method: str) -> None:
+    sizes = {"vocab_size": 64, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+    config = MixtralConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, num_local_experts=4)
+    found = trace(config, method_function(tiny.built_in(method)), rows=2, length=32)
+    assert found.weights_bytes > 4 * 2 * 4 * 3 * 64 * 96  # the experts of two layers
+    assert found.peak_bytes > found.weights_bytes + found.activation_bytes > found.weights_bytes
