@@ -1,4 +1,4 @@
-"""Which training runs cannot work, found before anything is trained: a child builds their models without weights."""
+"""Search for training runs that cannot work, before anything is trained: a child builds their models without weights."""
 
 from __future__ import annotations
 
