@@ -1,4 +1,4 @@
-"""`harness compare base lora qlora fewshot=base:shots=5` on a real model: every row is trained, scored, timed and reported."""
+"""`harness compare base lora qlora fewshot=base:shots=5` on a real model: every row is trained, scored and reported."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def test_a_comparison_from_end_to_end(smollm2: Path, threads: str, tmp_path: Pat
     command = [
         sys.executable, "-m", "harness", "compare", "base", "lora", "qlora", "fewshot=base:shots=5",
         "-m", str(smollm2), "--train", "gsm8k", "--train-samples", "16", "--steps", "2", "--train-batch-size", "4",
-        "-t", "gsm8k,hellaswag,wikitext", "-n", "2", "-f", "0", "--apply-chat-template", "--time-budget", "20", "-o", str(tmp_path / "runs"),
+        "-t", "gsm8k,hellaswag,wikitext", "-n", "2", "-f", "0", "--apply-chat-template", "--no-timing", "-o", str(tmp_path / "runs"),
     ]  # fmt: skip
     environment = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": threads, "COLUMNS": "100"}
     inherited = {name: value for name, value in os.environ.items() if name != "HARNESS_DATA"}
