@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check bench bench-training parity real fetch-real clean
+.PHONY: demo test check bench bench-training faults parity real fetch-real clean
 
 demo: .venv/made
 	$(BIN)/harness compare base lora qlora
@@ -26,6 +26,10 @@ bench: .venv/made
 # The same for training, compared with PEFT + Trainer and TRL: make bench-training ROWS=ragged-lora SIZE=--quick
 bench-training: .venv/made
 	$(BIN)/python tests/perf/training.py --rows '$(or $(ROWS),*)' $(SIZE)
+
+# Kills, signals, a broken Hub, and ten thousand pairs of keys: about an hour. Fewer: TRIES=4 PAIRS=500 make faults
+faults: .venv/made
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -s
 
 parity: .venv/made
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev,parity]'

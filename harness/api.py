@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, overload, runtime_checkable
 
 from harness.errors import UserError, did_you_mean
+from harness.user_code import calling
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -127,13 +128,13 @@ class Output:
     """The output of a model for one sample, before any metric."""
 
     texts: tuple[str, ...] = ()
-    """Generate: one text for each of `samples`, cut at the stop string."""
+    """Generate: one text for each of `samples`, cut at the stop string, without a thought before the answer."""
     loglikelihoods: tuple[float, ...] = ()
     """Choose: one per choice, in nats; Text: one, of the whole text."""
     is_greedy: tuple[bool, ...] = ()
     """Choose: whether greedy decoding would generate the choice."""
     tokens: int = 0
-    """Tokens generated (Generate) or scored (Choose, Text)."""
+    """Tokens generated, without a thought before the answer (Generate), or scored (Choose, Text)."""
 
 
 Stats = tuple[float, ...]
@@ -189,6 +190,10 @@ class Metric:
         Raises:
             UserError: The metric takes `(prediction, target)`, and the sample has no target.
         """
+        with calling(self.score or self.stats or self.gather, f"metric `{self.name}`"):
+            return self._measured(output, sample)
+
+    def _measured(self, output: Output, sample: Sample) -> Any:
         if self.gather is not None:
             return self.gather(output, sample)
         if self.stats is not None:
@@ -211,7 +216,8 @@ class Metric:
         `found(output, sample) -> bool | None`, as the functions of `matching` have.
         """
         finder = getattr(self.score or self.stats or self.gather, "found", None)
-        found = None if finder is None else finder(output, sample)
+        with calling(finder, f"`found` of metric `{self.name}`"):
+            found = None if finder is None else finder(output, sample)
         return None if found is None else bool(found)
 
     @property

@@ -271,6 +271,8 @@ class Raw:
     is_greedy: tuple[bool, ...] = ()
     shortened: bool = False
     """Whether the end of the context ended a text before its `limit`."""
+    thought_tokens: int = 0
+    """Tokens before the answers, among `tokens`."""
 
 
 @dataclass(frozen=True)
@@ -298,6 +300,8 @@ class Advanced:
     done: int
     total: int
     note: str = ""
+    share: float | None = None
+    """Share of the work that is done, from 0 to 1, by tokens: samples and packs differ in length; None: as the units."""
 
 
 @dataclass(frozen=True)

@@ -209,6 +209,8 @@ class Protocol(_Document):
     system: str | None = None
     think: str | None = None
     """`default`, `on`, `off` or the tokens of a thought; None without a chat template that knows thoughts."""
+    template_options: dict[str, bool | int | float | str] = {}
+    """Variables of the chat template that the user set."""
     token_budget: int
     """Maximum tokens per pack (four times as many for generation). It decides the packs; in float32 it changes no score."""
     prompt_sha256: str

@@ -232,12 +232,6 @@ class TrainSettings(BaseModel):
             raise ValueError("both `steps` and `epochs` are given: keep one")
         return self
 
-    @model_validator(mode="after")
-    def _some_length_fits(self) -> TrainSettings:
-        if self.min_row_tokens and self.max_row_tokens and self.min_row_tokens > self.max_row_tokens:
-            raise ValueError("`min_row_tokens` is above `max_row_tokens`: no row fits")
-        return self
-
     @property
     def drops_copies(self) -> bool:
         """Whether rows that repeat an earlier row are left out."""

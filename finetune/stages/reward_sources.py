@@ -10,6 +10,8 @@ It is given as `reward=FILE.py@right`.
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -31,6 +33,7 @@ from harness.registry.sources import recorded
 from harness.tiny import MODEL
 from harness.tokens.tokenizer import load_tokenizer
 from harness.tokens.training_labels import answer_ids, labelled
+from harness.user_code import user_code
 
 _ROWS = 16
 """Answers that a reward model scores at once."""
@@ -61,6 +64,9 @@ def load_reward_source(reward: Recipe | RewardFunction | None) -> RewardSource:
 class FunctionReward:
     """Calls a user's function `(prompts, completions, references) -> list of rewards`.
 
+    A completion is the whole text, with a thought before the answer, so that a reward can be about the form of the text. A
+    function with a parameter `answers` also receives the texts after the thoughts, as metrics do.
+
     Args:
         reward: File and name of the function.
 
@@ -71,9 +77,9 @@ class FunctionReward:
     def __init__(self, reward: RewardFunction) -> None:
         self._where = reward
         try:
-            with recorded(reward.path):
+            with user_code(reward.path, "its import"), recorded(reward.path):
                 module = import_file(reward.path)
-        except (Exception, SystemExit) as error:
+        except Exception as error:
             raise plugin_error(reward.path, error) from error
         self._function: Callable[..., Any] | None = getattr(module, reward.name, None)
         if not callable(self._function):
@@ -81,18 +87,34 @@ class FunctionReward:
             raise UserError(
                 f"`{reward.path.name}` has no function `{reward.name}`", hint=f"it has: {found or 'no function'}"
             )
+        self._takes_answers = False
+        with contextlib.suppress(ValueError):  # functions written in C have no signature
+            self._takes_answers = "answers" in inspect.signature(self._function).parameters
 
     def __call__(
-        self, prompts: Sequence[str], completions: Sequence[str], references: Sequence[str], ended: Sequence[bool]
+        self,
+        prompts: Sequence[str],
+        completions: Sequence[str],
+        references: Sequence[str],
+        ended: Sequence[bool],
+        answers: Sequence[str] | None = None,
     ) -> list[float]:
         """See `RewardSource`; the function does not receive `ended`.
+
+        Args:
+            prompts: The prompts.
+            completions: A text to each.
+            references: A reference answer to each.
+            ended: Not used.
+            answers: The completions without their thoughts; empty texts where a thought has no end. None: as `completions`.
 
         Raises:
             UserError: The function fails, or does not return one finite number per answer.
         """
         assert self._function is not None
         try:
-            given = self._function(list(prompts), list(completions), list(references))
+            more = {"answers": list(answers or completions)} if self._takes_answers else {}
+            given = self._function(list(prompts), list(completions), list(references), **more)
         except (Exception, SystemExit) as error:
             raise plugin_error(
                 self._where.path, error, what=f"the reward function `{self._where.name}` failed in"

@@ -14,11 +14,13 @@ from harness.engine.oracle import complete_plainly
 from harness.engine.padded_generation import Completion, complete_together, eos_ids
 from harness.engine.prefix_cache import learns_a_prompt
 from harness.errors import UserError
-from harness.finetune.stages.reward_sources import ModelReward, RewardSource
+from harness.finetune.stages.reward_sources import FunctionReward, ModelReward, RewardSource
 from harness.finetune.training.batches import Padding
 from harness.finetune.training.validation import evaluation_mode
 from harness.jobs import Example, Request
+from harness.prompts.thoughts import ends_in_thought, split_thought
 from harness.settings import TrainingSettings
+from harness.tokens.description import thought_marks
 from harness.tokens.encode import Encoded
 from harness.tokens.training_labels import Tokenised, answer_ids, labelled
 
@@ -87,9 +89,9 @@ def roll_out(
     Answers are sampled with torch's generator in the order of the rows. The loop seeds it with the step, so a resumed run samples
     the same answers, and the size of micro-batches changes none of them.
     """
-    eos = eos_ids(model, tokenizer)
+    eos, thought = eos_ids(model, tokenizer), thought_marks(tokenizer) or Request.thought
     completions = [
-        Completion(_encoded(row, settings), sample, tokenizer, eos, torch.Generator().manual_seed(_seed()))
+        Completion(_encoded(row, settings, thought), sample, tokenizer, eos, torch.Generator().manual_seed(_seed()))
         for row in rows
         for sample in range(settings.generations)
     ]
@@ -107,10 +109,15 @@ def roll_out(
     batch = send_to_device(Padding(tokenizer.pad_token_id or 0)(answered), model.device)  # type: ignore[arg-type]
     examples = [row["example"] for row in rows for _ in range(settings.generations)]
     ended = [completion.end is not None for completion in completions]
-    own = {"turn_ends": [example.turn_end for example in examples]} if isinstance(reward, ModelReward) else {}
+    texts = [completion.text() for completion in completions]
+    own: dict[str, Any] = {}
+    if isinstance(reward, ModelReward):
+        own = {"turn_ends": [example.turn_end for example in examples]}
+    elif isinstance(reward, FunctionReward):
+        own = {"answers": [split_thought(each.text(), each.item.request)[1] or "" for each in completions]}
     rewards = reward(
         [example.prompt for example in examples],
-        [completion.text() for completion in completions],
+        texts,
         [example.completion for example in examples],
         ended,
         **own,
@@ -118,7 +125,7 @@ def roll_out(
     return Rollouts(batch, torch.tensor(rewards, dtype=torch.float32, device=model.device), torch.tensor(ended).float())
 
 
-def _encoded(row: dict[str, Any], settings: TrainingSettings) -> Encoded:
+def _encoded(row: dict[str, Any], settings: TrainingSettings, thought: tuple[str, str]) -> Encoded:
     request = Request(
         str(row["index"]),
         "generate",
@@ -126,6 +133,8 @@ def _encoded(row: dict[str, Any], settings: TrainingSettings) -> Encoded:
         max_tokens=settings.max_tokens,
         samples=settings.generations,
         temperature=settings.temperature,
+        thought=thought,
+        in_thought=ends_in_thought(row["example"].prompt, thought),
     )
     return Encoded(row["index"], request, (), tuple(row["prompt"]), len(row["prompt"]), False)
 

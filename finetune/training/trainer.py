@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import TrainingArguments
 
@@ -40,7 +41,7 @@ from harness.models.phases import Phases
 from harness.models.read_back import probe_logits
 from harness.settings import TrainingSettings, optimizer_name
 from harness.stats.quantiles import percentile
-from harness.storage import whole_folder
+from harness.storage import DiskFull, partial, whole_folder
 
 _KEYS_AND_VALUES = ("PREFIX_TUNING", "CARTRIDGE")
 """Methods of peft that learn keys and values, which are lost when activations are recomputed."""
@@ -85,6 +86,7 @@ def run_training(
     phases.enter("tokenise")
     stage = load_stage(job, model, tokenizer, min(max_length, settings.max_length))
     total, trainable = _parameters(model)
+    _refuse_full_disk(job, total if job.saves == "checkpoint" else trainable)
     steps = steps_of(settings, len(stage.rows), stage.updates)
     arguments = _arguments(job, steps)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.log.with_suffix(".tensorboard"))
@@ -149,7 +151,9 @@ def run_training(
         waited_share=recorder.processor.use.waited_share,
         notes=(*notes, *_notes(job, loop, foreign)),
     )
-    return _save_with_figures(job, model, tokenizer, stage, trained, check, phases)
+    return _save_with_figures(
+        job, model, tokenizer, stage, trained, check, phases, lambda: loop.checkpoints.save(loop.progress)
+    )
 
 
 def steps_of(settings: TrainingSettings, rows: int, updates: int = 1) -> int:
@@ -167,6 +171,26 @@ def steps_of(settings: TrainingSettings, rows: int, updates: int = 1) -> int:
     if settings.steps is not None:
         return settings.steps
     return math.ceil((settings.epochs or 1.0) * batches_per_epoch(rows, settings.batch_size, updates) * updates)
+
+
+def _refuse_full_disk(job: TrainJob, numbers: int) -> None:
+    """Checks before training that the artifact will have room; a learned prompt saves less than it trains.
+
+    Args:
+        job: The training run.
+        numbers: Numbers that the artifact holds.
+
+    Raises:
+        DiskFull: It will not.
+    """
+    size = numbers * (getattr(torch, job.base.dtype).itemsize if job.saves == "checkpoint" else 4)
+    folder = next(each for each in job.output.absolute().parents if each.is_dir())
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise DiskFull(
+            f"the disk is too full to train: the artifact needs about {size / 1e6:,.0f} MB and `{folder}` has {free / 1e6:,.0f} MB",
+            hint="free some space, or choose another folder with `--output-dir`",
+        )
 
 
 def _parameters(model: Any) -> tuple[int, int]:
@@ -353,15 +377,27 @@ def _save_with_figures(
     trained: Trained,
     check: Callable[[Path, Tensor], None] | None,
     phases: Phases,
+    keep: Callable[[], None],
 ) -> Trained:
-    """Saves the artifact with the figures of the run, and removes the run's checkpoints; returns the figures."""
+    """Saves the artifact with the figures of the run, and removes the run's checkpoints; returns the figures.
+
+    Raises:
+        OSError, SafetensorError: The artifact cannot be written. `keep` has then saved what was trained for the next try, if
+            there is room.
+    """
     saved = probe_logits(model) if check else None
-    with whole_folder(job.output) as folder:
-        _save(job, model, tokenizer, stage, folder)
-        if check and saved is not None:
-            check(folder, saved)
-        trained = replace(trained, phase_seconds=phases.seconds())
-        record = {"train_key": job.train_key, "trained": asdict(trained)}
-        (folder / TRAINED_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    try:
+        with whole_folder(job.output) as folder:
+            _save(job, model, tokenizer, stage, folder)
+            if check and saved is not None:
+                check(folder, saved)
+            trained = replace(trained, phase_seconds=phases.seconds())
+            record = {"train_key": job.train_key, "trained": asdict(trained)}
+            (folder / TRAINED_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    except (OSError, SafetensorError):  # such as a full disk: without the half artifact, a checkpoint may have room
+        shutil.rmtree(partial(job.output), ignore_errors=True)
+        with suppress(OSError, SafetensorError, RuntimeError):
+            keep()
+        raise
     shutil.rmtree(job.state, ignore_errors=True)
     return trained

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness.api import Metric, Output
+from harness.api import Metric
 from harness.engine.runner import Runner
 from harness.jobs import Item, Monitor, Raw, TaskRequests
-from harness.prompts.thoughts import answers
+from harness.prompts.thoughts import output_of
 from harness.registry.find import find
 from harness.registry.load import load_task, task_metrics
 from harness.tokens.encode import Encoder
@@ -81,8 +81,7 @@ def headline(metric: Metric, items: Sequence[Item], raws: Sequence[Raw]) -> floa
     measured = []
     for raw in sorted(raws, key=lambda raw: raw.index):
         item = items[raw.index]
-        texts = answers(raw.texts, item.request)
-        measured.append(metric.measure(Output(texts, raw.loglikelihoods, raw.is_greedy, raw.tokens), item.sample))
+        measured.append(metric.measure(output_of(raw, item.request), item.sample))
     try:
         if metric.whole is not None:
             return float(metric.whole(measured))

@@ -1,17 +1,21 @@
 """Command line: one module per command; each parses, calls the library and prints.
 
 Data go to stdout, progress and errors to stderr. Exit codes: 0 success; 1 a variant failed, the condition of `--fail-if` was
-shown, or that of `--fail-unless` was not; 2 wrong usage, configuration or plugin; 3 a bug; 130 Ctrl-C.
+shown, or that of `--fail-unless` was not; 2 wrong usage, configuration or plugin; 3 a bug; 130 Ctrl-C; 128 + N ended by
+signal N.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shlex
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import typer
@@ -19,9 +23,11 @@ from typer.exceptions import TyperException
 
 from harness.cli.app import app
 from harness.cli.output import echo
+from harness.cli.supervisor import supervised
 from harness.errors import UserError
 
 _INTERRUPTED = 130
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -29,16 +35,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code.
 
     Args:
-        arguments: Arguments after `harness`; by default those of the process.
+        arguments: Arguments after `harness`. None: those of the process; the command then runs in a child process, so that
+            no task or metric file can fake its exit code (`harness.cli.supervisor`).
     """
+    if arguments is None:
+        return supervised(lambda: _in_good_order(sys.argv[1:]), _fail)
+    return _in_good_order(list(arguments))
+
+
+def _in_good_order(given: list[str]) -> int:
+    received: list[int] = []
+    with _signals(received):
+        code = _run(given or ["--help"])
+    return 128 + received[0] if received and code == _INTERRUPTED else code
+
+
+def _run(given: list[str]) -> int:
     try:
-        code = app(args=None if arguments is None else list(arguments), prog_name="harness", standalone_mode=False)
+        code = app(args=given, prog_name="harness", standalone_mode=False)
         sys.stdout.flush()
         if code == _INTERRUPTED:  # typer catches Ctrl-C and returns this code
-            return _interrupted(sys.argv[1:] if arguments is None else list(arguments))
+            return _interrupted(given)
         return code if isinstance(code, int) else 0
     except UserError as error:
         return _fail(error.message, error.hint)
+    except SystemExit as error:  # ours is the code that the command returns
+        return _fail(f"something called `sys.exit({error.code!r})` before the command was done", None)
     except TyperException as error:
         near = [f"`{name}`" for name in getattr(error, "possibilities", None) or []]
         hint = "did you mean " + " or ".join(near) + "?" if near else "`--help` lists commands and flags"
@@ -46,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         said = message.partition(" (Possible")[0].partition(", unable")[0].rstrip(".").replace("Value error, ", "")
         return _fail(said[:1].lower() + said[1:], f"did you mean {nearest}" if question else hint)
     except (KeyboardInterrupt, typer.Abort):
-        return _interrupted(sys.argv[1:] if arguments is None else list(arguments))
+        return _interrupted(given)
     except BrokenPipeError:  # `harness ls tasks | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -61,6 +83,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception:
         echo(traceback.format_exc(), err=True, nl=False)
         return 3
+
+
+@contextlib.contextmanager
+def _signals(received: list[int]) -> Iterator[None]:
+    """Ends the command in good order at SIGTERM and SIGHUP, as at Ctrl-C; further signals do not disturb that.
+
+    Args:
+        received: Gets the number of a signal other than Ctrl-C.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: object) -> None:
+        for each in _STOPPING:
+            signal.signal(each, signal.SIG_IGN)
+        if number != signal.SIGINT:
+            received.append(number)
+        raise KeyboardInterrupt
+
+    before = {each: signal.getsignal(each) for each in _STOPPING}
+    for each, handler in before.items():
+        if handler is not signal.SIG_IGN:  # `nohup`, or a background job of a script
+            signal.signal(each, stop)
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _interrupted(arguments: list[str]) -> int:

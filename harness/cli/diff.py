@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from harness.cli.options import Flags, run_folder, takes
+from harness.cli.output import echo
 
 
 @takes("output_dir")
@@ -46,9 +47,9 @@ def diff(
     if not found and problems:
         raise problems[0]
     for each in problems:
-        typer.echo(f"left out: {each.message}", err=True)
+        echo(f"left out: {each.message}", err=True)
     if form == "json":
-        typer.echo(json.dumps([each.to_dict() for each in found], indent=1, ensure_ascii=False))
+        echo(json.dumps([each.to_dict() for each in found], indent=1, ensure_ascii=False))
     else:
         write = as_markdown if form == "md" else as_text
-        typer.echo("\n\n".join(write(shared, show) for shared in found))
+        echo("\n\n".join(write(shared, show) for shared in found))

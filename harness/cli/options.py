@@ -155,6 +155,12 @@ class Flags:
         default=False,
         help="Format prompts with the model's chat template.",
     )
+    template_options: list[str] | None = _flag(
+        _SCORE,
+        "--template-option",
+        metavar="KEY=VALUE",
+        help="Variable of the chat template, such as reasoning_effort=high; repeatable.",
+    )
     numerics: Literal["fp32", "lm-eval"] | None = _flag(
         _SCORE, sets="numerics", help="Softmax in float32 (default), or as in lm-eval."
     )
@@ -238,12 +244,19 @@ class Flags:
                 group, _, key = each.metadata["sets"].rpartition(".")
                 (train if group else given)[key] = value
         train |= _pairs(self.train_settings, "-S", "warmup=0.1")
-        given |= {"task_parameters": self.parameters(), "train": train}
+        given |= {"task_parameters": self.parameters(), "template_options": self.variables(), "train": train}
         return {name: value for name, value in given.items() if value != {}}
 
     def parameters(self) -> dict[str, str]:
         """Returns the parameters of tasks given with `-T key=value`."""
         return _pairs(self.task_parameters, "-T", "year=2024")
+
+    def variables(self) -> dict[str, str]:
+        """Returns the variables of the chat template given with `--template-option key=value`."""
+        from harness.registry.values import unquote
+
+        given = _pairs(self.template_options, "--template-option", "reasoning_effort=high")
+        return {name: unquote(value) for name, value in given.items()}
 
     def configure(self, variants: Sequence[str] | None, *, tasks_needed: bool = True) -> Config:
         """Returns the configuration of these variants and flags."""

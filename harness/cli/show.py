@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from harness.authoring.preview_prompt import View
 
 
-@takes("model task_parameters num_fewshot apply_chat_template trust_remote_code output_dir format")
+@takes("model task_parameters num_fewshot apply_chat_template template_options trust_remote_code output_dir format")
 def show(
     flags: Flags,
     what: Annotated[
@@ -88,7 +88,9 @@ def _entry(what: str, form: str) -> str:
 def _view(what: str, index: int, flags: Flags) -> View:
     """Renders one sample of a task as the model receives it."""
     from harness.authoring.preview_prompt import view
+    from harness.config.config import read_template_options
     from harness.data.model_files import find_model
+    from harness.prepare.template_options import with_template_options
     from harness.prompts.render import Prompting, render
     from harness.registry.find import find
     from harness.registry.load import load_task
@@ -97,9 +99,12 @@ def _view(what: str, index: int, flags: Flags) -> View:
 
     model = flags.model or "tiny"
     snapshot = find_model(model, trust_remote_code=flags.trust_remote_code)
-    template = None
-    if flags.apply_chat_template:
+    template, options = None, read_template_options(flags.variables())
+    if flags.apply_chat_template or options:
         template = load_template(snapshot.folder, trust_remote_code=flags.trust_remote_code)
+        template = with_template_options(model, template, options)
+    if options and not flags.apply_chat_template:
+        raise UserError("`--template-option` needs the chat template", hint="add `--apply-chat-template`")
     if flags.apply_chat_template and template is None:
         raise UserError(
             f"`{model}` has no chat template", hint="drop `--apply-chat-template`, or use an instruct model"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     "model tasks allow_code file",
     "train train_columns train_samples min_row_tokens max_row_tokens drop_near_duplicates train_augment",
     "steps epochs lr tune_lr train_batch_size max_length train_settings preview inspect merge",
-    "apply_chat_template",
+    "apply_chat_template template_options",
     "device dtype seed trust_remote_code",
     "report_to output_dir format fresh quiet",
 )

@@ -21,6 +21,7 @@ from harness.data.model_files import Snapshot
 from harness.errors import printable
 from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Quant, TrainJob
 from harness.prepare.trainings import TUNED_ON, Training
+from harness.registry.values import show
 from harness.report import numbers
 from harness.results import Train
 from harness.settings import STAGES, TrainingSettings, stages_of
@@ -183,6 +184,8 @@ def _command(session: Session, state: State, command: str) -> str:
     words += [word for name, value in settings.items() for word in ("-S", f"{name}={_typed(value)}")]
     words += ["--seed", str(resolved.seed), "--dtype", session.environment["dtype"]]
     words += [] if config.device == "auto" else ["--device", config.device]
+    for name, value in config.template_options.items():
+        words += ["--template-option", f"{name}={show(value, 'bool | int | float | str')}"]
     words += ["--apply-chat-template"] * config.apply_chat_template + ["--trust-remote-code"] * config.trust_remote_code
     return shlex.join(words)
 

@@ -180,6 +180,7 @@ def protocol(session: Session, state: State, task: ScoredTask) -> Protocol:
         chat_template=prompting.template.text if prompting.template else None,
         system=prompting.system,
         think=prompting.think or ("default" if prompting.template and prompting.template.thought else None),
+        template_options=session.config.template_options if prompting.template else {},
         token_budget=session.token_budget,
         prompt_sha256=key(prompts=[item.request.sha256 for item in items]),
         signatures=signatures(task.metrics, [item.sample for item in items]),

@@ -127,7 +127,7 @@ def _given_digest(session: Session, given: Training | Snapshot | RewardFunction 
     if isinstance(given, Training):
         made = Snapshot(given.id, session.folder.artifact(given.id, given.saves))
         return text_sha256(f"{made.artifact_digest}:{source_digest(given.entry)}")
-    return content_digest(given) if given else None
+    return content_digest(given, session.config.method_files) if given else None
 
 
 def _device_kind(session: Session) -> str:

@@ -73,7 +73,7 @@ class Receiver:
             assert self._running is not None
             value = self._running.value
             note = f"{self._running.metric.name} {value:.2f}" if math.isfinite(value) else ""
-            self.progress.advance(event.done, note, event.total)
+            self.progress.advance(event.done, note, event.total, event.share)
 
     def close(self) -> None:
         """Finishes the last variant, after the child process has ended."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from harness.comparison import recipes
 from harness.comparison.card import CARD, model_card
@@ -33,6 +34,7 @@ from harness.jobs import (
     EnvironmentJob,
     Event,
     Item,
+    Job,
     Recipe,
     Request,
     RowLengthsJob,
@@ -128,13 +130,13 @@ class RunInProgress:
             prepared = prepare(
                 config,
                 scores=purpose == "compare",
-                describe=lambda path: server.run(DescribeJob(path, config.trust_remote_code)),
-                count=lambda path, examples, answered: server.run(
-                    RowLengthsJob(path, examples, answered, config.trust_remote_code)
+                describe=lambda path: _asked(server, DescribeJob(path, config.trust_remote_code)),
+                count=lambda path, examples, answered: _asked(
+                    server, RowLengthsJob(path, examples, answered, config.trust_remote_code)
                 ),
             )
             if prepared.user_files:
-                for path, files in server.run(SourcesJob(prepared.user_files)).items():
+                for path, files in _asked(server, SourcesJob(prepared.user_files)).items():
                     note_loaded(path, files)
             identity = key(purpose=purpose, prepared=prepared.identity)
             with RunFolder.open(config.output_dir, config.model, identity, fresh=fresh) as folder:
@@ -152,7 +154,7 @@ class RunInProgress:
                     return
                 session.created = earlier.created if earlier else session.created
                 overlaps = session.overlaps  # computed here, while the worker imports torch
-                session.environment = server.run(EnvironmentJob(config.device, config.dtype))
+                session.environment = _asked(server, EnvironmentJob(config.device, config.dtype))
                 work._unpack()
                 if any(task.task.executes_code for task in prepared.tasks):
                     session.environment["guard"] = protections()
@@ -408,6 +410,22 @@ class RunInProgress:
         """Shows the progress of a training run."""
         if isinstance(event, Advanced):
             self.progress.advance(event.done, event.note, event.total)
+
+
+def _asked(server: Server, job: Job) -> Any:
+    """The result of a job that a run needs before it can start.
+
+    Raises:
+        UserError: The worker died.
+    """
+    try:
+        return server.run(job)
+    except JobFailed as failure:
+        raise UserError(
+            f"the worker process could not start the run: {failure}",
+            hint="its messages are above, if it left any; check the machine with `harness env`, then give the same"
+            " command again: finished work is kept",
+        ) from failure
 
 
 def _is_complete(run: Run, *, timed: bool) -> bool:

@@ -7,6 +7,7 @@ start code.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from harness.prompts.render import Prompting, render
 from harness.registry.find import find
 from harness.registry.task_spec import parse_task
 from harness.results import Run, TaskInfo, Variant
-from harness.runs.folder import sample_log
+from harness.runs.folder import sample_log, stored_as
 from harness.stats.observations import finite_or_nan
 from harness.stats.paired import paired
 
@@ -115,7 +116,16 @@ class Side:
 
     def rows(self, task: str) -> dict[str, dict[str, Any]]:
         """The scored samples by id."""
-        return {row["id"]: row for row in sample_log(self.folder, self.variant().spec, task).complete_rows()}
+        return {row["id"]: row for row in sample_log(self.folder, self.stored_as(), task).complete_rows()}
+
+    def stored_as(self) -> str:
+        """The name of the variant's files."""
+        variant = self.variant()
+        if variant.train is None:
+            return stored_as(variant.spec, self.run.seed)
+        found = re.fullmatch(r".*\.fold(\d+)", variant.name)
+        fold = None if self.run.config.get("folds") is None else int(found[1]) if found else 0
+        return stored_as(variant.spec, variant.train.seed, fold)
 
 
 def sample_diff(first: Side, second: Side, task: str, *, trusted: bool = False) -> SampleDiff:

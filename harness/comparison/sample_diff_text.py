@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from harness.comparison.sample_diff import ChangedSample, SampleDiff
+from harness.errors import printable
+from harness.leaderboards.markdown import escaped
 from harness.report import numbers
 from harness.report.numbers import Scale
 
@@ -24,9 +27,9 @@ def as_text(diff: SampleDiff, most: int) -> str:
     for sample in diff.samples[:most]:
         lines += ["", _title(sample)]
         for label, text in _parts(diff, sample):
-            first, *rest = [_printable(line) for line in text.splitlines()] or [""]
+            first, *rest = text.splitlines() or [""]
             lines += [f"  {label:<8} {first}", *(f"  {'':<8} {line}" for line in rest)]
-    return "\n".join([*lines, *_left(diff, most)])
+    return "\n".join(map(printable, [*lines, *_left(diff, most)]))
 
 
 def as_markdown(diff: SampleDiff, most: int) -> str:
@@ -36,15 +39,15 @@ def as_markdown(diff: SampleDiff, most: int) -> str:
         diff: The comparison.
         most: Number of samples to show.
     """
-    lines = [f"## {_printable(_headline(diff))}", "", *(f"- {line}" for line in _counts(diff))]
-    lines += [f"- note: {_printable(note)}" for note in diff.notes]
+    lines = [f"## {escaped(_headline(diff))}", "", *(f"- {escaped(line)}" for line in _counts(diff))]
+    lines += [f"- note: {escaped(note)}" for note in diff.notes]
     for sample in diff.samples[:most]:
-        lines += ["", f"### {_printable(_title(sample))}"]
+        lines += ["", f"### {escaped(_title(sample))}"]
         for label, text in _parts(diff, sample):
-            body = [_printable(line) for line in text.splitlines()] or [""]
-            fence = "`" * (1 + max(3, *(len(run) for line in body for run in _backticks(line)), 0))
-            lines += ["", f"{label}:", "", f"{fence}text", *body, fence]
-    return "\n".join([*lines, *_left(diff, most)])
+            body = text.splitlines() or [""]
+            fence = "`" * (1 + max(3, *(len(run) for line in body for run in re.findall("`+", line)), 0))
+            lines += ["", f"{escaped(label)}:", "", f"{fence}text", *body, fence]
+    return "\n".join(map(printable, [*lines, *_left(diff, most)]))
 
 
 def _headline(diff: SampleDiff) -> str:
@@ -87,12 +90,3 @@ def _start(text: str) -> str:
 def _left(diff: SampleDiff, most: int) -> list[str]:
     left = len(diff.samples) - most
     return ["", f"{numbers.counted(left, 'further sample')}: `--show {len(diff.samples)}`"] if left > 0 else []
-
-
-def _printable(line: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in line)
-
-
-def _backticks(line: str) -> list[str]:
-    runs = "".join(character if character == "`" else " " for character in line).split()
-    return runs

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.api import Metric, Output
+from harness.api import Metric
 from harness.errors import UserError, plugin_error
 from harness.jobs import Item, Raw
 from harness.prepare.tasks import ScoredTask
-from harness.prompts.thoughts import answers, unfinished
+from harness.prompts.thoughts import output_of, unfinished
 from harness.stats.observations import Observations, finite_or_nan
 
 SampleRows = Sequence[Mapping[str, Any]]
@@ -26,7 +26,7 @@ def sample_row(task: ScoredTask, item: Item, raw: Raw, sample_key: str) -> dict[
     Raises:
         UserError: A user's metric fails.
     """
-    output = Output(answers(raw.texts, item.request), raw.loglikelihoods, raw.is_greedy, raw.tokens)
+    output = output_of(raw, item.request)
     measured = {}
     found = {}
     for metric in task.metrics:
@@ -49,6 +49,7 @@ def sample_row(task: ScoredTask, item: Item, raw: Raw, sample_key: str) -> dict[
         "loglikelihoods": list(raw.loglikelihoods),
         "is_greedy": list(raw.is_greedy),
         "tokens": raw.tokens,
+        "thought_tokens": raw.thought_tokens,
         "metrics": measured,
         "truncated": raw.truncated,
         "found": {name: each for name, each in found.items() if each is not None},

@@ -16,7 +16,7 @@ from harness.prepare.prepare import Prepared, PreparedVariant
 from harness.prepare.tasks import ScoredTask
 from harness.prepare.trainings import Training
 from harness.results import Overlap, Score
-from harness.runs.folder import RunFolder, SampleLog
+from harness.runs.folder import RunFolder, SampleLog, stored_as
 from harness.tokens.packs import token_budget
 
 
@@ -131,4 +131,4 @@ class Session:
         """Returns the name of a variant's files; each replica and fold of a variant has its own files."""
         spec, training = state.variant.spec, state.variant.training
         seed = training.settings.seed if training else self.config.seed
-        return f"{spec.canonical}#{seed}" + (f"/{spec.fold}" if spec.fold is not None else "")
+        return stored_as(spec.canonical, seed, spec.fold)

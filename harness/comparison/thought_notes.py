@@ -19,12 +19,12 @@ def default_thinking(variants: Sequence[PreparedVariant]) -> list[str]:
     by_note: dict[str, list[str]] = {}
     for variant in variants:
         template = variant.prompting.template
-        if template is None or not template.opened or variant.prompting.think is not None:
+        if template is None or template.thought is None or variant.prompting.think is not None:
             continue
         change = "`think=on`, `think=off` or `think=TOKENS` changes it"
-        if "off" not in template.opened:
+        if not template.has_switch:
             change = "`think=TOKENS` gives a thought that number of tokens"
-        note = f"thinking follows the chat template's default: {_STATES[template.opened['default']]}; {change}"
+        note = f"thinking follows the chat template's default: {_STATES[template.thought_state]}; {change}"
         by_note.setdefault(note, []).append(variant.spec.name)
     return [f"{', '.join(names)}: {note}" for note, names in by_note.items()]
 

@@ -10,6 +10,7 @@ from harness.comparison.card import CARD, model_card
 from harness.comparison.document import training_data_notes, unfinished
 from harness.comparison.run import RunInProgress
 from harness.comparison.state import State
+from harness.comparison.thought_notes import default_thinking
 from harness.config.config import Config
 from harness.errors import UserError
 from harness.report.progress import Progress
@@ -65,7 +66,8 @@ def train_only(
             raise UserError(f"training failed: {state.error}", hint=f"see {folder / 'train'}")
         state.status = "done"
         work.session.folder.save(unfinished(work.session))
-        for note in (*training_data_notes(work.session), *(state.trained.notes if state.trained else ())):
+        trained = state.trained.notes if state.trained else ()
+        for note in (*default_thinking(work.session.prepared.variants), *training_data_notes(work.session), *trained):
             progress.say("Note", note)
         return TrainResult(state.artifact, _merge(work, state) if merge else None)
 

@@ -20,12 +20,45 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from harness.config.gates import Flag, Gate, parse_gate
 from harness.config.variants import VariantSpec
 from harness.errors import UserError, did_you_mean
+from harness.prompts.chat import RESERVED_VARIABLES
 from harness.registry.task_spec import TaskSpec, parse_task
+from harness.registry.values import read
 from harness.settings import Count, TrainSettings, mapped
 from harness.tiny.world import TASKS as MINI_TASKS
 
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 """Experiment trackers; each needs the package of the same name."""
+
+
+TemplateOption = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str
+"""Value of a variable of the chat template."""
+
+
+def read_template_options(options: Any) -> Any:
+    """Variables of the chat template, typed: true, false, numbers and texts.
+
+    Raises:
+        UserError: Something else sets one of them, or it has another type.
+    """
+    return (
+        {name: _template_option(name, value) for name, value in options.items()}
+        if isinstance(options, dict)
+        else options
+    )
+
+
+def _template_option(name: str, value: Any) -> Any:
+    if name == "enable_thinking":
+        raise UserError(
+            f"`--template-option {name}`: a variant decides it",
+            hint="write `think=on` or `think=off` in the variant, such as `base:think=off`",
+        )
+    if name in RESERVED_VARIABLES:
+        raise UserError(f"`--template-option {name}`: prompts and training data decide `{name}`", hint="leave it out")
+    try:
+        return read(value, "bool | int | float | str")
+    except ValueError as error:
+        raise UserError(f"`--template-option {name}`: {error}") from error
 
 
 def listed(value: Any) -> Any:
@@ -87,6 +120,8 @@ class Config(BaseModel):
     numerics: Literal["fp32", "lm-eval"] = "fp32"
     engine: Literal["auto", "plain"] = "auto"
     apply_chat_template: bool = False
+    template_options: Annotated[dict[str, TemplateOption], BeforeValidator(read_template_options)] = {}
+    """Variables of the chat template."""
     allow_cut: bool = False
     """Whether more than 5 % of a task's prompts may be cut to fit the model's context."""
     no_timing: bool = False

@@ -23,7 +23,7 @@ from typing import Literal
 from harness.errors import UserError, did_you_mean
 from harness.results import Comparison, Run
 
-Outcome = Literal["PASS", "FAIL", "UNDECIDED"]
+GateOutcome = Literal["PASS", "FAIL", "UNDECIDED"]
 Flag = Literal["--fail-if", "--fail-unless"]
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?"
 
@@ -85,7 +85,7 @@ class Gate:
             return Judgement(self, "UNDECIDED", value, note=untested or "the interval is not known")
         return Judgement(self, self._outcome(low, high), value, low, high)
 
-    def _outcome(self, low: float, high: float) -> Outcome:
+    def _outcome(self, low: float, high: float) -> GateOutcome:
         below, strict = self.comparison.startswith("<"), "=" not in self.comparison
         nearest, farthest = (-high, -low) if below else (low, high)
         shown = nearest > 0 if strict else nearest >= 0
@@ -100,7 +100,7 @@ class Judgement:
     """The outcome of a gate, with left − right and its 95 % interval."""
 
     gate: Gate
-    outcome: Outcome
+    outcome: GateOutcome
     value: float | None = None
     low: float | None = None
     high: float | None = None

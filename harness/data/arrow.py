@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,19 @@ class ArrowTable(Sequence[Row]):
         """Names of the column types that `datasets` stores in its files; empty if `datasets` did not write the file."""
         features = (self.table.schema.metadata or {}).get(b"huggingface", b"").decode()
         return set(re.findall(r'"_type": "(\w+)"', features))
+
+    @property
+    def class_names(self) -> dict[str, list[str]]:
+        """The names of the classes of each column whose numbers `datasets` stores for names (`ClassLabel`)."""
+        try:
+            features = json.loads((self.table.schema.metadata or {})[b"huggingface"])["info"]["features"]
+            return {
+                column: [str(name) for name in feature["names"]]
+                for column, feature in features.items()
+                if feature.get("_type") == "ClassLabel"
+            }
+        except (KeyError, ValueError, TypeError, AttributeError):  # `datasets` did not write the file
+            return {}
 
     def __len__(self) -> int:
         return int(self.table.num_rows)

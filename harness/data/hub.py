@@ -19,7 +19,9 @@ from harness.api import Row
 from harness.data.digests import files_sha256, rows_sha256, state_of, text_sha256
 from harness.data.files import one_line
 from harness.data.offline import Copy, find_copy, folder
+from harness.data.patience import PROBE, be_patient
 from harness.errors import UserError
+from harness.user_code import waiting
 
 PROBE_SECONDS = 5.0
 """Timeout after which the Hub counts as unreachable; the Hub's own client would retry for 23 s."""
@@ -172,9 +174,10 @@ def load_online(split: Hub) -> Sequence[Row]:
     import datasets
 
     datasets.disable_progress_bars()
+    be_patient()
     repo = str(Path(split.repo).expanduser()) if split.is_local else split.repo
     try:
-        with contextlib.nullcontext() if split.is_local or _reachable() else _offline():
+        with waiting(), contextlib.nullcontext() if split.is_local or _reachable() else _offline():
             loaded: Sequence[Row] = datasets.load_dataset(
                 repo, split.name, split=split.split, revision=split.revision, cache_dir=_cache_of(split)
             )
@@ -230,7 +233,7 @@ def _answers(endpoint: str) -> bool:
     from huggingface_hub import get_session
 
     try:
-        get_session().head(endpoint, timeout=PROBE_SECONDS)
+        get_session().head(endpoint, timeout=PROBE_SECONDS, extensions={PROBE: True})
     except Exception as error:  # connection refused, unknown host, blocked socket; a slow server is still reachable
         return type(error).__name__ == "ReadTimeout"
     return True

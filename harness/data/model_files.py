@@ -19,6 +19,7 @@ from harness.data.architecture import refuse_other_architectures
 from harness.data.digests import file_sha256, files_sha256, text_sha256
 from harness.data.files import expand
 from harness.data.gguf import check_gguf, is_gguf
+from harness.data.patience import be_patient
 from harness.data.weights import check_weights
 from harness.errors import UserError, did_you_mean
 from harness.jobs import TRAINED_FILE
@@ -259,7 +260,7 @@ def _parts(folder: Path) -> list[Path]:
 def _settings_sha256(file: Path) -> str:
     """Digest of a JSON file without the paths of other artifacts, which differ between run folders."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except ValueError:
         return file_sha256(file)
     if isinstance(content, dict):
@@ -295,6 +296,7 @@ def _from_hub(name: str, what: str, revision: str | None, wanted: Sequence[str])
         RevisionNotFoundError,
     )
 
+    be_patient()
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(wanted)))
     except GatedRepoError as error:

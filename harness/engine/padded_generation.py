@@ -282,4 +282,5 @@ def finished_raw(group: Sequence[Completion]) -> Raw:
         sum(len(each.ids) for each in group),
         texts=tuple(completion.text() for completion in group),
         shortened=item.limited and any(completion.at_limit for completion in group),
+        thought_tokens=sum(completion.answer_from for completion in group),
     )

@@ -19,6 +19,7 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.storage import import_path
+from harness.user_code import waiting
 
 
 class HelperFailed(Exception):
@@ -56,7 +57,8 @@ class Helper:
                     encoding="utf-8",
                     env={**os.environ, **import_path()},
                 )
-            answer = self._exchange(self._child, json.dumps(question))
+            with waiting():  # for a model that is loaded
+                answer = self._exchange(self._child, json.dumps(question))
         if isinstance(answer, str):
             raise HelperFailed(answer)
         return answer

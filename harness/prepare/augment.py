@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import random
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -30,10 +29,11 @@ from harness.jobs import Example
 from harness.prepare.copies import identity, without_copies
 from harness.prepare.row_filters import CountTokens, filter_rows
 from harness.prepare.row_sources import RowSource
-from harness.prepare.train_data import Origin, TrainData
+from harness.prepare.train_data import Origin, TrainData, answer_notes
 from harness.registry.find import split_path
 from harness.registry.load import load_function
 from harness.settings import TrainSettings
+from harness.user_code import user_code
 
 _HINT = "it receives a row as a dict and returns a list of rows: `return [row]` changes nothing"
 _MOST = 1000
@@ -55,11 +55,11 @@ class RowFunction:
         if not self._path.is_file() or self._path.suffix != ".py" or name is None:
             raise UserError(
                 f"`augment={text}` names no function",
-                hint="write `augment=FILE.py@function`" if self._path.is_file() else f"there is no file `{self._path}`",
+                hint="write `augment=FILE.py@function`"
+                + ("" if self._path.is_file() else f"; there is no file `{self._path}`"),
             )
         self.name = name
-        with contextlib.redirect_stdout(sys.stderr):
-            self._function = load_function(self._path.resolve(), name)
+        self._function = load_function(self._path.resolve(), name)
 
     def __call__(self, row: Row, where: str) -> list[Row]:
         """The rows that the function makes of one row.
@@ -68,17 +68,17 @@ class RowFunction:
             UserError: It fails (only the frames of the user's files are shown), or returns something else.
         """
         found: list[Any] = []
-        try:
-            with contextlib.redirect_stdout(sys.stderr):
+        with user_code(self._path, f"`{self.name}` for {where}"):
+            try:
                 given = self._function(copy.deepcopy(dict(row)))
                 if given is None or isinstance(given, str | bytes | Mapping):
                     raise UserError(
                         f"`{self.name}` returned {type(given).__name__} for {where}, not a list of rows", _HINT
                     )
                 found += islice(given, _MOST + 1)
-        except (Exception, SystemExit) as error:
-            what = f"the function `{self.name}` failed for {where}, in"
-            raise plugin_error(self._path, error, hint=_HINT, what=what) from error
+            except (Exception, SystemExit) as error:
+                what = f"the function `{self.name}` failed for {where}, in"
+                raise plugin_error(self._path, error, hint=_HINT, what=what) from error
         if len(found) > _MOST:
             raise UserError(f"`{self.name}` made more than {_MOST} rows of {where}", _HINT)
         if wrong := [each for each in found if not isinstance(each, Mapping)]:
@@ -129,7 +129,8 @@ def augmented(data: TrainData, held: TrainData | None, given: TrainSettings, cou
     if gone:
         notes.append(f"{len(gone)} rows that `{name}` made were left out: {', '.join(map(str, left_out))}")
     kept = [pair for index, pair in enumerate(kept) if index not in gone]
-    return _joined(data, own, apart, kept, notes)
+    found = _joined(data, own, apart, kept)
+    return replace(found, notes=(*data.notes, *notes, *answer_notes(found, given)))
 
 
 def _row(source: RowSource, row: int) -> tuple[Row, str]:
@@ -160,7 +161,6 @@ def _joined(
     own: Mapping[Origin, Sequence[Example]],
     apart: set[Origin],
     made: Sequence[tuple[Origin, Example]],
-    notes: Sequence[str],
 ) -> TrainData:
     """The data with the rows that were made in place of their own, as often as the weights of the mix repeat a row."""
     by_origin: dict[Origin, list[Example]] = defaultdict(list)
@@ -178,7 +178,6 @@ def _joined(
         examples=tuple(example for _, example in pairs),
         origins=tuple(origin for origin, _ in pairs),
         made=tuple(index for index, (_, example) in enumerate(pairs) if identity(example) not in known),
-        notes=(*data.notes, *notes),
     )
 
 

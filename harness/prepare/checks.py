@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from harness.metrics.text_match import choice_letter, lettered_choices
 from harness.prepare.tasks import ScoredTask
 from harness.prepare.trainings import Training
 from harness.settings import STAGES
+from harness.storage import read_json
 
 if TYPE_CHECKING:
     from harness.prepare.prepare import Prepared, PreparedVariant
@@ -241,7 +241,7 @@ def _is_reward_model(prepared: Prepared, variant: PreparedVariant) -> bool:
 def _method_of(artifact: Snapshot) -> str | None:
     """Name of the method that made a delta; None for PEFT adapters and checkpoints, which do not record it."""
     try:
-        record = json.loads((artifact.folder / "method.json").read_text(encoding="utf-8"))
+        record = read_json(artifact.folder / "method.json")
         return str(record["method"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -18,9 +18,11 @@ from harness import __version__
 from harness.config.config import Config
 from harness.config.variants import VariantSpec
 from harness.data.model_files import Snapshot, find_model
+from harness.errors import UserError
 from harness.jobs import PACKAGES, REVISIONS, Example, Item, RewardFunction
 from harness.prepare.checks import check, train_only
 from harness.prepare.tasks import ScoredTask, prompting_of, refuse_code, scored_task
+from harness.prepare.template_options import with_template_options
 from harness.prepare.trainings import Training, Trainings, artifact_digest, content_digest, given_artifact
 from harness.prompts.render import Prompting, render
 from harness.registry.find import source_digest
@@ -91,9 +93,13 @@ class Prepared:
             methods=sorted({source_digest(training.entry) for training in self.trainings}),
             train=[training.data.digest for training in self.trainings],
             validation=[training.validation.digest for training in self.trainings if training.validation],
-            adapters=[artifact_digest(variant.adapter) for variant in self.variants if variant.adapter],
+            adapters=[
+                artifact_digest(variant.adapter, self.config.method_files)
+                for variant in self.variants
+                if variant.adapter
+            ],
             given=[
-                content_digest(given)
+                content_digest(given, self.config.method_files)
                 for training in self.trainings
                 for given in (training.start, training.reward)
                 if isinstance(given, Snapshot | RewardFunction)
@@ -141,6 +147,7 @@ def prepare(
     tasks = tuple(map(scored_task, config.task_specs))
     refuse_code(config, tasks)
     template = load_template(model.folder, trust_remote_code=config.trust_remote_code, ask=describe)
+    template = with_template_options(config.model, template, config.template_options)
     rendered: dict[tuple[Any, ...], dict[str, list[Item]]] = {}
 
     def tokens(examples: Sequence[Example], answered: bool) -> list[int]:
@@ -161,6 +168,11 @@ def prepare(
         training = trainings.of(spec) if spec.kind == "method" else None
         adapter = given_artifact(config, spec.source, spec.revision) if spec.kind == "adapter" else None
         variants.append(PreparedVariant(spec, prompting, rendered[wanted], training, adapter))
+    if config.template_options and not any(variant.prompting.template for variant in variants):
+        raise UserError(
+            "no variant uses the chat template, so `template_options` change nothing",
+            hint="add `--apply-chat-template` or `template=chat`",
+        )
     prepared = Prepared(config, model, tasks, tuple(variants))
     unscored = train_only(prepared) if scores else ()
     variants = [replace(variant, scored=variant.spec.name not in unscored) for variant in variants]

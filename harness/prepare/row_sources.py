@@ -15,7 +15,8 @@ from harness.errors import UserError
 from harness.prepare.tasks import ScoredTask, unscored_task
 from harness.prompts.chat import ChatTemplate
 from harness.prompts.render import Prompting, render_rows, train_rows
-from harness.prompts.training_rows import TrainingRows, read_rows
+from harness.prompts.row_notes import RowNotes
+from harness.prompts.training_rows import TrainingRows, is_conversational, read_rows
 from harness.registry.find import find
 from harness.registry.task_spec import parse_task
 from harness.settings import TrainSettings
@@ -76,6 +77,8 @@ def row_sources(
                 stage=given.stage,
                 every_turn=given.turns == "all",
             )
+            if given.augment is not None:  # some of the rows are read again, in the same form
+                read = partial(read, turned=is_conversational(files[part.source]))
             found.append(WeightedSources(part.weight, (RowSource(part.source, files[part.source], read),)))
         else:
             own = _train_tasks(part.source, tasks)
@@ -87,8 +90,9 @@ def row_sources(
 
 def _of_task(task: ScoredTask, prompting: Prompting) -> RowSource:
     def read(rows: Sequence[Row]) -> TrainingRows:
-        examples = render_rows(task.name, task.task, rows, prompting)
-        return TrainingRows(examples, [], list(range(len(examples))))
+        notes = RowNotes()
+        examples = render_rows(task.name, task.task, rows, prompting, notes)
+        return TrainingRows(examples, notes.lines(task.name, len(rows)), list(range(len(examples))))
 
     return RowSource(task.name, train_rows(task.name, task.task), read)
 

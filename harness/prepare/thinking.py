@@ -30,13 +30,11 @@ def thinking_template(where: str, template: ChatTemplate, think: str | None) -> 
     """
     if think is None:
         return template
-    wanted = "off" if think == "off" else "on"
-    if wanted in template.opened:
-        return template.with_options(enable_thinking=wanted == "on")
-    default = template.opened.get("default")
-    if default is None:
+    if template.thought is None:
         raise UserError(f"{where}: the chat template of the model knows no thoughts", hint="leave out `think`")
-    if wanted == "off" and default != "closed":
+    if template.has_switch:
+        return template.with_options(enable_thinking=think != "off")
+    if think == "off" and template.thought_state != "closed":
         raise UserError(
             f"{where}: the chat template of the model cannot switch thoughts off (it has no `enable_thinking`)",
             hint="leave out `think`, or give a number of tokens",

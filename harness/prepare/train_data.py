@@ -129,8 +129,19 @@ def train_data(
         origins=tuple(origins),
     ).only(chosen)
     filtered = left_out_note(shown, len(examples), left_out)
-    notes += [*_duplicates(data, rows, given), *filtered, *_empty_answers(data, given), *_marks(data, given)]
+    notes += [*_duplicates(data, rows, given), *filtered]
+    if given.augment is None:
+        notes += answer_notes(data, given)
     return replace(data, notes=tuple(notes))
+
+
+def answer_notes(data: TrainData, given: TrainSettings) -> list[str]:
+    """Notes on the answers that will be learned: empty ones, and how they are marked.
+
+    Raises:
+        UserError: All answers are empty.
+    """
+    return [*_empty_answers(data, given), *_marks(data, given)]
 
 
 def _values(example: Example) -> list[Any]:

@@ -85,6 +85,12 @@ def check_given(spec: VariantSpec, given: TrainSettings, stages: Collection[str]
             raise UserError(f"variant `{spec.name}`: `{name}` has no effect in the stage `{given.stage}`", hint)
         if not {*meant} & {*stages}:
             raise UserError(f"`{name}` has no effect in any of the stages: {', '.join(sorted(stages))}", hint)
+    if given.min_row_tokens and given.max_row_tokens and given.min_row_tokens > given.max_row_tokens:
+        raise UserError(
+            f"variant `{spec.name}`: `min_row_tokens={given.min_row_tokens}` is above"
+            f" `max_row_tokens={given.max_row_tokens}`: no row fits",
+            hint="lower the first, or raise the second",
+        )
     if given.turns == "all" and STAGES[given.stage].rows == "marked":
         raise UserError(
             f"variant `{spec.name}`: a row of `stage={given.stage}` has one mark, for its last answer",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -272,17 +272,27 @@ def given_artifact(config: Config, source: str, revision: str | None) -> Snapsho
     return snapshot
 
 
-def artifact_digest(given: Snapshot) -> str:
-    """Digest of a given adapter or checkpoint, with the code of the method that its delta is loaded by."""
-    method = recorded_method(given.folder)
+def artifact_digest(given: Snapshot, code: Collection[Path]) -> str:
+    """Digest of a given adapter or checkpoint, with the code of the method that its delta is loaded by.
+
+    Args:
+        given: The adapter or checkpoint.
+        code: The Python files that the user named.
+    """
+    method = recorded_method(given.folder, code)
     return given.digest if method is None else text_sha256(f"{given.digest}:{sources_sha256(method.path)}")
 
 
-def content_digest(given: Snapshot | RewardFunction) -> str:
-    """Digest of a given starting point or judge: of its files, or of the function's code and name."""
+def content_digest(given: Snapshot | RewardFunction, code: Collection[Path]) -> str:
+    """Digest of a given starting point or judge: of its files, or of the function's code and name.
+
+    Args:
+        given: The starting point or judge.
+        code: The Python files that the user named.
+    """
     if isinstance(given, RewardFunction):
         return text_sha256(f"{given.name}:{sources_sha256(given.path)}")
-    return artifact_digest(given)
+    return artifact_digest(given, code)
 
 
 def _check_function(spec: VariantSpec, path: Path, name: str) -> None:

@@ -6,16 +6,17 @@ in a process with limits (`harness.prompts.template_process`), without torch and
 
 from __future__ import annotations
 
-import datetime
+import contextlib
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.api import Message
 from harness.errors import UserError
+from harness.prompts.template_environment import template_variables
 from harness.prompts.template_process import TemplateRefuses, limited
+from harness.prompts.thoughts import ThoughtState, thought_state
 
 _OPEN = "CONTINUE_FINAL_MESSAGE_TAG "
 """Marks the end of a begun answer, with transformers' own text: a template that trims content removes its blank."""
@@ -33,36 +34,50 @@ class ChatTemplate:
     """Whether the template writes `turn_end` after the last turn (GLM-4 writes it only before the next turn)."""
     thought: tuple[str, str] | None = None
     """Marks around a thought; None if the template knows no thoughts."""
-    opened: Mapping[str, str] = field(default_factory=dict)
-    """State of the thought at the end of a prompt, `none`, `open` or `closed`: by `default`, and with `enable_thinking` `on`
-    and `off` if the template has this option."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Further variables of the template."""
+    """Further variables of the template, such as `enable_thinking`."""
+    answer_start: str = ""
+    """Text between the end of a prompt and an answer; see `for_choices`."""
 
     @property
-    def ends_in_thought(self) -> bool:
-        """Whether a prompt ends inside a thought."""
-        chosen = {True: "on", False: "off"}.get(self.options.get("enable_thinking"), "default")  # type: ignore[arg-type]
-        return self.opened.get(chosen) == "open"
+    def has_switch(self) -> bool:
+        """Whether the template reads `enable_thinking`."""
+        return "enable_thinking" in self.text
+
+    @functools.cached_property
+    def thought_state(self) -> ThoughtState:
+        """State of the thought at the end of a prompt."""
+        if self.thought is None:
+            return "none"
+        return thought_state(self._probed(_USER).rpartition(_USER["content"])[2], self.thought)
+
+    @functools.cached_property
+    def variables(self) -> frozenset[str]:
+        """Names of the variables that the template reads, without those that every template gets."""
+        return template_variables(self.text) - self.special_tokens.keys() - RESERVED_VARIABLES
 
     def with_options(self, **options: Any) -> ChatTemplate:
         """The template with further variables."""
         return replace(self, options={**self.options, **options})
 
+    @functools.cached_property
     def for_choices(self) -> ChatTemplate:
-        """The template with which choices are scored: after a closed thought, if it knows thoughts.
+        """The template with which choices are scored: where it writes an answer without a thought.
 
         Raises:
             UserError: Its prompts end inside a thought, and it cannot close the thought.
         """
-        if self.opened.get("off") == "closed":
-            return self.with_options(enable_thinking=False)
-        if self.ends_in_thought:
+        if self.thought is None:
+            return self
+        closed = self.with_options(enable_thinking=False) if self.has_switch else self
+        if closed.thought_state == "open":
             raise UserError(
                 "the model's chat template begins a thought, and the likelihood of a choice inside a thought measures nothing",
                 hint="use tasks that generate an answer, or leave out the chat template",
             )
-        return self
+        prompt, whole = closed._probed(_USER), closed._probed(_USER, {"role": "assistant", "content": _ANSWER})
+        start, found, _ = whole.removeprefix(prompt).partition(_ANSWER)
+        return replace(closed, answer_start=start if found and whole.startswith(prompt) else "")
 
     def render(
         self,
@@ -90,7 +105,8 @@ class ChatTemplate:
         """
         if add_generation_prompt and messages and messages[-1].get("role") == "assistant":
             return self._left_open(messages, tools)
-        return self.rendered(messages, add_generation_prompt=add_generation_prompt, tools=tools)
+        text = self.rendered(messages, add_generation_prompt=add_generation_prompt, tools=tools)
+        return text + self.answer_start if add_generation_prompt else text
 
     def _left_open(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> str:
         """Renders messages up to the end of the last one's content, as `continue_final_message` of transformers does."""
@@ -139,6 +155,13 @@ class ChatTemplate:
                 hint="some templates accept no system prompt: try without one",
             ) from error
 
+    def _probed(self, *messages: Mapping[str, Any]) -> str:
+        """The text of probe messages, as a prompt if the last one is the user's; empty if the template refuses them."""
+        for before in ((), (_SYSTEM_TURN,)):  # some templates refuse messages without a system turn
+            with contextlib.suppress(UserError):
+                return self.rendered([*before, *messages], add_generation_prompt=messages[-1]["role"] == "user")
+        return ""
+
     @functools.cached_property
     def has_system_turn(self) -> bool:
         """Whether the template writes system turns; some refuse them (Gemma), and some leave them out.
@@ -146,7 +169,7 @@ class ChatTemplate:
         A template that refuses a user turn, too, counts as one that does: the error is then about the real messages.
         """
         try:
-            return _SYSTEM in self.render([{"role": "system", "content": _SYSTEM}, _USER])
+            return _SYSTEM in self.render([_SYSTEM_TURN, _USER])
         except UserError:
             pass
         try:
@@ -156,8 +179,11 @@ class ChatTemplate:
         return False
 
 
-_SYSTEM = "zq7system"
+_SYSTEM, _ANSWER = "zq7system", "zq7answer"
+_SYSTEM_TURN = {"role": "system", "content": _SYSTEM}
 _USER = {"role": "user", "content": "zq7user"}
+RESERVED_VARIABLES = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
+"""Variables of a template that decide its messages."""
 
 
 def system_in_user_turn(messages: Sequence[Message]) -> list[Message]:
@@ -204,46 +230,3 @@ PLAIN = ChatTemplate(
     {},
 )
 """The format of messages for a model without a chat template."""
-
-
-@functools.cache
-def compiled(text: str) -> Any:
-    """The compiled template; only `harness.prompts.template_process` uses it, within limits."""
-    import jinja2
-    from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refuse(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _generation_tag()]
-    )
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().astimezone().strftime(form)
-    environment.filters["tojson"] = _to_json
-    return environment.from_string(text)
-
-
-def _to_json(
-    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
-) -> str:
-    """JSON without jinja's HTML escapes, with the options that templates can use in transformers."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _generation_tag() -> Any:
-    """A jinja extension for `{% generation %}` blocks, which mark assistant text for training masks: renders their content."""
-    import jinja2.ext
-    from jinja2 import nodes
-    from jinja2.parser import Parser
-
-    class Generation(jinja2.ext.Extension):
-        tags = {"generation"}  # noqa: RUF012
-
-        def parse(self, parser: Parser) -> nodes.Node:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.Scope(body, lineno=line)
-
-    return Generation

@@ -108,7 +108,10 @@ def format_of(row: Row, stage: StageName) -> tuple[Format, dict[str, str]] | Non
             ours: found[0] if len(found) == 1 else next((name for name in found if has_content(row[name])), found[0])
             for ours, found in names.items()
         }
-        if all(has_content(row[columns[ours]]) for ours in format.filled):
+        filled = format.filled
+        if STAGES[stage].rows == "marked" and format in PREFERENCES:  # rows with one answer may have the same columns
+            filled = tuple({*filled, "rejected", *({"chosen"} & columns.keys())})
+        if all(has_content(row[columns[ours]]) for ours in filled):
             return format, columns
     return None
 

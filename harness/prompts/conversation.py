@@ -70,7 +70,8 @@ class Conversation:
         """
         turn, before = self.turns[position], self.turns[:position]
         if self.template is None:
-            return LearnedTurn(self.prompt(position), " " + turn.content)
+            lost = bool(turn.reasoning.strip())
+            return LearnedTurn(self.prompt(position), " " + turn.content, "not rendered" if lost else "as rendered")
         if turn.calls:
             prompt = self.prompt(position)
             if not self._rendered([*before, turn], open=False).startswith(prompt):

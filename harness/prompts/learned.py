@@ -74,7 +74,8 @@ def learned(
         without = learned(template, [*before, {**plain, "content": inside[2] if inside else turn["content"]}], tools)
         return LearnedTurn(without.prompt, without.text, "left out")
     if not begun.strip() and rest.lstrip().startswith(closing):
-        pass  # the prompt ends with an open thought and a line break, the whole with an empty thought
+        # the prompt ends with an open thought and a line break, the whole with an empty thought
+        rest = f"{said}\n{rest.lstrip()}" if said else rest
     elif begun.strip() == opening:
         rest = f"{said}\n" * bool(said) + f"{closing}\n\n" + rest.lstrip("\n")
     else:

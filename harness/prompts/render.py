@@ -16,8 +16,10 @@ from harness.errors import UserError, did_you_mean
 from harness.jobs import Example, Item, Request
 from harness.prompts.chat import ChatTemplate, system_in_user_turn
 from harness.prompts.learned import learned, learned_after
+from harness.prompts.row_notes import RowNotes
 from harness.prompts.samples import answer_text, call_on, cell_of, refuse_null, right_choice, sample_of
 from harness.prompts.shots import Shots
+from harness.prompts.thoughts import ends_in_thought, thought_state
 
 _Question = str | Sequence[Message]
 _Solved = Sequence[tuple[_Question, str]]
@@ -46,7 +48,7 @@ class Prompting:
         """
         if self.template is None or not isinstance(sample, Choose):
             return self
-        return replace(self, template=self.template.for_choices())
+        return replace(self, template=self.template.for_choices)
 
 
 def render(
@@ -110,7 +112,9 @@ def train_rows(name: str, task: Task) -> Sequence[Row]:
     return rows
 
 
-def render_rows(name: str, task: Task, rows: Sequence[Row], prompting: Prompting = Prompting()) -> list[Example]:
+def render_rows(
+    name: str, task: Task, rows: Sequence[Row], prompting: Prompting = Prompting(), notes: RowNotes | None = None
+) -> list[Example]:
     """Renders rows of a task as training examples, one for each row.
 
     Each is the rendered prompt (without solved examples), the delimiter, the answer, and the first stop string or EOS. With a
@@ -121,24 +125,25 @@ def render_rows(name: str, task: Task, rows: Sequence[Row], prompting: Prompting
         task: The task.
         rows: Rows as in its train split.
         prompting: System prompt and chat template.
+        notes: Counts what the chat template does to thoughts.
 
     Raises:
         UserError: A row lacks a column that the task uses.
     """
-    examples = []
+    examples, notes = [], notes or RowNotes()
     for index, row in enumerate(rows):
         sample = sample_of(name, task, row, index)
         if isinstance(sample, Text):
             examples.append(Example("", sample.text))
             continue
         try:
-            examples.append(_example(sample, _description(name, task, row, str(index)), task, prompting))
+            examples.append(_example(sample, _description(name, task, row, str(index)), task, prompting, notes))
         except UserError as error:
             raise UserError(f"training data of task `{name}`, row {index}: {error.message}", error.hint) from error
     return examples
 
 
-def _example(sample: Generate | Choose, description: str, task: Task, prompting: Prompting) -> Example:
+def _example(sample: Generate | Choose, description: str, task: Task, prompting: Prompting, notes: RowNotes) -> Example:
     prompting = prompting.of(sample)
     question, template = _question(sample, None), prompting.template
     context = _context(description, [], question, task, prompting)
@@ -149,6 +154,7 @@ def _example(sample: Generate | Choose, description: str, task: Task, prompting:
             found = learned_after(template, messages, answer)
         else:
             found = learned(template, [*messages, {"role": "assistant", "content": answer}])
+        notes.thoughts[found.thought] += 1
         return Example(found.prompt, found.text, turn_end=template.turn_end)
     stop = sample.stop[0] if isinstance(sample, Generate) and sample.stop else ""
     return Example(context, answer + stop, append_eos=not stop, turn_end=None if template is None else "")
@@ -171,18 +177,21 @@ def _request(
         return _context(description, solved, _question(sample, choice), task, prompting)
 
     if isinstance(sample, Generate):
+        prompt, begun = context(None), _begun(sample)
+        thought = (template and template.thought) or Request.thought
+        opened = ends_in_thought(prompt, thought) if begun is None else thought_state(begun, thought) == "open"
         return Request(
             id,
             "generate",
-            (context(None),),
+            (prompt,),
             stop=tuple(sample.stop),
             max_tokens=sample.max_tokens,
             samples=sample.samples,
             temperature=sample.temperature,
             top_p=sample.top_p,
             templated=template is not None,
-            thought=(template and template.thought) or Request.thought,
-            in_thought=template is not None and template.ends_in_thought and _begun(sample) is None,
+            thought=thought,
+            in_thought=template is not None and opened,
             thought_tokens=prompting.thought_tokens,
         )
     contexts = [context(i) for i in range(len(sample.choices))] if sample.per_choice_contexts else [context(None)]

@@ -10,6 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+_THOUGHTS = {
+    "not rendered": "reasoning of {} of {} not rendered by the template, so not learned",
+    "left out": "reasoning of {} of {} left out, because the prompt of the template closes the thought",
+    "added": "end of a thought added to {} of {}: the prompt of the template begins a thought that the template does not"
+    " write in an answered turn",
+}
+
 
 @dataclass
 class RowNotes:
@@ -31,8 +38,8 @@ class RowNotes:
     """Rows whose last turns come after the last learned answer."""
     second_systems: int = 0
     """Rows whose column `system` is not used, because the conversation begins with a system turn."""
-    lost_reasoning: int = 0
-    """Learned turns whose reasoning the chat template does not write."""
+    thoughts: Counter[str] = field(default_factory=Counter)
+    """Learned turns by `LearnedTurn.thought`."""
     lost_context_reasoning: int = 0
     """Turns before learned ones whose reasoning the chat template does not write."""
     lost_tool_texts: int = 0
@@ -70,10 +77,9 @@ class RowNotes:
                 f"the column `system` of {self.second_systems} of {rows} rows of {name} not used: the conversation has"
                 " a system turn",
             ),
-            (
-                self.lost_reasoning,
-                f"reasoning of {_many(self.lost_reasoning, 'learned turn')} of {name} not rendered by the template, so"
-                " not learned",
+            *(
+                (self.thoughts[thought], text.format(_many(self.thoughts[thought], "learned turn"), name))
+                for thought, text in _THOUGHTS.items()
             ),
             (
                 self.lost_context_reasoning,

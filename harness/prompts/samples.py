@@ -14,6 +14,7 @@ from typing import Any
 from harness.api import Choose, Generate, Row, Sample, Task, Text
 from harness.errors import UserError, did_you_mean, plugin_error
 from harness.prompts.nulls import is_null, written_null
+from harness.user_code import calling
 
 
 class _MissingColumn(KeyError):
@@ -40,7 +41,8 @@ def call_on(name: str, function: Callable[[Row], Any], row: Row, index: int | st
         UserError: The function raised an exception (only lines of the task's own file are shown).
     """
     try:
-        return function(_Row(row))
+        with calling(function, f"`{getattr(function, '__name__', 'sample')}` on row {index} of task `{name}`"):
+            return function(_Row(row))
     except UserError as error:
         raise UserError(f"task `{name}`, row {index}: {error.message}", error.hint) from error
     except _MissingColumn as error:
@@ -79,11 +81,25 @@ def sample_of(name: str, task: Task, row: Row, index: int) -> Sample:
             f"task `{name}`: `sample` returned a {type(sample).__name__} for row {index}",
             hint="return Generate(…), Choose(…) or Text(…)",
         )
-    fault = sample_fault(sample)
+    fault = sample_fault(sample) or _half_character(sample)
     if fault is not None:
         raise UserError(f"task `{name}`, row {index}: {fault.message}", fault.hint)
     refuse_null(name, task.sample, row, index, texts_of(sample), texts_of)
     return sample
+
+
+def _half_character(sample: Sample) -> UserError | None:
+    """The error of a text that was cut inside a character: no tokenizer and no UTF-8 file accepts it."""
+    stops = sample.stop if isinstance(sample, Generate) else ()
+    for text in [*texts_of(sample), *stops, str(sample.id or "")]:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            half = ascii(text[error.start])[1:-1]
+            return UserError(
+                f"a text of the sample has half of a character ({half})", hint="cut texts between characters"
+            )
+    return None
 
 
 def refuse_null(

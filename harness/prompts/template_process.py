@@ -175,7 +175,7 @@ def _process() -> _Process:
 
 def serve() -> None:
     """Main function of the process: answers questions until its parent closes them, or a limit ends it."""
-    from harness.prompts.chat import compiled
+    from harness.prompts.template_environment import compiled
 
     compiled("{{ 1 }}")  # imports jinja2
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
@@ -189,7 +189,7 @@ def serve() -> None:
 
 
 def _answer(questions: BinaryIO, size: int) -> tuple[int, bytes]:
-    from harness.prompts.chat import compiled
+    from harness.prompts.template_environment import compiled
 
     try:
         seconds, text, variables = pickle.loads(questions.read(size))

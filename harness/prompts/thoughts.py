@@ -7,8 +7,28 @@ answer. Stop strings do not apply inside a thought, nor to white space between t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
-from harness.jobs import Request
+from harness.api import Output
+from harness.jobs import Raw, Request
+
+ThoughtState = Literal["none", "open", "closed"]
+
+
+def thought_state(text: str, marks: tuple[str, str]) -> ThoughtState:
+    """Whether a text has no thought, ends inside one, or has closed it.
+
+    Example:
+        >>> thought_state("<think>", ("<think>", "</think>"))
+        'open'
+    """
+    opening, closing = map(text.rfind, marks)
+    return "none" if opening == closing else "open" if opening > closing else "closed"
+
+
+def ends_in_thought(prompt: str, marks: tuple[str, str]) -> bool:
+    """Whether a prompt ends with the mark that opens a thought."""
+    return prompt.rstrip().endswith(marks[0])
 
 
 def split_thought(text: str, request: Request) -> tuple[str, str | None]:
@@ -38,6 +58,12 @@ def split_thought(text: str, request: Request) -> tuple[str, str | None]:
 def answers(texts: Sequence[str], request: Request) -> tuple[str, ...]:
     """The answers in generated texts; an empty text where a thought has no end."""
     return tuple(split_thought(text, request)[1] or "" for text in texts)
+
+
+def output_of(raw: Raw, request: Request) -> Output:
+    """The output of a model for a request as metrics receive it, without thoughts."""
+    tokens = raw.tokens - raw.thought_tokens
+    return Output(answers(raw.texts, request), raw.loglikelihoods, raw.is_greedy, tokens)
 
 
 def unfinished(texts: Sequence[str], request: Request) -> int:

@@ -23,6 +23,7 @@ from itertools import takewhile
 from typing import Any
 
 from harness.api import Message, Row
+from harness.data.arrow import ArrowTable
 from harness.errors import UserError
 from harness.jobs import Example
 from harness.prompts.cells import TrainingRow, as_text, has_content
@@ -62,6 +63,7 @@ def read_rows(
     system: str | None = None,
     stage: StageName = "sft",
     every_turn: bool = False,
+    turned: bool = False,
 ) -> TrainingRows:
     """Converts the rows of a file or data set to examples.
 
@@ -74,6 +76,7 @@ def read_rows(
         system: System prompt for rows that have none.
         stage: The training stage: `reward` and `dpo` need a rejected answer, `kto` a mark, `grpo` and `ppo` need no answer.
         every_turn: Whether every assistant turn is learned, or only the last.
+        turned: Whether prompts of all rows become turns even if none of these rows needs it.
 
     Raises:
         UserError: A column is missing (the existing ones are listed), a row has no answer to learn, or it has content
@@ -87,10 +90,9 @@ def read_rows(
     if not rows:
         raise UserError(f"training data `{name}` has no rows", hint="check the split, or the file")
     present = list(rows[0])
-    # all rows of a table have the columns of the first, and a list costs nothing to search
-    before = [column for column in _CONVERSATIONAL if column in present or isinstance(rows, list | tuple)]
-    turned = bool(before) and any(has_content(row.get(column)) for row in rows for column in before)
-    reader = _Reader(name, present, columns or {}, template, chat, turned, system, stage, every_turn)
+    turned = turned or is_conversational(rows)
+    classes = rows.class_names if isinstance(rows, ArrowTable) else {}
+    reader = _Reader(name, present, columns or {}, template, chat, turned, system, stage, every_turn, classes)
     found = [(index, example) for index, row in enumerate(rows) for example in reader.read(index, row)]
     examples = [example for _, example in found]
     if not examples and reader.notes.nothing_learned:
@@ -103,6 +105,13 @@ def read_rows(
             f"training data `{name}` has no text in any of its {len(rows)} rows", hint="check the column `text`"
         )
     return TrainingRows(examples, reader.notes.lines(name, len(rows)), [index for index, _ in found])
+
+
+def is_conversational(rows: Sequence[Row]) -> bool:
+    """Whether some rows have turns before the prompt, or tools: prompts of all rows then become turns."""
+    # all rows of a table have the columns of the first, and a list costs nothing to search
+    searched = [column for column in _CONVERSATIONAL if isinstance(rows, list | tuple) or (rows and column in rows[0])]
+    return bool(searched) and any(has_content(row.get(column)) for row in rows for column in searched)
 
 
 @dataclass(frozen=True)
@@ -120,6 +129,8 @@ class _Reader:
     system: str | None
     stage: StageName
     every_turn: bool
+    classes: Mapping[str, Sequence[str]]
+    """Names of the classes whose numbers a column holds."""
     notes: RowNotes = field(default_factory=RowNotes)
 
     def read(self, index: int, given: Row) -> list[Example]:
@@ -140,7 +151,11 @@ class _Reader:
                 f"{row.where} has no `label`, and `stage={self.stage}` learns from answers that are marked good or bad",
                 hint="add a column `label` with true or false, or map one: `--train-columns label=COLUMN`",
             )
-        desirable = read_mark(row.where, row.name("label"), row.cells["label"])
+        column, value = row.name("label"), row.cells["label"]
+        names = self.classes.get(column, ())
+        if isinstance(value, int) and 0 <= value < len(names):
+            value = names[value]
+        desirable = read_mark(row.where, column, value)
         return [replace(each, desirable=desirable) for each in examples]
 
     def _examples(self, row: TrainingRow) -> list[Example]:
@@ -279,7 +294,7 @@ class _Reader:
 
     def _learned(self, talk: Conversation, position: int) -> tuple[str, str]:
         found = talk.answer(position)
-        self.notes.lost_reasoning += talk.turns[position].reasoning.strip() not in found.text
+        self.notes.thoughts[found.thought] += 1
         return found.prompt, found.text
 
     def _preference(self, row: TrainingRow) -> list[Example]:

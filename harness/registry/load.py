@@ -7,6 +7,7 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import re
@@ -25,6 +26,7 @@ from harness.errors import UserError, did_you_mean, plugin_error
 from harness.registry.find import find, is_path, source_digest, split_path
 from harness.registry.scan import Entry
 from harness.registry.sources import FromSource, forget_changed, load_from_source, recorded, sources_sha256
+from harness.user_code import user_code
 
 
 def load_task(entry: Entry, parameters: Mapping[str, Any], groups: Sequence[str] = ()) -> Task:
@@ -50,9 +52,9 @@ def load_task(entry: Entry, parameters: Mapping[str, Any], groups: Sequence[str]
             hint=f"does the file assign `{entry.attribute}` again after the `@task` at {entry.place}?",
         )
     try:
-        with recorded(entry.path):
+        with user_code(entry.path, f"its task function `{entry.attribute}`"), recorded(entry.path):
             made: Any = function(**parameters)
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         call = f"import {entry.path.stem}; {entry.path.stem}.{entry.attribute}()"
         raise plugin_error(
             entry.path, error, hint=f'for the full traceback, run `python -c "{call}"` in the folder of the file'
@@ -117,9 +119,9 @@ def load_function(path: Path, name: str) -> Callable[..., Any]:
         UserError: The file raises an exception (only its own frames are shown), or has no such function.
     """
     try:
-        with recorded(path):
+        with user_code(path, "its import"), recorded(path):
             module = import_file(path)
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         raise plugin_error(path, error, hint=f"for the full traceback, run `python {path}`") from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -172,10 +174,11 @@ def task_metrics(task: Task, folder: Path | None = None) -> tuple[Metric, ...]:
 
 def _load(entry: Entry) -> Any:
     try:
-        with recorded(entry.path):
+        users = not (entry.module or "").startswith("harness.")
+        with user_code(entry.path, "its import") if users else contextlib.nullcontext(), recorded(entry.path):
             module = importlib.import_module(entry.module) if entry.module else import_file(entry.path)
         return getattr(module, entry.attribute)
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         raise plugin_error(entry.path, error, hint=f"for the full traceback, run `python {entry.path}`") from error
 
 

@@ -62,6 +62,7 @@ def _legend(run: Run) -> Iterator[str]:
             " difference covers samples and training runs, so this table compares methods; the tables above compare these"
             " trained models"
         )
+        yield from dict.fromkeys(f"? over seeds: {delta.untestable}" for delta in over_seeds if delta.untestable)
     elif deltas and any(variant.train for variant in run.variants):
         yield "one training seed: the differences compare these trained models; use `--seeds 3` to compare methods"
 

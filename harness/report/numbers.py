@@ -15,9 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from harness.results import Mark, Verdict
-from harness.stats.ratios import Ratio
+
+if TYPE_CHECKING:
+    from harness.stats.ratios import Ratio
 
 ABSENT = "-"
 
@@ -110,6 +113,7 @@ def ratio(value: Ratio | None) -> str:
     """Formats a cost relative to the baseline's: `1.15×`, or its interval if that is wider than ±5 %.
 
     Example:
+        >>> from harness.stats.ratios import Ratio
         >>> ratio(Ratio(1.15, 1.12, 1.18)), ratio(Ratio(1.15, 0.9, 1.47)), ratio(Ratio(1.15))
         ('1.15×', '0.90–1.47×', '-')
     """

@@ -13,10 +13,12 @@ Example:
 
 from __future__ import annotations
 
+import functools
+import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
 from harness.report.numbers import clock, one_line
 
@@ -32,6 +34,24 @@ SECONDS_BETWEEN_LINES = 30.0
 """Interval of the lines of a running stage, without a terminal."""
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+SECONDS_BETWEEN_TICKS = 0.5
+QUIET_SECONDS = 8.0
+"""Longest time without a sign of life: without a terminal, and while a latency is measured."""
+
+
+def _locked(method: Callable[P, T]) -> Callable[P, T]:
+    """Keeps the clock from drawing at the same time."""
+
+    @functools.wraps(method)
+    def alone(*arguments: P.args, **options: P.kwargs) -> T:
+        with arguments[0]._lock:  # type: ignore[attr-defined]
+            return method(*arguments, **options)
+
+    return alone
+
+
 class Progress:
     """Callbacks of a run; each does nothing by default."""
 
@@ -41,8 +61,11 @@ class Progress:
     def start(self, label: str, what: str, total: int | None = None) -> None:
         """Starts a stage: `label` is Load, Train, Eval or Time; `what` names the variant and task."""
 
-    def advance(self, done: int, note: str = "", total: int | None = None) -> None:
-        """Reports that `done` of `total` units are finished; `note` is short: `loss 1.31`, `acc 0.43`."""
+    def advance(self, done: int, note: str = "", total: int | None = None, share: float | None = None) -> None:
+        """Reports that `done` of `total` units are finished; `note` is short: `loss 1.31`, `acc 0.43`.
+
+        The time left follows from `share`, the part of the work that is done, if the units differ in size.
+        """
 
     def finish(self, note: str = "") -> None:
         """Ends the stage; its line stays, with `note`."""
@@ -54,8 +77,8 @@ class Progress:
 class TerminalProgress(Progress):
     """Draws stages on stderr: on a terminal one line each, redrawn in place; elsewhere a plain line every 30 seconds.
 
-    Only these calls draw: no thread disturbs a measurement, and an exception leaves no hidden cursor or alternate screen.
-    As a context manager it also ends an open line.
+    As a context manager it has a clock that moves while no event arrives, and ends an open line. While a latency is measured the
+    clock moves every 8 s only. An exception leaves no hidden cursor or alternate screen.
 
     Args:
         console: Console to draw on; stderr by default.
@@ -71,24 +94,44 @@ class TerminalProgress(Progress):
         self._label: str | None = None
         self._what = self._note = ""
         self._total: int | None = None
+        self._share: float | None = None
+        self._first: tuple[float, float] | None = None
+        """The first share of the stage and when it was known: an earlier run may have done a part."""
+        self._lock = threading.RLock()
+        self._ended = threading.Event()
         self._done = 0
         self._began = self._drawn = 0.0
         self._paused = False
         self._waiting: list[Text] = []
 
     def __enter__(self) -> Self:
+        threading.Thread(target=self._tick, name="clock", daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Keeps the line of an open stage, and moves the cursor to a new line."""
+        self._ended.set()
+        with self._lock:
+            self._end()
+
+    def _tick(self) -> None:
+        """Shows that the run lives: nothing stands still for more than 10 s, also while no event arrives."""
+        while not self._ended.wait(SECONDS_BETWEEN_TICKS):
+            with self._lock:
+                quiet = self._now() - self._drawn
+                if self._label is not None and quiet >= (1.0 if self._live and not self._paused else QUIET_SECONDS):
+                    self._draw()
+
+    def _end(self) -> None:
         self._paused = False
         if self._label is not None and self._live:
             self._console.print()
         self._label = None
         self._flush()
 
+    @_locked
     def say(self, label: str, text: str) -> None:
         """Prints a line that stays; while paused the line is queued."""
         from rich.text import Text
@@ -96,6 +139,7 @@ class TerminalProgress(Progress):
         self._waiting.append(Text(f"{label:<5}  ", style="bold") + Text(one_line(text), style="not bold"))
         self._flush()
 
+    @_locked
     def start(self, label: str, what: str, total: int | None = None) -> None:
         """Starts a stage, and ends the previous one if it is open."""
         if self._label is not None:
@@ -104,19 +148,25 @@ class TerminalProgress(Progress):
         self._flush()
         self._label, self._what, self._total = label, one_line(what), total
         self._done, self._note = 0, ""
+        self._share = self._first = None
         self._began = self._drawn = self._now()
         self._draw()
 
-    def advance(self, done: int, note: str = "", total: int | None = None) -> None:
+    @_locked
+    def advance(self, done: int, note: str = "", total: int | None = None, share: float | None = None) -> None:
         """Redraws the line, at most ten times a second; without a terminal, prints one every 30 seconds."""
         if self._label is None:
             return
         self._done, self._note = done, one_line(note) or self._note
         self._total = self._total if total is None else total
+        self._share = share
+        if share is not None and self._first is None:
+            self._first = share, self._now()
         wait = SECONDS_BETWEEN_FRAMES if self._live else SECONDS_BETWEEN_LINES
         if not self._paused and self._now() - self._drawn >= wait:
             self._draw()
 
+    @_locked
     def finish(self, note: str = "") -> None:
         """Ends the stage; its line stays, with `note` or the last note, and the elapsed time."""
         if self._label is None:
@@ -127,6 +177,7 @@ class TerminalProgress(Progress):
         self._label = None
         self._flush()
 
+    @_locked
     def pause(self) -> None:
         """Stops drawing until `finish` or the next `start`."""
         self._paused = True
@@ -189,6 +240,17 @@ class TerminalProgress(Progress):
         elapsed = self._now() - self._began
         if final:
             line.append(f"  {clock(elapsed)}", style="dim")
-        elif self._total and self._done and elapsed >= 1:
-            line.append(f"  {clock(elapsed / self._done * max(0, self._total - self._done))} left", style="dim")
+        elif elapsed >= 1:
+            left = self._seconds_left(elapsed)
+            line.append(f"  {clock(elapsed)}" if left is None else f"  {clock(left)} left", style="dim")
         return line
+
+    def _seconds_left(self, elapsed: float) -> float | None:
+        """The time that the rest of a stage will take at the speed so far; None as long as there is none."""
+        if self._share is not None and self._first is not None:
+            first, began = self._first
+            done, seconds = self._share - first, self._now() - began
+            return seconds / done * (1 - self._share) if done > 0 else None
+        if self._total and self._done:
+            return elapsed / self._done * max(0, self._total - self._done)
+        return None

@@ -13,11 +13,13 @@ Only one process writes a folder: it holds a lock, and so do its children. A lin
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import fcntl
 import json
 import os
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,6 +33,8 @@ from harness.storage import read_json, slug, write_whole, writing
 
 DOCUMENT = "run.json"
 LOCK = ".lock"
+_STARTED_SECONDS = 2.0
+"""Age from which a lock file that no process holds was left by a run that was killed."""
 
 
 @dataclass
@@ -162,6 +166,7 @@ class RunFolder:
         """
         skipped: list[UserError] = []
         with writing(output):
+            _remove_empty(output)
             found = None if fresh else _newest(output, config_sha256, skipped)
         path = found or _new_folder(output, model)
         with writing(path):
@@ -187,7 +192,7 @@ class RunFolder:
         os.close(self.lock)
 
     def samples(self, variant: str, task: str) -> SampleLog:
-        """The samples of a variant (canonical spec) on a task (spec as typed)."""
+        """The samples of a variant (`stored_as`) on a task (spec as typed)."""
         return sample_log(self.path, variant, task)
 
     def costs(self, variant: str, cost_key: str) -> CostRecord:
@@ -231,8 +236,19 @@ class RunFolder:
         write_whole(self.path / "train" / f"{slug(job)}.error.txt", traceback)
 
 
+def stored_as(spec: str, seed: int, fold: int | None = None) -> str:
+    """The name of a variant's files: each replica and fold of a variant has its own.
+
+    Args:
+        spec: The variant's canonical spec.
+        seed: Seed of its training run, or of the run.
+        fold: The fold that its training run leaves out.
+    """
+    return f"{spec}#{seed}" + (f"/{fold}" if fold is not None else "")
+
+
 def sample_log(folder: Path, variant: str, task: str) -> SampleLog:
-    """The samples of a variant (canonical spec) on a task (spec as typed) in a run's folder."""
+    """The samples of a variant (`stored_as`) on a task (spec as typed) in a run's folder."""
     return SampleLog(folder / "samples" / slug(variant) / f"{slug(task)}.jsonl")
 
 
@@ -301,6 +317,17 @@ def _newest(output: Path, config_sha256: str, skipped: list[UserError]) -> Path 
         if run.config_sha256 == config_sha256:
             return path
     return None
+
+
+def _remove_empty(output: Path) -> None:
+    """Removes the folders of runs that were killed before they wrote anything."""
+    for lock in output.glob(f"*/{LOCK}"):
+        folder = lock.parent
+        with contextlib.suppress(OSError):
+            old = time.time() - lock.stat().st_ctime > _STARTED_SECONDS  # a run that starts now has no lock yet
+            if old and [entry.name for entry in folder.iterdir()] == [LOCK] and not is_live(folder):
+                lock.unlink()
+                folder.rmdir()
 
 
 def _new_folder(output: Path, model: str) -> Path:

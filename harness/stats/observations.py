@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from harness.errors import UserError
 from harness.stats.jackknife import GROUPS_OF_SUMS, GROUPS_OF_WHOLE
 from harness.stats.units import Array, Layout, codes_of
+from harness.user_code import calling
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +162,8 @@ def finite_or_nan(function: Callable[[Any], float], given: Any) -> float:
     a single class.
     """
     try:
-        return float(function(given))
+        with calling(function, "a metric of all samples"):
+            return float(function(given))
     except (ArithmeticError, ValueError):
         return math.nan
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,20 +21,15 @@ from harness.data.gguf import is_gguf
 from harness.errors import UserError
 from harness.prompts.chat import ChatTemplate, aliased
 from harness.prompts.template_process import limited
-from harness.storage import home, key, write_whole
+from harness.storage import home, key, read_json, write_whole
 from harness.tokens.tokenizer import load_tokenizer
 
-Opened = Literal["none", "open", "closed"]
 _ASKED, _ANSWER, _NEXT, _REASON = "qZ6 asked", "qZ7 answer", "qZ8 next", "qZ9 reason"
 """Probes: texts that occur in no template."""
 _USER = {"role": "user", "content": _ASKED}
 _TURN = {"role": "assistant", "content": _ANSWER}
-_THOUGHTS = (
-    ("<think>", "</think>"),
-    ("<|channel>thought", "<channel|>"),
-    ("<|channel|>analysis<|message|>", "<|end|>"),
-)
-"""Marks around a thought: of most models, of Gemma 4, and of gpt-oss."""
+_THOUGHTS = (("<think>", "</think>"), ("<|channel>thought", "<channel|>"), ("[THINK]", "[/THINK]"))
+"""Marks around a thought that some templates know and do not write: of most models, of Gemma 4, and of Magistral."""
 _READ = (".json", ".model", ".txt", ".jinja", ".py", ".tiktoken")
 """Suffixes of the files that decide a tokenizer."""
 _BY_JINJA = "transformers.tokenization_utils_base"
@@ -63,17 +59,13 @@ class Description:
     """How the template treats a system turn."""
     thought: tuple[str, str] | None = None
     """Marks around a thought; None if the template knows no thoughts."""
-    opened: dict[str, Opened] = field(default_factory=dict)
-    """State of the thought at the end of a prompt: by `default`, with `enable_thinking` `on`, and `off`."""
 
     @property
     def chat(self) -> ChatTemplate | None:
         """The chat template, ready to render; None if the tokenizer has none."""
         if self.template is None:
             return None
-        return ChatTemplate(
-            self.template, self.special_tokens, self.turn_end, self.writes_end, self.thought, dict(self.opened)
-        )
+        return ChatTemplate(self.template, self.special_tokens, self.turn_end, self.writes_end, self.thought)
 
     def to_json(self) -> str:
         """The description as one line of JSON."""
@@ -111,7 +103,6 @@ def describe(tokenizer: Any, eos: Iterable[int] = ()) -> Description:
     if end:
         known.add(tokenizer.convert_tokens_to_ids(end))
     told = _rendered(tokenizer, [{"role": "system", "content": _REASON}, _USER], add_generation_prompt=True)
-    thought, opened = _thoughts(tokenizer, template)
     return Description(
         front,
         behind,
@@ -121,8 +112,7 @@ def describe(tokenizer: Any, eos: Iterable[int] = ()) -> Description:
         end,
         writes_end,
         "refused" if told is None else "taken" if _REASON in told else "dropped",
-        thought,
-        opened,
+        thought_marks(tokenizer),
     )
 
 
@@ -161,6 +151,41 @@ def turn_end(tokenizer: Any, stops: Iterable[int]) -> tuple[str, bool] | None:
                 stop = next((id for id in found if id in set(stops)), found[0])
                 return special[stop], len(turns) == 2
     return None
+
+
+def thought_marks(tokenizer: Any) -> tuple[str, str] | None:
+    """The marks around a thought before an answer.
+
+    Some templates write a header before an answer, with or without a thought: `<|channel|>final<|message|>` of gpt-oss. The
+    text before this header is then the thought, and the header is its closing mark.
+
+    Args:
+        tokenizer: A tokenizer of transformers.
+
+    Returns:
+        None if there is no chat template, or the template knows no thoughts.
+    """
+    template = _template_of(tokenizer)
+    if template is None:
+        return None
+    prompt = _rendered(tokenizer, [_USER], add_generation_prompt=True) or ""
+    plain, whole = (
+        (_rendered(tokenizer, [_USER, {**_TURN, **thought}]) or "").partition(_ANSWER)[0]
+        for thought in ({}, {"reasoning_content": _REASON})
+    )
+    written = whole.removeprefix(prompt)
+    begun = _REASON in written and whole.startswith(prompt)
+    if begun and plain.startswith(prompt):
+        header = plain.removeprefix(prompt)
+        shared = takewhile(lambda pair: pair[0] == pair[1], zip(header, written, strict=False))
+        opening = "".join(character for character, _ in shared).strip()
+        if any(map(str.isalnum, opening)) and written.endswith(header):
+            return opening, header.strip()
+    for pair in _THOUGHTS:
+        if any(mark in text for mark in pair for text in (whole, prompt, template)):
+            return pair
+    opening, _, closing = (part.strip() for part in written.partition(_REASON))
+    return (opening, closing) if begun and opening and closing else None
 
 
 def description_of(
@@ -253,32 +278,11 @@ def _render(tokenizer: Any, messages: list[dict[str, str]], options: dict[str, A
     return limited(template).render(messages=list(map(aliased, messages)), tools=None, documents=None, **variables)
 
 
-def _thoughts(tokenizer: Any, template: str) -> tuple[tuple[str, str] | None, dict[str, Opened]]:
-    """The marks around a thought, and the state of the thought at the end of a prompt."""
-
-    def asked(**options: Any) -> str:
-        return (_rendered(tokenizer, [_USER], add_generation_prompt=True, **options) or "").rpartition(_ASKED)[2]
-
-    whole = _rendered(tokenizer, [_USER, {**_TURN, "reasoning_content": _REASON}]) or ""
-    before, _, after = whole.partition(_REASON)
-    thought = next(
-        (pair for pair in _THOUGHTS if any(pair[0] in text for text in (before, after, asked(), template))), None
-    )
-    if thought is None:
-        return None, {}
-    opened: dict[str, Opened] = {}
-    for name, options in (("default", {}), ("on", {"enable_thinking": True}), ("off", {"enable_thinking": False})):
-        if name == "default" or "enable_thinking" in template:
-            start, end = (asked(**options).rfind(mark) for mark in thought)
-            opened[name] = "none" if start < 0 else "open" if end < start else "closed"
-    return thought, opened
-
-
 def _configured_eos(folder: Path) -> list[int]:
     """Ids that end a text by the model's generation configuration, else by its configuration."""
     for name in ("generation_config.json", "config.json"):
         with suppress(OSError, ValueError, AttributeError):
-            found = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
+            found = read_json(folder / name).get("eos_token_id")
             several = found if isinstance(found, list) else [found]
             return [id for id in several if isinstance(id, int)]
     return []

@@ -271,11 +271,15 @@ def _score_task(runner: Runner, variant: str, task: TaskRequests, packs: Sequenc
     kept = packs_done(packs, task.done)
     done = sum(len(pack.items) for pack in packs[:kept])
     send(Resumed(variant, task.task, done))
-    for pack in packs[kept:]:
+    work = [max(pack.tokens, len(pack.items)) for pack in packs]
+    share = sum(work[:kept]) / max(1, sum(work))
+    send(Advanced(done, len(task.requests), share=share))
+    for number, pack in enumerate(packs[kept:], kept):
         raws = runner.run(pack)
         send(Packed(variant, task.task, tuple(raws)))
         done += len(pack.items)
-        send(Advanced(done, len(task.requests)))
+        share += work[number] / sum(work)
+        send(Advanced(done, len(task.requests), share=share))
     while runner.notes:
         send(Noted(variant, runner.notes.pop(0)))
 

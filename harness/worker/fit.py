@@ -6,13 +6,13 @@ longer than the context loses its beginning.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
 from harness.jobs import ScoreJob, TaskRequests, TrainJob
+from harness.storage import read_json
 from harness.tokens.encode import Encoded
 from harness.tokens.tokenizer import input_limit
 from harness.tokens.vocabulary import Surplus, surplus
@@ -97,7 +97,7 @@ def _learned_tokens(adapter: Path | None) -> int:
     file = adapter / "adapter_config.json" if adapter else None
     if file is None or not file.is_file():
         return 0
-    return int(json.loads(file.read_text(encoding="utf-8")).get("num_virtual_tokens") or 0)
+    return int(read_json(file).get("num_virtual_tokens") or 0)
 
 
 def _texts(job: TrainJob) -> Iterator[tuple[str, str]]:

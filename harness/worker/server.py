@@ -41,6 +41,7 @@ from harness.jobs import (
     MergeJob,
     PlanJob,
     ReachJob,
+    RewardFunction,
     RowLengthsJob,
     ScoreJob,
     SourcesJob,
@@ -50,6 +51,7 @@ from harness.jobs import (
 from harness.storage import DiskFull, disk_full, import_path
 from harness.tokens.description import describe_folder
 from harness.tokens.training_labels import row_lengths
+from harness.user_code import SECONDS_VARIABLE, end_on_hang, limit
 
 OnEvent = Callable[[Event], None]
 _HOLD = "hold"
@@ -84,16 +86,27 @@ class Server:
     """
 
     def __init__(self) -> None:
+        self._held: list[int] = []
+        self._start()
+
+    def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _SERVE, str(theirs.fileno()), str(os.getpid())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=_STDERR,  # stdout belongs to the parent, for data
-            env={**os.environ, **_environment()},
-        )
+        # Ctrl-C and other signals to the group are for the parent, which kills the server, also while that is starting
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _SERVE, str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=_STDERR,  # stdout belongs to the parent, for data
+                env={**os.environ, **_environment()},
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self._connection = Connection(ours.detach())
+        for descriptor in self._held:
+            self._send_held(descriptor)
 
     def run(self, job: Job, on_event: OnEvent = lambda event: None) -> Any:
         """Runs a job in its own child process and returns its result.
@@ -115,19 +128,27 @@ class Server:
                 else:
                     on_event(event)
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
-            raise JobFailed("the worker process died") from error
+            self.close()
+            died = JobFailed(f"the worker process died: {_exit_message(self._process.returncode)}")
+            self._start()  # the next job needs one
+            raise died from error
         if isinstance(result, Done):
             return result.value
         if result is None:
-            raise JobFailed(_exit_message(event.code))
+            raise JobFailed(_exit_message(event.code, _users_file(job)))
         if result.is_users:
             raise (DiskFull if result.disk_full else UserError)(result.error, hint=result.hint)
         raise JobFailed(result.error, result.traceback)
 
     def hold(self, descriptor: int) -> None:
         """Makes the server and its children keep a file descriptor open: the lock of the run folder they write to."""
-        self._connection.send(_HOLD)
-        send_handle(self._connection, descriptor, self._process.pid)
+        self._held.append(descriptor)
+        self._send_held(descriptor)
+
+    def _send_held(self, descriptor: int) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # it died: the next job finds out and starts another one
+            self._connection.send(_HOLD)
+            send_handle(self._connection, descriptor, self._process.pid)
 
     def close(self) -> None:
         """Kills the server, and with it the running child."""
@@ -146,7 +167,6 @@ class Server:
 
 def serve() -> None:
     """Main function of the server: imports once, then forks a child for every job."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and kills the server
     _die_with_parent(int(sys.argv[2]))
     connection = Connection(int(sys.argv[1]))
     _import_everything()
@@ -203,6 +223,7 @@ def _run_in_child(job: Job, connection: Connection) -> int:
         _die_with_parent(server)
         connection.close()
         reading.close()
+        end_on_hang()
         os._exit(_work(job, writing))
     writing.close()
     with reading, suppress(EOFError, OSError):
@@ -243,12 +264,33 @@ def _failure(error: BaseException, output: Path | None = None) -> Failed:
     )
 
 
-def _exit_message(code: int) -> str:
+def _exit_message(code: int, file: Path | None = None) -> str:
+    """How a child ended that sent no result.
+
+    Args:
+        code: Its exit code; negative: the signal that killed it.
+        file: The user's file that the job ran, if it ran one.
+    """
+    suspect = f", in code of `{file.name}` or below it" if file else ""
     if code == -signal.SIGKILL:
         return "out of memory (the system killed the process)"
+    if code == -signal.SIGALRM:
+        named = f"`{file.name}`" if file else "code of a file"
+        return f"{named} did not return within {limit():g} s (set `{SECONDS_VARIABLE}` for more)"
     if code < 0:
-        return f"the process was killed by {signal.Signals(-code).name}"
-    return f"the process ended with code {code}"
+        return f"the process was killed by {signal.Signals(-code).name}{suspect}"
+    return f"the process ended with code {code}{suspect}"
+
+
+def _users_file(job: Job) -> Path | None:
+    """The user's method file or reward function that a job runs."""
+    recipes = [job] if isinstance(job, TrainJob) else []
+    for recipe in [*recipes, *(each.recipe for each in getattr(job, "variants", ())), getattr(job, "recipe", None)]:
+        method = getattr(recipe, "method", None)
+        if method is not None and method.module is None:
+            return Path(method.path)
+    reward = getattr(job, "reward", None)
+    return reward.path if isinstance(reward, RewardFunction) else None
 
 
 def _die_with_parent(parent: int) -> None:

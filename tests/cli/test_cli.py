@@ -1,8 +1,11 @@
 """The command line: arguments, output and exit codes."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 import types
 from dataclasses import fields
 from pathlib import Path
@@ -18,6 +21,7 @@ from harness.comparison import run as comparison
 from harness.config.config import Config
 from harness.config.parse import configure
 from harness.settings import TrainSettings
+from harness.worker import server
 
 
 @pytest.fixture(autouse=True)
@@ -284,3 +288,35 @@ def test_modules_of_commands_do_not_shadow_public_names() -> None:
     import harness
 
     assert not isinstance(harness.compare, types.ModuleType)
+
+
+def test_the_command_alone_prints_help_and_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    said = capsys.readouterr()
+    assert "compare" in said.out and "error:" not in said.out + said.err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_signals_end_a_command_with_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, code: int
+) -> None:
+    def interrupted(config: Any, **_: Any) -> Any:
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+    before = signal.signal(number, signal.default_int_handler)  # a background job of a script ignores Ctrl-C
+    monkeypatch.setattr(comparison, "run", interrupted)
+    assert main(["compare", "base", "--limit", "2", "--fresh", "-q"]) == code
+    signal.signal(number, before)
+    said = capsys.readouterr().err.strip()
+    assert said == "interrupted; finished work is kept. To continue: harness compare base --limit 2 -q"
+
+
+def test_a_worker_that_dies_at_its_start_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(server, "_SERVE", "import sys; sys.exit(3)")
+    assert main(["compare", "base", "--limit", "2", "-o", str(tmp_path), "-q"]) == 2
+    said = capsys.readouterr().err
+    assert "the worker process could not start the run: the worker process died: the process ended with code 3" in said
+    assert "Traceback" not in said and "harness env" in said and not list(tmp_path.iterdir())

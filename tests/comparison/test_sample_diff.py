@@ -53,7 +53,9 @@ def written(folder: Path, items: list[Item], *names: str) -> Run:
     folder.mkdir()
     (folder / "run.json").write_text(run.to_json(), encoding="utf-8")
     for variant in run.variants:
-        sample_log(folder, variant.spec, TASK).append(lines(items, MARGINS[variant.name]))
+        sample_log(folder, Side(run, folder, variant.name).stored_as(), TASK).append(
+            lines(items, MARGINS[variant.name])
+        )
     return run
 
 
@@ -81,7 +83,7 @@ def test_samples_are_won_and_lost_and_the_most_surprising_come_first(tmp_path: P
 
 def test_two_runs_share_the_samples_with_equal_prompts(tmp_path: Path, items: list[Item]) -> None:
     one, two = written(tmp_path / "one", items, "base", "lora"), written(tmp_path / "two", items, "base", "qlora")
-    log = sample_log(tmp_path / "two", two.variant("qlora").spec, TASK)
+    log = sample_log(tmp_path / "two", f"{two.variant('qlora').spec}#0", TASK)
     rows = log.rows()
     rows[0]["prompt_sha256"] = "other"
     log.path.unlink()
@@ -112,7 +114,7 @@ def test_a_run_cannot_start_the_code_of_a_task_that_the_user_has_not_named(tmp_p
     document = json.loads(run.to_json().replace('"mini_mmlu"', json.dumps(evil)))
     run = Run.model_validate(document)
     for variant in run.variants:
-        sample_log(tmp_path / "run", variant.spec, evil).append(lines(items, MARGINS[variant.name]))
+        sample_log(tmp_path / "run", f"{variant.spec}#0", evil).append(lines(items, MARGINS[variant.name]))
     found = sample_diff(side(tmp_path / "run", run, "lora"), side(tmp_path / "run", run, "base"), evil)
     assert (found.won, found.lost) == (3, 1) and found.samples[0].prompt is None
     assert "prompts and targets are left out" in found.notes[0]
@@ -120,7 +122,7 @@ def test_a_run_cannot_start_the_code_of_a_task_that_the_user_has_not_named(tmp_p
 
 def test_text_and_markdown_show_counts_groups_and_samples(tmp_path: Path, items: list[Item]) -> None:
     run = written(tmp_path / "run", items, "base", "lora")
-    log = sample_log(tmp_path / "run", run.variant("lora").spec, TASK)
+    log = sample_log(tmp_path / "run", f"{run.variant('lora').spec}#0", TASK)
     rows = log.rows()
     rows[5]["outputs"] = ["before\x1b[2J\n```\nafter"]
     log.path.unlink()
@@ -131,7 +133,7 @@ def test_text_and_markdown_show_counts_groups_and_samples(tmp_path: Path, items:
         assert "mini_mmlu acc: lora against base: 3 won, 1 lost, 8 equal of 12; -7.0 ±4.7 (95 %)" in form
         assert "\x1b" not in form and "2 further samples: `--show 4`" in form
         assert f"({items[5].group})" in form
-    assert "````text\nbefore [2J\n```\nafter\n````" in markdown
+    assert "````text\nbefore\\u001b[2J\n```\nafter\n````" in markdown
     assert f"lost {items[5].request.id}" in text and "margin -5.00 nats" in text
 
 

@@ -281,5 +281,12 @@ def test_metrics_see_the_answer_after_a_thought_and_the_samples_keep_both() -> N
     ]
 
 
+def test_metrics_count_the_tokens_of_the_answer_alone() -> None:
+    task = scored("qa", Metric("tokens", score=lambda output, sample: float(output.tokens)))
+    raw = Raw(0, 1, False, 9, texts=("<think>41</think> 42",), thought_tokens=7)
+    row = sample_row(task, an_item(Generate("6*7 =", "42")), raw, "k")
+    assert (row["metrics"]["tokens"], row["tokens"], row["thought_tokens"]) == (2.0, 9, 7)
+
+
 def test_samples_from_before_thoughts_were_counted_have_none() -> None:
     assert unfinished_thoughts({"base": {"qa": [{"outputs": ["<think>"]}]}}) == []

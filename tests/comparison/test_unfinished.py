@@ -3,13 +3,17 @@
 import fcntl
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
 from harness.cli import main
 from harness.comparison import run as comparison
 from harness.config.parse import configure
+from harness.finetune.training import trainer
+from harness.finetune.training.loop import Loop
 from harness.jobs import BenchJob, ScoreJob
 from harness.report.progress import Progress
 from harness.results import Run
@@ -126,3 +130,37 @@ def test_a_reward_model_that_another_variant_needs_is_trained_and_not_scored(fol
     assert any("rm: trained and not scored" in note for note in run.notes)
     again = comparison.run(configure(variants, tasks=["mini_gsm8k"], limit=2, train=train))
     assert again == run
+
+
+def test_what_was_trained_is_kept_when_the_disk_is_full_while_it_is_saved(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["compare", "lora:rank=2", "--tasks", "mini_mmlu", "--limit", "2", "--steps", "3"]
+    steps: list[int] = []
+    plain = Loop.step
+
+    def counted(self: Loop) -> None:
+        steps.append(1)
+        plain(self)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(Loop, "step", counted)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "save_artifact", full)
+        assert main(asked) == 2
+    said = capsys.readouterr().err
+    assert "error: the disk is full" in said and "give the same command again" in said
+    assert not list(folder.glob("runs/*/adapters/*.partial")) and len(steps) == 3
+    assert main(asked) == 0
+    assert len(steps) == 3, "the steps were made again"
+
+
+def test_a_disk_without_room_for_the_artifact_is_found_before_training(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(trainer.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr(Loop, "step", lambda self: pytest.fail("it was trained"))
+    assert main(["compare", "lora:rank=2", "--tasks", "mini_mmlu", "--limit", "2", "--steps", "3"]) == 2
+    assert "the disk is too full to train: the artifact needs about" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from small_tokenizers import EOS, IM_END, small_tokenizer
 
 from harness.engine.merging import merge_for_scoring
 from harness.engine.oracle import generate_plainly, score_plainly
-from harness.engine.padded_generation import Completion, eos_ids, generate_pack, next_tokens
+from harness.engine.padded_generation import Completion, eos_ids, finished_raw, generate_pack, next_tokens
 from harness.engine.padded_scoring import score_pack
 from harness.engine.runner import Runner
 from harness.jobs import Advanced, Packed, Raw, Recipe, Request, Resumed, ScoreJob, ScoreVariant, VariantStarted
@@ -538,6 +538,31 @@ def test_a_thought_has_a_budget_of_its_own_and_leaves_the_answers_alone() -> Non
     assert grown("y" * 50, max_tokens=4, thought_tokens=20) == "yyyy"
     assert grown("x" * 50, max_tokens=4, thought_tokens=20, in_thought=True) == "x" * 24
     assert grown("xx</think>" + "y" * 50, max_tokens=4, thought_tokens=20, in_thought=True) == "xx</think>yyyy"
+
+
+FINAL = "<|channel|>final<|message|>"
+THOUGHT = "<|channel|>analysis<|message|>xxx<|im_start|>assistant"
+
+
+@pytest.mark.parametrize(
+    ("written", "before", "answer"),
+    [
+        (THOUGHT + FINAL + "42.", THOUGHT + FINAL, "42"),
+        (FINAL + "42.", FINAL, "42"),
+        ("42.", "", "42"),
+        (THOUGHT, "", THOUGHT),
+    ],
+)
+def test_a_header_before_the_answer_ends_a_thought(written: str, before: str, answer: str) -> None:
+    tokenizer = small_tokenizer()
+    marks = ("<|channel|>", FINAL)
+    (item,) = Encoder(tokenizer, 200).encode(tiny.task(tiny.generate("6*7", max_tokens=90, stop=(".",), thought=marks)))
+    one = Completion(item, 0, tokenizer, frozenset(), None)
+    for id in tokenizer(written)["input_ids"]:
+        one.add(id)
+    raw = finished_raw([one])
+    assert (raw.texts, raw.thought_tokens) == ((before + answer,), len(tokenizer(before)["input_ids"]))
+    assert one.finished == written.endswith(".")
 
 
 def test_a_thought_has_the_room_that_prompt_and_answer_leave() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 ORDER = (
-    *("lazy", "errors", "storage", "results", "tiny", "settings", "api", "sandbox", "stats"),
+    *("lazy", "errors", "user_code", "storage", "results", "tiny", "settings", "api", "sandbox", "stats"),
     *("jobs", "data"),
     *("prompts", "tokens", "runs", "report"),
     *("metrics", "leaderboards"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 SPECIAL = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>", "<|eot|>", "<pad>")
@@ -36,6 +37,15 @@ def small_tokenizer(processor: str = "none", tokens: str = "own", template: str 
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, **TOKENS[tokens])
     tokenizer.chat_template = template
     return tokenizer
+
+
+def template_folder(template: str | None) -> Path:
+    """Saves a tokenizer with this chat template as `./model`, which passes for a model until its weights are read."""
+    model = Path("model")
+    small_tokenizer(template=template).save_pretrained(model)
+    for name, content in {"config.json": "{}", "model.safetensors": ""}.items():
+        (model / name).write_text(content)
+    return model
 
 
 _LOOP = "{{%- for m in messages %}}{0}{{%- endfor %}}{{%- if add_generation_prompt %}}{1}{{%- endif %}}"
@@ -76,6 +86,18 @@ TEMPLATES = {
 """Chat templates, shaped like those of model families: `llama` begins the next turn even after an answer, as the first
 Llama 3 does; `mistral` has no prompt for an answer; `two ends` closes the last turn twice, as Phi-3 does; `no end` closes none,
 as GLM-4."""
+SWITCH = TEMPLATES["closes"].replace(
+    "{{ '<|im_start|>assistant\n<think>\n\n</think>\n\n' }}",
+    "{{ '<|im_start|>assistant\n' }}{%- if not enable_thinking | default(true) %}{{ '<think>\n\n</think>\n\n' }}{%- endif %}",
+)
+"""As Qwen3's: the model may begin a thought, unless the option closes it."""
+CHANNELS = (
+    "{%- for m in messages %}{{ '<|im_start|>' + m.role }}{%- if m.role == 'assistant' %}{%- if m.thinking %}"
+    "{{ '<|channel|>analysis<|message|>' + m.thinking + '<|im_end|><|im_start|>assistant' }}{%- endif %}"
+    "{{ '<|channel|>final<|message|>' }}{%- endif %}{{ m.content + '<|im_end|>' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{ '<|im_start|>assistant' }}{%- endif %}"
+)
+"""As gpt-oss's: a header before the thought, and one before the answer."""
 EOT, TURN_END = 6, 5
 ENDS = {
     "gemma": "<end_of_turn>",

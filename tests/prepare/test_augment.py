@@ -99,6 +99,12 @@ def test_other_turns_of_a_held_out_turn_are_not_augmented() -> None:
     assert any("not augmented: a part of them is held out" in note for note in found.data.notes)
 
 
+def test_rows_are_read_in_the_form_of_the_whole_data() -> None:
+    same = "def twice(row):\n    return [{key: row[key] for key in ('prompt', 'completion')}]\n"
+    rows = [{**ROWS[0], "history": [["x", "y"]]}, *ROWS[1:]]
+    assert {each.split()[0] for each in texts(training(same, rows=rows).data)} == {"User:"}
+
+
 def test_scored_rows_are_not_augmented_and_the_train_split_of_a_task_is() -> None:
     source = "def twice(row):\n    assert 'question' in row\n    return [row, {**row, 'question': row['question'] + ' (again)'}]\n"
     plain = prepared(source, data="mini_gsm8k", samples=5, augment=None)
@@ -119,6 +125,13 @@ def test_limits_of_tokens_apply_to_the_rows_that_are_made() -> None:
     data = training(longer, max_row_tokens=30).data
     assert texts(data) == [f"Q{n}= a{n}" for n in range(20)]
     assert "20 rows that `twice` made were left out: 20 with more than 30 tokens" in data.notes
+
+
+def test_notes_on_answers_are_about_the_rows_that_are_made() -> None:
+    source = "def twice(row):\n    return [{**row, 'completion': ''}, row][row['id'] % 2 :]\n"
+    assert training(source).data.notes[-1].startswith("10 of 30 training rows of rows.jsonl have an empty answer")
+    with pytest.raises(UserError, match="every answer of the training data"):
+        training("def twice(row):\n    return [{**row, 'completion': ''}]\n")
 
 
 def test_the_key_follows_the_function_and_all_that_it_reads() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_tokenizers import small_tokenizer
+from small_tokenizers import template_folder
 
 from harness import UserError
 from harness.config.parse import configure
@@ -253,20 +253,11 @@ def test_variants_that_differ_only_after_training_share_one() -> None:
     assert len(prepared("lora", "lora:rank=4", "lora:seed=1").trainings) == 3
 
 
-def without_template() -> Path:
-    """A model's folder without weights."""
-    model = Path("model")
-    small_tokenizer().save_pretrained(model)
-    for name, content in {"config.json": "{}", "model.safetensors": ""}.items():
-        (model / name).write_text(content)
-    return model
-
-
 def test_a_chat_template_must_exist_and_its_name_be_known() -> None:
     with pytest.raises(UserError, match="unknown template `chta`") as error:
         prepared("base:template=chta")
     assert error.value.hint == "did you mean `chat`?"
-    model = without_template()
+    model = template_folder(None)
     with pytest.raises(UserError, match="has no chat template"):
         prepared(model="./model", apply_chat_template=True)
     template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
@@ -398,7 +389,7 @@ def test_rows_are_held_out_by_share_or_by_name() -> None:
 
 
 def with_template() -> None:
-    model = without_template()
+    model = template_folder(None)
     template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
     (model / "chat_template.jinja").write_text(template)
 

@@ -137,8 +137,12 @@ def test_a_change_of_the_filters_changes_the_digest_of_the_data_only_if_rows_cha
 def test_filters_that_leave_nothing_or_contradict_each_other_are_refused() -> None:
     with pytest.raises(UserError, match=r"the filters leave none of the 24 training rows of `rows\.jsonl`: 24 with"):
         training(min_row_tokens=5000)
-    with pytest.raises(UserError, match="`min_row_tokens` is above `max_row_tokens`"):
-        training(min_row_tokens=9, max_row_tokens=8)
+    for variant, train in (
+        ("lora", {"min_row_tokens": 9, "max_row_tokens": 8}),
+        ("lora:max_row_tokens=8", {"min_row_tokens": 9}),
+    ):
+        with pytest.raises(UserError, match="`min_row_tokens=9` is above `max_row_tokens=8`: no row fits"):
+            training(variant, **train)
 
 
 def test_variants_have_filters_of_their_own() -> None:

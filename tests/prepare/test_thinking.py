@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_tokenizers import TEMPLATES, small_tokenizer
+from small_tokenizers import CHANNELS, SWITCH, TEMPLATES, template_folder
 
 from harness import UserError
 from harness.comparison.fairness import fairness
@@ -13,11 +13,6 @@ from harness.config.parse import configure
 from harness.config.variants import make_variant, parse_variant
 from harness.prepare.prepare import Prepared, prepare
 
-SWITCH = TEMPLATES["closes"].replace(
-    "{{ '<|im_start|>assistant\n<think>\n\n</think>\n\n' }}",
-    "{{ '<|im_start|>assistant\n' }}{%- if not enable_thinking | default(true) %}{{ '<think>\n\n</think>\n\n' }}{%- endif %}",
-)
-"""As Qwen3's: the model may begin a thought, unless the option closes it."""
 OPENS = SWITCH.replace("{%- endif %}{%- endif %}", "{%- else %}{{ '<think>\n' }}{%- endif %}{%- endif %}")
 """As Qwen3.6's: the prompt begins a thought, unless the option closes it."""
 TASKS = """
@@ -44,9 +39,7 @@ def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def prepared(template: str, *variants: str, task: str = "open_ended", **settings: Any) -> Prepared:
-    small_tokenizer(template=template).save_pretrained("model")
-    for name, content in {"config.json": "{}", "model.safetensors": ""}.items():
-        (Path("model") / name).write_text(content)
+    template_folder(template)
     options = {"apply_chat_template": True} | settings
     return prepare(configure(list(variants), model="./model", tasks=[f"./x.py@{task}"], **options))
 
@@ -69,11 +62,12 @@ def request(made: Prepared, number: int = 0) -> Any:
         (TEMPLATES["opens"], ":think=512", "<think>\n", True, 512),
         (TEMPLATES["closes"], ":think=off", CLOSED, False, 0),
         (TEMPLATES["chatml"], "", "", False, 0),
+        (CHANNELS, ":think=512", "", False, 512),
     ],
 )
 def test_thoughts_of_a_prompt(template: str, think: str, tail: str, in_thought: bool, budget: int) -> None:
     made = request(prepared(template, "base" + think))
-    assert made.contexts == (ASKED + tail,)
+    assert made.contexts == (ASKED.replace("\n", "") if template is CHANNELS else ASKED + tail,)
     assert (made.in_thought, made.thought_tokens, made.limit) == (in_thought, budget, 7 + budget)
 
 
@@ -84,6 +78,45 @@ def test_choices_are_scored_and_learned_after_a_closed_thought(template: str, th
     assert request(made).contexts == (ASKED + CLOSED,)
     (example,) = made.trainings[0].data.examples
     assert (example.prompt, example.completion) == (ASKED + CLOSED, "2")
+
+
+HEADER = "<|channel|>final<|message|>"
+
+
+@pytest.mark.parametrize(
+    ("template", "start"),
+    [
+        (CHANNELS, HEADER),
+        (TEMPLATES["closes"], ""),
+        (SWITCH.replace("'<think>\n\n</think>\n\n'", "'<think>\n\n</think>'"), "\n\n"),
+    ],
+)
+def test_choices_are_scored_where_the_template_writes_an_answer(template: str, start: str) -> None:
+    made = prepared(template, "lora", task="chosen")
+    (example,) = made.trainings[0].data.examples
+    (context,) = request(made).contexts
+    assert (context + "2").endswith(start + "2")
+    assert example.prompt + example.completion == context + "2" and example.prompt == context.removesuffix(start)
+
+
+def test_a_begun_answer_can_end_inside_a_thought() -> None:
+    for begun, in_thought in (("<think>\nSo", True), ("<think>So</think>", False), ("So", False)):
+        turns = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": begun}]
+        Path("x.py").write_text(TASKS.replace('Generate(row["q"]', f"Generate({turns}"))
+        assert (
+            request(prepared(SWITCH.replace("'<think>\n' + said + '\n</think>\n\n'", "''"), "base")).in_thought
+            == in_thought
+        )
+
+
+def test_a_template_that_refuses_a_lone_user_turn_can_be_used() -> None:
+    refuses = "{%- if messages[0].role != 'system' %}{{ raise_exception('no') }}{%- endif %}"
+    for task in ("open_ended", "chosen"):
+        made = prepared(refuses + SWITCH, "base:system=S", task=task)
+        assert request(made).contexts[0].endswith(CLOSED if task == "chosen" else "assistant\n")
+        assert len(default_thinking(made.variants)) == 1
+    (note,) = default_thinking(prepared(refuses + OPENS, "base:system=S").variants)
+    assert "prompts begin a thought" in note
 
 
 def test_choices_inside_a_thought_are_refused() -> None:
@@ -105,6 +138,15 @@ def test_training_has_the_form_of_scoring(think: str, prompt: str, completion: s
         (example,) = made.trainings[0].data.examples
         assert (example.prompt, example.completion) == (prompt, completion)
         assert request(made).contexts == (prompt,)
+
+
+def test_the_end_of_a_thought_that_is_added_to_the_answers_of_a_task_is_counted() -> None:
+    (data,) = [training.data for training in prepared(TEMPLATES["opens and drops"], "lora").trainings]
+    (example,) = data.examples
+    assert example.completion == "</think>\n\n2"
+    assert any(
+        note.startswith("end of a thought added to 1 learned turn of ./x.py@open_ended: ") for note in data.notes
+    )
 
 
 def test_variants_that_differ_in_thinking_share_neither_prompts_nor_training() -> None:

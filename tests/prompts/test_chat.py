@@ -118,3 +118,21 @@ def test_a_thought_has_every_name_that_templates_read(key: str) -> None:
 
 def test_plain_messages_read_as_a_dialogue() -> None:
     assert PLAIN.render(TURNS[1:]) == "Assistant: yes\nUser: sure?\nAssistant:"
+
+
+@pytest.mark.parametrize(
+    ("text", "variables"),
+    [
+        ("{{ messages[0].content }}{{ bos_token }}{{ strftime_now('%Y') }}", set()),
+        ("{% if effort is defined %}{{ effort }}{% endif %}", {"effort"}),
+        ("{% set effort = effort if effort is defined else 1 %}{{ effort }}", {"effort"}),
+        ("{% if not date is defined %}{% set date = '1 May' %}{% endif %}{{ date }}", {"date"}),
+        ("{% set said = messages[0].content %}{{ said }}{{ other | default('') }}", {"other"}),
+        ("{% for m in messages %}{{ m.content }}{{ loop.index }}{% endfor %}", set()),
+        ("{% macro show(a) %}{{ a }}{{ style }}{% endmacro %}{{ show(1) }}", {"style"}),
+        ("{{ 'a' * 10 ** 12 }}{{ effort }}", {"effort"}),  # nothing is computed
+        ("{% if %}", set()),
+    ],
+)
+def test_the_variables_that_a_template_reads(text: str, variables: set[str]) -> None:
+    assert ChatTemplate(text, {"bos_token": "<s>"}).variables == variables

@@ -67,11 +67,21 @@ def test_what_is_learned_of_an_answer(name: str, answer: dict[str, Any], text: s
         assert found.prompt == template.render(before)
 
 
-def test_an_open_thought_that_the_template_closes_without_a_line_break() -> None:
-    text = TEMPLATES["opens"].replace("'<think>\n' + said + '\n</think>\n\n'", "'<think>' + said + '</think>'")
-    template = describe(small_tokenizer(template=text)).chat
-    assert template is not None
-    assert learned(template, [USER, spoken("2")]).text == "</think>2"
+@pytest.mark.parametrize(
+    ("written", "answer", "text"),
+    [
+        ("'<think>' + said + '</think>'", spoken("2"), "</think>2"),
+        ("'<think></think>'", spoken("2"), "</think>2"),
+        ("'<think></think>'", spoken("2", reasoning_content="Two."), "Two.\n</think>2"),
+    ],
+)
+def test_an_open_thought_that_the_template_closes_without_a_line_break(
+    written: str, answer: dict[str, Any], text: str
+) -> None:
+    template = TEMPLATES["opens"].replace("'<think>\n' + said + '\n</think>\n\n'", written)
+    chat = describe(small_tokenizer(template=template)).chat
+    assert chat is not None
+    assert learned(chat, [USER, answer]) == LearnedTurn(chat.render([USER]), text, "added")
 
 
 @pytest.mark.parametrize(
@@ -127,6 +137,30 @@ def test_rows_of_messages_are_learned_with_the_end_of_their_turn() -> None:
         assert last.prompt == template.render(CONVERSATION[:3]) and last.completion == answer.replace("two", "yes")
         (pair,) = examples_from_rows("x", [{"prompt": "1 + 1?", "completion": "two"}], template=template, chat=True)
         assert pair == first
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "note"),
+    [
+        ("opens", spoken("2", reasoning_content="Two."), None),
+        ("chatml", spoken("2", reasoning_content="Two."), "not rendered by the template, so not learned"),
+        (None, spoken("2", reasoning_content="Two."), "not rendered by the template, so not learned"),
+        (
+            "closes",
+            spoken("2", reasoning_content="Two."),
+            "left out, because the prompt of the template closes the thought",
+        ),
+        (
+            "opens and drops",
+            spoken("2"),
+            "the prompt of the template begins a thought that the template does not write",
+        ),
+    ],
+)
+def test_a_note_counts_what_happens_to_reasoning(name: str | None, answer: dict[str, Any], note: str | None) -> None:
+    rows = [{"messages": [USER, answer]}] * 2
+    notes = read_rows("x", rows, template=template_of(name) if name else None).notes
+    assert [note in found and "2 learned turns of x" in found for found in notes] == [True] * (note is not None)
 
 
 def test_both_answers_of_a_preference_are_turns() -> None:

@@ -10,6 +10,7 @@ from harness.authoring.inspect_training import inspect_training
 from harness.authoring.preview_training import view_training
 from harness.config.parse import configure
 from harness.data.model_files import find_model
+from harness.data.sources import source
 from harness.errors import UserError
 from harness.prepare.prepare import prepare
 from harness.prepare.trainings import Training
@@ -83,6 +84,33 @@ def test_a_label_of_another_name_is_mapped() -> None:
     assert marks(row, columns={"prompt": "q", "completion": "a", "label": "thumb"}) == [("a", " b", True)]
     row = {"prompt": "a", "completion": "b", "thumb": False, "system": "S"}
     assert marks(row, columns={"label": "thumb"}) == [("S\n\na", " b", False)]
+
+
+def test_numbers_of_named_classes_are_read_by_their_names(tmp_path: Path) -> None:
+    import datasets
+
+    def saved(names: list[str]) -> Any:
+        features = datasets.Features(
+            prompt=datasets.Value("string"), completion=datasets.Value("string"), label=datasets.ClassLabel(names=names)
+        )
+        rows = {"prompt": ["p", "q"], "completion": ["a", "b"], "label": [0, 1]}
+        datasets.Dataset.from_dict(rows, features).to_parquet(str(tmp_path / "x.parquet"))
+        return source(str(tmp_path / "x.parquet")).load()
+
+    found = read_rows("x", saved(["good", "bad"]), stage="kto").examples
+    assert [each.desirable for each in found] == [True, False]
+    assert [each.desirable for each in read_rows("x", saved(["0", "1"]), stage="kto").examples] == [False, True]
+    with pytest.raises(UserError, match="row 0 has 'sports' in `label`"):
+        read_rows("x", saved(["sports", "art"]), stage="kto")
+
+
+def test_preferences_and_single_answers_may_be_rows_of_one_table() -> None:
+    empty = dict.fromkeys(("chosen", "rejected", "completion", "label"))
+    rows = [
+        {"prompt": "a", **empty, "chosen": "b", "rejected": "c"},
+        {"prompt": "d", **empty, "completion": "e", "label": 1},
+    ]
+    assert marks(*rows) == [("a", " b", True), ("a", " c", False), ("d", " e", True)]
 
 
 def test_preferences_become_a_good_and_a_bad_answer() -> None:

@@ -171,11 +171,13 @@ def test_messages_have_the_reasoning_keys_that_transformers_gives_them() -> None
 def test_reasoning_that_the_template_does_not_render_is_reported(template: ChatTemplate | None) -> None:
     row = {"messages": [user("q"), assistant("b", thinking="mm"), user("q2"), assistant("two", thinking="hm")]}
     ((_, learned),) = read(row, template=template)
-    assert learned.strip() == ("</think>two" if template is OPENED else "two")
-    assert notes(row, template=template) == [
-        "reasoning of 1 learned turn of x not rendered by the template, so not learned",
-        "reasoning of 1 earlier turn of x not rendered by the template",
-    ]
+    first, second = notes(row, template=template)
+    if template is OPENED:
+        assert learned == "hm\n</think>two" and first.startswith("end of a thought added to 1 learned turn of x: ")
+    else:
+        assert learned.strip() == "two"
+        assert first == "reasoning of 1 learned turn of x not rendered by the template, so not learned"
+    assert second == "reasoning of 1 earlier turn of x not rendered by the template"
 
 
 # tools

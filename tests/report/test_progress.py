@@ -7,10 +7,12 @@ import re
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from rich.console import Console
 
+from harness.report import progress as progress_module
 from harness.report.progress import Progress, TerminalProgress
 
 
@@ -177,3 +179,27 @@ def test_a_total_may_be_given_later() -> None:
     clock.seconds += 1
     progress.advance(3, total=6)
     assert "3/6" in visible(stream)[-1]
+
+
+def test_the_clock_moves_while_no_event_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_module, "SECONDS_BETWEEN_TICKS", 0.01)
+    monkeypatch.setattr(progress_module, "QUIET_SECONDS", 0.1)
+    console = Console(file=io.StringIO(), width=80, force_terminal=False)
+    with TerminalProgress(console) as progress:
+        progress.start("Start", "tiny")
+        progress.pause()
+        time.sleep(1.5)
+        progress.finish()
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(lines) > 4 and lines[-2].endswith("0m 01s")
+
+
+def test_the_time_left_follows_from_the_share_of_the_work() -> None:
+    clock = [0.0]
+    console = Console(file=io.StringIO(), width=80, force_terminal=False)
+    progress = TerminalProgress(console, now=lambda: clock[0])
+    progress.start("Eval", "base  wikitext", total=12)
+    progress.advance(2, total=12, share=0.4)  # of an earlier run
+    clock[0] = 40.0
+    progress.advance(3, total=12, share=0.8)
+    assert "3/12" in console.file.getvalue() and "0m 20s left" in console.file.getvalue()  # type: ignore[attr-defined]

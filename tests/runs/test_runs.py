@@ -365,3 +365,13 @@ def test_a_childs_traceback_is_saved(tmp_path: Path) -> None:
 
 def test_the_size_of_an_artifact_excludes_our_record(tmp_path: Path) -> None:
     assert folder_bytes(trained(tmp_path / "a", "four")) == 4
+
+
+def test_folders_of_starts_that_were_killed_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.runs.folder._STARTED_SECONDS", -1.0)
+    for name, files in {"killed": [".lock"], "kept": [".lock", "run.json"], "foreign": ["notes.txt"]}.items():
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).touch()
+    with RunFolder.open(tmp_path, "tiny", "a") as first, RunFolder.open(tmp_path, "tiny", "b") as second:
+        assert {path.name for path in tmp_path.iterdir()} == {"kept", "foreign", first.path.name, second.path.name}

@@ -154,6 +154,9 @@ def test_training_runs_of_one_variant_are_combined_and_judged() -> None:
         assert wide.high is not None and narrow.high is not None and wide.high > narrow.high
     two = replicated([QA, SUMS], rows, members | {"lora": ["lora", "lora.seed1"]}, "base", losses)
     assert two[0].delta is not None and two[0].delta.verdict == "undecided" and two[0].delta.mark == "untestable"
+    notes = footnotes(example_run(replicated=[each.model_dump() for each in two[:1]]))
+    assert "? over seeds: two training runs decide nothing: at least three are needed" in notes
+    assert any("? cannot be told" in note for note in notes)
 
 
 def test_the_table_shows_mean_and_deviation_and_the_difference() -> None:

@@ -82,32 +82,62 @@ def test_how_a_template_treats_a_system_turn(template: str, system: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("prompt", "opened"),
+    ("prompt", "states"),
     [
-        ("", {"default": "none"}),
-        ("<think>\n", {"default": "open"}),
-        ("<think>\n\n</think>\n\n", {"default": "closed"}),
+        ("", ("none", "none", "none")),
+        ("<think>\n", ("open", "open", "open")),
+        ("<think>\n\n</think>\n\n", ("closed", "closed", "closed")),
+        ("</think>", ("closed", "closed", "closed")),
         (
             "{% if not enable_thinking | default(true) %}<think>\n\n</think>\n\n{% endif %}",
-            {"default": "none", "on": "none", "off": "closed"},
+            ("none", "none", "closed"),
         ),
     ],
 )
-def test_a_thought_and_what_the_prompt_opens_of_it(prompt: str, opened: dict[str, str]) -> None:
+def test_a_thought_and_what_the_prompt_opens_of_it(prompt: str, states: tuple[str, ...]) -> None:
     template = CHATML.replace("assistant\n{% endif %}", "assistant\n" + prompt + "{% endif %}")
     template = template.replace(
         "{{ m.content }}",
         "{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}",
     )
     found = describe(small_tokenizer(template=template))
-    assert found.thought == ("<think>", "</think>")
-    assert found.opened == opened
+    assert found.thought == ("<think>", "</think>") and found.chat is not None
+    options: list[dict[str, bool]] = [{}, {"enable_thinking": True}, {"enable_thinking": False}]
+    assert tuple(found.chat.with_options(**option).thought_state for option in options) == states
+    assert found.chat.has_switch == ("enable_thinking" in prompt)
     assert Description.from_json(found.to_json()) == found
+
+
+@pytest.mark.parametrize(
+    ("start", "thought", "answer", "marks"),
+    [
+        ("", "[THINK]{}[/THINK]", "", ("[THINK]", "[/THINK]")),
+        ("", "<|channel>thought\n{}\n<channel|>", "", ("<|channel>thought", "<channel|>")),
+        ("", "<my:thought>\n{}\n</my:thought>\n", "", ("<my:thought>", "</my:thought>")),
+        ("<my:thought>", "{}</my:thought>", "</my:thought>", None),
+        (
+            "",
+            "<|channel|>analysis<|message|>{}<|end|><|start|>assistant",
+            "<|channel|>final<|message|>",
+            ("<|channel|>", "<|channel|>final<|message|>"),
+        ),
+        ("", "<why>{}</why>", "<answer>", ("<why>", "</why><answer>")),
+        ("", " to=self<|message|>{}<|end|><|start|>assistant", " to=user<|message|>", ("to=", "to=user<|message|>")),
+    ],
+)
+def test_the_marks_of_a_thought_are_what_the_template_writes_around_it(
+    start: str, thought: str, answer: str, marks: tuple[str, str] | None
+) -> None:
+    said = thought.replace("{}", "{{ m.reasoning_content }}")
+    shown = "{% if m.reasoning_content %}" + said + "{% endif %}{% if m.role == 'assistant' %}" + answer + "{% endif %}"
+    template = CHATML.replace("{{ m.content }}", shown + "{{ m.content }}")
+    template = template.replace("assistant\n{% endif %}", f"assistant\n{start}{{% endif %}}")
+    assert describe(small_tokenizer(template=template)).thought == marks
 
 
 def test_a_template_without_thoughts_has_no_marks() -> None:
     found = describe(small_tokenizer(template=CHATML))
-    assert (found.thought, found.opened) == (None, {})
+    assert found.thought is None and found.chat is not None and found.chat.thought_state == "none"
     assert Description.from_json(found.to_json()) == found
 
 

@@ -314,3 +314,16 @@ def test_no_process_outlives_a_killed_parent(root: Path, tmp_path: Path) -> None
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     wait_for(lambda: gone(child) and gone(server), seconds=20)
+
+
+def test_a_server_that_dies_is_started_again_for_the_next_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_SERVE", "import os; os.kill(os.getpid(), 9)")
+    with Server() as mine, Path(os.devnull).open() as file:
+        mine.hold(file.fileno())
+        for _ in range(2):
+            with pytest.raises(JobFailed, match="the worker process died: out of memory"):
+                mine.run(EnvironmentJob("cpu", "auto"))
+        monkeypatch.undo()
+        with pytest.raises(JobFailed):  # of the last server that died
+            mine.run(EnvironmentJob("cpu", "auto"))
+        assert mine.run(EnvironmentJob("cpu", "auto"))["device"] == "cpu"

@@ -10,9 +10,10 @@ import pytest
 import stages
 import tiny_models as tiny
 import torch
+from small_tokenizers import small_tokenizer
 
 from harness.errors import UserError
-from harness.finetune.stages import grpo, online, ppo
+from harness.finetune.stages import grpo, online, ppo, rollouts
 from harness.finetune.stages.policy import answer_mask, token_logprobs
 from harness.finetune.stages.reward_sources import FunctionReward, load_reward_source
 from harness.finetune.stages.rollouts import Prompts, roll_out
@@ -61,6 +62,12 @@ def broken(prompts, completions, references):
 def words(prompts, completions, references):
     return completions
 
+def answered(prompts, completions, references, answers):
+    return [float(answer == reference) for answer, reference in zip(answers, references)]
+
+def thoughtful(prompts, completions, references):
+    return [float("</think>" in completion) for completion in completions]
+
 number = 3
 """
 
@@ -99,6 +106,26 @@ def job_for(root: Path, output: Path, name: str = "lora", *, reward: str = "want
 def test_a_reward_function_gives_a_number_for_every_answer(root: Path) -> None:
     reward = FunctionReward(RewardFunction(root / "rewards.py", "wanted"))
     assert reward(["p", "p"], [" Paris", "Rome"], ["", ""], [True, False]) == [1.0, 0.0]
+
+
+def test_a_reward_function_sees_the_whole_text_and_on_request_the_answer_after_a_thought(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = small_tokenizer()
+    texts = ["<think>no</think>\n7", "<think>no", "7", "no</think>7", "no"]
+    prompts = ["a", "b", "c", "<think>\n", "<think>"]
+
+    def complete(model: Any, completions: list[Any], **options: Any) -> None:
+        for completion, text in zip(completions, texts, strict=True):
+            completion.ids = tokenizer(text)["input_ids"]
+
+    monkeypatch.setattr(rollouts, "complete_together", complete)
+    settings = stages.SETTINGS.model_copy(update={"generations": 1, "max_tokens": 40})
+    rows = Prompts(tokenizer, 99, settings).encode([Example(prompt, "7") for prompt in prompts]).rows
+    model = load_base(tiny.tiny_base(root / "llama"))
+    for name, expected in (("answered", [1, 0, 1, 1, 0]), ("thoughtful", [1, 0, 0, 1, 0])):
+        reward = FunctionReward(RewardFunction(root / "rewards.py", name))
+        assert roll_out(model, tokenizer, rows, settings, reward).rewards.tolist() == expected
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from harness.models.artifacts import load_trained
 from harness.models.load import Resident, count_parameters, load_base, method_function
 from harness.models.reward_head import has_reward_head, last_token_values, made_on
 from harness.worker import child
+from harness.worker.timing import time_variant
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +139,7 @@ def test_timing_a_reward_model_times_no_generation(root: Path, tmp_path: Path) -
     job = job_for(root, tmp_path, stage="reward", steps=1)
     train(job)
     asked = BenchJob(recipe_of(job), True, prompt_tokens=8, new_tokens=3, warmup=0, repeats=2, batch_sizes=(1,))
-    found = inference_record(child.time_variant(asked))
+    found = inference_record(time_variant(asked))
     assert found.prefill_seconds_p50 > 0
     assert found.base_prefill_seconds_p50 is not None
     assert (found.new_tokens, found.decode_seconds_per_token_p50, found.throughput) == (0, None, ())

@@ -1,0 +1,113 @@
+"""Patience with the Hub: requests that fail for a passing reason are tried again, with growing pauses.
+
+Answers such as 429 and 503, refused and reset connections, and bodies that end early are passing reasons. The Hub's own client
+tries some of them again, but gives up at the first bad answer to a download. A server that accepts a connection and never
+answers is reported after 15 s and given up after a minute.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+"""Seconds before each further try."""
+LONGEST_PAUSE = 30.0
+"""Seconds that a server may ask for with `Retry-After`."""
+PASSING = (429, 500, 502, 503, 504)
+"""Answers after which a request is tried again."""
+READ_SECONDS = 10.0
+"""Time without an answer after which a request is tried again, and the user is told."""
+SILENT_SECONDS = 50.0
+"""Time without any answer after which a server is given up; the Hub's address is probed for 5 s before."""
+PROBE = "harness_probe"
+"""Extension of a request that is sent once."""
+
+_silent: dict[str, float] = {}
+"""Servers that were given up, with the time."""
+
+
+def say(text: str) -> None:
+    """Tells the user why nothing moves."""
+    sys.stderr.write(f"Hub    {text}\n")
+    sys.stderr.flush()
+
+
+@functools.cache
+def be_patient() -> None:
+    """Has every request to the Hub of this process tried again where that can help."""
+    import huggingface_hub
+    from huggingface_hub.utils._http import default_client_factory
+
+    def patient_client() -> Any:
+        client: Any = default_client_factory()
+        client.send = functools.partial(_send, client.send)
+        return client
+
+    huggingface_hub.set_client_factory(patient_client)
+
+
+def _send(send: Callable[..., Any], request: Any, **options: Any) -> Any:
+    """Sends a request, again and again if it fails for a passing reason; the last answer or error is the result."""
+    if PROBE in request.extensions or not _repeatable(request):
+        return send(request, **options)
+    began = time.monotonic()
+    given = request.extensions.get("timeout") or {}
+    request.extensions["timeout"] = {
+        name: min(given.get(name) or READ_SECONDS, READ_SECONDS) for name in ("connect", "read", "write", "pool")
+    }
+    for number, pause in enumerate((*PAUSES, None), 1):
+        try:
+            response = send(request, **options)
+            if response.status_code not in PASSING or pause is None:
+                return response
+            reason, asked = f"answered {response.status_code}", _retry_after(response)
+            response.close()
+        except Exception as error:
+            if pause is None or not _passes(error):
+                raise
+            if _is_silence(error) and _given_up(request.url.host, time.monotonic() - began):
+                raise
+            reason, asked = ("does not answer" if _is_silence(error) else "broke the connection"), 0.0
+        wait = min(max(pause, asked), LONGEST_PAUSE)
+        if number > 2 or asked > 2 or reason == "does not answer":
+            say(f"{request.url.host} {reason}; try {number + 1} of {len(PAUSES) + 1} in {wait:g} s")
+        time.sleep(wait)
+    raise AssertionError("the last try returns or raises")
+
+
+def _repeatable(request: Any) -> bool:
+    """Whether sending a request twice does no harm: it reads, or asks for the sizes of files."""
+    return request.method in ("GET", "HEAD") or (request.method == "POST" and "/paths-info/" in request.url.path)
+
+
+def _retry_after(response: Any) -> float:
+    """The seconds that a server asks to wait; 0 if it does not say, or gives a date."""
+    try:
+        return float(response.headers.get("Retry-After", 0))
+    except ValueError:
+        return 0.0
+
+
+def _names(error: BaseException) -> set[str]:
+    return {each.__name__ for each in type(error).__mro__}
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether an error of the connection may not come again."""
+    return bool(_names(error) & {"TimeoutException", "NetworkError", "RemoteProtocolError"})
+
+
+def _is_silence(error: BaseException) -> bool:
+    return "ReadTimeout" in _names(error)
+
+
+def _given_up(host: str, seconds: float) -> bool:
+    """Whether a server has been silent for too long, to this request or to another one a moment ago."""
+    now = time.monotonic()
+    if seconds + READ_SECONDS > SILENT_SECONDS:
+        _silent[host] = now
+    return now - _silent.get(host, -SILENT_SECONDS) < SILENT_SECONDS
