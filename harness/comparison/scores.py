@@ -12,6 +12,7 @@ from harness.api import Metric
 from harness.comparison.samples import SampleRows, found_share, observations
 from harness.comparison.verdicts import Tested, judge, without_verdict
 from harness.prepare.tasks import ScoredTask
+from harness.report.numbers import counted
 from harness.results import Comparison, GroupScore, Protocol, Score
 from harness.stats.intervals import Interval, interval
 from harness.stats.observations import Observations, by_group, macro
@@ -113,10 +114,7 @@ def compute_scores(
         shortened={
             task.name: max((_count(rows[name][task.name], "shortened") for name in rows), default=0) for task in tasks
         },
-        warnings=sorted(
-            {f"{pair.task}: {each.untestable}" for pair, each in found.items() if each.untestable}
-            | {f"{task}: `{metric}`: {each.warning}" for (_, task, metric), each in intervals.items() if each.warning}
-        ),
+        warnings=[*_untestable(found), *_rough(intervals)],
     )
 
 
@@ -124,6 +122,25 @@ def single_scores(task: ScoredTask, rows: SampleRows, protocol: Protocol) -> lis
     """Scores of one variant on one task, each with its own interval and without differences."""
     seen = [(metric, observations(metric, rows)) for metric in task.metrics]
     return [_score(task, metric, obs, interval(obs), protocol) for metric, obs in seen]
+
+
+def _untestable(found: Mapping[Pair, PairedDifference]) -> list[str]:
+    """Says once for each metric why differences cannot be tested."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for pair, each in found.items():
+        if each.untestable:
+            reasons.setdefault((pair.task, pair.metric), []).append(f"{pair.a} and {pair.b}: {each.untestable}")
+    return [
+        f"{task}: `{metric}`: {first}" + (f"; the same of {counted(len(others), 'other pair')}" if others else "")
+        for (task, metric), (first, *others) in reasons.items()
+    ]
+
+
+def _rough(intervals: Mapping[tuple[str, str, str], Interval]) -> list[str]:
+    """Says once for each metric why intervals are rough."""
+    return sorted(
+        {f"{task}: `{metric}`: {each.warning}" for (_, task, metric), each in intervals.items() if each.warning}
+    )
 
 
 def _count(rows: SampleRows, column: str) -> int:

@@ -290,3 +290,16 @@ def test_metrics_count_the_tokens_of_the_answer_alone() -> None:
 
 def test_samples_from_before_thoughts_were_counted_have_none() -> None:
     assert unfinished_thoughts({"base": {"qa": [{"outputs": ["<think>"]}]}}) == []
+
+
+def test_what_cannot_be_tested_or_is_rough_is_said_once_for_each_metric() -> None:
+    def passages(right: int) -> list[dict[str, Any]]:
+        return [line | {"cluster": str(int(line["id"]) // 10)} for line in lines("acc", ones(right))]
+
+    rows = {name: {"t": passages(right)} for name, right in {"base": 5, "lora": 30, "full": 20}.items()}
+    found = compute_scores([scored("t", ACC)], rows, {name: {"t": PROTOCOL} for name in rows}, "base", seed=0)
+    assert found.warnings == [
+        "t: `acc`: lora and base: only 4 clusters: at least 6 are needed for a test; the same of 2 other pairs"
+    ]
+    assert [c.verdict for c in found.comparisons] == ["undecided"] * 3
+    assert {c.mark for c in found.comparisons} == {"untestable"}
