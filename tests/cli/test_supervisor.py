@@ -94,7 +94,7 @@ def started(**parts: str) -> subprocess.Popen[str]:
 
 
 WAITS = """
-    with _signals([]):
+    with _signals([], for_good=True):
         try:
             print('waiting', file=sys.stderr, flush=True)
             time.sleep(20)
