@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from harness import Generate, Metric, Output, Task, UserError, exact_match
+from harness.data.sources import source
 from harness.prompts.render import render
 from harness.user_code import calling, code_file, limit, user_code
 
@@ -50,6 +51,19 @@ def test_a_changed_working_folder_is_an_error_and_is_restored(tmp_path: Path) ->
         os.chdir(tmp_path)
         raise ValueError("own")
     assert Path.cwd() == before
+
+
+def test_a_source_of_a_users_file_is_its_code() -> None:
+    class Rows:
+        def load(self) -> Any:
+            sys.exit(0)
+
+        def digest(self) -> str:
+            return "0"
+
+    with pytest.raises(UserError, match=r"`test_user_code.py` called `sys.exit\(0\)` in `load` of its data"):
+        render("toy", Task(data=Rows(), sample=lambda row: Generate("q", "a"), metrics=[exact_match]))
+    assert source(Rows()).digest() == "0"
 
 
 def test_prints_go_to_stderr_also_from_threads(capsys: pytest.CaptureFixture[str]) -> None:

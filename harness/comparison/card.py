@@ -126,6 +126,8 @@ def _loading(library: str, job: TrainJob, model: Snapshot, folder: str, tasks: S
     base = model.name if job.base.folder == model.folder else str(job.base.folder)
     bits = next((f"@{bits}bit" for bits, quant in QUANT_OF_BITS.items() if quant and quant == job.base.quant), "")
     variant = f"base --model ./{folder}" if whole else f"./{folder}{bits} --model {shlex.quote(base)}"
+    if library == "finetune-harness" and job.method.module is None:  # a delta that the user's own method made
+        variant += f" --allow-code {shlex.quote(job.method.path.name)}"
     ours = f"```\nharness eval {variant} --tasks {shlex.quote(','.join(tasks) or 'TASK')}\n```"
     if library == "finetune-harness" or judges or (not whole and is_gguf(job.base.folder)):
         return ours

@@ -26,6 +26,7 @@ from harness.data.hub import hub as hub
 from harness.data.hub import parse_hub
 from harness.data.saved import Saved, is_saved, saved
 from harness.errors import UserError
+from harness.user_code import calling, code_file
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,21 @@ class _Rows:
 
     def digest(self) -> str:
         return rows_sha256(self.values)
+
+
+@dataclass(frozen=True)
+class _UsersSource:
+    """A source that a user's file defines."""
+
+    source: Source
+
+    def load(self) -> Sequence[Row]:
+        with calling(type(self.source).load, "`load` of its data"):
+            return self.source.load()
+
+    def digest(self) -> str:
+        with calling(type(self.source).digest, "`digest` of its data"):
+            return self.source.digest()
 
 
 def source(data: Data) -> Source:
@@ -55,7 +71,7 @@ def source(data: Data) -> Source:
             return saved(path)
         return Folder(path) if str(data) and _is_folder(path) else File(path)
     if isinstance(data, Source):
-        return data
+        return data if code_file(type(data).load) is None else _UsersSource(data)
     if isinstance(data, Sequence):
         return _Rows(cast("Sequence[Row]", data))
     raise UserError(

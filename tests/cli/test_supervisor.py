@@ -11,7 +11,7 @@ import pytest
 
 PROGRAM = """
 import ctypes, os, signal, sys, threading, time
-from harness.cli import _fail
+from harness.cli import _fail, _signals
 from harness.cli.supervisor import supervised
 from harness.user_code import user_code
 
@@ -94,18 +94,21 @@ def started(**parts: str) -> subprocess.Popen[str]:
 
 
 WAITS = """
-    try:
-        time.sleep(20)
-    except KeyboardInterrupt:
-        time.sleep(0.2)
-        os.write(2, b'interrupted')
-        return 130
+    with _signals([], for_good=True):
+        try:
+            print('waiting', file=sys.stderr, flush=True)
+            time.sleep(20)
+        except KeyboardInterrupt:
+            time.sleep(0.5)
+            os.write(2, b'interrupted')
+            return 130
 """
 
 
 @pytest.mark.parametrize("to_group", [False, True])
 def test_an_interrupt_reaches_the_command_once(to_group: bool) -> None:
     process = started(before=WAITS)
+    assert process.stderr is not None and process.stderr.readline() == "waiting\n"
     (os.killpg if to_group else os.kill)(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130 and err == "interrupted"
