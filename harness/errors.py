@@ -13,6 +13,9 @@ import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+MOST_FRAMES = 12
+"""Frames of a user's file that an error shows: the first and the last ones of an endless recursion."""
+
 
 class UserError(Exception):
     """An error that the user can fix.
@@ -115,7 +118,11 @@ def plugin_error(
         where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
         return UserError(error.message + where, error.hint)
     lines = [f"{what} `{path.name}`", ""]
-    for frame in frames:
+    hidden = len(frames) - MOST_FRAMES
+    for number, frame in enumerate(frames):
+        if MOST_FRAMES // 2 <= number < MOST_FRAMES // 2 + hidden:
+            lines += [f"  … {hidden} more"] * (number == MOST_FRAMES // 2)
+            continue
         lines.append(f"  {Path(frame.filename).name}:{frame.lineno} in {frame.name}")
         lines.append(f"    {frame.line}")
     message = "".join(traceback.TracebackException.from_exception(error).format_exception_only()).strip()

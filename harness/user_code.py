@@ -9,7 +9,7 @@ Example:
     ...     sys.exit(0)
     Traceback (most recent call last):
     ...
-    harness.errors.UserError: `t.py` called `sys.exit(0)` in `sample` (t.py:6)
+    harness.errors.UserError: `t.py` called `sys.exit(0)` in `sample` (...)
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 from unittest.mock import patch
 
@@ -305,6 +305,9 @@ def plan_training(config: PretrainedConfig, method: Callable[[Any], Any], job: P
     for here, there in zip(found.by_phase, other.by_phase, strict=True):
         if there > here:  # bytes grow linearly with the rows
             largest = min(largest, math.floor(rows + (job.memory_bytes - here) / (there - here)))
+    if getattr(config, "quantization_config", None) is not None:
+        note = "the checkpoint is quantized on disk: its weights are counted unpacked, and only adapters can be trained"
+        found = replace(found, notes=(*found.notes, note))
     names = {field.name for field in fields(Planned)} & {*vars(found), "peak_bytes"}
     return Planned(**{name: getattr(found, name) for name in names}, largest_micro_batch=max(0, largest))
 

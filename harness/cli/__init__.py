@@ -39,13 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             no task or metric file can fake its exit code (`harness.cli.supervisor`).
     """
     if arguments is None:
-        return supervised(lambda: _in_good_order(sys.argv[1:]), _fail)
-    return _in_good_order(list(arguments))
+        return supervised(lambda: _in_good_order(sys.argv[1:], for_good=True), _fail)
+    return _in_good_order(list(arguments), for_good=False)
 
 
-def _in_good_order(given: list[str]) -> int:
+def _in_good_order(given: list[str], *, for_good: bool) -> int:
     received: list[int] = []
-    with _signals(received):
+    with _signals(received, for_good=for_good):
         code = _run(given or ["--help"])
     return 128 + received[0] if received and code == _INTERRUPTED else code
 
@@ -86,17 +86,22 @@ def _run(given: list[str]) -> int:
 
 
 @contextlib.contextmanager
-def _signals(received: list[int]) -> Iterator[None]:
+def _signals(received: list[int], *, for_good: bool) -> Iterator[None]:
     """Ends the command in good order at SIGTERM and SIGHUP, as at Ctrl-C; further signals do not disturb that.
 
     Args:
         received: Gets the number of a signal other than Ctrl-C.
+        for_good: Whether the process ends with the command: a second signal is then ignored until it has ended.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    stopped = False
+
     def stop(number: int, _: object) -> None:
+        nonlocal stopped
+        stopped = True
         for each in _STOPPING:
             signal.signal(each, signal.SIG_IGN)
         if number != signal.SIGINT:
@@ -110,7 +115,7 @@ def _signals(received: list[int]) -> Iterator[None]:
     try:
         yield
     finally:
-        for each, handler in before.items():
+        for each, handler in before.items() if not (stopped and for_good) else ():
             signal.signal(each, handler)
 
 

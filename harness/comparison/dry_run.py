@@ -36,7 +36,7 @@ def describe(prepared: Prepared, purpose: Purpose = "compare") -> str:
     variants = counted(len(prepared.variants), "variant")
     if purpose == "compare":
         steps.append(f"score {variants} × {counted(len(prepared.tasks), 'task')}")
-    if purpose != "train":
+    if purpose == "bench" or (purpose == "compare" and not prepared.config.no_timing):
         steps.append("time each" if steps else f"time {variants}")
     return "; ".join(steps)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.data.gguf import is_gguf, plain_copy
@@ -52,11 +52,11 @@ def fairness(prepared: Prepared, variants: Sequence[PreparedVariant]) -> list[st
     labels = dict.fromkeys(label for settings in described.values() for label in settings)
     differing = [k for k in labels if len({settings.get(k, "default") for settings in described.values()}) > 1]
     if differing:
-        parts = [
-            f"{name}: " + ", ".join(f"{k} {settings.get(k, 'default')}" for k in differing)
+        texts = {
+            name: ", ".join(f"{k} {settings.get(k, 'default')}" for k in differing)
             for name, settings in described.items()
-        ]
-        notes.append("training settings differ, not only the method; " + "; ".join(parts))
+        }
+        notes.append("training settings differ, not only the method; " + _by_text(texts))
     untuned = {
         variant.spec.name: variant.training.settings.lr
         for variant in trained
@@ -77,12 +77,25 @@ def fairness(prepared: Prepared, variants: Sequence[PreparedVariant]) -> list[st
         )
     prompts = {variant.spec.name: _prompts(variant.prompting) for variant in variants}
     if len(set(prompts.values())) > 1:
-        notes.append("prompts differ; " + "; ".join(f"{name}: {text}" for name, text in prompts.items()))
+        notes.append("prompts differ; " + _by_text(prompts))
     if prepared.model.name == "tiny":
         notes.append(
             "`tiny` is a demonstration: a small model trained on invented facts; real models use the same code"
         )
     return notes
+
+
+def _by_text(texts: Mapping[str, str]) -> str:
+    """Joins texts with the names of the variants that share them.
+
+    Example:
+        >>> _by_text({"full": "lr 2e-05", "lora": "lr 0.0002", "dora": "lr 0.0002"})
+        'full: lr 2e-05; lora, dora: lr 0.0002'
+    """
+    names: dict[str, list[str]] = {}
+    for name, text in texts.items():
+        names.setdefault(text, []).append(name)
+    return "; ".join(f"{', '.join(each)}: {text}" for text, each in names.items())
 
 
 def _settings(training: Training) -> dict[str, str]:

@@ -78,6 +78,7 @@ def run(config: Config, *, progress: Progress | None = None, fresh: bool = False
     with RunInProgress.open(config, progress or Progress(), fresh=fresh, command=command) as work:
         if work.earlier is not None:
             return work.earlier
+        work.check_all()
         work.train_all()
         work.score_all()
         work.count()
@@ -94,6 +95,7 @@ def time_only(config: Config, *, progress: Progress | None = None, fresh: bool =
     with RunInProgress.open(config, progress or Progress(), fresh=fresh, command=command, purpose="bench") as work:
         if work.earlier is not None:
             return work.earlier
+        work.check_all()
         work.train_all()
         work.time_all(in_full=True)
         return unfinished(work.session)
@@ -106,11 +108,11 @@ TIMING_SHARE = 0.1
 class RunInProgress:
     """A run in progress: its session, the server that runs jobs in child processes, and the progress display."""
 
-    def __init__(self, session: Session, server: Server, progress: Progress, began: float) -> None:
+    def __init__(self, session: Session, server: Server, progress: Progress, began: float | None = None) -> None:
         self.session = session
         self.server = server
         self.progress = progress
-        self.began = began
+        self.began = time.perf_counter() if began is None else began
         """When it began on the performance counter, minus the seconds that earlier attempts took."""
         self.earlier: Run | None = None
         """The document, if an earlier run of the same configuration is complete."""
@@ -180,19 +182,7 @@ class RunInProgress:
                         raise UserError(f"`{snapshot.name}` could not be unpacked: {failure}") from failure
                     self.progress.finish()
 
-    def train_all(self) -> None:
-        """Trains every variant that no earlier run has trained, each in its own child process."""
-        self._fail_unsuitable()
-        for training in self.session.prepared.trainings:
-            states = [s for s in self.session.active() if s.variant.training and s.variant.training.id == training.id]
-            if not states:
-                continue
-            try:
-                self._train(training, states)
-            except JobFailed as failure:
-                self._fail(states, failure, f"train-{training.id}")
-
-    def _fail_unsuitable(self) -> None:
+    def check_all(self) -> None:
         """Fails the variants whose training run cannot work, before anything is trained."""
         session, output = self.session, self.session.config.output_dir
         waiting = [
@@ -210,6 +200,17 @@ class RunInProgress:
                 state.fail(problem.sentence)
                 self.progress.say("Fail", f"{state.name}: {problem.sentence}")
         self._save()
+
+    def train_all(self) -> None:
+        """Trains every variant that no earlier run has trained, each in its own child process."""
+        for training in self.session.prepared.trainings:
+            states = [s for s in self.session.active() if s.variant.training and s.variant.training.id == training.id]
+            if not states:
+                continue
+            try:
+                self._train(training, states)
+            except JobFailed as failure:
+                self._fail(states, failure, f"train-{training.id}")
 
     def _train(self, training: Training, states: Sequence[State]) -> None:
         """Runs one training run, which several variants may share, or takes its artifact from an earlier run."""

@@ -60,6 +60,7 @@ def train_only(
         folder = work.session.folder.path
         if not work.session.prepared.trainings:
             raise UserError(f"`{config.variants[0].name}` is not trained", hint="name a method: `harness ls methods`")
+        work.check_all()
         work.train_all()
         state = next(iter(work.session.states.values()))
         if state.artifact is None:

@@ -42,6 +42,8 @@ _APPLIED = (
     "begin_suppress_tokens",
 )
 """Fields whose rules are applied, in the order in which transformers applies them."""
+_OF_THE_END = ("min_length", "min_new_tokens", "exponential_decay_length_penalty")
+"""Those that change the logits of tokens that end a text."""
 _LEFT_OUT = (
     "num_beams",
     "penalty_alpha",
@@ -89,6 +91,9 @@ class GenerationRules:
         }
         eos = self._given.get("eos_token_id")
         self._eos = [eos] if isinstance(eos, int) else eos
+        if self._eos is None:  # transformers leaves these out too
+            for name in _OF_THE_END:
+                self._given.pop(name, None)
 
     def notes(self, requests: Sequence[Request]) -> list[str]:
         """Describes for the user which fields are applied to some requests, and which are not."""
@@ -114,15 +119,14 @@ class GenerationRules:
         for name in _APPLIED:
             if name in self._given:
                 try:
-                    rule = self._rule(name, request, prompt_tokens)
-                except (ValueError, TypeError) as error:
+                    rules.append(self._rule(name, request, prompt_tokens))
+                except (ValueError, TypeError, LookupError) as error:
                     raise UserError(
                         f"generation_config.json of the model: `{name}`: {error}", hint="correct or remove the field"
                     ) from error
-                rules += [rule] if rule is not None else []
         return LogitsProcessorList(rules) if rules else None
 
-    def _rule(self, name: str, request: Request, start: int) -> LogitsProcessor | None:
+    def _rule(self, name: str, request: Request, start: int) -> LogitsProcessor:
         value, device = self._given[name], self._device
         if name == "sequence_bias":
             return SequenceBiasLogitsProcessor(value)
@@ -138,8 +142,6 @@ class GenerationRules:
             return SuppressTokensLogitsProcessor(value, device=device)
         if name == "begin_suppress_tokens":
             return SuppressTokensAtBeginLogitsProcessor(value, start, device=device)
-        if self._eos is None:
-            return None
         if name == "min_length":
             return MinLengthLogitsProcessor(value, self._tensor(self._eos), device=device)
         if name == "min_new_tokens":

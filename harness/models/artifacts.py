@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from harness.errors import UserError, brief, is_out_of_memory
 from harness.jobs import Method
 from harness.models.merge import untie_if_apart
 from harness.storage import read_json
+from harness.user_code import user_code
 
 DELTA_FILE = "delta.safetensors"
 
@@ -165,7 +167,7 @@ def load_adapter(base: Any, folder: Path) -> Any:
     """
     from peft import PeftModel
 
-    _adapter_config(folder)
+    _try_patterns(folder, _adapter_config(folder), [name for name, _ in base.named_modules()])
     rows = base.get_input_embeddings().weight.shape[0]
     try:
         with warnings.catch_warnings():
@@ -214,6 +216,29 @@ def _adapter_config(folder: Path) -> dict[str, Any]:
         )
     require_safetensors(str(folder), folder)
     return config
+
+
+def _try_patterns(folder: Path, config: Mapping[str, Any], modules: Sequence[str]) -> None:
+    """Matches the regular expressions of an adapter as peft will: one that takes exponential time ends this process.
+
+    Raises:
+        UserError: One is malformed.
+    """
+    patterns = [config.get(key) for key in ("target_modules", "exclude_modules")]
+    patterns += [*(config.get("rank_pattern") or {}), *(config.get("alpha_pattern") or {})]
+    with user_code(folder / "adapter_config.json", "its regular expressions"):
+        for pattern in patterns:
+            if not isinstance(pattern, str):
+                continue
+            try:
+                expression = re.compile(pattern)
+            except (re.error, RecursionError, OverflowError) as error:
+                raise UserError(
+                    f"`{folder / 'adapter_config.json'}` has a malformed regular expression: {error}",
+                    hint="save the adapter again",
+                ) from error
+            for name in modules:
+                expression.fullmatch(name)
 
 
 _MISMATCH = re.compile(r"size mismatch for (\S+): .*?Size\(\[(\d+)((?:, \d+)*)\]\).*?Size\(\[(\d+)((?:, \d+)*)\]\)")

@@ -299,7 +299,11 @@ class _Reader:
 
     def _preference(self, row: TrainingRow) -> list[Example]:
         """An example with a chosen and a rejected answer to one prompt; none if the data exclude the chosen one."""
-        before = self._asked(row) if "instruction" in row.cells else row.get("messages") or row.get("prompt")
+        before = self._asked(row) if "instruction" in row.cells else row.get("prompt")
+        if row.get("messages") is not None:
+            before = _from_text(row.cells["messages"])
+            if not isinstance(before, list):
+                return self._conversation(row, "messages", before)  # raises
         if before is None and "prompt" in row.cells and isinstance(row.get("chosen"), str):
             row.text("prompt")  # raises: the cell is null
         better = next(column for column in ("chosen", "completion", "messages") if column in row.cells)
@@ -318,7 +322,9 @@ class _Reader:
             before = as_text(row.where, row.name("prompt"), before)
             if not self._in_turns:
                 return [self._text_preference(row, before, chosen, rejected)]
-        asked = [{"role": "user", "content": before}] if isinstance(before, str) else before or []
+        if before is not None and not isinstance(before, list):
+            before = [{"role": "user", "content": as_text(row.where, row.name("prompt"), before)}]
+        asked = before or []
         turns = read_turns(
             row.where,
             [*history_turns(row.where, row.name("history"), row.get("history")), *asked],
@@ -327,6 +333,8 @@ class _Reader:
         answers = [self._answer_turns(row, better, chosen), self._answer_turns(row, "rejected", rejected)]
         if all(answer and answer[0].role != "assistant" for answer in answers):  # whole conversations
             shared = _shared_turns(*answers)
+            said = {turn.content for turn in answers[0][:shared]}
+            self.notes.columns[row.name("prompt")] += any(turn.content not in said for turn in turns)
             turns, answers = answers[0][:shared], [answer[shared:] for answer in answers]
         if not turns or any(len(answer) != 1 or answer[0].role != "assistant" for answer in answers):
             raise UserError(

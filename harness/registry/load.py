@@ -25,7 +25,7 @@ from harness.data.sources import Hub, configurations, source
 from harness.errors import UserError, did_you_mean, plugin_error
 from harness.registry.find import find, is_path, source_digest, split_path
 from harness.registry.scan import Entry
-from harness.registry.sources import FromSource, forget_changed, load_from_source, recorded, sources_sha256
+from harness.registry.sources import FromSource, forget_changed, load_from_source, recorded, sources_sha256, use_folder
 from harness.user_code import user_code
 
 
@@ -190,9 +190,7 @@ def import_file(path: Path) -> ModuleType:
     """
     load_from_source()
     importlib.invalidate_caches()  # of folders to which a module was added a moment ago
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.append(folder)
+    use_folder(path)
     forget_changed(path)
     digest = text_sha256(f"{path.resolve()}:{sources_sha256(path)}")[:12]
     name = f"harness_user_{path.stem}_{digest}"

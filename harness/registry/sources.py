@@ -33,6 +33,8 @@ from harness.data.digests import state_of, text_sha256
 _SITES = ("site-packages", "dist-packages")
 _LOADED: dict[Path, set[Path]] = {}
 """Local files that appeared in `sys.modules` while a user's file was imported or called, by that file."""
+_FOLDERS: list[str] = []
+"""Folders of users' files that were added to `sys.path`, the latest first."""
 _READ: dict[Path, str] = {}
 """Digest of each local file as this process has imported it."""
 
@@ -111,6 +113,26 @@ def load_from_source() -> None:
         sys.meta_path.insert(place, _LocalFinder)
 
 
+def use_folder(path: Path) -> None:
+    """Lets a user's file import the modules beside it: before those of other users' files, after installed packages.
+
+    Modules of the same name that the file of another folder has imported are forgotten.
+    """
+    folder = str(path.resolve().parent)
+    sys.path[:] = [each for each in sys.path if each not in _FOLDERS]
+    if folder not in sys.path:
+        _FOLDERS[:] = [folder, *(each for each in _FOLDERS if each != folder)]
+    sys.path += _FOLDERS
+    for name, module in list(sys.modules.items()):
+        file, top = _file_of(module), name.partition(".")[0]
+        if file in _READ and not file.is_relative_to(folder) and _has_module(folder, top):
+            del sys.modules[name]
+
+
+def _has_module(folder: str, top: str) -> bool:
+    return _is_folder(f"{folder}/{top}") or _is_file(f"{folder}/{top}.py")
+
+
 def forget_changed(path: Path) -> None:
     """Forgets the imported modules behind a file if one of them has changed, so that all are imported again."""
     files = set(sources(path))
@@ -184,8 +206,9 @@ def _imported(file: Path, root: Path) -> list[Path]:
             start = str(file.parents[min(level, len(file.parents)) - 1])
             found += _module_files([start], name.split(".") if name else [])
         elif name.partition(".")[0] not in sys.stdlib_module_names:
-            top = name.partition(".")[0]
-            places = () if _is_foreign(top, tuple(sys.path), str(root)) else (*sys.path, str(root), str(file.parent))
+            top, path = name.partition(".")[0], [each for each in sys.path if each not in _FOLDERS]
+            others = (str(root), str(file.parent), *_FOLDERS)
+            places = () if _is_foreign(top, tuple(path), str(root)) else (*path, *others)
             found += _module_files(places, name.split("."))
     return found
 
@@ -196,7 +219,7 @@ def _is_foreign(top: str, path: tuple[str, ...], root: str) -> bool:
     if top == "harness":
         return not any(str(ours) == root for ours in _ours())  # built-in methods share steps
     for folder in path:
-        if _is_folder(f"{folder}/{top}") or _is_file(f"{folder}/{top}.py"):
+        if _has_module(folder, top):
             return folder.rpartition("/")[2] in _SITES and not root.startswith(f"{folder}/")
     return False
 
@@ -223,7 +246,7 @@ def _module_files(folders: Iterable[str], parts: list[str]) -> list[Path]:
     """Files that importing a dotted name runs: of the packages on the way, and of the module; from the first folder that has it."""
     for folder in folders:
         here = folder or "."
-        if not parts or _is_folder(f"{here}/{parts[0]}") or _is_file(f"{here}/{parts[0]}.py"):
+        if not parts or _has_module(here, parts[0]):
             return _files_on_the_way(here, parts)
     return []
 

@@ -275,7 +275,7 @@ def _exit_message(code: int, file: Path | None = None) -> str:
     if code == -signal.SIGKILL:
         return "out of memory (the system killed the process)"
     if code == -signal.SIGALRM:
-        named = f"`{file.name}`" if file else "code of a file"
+        named = f"`{file.name}`" if file else "a user's code, or a regular expression of an adapter,"
         return f"{named} did not return within {limit():g} s (set `{SECONDS_VARIABLE}` for more)"
     if code < 0:
         return f"the process was killed by {signal.Signals(-code).name}{suspect}"

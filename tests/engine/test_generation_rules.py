@@ -107,11 +107,12 @@ def test_texts_equal_those_of_generate(model: Any, rule: str) -> None:
         ),
         ({"num_beams": 4}, {}, "num_beams=4 of the model's generation_config.json is not applied"),
         ({"repetition_penalty": 1.0, "num_beams": 1, "top_k": 50}, {}, None),
+        ({"min_new_tokens": 4, "eos_token_id": None}, {}, None),
         ({"max_new_tokens": 20}, {}, "max_new_tokens=20 of the model's generation_config.json is not applied"),
     ],
 )
 def test_what_is_not_applied_is_named(model: Any, fields: Any, request_fields: Any, note: str | None) -> None:
-    model.generation_config = GenerationConfig(eos_token_id=tiny.EOS, **fields)
+    model.generation_config = GenerationConfig(**{"eos_token_id": tiny.EOS} | fields)
     request = tiny.generate("hello", **request_fields)
     rules = GenerationRules(model)
     assert rules.of(request, 3) is None
@@ -139,7 +140,13 @@ def test_the_file_beside_a_model_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"repetition_penalty": 0.0}, {"no_repeat_ngram_size": -1}, {"suppress_tokens": "a"}]
+    "fields",
+    [
+        {"repetition_penalty": 0.0},
+        {"no_repeat_ngram_size": -1},
+        {"suppress_tokens": "a"},
+        {"exponential_decay_length_penalty": [1]},
+    ],
 )
 def test_an_impossible_value_names_its_field(model: Any, fields: dict[str, Any]) -> None:
     model.generation_config = GenerationConfig(eos_token_id=tiny.EOS)

@@ -10,6 +10,7 @@ import tiny_models as tiny
 from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from harness.comparison.memory_plan import plan_memory
 from harness.config.parse import configure
 from harness.errors import UserError
 from harness.models.layers import linear_layers
@@ -91,3 +92,9 @@ def test_packed_linear_layers_are_found() -> None:
         {"layers": nn.ModuleList([nn.ModuleDict({"self_attn": nn.ModuleDict({"q_proj": Packed()})})])}
     )
     assert linear_layers(model, rank=8) == ["q_proj"]
+
+
+def test_a_plan_says_that_packed_weights_are_counted_unpacked(tmp_path: Path, in_process: None) -> None:
+    folder = saved(tmp_path / "bnb", quantization("nf4", "float32"))
+    (row,) = plan_memory(configure(["lora"], model=str(folder), tasks_needed=False)).rows
+    assert row.planned is not None and "the checkpoint is quantized on disk" in row.planned.notes[-1]

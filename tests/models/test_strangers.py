@@ -1,6 +1,10 @@
 """Folders of strangers: an adapter or a reward head that would run code, or read another folder, is refused."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ from safetensors.torch import save_file
 from harness.errors import UserError
 from harness.finetune.stages.reward_sources import folder_recipe
 from harness.jobs import HEAD_FILE
-from harness.models.artifacts import load_adapter
+from harness.models.artifacts import _try_patterns, load_adapter
 from harness.models.reward_head import made_on
 from harness.tiny import MODEL
 
@@ -72,3 +76,20 @@ def test_a_reward_model_of_a_users_method_needs_its_file(tmp_path: Path) -> None
     with pytest.raises(UserError, match="only code that you name yourself runs") as refused:
         folder_recipe(folder)
     assert refused.value.hint is not None and "`-T reward_code=/x/mine.py`" in refused.value.hint
+
+
+def test_a_regular_expression_without_end_ends_the_child(tmp_path: Path) -> None:
+    code = (
+        "from harness.models.artifacts import _try_patterns; from harness.user_code import end_on_hang; from pathlib import Path\n"
+        f"end_on_hang(); _try_patterns(Path({str(tmp_path)!r}), {{'target_modules': '(([a-z])+)+!'}}, ['a' * 60])"
+    )
+    environment = {**os.environ, "HARNESS_USER_CODE_SECONDS": "0.5"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=False, timeout=100)
+    assert done.returncode == -signal.SIGALRM
+
+
+def test_a_malformed_regular_expression_is_refused(tmp_path: Path) -> None:
+    for config in ({"target_modules": "("}, {"rank_pattern": {"[": 3}}):
+        with pytest.raises(UserError, match="malformed regular expression"):
+            _try_patterns(tmp_path, config, ["a"])
+    _try_patterns(tmp_path, {"target_modules": ["("], "exclude_modules": None}, ["a"])

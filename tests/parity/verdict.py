@@ -56,7 +56,7 @@ def compare(
 ) -> Verdict:
     """Compares every sample of our side with theirs, and the metrics if our side has all samples.
 
-    A log-likelihood may differ by `nats`, or by `relative` of itself.
+    A log-likelihood may differ by `nats`, or by `relative` of itself, and a metric by `relative`.
     """
     prompts = loglikelihoods = choices = greedy = texts = equal_texts = 0
     most_nats = most_relative = 0.0
@@ -84,7 +84,7 @@ def compare(
             differences.append(f"sample {where}: {difference}")
     whole = len(ours.samples) == len(theirs.samples)
     for name, value in theirs.metrics.items() if whole else ():
-        if not math.isclose(ours.metrics[name], value, rel_tol=RELATIVE, abs_tol=1e-12):
+        if not math.isclose(ours.metrics[name], value, rel_tol=relative, abs_tol=1e-12):
             differences.append(f"{name} {ours.metrics[name]} but theirs is {value}")
     return Verdict(
         case.id,

@@ -180,6 +180,7 @@ def test_a_function_cannot_change_the_row_that_others_read() -> None:
             r"    return \[row\['question'\]\]\n  KeyError: 'question'",
         ),
         ("import sys\ndef twice(row):\n    sys.exit(0)\n", r"failed for row 0 .*\n\n  more.py:3 in twice"),
+        ("def twice(row):\n    return twice(row)\n", r"(?s)  … \d+ more\n.*RecursionError"),
         ("def twice(row):\n    return row\n", "`twice` returned dict for row 0 of `rows.jsonl`, not a list of rows"),
         ("def twice(row):\n    pass\n", "`twice` returned NoneType for row 0"),
         ("def twice(row):\n    return 'ab'\n", "`twice` returned str for row 0"),
@@ -198,7 +199,7 @@ def test_a_function_cannot_change_the_row_that_others_read() -> None:
 def test_errors_name_the_row_and_show_the_lines_of_the_function(source: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         prepared(source)
-    assert error.value.hint
+    assert error.value.hint and len(error.value.message.splitlines()) < 40
 
 
 @pytest.mark.parametrize("text", ["./none.py@twice", "./more.py", "more.txt@f"])
@@ -206,6 +207,16 @@ def test_a_setting_that_names_no_function_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="names no function") as error:
         prepared(TWICE, augment=text)
     assert error.value.hint
+
+
+def test_a_settings_file_starts_no_function_that_the_command_does_not_name() -> None:
+    Path("more.py").write_text(TWICE)
+    Path("rows.jsonl").write_text(json.dumps(ROWS[0]))
+    Path("compare.yaml").write_text("train: {data: rows.jsonl, augment: ./more.py@twice}\nvariants:\n  lora: {}\n")
+    with pytest.raises(UserError, match=r"compare\.yaml:1: the file names the Python code `more\.py`"):
+        configure([], file=Path("compare.yaml"))
+    allowed = configure([], file=Path("compare.yaml"), allow_code=["more.py"])
+    assert allowed.train.augment == "./more.py@twice"
 
 
 def test_what_a_function_prints_does_not_mix_with_the_output(capsys: pytest.CaptureFixture[str]) -> None:

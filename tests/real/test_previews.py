@@ -126,7 +126,9 @@ def test_choices(
 ) -> None:
     found = shown("show", f"{tasks}@chosen", "-m", str(templated), "--apply-chat-template", "--sample", str(number))
     question, answer = ROWS[number]
-    prompt = tokenizer.apply_chat_template([turn("user", question)], tokenize=False, add_generation_prompt=True)
+    prompt = tokenizer.apply_chat_template(  # choices are scored after a closed thought
+        [turn("user", question)], tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
     assert found["contexts"] == [prompt]
     for row, choice in zip(found["rows"], [answer, "no", " 42"], strict=True):
         previews.check(templated.name, "choices", row["ids"], tokenizer(prompt + choice, add_special_tokens=False))

@@ -152,3 +152,15 @@ def test_a_helper_that_changes_between_two_calls_of_one_process_is_loaded_again(
     change_in_place(main, main.read_text().replace('"b"', '"c"'))
     assert prompt_of(main) == "two"
     assert not list(tmp_path.rglob("*.pyc"))
+
+
+def test_two_files_have_each_the_helper_beside_it(tmp_path: Path) -> None:
+    """Both helpers have one name; Python alone would take the first for both."""
+    for folder in ("one", "two"):
+        put(tmp_path / folder / "main_l.py", "import helper_l\nvalue = helper_l.VALUE\n")
+        put(tmp_path / folder / "helper_l.py", f"VALUE = {folder!r}\n")
+    for folder in ("one", "two", "one"):
+        main = tmp_path / folder / "main_l.py"
+        assert import_file(main).value == folder
+        assert names(main) == ["helper_l.py", "main_l.py"]
+    assert sources_sha256(tmp_path / "one" / "main_l.py") != sources_sha256(tmp_path / "two" / "main_l.py")
