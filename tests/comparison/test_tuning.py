@@ -69,7 +69,7 @@ def failing(tmp_path: Path, *variants: str, **settings: Any) -> tuple[RunInProgr
     config = configure(variants, tasks=["mini_gsm8k"], output_dir=tmp_path, **settings)
     session = Session(prepare(config), RunFolder(tmp_path / "run", 0), "")
     session.environment = {"device": "cpu", "dtype": "float32", "mixed_precision": False, "packages": defaultdict(str)}
-    return RunInProgress(session, Broken(), Progress()), jobs  # type: ignore[arg-type]
+    return RunInProgress(session, Broken(), Progress(), 0.0), jobs  # type: ignore[arg-type]
 
 
 def test_learning_rates_that_all_fail_are_tried_once_for_all_seeds(tmp_path: Path) -> None:
