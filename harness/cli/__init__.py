@@ -39,13 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             no task or metric file can fake its exit code (`harness.cli.supervisor`).
     """
     if arguments is None:
-        return supervised(lambda: _in_good_order(sys.argv[1:]), _fail)
-    return _in_good_order(list(arguments))
+        return supervised(lambda: _in_good_order(sys.argv[1:], for_good=True), _fail)
+    return _in_good_order(list(arguments), for_good=False)
 
 
-def _in_good_order(given: list[str]) -> int:
+def _in_good_order(given: list[str], *, for_good: bool) -> int:
     received: list[int] = []
-    with _signals(received, for_good=arguments is None):
+    with _signals(received, for_good=for_good):
         code = _run(given or ["--help"])
     return 128 + received[0] if received and code == _INTERRUPTED else code
 
