@@ -1,4 +1,4 @@
-"""Which training runs cannot work, found before anything is trained: a child builds their models without weights."""
+"""Training runs that cannot work, found before anything is trained: a child builds their models without weights."""
 
 from __future__ import annotations
 
