@@ -1,4 +1,4 @@
-"""Search for training runs that cannot work, before anything is trained: a child builds their models without weights."""
+"""Training runs that cannot work, found before anything is trained: a child builds their models without weights."""
 
 from __future__ import annotations
 

@@ -165,3 +165,20 @@ def test_an_endpoint_that_does_not_answer_is_one_fast_error(tmp_path: Path, monk
     code = "from harness.data.model_files import find_model; find_model('owner/name')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert "UserError: there is no folder `owner/name`, it is not in the cache, and the Hub cannot" in done.stderr
+
+
+def test_the_digest_of_an_artifact_ignores_paths_records_and_the_order_of_names(tmp_path: Path) -> None:
+    """Two equal training runs in two run folders leave adapters that differ in nothing else."""
+
+    def artifact(name: str, rank: int, modules: list[str], weights: bytes = b"w") -> str:
+        folder = tmp_path / name
+        folder.mkdir()
+        settings = {"r": rank, "target_modules": modules, "base_model_name_or_path": name}
+        (folder / "adapter_config.json").write_text(json.dumps(settings))
+        (folder / "adapter_model.safetensors").write_bytes(weights)
+        (folder / "trained.json").write_text(json.dumps({"seconds": name}))
+        return Snapshot(name, folder).artifact_digest
+
+    first = artifact("a", 4, ["q_proj", "v_proj"])
+    assert artifact("b", 4, ["v_proj", "q_proj"]) == first
+    assert len({first, artifact("c", 8, ["q_proj", "v_proj"]), artifact("d", 4, ["q_proj", "v_proj"], b"x")}) == 3
