@@ -1,7 +1,7 @@
 """Renders chat templates in a process of their own: a template comes with a model and is a program, so it gets limits.
 
 One process serves all templates of its parent. It has little memory, and each rendering, compilation included, has little
-processor time; what exceeds a limit ends that process, not the run. One rendering costs the parent about 0.1 ms.
+processor time; what exceeds a limit ends that process, not the run. A conversation of twelve turns takes about 0.2 ms.
 
     parent ──pickle: template, variables──▶ process ──status, length, text──▶ parent
 """
