@@ -23,6 +23,8 @@ READ_SECONDS = 10.0
 """Time without an answer after which a request is tried again, and the user is told."""
 SILENT_SECONDS = 50.0
 """Time without any answer after which a server is given up; the Hub's address is probed for 5 s before."""
+OPTIONAL = ("s3.amazonaws.com", "datasets-server.")
+"""Beginnings of hosts that `datasets` asks for a count of downloads and for conversions: it goes on without their answers."""
 PROBE = "harness_probe"
 """Extension of a request that is sent once."""
 
@@ -80,7 +82,9 @@ def _send(send: Callable[..., Any], request: Any, **options: Any) -> Any:
 
 
 def _repeatable(request: Any) -> bool:
-    """Whether sending a request twice does no harm: it reads, or asks for the sizes of files."""
+    """Whether sending a request twice helps and does no harm: its answer is needed, and it reads or asks for sizes of files."""
+    if request.url.host.startswith(OPTIONAL):
+        return False
     return request.method in ("GET", "HEAD") or (request.method == "POST" and "/paths-info/" in request.url.path)
 
 

@@ -102,3 +102,10 @@ def test_a_silent_server_is_reported_and_given_up(
     with pytest.raises(Exception, match="timed out"):  # another request to it ends after one try
         http_backoff("GET", address(server), max_retries=0)
     assert len(server.seen) <= 5
+
+
+def test_a_request_whose_answer_is_not_needed_is_sent_once(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "OPTIONAL", ("127.0.0.1",))
+    server.ways = [503]
+    assert get_session().get(f"http://127.0.0.1:{server.server_address[1]}/counter").status_code == 503
+    assert server.seen == [503]
