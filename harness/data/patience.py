@@ -28,6 +28,11 @@ OPTIONAL = ("s3.amazonaws.com", "datasets-server.")
 PROBE = "harness_probe"
 """Extension of a request that is sent once."""
 
+UNREACHABLE_TRIES = 3
+"""Tries of a server that refuses connections, or has no address, and has not answered before."""
+
+_answered: set[str] = set()
+"""Servers that have answered this process."""
 _silent: dict[str, float] = {}
 """Servers that were given up, with the time."""
 
@@ -64,12 +69,13 @@ def _send(send: Callable[..., Any], request: Any, **options: Any) -> Any:
     for number, pause in enumerate((*PAUSES, None), 1):
         try:
             response = send(request, **options)
+            _answered.add(request.url.host)
             if response.status_code not in PASSING or pause is None:
                 return response
             reason, asked = f"answered {response.status_code}", _retry_after(response)
             response.close()
         except Exception as error:
-            if pause is None or not _passes(error):
+            if pause is None or not _passes(error) or (number >= UNREACHABLE_TRIES and _is_unreachable(request, error)):
                 raise
             if _is_silence(error) and _given_up(request.url.host, time.monotonic() - began):
                 raise
@@ -103,6 +109,11 @@ def _names(error: BaseException) -> set[str]:
 def _passes(error: BaseException) -> bool:
     """Whether an error of the connection may not come again."""
     return bool(_names(error) & {"TimeoutException", "NetworkError", "RemoteProtocolError"})
+
+
+def _is_unreachable(request: Any, error: BaseException) -> bool:
+    """Whether no connection was made to a server that has never answered: it is offline, or the network is."""
+    return "ConnectError" in _names(error) and request.url.host not in _answered
 
 
 def _is_silence(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ goes into becoming shorter. All starting values here therefore have the scale of
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -113,7 +114,7 @@ def _ids(model: Any, tokens: int, init: str, text: str) -> Tensor:
 def _text_ids(model: Any, tokens: int, text: str) -> Tensor:
     if not model.name_or_path:
         raise UserError("`init=text` needs a tokenizer, and this model was not loaded from a folder that holds one")
-    ids = load_tokenizer(model.name_or_path)(text, add_special_tokens=False)["input_ids"]
+    ids = load_tokenizer(Path(model.name_or_path))(text, add_special_tokens=False)["input_ids"]
     if len(ids) > tokens:
         raise UserError(
             f"`text` has {len(ids)} tokens, and the prompt that starts from it only {tokens}",

@@ -235,7 +235,7 @@ def hungry(model, *, gib: int = 4096):
     """Needs more memory than available."""
     import torch
     model.waste = torch.ones(gib << 30, dtype=torch.uint8)
-    return model
+    return model.requires_grad_(True)
 
 @method
 def crashing(model):
@@ -247,10 +247,11 @@ def crashing(model):
 def late(model):
     """Trains, and kills its process when it is loaded again."""
     import os, pathlib, signal
-    trained = pathlib.Path(__file__).with_name("trained")
-    if trained.exists():
+    calls = pathlib.Path(__file__).with_name("calls")
+    with calls.open("a") as file:
+        file.write(".")
+    if calls.stat().st_size > 2:  # after the check before training, and the training run
         os.kill(os.getpid(), signal.SIGKILL)
-    trained.touch()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("norm" in name)
     return model

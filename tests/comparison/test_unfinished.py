@@ -44,6 +44,7 @@ def interrupt(patch: pytest.MonkeyPatch, ends: Any) -> None:
 def test_scores_are_saved_and_shown_before_timing_begins(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("sys.argv", ["harness", *ASKED])
     with monkeypatch.context() as patch:
         interrupt(patch, lambda job: isinstance(job, BenchJob))
         assert main(ASKED) == 130

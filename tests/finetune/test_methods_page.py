@@ -21,7 +21,7 @@ def row(entry: Entry) -> str:
 
 
 def test_the_table_is_generated_from_the_registry() -> None:
-    table = re.findall(r"^\| `.*\|$", PAGE, re.MULTILINE)
+    table = re.findall(r"^\| `.*\|$", PAGE.partition("## What a method reaches")[0], re.MULTILINE)
     assert table == [row(entry) for entry in BUILT_IN.values()], "write the rows that are asserted here into the page"
 
 

@@ -36,6 +36,9 @@ class Share:
     def begin(self, step: int) -> None:
         pass
 
+    def before_batch(self, model: Any, rows: Any) -> None:
+        pass
+
     def collate(self, rows: Any) -> dict[str, Any]:
         return {"input_ids": torch.stack([row["input_ids"] for row in rows]), "tokens": LENGTH * len(rows)}
 

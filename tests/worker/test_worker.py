@@ -157,8 +157,11 @@ def test_the_environment_is_reported(server: Server) -> None:
 def test_events_arrive_in_order_and_then_the_result(server: Server, root: Path) -> None:
     events: list[Any] = []
     assert server.run(scoring_of(root), events.append) is None
-    assert [type(event) for event in events] == [VariantLoading, VariantStarted, Resumed, Packed, Advanced]
-    assert all(value < 0 for value in events[3].raws[0].loglikelihoods)
+    kinds = [type(event) for event in events if not isinstance(event, Advanced)]
+    assert kinds == [VariantLoading, VariantStarted, Resumed, Packed] and isinstance(events[-1], Advanced)
+    assert all(
+        value < 0 for value in next(event for event in events if isinstance(event, Packed)).raws[0].loglikelihoods
+    )
 
 
 def test_a_training_job_returns_its_record_and_leaves_its_artifact(server: Server, root: Path) -> None:
