@@ -10,6 +10,7 @@ import ctypes
 import gc
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -79,7 +80,38 @@ def give_memory_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-class MemoryMeter:
+class _Meter(ABC):
+    """Context manager that measures the work inside it, except for pauses."""
+
+    def __enter__(self) -> Self:
+        self._begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out the work inside, such as an evaluation."""
+        self._end()
+        try:
+            yield
+        finally:
+            self._resume()
+
+    @abstractmethod
+    def _begin(self) -> None: ...
+
+    @abstractmethod
+    def _end(self) -> None: ...
+
+    def _resume(self) -> None:
+        self._begin()
+
+
+class MemoryMeter(_Meter):
     """Context manager that measures the peak memory of the work inside it.
 
     The kernel's peak counter is reset on entry (`clear_refs`); where that is forbidden, a thread samples resident memory
@@ -105,24 +137,10 @@ class MemoryMeter:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def __enter__(self) -> Self:
+    def _resume(self) -> None:
+        """Gives back the memory that the work in the pause has freed, so that it does not count."""
+        give_memory_back()
         self._begin()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end()
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leaves out the work inside, such as an evaluation: memory that it has freed is given back before measuring goes on."""
-        self._end()
-        try:
-            yield
-        finally:
-            give_memory_back()
-            self._begin()
 
     def _begin(self) -> None:
         if self._device.startswith("cuda"):
@@ -159,29 +177,13 @@ class MemoryMeter:
                 return
 
 
-class EnergyMeter:
+class EnergyMeter(_Meter):
     """Context manager that reads the joules used inside it from the GPU's driver; None where the driver has no counter."""
 
     def __init__(self, device: str, read_millijoules: Callable[[], int] | None = None) -> None:
         self._read = read_millijoules or _nvml_reader(device)
         self._start = 0
         self.joules: float | None = None
-
-    def __enter__(self) -> Self:
-        self._begin()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end()
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leaves out the work inside, such as an evaluation."""
-        self._end()
-        try:
-            yield
-        finally:
-            self._begin()
 
     def _begin(self) -> None:
         if self._read is not None:
