@@ -366,17 +366,12 @@ class RunInProgress:
         """Computes the statistics, saves them and shows the headlines: timing comes after them and takes minutes."""
         with self.stage("Count", "intervals and paired tests"):
             self._counted = count(self.session)
-        document = finished(self.session, self._counted)
-        self.session.folder.save(document)
-        for line in headline_lines(document):
+        for line in headline_lines(self._save()):
             self.progress.say("Score", line)
 
     def conclude(self) -> Run:
         """Saves the complete document."""
-        assert self._counted is not None
-        document = finished(self.session, self._counted)
-        self.session.folder.save(document)
-        return document
+        return self._save()
 
     @contextlib.contextmanager
     def stage(self, label: str, what: str) -> Iterator[None]:
@@ -397,9 +392,12 @@ class RunInProgress:
             if not ours:
                 state.notes.append(f"{what} in another run and reused: {run.name}")
 
-    def _save(self) -> None:
+    def _save(self) -> Run:
+        """Saves the document as far as it is known, and returns it."""
         session, counted = self.session, self._counted
-        session.folder.save(finished(session, counted) if counted else unfinished(session))
+        document = finished(session, counted) if counted else unfinished(session)
+        session.folder.save(document)
+        return document
 
     def _fail(self, states: Sequence[State], failure: JobFailed, what: str) -> None:
         for state in states:
