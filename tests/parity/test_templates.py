@@ -1,4 +1,4 @@
-"""What we learn of a turn, beside the assistant marks of TRL's training templates: the chat templates of 41 models."""
+"""The learned text of a turn, beside the assistant marks of TRL's training templates: the chat templates of 41 models."""
 
 import re
 from collections import Counter
