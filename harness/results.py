@@ -290,6 +290,8 @@ class Score(_Document):
     """Samples whose prompt was cut on the left to fit the model's context."""
     shortened: int = 0
     """Samples whose answer was cut short by the end of the model's context."""
+    timed_out: int = 0
+    """Generated programs that ran out of time, also when they ran alone; they count as wrong."""
     protocol: Protocol
     delta: Delta | None = None
     """None for the baseline itself."""

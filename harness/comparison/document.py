@@ -83,6 +83,7 @@ def finished(session: Session, counted: Counted) -> Run:
         *scores.warnings,
         *_cut_texts(scores),
         *missing_answers(scores),
+        *_timed_out(scores),
         *counted.notes,
         *training_data_notes(session),
     ]
@@ -205,6 +206,21 @@ def _cut_texts(scores: Scores) -> list[str]:
         if count
     ]
     return prompts + answers
+
+
+def _timed_out(scores: Scores) -> list[str]:
+    """Lists the variants and tasks with generated programs that ran out of time."""
+    found = {
+        (name, score.task): score.timed_out
+        for name, each in scores.by_variant.items()
+        for score in each
+        if score.timed_out
+    }
+    return [
+        f"{name}: on {task}, {counted(count, 'generated program')} timed out, also when run alone, and"
+        f" {'counts' if count == 1 else 'count'} as wrong"
+        for (name, task), count in found.items()
+    ]
 
 
 def missing_answers(scores: Scores) -> list[str]:

@@ -46,6 +46,7 @@ _NOT_NEGATIVE = frozenset(
         "shots",
         "truncated",
         "shortened",
+        "timed_out",
         "duplicates",
         "cut",
         "dropped",

@@ -83,17 +83,17 @@ def test_the_metric_is_found_by_its_name() -> None:
 def test_a_program_is_run_once_whichever_metrics_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
 
-    def run(program: str) -> Outcome:
-        ran.append(program)
+    def run(program: str, tests: str, given: str) -> Outcome:
+        ran.append(program + tests)
         return Outcome(passed="7" in program)
 
-    monkeypatch.setattr(code, "run_program", run)
-    code._works.cache_clear()
-    sample = Generate("", "", meta={"before": "<", "after": ">"})
+    monkeypatch.setattr(code, "judge", run)
+    code._judged.cache_clear()
+    sample = Generate("", "", meta={"before": "<", "after": "\n~"})
     texts = ("7", "8", "7", "9")
     assert [score(sample, *texts, k=k) for k in (1, 2, 4)] == [0.5, pytest.approx(5 / 6), 1.0]
-    assert ran == ["<7>", "<8>", "<9>"]
-    code._works.cache_clear()
+    assert ran == ["<7\n~", "<8\n~", "<9\n~"]
+    code._judged.cache_clear()
 
 
 def test_humaneval_asks_with_the_prompt_as_it_is(made_up_hub: Path) -> None:
