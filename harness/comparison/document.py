@@ -83,7 +83,7 @@ def finished(session: Session, counted: Counted) -> Run:
         *scores.warnings,
         *_cut_texts(scores),
         *missing_answers(scores),
-        *_timed_out(scores),
+        *timed_out_programs(scores),
         *counted.notes,
         *training_data_notes(session),
     ]
@@ -208,7 +208,7 @@ def _cut_texts(scores: Scores) -> list[str]:
     return prompts + answers
 
 
-def _timed_out(scores: Scores) -> list[str]:
+def timed_out_programs(scores: Scores) -> list[str]:
     """Lists the variants and tasks with generated programs that ran out of time."""
     found = {
         (name, score.task): score.timed_out

@@ -3,8 +3,8 @@
 Both give up permanently every right that they do not need. The verdict comes from the process of the tests, which runs none
 of the program's code. The process of the program is forked before the tests arrive, so their text is never in its memory.
 
-They run in a bare interpreter and import little of the standard library and nothing else of this package. The job comes on
-standard input, and the tests after it. The process of the tests reports on the pipe that was standard output:
+They run in a bare interpreter and import little of the standard library, and of this package only modules of this folder. The
+job comes on standard input, and the tests after it. The process of the tests reports on the pipe that was standard output:
 
     ready 4711 {'network': 'none (seccomp)', …}    the program's process, the active protections; the time limit starts now
     fault exception AssertionError: …              how program or tests ended, if they did not reach their end
@@ -21,10 +21,9 @@ import marshal
 import os
 import sys
 
-import examiner
-import program
-from kernel import enter, give_up, hide
-from refusals import announcer, hook
+from harness.sandbox import examiner, program
+from harness.sandbox.kernel import enter, give_up, hide
+from harness.sandbox.refusals import announcer, hook
 
 TYPE_CHECKING = False  # importing `typing` takes longer than everything else here
 if TYPE_CHECKING:
@@ -86,14 +85,13 @@ def _locked(job: dict[str, Any], null: int) -> int:
     notes = _move(2, job["descriptors"][2])
     os.dup2(null, 2)
     os.close(null)
-    sys.path.remove(job["own_folder"])
-    sys.path_importer_cache.pop(job["own_folder"], None)
     sys.path += job["packages"]
-    # `import kernel` in a program must find the program's own package of that name, or none
-    start = vars(sys.modules["__main__"])
-    for name in ("child", "examiner", "kernel", "program", "refusals", "values"):
+    sys.path_importer_cache.pop(job["own_folder"], None)
+    for name in [each for each in sys.modules if each.partition(".")[0] == "harness"]:
         del sys.modules[name]
-        start.pop(name, None)
+    start = vars(sys.modules["__main__"])
+    for name in [each for each in start if not each.startswith("__")]:
+        del start[name]
     return notes
 
 

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 
-from values import decode, encode
+from harness.sandbox.values import decode, encode
 
 TYPE_CHECKING = False  # importing `typing` takes longer than everything else here
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Program:
         self._functions: list[Callable[..., Any]] = []
         self._remotes: dict[int, Remote] = {}
         self._began = time.monotonic()
+        self.gone: Gone | None = None
 
     def ask(self, operation: str, *arguments: Any) -> Any:
         """Has an operation done, and returns its value.
@@ -88,12 +89,13 @@ class Program:
             while unsent:
                 unsent = unsent[os.write(self._requests, unsent) :]
         except BrokenPipeError:
-            raise self._gone() from None
+            raise self._end() from None
 
     def _receive(self) -> bytes:
         size = int.from_bytes(self._exactly(8), "little")
         if size > MOST_BYTES:
-            raise Gone("memory" if size >> 32 == 0 else "exit", f"the program sent an answer of {size >> 20} MiB")
+            self.gone = Gone("memory" if size >> 32 == 0 else "exit", f"the program sent an answer of {size >> 20} MiB")
+            raise self.gone
         return self._exactly(size)
 
     def _exactly(self, size: int) -> bytes:
@@ -101,18 +103,20 @@ class Program:
         while len(parts) < size:
             part = os.read(self._answers, min(size - len(parts), 1 << 20))
             if not part:
-                raise self._gone()
+                raise self._end()
             parts += part
         return bytes(parts)
 
-    def _gone(self) -> Gone:
+    def _end(self) -> Gone:
+        """Remembers that the program is gone, also if the tests catch every exception."""
+        self.gone = self.gone or self._why()
+        return self.gone
+
+    def _why(self) -> Gone:
         """Waits for the end of the program, and says how it ended; the harness ends one that goes on without its pipes."""
-        # WNOWAIT: until the harness has sent its last signal, the number of the process must not be given to another one.
-        ended = os.waitid(os.P_PID, self._process, os.WEXITED | os.WNOWAIT)
-        assert ended is not None
-        if ended.si_code == os.CLD_EXITED:
+        number = _signal_of(self._process)
+        if not number:
             return Gone("exit", "exited before the last statement")
-        number = ended.si_status
         if number == _signal.SIGXCPU or (
             number == _signal.SIGKILL and time.monotonic() - self._began >= self._cpu_seconds
         ):
@@ -142,6 +146,15 @@ class Program:
         if number not in self._remotes:
             self._remotes[number] = Remote(self, number)
         return self._remotes[number]
+
+
+def _signal_of(process: int) -> int:
+    """Waits for the end of a process; returns the number of the signal that ended it, or 0."""
+    if not hasattr(os, "waitid"):  # macOS with Python 3.12 and before
+        return max(0, -os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+    # WNOWAIT: until the harness has sent its last signal, the number of the process must not be given to another one.
+    ended = os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
+    return 0 if ended is None or ended.si_code == os.CLD_EXITED else ended.si_status
 
 
 def _exception(kind: str, detail: str, nearest: str) -> BaseException:
@@ -247,11 +260,9 @@ def examine(program: Program, tests: str, given: str) -> tuple[str, str] | None:
         if tests:
             code = compile(tests, "<tests>", "exec")
             exec(code, _names(program, _names_in(code), given))
-    except Gone as gone:
-        return gone.fault
     except BaseException as error:
-        return getattr(error, "fault", None) or _fault(error)
-    return None
+        return program.gone.fault if program.gone else getattr(error, "fault", None) or _fault(error)
+    return program.gone.fault if program.gone else None
 
 
 def _fault(error: BaseException) -> tuple[str, str]:

@@ -11,8 +11,8 @@ import errno
 import os
 import sys
 
-from refusals import announcer, hook
-from values import decode, encode
+from harness.sandbox.refusals import announcer, hook
+from harness.sandbox.values import decode, encode
 
 TYPE_CHECKING = False  # importing `typing` takes longer than everything else here
 if TYPE_CHECKING:

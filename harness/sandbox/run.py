@@ -53,6 +53,15 @@ END_SECONDS = 1.0
 REPORT_BYTES = 1 << 16
 """Bytes after which the parent stops reading: a real report is much shorter."""
 _OWN_FOLDER = str(Path(__file__).parent)
+START = f"""
+import sys
+for name, path in (("harness", []), ("harness.sandbox", [{_OWN_FOLDER!r}])):
+    sys.modules[name] = type(sys)(name)
+    sys.modules[name].__path__ = path
+from harness.sandbox.child import main
+main()
+"""
+"""Imports the child's modules without the rest of the package, which programs would find in `sys.path`."""
 _SYSTEM = ("/usr", "/lib", "/lib64", "/nix/store", "/etc/ld.so.cache", "/etc/localtime", "/dev/urandom", "/dev/zero")
 """Files and folders that Python's own modules read, besides Python's folders."""
 
@@ -175,15 +184,13 @@ def _framed(message: Any) -> bytes:
 def _child(folder: str) -> Iterator[subprocess.Popen[bytes]]:
     """Starts the child process, and kills it with its process group at the end, whatever happens."""
     # A bare interpreter: no site packages, no user folders, no other environment variables, and constant string hashes.
-    # The modules of this folder are found after the standard library, and forgotten before the program starts.
-    start = f"import sys; sys.path.append({_OWN_FOLDER!r}); import child; child.main()"
     environment = {
         **{"PATH": "/usr/bin:/bin", "HOME": folder, "TMPDIR": folder, "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0"},
         **{"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
     }
     try:
         process = subprocess.Popen(
-            [sys.executable, "-s", "-S", "-P", "-c", start],
+            [sys.executable, "-s", "-S", "-P", "-c", START],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -301,7 +308,7 @@ def _outcome(exchange: _Exchange, question: bytes, wall_seconds: float) -> Outco
     verdict = bytes(exchange.report).partition(b"\n")[2]
     if verdict == b"done " + bytes(255 - byte for byte in question) + b"\n":
         return Outcome(passed=True, refused=refused)
-    fault, detail = _fault(exchange, verdict.decode(errors="replace").strip(), wall_seconds)
+    fault, detail = _fault(exchange, verdict.decode(errors="replace").removesuffix("\n"), wall_seconds)
     if refused and fault in ("exception", "files", "exit"):
         return Outcome(False, _KINDS[refused[0]], detail, refused)
     return Outcome(False, fault, detail, refused)

@@ -20,12 +20,15 @@ class Point:
     def __call__(self, more): return self.x + more
     def __neg__(self): return Point(-self.x)
     def __contains__(self, value): return True
+def leave():
+    import os
+    os._exit(0)
 def same(value): return value
 def fails(kind): raise kind
 def count(n):
     for number in range(n): yield number
 def apply(function, values): return [function(value) for value in values]
-def sum_x(points): return sum(point.x for point in points)
+def all_x(points): return [point.x for point in points]
 def adder(x): return lambda y: x + y
 def sum(a, b): return a * b
 limit = [1, 2]
@@ -48,7 +51,7 @@ HOLDS = {
     "methods of objects": "p = Point(3, 4)\nassert len(p) == 2 and list(p) == [3, 4] and p[1] == 4 and repr(p) == 'Point(3)' and p(2) == 5",
     "changes of objects": "p = Point(3)\np.x = 8\nassert p.x == 8\np[0] = 9\nassert p.x == 9",
     "classes": "assert isinstance(Point(1), Point) and not isinstance(1, Point) and {Point: 1}[Point] == 1",
-    "objects in arguments": "assert sum_x([Point(1), Point(2)]) == 3",
+    "objects in arguments": "assert all_x([Point(1), Point(2)]) == [1, 2]",
     "membership asks the values": "assert 3 in Point(3) and 7 not in Point(3)",
     "generators": "assert list(count(3)) == [0, 1, 2] and next(count(1)) == 0 and sorted(count(2)) == [0, 1]",
     "functions of tests": "assert apply(lambda x: x + 1, [1, 2]) == [2, 3] and apply(str, [1]) == ['1']",
@@ -73,6 +76,7 @@ FAILS = {
     "an exit in the program": ("exit", "fails(SystemExit)"),
     "an exit of the tests": ("exit", "import sys\nsys.exit(0)"),
     "a quiet exit of the tests": ("exit", "import os\nos._exit(0)"),
+    "an exit that the tests catch": ("exit", "try: leave()\nexcept: pass"),
     "memory": ("memory", "fails(MemoryError)"),
     "not Python": ("exception", "assert ("),
 }
