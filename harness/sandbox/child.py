@@ -24,6 +24,7 @@ import sys
 from harness.sandbox import examiner, program
 from harness.sandbox.kernel import enter, give_up, hide
 from harness.sandbox.refusals import announcer, hook
+from harness.sandbox.remote import Program
 
 TYPE_CHECKING = False  # importing `typing` takes longer than everything else here
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def main() -> NoReturn:
     _read_exactly(answered, 1)
     os.write(report, f"ready {process} {protections!r}\n".encode())
     os.write(request, b"1")
-    peer = examiner.Program(process, (answered, request), job["cpu_seconds"])
+    peer = Program(process, (answered, request), job["cpu_seconds"])
     read, write, leave = os.read, os.write, os._exit
     fault = examiner.examine(peer, tests_source, given)
     if fault:

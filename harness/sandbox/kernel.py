@@ -242,10 +242,10 @@ def _seccomp(write_nothing: bool) -> bool:
     filter_ = _filter(*architecture, write_nothing)
     code = ctypes.create_string_buffer(filter_, len(filter_))
 
-    class Program(ctypes.Structure):
+    class Filter(ctypes.Structure):
         _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
 
-    program = Program(len(filter_) // 8, ctypes.addressof(code))
+    program = Filter(len(filter_) // 8, ctypes.addressof(code))
     libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
     return bool(libc.prctl(22, 2, ctypes.byref(program), 0, 0) == 0)  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
 
