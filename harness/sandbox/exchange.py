@@ -49,7 +49,7 @@ class Exchange:
             selector.register(to_child, selectors.EVENT_WRITE)
             for descriptor in received:
                 selector.register(descriptor, selectors.EVENT_READ)
-            while len(self.notes) <= REPORT_BYTES:
+            while len(self.notes) <= REPORT_BYTES and len(self.report) <= REPORT_BYTES:
                 ready = selector.select(max(0.0, deadline - time.monotonic()))
                 if not ready:
                     self.in_time = False

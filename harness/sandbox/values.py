@@ -35,6 +35,8 @@ STANDARD: dict[tuple[str, str], Callable[[Any], tuple[Any, ...]]] = {
     ("numpy", "ndarray"): lambda value: (value.tolist(), value.dtype.str),
 }
 """Types that are made again from arguments: module and name to the arguments of a value."""
+PLAIN = "biufcSU"
+"""Kinds of numpy's types whose values are data: numbers and texts."""
 VIEWS: dict[str, Callable[[list[Any]], Any]] = {
     "dict_keys": lambda items: dict.fromkeys(items).keys(),
     "dict_values": lambda items: dict(enumerate(items)).values(),
@@ -109,7 +111,7 @@ def _write_other(value: Any, add: Callable[[bytes], None], refer: Callable[[Any]
 
 def _is_plain_array(value: Any) -> bool:
     """Whether a value is no array of numpy, or one of numbers or texts."""
-    return type(value).__name__ != "ndarray" or value.dtype.kind in "biufcSU"
+    return type(value).__name__ != "ndarray" or value.dtype.kind in PLAIN
 
 
 def decode(data: bytes, resolve: Callable[[bytes, bytes], Any]) -> Any:
@@ -183,5 +185,8 @@ def _build(description: tuple[str, str, tuple[Any, ...]]) -> Any:
         return VIEWS[name](*arguments)
     made = __import__(module)
     if name == "ndarray":
-        return made.array(arguments[0], dtype=arguments[1])
+        kind = made.dtype(arguments[1])
+        if kind.kind not in PLAIN:
+            raise ValueError("malformed value")
+        return made.array(arguments[0], dtype=kind)
     return getattr(made, name)(*arguments)
