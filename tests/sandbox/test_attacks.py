@@ -1,5 +1,7 @@
 """Programs that try to pass tests without solving the task: each fails, harms nothing, and learns nothing of its tests."""
 
+import sys
+
 import attacks
 import pytest
 from attacks import ATTACKS, GIVEN, LOOPS, RIGHT, TESTS
@@ -37,6 +39,24 @@ def test_an_attack_without_an_end_is_ended(host: Host, name: str) -> None:
 @pytest.mark.parametrize("name", RIGHT)
 def test_a_right_program_passes(host: Host, name: str) -> None:
     assert run(host, RIGHT[name]) == Outcome(passed=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="guard: only Linux hides a process from others of its user")
+@pytest.mark.parametrize("layers", [("seccomp",), ("namespaces",), ()], ids=lambda layers: "+".join(layers) or "none")
+def test_the_tests_are_hidden_also_without_landlock(
+    host: Host, layers: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.sandbox.run.LAYERS", layers)
+    body = """    import os
+    refused = 0
+    for name in ("mem", "maps", "environ", *(f"fd/{number}" for number in range(64))):
+        try:
+            open(f"/proc/{os.getppid()}/{name}", "rb").close()
+        except OSError:
+            refused += 1
+    assert refused == 67
+"""
+    assert run(host, body + RIGHT["plain"]) == Outcome(passed=True)
 
 
 def test_the_attacks_are_real(host: Host) -> None:
