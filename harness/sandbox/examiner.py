@@ -13,12 +13,14 @@ from harness.sandbox.remote import Program, Remote
 
 TYPE_CHECKING = False  # importing `typing` takes longer than everything else here
 if TYPE_CHECKING:
+    from types import CodeType
     from typing import Any
+else:
+    CodeType = type((lambda: None).__code__)
 
 ALIASES = {"np": "numpy", "pd": "pandas", "plt": "matplotlib.pyplot"}
 ANNOTATIONS, PARSE = 0x1000000, 0x400
 """Flags of the compiler: `from __future__ import annotations`, as helpers do not need the types they name; a tree, no code."""
-CodeType = type((lambda: None).__code__)
 
 
 def examine(program: Program, tests: str, given: str) -> tuple[str, str] | None:

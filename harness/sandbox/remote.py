@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]
 import builtins
 import os
 import sys
@@ -212,12 +212,12 @@ class Remote:
 
 def program_of(remote: Remote) -> Program:
     """The process of an object."""
-    return remote._Remote__program  # type: ignore[attr-defined, no-any-return]
+    return remote._Remote__program  # type: ignore[no-any-return]
 
 
 def number_of(remote: Remote) -> int:
     """The number of an object in the program's process."""
-    return remote._Remote__number  # type: ignore[attr-defined, no-any-return]
+    return remote._Remote__number  # type: ignore[no-any-return]
 
 
 def _add_operators() -> None:
