@@ -24,7 +24,7 @@ import sys
 from harness.sandbox import examiner, program
 from harness.sandbox.kernel import enter, give_up, hide
 from harness.sandbox.refusals import announcer, hook
-from harness.sandbox.remote import Program
+from harness.sandbox.remote import Program, signal_of
 
 TYPE_CHECKING = False  # importing `typing` takes longer than everything else here
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def main() -> NoReturn:
     else:
         write(report, b"done " + question.translate(ANSWER) + b"\n")
     read(commands, 1)
+    signal_of(process)  # the parent has killed it
     leave(0)
 
 

@@ -125,11 +125,9 @@ class _Server:
         if type(value) is type(sys):
             return "module", str(value.__name__), "", value
         module, name = getattr(value, "__module__", None), getattr(value, "__name__", None)
-        is_named = type(module) is str and type(name) is str and module.partition(".")[0] in self._standard
-        if is_named and (
-            module != "builtins" or self._own.get(name) is value
-        ):  # classes of the program have this module
-            return "standard", module, name, value
+        if isinstance(module, str) and isinstance(name, str) and module.partition(".")[0] in self._standard:
+            is_own = module == "builtins" and self._own.get(name) is not value  # the module of classes of the program
+            return ("value", "", "", value) if is_own else ("standard", module, name, value)
         return "value", "", "", value
 
     def _refer(self, value: Any) -> bytes:

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 256 << 20
 """Size of the largest answer of a program that is read."""
-FUNCTION_TYPES = (type(lambda: None), type(len), type(Exception.with_traceback), type("".join), type([].append))
+FUNCTION_TYPES: tuple[type, ...] = (
+    type(lambda: None),
+    type(len),
+    type(Exception.with_traceback),
+    type("".join),
+    type([].append),
+)
 UNARY = ("neg", "pos", "abs", "invert", "index")
 BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "matmul", "pow", "and_", "or_", "xor", "lshift", "rshift")
 COMPARISONS = ("lt", "le", "eq", "ne", "gt", "ge")
@@ -105,7 +111,7 @@ class Program:
 
     def _why(self) -> Gone:
         """Waits for the end of the program, and says how it ended; the harness ends one that goes on without its pipes."""
-        number = _signal_of(self._process)
+        number = signal_of(self._process)
         if not number:
             return Gone("exit", "exited before the last statement")
         if number == _signal.SIGXCPU or (number == _signal.SIGKILL and _cpu_of(self._process) >= self._cpu_seconds):
@@ -137,7 +143,7 @@ class Program:
         return self._remotes[number]
 
 
-def _signal_of(process: int) -> int:
+def signal_of(process: int) -> int:
     """Waits for the end of a process; returns the number of the signal that ended it, or 0."""
     if not hasattr(os, "waitid"):  # macOS with Python 3.12 and before
         return max(0, -os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
