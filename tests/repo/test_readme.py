@@ -25,6 +25,7 @@ READMES = [
     "finetune/README.md",
     "leaderboards/README.md",
     "CONTRIBUTING.md",
+    "SECURITY.md",
 ]
 
 
