@@ -65,7 +65,7 @@ class Program:
         return self.answer()
 
     def answer(self) -> Any:
-        """Waits for the answer; meanwhile, the program may call functions that the tests gave to it."""
+        """Waits for the answer, and runs functions of the tests that the program calls until then."""
         while True:
             content = self._receive()
             value = decode(content[1:], self._resolve)
