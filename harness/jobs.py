@@ -396,6 +396,8 @@ class Trained:
     micro_batch_size: int
     peaks: Mapping[str, int | None] = field(default_factory=dict)
     energy_joules: float | None = None
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """Precision of the matrix products; None in records of earlier versions."""
     cpu_seconds: float | None = None
     """CPU seconds of all threads during the steps; unknown after an interruption."""
     waited_share: float | None = None

@@ -145,6 +145,7 @@ def run_training(
         checkpointing=settings.checkpointing,
         micro_batch_size=loop.progress.most_rows,
         peaks=vars(memory.peaks()),
+        precision=settings.precision if settings.precision != "auto" else None,
         # unknown for steps before an interruption
         energy_joules=None if found else energy.joules,
         cpu_seconds=None if found else recorder.processor.use.cpu_seconds,

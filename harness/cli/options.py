@@ -22,7 +22,7 @@ from harness.errors import UserError
 if TYPE_CHECKING:
     from harness.config.config import Config
     from harness.report.progress import Progress
-    from harness.results import Run
+    from harness.results import Price, Run
 
 _WHAT, _TRAIN, _SCORE, _MACHINE, _OUTPUT = "What to compare", "Training", "Scoring", "Machine", "Output"
 _SPEC = "`[name=]source[:key=value,…][@merged|@4bit|@8bit]`, such as `base`, `lora:rank=8`, `owner/adapter@4bit`."
@@ -191,6 +191,12 @@ class Flags:
         metavar="SECONDS",
         help="Time for measuring latency, of all variants together; default: a tenth of the run.",
     )
+    price_per_hour: str | None = _flag(
+        _MACHINE,
+        sets="price_per_hour",
+        metavar="PRICE",
+        help="Price of the machine, such as 2.5 or `2.5 EUR` (default: $): shows costs in money as well.",
+    )
     device: str | None = _flag(_MACHINE, sets="device", help="Device: auto, cpu, cuda, cuda:1 ….")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = _flag(
         _MACHINE, sets="dtype", help="Precision of the weights."
@@ -257,6 +263,15 @@ class Flags:
 
         given = _pairs(self.template_options, "--template-option", "reasoning_effort=high")
         return {name: unquote(value) for name, value in given.items()}
+
+    def price(self) -> Price | None:
+        """Returns the price of the machine, for commands that show finished runs."""
+        from harness.report.price import read_price
+
+        try:
+            return None if self.price_per_hour is None else read_price(self.price_per_hour)
+        except ValueError as error:
+            raise UserError(f"`--price-per-hour {self.price_per_hour}`: {error}") from error
 
     def configure(self, variants: Sequence[str] | None, *, tasks_needed: bool = True) -> Config:
         """Returns the configuration of these variants and flags."""

@@ -20,6 +20,7 @@ from harness.metrics.signatures import signatures
 from harness.prepare.tasks import ScoredTask
 from harness.prepare.trainings import Training
 from harness.report.numbers import counted
+from harness.report.price import priced
 from harness.results import (
     Artifact,
     Inference,
@@ -102,7 +103,7 @@ def _document(session: Session, scores: Scores | None, notes: Sequence[str]) -> 
     prepared = session.prepared
     variants = [state.variant for state in session.states.values()]
     trained_on = {name for training in prepared.trainings for name in training.data.tasks}
-    return Run(
+    run = Run(
         harness=__version__,
         created=session.created,
         command=session.command,
@@ -139,6 +140,7 @@ def _document(session: Session, scores: Scores | None, notes: Sequence[str]) -> 
         overlaps=session.overlaps,
         seconds=dict(session.seconds),
     )
+    return priced(run, session.config.price)
 
 
 def _variant(session: Session, state: State, scores: Sequence[Score]) -> Variant:
@@ -266,6 +268,7 @@ def train_record(trained: Trained, training: Training, reused: bool, tuned: Tune
         energy_joules=trained.energy_joules,
         cpu_seconds=trained.cpu_seconds,
         waited_share=trained.waited_share,
+        precision=trained.precision,
         phase_seconds=dict(trained.phase_seconds),
         block_seconds=trained.block_seconds,
         reused=reused,

@@ -50,6 +50,7 @@ from harness.prepare.overlap import overlap_summary
 from harness.prepare.prepare import prepare
 from harness.prepare.trainings import Training
 from harness.registry.sources import note_loaded
+from harness.report.price import priced
 from harness.report.progress import Progress
 from harness.report.summary import headline_lines
 from harness.results import Run
@@ -150,7 +151,9 @@ class RunInProgress:
                 before = sum(earlier.seconds.values()) if earlier else 0.0
                 work = cls(session, server, progress, began - before)
                 if earlier is not None and purpose != "train" and _is_complete(earlier, timed=not config.no_timing):
-                    work.earlier = earlier
+                    work.earlier = priced(earlier, config.price)
+                    if config.price:
+                        folder.save(work.earlier)
                     progress.finish(f"already finished on {earlier.created[:16].replace('T', ' ')}: {folder.path}")
                     yield work
                     return

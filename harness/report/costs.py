@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from harness.report import numbers
-from harness.results import Inference, Run, Train, Variant
+from harness.results import Inference, Money, Run, Train, Variant
 from harness.stats.quantiles import percentile
 from harness.stats.ratios import Ratio, paired_ratio, unpaired_ratio
 
@@ -130,7 +130,64 @@ def measures(run: Run) -> list[Measure]:
             busy=_timed_busy,
         ),
     ]
+    known[1:1] = _money_of_training(run)
+    known += _money_of_tokens(run)
     return [measure for measure in known if any(measure.read(variant) is not None for variant in run.variants)]
+
+
+def _money_of_training(run: Run) -> list[Measure]:
+    unit = run.price.currency if run.price else ""
+    return [
+        Measure(
+            f"train, {unit}",
+            f"cost of training ({unit})",
+            lambda variant: variant.money.training if variant.money else None,
+            numbers.money,
+            busy=lambda variant: variant.train is not None and _is_busy(variant.train),
+        )
+    ]
+
+
+def _money_of_tokens(run: Run) -> list[Measure]:
+    unit = run.price.currency if run.price else ""
+
+    def per_million(what: str, words: str, read: Callable[[Money], float | None]) -> Measure:
+        return Measure(
+            f"{unit}/M {what}",
+            f"cost of a million {words} tokens ({unit})",
+            lambda variant: read(variant.money) if variant.money else None,
+            numbers.money,
+            busy=_timed_busy,
+        )
+
+    return [
+        per_million("in", "prompt", lambda money: money.million_prompt_tokens),
+        per_million("out", "generated", lambda money: money.million_generated_tokens),
+    ]
+
+
+def meanings(run: Run) -> Iterator[str]:
+    """Says what the columns of the cost table measure, and of which tokens and bytes."""
+    trained = [variant.train for variant in run.variants if variant.train]
+    timed = [variant.inference for variant in run.variants if variant.inference]
+    if any(train.precision for train in trained):
+        yield (
+            "cost of training: seconds of the steps alone, peak memory during them, trained parameters, bytes of the saved"
+            " result on disk; weights: the model's memory while it is scored"
+        )
+    if any(train.precision for train in trained) and timed:
+        longest = max(inference.prompt_tokens for inference in timed)
+        yield (
+            f"cost of use: one random prompt of {longest:,} tokens at a time; prefill reads it up to the first new token,"
+            " decode/token generates one further token"
+        )
+    if run.price is not None:
+        size = next((v.money.batch_size for v in run.variants if v.money and v.money.batch_size), None)
+        out = f"; generated tokens {size} at a time" if size else ""
+        yield (
+            f"money: {run.price.per_hour:g} {run.price.currency} for an hour of the machine, times measured seconds: of the"
+            f" training steps alone; of prompts read one at a time{out}"
+        )
 
 
 def training_time_ratio(variant: Variant, reference: Variant) -> Ratio | None:

@@ -88,6 +88,20 @@ def count(value: float | None) -> str:
     return _with_unit(value, 1000, ("", "k", "M", "B", "T"))
 
 
+def money(value: float | None) -> str:
+    """Formats an amount of money, to two digits below 1.
+
+    Example:
+        >>> money(12.3456), money(0.00345), money(1234.5), money(0.00001)
+        ('12.35', '0.0034', '1,234', '<0.0001')
+    """
+    if value is None:
+        return ABSENT
+    if value < 1:
+        return "<0.0001" if 0 < value < 0.0001 else f"{value:.2g}"
+    return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
+
+
 def counted(number: int, noun: str) -> str:
     """Formats a number with its noun.
 
