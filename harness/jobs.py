@@ -251,6 +251,9 @@ class BenchJob:
     warmup: int = 1
     repeats: int = 10
     batch_sizes: Sequence[int] = (1, 8)
+    grid: Sequence[tuple[int, int]] = ()
+    """(prompt tokens, batch size) of the points that every repeat measures, for `harness bench`; empty: one row of
+    `prompt_tokens`, and a single measurement of each batch size."""
     seed: int = 0
     budget_seconds: float | None = None
     """Seconds after which no further repeat begins, loading included; one repeat is always measured. None: no limit."""
@@ -421,6 +424,18 @@ class Trained:
 
 
 @dataclass(frozen=True)
+class TimedPoint:
+    """Measured seconds at one prompt length and batch size, in the order of the repeats."""
+
+    prompt_tokens: int
+    batch_size: int
+    prefill_seconds: tuple[float, ...]
+    decode_seconds: tuple[float, ...]
+    base_prefill_seconds: tuple[float, ...] = ()
+    base_decode_seconds: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Benched:
     """Result of a `BenchJob`; all measured seconds, including outliers, in the order of the repeats."""
 
@@ -443,6 +458,10 @@ class Benched:
     """CPU seconds of all threads during the repeats."""
     waited_share: float | None = None
     """Share of the time in which threads wanted to run that they waited for a processor; None where it is not counted."""
+    points: tuple[TimedPoint, ...] = ()
+    """With a grid: its points. The figures above are those of the first one."""
+    notes: tuple[str, ...] = ()
+    """Notes for the report: prompts that do not fit into the context."""
 
 
 @dataclass(frozen=True)

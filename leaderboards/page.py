@@ -26,7 +26,7 @@ from harness.report.header import facts, model_name
 from harness.report.heatmap import grids
 from harness.report.scores import leading_task, scale_of, titles
 from harness.report.summary import front_of, summary
-from harness.report.tables import cost, quality, trainings
+from harness.report.tables import cost, latency, quality, trainings
 from harness.results import Run, TaskInfo
 
 _FOLDER = Path(__file__).parent
@@ -70,6 +70,7 @@ def _section(run: Run) -> dict[str, Any]:
         "quality": quality(run),
         "trainings": trainings(run),
         "cost": cost(run),
+        "latency": latency(run),
         "grids": grids(run),
         "summary": summary(run),
         "footnotes": footnotes(run),

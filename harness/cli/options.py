@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from harness.results import Price, Run
 
 _WHAT, _TRAIN, _SCORE, _MACHINE, _OUTPUT = "What to compare", "Training", "Scoring", "Machine", "Output"
-_SPEC = "`[name=]source[:key=value,…][@merged|@4bit|@8bit]`, such as `base`, `lora:rank=8`, `owner/adapter@4bit`."
+SPEC = "`[name=]source[:key=value,…][@merged|@4bit|@8bit]`, such as `base`, `lora:rank=8`, `owner/adapter@4bit`."
 
-Variants = Annotated[list[str] | None, Argument(metavar="VARIANT…", help=_SPEC, show_default=False)]
-OneVariant = Annotated[str, Argument(metavar="VARIANT", help=_SPEC)]
+Variants = Annotated[list[str] | None, Argument(metavar="VARIANT…", help=SPEC, show_default=False)]
+OneVariant = Annotated[str, Argument(metavar="VARIANT", help=SPEC)]
 
 
 def _flag(panel: str, *names: str, sets: str = "", default: Any = None, **more: Any) -> Any:
@@ -350,10 +350,14 @@ def run_folder(name: str | Path, output_dir: Path | None) -> Path:
     return path if path.exists() or not within.exists() else within
 
 
-def print_result(run: Run, config: Config, form: Literal["human", "json"]) -> None:
+def print_result(run: Run, config: Config, form: Literal["human", "json", "md"]) -> None:
     """Prints a finished run, and exits with 1 if a variant or a gate failed."""
     if form == "json":
         echo(run.to_json())
+    elif form == "md":
+        from harness.leaderboards.markdown import render
+
+        echo(render([run]))
     else:
         from harness.report.screen import print_run
         from harness.runs.folder import list_runs

@@ -48,7 +48,7 @@ def priced(run: Run, price: Price | None) -> Run:
     """Adds the costs in money to a run; without a price, those that it has stay.
 
     Generated tokens are priced at the largest batch size that was measured for every timed variant, so that the costs of
-    variants can be compared; prompt tokens at a batch size of one.
+    variants can be compared; prompt tokens at that of `Inference.batch_size`, usually one.
     """
     if price is None:
         return run
@@ -66,7 +66,9 @@ def _money(variant: Variant, price: Price, size: int) -> Money | None:
     return Money(
         training=variant.train.train_seconds * per_second if variant.train else None,
         million_prompt_tokens=(
-            _MILLION * per_second * inference.prefill_seconds_p50 / inference.prompt_tokens if inference else None
+            _MILLION * per_second * inference.prefill_seconds_p50 / (inference.prompt_tokens * inference.batch_size)
+            if inference
+            else None
         ),
         million_generated_tokens=_MILLION * per_second / generated if generated else None,
         batch_size=size if generated else None,
@@ -74,6 +76,7 @@ def _money(variant: Variant, price: Price, size: int) -> Money | None:
 
 
 def _throughputs(inference: Inference) -> dict[int, float]:
-    """Generated tokens per second, by batch size; of one row, from the time per token if there is no other figure."""
-    one = inference.decode_seconds_per_token_p50
-    return ({1: 1 / one} if one else {}) | {each.batch_size: each.tokens_per_second for each in inference.throughput}
+    """Generated tokens per second, by batch size; without other figures, from the time per token."""
+    each, rows = inference.decode_seconds_per_token_p50, inference.batch_size
+    known = {rows: rows / each} if each else {}
+    return known | {point.batch_size: point.tokens_per_second for point in inference.throughput}

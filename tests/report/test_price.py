@@ -79,7 +79,7 @@ def test_the_cost_table_has_the_money_with_its_currency_and_says_what_is_priced(
     assert {"train, EUR", "EUR/M in", "EUR/M out"} <= {measure.name for measure in measures(run)}
     assert "0.12" in shown(run) and "EUR/M out" in shown(run)
     (note,) = [note for note in footnotes(run) if note.startswith("money")]
-    assert "3.6 EUR for an hour" in note and "generated tokens 8 at a time" in note
+    assert "3.6 EUR for an hour" in note and "prompts read 1 at a time, tokens generated for 8 at a time" in note
     assert "money" not in shown(example_run(tasks=1))
 
 
