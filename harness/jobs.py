@@ -218,13 +218,17 @@ class ScoreJob:
 
 @dataclass(frozen=True)
 class PlanJob:
-    """Predict the memory of a training run; of the base's folder, only the configuration is read."""
+    """Predict memory and time of a training run; of the base's folder, only the configuration is read."""
 
     base: Base
     method: Method
     training: TrainingSettings
-    memory_bytes: int
-    """Memory that is available."""
+    memory_bytes: int | None = None
+    """Memory that is available; None: the number of rows that would fit is not asked for."""
+    label_share: float = 1.0
+    """Share of tokens that have a label."""
+    measures_speed: bool = False
+    """Whether to measure the machine in steps of a copy with one layer."""
 
 
 Stopped = Literal["repeats", "precise", "budget"]
@@ -397,6 +401,10 @@ class Trained:
     """Tokens that were cut off, and the tokens of the rows left out."""
     checkpointing: bool
     micro_batch_size: int
+    longest_row: int = 0
+    """Tokens of the longest row; 0 in records of earlier versions."""
+    label_share: float = 1.0
+    """Share of the rows' tokens that have a label."""
     peaks: Mapping[str, int | None] = field(default_factory=dict)
     energy_joules: float | None = None
     precision: Literal["fp32", "bf16", "fp16"] | None = None
@@ -476,8 +484,16 @@ class Planned:
     activation_bytes: int
     peak_bytes: int
     artifact_bytes: int
-    largest_micro_batch: int
-    """Number of rows of the greatest length that fit; 0: not even one fits."""
+    largest_micro_batch: int | None
+    """Number of rows of the greatest length that fit; 0: not even one fits. None if it was not asked for."""
+    parameters_active: int
+    """Weights that a token passes in matrix products: of a mixture, only those of the chosen experts."""
+    expert_share: float
+    """Share of the experts that a token passes; 1 for a dense model."""
+    flops_per_row: float
+    """Floating-point operations of training on a row of the greatest length."""
+    flops_per_second: float | None = None
+    """Measured on this machine, if that was asked for."""
     notes: tuple[str, ...] = ()
     """Notes for the user, such as the share of the weights that the method reaches."""
 

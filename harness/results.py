@@ -128,6 +128,8 @@ class Train(_Document):
     peak_gpu_reserved_bytes: int | None = None
     peak_rss_bytes: int | None = None
     """Increase of resident memory since the process had imported its modules and before it loaded weights."""
+    predicted_peak_bytes: int | None = None
+    """Peak of all tensors as `harness plan` predicts it, for the rows of this training run."""
     energy_joules: float | None = None
     cpu_seconds: float | None = None
     """CPU seconds of all threads during the steps."""

@@ -172,7 +172,9 @@ def _variant(session: Session, state: State, scores: Sequence[Score]) -> Variant
         hyperparameters=spec.hyperparameters,
         parameters=Parameters(total=state.parameters, trainable=trainable) if state.parameters else None,
         model_bytes=state.model_bytes,
-        train=train_record(trained, training, state.reused, state.tuned) if trained and training else None,
+        train=train_record(trained, training, state.reused, state.tuned, state.predicted_peak)
+        if trained and training
+        else None,
         artifact=artifact,
         inference=inference_record(state.benched) if state.benched else None,
         scores=tuple(scores),
@@ -250,7 +252,9 @@ def training_data_notes(session: Session) -> list[str]:
     return list(found)
 
 
-def train_record(trained: Trained, training: Training, reused: bool, tuned: Tuned | None = None) -> Train:
+def train_record(
+    trained: Trained, training: Training, reused: bool, tuned: Tuned | None = None, predicted_peak: int | None = None
+) -> Train:
     """Makes the record of a training run."""
     return Train(
         train_seconds=trained.train_seconds,
@@ -282,6 +286,7 @@ def train_record(trained: Trained, training: Training, reused: bool, tuned: Tune
         precision=trained.precision,
         phase_seconds=dict(trained.phase_seconds),
         block_seconds=trained.block_seconds,
+        predicted_peak_bytes=predicted_peak,
         reused=reused,
         **trained.peaks,
     )

@@ -18,6 +18,7 @@ from harness.comparison import recipes
 from harness.comparison.card import CARD, model_card
 from harness.comparison.document import Counted, count, finished, unfinished
 from harness.comparison.dry_run import Purpose, describe
+from harness.comparison.prediction import predicted_peak
 from harness.comparison.receive import Receiver
 from harness.comparison.state import Session, State
 from harness.comparison.suitability import unsuitable
@@ -246,8 +247,10 @@ class RunInProgress:
         else:
             with self.stage("Train", states[0].name):
                 trained, reused = self._run_training(job), False
+        predicted = predicted_peak(self.server.run, job, trained)
         for state in states:
             state.trained, state.reused, state.artifact = trained, reused, job.output
+            state.predicted_peak = predicted
         card = model_card(self.session, states[0], job, command=self.session.command)
         write_whole(job.output / CARD, card)  # a new file: the others may be hard links into an earlier run
         self._save()

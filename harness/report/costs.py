@@ -188,6 +188,12 @@ def meanings(run: Run) -> Iterator[str]:
             f"cost of use: one random prompt of {longest:,} tokens at a time; prefill reads it up to the first new token,"
             " decode/token generates one further token"
         )
+    compared = [(variant.name, both) for variant in run.variants if variant.train and (both := _peaks(variant.train))]
+    if compared:
+        listed = "; ".join(f"{name} {numbers.memory(p)} and {numbers.memory(m)}" for name, (p, m) in compared)
+        on_gpu = any(train.peak_gpu_allocated_bytes is not None for train in trained)
+        scratch = "" if on_gpu else " (the prediction is of tensors alone, without the scratch memory of libraries)"
+        yield f"peak memory in training, predicted and measured: {listed}{scratch}"
     if any(inference.points for inference in timed):
         repeats = max(inference.repeats for inference in timed)
         yield (
@@ -203,6 +209,14 @@ def meanings(run: Run) -> Iterator[str]:
             f"money: {run.price.per_hour:g} {run.price.currency} for an hour of the machine, times measured seconds: of the"
             f" training steps alone; M in, M out: a million tokens of prompts read {rows} at a time{out}"
         )
+
+
+def _peaks(train: Train) -> tuple[int, int] | None:
+    """The predicted and the measured peak; None unless both are known."""
+    measured = train.peak_rss_bytes if train.peak_gpu_allocated_bytes is None else train.peak_gpu_allocated_bytes
+    if train.predicted_peak_bytes is None or measured is None:
+        return None
+    return train.predicted_peak_bytes, measured
 
 
 def training_time_ratio(variant: Variant, reference: Variant) -> Ratio | None:
