@@ -141,7 +141,12 @@ def _quality_axis(run: Run, task: TaskInfo, metric: str) -> dict[str, Any]:
 def _cost_axis(run: Run, measure: Measure) -> dict[str, Any]:
     values = [measure.comparable(variant) for variant in run.variants]
     largest = max((value for value in values if value is not None), default=0.0)
-    units = {numbers.seconds: _SECONDS, numbers.count: _COUNTS, numbers.money: ()}.get(measure.write, _BYTES)
+    scales: dict[Any, tuple[tuple[float, str], ...]] = {
+        numbers.seconds: _SECONDS,
+        numbers.count: _COUNTS,
+        numbers.money: (),
+    }
+    units = scales.get(measure.write, _BYTES)
     factor, unit = next(((factor, unit) for factor, unit in units if largest >= factor), (1, ""))
     return {
         "label": f"{measure.words}{f', {unit}' if unit else ''}",

@@ -37,7 +37,7 @@ class Passed:
     trained: int
 
 
-def passed_weights(model: nn.Module, config: PretrainedConfig) -> Passed:
+def passed_weights(model: Any, config: PretrainedConfig) -> Passed:
     """Counts the weights that a token passes; an embedding is looked up, which costs nothing.
 
     Args:
@@ -88,7 +88,8 @@ def flops_per_token(passed: Passed, config: PretrainedConfig, length: int, *, ch
     width = heads * (getattr(text, "head_dim", None) or (text.hidden_size // heads if heads else 0))
     attention = 2 * 2 * width * (length / 2) * text.num_hidden_layers  # two products, two operations each
     again = 1 if checkpointing else 0
-    return 2 * passed.active * (2 + again) + 2 * passed.trained + attention * (3 + again)
+    total: float = 2 * passed.active * (2 + again) + 2 * passed.trained + attention * (3 + again)
+    return total
 
 
 def measured_flops(
@@ -100,6 +101,7 @@ def measured_flops(
     quant: Quant | None,
     autocast: torch.dtype | None,
     length: int,
+    trust_remote_code: bool = False,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
     """Measures operations per second in steps of a copy of the model that has one layer and random weights.
@@ -112,6 +114,7 @@ def measured_flops(
         quant: Format of the base's linear layers; unpacking it is not measured.
         autocast: Type of matrix products under mixed precision.
         length: Tokens of a row.
+        trust_remote_code: Whether the architecture may be code from the model's repository.
         clock: Seconds.
     """
     small = deepcopy(config)
@@ -122,7 +125,7 @@ def measured_flops(
     kind = device.partition(":")[0]
     length = min(length, _MEASURED_TOKENS.get(kind, _MEASURED_TOKENS["cpu"]))
     with torch.device(device):
-        model = method(without_weights(small, dtype=dtype, quant=quant))
+        model = method(without_weights(small, dtype=dtype, quant=quant, trust_remote_code=trust_remote_code))
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
@@ -133,7 +136,7 @@ def measured_flops(
         began = clock()
         with torch.autocast(kind, autocast) if autocast else torch.enable_grad():
             found = losses.label_loss(model, {"input_ids": ids, "labels": ids})
-        found.backward()
+        found.backward()  # type: ignore[no-untyped-call]
         if kind == "cuda":
             torch.cuda.synchronize(device)
         return clock() - began

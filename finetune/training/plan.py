@@ -68,6 +68,7 @@ def plan_training(config: PretrainedConfig, method: Callable[[Any], Any], job: P
                 quant=job.base.quant,
                 autocast=autocast,
                 length=length,
+                trust_remote_code=job.base.trust_remote_code,
             )
         except (UserError, RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
             notes.append(f"no prediction of time: steps of one layer could not be measured ({brief(error)})")

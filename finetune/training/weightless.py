@@ -105,11 +105,11 @@ class _Dequantized(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: Tensor, packed: Tensor, shape: torch.Size) -> Tensor:
         context.shape = shape
-        return x @ torch.empty(shape, dtype=x.dtype).t()
+        return x @ torch.zeros(shape, dtype=x.dtype, device=x.device).t()
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return gradient @ torch.empty(context.shape, dtype=gradient.dtype), None, None
+        return gradient @ torch.zeros(context.shape, dtype=gradient.dtype, device=gradient.device), None, None
 
 
 class _Packed(nn.Linear):
