@@ -134,7 +134,7 @@ def test_a_hub_that_disappears_is_an_error_and_the_rerun_finishes(tmp_path: Path
     with hub() as address:
         whole = Wire(address, 1 << 60)
         (tmp_path / "whole").mkdir()
-        code, undisturbed, said = faults.finish(tmp_path / "whole", *ASKED, **of(whole.address, tmp_path / "whole"))
+        code, _, said = faults.finish(tmp_path / "whole", *ASKED, **of(whole.address, tmp_path / "whole"))
         assert code == 0, said
         for number in range(TRIES):
             folder = tmp_path / str(number)
@@ -149,7 +149,7 @@ def test_a_hub_that_disappears_is_an_error_and_the_rerun_finishes(tmp_path: Path
             last = said.strip().splitlines()[-1]
             print(f"gone after {gone_at} of {whole.passed} bytes: exit {code} after {seconds:.0f} s: {last}")
             assert seconds < ENDED + LATE
-            code, run, said = faults.finish(folder, *ASKED, **of(address, folder))
+            code, _, said = faults.finish(folder, *ASKED, **of(address, folder))
             assert code == 0, said
-            assert faults.scores(run) == faults.scores(undisturbed)
+            assert faults.scores(folder) == faults.scores(tmp_path / "whole")
         whole.cut()

@@ -44,19 +44,23 @@ def wait_to_kill(run: faults.Watched, victim: str, seconds: float) -> bool:
     return False
 
 
-def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
-    undisturbed = tmp_path / "undisturbed"
-    undisturbed.mkdir()
-    with faults.Watched(undisturbed) as run:
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float]]:
+    """The folder of a run that nobody kills, and the seconds of its stages."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with faults.Watched(folder) as run:
         assert run.process.wait() == 0
-    lasts = run.seconds()
-    print({stage: round(seconds, 2) for stage, seconds in lasts.items()})
-    code, whole, _ = faults.finish(undisturbed)
-    assert code == 0
-    chance, table = random.Random(0), Counter[tuple[str, str]]()
-    for number in range(TRIES):
-        victim, stage = VICTIMS[number % 5], faults.STAGES[number // 5 % 5]
-        folder = tmp_path / str(number)
+    return folder, run.seconds()
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_a_killed_run_ends_as_an_undisturbed_one(
+    tmp_path: Path, undisturbed: tuple[Path, dict[str, float]], victim: str
+) -> None:
+    whole, lasts = undisturbed
+    chance, found = random.Random(victim), Counter[str]()
+    for number in range(-(-TRIES // len(VICTIMS))):
+        stage, folder = faults.STAGES[number % len(faults.STAGES)], tmp_path / str(number)
         folder.mkdir()
         with faults.Watched(folder) as run:
             run.wait_for(stage)
@@ -66,16 +70,15 @@ def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
         faults.wait_until_gone(run.process.pid)
         assert "Traceback" not in run.said, run.said
         for _ in range(2):  # a row whose child was killed has failed, and is tried again
-            code, again, said = faults.finish(folder)
+            code, _, said = faults.finish(folder)
             if code == 0:
                 break
         assert code == 0, said
-        assert faults.scores(again) == faults.scores(whole)
-        assert faults.samples(folder) == faults.samples(undisturbed)
-        assert faults.artifacts(folder) == faults.artifacts(undisturbed)
+        assert faults.scores(folder) == faults.scores(whole)
+        assert faults.samples(folder) == faults.samples(whole)
+        assert faults.artifacts(folder) == faults.artifacts(whole)
         assert faults.leftovers(folder) == []
         faults.refuse_held_lock(folder)
-        table[victim, where] += 1
-        print(f"{number + 1:3}  {victim:10} killed in {where}: same samples, weights and scores", flush=True)
-    for (victim, where), count in sorted(table.items()):
-        print(f"{victim:10} {where:12} {count:3}")
+        found[where] += 1
+        print(f"{victim} killed in {where}: same samples, weights and scores", flush=True)
+    print(f"kill -9 of the {victim}: {found.total()} tries, all right: {dict(found)}")

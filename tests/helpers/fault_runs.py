@@ -135,9 +135,10 @@ def artifacts(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*.safetensors"))}
 
 
-def scores(run: Run | None) -> dict[tuple[str, str, str], Any]:
-    """Every score of a run."""
-    assert run is not None
+def scores(folder: Path) -> dict[tuple[str, str, str], Any]:
+    """Every score of the one run in a folder."""
+    (document,) = (folder / "runs").glob("*/run.json")
+    run = Run.model_validate_json(document.read_text())
     return {(each.name, score.task, score.metric): score.value for each in run.variants for score in each.scores}
 
 
