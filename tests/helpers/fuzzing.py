@@ -42,6 +42,7 @@ from harness.report.screen import print_run
 from harness.runs.document import read_document
 from harness.runs.reuse import find_trained
 from harness.settings import STAGES, TrainSettings
+from harness.worker.fit import _learned_tokens
 
 CORPUS = Path(__file__).parents[1] / "faults" / "corpus"
 CASE_SECONDS = 20
@@ -155,6 +156,7 @@ def read_adapter(case: bytes, folder: Path) -> None:
     with contextlib.suppress(UserError):
         recorded_method(made)
     (folder / "adapter" / "adapter_config.json").write_bytes(case)
+    _learned_tokens(folder / "adapter")
     load_adapter(load_base(tiny_base(folder / "base")), folder / "adapter")
 
 
