@@ -192,7 +192,10 @@ def _json(*values: Any) -> list[bytes]:
 
 def _tables() -> list[bytes]:
     """Parquet and Arrow files with the columns of training data."""
-    table = pyarrow.table({"prompt": ["1 + 1 =", "2"], "completion": [" 2", None], "label": [1, 0]})
+    days = pyarrow.array([1, 2], pyarrow.timestamp("s"))
+    table = pyarrow.table({"prompt": ["1 + 1 =", "2"], "completion": [" 2", None], "label": [1, 0], "day": days})
+    features = {"label": {"_type": "ClassLabel", "names": ["bad", "good"]}, "prompt": {"_type": "Value"}}
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     parquet, arrow = io.BytesIO(), io.BytesIO()
     pyarrow.parquet.write_table(table, parquet)
     with pyarrow.ipc.new_file(arrow, table.schema) as writer:
