@@ -304,9 +304,9 @@ def test_a_value_without_a_form_in_python_names_its_row(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"day": days}), tmp_path / "x.parquet")
     found = rows(tmp_path / "x.parquet")
     assert found[0]["day"].year == 1970
-    with pytest.raises(UserError, match="^row 2 has a value that cannot be read"):
+    with pytest.raises(UserError, match=r"^row 2 has a value that cannot be read"):
         found[1]
-    with pytest.raises(UserError, match="^one of the rows 1 to 2 has a value"):
+    with pytest.raises(UserError, match=r"^one of the rows 1 to 2 has a value"):
         list(found)
 
 

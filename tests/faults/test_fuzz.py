@@ -31,6 +31,7 @@ def test_random_inputs_are_read_or_refused(target: str, tmp_path: Path, monkeypa
     for case in fuzzing.cases(target, random.Random(SEED)):
         if time.monotonic() > end or len(found) >= MOST:
             break
+        (tmp_path / "case").write_bytes(case)  # what was read last, if it ends the process
         problem = fuzzing.fails(fuzzing.TARGETS[target], case, tmp_path)
         outcomes[problem is None] += 1
         if problem and (kind := problem.partition(": ")[0]) not in found:
