@@ -78,11 +78,12 @@ def _send(send: Callable[..., Any], request: Any, **options: Any) -> Any:
             reason, asked = f"answered {response.status_code}", _retry_after(response)
             response.close()
         except Exception as error:
-            if pause is None or not _passes(error) or (number >= UNREACHABLE_TRIES and _is_unreachable(request, error)):
-                raise
-            if _is_silence(error) and time.monotonic() - began + READ_SECONDS > SILENT_SECONDS:
+            last = pause is None or time.monotonic() - began + READ_SECONDS > SILENT_SECONDS
+            if last and _is_silence(error):
                 _silent[host] = time.monotonic()
                 raise _given_up(host) from error
+            if pause is None or not _passes(error) or (number >= UNREACHABLE_TRIES and _is_unreachable(request, error)):
+                raise
             reason, asked = ("does not answer" if _is_silence(error) else "broke the connection"), 0.0
         wait = min(max(pause, asked), LONGEST_PAUSE)
         if number > 2 or asked > 2 or reason == "does not answer":

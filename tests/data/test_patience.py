@@ -111,3 +111,13 @@ def test_a_request_whose_answer_is_not_needed_is_sent_once(server: Any, monkeypa
     server.ways = [503]
     assert get_session().get(f"http://127.0.0.1:{server.server_address[1]}/counter").status_code == 503
     assert server.seen == [503]
+
+
+def test_a_server_that_is_silent_until_the_last_try_is_given_up(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client with a short time limit makes all tries before the minute is over."""
+    monkeypatch.setattr(patience, "READ_SECONDS", 0.05)
+    server.ways = ["silent"] * 20
+    for _ in range(2):
+        with pytest.raises(OfflineModeIsEnabled, match="does not answer"):
+            get_session().get(address(server))
+        assert len(server.seen) == len(patience.PAUSES) + 1
