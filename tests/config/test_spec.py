@@ -459,3 +459,14 @@ def test_an_unknown_cell_of_a_gate_gets_the_nearest_known_one() -> None:
 def test_the_terms_of_a_gate_are_those_of_left_minus_right() -> None:
     gate = parse_gate("-1 * base.gsm8k + 1e-1 >= -lora-2../x.py@y + 0.05", ["base", "lora-2"], ["gsm8k", "./x.py@y"])
     assert gate.terms == {("base", "gsm8k"): -1, ("lora-2", "./x.py@y"): 1, None: pytest.approx(0.05)}
+
+
+@pytest.mark.parametrize(
+    "source", ["x" * 300, "qlora@" + "x" * 300, "./" + "a/" * 2_500, "~nobody-of-this-name/x", "~nobody-of"]
+)
+def test_a_source_that_no_path_can_have_is_an_error_in_words(source: str) -> None:
+    for typed in (source, f"lora:data={source}"):
+        with pytest.raises(UserError, match=r"too long for a name|there is no `~nobody|neither a task"):
+            configure([typed], tasks=["mini_mmlu"])
+    with pytest.raises(UserError, match=r"too long for a name|no file `~nobody"):
+        configure(["base"], tasks=[source])
