@@ -19,7 +19,9 @@ from harness.jobs import Benched, Trained
 from harness.metrics.signatures import signatures
 from harness.prepare.tasks import ScoredTask
 from harness.prepare.trainings import Training
+from harness.report.gains import gains
 from harness.report.numbers import counted
+from harness.report.recommendation import recommendation
 from harness.results import (
     Artifact,
     Inference,
@@ -86,7 +88,8 @@ def finished(session: Session, counted: Counted) -> Run:
         *counted.notes,
         *training_data_notes(session),
     ]
-    return _document(session, scores, notes).model_copy(update={"replicated": counted.replicated})
+    run = _document(session, scores, notes).model_copy(update={"replicated": counted.replicated})
+    return run.model_copy(update={"gains": tuple(gains(run)), "recommendation": recommendation(run)})
 
 
 def _trainings(session: Session) -> dict[str, list[str]]:
@@ -257,6 +260,7 @@ def train_record(trained: Trained, training: Training, reused: bool, tuned: Tune
             dropped=trained.dropped,
             lost_tokens=trained.lost_tokens,
             validation_rows=len(training.validation.examples) if training.validation else None,
+            tasks=_trained_tasks(training),
         ),
         final_loss=trained.final_loss,
         curve=read_rewards(trained.rewards) if trained.rewards else read_curve(trained.losses, trained.held_out_losses),
@@ -271,6 +275,12 @@ def train_record(trained: Trained, training: Training, reused: bool, tuned: Tune
         reused=reused,
         **trained.peaks,
     )
+
+
+def _trained_tasks(training: Training) -> tuple[str, ...]:
+    """Lists the tasks that a training run was trained for, with those of the training runs that it continues."""
+    earlier = _trained_tasks(training.start) if isinstance(training.start, Training) else ()
+    return tuple(dict.fromkeys((*earlier, *training.data.tasks)))
 
 
 def inference_record(benched: Benched) -> Inference:
