@@ -58,7 +58,7 @@ def units(run: Run) -> Units:
 
     The factor is negative if lower values are better.
     """
-    found = {}
+    found: dict[str, tuple[str, float]] = {}
     for task in run.tasks:
         scale = scale_of(run, task.name, task.headline)
         sign = 1 if task.higher_is_better(task.headline) else -1

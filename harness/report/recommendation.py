@@ -44,7 +44,9 @@ def recommendation(run: Run) -> Recommendation | None:
         return None
     tasks, kind = _judged_tasks(run, alive)
     if not tasks:
-        return _made(run, (), "undecided: no headline is in points (of 100), so there is no common margin")
+        return _made(
+            run, (), "undecided: no trained task has a headline in points (of 100), to which the margin could apply"
+        )
     scales, compared_on = units(run), _comparisons(run)
     found: dict[tuple[str, str], Limits] = {}
     for a, b in permutations(alive, 2):
@@ -86,9 +88,8 @@ class _Field:
             return self._undecided_gain(max(within, key=self._standing))
         choices, cost = self._cheapest(worth)
         names = " or ".join(each.name for each in choices)
-        if self._worst(choices[0]).low > 0:
-            return self._made(choices, f"{names}: shown to be the best {self._where}" + self._forgotten(choices))
-        text = f"{names}: within {MARGIN:g} points of the best {self._where}"
+        best = len(choices) == 1 and self._worst(choices[0]).low > 0
+        text = f"{names}: {'shown to be the best' if best else f'within {MARGIN:g} points of the best'} {self._where}"
         if cost is not None:
             text += self._cost_words(choices, worth, cost)
         elif len(worth) > 1:
