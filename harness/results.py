@@ -401,7 +401,7 @@ class Changes(_Document):
 
 
 class Gain(_Document):
-    """What a variant gained on the tasks that it was trained for, and what it lost on others: a point of a learns/forgets plot."""
+    """The gains of a variant on tasks that it was trained for, and its losses on others: a point of a learns/forgets plot."""
 
     variant: str
     trained: Changes

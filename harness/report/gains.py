@@ -13,7 +13,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from harness.report import numbers
 from harness.report.scores import headline_delta, scale_of
 from harness.results import Change, Changes, Comparison, Delta, Gain, Run, TaskInfo, Variant, Verdict
-from harness.stats.pooled import Limits, pooled
+from harness.stats.pooled import Estimate, pooled
 
 POINTS = "points"
 """The unit of metrics with a maximum of 1 or 100: accuracy, F1, ROUGE, BLEU, chrF. Their mean has a meaning."""
@@ -69,11 +69,11 @@ def units(run: Run) -> Units:
     return found
 
 
-def mean_change(scales: Units, found: Sequence[tuple[TaskInfo, Improvement]]) -> Limits | None:
+def mean_change(scales: Units, found: Sequence[tuple[TaskInfo, Improvement]]) -> Estimate | None:
     """Computes the mean improvement over tasks with one unit; None if one of the differences has no valid interval."""
     if not found or any(each.untestable for _, each in found):
         return None
-    limits = [Limits(each.value, each.low, each.high).scaled(scales[task.name][1]) for task, each in found]
+    limits = [Estimate(each.value, each.low, each.high).scaled(scales[task.name][1]) for task, each in found]
     return pooled(limits, [_source(task) for task, _ in found])
 
 

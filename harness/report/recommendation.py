@@ -22,7 +22,7 @@ from harness.report.gains import POINTS, gains, mean_change, trained_for, units
 from harness.report.numbers import Scale, counted, listing
 from harness.report.scores import titles
 from harness.results import Comparison, Recommendation, Run, TaskInfo, Variant
-from harness.stats.pooled import Limits
+from harness.stats.pooled import Estimate
 from harness.stats.ratios import Ratio
 
 MARGIN = 2.0
@@ -48,7 +48,7 @@ def recommendation(run: Run) -> Recommendation | None:
             run, (), "undecided: no trained task has a headline in points (of 100), to which the margin could apply"
         )
     scales, compared_on = units(run), _comparisons(run)
-    found: dict[tuple[str, str], Limits] = {}
+    found: dict[tuple[str, str], Estimate] = {}
     for a, b in permutations(alive, 2):
         compared = [(task, compared_on.get((task.name, a.name, b.name))) for task in tasks]
         unknown = [titles(run)[task.name] for task, each in compared if each is None or each.untestable]
@@ -68,7 +68,7 @@ class _Field:
     variants: Sequence[Variant]
     tasks: Sequence[TaskInfo]
     kind: str
-    differences: dict[tuple[str, str], Limits]
+    differences: dict[tuple[str, str], Estimate]
 
     def decide(self) -> Recommendation:
         within = [each for each in self.variants if self._worst(each).low >= -MARGIN]
@@ -105,18 +105,18 @@ class _Field:
     def _others(self, variant: Variant) -> list[Variant]:
         return [each for each in self.variants if each.name != variant.name]
 
-    def _against(self, variant: Variant, other: Variant) -> Limits:
+    def _against(self, variant: Variant, other: Variant) -> Estimate:
         return self.differences[variant.name, other.name]
 
     def _standing(self, variant: Variant) -> float:
         """The mean difference from all others: the order of the scores themselves."""
         return sum(self._against(variant, other).value for other in self._others(variant))
 
-    def _worst(self, variant: Variant) -> Limits:
+    def _worst(self, variant: Variant) -> Estimate:
         """The difference from the variant that may be better by the most."""
         return min((self._against(variant, other) for other in self._others(variant)), key=lambda each: each.low)
 
-    def _least_gain(self, variant: Variant) -> tuple[Variant, Limits] | None:
+    def _least_gain(self, variant: Variant) -> tuple[Variant, Estimate] | None:
         """An untrained variant over which no gain is shown, with the difference."""
         for other in self.variants:
             if other.train is None and self._against(variant, other).low <= 0:

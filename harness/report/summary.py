@@ -19,7 +19,7 @@ from harness.report.recommendation import recommendation
 from harness.report.scores import leading_task, scale_of, titles
 from harness.results import Change, Changes, Gain, Run, TaskInfo, Variant, Verdict
 from harness.stats import ranking
-from harness.stats.pooled import Limits
+from harness.stats.pooled import Estimate
 
 
 class SummaryLine(NamedTuple):
@@ -101,7 +101,7 @@ def _figure(run: Run, mean: Change) -> str:
     if mean.low is None or mean.high is None:
         text = scale.signed(sign * mean.value)
     else:
-        text = scale.difference(*Limits(mean.value, mean.low, mean.high).scaled(sign))
+        text = scale.difference(*Estimate(mean.value, mean.low, mean.high).scaled(sign))
     named = f"{text} points" if mean.unit == POINTS else f"{text} {mean.unit}"
     return f"{named} on average" if len(mean.tasks) > 1 else named
 

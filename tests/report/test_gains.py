@@ -12,7 +12,7 @@ from harness.report.summary import summary
 from harness.results import Gain, Run
 from harness.stats.observations import Observations
 from harness.stats.paired import paired
-from harness.stats.pooled import Limits, pooled
+from harness.stats.pooled import Estimate, pooled
 
 TASKS = {"ta": "acc", "tb": "acc", "other": "acc"}
 
@@ -117,7 +117,7 @@ def test_the_interval_of_a_mean_covers_the_truth() -> None:
             before, after = (rng.random(150) < rate for rate in (a, b))
             test = paired(Observations(after.astype(float)), Observations(before.astype(float)))
             assert test is not None
-            found.append(Limits(test.value, test.low, test.high))
+            found.append(Estimate(test.value, test.low, test.high))
         mean = pooled(found, "abc")
         covered += mean.low <= truth <= mean.high
     assert 0.935 <= covered / 400 <= 0.98

@@ -11,7 +11,7 @@ from harness.report.summary import summary
 from harness.results import Recommendation, Run
 from harness.stats.observations import Observations
 from harness.stats.paired import paired
-from harness.stats.pooled import Limits, pooled
+from harness.stats.pooled import Estimate, pooled
 
 TASKS = {"ta": "acc", "other": "acc"}
 MEMORY = {"lora": 900, "qlora": 300}
@@ -167,6 +167,6 @@ def test_a_variant_that_is_worse_by_the_margin_is_rarely_within_it() -> None:
             second = np.where(rng.random(400) < 0.3, rng.random(400), first)
             test = paired(Observations((second < rate - 0.02) * 1.0), Observations((first < rate) * 1.0))
             assert test is not None
-            found.append(Limits(test.value, test.low, test.high).scaled(100))
+            found.append(Estimate(test.value, test.low, test.high).scaled(100))
         wrong += pooled(found, "ab").widened(2).low >= -MARGIN
     assert wrong / 600 <= 0.025
