@@ -266,7 +266,7 @@ def _more_samples(half: float, needed: float) -> str:
     """Says how many times the samples would decide: the interval's low side, now `half`, must be at most `needed`."""
     if needed <= 0:
         return "more samples may show which of them is better"
-    factor = (half / needed) ** 2
-    if factor > MOST_SAMPLES:
+    ratio = half / needed
+    if not ratio <= math.sqrt(MOST_SAMPLES):  # also for what is not a number
         return f"it would take more than {MOST_SAMPLES} times the samples to decide, if the difference stays"
-    return f"about {max(1.1, math.ceil(factor * 10) / 10):g} times the samples would decide, if the difference stays"
+    return f"about {max(1.1, math.ceil(ratio**2 * 10) / 10):g} times the samples would decide, if the difference stays"
