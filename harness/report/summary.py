@@ -54,7 +54,8 @@ def _gained(run: Run, variant: Variant, gain: Gain | None) -> SummaryLine | None
         return None
     trained = _changed(run, gain.trained, run.baseline)
     if not trained:
-        return SummaryLine(variant.name, _changed(run, gain.other, run.baseline, forgets=bool(variant.train)))
+        other = _changed(run, gain.other, run.baseline, forgets=bool(variant.train))
+        return SummaryLine(variant.name, other) if other else None
     other = _changed(run, gain.other, forgets=True)
     return SummaryLine(variant.name, f"trained tasks {trained}" + (f". Other tasks {other}" if other else ""))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hand_made_run import hand_made_run
@@ -88,6 +90,14 @@ def test_a_failed_variant_a_failed_baseline_and_a_single_variant_have_no_gains()
     assert gains(run) == [] and dict(summary(run))["lora"] == "failed: out of memory"
     assert gains(hand_made_run(scores, tasks=TASKS, failed=("base",))) == []
     assert gains(hand_made_run({"base": (0.2, 0.2, 0.5)}, tasks=TASKS)) == []
+
+
+def test_differences_without_verdicts_give_no_sentence() -> None:
+    """Documents of the first versions have no adjusted p-values, so their marks are not valid."""
+    document = json.loads(hand_made_run({"base": (0.2, 0.2, 0.5), "lora": (0.5, 0.3, 0.5)}, tasks=TASKS).to_json())
+    for score in document["variants"][1]["scores"]:
+        score["delta"]["p_holm"] = None
+    assert "lora" not in dict(summary(Run.model_validate(document)))
 
 
 def test_tasks_with_the_same_samples_have_a_wider_interval() -> None:
