@@ -92,6 +92,9 @@ class TrainingData(_Document):
     lost_tokens: int
     """Tokens lost to truncated and dropped rows."""
     validation_rows: int | None = None
+    tasks: tuple[str, ...] | None = None
+    """Tasks of the run whose train split this training run, or one that it continues, has seen; None in documents of earlier
+    versions."""
 
 
 class TuningTrial(_Document):
@@ -431,6 +434,59 @@ class Replicated(_Document):
     """Difference from the baseline; Holm-adjusted over all entries of `Run.replicated`."""
 
 
+class Change(_Document):
+    """The mean difference from the baseline over tasks with one unit; a positive value is an improvement."""
+
+    unit: str
+    """`points` of 100, or the name of a metric that is not measured in points."""
+    tasks: tuple[str, ...]
+    value: float
+    low: float | None
+    high: float | None
+    """95 % interval, unadjusted; None if no interval of one of the tasks is valid."""
+
+
+class Changes(_Document):
+    """The verdicts of a variant on some tasks, by task name, and its mean changes, `points` first."""
+
+    better: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
+    worse: tuple[str, ...] = ()
+    means: tuple[Change, ...] = ()
+
+
+class Gain(_Document):
+    """The gains of a variant on tasks that it was trained for, and its losses on others: a point of a learns/forgets plot."""
+
+    variant: str
+    trained: Changes
+    other: Changes
+    """Tasks that it was not trained for; for a trained variant, `worse` is forgetting."""
+
+    def learned(self) -> Change | None:
+        """Returns the mean change in points on the tasks that the variant was trained for (x of the plot)."""
+        return next((mean for mean in self.trained.means if mean.unit == "points"), None)
+
+    def kept(self) -> Change | None:
+        """Returns the mean change in points on the other tasks (y of the plot)."""
+        return next((mean for mean in self.other.means if mean.unit == "points"), None)
+
+
+class Recommendation(_Document):
+    """The variants that a run shows to be as good as the best, within a margin, at the lowest cost."""
+
+    choices: tuple[str, ...]
+    """Several if their costs do not differ; empty if the run does not decide."""
+    margin: float
+    """Points by which a choice may be worse than the best."""
+    tasks: tuple[str, ...]
+    """The tasks over whose mean the variants were compared."""
+    cost: str | None
+    """The cost by which variants within the margin were compared; None if it was not needed, or not measured for all."""
+    text: str
+    """The recommendation as a sentence; if it is undecided, with what would decide it."""
+
+
 class SharedSample(_Document):
     """A sample that shares an n-gram with a training row."""
 
@@ -484,6 +540,10 @@ class Run(_Document):
     documents of earlier versions, whose marks and ranks have families of their own."""
     replicated: tuple[Replicated, ...] = ()
     """With `--seeds` or `--folds`: each variant's headlines over its training runs."""
+    gains: tuple[Gain, ...] = ()
+    """For each scored variant besides the baseline: gains on tasks that it was trained for, losses on others."""
+    recommendation: Recommendation | None = None
+    """None if nothing was trained, or if there is nothing to compare it with."""
     overlaps: tuple[Overlap, ...] = ()
     price: Price | None = None
     """Price of the machine (`--price-per-hour`)."""

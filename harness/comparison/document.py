@@ -20,8 +20,10 @@ from harness.jobs import Trained
 from harness.metrics.signatures import signatures
 from harness.prepare.tasks import ScoredTask
 from harness.prepare.trainings import Training
+from harness.report.gains import gains
 from harness.report.numbers import counted
 from harness.report.price import priced
+from harness.report.recommendation import recommendation
 from harness.results import (
     Artifact,
     MetricInfo,
@@ -85,7 +87,8 @@ def finished(session: Session, counted: Counted) -> Run:
         *counted.notes,
         *training_data_notes(session),
     ]
-    return _document(session, scores, notes).model_copy(update={"replicated": counted.replicated})
+    run = _document(session, scores, notes).model_copy(update={"replicated": counted.replicated})
+    return run.model_copy(update={"gains": tuple(gains(run)), "recommendation": recommendation(run)})
 
 
 def _variant_notes(session: Session) -> list[str]:
@@ -290,6 +293,7 @@ def train_record(
             dropped=trained.dropped,
             lost_tokens=trained.lost_tokens,
             validation_rows=len(training.validation.examples) if training.validation else None,
+            tasks=_trained_tasks(training),
         ),
         final_loss=trained.final_loss,
         curve=read_rewards(trained.rewards) if trained.rewards else read_curve(trained.losses, trained.held_out_losses),
@@ -306,3 +310,9 @@ def train_record(
         reused=reused,
         **trained.peaks,
     )
+
+
+def _trained_tasks(training: Training) -> tuple[str, ...]:
+    """Lists the tasks that a training run was trained for, with those of the training runs that it continues."""
+    earlier = _trained_tasks(training.start) if isinstance(training.start, Training) else ()
+    return tuple(dict.fromkeys((*earlier, *training.data.tasks)))

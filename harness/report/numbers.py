@@ -46,7 +46,8 @@ UNEVEN = 1.1
 SMALLEST_PEAK_BYTES = 16 * 1024**2
 """A smaller measured peak is noise: it is shown as `<16 MiB` and excluded from ratios and Pareto fronts."""
 
-_CUSTOMARY = ("bleu", "chrf")
+CUSTOMARY = ("bleu", "chrf")
+"""Beginnings of the names of metrics that are on a scale from 0 to 100."""
 _UNBOUNDED = ("loss", "_ppl", "ppl", "perplexity", "bits_per_byte", "mae", "mse")
 _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
@@ -212,7 +213,7 @@ class Scale:
         """Chooses the scale of a metric with these values (see the top of this module)."""
         known = [abs(value) for value in values if value is not None]
         largest = max(known, default=0.0)
-        if metric.startswith(_CUSTOMARY):
+        if metric.startswith(CUSTOMARY):
             return cls(1, 1)
         if largest <= 1 and not metric.endswith(_UNBOUNDED):
             return cls(100, 1)
