@@ -89,7 +89,7 @@ class Receiver:
         self._log.keep(event.kept)
         self._running = RunningScore(self._task.metrics[0])
         self._running.add(self._log.rows())
-        if event.kept:
+        if event.kept > event.first:
             total = len(self.current.variant.items[event.task])
             self.progress.say(
                 "Reuse", f"{event.variant}  {event.task}: {event.kept} of {total} samples scored before in this run"
