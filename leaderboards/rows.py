@@ -9,6 +9,7 @@ has one row with its costs and its error.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,20 +22,10 @@ _RUN = ("model", "model_digest", "device", "harness", "created", "config_sha256"
 _VARIANT = ("variant", "spec", "method", "status", "error", "seed")
 _SCORE = ("task", "trained_on", "metric", "headline", "higher_is_better", "value", "low", "high", "n", "macro",
           "trainings", "deviation")  # fmt: skip
-_DELTA = (
-    "delta",
-    "delta_low",
-    "delta_high",
-    "p",
-    "p_holm",
-    "verdict",
-    "tentative",
-    "untestable",
-    "decided",
-    "rank",
-    "rank_worst",
-)
-_PROTOCOL = ("task_version", "shots", "mode", "numerics", "engine", "dtype", "chat_template", "prompt_sha256")
+_DELTA = ("delta", "delta_low", "delta_high", "p", "p_holm", "verdict", "tentative", "untestable", "decided", "rank",
+          "rank_worst")  # fmt: skip
+_PROTOCOL = ("task_version", "shots", "mode", "numerics", "engine", "dtype", "chat_template", "system", "think", "template_options",
+             "prompt_sha256")  # fmt: skip
 _TRAIN = ("train_seconds", "tokens_per_second", "steps", "lr", "batch_size", "final_loss", "validation_loss", "peak_gpu_allocated_bytes",
           "peak_gpu_reserved_bytes", "peak_rss_bytes", "energy_joules")  # fmt: skip
 _INFERENCE = ("load_seconds", "prompt_tokens", "prefill_seconds_p50", "prefill_seconds_p90", "prefill_seconds_p99",
@@ -109,6 +100,7 @@ def _costs(run: Run, variant: Variant) -> dict[str, Any]:
 
 def _score(task: TaskInfo, score: Score) -> dict[str, Any]:
     protocol = score.protocol.model_dump()
+    protocol["template_options"] = json.dumps(protocol["template_options"]) if protocol["template_options"] else None
     found = {
         "task": task.name,
         "trained_on": task.trained_on,

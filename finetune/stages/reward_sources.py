@@ -27,13 +27,11 @@ from harness.jobs import Base, Example, Recipe, RewardFunction
 from harness.metrics.model_process import answer_lines
 from harness.models.load import Resident, context_length, method_function
 from harness.models.reward_head import has_reward_head, last_token_values, made_on
-from harness.registry.load import import_file
+from harness.registry.load import load_function
 from harness.registry.recorded import recorded_method
-from harness.registry.sources import recorded
 from harness.tiny import MODEL
 from harness.tokens.tokenizer import load_tokenizer
 from harness.tokens.training_labels import answer_ids, labelled
-from harness.user_code import user_code
 
 _ROWS = 16
 """Answers that a reward model scores at once."""
@@ -76,17 +74,7 @@ class FunctionReward:
 
     def __init__(self, reward: RewardFunction) -> None:
         self._where = reward
-        try:
-            with user_code(reward.path, "its import"), recorded(reward.path):
-                module = import_file(reward.path)
-        except Exception as error:
-            raise plugin_error(reward.path, error) from error
-        self._function: Callable[..., Any] | None = getattr(module, reward.name, None)
-        if not callable(self._function):
-            found = ", ".join(name for name, value in vars(module).items() if callable(value) and name[0] != "_")
-            raise UserError(
-                f"`{reward.path.name}` has no function `{reward.name}`", hint=f"it has: {found or 'no function'}"
-            )
+        self._function = load_function(reward.path, reward.name)
         self._takes_answers = False
         with contextlib.suppress(ValueError):  # functions written in C have no signature
             self._takes_answers = "answers" in inspect.signature(self._function).parameters
@@ -111,7 +99,6 @@ class FunctionReward:
         Raises:
             UserError: The function fails, or does not return one finite number per answer.
         """
-        assert self._function is not None
         try:
             more = {"answers": list(answers or completions)} if self._takes_answers else {}
             given = self._function(list(prompts), list(completions), list(references), **more)

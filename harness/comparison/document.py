@@ -15,6 +15,7 @@ from harness.comparison.scores import Scores, compute_scores
 from harness.comparison.state import Session, State
 from harness.comparison.thought_notes import default_thinking, unfinished_thoughts
 from harness.comparison.tuning import Tuned
+from harness.comparison.until_decided import scored_whole
 from harness.jobs import Benched, Trained
 from harness.metrics.signatures import signatures
 from harness.prepare.tasks import ScoredTask
@@ -65,12 +66,12 @@ def count(session: Session) -> Counted:
     scored = [state for state in session.states.values() if state.scored]
     rows = {state.name: {task.name: in_order(session, state, task) for task in tasks} for state in scored}
     protocols = {state.name: {task.name: protocol(session, state, task) for task in tasks} for state in scored}
-    scores = compute_scores(tasks, rows, protocols, session.baseline, config.seed, session.decided)
+    scores = compute_scores(tasks, rows, protocols, session.baseline, config.seed, session.decided, session.early_tasks)
     losses = {
         state.name: loss for state in scored if state.trained and (loss := state.trained.validation_loss) is not None
     }
     means = replicated(tasks, rows, _trainings(session), session.baseline, losses, folds=config.folds)
-    notes = [*default_thinking([state.variant for state in scored]), *unfinished_thoughts(rows)]
+    notes = [*scored_whole(session), *default_thinking([state.variant for state in scored]), *unfinished_thoughts(rows)]
     return Counted(scores, tuple(means), tuple(notes))
 
 

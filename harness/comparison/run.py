@@ -23,7 +23,7 @@ from harness.comparison.state import Session, State
 from harness.comparison.suitability import unsuitable
 from harness.comparison.sweep import sweep
 from harness.comparison.tuning import Tuned
-from harness.comparison.until_decided import Decisions, Wanted
+from harness.comparison.until_decided import Decisions, Wanted, scored_whole
 from harness.config.config import Config
 from harness.data.gguf import is_gguf, plain_copy
 from harness.errors import UserError
@@ -280,7 +280,7 @@ class RunInProgress:
     def _score_until_decided(self, groups: Collection[Sequence[State]]) -> None:
         """Scores a pack of each task with every variant in turn, until all differences are decided."""
         decisions = Decisions(self.session)
-        for note in decisions.notes:
+        for note in scored_whole(self.session):
             self.progress.say("Whole", note)
         while wanted := decisions.wanted():
             for states in groups:

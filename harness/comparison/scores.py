@@ -44,6 +44,7 @@ def compute_scores(
     baseline: str,
     seed: int,
     decided: Mapping[Pair, Comparison] = MappingProxyType({}),
+    early: Collection[str] = (),
 ) -> Scores:
     """Computes scores, their differences from the baseline, and the comparisons of all pairs of variants on headlines.
 
@@ -56,10 +57,10 @@ def compute_scores(
         protocols: Protocols by variant, then by task.
         baseline: The variant that differences are from; if it failed, there are no differences.
         seed: Seed of the sign-flip tests of clustered scores.
-        decided: Differences that sequential tests have judged. Variants have other samples of their tasks than the baseline,
-            so these tasks have no further differences.
+        decided: Differences that sequential tests have judged.
+        early: The tasks that were scored only until they were decided: variants have different samples of them, so they have
+            no further differences.
     """
-    early = {pair.task for pair in decided}
     whole = [task for task in tasks if task.name not in early]
     seen = {
         (name, task.name, metric.name): observations(metric, rows[name][task.name])

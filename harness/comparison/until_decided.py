@@ -51,6 +51,17 @@ class _Duel:
     """Scores of the variant and of the baseline."""
 
 
+def scored_whole(session: Session) -> list[str]:
+    """Says which tasks `--until-decided` scores whole, and why."""
+    if not session.config.until_decided:
+        return []
+    items = session.prepared.variants[0].items
+    reasons = {task.name: why_whole(task, items[task.name]) for task in session.prepared.tasks}
+    return [
+        f"{name}: scored whole in spite of `--until-decided`: {reason}" for name, reason in reasons.items() if reason
+    ]
+
+
 class Decisions:
     """The decisions of a run, pack by pack.
 
@@ -73,13 +84,6 @@ class Decisions:
         ]
         self._family = len(self._duels) + (len(tasks) - len(early)) * comb(len(names), 2)
         self._shown: set[int] = set()
-
-    @property
-    def notes(self) -> list[str]:
-        """Says which tasks are scored whole, and why."""
-        items = self.session.prepared.variants[0].items
-        reasons = {task.name: why_whole(task, items[task.name]) for task in self.session.prepared.tasks}
-        return [f"{name}: scored whole, because {reason}" for name, reason in reasons.items() if reason]
 
     def wanted(self) -> Wanted:
         """Returns the samples to score next; empty when all is decided."""
@@ -129,7 +133,11 @@ class Decisions:
                 words = {"shown": "difference shown", "within": f"within ±{self.session.config.smallest}"}
                 said = words.get(str(duel.outcome), "undecided")
                 lines.append(f"{duel.pair.a} {duel.task.name}: {said} at {n} of {duel.total} samples")
-        self.session.decided = {duel.pair: self._comparison(duel) for duel in self._duels if duel.test is not None}
+        self.session.decided = {
+            duel.pair: self._comparison(duel)
+            for duel in self._duels
+            if duel.test and {duel.pair.a, duel.pair.b} <= active
+        }
         return lines
 
     def _open(self) -> list[_Duel]:

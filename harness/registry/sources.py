@@ -72,7 +72,13 @@ def recorded(path: Path) -> Iterator[None]:
 
 
 def note_loaded(path: Path, files: Iterable[Path]) -> None:
-    """Adds files that were loaded for the file at `path`, in this process or in a child, to its sources."""
+    """Adds files that were loaded for the file at `path`, in this process or in a child, to its sources.
+
+    Not for a built-in entry: of this package's modules it loads, besides those in its text, whichever the process has not
+    imported yet, and its key would depend on what ran before.
+    """
+    if _is_ours(path.resolve()):
+        return
     own = _package(path.resolve())
     _LOADED.setdefault(path.resolve(), set()).update(each for each in files if _is_local(each, own))
 
@@ -159,6 +165,10 @@ def _ours() -> tuple[Path, ...]:
     return (here, *(each.resolve() for each in here.iterdir() if each.is_symlink()))
 
 
+def _is_ours(path: Path) -> bool:
+    return any(folder in path.parents for folder in _ours())
+
+
 @functools.cache
 def _foreign() -> tuple[Path, ...]:
     """Folders of modules that a version identifies: Python's, those of installed packages, and this package's."""
@@ -169,7 +179,7 @@ def _foreign() -> tuple[Path, ...]:
 
 def _package(path: Path) -> Path | None:
     """The package of an installed plugin, or the folder of a built-in entry; None: a user's own file."""
-    if any(folder in path.parents for folder in _ours()):
+    if _is_ours(path):
         return path.parent
     sites = [number for number, part in enumerate(path.parts) if part in _SITES]
     return Path(*path.parts[: sites[-1] + 2]) if sites else None

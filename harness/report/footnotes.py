@@ -81,7 +81,7 @@ def _early_legend(run: Run, early: Sequence[EarlyStop]) -> Iterator[str]:
                      if score.task in names and score.metric == _headline(run, score.task))  # fmt: skip
     if everything:
         yield (
-            f"--until-decided: {used:,} of {everything:,} samples were scored ({1 - used / everything:.0%} saved); at most"
+            f"--until-decided: {used:,} of {everything:,} samples were scored ({100 * (1 - used / everything):.0f} % saved); at most"
             f" 5 % of such runs show any false difference; effects at an early stop are overestimated, and the interval is"
             " that of the sequential test"
         )

@@ -70,15 +70,12 @@ class Progress:
     def finish(self, note: str = "") -> None:
         """Ends the stage; its line stays, with `note`."""
 
-    def pause(self) -> None:
-        """Stops drawing until `finish` or the next `start`: drawing would disturb the latencies being measured."""
-
 
 class TerminalProgress(Progress):
     """Draws stages on stderr: on a terminal one line each, redrawn in place; elsewhere a plain line every 30 seconds.
 
-    As a context manager it has a clock that moves while no event arrives, and ends an open line. While a latency is measured the
-    clock moves every 8 s only. An exception leaves no hidden cursor or alternate screen.
+    As a context manager it has a clock that moves while no event arrives, and ends an open line. An exception leaves no
+    hidden cursor or alternate screen.
 
     Args:
         console: Console to draw on; stderr by default.
@@ -101,8 +98,6 @@ class TerminalProgress(Progress):
         self._ended = threading.Event()
         self._done = 0
         self._began = self._drawn = 0.0
-        self._paused = False
-        self._waiting: list[Text] = []
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._tick, name="clock", daemon=True).start()
@@ -121,31 +116,30 @@ class TerminalProgress(Progress):
         while not self._ended.wait(SECONDS_BETWEEN_TICKS):
             with self._lock:
                 quiet = self._now() - self._drawn
-                if self._label is not None and quiet >= (1.0 if self._live and not self._paused else QUIET_SECONDS):
+                if self._label is not None and quiet >= (1.0 if self._live else QUIET_SECONDS):
                     self._draw()
 
     def _end(self) -> None:
-        self._paused = False
         if self._label is not None and self._live:
             self._console.print()
         self._label = None
-        self._flush()
 
     @_locked
     def say(self, label: str, text: str) -> None:
-        """Prints a line that stays; while paused the line is queued."""
+        """Prints a line that stays, above the line of the stage."""
         from rich.text import Text
 
-        self._waiting.append(Text(f"{label:<5}  ", style="bold") + Text(one_line(text), style="not bold"))
-        self._flush()
+        line = Text(f"{label:<5}  ", style="bold") + Text(one_line(text), style="not bold")
+        self._clear()
+        self._console.print(line, soft_wrap=True)
+        if self._label is not None and self._live:
+            self._draw()
 
     @_locked
     def start(self, label: str, what: str, total: int | None = None) -> None:
         """Starts a stage, and ends the previous one if it is open."""
         if self._label is not None:
             self.finish()
-        self._paused = False
-        self._flush()
         self._label, self._what, self._total = label, one_line(what), total
         self._done, self._note = 0, ""
         self._share = self._first = None
@@ -163,7 +157,7 @@ class TerminalProgress(Progress):
         if share is not None and self._first is None:
             self._first = share, self._now()
         wait = SECONDS_BETWEEN_FRAMES if self._live else SECONDS_BETWEEN_LINES
-        if not self._paused and self._now() - self._drawn >= wait:
+        if self._now() - self._drawn >= wait:
             self._draw()
 
     @_locked
@@ -171,27 +165,9 @@ class TerminalProgress(Progress):
         """Ends the stage; its line stays, with `note` or the last note, and the elapsed time."""
         if self._label is None:
             return
-        self._paused = False
         self._note = one_line(note) or self._note
         self._draw(final=True)
         self._label = None
-        self._flush()
-
-    @_locked
-    def pause(self) -> None:
-        """Stops drawing until `finish` or the next `start`."""
-        self._paused = True
-
-    def _flush(self) -> None:
-        """Prints the queued lines above the line of the stage."""
-        if self._paused or not self._waiting:
-            return
-        for line in self._waiting:
-            self._clear()
-            self._console.print(line, soft_wrap=True)
-        self._waiting.clear()
-        if self._label is not None and self._live:
-            self._draw()
 
     def _draw(self, *, final: bool = False) -> None:
         self._drawn = self._now()

@@ -1,4 +1,4 @@
-"""The gates of the README's GitHub Action, run as written there."""
+"""The gates of the GitHub Action in leaderboards/README.md, run as written there."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from harness.cli import main
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_github_action_of_the_readme_runs_and_its_exit_code_follows_its_gates(
+def test_the_published_github_action_runs_and_its_exit_code_follows_its_gates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     in_process.use(monkeypatch)
     monkeypatch.chdir(tmp_path)
     [snippet] = re.findall(
-        r"```yaml\n(name: quality\n.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
+        r"```yaml\n(name: quality\n.*?)```",
+        (ROOT / "leaderboards" / "README.md").read_text(encoding="utf-8"),
+        re.DOTALL,
     )
     *_, step = yaml.safe_load(snippet)["jobs"]["gates"]["steps"]
     text = step["run"].replace("\\\n", " ").replace("--limit 100 --steps 100", "--limit 20 --steps 8")  # cheaper

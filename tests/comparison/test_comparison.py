@@ -129,7 +129,10 @@ def test_the_plain_engine_gives_the_same_scores(folder: Path, run: Run, in_proce
         assert scores(run)[where] == pytest.approx(value, rel=1e-5), where
 
 
-@pytest.mark.parametrize("whole_group", [True, False], ids=["the group", "the parent alone"])
+@pytest.mark.parametrize(
+    "whole_group",
+    [pytest.param(True, id="the group", marks=pytest.mark.slow), pytest.param(False, id="the parent alone")],
+)
 def test_a_killed_run_resumes_with_the_same_bytes(tmp_path: Path, folder: Path, run: Run, whole_group: bool) -> None:
     undisturbed = next(p for p in (folder / "runs").iterdir() if load_run(p).config_sha256 == run.config_sha256)
     for left in ("runs/*/.lock", "runs/*/train/lora*.jsonl", "runs/*/samples/*/*.jsonl"):

@@ -95,6 +95,23 @@ def test_csv_has_the_means_over_training_runs() -> None:
     assert [row["trainings"] for row in rows[-2:]] == [2, 2]
 
 
+def test_rows_say_how_the_chat_template_was_used() -> None:
+    document = example_run("base", "lora").model_dump(mode="json", by_alias=True)
+    document["variants"][1]["scores"][0]["protocol"] |= {
+        "system": "Answer briefly.",
+        "think": "off",
+        "template_options": {"effort": "low"},
+    }
+    rows = [row for row in tidy(Run.model_validate(document)) if row["task"] == "mini_mmlu" and row["headline"]]
+    base, lora = rows
+    assert [lora[name] for name in ("system", "think", "template_options")] == [
+        "Answer briefly.",
+        "off",
+        '{"effort": "low"}',
+    ]
+    assert [base[name] for name in ("system", "think", "template_options")] == [None, None, None]
+
+
 def test_tidy_rows_use_only_the_columns_of_the_table() -> None:
     rows = list(tidy(example_run("base", "lora", "qlora", "full")))
     assert set().union(*rows) <= set(COLUMNS)

@@ -40,7 +40,7 @@ def qlora(folder: Path, shape: tiny.Shape, bits: Any, scale: float = 0.05) -> tu
     return base, tiny.save_random_lora(folder / "adapter", base, scale=scale)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [4, pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("shape", tiny.SHAPES)
 def test_a_merged_checkpoint_of_a_quantized_base_loads_in_transformers_with_the_same_logits(
     tmp_path: Path, shape: tiny.Shape, bits: Any

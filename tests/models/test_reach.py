@@ -94,7 +94,7 @@ def test_lora_by_default_adapts_linear_layers_of_a_mixture_and_neither_routers_n
     assert logits(stirred(model)).isfinite().all()
 
 
-@pytest.mark.parametrize("targets", ["experts", ["all-linear", "experts"]])
+@pytest.mark.parametrize("targets", ["experts", pytest.param(["all-linear", "experts"], marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", sorted(MIXTURES))
 def test_lora_on_experts_changes_the_model_and_is_saved_loaded_and_merged(
     tmp_path: Path, kind: str, targets: Any

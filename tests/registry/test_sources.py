@@ -115,6 +115,13 @@ def test_a_built_in_method_has_the_shared_steps_among_its_sources() -> None:
     assert [path.name for path in sources(find("method", "bitfit").path)] == ["bitfit.py"]
 
 
+def test_what_a_process_happens_to_import_with_a_built_in_method_is_none_of_its_sources() -> None:
+    lora = find("method", "lora").path
+    before = sources(lora)
+    note_loaded(lora, [lora.parent / "training" / "loss.py"])
+    assert sources(lora) == before
+
+
 def test_a_plugin_has_its_own_package_among_its_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = tmp_path / "lib" / "site-packages"
     monkeypatch.syspath_prepend(str(site))

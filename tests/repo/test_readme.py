@@ -14,6 +14,7 @@ from harness.prompts.render import render
 from harness.registry.find import find_all
 from harness.registry.load import load_method, load_task
 from harness.report.screen import print_run
+from harness.report.tables import cost, quality
 from harness.results import Run
 from harness.runs.folder import load_run
 
@@ -25,6 +26,7 @@ READMES = [
     "finetune/README.md",
     "leaderboards/README.md",
     "CONTRIBUTING.md",
+    "SECURITY.md",
 ]
 
 
@@ -115,6 +117,26 @@ def test_the_published_run_is_the_default_one_and_shows_differences_between_vari
     for score in run.variant("base").scores:
         if score.task in chance:
             assert score.low is not None and score.low > chance[score.task]
+
+
+def test_the_table_of_the_real_model_is_that_of_its_published_run() -> None:
+    run = load_run(ROOT / "leaderboards" / "results" / "smollm2-135m-instruct" / "run.json")
+    assert compact(run) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def compact(run: Run) -> str:
+    """One table for quality and cost: values with the mark of their difference from the baseline."""
+    scores, costs = quality(run), cost(run)
+    names = [column.name for column in costs.columns]
+    shown = [names.index(name) for name in ("train", "peak RSS", "trainable")]
+    lines = [["variant", *(f"{name} {scores.columns[members[0]].name}" for name, members in scores.groups)]]
+    lines[0] += [names[index] for index in shown]
+    lines.append(["---", *["---:"] * (len(lines[0]) - 1)])
+    for row, cells in zip(scores.rows, costs.rows, strict=True):
+        marks = [(row.cells[first].text, row.cells[second].text[-1:]) for _, (first, second, *_) in scores.groups]
+        lines.append([row.name, *(f"{value} {mark}".strip() for value, mark in marks)])
+        lines[-1] += [cells.cells[index].text for index in shown]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def shown(run: Run) -> str:

@@ -29,6 +29,7 @@ def compare(folder: Path, *arguments: str) -> Run:
     return Run.model_validate(json.loads(done.stdout))
 
 
+@pytest.mark.slow
 def test_real_questions_are_trained_on_and_scored(hub: str, tmp_path: Path) -> None:
     data = ["--train", "hub:openai/gsm8k:main", "--train-columns", "prompt=question,completion=answer"]
     run = compare(tmp_path, "base", "lora", *data, "--tasks", "mmlu", "--limit", "8", *BRIEF)

@@ -128,8 +128,8 @@ def test_good_answers_become_likelier_and_bad_ones_less_likely(root: Path, tmp_p
 
 
 def test_kto_in_micro_batches_is_kto(root: Path, tmp_path: Path) -> None:
-    whole = train(kto_job(root, tmp_path / "8", steps=5, validation=MARKED[:5]))
-    smaller = train(kto_job(root, tmp_path / "2", steps=5, micro_batch_size=2, validation=MARKED[:5]))
+    whole = train(kto_job(root, tmp_path / "8", steps=2, validation=MARKED[:5]))
+    smaller = train(kto_job(root, tmp_path / "2", steps=2, micro_batch_size=2, validation=MARKED[:5]))
     assert smaller.losses == pytest.approx(whole.losses, rel=1e-3)
     assert smaller.validation_loss == pytest.approx(whole.validation_loss, rel=1e-3)
 
