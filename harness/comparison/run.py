@@ -282,10 +282,13 @@ class RunInProgress:
         decisions = Decisions(self.session)
         for note in scored_whole(self.session):
             self.progress.say("Whole", note)
+        started = False
         while wanted := decisions.wanted():
-            for states in groups:
-                asked = [state for state in states if state.name in wanted and self.session.unscored(state)]
+            for states in groups:  # a continued run starts each variant once, for its size and its notes
+                asked = [state for state in states if state.name in wanted]
+                asked = [state for state in asked if not started or self.session.unscored(state)]
                 self._score_group(asked, wanted)
+            started = True
             for line in decisions.take():
                 self.progress.say("Decide", line)
         for state in self.session.active():
@@ -311,7 +314,7 @@ class RunInProgress:
             first, end = (0, len(items)) if wanted is None else wanted[state.name][task.name]
             if (id(items), first, end) not in shared:
                 shared[id(items), first, end] = [item.request for item in items[first:end]]
-            return TaskRequests(task.name, shared[id(items), first, end], [n for n in done if n >= first], first)
+            return TaskRequests(task.name, shared[id(items), first, end], [n for n in done if first <= n < end], first)
 
         variants = [
             ScoreVariant(

@@ -50,7 +50,7 @@ def _legend(run: Run) -> Iterator[str]:
         yield from _early_legend(run, early)
     if any(delta.early is None for delta in deltas):
         count = sum(delta.p_holm is not None for delta in deltas) if run.tests is None else run.tests
-        family = "" if run.tests is None else ": all pairs of variants on all tasks"
+        family = "" if run.tests is None or early else ": all pairs of variants on all tasks"
         yield (
             "± is half the width of the 95 % interval of the paired difference, unadjusted; uneven intervals are shown by their"
             f" ends; ▲ and ▼ need a Holm-adjusted p < .05 over {numbers.counted(count, 'test')}{family}"

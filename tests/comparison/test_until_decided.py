@@ -23,13 +23,13 @@ def sample(row):
 
 @task
 def easy() -> Task:
-    return Task(data=ROWS, sample=sample, metrics=[acc])
+    return Task(data=ROWS, sample=sample, shots_from=ROWS[:3], metrics=[acc])
 
 @task
 def corpus() -> Task:
     chosen = Metric("chosen", stats=lambda output, sample: (float(output.loglikelihoods[0] == 0), 1.0),
                     value=lambda sums: sums[0] / sums[1])
-    return Task(data=ROWS[:40], sample=sample, metrics=[chosen])
+    return Task(data=ROWS[:40], sample=sample, shots_from=ROWS[:3], metrics=[chosen])
 """
 SHARE_RIGHT = {"base": 5, "same": 5, "better": 9}
 """Of ten samples, the number that each variant gets right."""
@@ -51,12 +51,15 @@ def jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, in_process: None) -> l
             on_event(VariantStarted(variant.name, 1, 1))
             for task in variant.tasks:
                 on_event(Resumed(variant.name, task.task, task.first + len(task.done), task.first))
+                raws = []
                 for index, request in enumerate(task.requests, start=task.first):
                     if index not in task.done:
                         right = int(request.id) * 7 % 10 < SHARE_RIGHT[variant.name]
                         logs = (0.0, -1.0) if right else (-1.0, 0.0)
-                        raw = Raw(index, 3, False, 1, loglikelihoods=logs, is_greedy=(right, not right))
-                        on_event(Packed(variant.name, task.task, (raw,)))
+                        raws.append(Raw(index, 3, False, 1, loglikelihoods=logs, is_greedy=(right, not right)))
+                for half in (raws[:20], raws[20:]):
+                    if half:
+                        on_event(Packed(variant.name, task.task, tuple(half)))
         return None
 
     monkeypatch.setattr(InProcess, "run", run)
@@ -127,7 +130,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(jobs: list[ScoreJob], monke
         def stopping(event: Any) -> None:
             nonlocal count
             count += isinstance(event, Packed)
-            if count == 150:  # in the middle of the second round
+            if count == 10:  # in the middle of the second round
                 raise KeyboardInterrupt
             on_event(event)
 
