@@ -191,6 +191,8 @@ class TaskRequests:
     requests: Sequence[Request]
     done: Sequence[int] = ()
     """Indices of the samples on disk, in the order of the samples file."""
+    first: int = 0
+    """Index of the first request among the samples of the task; all before it are on disk."""
 
 
 @dataclass(frozen=True)
@@ -298,6 +300,8 @@ class Resumed:
     variant: str
     task: str
     kept: int
+    first: int = 0
+    """Number of samples that earlier jobs of this run have scored."""
 
 
 @dataclass(frozen=True)

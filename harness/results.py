@@ -62,6 +62,9 @@ class TaskInfo(_Document):
     """The smallest headline difference from the baseline that `n` samples detect with probability 0.8, in the metric's scale;
     at the level 0.05 / `Run.tests`, in documents without it at 0.05."""
 
+    until_decided: bool = False
+    """Whether scoring stopped where a difference from the baseline was decided: then variants have scores of fewer samples."""
+
     def higher_is_better(self, metric: str) -> bool:
         """Whether larger values of one of the task's metrics are better."""
         return next(info.higher_is_better for info in self.metrics if info.name == metric)
@@ -273,6 +276,19 @@ class Protocol(_Document):
     """By metric: sacrebleu's signature (settings and version), or the tokens of other scripts, to report with its scores."""
 
 
+class EarlyStop(_Document):
+    """The result of a sequential test (`--until-decided`), which may end before all samples are scored."""
+
+    n: int
+    """Samples on which both variants were compared."""
+    total: int
+    """Samples of the task."""
+    outcome: Literal["shown", "within", "undecided"]
+    """A difference was shown, one of `smallest` or more was excluded, or neither by the last sample."""
+    smallest: float | None = None
+    """The smallest difference that matters, in the metric's scale."""
+
+
 class _Judged(_Document):
     """A paired difference with its test and verdict."""
 
@@ -293,6 +309,8 @@ class _Judged(_Document):
     win_rate: float | None = None
     """Share of samples with a better score than the other variant; ties count half. None if samples have no score of their
     own."""
+    early: EarlyStop | None = None
+    """With `--until-decided`: then the interval inverts the sequential test, `p` is an upper limit, and `p_holm` is None."""
 
     @property
     def mark(self) -> Mark | None:
@@ -313,7 +331,7 @@ class Delta(_Judged):
     @model_validator(mode="after")
     def _drop_unadjusted_verdict(self) -> Self:
         """Drops a verdict that is not adjusted, as documents of earlier versions have it for metrics besides headlines."""
-        if self.p_holm is None:
+        if self.p_holm is None and self.early is None:
             object.__setattr__(self, "verdict", None)
         return self
 
@@ -390,11 +408,16 @@ class Comparison(_Judged):
     b: str
     test: Literal[
         "mcnemar mid-p", "skewness-corrected t", "clustered t and sign flips", "ratio t", "paired jackknife", "delong",
-        "mcnemar", "paired bootstrap", "clustered t",
+        "alpha spending", "bets", "mcnemar", "paired bootstrap", "clustered t",
     ]  # fmt: skip
-    """The last three are those of earlier versions: McNemar's exact test, and tests with a bootstrap's error."""
+    """`alpha spending` and `bets` are sequential tests. The last three are those of earlier versions: McNemar's exact test, and tests with a bootstrap's error."""
     verdict: Verdict = "undecided"
     """Whether `a` is better or worse than `b`. `Run` computes it for documents that were written without it."""
+
+    @property
+    def delta(self) -> Delta:
+        """The same difference, as the score of `a` has it."""
+        return Delta(**{name: getattr(self, name) for name in Delta.model_fields})
 
     def reversed(self) -> Comparison:
         """Returns the same comparison as b − a."""

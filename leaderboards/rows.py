@@ -24,7 +24,8 @@ _RUN = ("model", "model_digest", "device", "harness", "created", "config_sha256"
 _VARIANT = ("variant", "spec", "method", "status", "error", "seed")
 _SCORE = ("task", "trained_on", "metric", "headline", "higher_is_better", "value", "low", "high", "n", "macro",
           "trainings", "deviation")  # fmt: skip
-_DELTA = ("delta", "delta_low", "delta_high", "p", "p_holm", "verdict", "tentative", "untestable", "rank", "rank_worst")
+_DELTA = ("delta", "delta_low", "delta_high", "p", "p_holm", "verdict", "tentative", "untestable", "decided", "rank",
+          "rank_worst")  # fmt: skip
 _GAIN = (
     "gain_trained",
     "gain_trained_low",
@@ -170,4 +171,5 @@ def _delta(delta: Delta | None) -> dict[str, Any]:
     if delta is None:
         return {}
     return {"delta": delta.value, "delta_low": delta.low, "delta_high": delta.high, "p": delta.p, "p_holm": delta.p_holm,
-            "verdict": delta.verdict, "tentative": delta.tentative, "untestable": delta.untestable}  # fmt: skip
+            "verdict": delta.verdict, "tentative": delta.tentative, "untestable": delta.untestable,
+            "decided": delta.early and f"{delta.early.outcome} at {delta.early.n} of {delta.early.total}"}  # fmt: skip

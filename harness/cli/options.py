@@ -145,6 +145,20 @@ class Flags:
         _SCORE, "--num-fewshot", "-f", sets="num_fewshot", help="Number of solved examples before each prompt."
     )
     limit: int | None = _flag(_SCORE, "--limit", "-n", sets="limit", help="Samples per task, spread over its groups.")
+    until_decided: bool = _flag(
+        _SCORE,
+        "--until-decided",
+        sets="until_decided",
+        default=False,
+        help="Score samples in random order, and stop where a difference from the baseline is decided.",
+    )
+    smallest: str | None = _flag(
+        _SCORE,
+        "--smallest",
+        sets="smallest",
+        metavar="POINTS",
+        help="With --until-decided: also stop where differences of this size are excluded, such as 5pts.",
+    )
     batch_size: int | None = _flag(
         _SCORE, "--batch-size", "-b", sets="batch_size", help="Evaluation batch size; does not change scores."
     )

@@ -16,6 +16,7 @@ from harness.comparison.scores import Scores, compute_scores
 from harness.comparison.state import Session, State
 from harness.comparison.thought_notes import default_thinking, unfinished_thoughts
 from harness.comparison.tuning import Tuned
+from harness.comparison.until_decided import scored_whole
 from harness.jobs import Trained
 from harness.metrics.signatures import signatures
 from harness.prepare.tasks import ScoredTask
@@ -66,12 +67,12 @@ def count(session: Session) -> Counted:
     scored = [state for state in session.states.values() if state.scored]
     rows = {state.name: {task.name: in_order(session, state, task) for task in tasks} for state in scored}
     protocols = {state.name: {task.name: protocol(session, state, task) for task in tasks} for state in scored}
-    scores = compute_scores(tasks, rows, protocols, session.baseline, config.seed)
+    scores = compute_scores(tasks, rows, protocols, session.baseline, config.seed, session.decided, session.early_tasks)
     losses = {
         state.name: loss for state in scored if state.trained and (loss := state.trained.validation_loss) is not None
     }
     means = replicated(tasks, rows, _trainings(session), session.baseline, losses, folds=config.folds)
-    notes = [*default_thinking([state.variant for state in scored]), *unfinished_thoughts(rows)]
+    notes = [*scored_whole(session), *default_thinking([state.variant for state in scored]), *unfinished_thoughts(rows)]
     return Counted(scores, tuple(means), tuple(notes))
 
 
@@ -143,6 +144,7 @@ def _document(session: Session, scores: Scores | None, notes: Sequence[str]) -> 
                 truncated=scores.truncated[task.name] if scores else 0,
                 data=task.data,
                 smallest_difference=scores.smallest[task.name] if scores else None,
+                until_decided=task.name in session.early_tasks,
             )
             for task in prepared.tasks
         ),
@@ -209,7 +211,7 @@ def protocol(session: Session, state: State, task: ScoredTask) -> Protocol:
 def in_order(session: Session, state: State, task: ScoredTask) -> list[dict[str, Any]]:
     """Returns the samples in the order of the task; their file has them in the order of the packs."""
     by_id = {row["id"]: row for row in session.log(state, task).rows()}
-    return [by_id[item.request.id] for item in state.variant.items[task.name]]
+    return [by_id[item.request.id] for item in session.asked(state, task)]
 
 
 def _cut_texts(scores: Scores) -> list[str]:

@@ -86,10 +86,11 @@ class Receiver:
         self._task = self._tasks[event.task]
         self._log = self.session.log(self.current, self._task)
         self._keys = recipes.sample_keys(self.session, self.current, self._task)
-        self._log.keep(event.kept)
+        if event.kept != self.session.ends.get((event.variant, event.task)):  # else later packs may follow
+            self._log.keep(event.kept)
         self._running = RunningScore(self._task.metrics[0])
         self._running.add(self._log.rows())
-        if event.kept:
+        if event.kept > event.first:
             total = len(self.current.variant.items[event.task])
             self.progress.say(
                 "Reuse", f"{event.variant}  {event.task}: {event.kept} of {total} samples scored before in this run"

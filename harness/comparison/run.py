@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from harness.comparison.state import Session, State
 from harness.comparison.suitability import unsuitable
 from harness.comparison.sweep import sweep
 from harness.comparison.tuning import Tuned
+from harness.comparison.until_decided import Decisions, Wanted, scored_whole
 from harness.config.config import Config
 from harness.data.gguf import is_gguf, plain_copy
 from harness.errors import UserError
@@ -34,7 +35,6 @@ from harness.jobs import (
     DescribeJob,
     EnvironmentJob,
     Event,
-    Item,
     Job,
     Recipe,
     Request,
@@ -49,6 +49,7 @@ from harness.jobs import (
 )
 from harness.prepare.overlap import overlap_summary
 from harness.prepare.prepare import prepare
+from harness.prepare.tasks import ScoredTask
 from harness.prepare.trainings import Training
 from harness.registry.sources import note_loaded
 from harness.report.price import priced
@@ -294,28 +295,58 @@ class RunInProgress:
                 state.notes.append("trained and not scored: a reward model generates no text, and the tasks need some")
                 continue
             groups.setdefault(recipes.recipe(self.session, state).base, []).append(state)
+        if self.session.config.until_decided:
+            return self._score_until_decided(groups.values())
         for states in groups.values():
-            waiting = states
-            while waiting:
-                waiting = self._score_together(waiting)
+            self._score_group(states)
 
-    def _score_together(self, states: Sequence[State]) -> list[State]:
-        """Scores variants of one base; returns those that are unfinished because another variant crashed."""
+    def _score_until_decided(self, groups: Collection[Sequence[State]]) -> None:
+        """Scores a pack of each task with every variant in turn, until all differences are decided."""
+        decisions = Decisions(self.session)
+        for note in scored_whole(self.session):
+            self.progress.say("Whole", note)
+        started = False
+        while wanted := decisions.wanted():
+            for states in groups:  # a continued run starts each variant once, for its size and its notes
+                asked = [state for state in states if state.name in wanted]
+                asked = [state for state in asked if not started or self.session.unscored(state)]
+                self._score_group(asked, wanted)
+            started = True
+            for line in decisions.take():
+                self.progress.say("Decide", line)
+        for state in self.session.active():
+            state.scored = state.variant.scored
+
+    def _score_group(self, states: Sequence[State], wanted: Wanted | None = None) -> None:
+        """Scores variants of one base, again without those that crash."""
+        while states:
+            states = self._score_together(states, wanted)
+
+    def _score_together(self, states: Sequence[State], wanted: Wanted | None = None) -> list[State]:
+        """Scores variants of one base; returns those that are unfinished because another variant crashed.
+
+        Args:
+            states: The variants.
+            wanted: The samples to score, by variant and task; None: all.
+        """
         config, receiver = self.session.config, Receiver(self.session, self.progress)
-        shared: dict[int, list[Request]] = {}  # variants with equal prompts share a list, which is encoded once
+        shared: dict[Any, list[Request]] = {}  # variants with equal prompts share a list, which is encoded once
 
-        def requests(items: Sequence[Item]) -> list[Request]:
-            if id(items) not in shared:
-                shared[id(items)] = [item.request for item in items]
-            return shared[id(items)]
+        def asked(state: State, task: ScoredTask) -> TaskRequests:
+            items, done = state.variant.items[task.name], receiver.done(state, task)
+            first, end = (0, len(items)) if wanted is None else wanted[state.name][task.name]
+            if (id(items), first, end) not in shared:
+                shared[id(items), first, end] = [item.request for item in items[first:end]]
+            return TaskRequests(task.name, shared[id(items), first, end], [n for n in done if first <= n < end], first)
 
         variants = [
             ScoreVariant(
                 state.name,
                 recipes.recipe(self.session, state),
                 [
-                    TaskRequests(task.name, requests(state.variant.items[task.name]), receiver.done(state, task))
+                    asked(state, task)
                     for task in self.session.prepared.tasks
+                    if wanted is None or task.name in wanted[state.name]
                 ],
             )
             for state in states

@@ -6,11 +6,11 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import NamedTuple
+from types import MappingProxyType
 
 from harness.api import Metric
 from harness.comparison.samples import SampleRows, found_share, observations
-from harness.comparison.verdicts import Tested, judge, without_verdict
+from harness.comparison.verdicts import Pair, Tested, judge, without_verdict
 from harness.prepare.tasks import ScoredTask
 from harness.report.numbers import counted
 from harness.results import Comparison, GroupScore, Protocol, Score
@@ -37,21 +37,14 @@ class Scores:
     warnings: list[str]
 
 
-class Pair(NamedTuple):
-    """Two variants on one metric of a task; the difference is a − b."""
-
-    task: str
-    metric: str
-    a: str
-    b: str
-
-
 def compute_scores(
     tasks: Sequence[ScoredTask],
     rows: Mapping[str, Mapping[str, SampleRows]],
     protocols: Mapping[str, Mapping[str, Protocol]],
     baseline: str,
     seed: int,
+    decided: Mapping[Pair, Comparison] = MappingProxyType({}),
+    early: Collection[str] = (),
 ) -> Scores:
     """Computes scores, their differences from the baseline, and the comparisons of all pairs of variants on headlines.
 
@@ -64,7 +57,11 @@ def compute_scores(
         protocols: Protocols by variant, then by task.
         baseline: The variant that differences are from; if it failed, there are no differences.
         seed: Seed of the sign-flip tests of clustered scores.
+        decided: Differences that sequential tests have judged.
+        early: The tasks that were scored only until they were decided: variants have different samples of them, so they have
+            no further differences.
     """
+    whole = [task for task in tasks if task.name not in early]
     seen = {
         (name, task.name, metric.name): observations(metric, rows[name][task.name])
         for name in rows
@@ -75,7 +72,7 @@ def compute_scores(
     headlines = {(task.name, task.metrics[0].name) for task in tasks}
     found: dict[Pair, PairedDifference] = {}
     tested: dict[Pair, Tested] = {}
-    for pair in _pairs(tasks, rows, baseline):
+    for pair in _pairs(whole, rows, baseline):
         a, b = seen[pair.a, pair.task, pair.metric], seen[pair.b, pair.task, pair.metric]
         difference = paired(a, b, seed=seed)
         if difference is not None:
@@ -83,11 +80,13 @@ def compute_scores(
             found[pair], tested[pair] = difference, Tested(difference, higher, win_rate(a, b, higher))
 
     of_headlines = {pair: each for pair, each in tested.items() if (pair.task, pair.metric) in headlines}
-    judged = judge(of_headlines)
-    deltas = {pair: without_verdict(each) for pair, each in tested.items() if pair not in of_headlines} | judged
+    judged = judge(of_headlines, others=len(decided))
+    deltas = {pair: without_verdict(each) for pair, each in tested.items() if pair not in of_headlines}
+    deltas |= judged | {pair: each.delta for pair, each in decided.items()}
     comparisons = [
         Comparison(**pair._asdict(), test=found[pair].test, **delta.model_dump()) for pair, delta in judged.items()
     ]
+    comparisons += decided.values()
     intervals = {place: interval(obs) for place, obs in seen.items()}
 
     def score(name: str, task: ScoredTask, metric: Metric) -> Score:
@@ -107,8 +106,8 @@ def compute_scores(
     return Scores(
         by_variant={name: [score(name, task, metric) for task in tasks for metric in task.metrics] for name in rows},
         comparisons=comparisons,
-        tests=len(judged),
-        smallest=_smallest(tasks, rows, seen, baseline, len(judged)),
+        tests=len(judged) + len(decided),
+        smallest=_smallest(tasks, whole, rows, seen, baseline, len(judged) + len(decided)),
         truncated={
             task.name: max((_count(rows[name][task.name], "truncated") for name in rows), default=0) for task in tasks
         },
@@ -163,6 +162,7 @@ def _pairs(tasks: Sequence[ScoredTask], names: Iterable[str], baseline: str) -> 
 
 def _smallest(
     tasks: Sequence[ScoredTask],
+    whole: Sequence[ScoredTask],
     names: Collection[str],
     seen: Mapping[tuple[str, str, str], Observations],
     baseline: str,
@@ -170,8 +170,8 @@ def _smallest(
 ) -> dict[str, float | None]:
     """Computes the smallest detectable difference of each task: the largest over all variants, so it holds for each."""
     others = [name for name in names if name != baseline] if baseline in names else []
-    smallest: dict[str, float | None] = {}
-    for task in tasks:
+    smallest: dict[str, float | None] = dict.fromkeys(task.name for task in tasks)
+    for task in whole:
         headline = task.metrics[0].name
         against = seen.get((baseline, task.name, headline))
         alpha = 0.05 / max(1, tests)

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.comparison.tuning import Tuned
+from harness.comparison.verdicts import Pair
 from harness.config.config import Config
-from harness.jobs import Benched, Recipe, Trained
+from harness.jobs import Benched, Item, Recipe, Trained
 from harness.prepare.overlap import overlap_records
 from harness.prepare.prepare import Prepared, PreparedVariant
+from harness.prepare.sampling_order import why_whole
 from harness.prepare.tasks import ScoredTask
 from harness.prepare.trainings import Training
-from harness.results import Overlap, Score
+from harness.results import Comparison, Overlap, Score
 from harness.runs.folder import RunFolder, SampleLog, stored_as
 from harness.tokens.packs import token_budget
 
@@ -76,6 +78,10 @@ class Session:
     created: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
     seconds: dict[str, float] = field(default_factory=dict)
     states: dict[str, State] = field(init=False)
+    ends: dict[tuple[str, str], int] = field(default_factory=dict)
+    """By variant and task: the number of samples to score so far, where `--until-decided` sets one."""
+    decided: dict[Pair, Comparison] = field(default_factory=dict)
+    """The differences that `--until-decided` has decided on."""
     models: dict[Recipe, str] = field(default_factory=dict)
     """Digests of models that `harness.comparison.keys` has made."""
 
@@ -110,11 +116,21 @@ class Session:
         """Returns the file of a variant's samples of a task."""
         return self.folder.samples(self.stored_as(state), task.name)
 
+    @cached_property
+    def early_tasks(self) -> set[str]:
+        """The tasks whose scoring stops where a difference is decided."""
+        if not self.config.until_decided:
+            return set()
+        items = self.prepared.variants[0].items
+        return {task.name for task in self.prepared.tasks if why_whole(task, items[task.name]) is None}
+
+    def asked(self, state: State, task: ScoredTask) -> list[Item]:
+        """Returns the samples that a variant is scored on: all, or the first ones if the others are not needed."""
+        return state.variant.items[task.name][: self.ends.get((state.name, task.name))]
+
     def unscored(self, state: State) -> bool:
         """Whether samples of a variant are missing on disk."""
-        return any(
-            len(self.log(state, task).rows()) < len(state.variant.items[task.name]) for task in self.prepared.tasks
-        )
+        return any(len(self.log(state, task).rows()) < len(self.asked(state, task)) for task in self.prepared.tasks)
 
     def missing(self, training: Training) -> str | None:
         """Returns the id of a training run whose artifact this one needs, but which this run has not made or reused.

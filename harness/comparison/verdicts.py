@@ -11,6 +11,15 @@ from harness.stats.paired import Difference, holm
 Key = TypeVar("Key")
 
 
+class Pair(NamedTuple):
+    """Two variants on one metric of a task; the difference is a − b."""
+
+    task: str
+    metric: str
+    a: str
+    b: str
+
+
 class Tested(NamedTuple):
     """A difference that needs a verdict."""
 
@@ -19,15 +28,19 @@ class Tested(NamedTuple):
     win_rate: float | None = None
 
 
-def judge(tested: Mapping[Key, Tested]) -> dict[Key, Delta]:
+def judge(tested: Mapping[Key, Tested], others: int = 0) -> dict[Key, Delta]:
     """Judges differences by p-values that are Holm-adjusted over all of them.
 
     A difference whose p-value without the guard against rare losses is significant, adjusted over the same family, is
     tentative if the guarded one is not.
+
+    Args:
+        tested: The differences.
+        others: Number of further tests of the same family, which are judged elsewhere.
     """
     differences = [each.difference for each in tested.values()]
-    guarded = holm([each.p for each in differences])
-    unguarded = holm([each.p if each.p_unguarded is None else each.p_unguarded for each in differences])
+    guarded = holm([each.p for each in differences], others)
+    unguarded = holm([each.p if each.p_unguarded is None else each.p_unguarded for each in differences], others)
     found = {}
     for (key, each), p, p_unguarded in zip(tested.items(), guarded, unguarded, strict=True):
         verdict = verdict_of(each.difference.value, p, each.higher_is_better)

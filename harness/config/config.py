@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
 
 from harness.config.gates import Flag, Gate, parse_gate
+from harness.config.points import checked
 from harness.config.variants import VariantSpec
 from harness.errors import UserError, did_you_mean
 from harness.prompts.chat import RESERVED_VARIABLES
@@ -111,6 +112,10 @@ class Config(BaseModel):
     train: Annotated[TrainSettings, AfterValidator(_without_seed)] = TrainSettings()
     limit: Count | None = None
     """Number of samples for each task, spread over its groups; None: all."""
+    until_decided: bool = False
+    """Whether scoring stops where a difference from the baseline is decided."""
+    smallest: Annotated[str, BeforeValidator(checked)] | None = None
+    """The smallest difference that matters, such as `5pts`; with `until_decided`, smaller ones are decided, too."""
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
     """Solved examples before each prompt; None: the task's own number."""
     batch_size: Count | None = None

@@ -21,6 +21,7 @@ from harness.data.model_files import Snapshot, find_model
 from harness.errors import UserError
 from harness.jobs import PACKAGES, REVISIONS, Example, Item, RewardFunction
 from harness.prepare.checks import check, train_only
+from harness.prepare.sampling_order import in_random_order
 from harness.prepare.tasks import ScoredTask, prompting_of, refuse_code, scored_task
 from harness.prepare.template_options import with_template_options
 from harness.prepare.trainings import Training, Trainings, artifact_digest, content_digest, given_artifact
@@ -165,6 +166,8 @@ def prepare(
                 task.name: render(task.name, task.task, prompting, groups=task.spec.groups, limit=config.limit)
                 for task in tasks
             }
+            if config.until_decided:
+                rendered[wanted] = in_random_order(tasks, rendered[wanted], config.seed)
         training = trainings.of(spec) if spec.kind == "method" else None
         adapter = given_artifact(config, spec.source, spec.revision) if spec.kind == "adapter" else None
         variants.append(PreparedVariant(spec, prompting, rendered[wanted], training, adapter))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from harness.report import numbers
 from harness.report.costs import busy_notes, meanings
 from harness.report.scores import has_ranks, headline_delta, scale_of, titles
-from harness.results import Overlap, Run, Variant
+from harness.results import EarlyStop, Overlap, Run, Variant
 
 
 def footnotes(run: Run) -> list[str]:
@@ -45,9 +45,12 @@ def _legend(run: Run) -> Iterator[str]:
     if deltas or over_seeds:
         marks = {delta.mark for delta in (*deltas, *over_seeds)} | {"better", "worse", "undecided"}
         yield "  ".join(f"{mark} {numbers.MARK_WORDS[name]}" for name, mark in numbers.MARKS.items() if name in marks)
-    if deltas:
+    early = [delta.early for delta in deltas if delta.early]
+    if early:
+        yield from _early_legend(run, early)
+    if any(delta.early is None for delta in deltas):
         count = sum(delta.p_holm is not None for delta in deltas) if run.tests is None else run.tests
-        family = "" if run.tests is None else ": all pairs of variants on all tasks"
+        family = "" if run.tests is None or early else ": all pairs of variants on all tasks"
         yield (
             "± is half the width of the 95 % interval of the paired difference, unadjusted; uneven intervals are shown by their"
             f" ends; ▲ and ▼ need a Holm-adjusted p < .05 over {numbers.counted(count, 'test')}{family}"
@@ -66,6 +69,29 @@ def _legend(run: Run) -> Iterator[str]:
         yield from dict.fromkeys(f"? over seeds: {delta.untestable}" for delta in over_seeds if delta.untestable)
     elif deltas and any(variant.train for variant in run.variants):
         yield "one training seed: the differences compare these trained models; use `--seeds 3` to compare methods"
+
+
+def _early_legend(run: Run, early: Sequence[EarlyStop]) -> Iterator[str]:
+    """Says how differences are to be read that were decided before all samples were scored."""
+    names = {task.name: task.n for task in run.tasks if task.until_decided}
+    used = sum(
+        score.n for variant in run.variants for task in run.tasks if task.name in names
+        if (score := variant.headline(task))
+    )  # fmt: skip
+    everything = sum(names[score.task] for variant in run.variants for score in variant.scores
+                     if score.task in names and score.metric == _headline(run, score.task))  # fmt: skip
+    if everything:
+        yield (
+            f"--until-decided: {used:,} of {everything:,} samples were scored ({100 * (1 - used / everything):.0f} % saved); at most"
+            f" 5 % of such runs show any false difference; effects at an early stop are overestimated, and the interval is"
+            " that of the sequential test"
+        )
+    if all(each.smallest is None for each in early):
+        yield "variants that are equally good are scored on all samples: `--smallest 5pts` stops them earlier"
+
+
+def _headline(run: Run, name: str) -> str:
+    return next(task.headline for task in run.tasks if task.name == name)
 
 
 def _warnings(run: Run) -> Iterator[str]:

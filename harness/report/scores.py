@@ -46,10 +46,11 @@ def ranks(run: Run, task: TaskInfo) -> dict[str, ranking.Rank]:
     """Ranks the scored variants on a task's headline by the verdicts of the run's comparisons.
 
     Returns:
-        The best and the worst possible rank by variant name; empty with fewer than `RANKED_FROM` scored variants.
+        The best and the worst possible rank by variant name; empty with fewer than `RANKED_FROM` scored variants, and for
+        tasks whose variants were scored on different samples (`--until-decided`).
     """
     scored = [variant.name for variant in run.variants if variant.headline(task)]
-    if len(scored) < RANKED_FROM:
+    if len(scored) < RANKED_FROM or task.until_decided:
         return {}
     return ranking.ranks(scored, _better(run, task))
 
@@ -69,7 +70,7 @@ def front(run: Run, task: TaskInfo, metric: str, costs: Mapping[str, float]) -> 
 def _better(run: Run, task: TaskInfo) -> Callable[[str, str], bool]:
     shown = {}
     for found in run.comparisons:
-        if (found.task, found.metric) == (task.name, task.headline):
+        if (found.task, found.metric) == (task.name, task.headline) and found.early is None:
             shown[found.a, found.b], shown[found.b, found.a] = found.verdict == "better", found.verdict == "worse"
     return lambda a, b: shown.get((a, b), False)
 

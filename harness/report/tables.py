@@ -16,7 +16,7 @@ from harness.report import numbers
 from harness.report.costs import Measure, latency_ratios, measures, timed_busy
 from harness.report.scores import has_ranks, ranks, scale_of, titles
 from harness.report.summary import failure
-from harness.results import Delta, LatencyPoint, Ranged, Replicated, Run, Score, TaskInfo, Variant, Verdict
+from harness.results import Delta, EarlyStop, LatencyPoint, Ranged, Replicated, Run, Score, TaskInfo, Variant, Verdict
 
 if TYPE_CHECKING:
     from harness.stats.ratios import Ratio
@@ -282,9 +282,22 @@ def _delta_cell(scale: numbers.Scale, delta: Delta) -> Cell:
     if delta.win_rate is not None:
         title += f" · better on {100 * delta.win_rate:.1f} % of the samples, ties count half"
     text = scale.difference(delta.value, delta.low, delta.high)
+    if delta.early is not None:
+        return Cell(f"{text} {_early_mark(scale, delta, delta.early)}", delta.verdict, delta.value, title)
     return Cell(
         text if delta.mark is None else f"{text} {numbers.MARKS[delta.mark]}", delta.verdict, delta.value, title
     )
+
+
+def _early_mark(scale: numbers.Scale, delta: Delta, early: EarlyStop) -> str:
+    """The mark of a difference that may have stopped early, and where it stopped."""
+    if delta.untestable:
+        return f"? at {early.n}"
+    if early.outcome == "within" and early.smallest is not None:
+        return f"≈ within ±{early.smallest * scale.factor:g} at {early.n}"
+    if early.outcome == "undecided" or delta.verdict is None:
+        return f"undecided at {early.n}"
+    return f"{numbers.MARKS[delta.verdict]} at {early.n} of {early.total}"
 
 
 def _interval_cell(run: Run, task: TaskInfo, score: Score | None) -> Cell:

@@ -153,10 +153,14 @@ def win_rate(a: Observations, b: Observations, higher_is_better: bool = True) ->
     return float(np.mean((won + 1) / 2))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float], others: int = 0) -> list[float]:
     """Adjusts p-values for multiple tests, so that the chance of one false positive among all of them stays below alpha.
 
     Holm, "A Simple Sequentially Rejective Multiple Test Procedure" (Scandinavian Journal of Statistics 1979).
+
+    Args:
+        p_values: The p-values.
+        others: Number of further tests of the family, as if they rejected last.
 
     Example:
         >>> holm([0.01, 0.04, 0.03])
@@ -165,7 +169,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = [0.0] * len(p_values)
     highest = 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        highest = max(highest, min(1.0, (len(p_values) + others - rank) * p_values[index]))
         adjusted[index] = highest
     return adjusted
 

@@ -95,7 +95,7 @@ class Encoder:
             joint = [c for parts in chosen for context, tail in parts for c in (context, context + tail)]
             both.append(self._tokenise(joint, special=not templated or self._always_front))
         encoded = []
-        for index, (request, parts) in enumerate(zip(task.requests, pairs, strict=True)):
+        for index, (request, parts) in enumerate(zip(task.requests, pairs, strict=True), start=task.first):
             texts = both[request.templated]
             if request.mode == "generate":
                 encoded.append(self._generation(index, request, texts[parts[0][0]]))

@@ -269,17 +269,18 @@ def score(job: ScoreJob, send: Send) -> None:
 def _score_task(runner: Runner, variant: str, task: TaskRequests, packs: Sequence[Pack], send: Send) -> None:
     """Runs the packs of a task that are not on disk yet, and sends each when it is finished."""
     kept = packs_done(packs, task.done)
-    done = sum(len(pack.items) for pack in packs[:kept])
-    send(Resumed(variant, task.task, done))
+    done = task.first + sum(len(pack.items) for pack in packs[:kept])
+    total = task.first + len(task.requests)
+    send(Resumed(variant, task.task, done, task.first))
     work = [max(pack.tokens, len(pack.items)) for pack in packs]
     share = sum(work[:kept]) / max(1, sum(work))
-    send(Advanced(done, len(task.requests), share=share))
+    send(Advanced(done, total, share=share))
     for number, pack in enumerate(packs[kept:], kept):
         raws = runner.run(pack)
         send(Packed(variant, task.task, tuple(raws)))
         done += len(pack.items)
         share += work[number] / sum(work)
-        send(Advanced(done, len(task.requests), share=share))
+        send(Advanced(done, total, share=share))
     while runner.notes:
         send(Noted(variant, runner.notes.pop(0)))
 
