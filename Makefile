@@ -27,7 +27,7 @@ bench: .venv/made
 bench-training: .venv/made
 	$(BIN)/python tests/perf/training.py --rows '$(or $(ROWS),*)' $(SIZE)
 
-# Kills, signals, a broken Hub, and ten thousand pairs of keys: about an hour. Fewer: TRIES=4 PAIRS=500 make faults
+# Kills, signals, a broken Hub, attacks by generated programs, and ten thousand pairs of keys: about an hour. Fewer: TRIES=4 PAIRS=500 make faults
 faults: .venv/made
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -s
 
