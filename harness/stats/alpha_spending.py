@@ -7,7 +7,7 @@ of Group Sequential Tests Based on the Type I Error Spending Rate Function" (Bio
 
     >>> walk = WinWalk(level=0.025)
     >>> walk.critical(differing=20, share=0.5), walk.critical(differing=40, share=1.0)
-    (17, 27)
+    (16, 27)
 """
 
 from __future__ import annotations
