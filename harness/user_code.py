@@ -100,13 +100,26 @@ def limit() -> float:
     Raises:
         UserError: The environment variable is not a number above zero.
     """
-    text = os.environ.get(SECONDS_VARIABLE) or str(SECONDS)
+    return seconds_from(SECONDS_VARIABLE, SECONDS)
+
+
+def seconds_from(variable: str, default: float) -> float:
+    """The seconds that an environment variable gives.
+
+    Args:
+        variable: Its name.
+        default: The seconds if it is not set, or empty.
+
+    Raises:
+        UserError: It is not a number above zero.
+    """
+    text = os.environ.get(variable) or str(default)
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise UserError(f"`{SECONDS_VARIABLE}` is `{text}`", hint="give seconds, such as 600")
+        raise UserError(f"`{variable}` is `{text}`", hint="give seconds, such as 600")
     return seconds
 
 

@@ -41,6 +41,8 @@ _INFERENCE = ("load_seconds", "prompt_tokens", "prefill_seconds_p50", "prefill_s
               "decode_seconds_per_token_p50", "decode_seconds_per_token_p90", "decode_seconds_per_token_p99",
               "peak_gpu_allocated_bytes", "peak_gpu_reserved_bytes", "peak_rss_bytes")  # fmt: skip
 
+_MONEY = ("training", "million_prompt_tokens", "million_generated_tokens")
+
 COLUMNS = (
     *_RUN,
     *_VARIANT,
@@ -54,6 +56,10 @@ COLUMNS = (
     "artifact_bytes",
     *(name if name == "train_seconds" else f"train_{name}" for name in _TRAIN),
     *(f"inference_{name}" for name in _INFERENCE),
+    "train_precision",
+    "currency",
+    "price_per_hour",
+    *(f"cost_{name}" for name in _MONEY),
 )
 
 
@@ -113,6 +119,11 @@ def _costs(run: Run, variant: Variant) -> dict[str, Any]:
     for prefix, part, names in (("train_", variant.train, _TRAIN), ("inference_", variant.inference, _INFERENCE)):
         if part is not None:
             found |= {name if name == "train_seconds" else prefix + name: getattr(part, name) for name in names}
+    if variant.train is not None:
+        found["train_precision"] = variant.train.precision
+    if run.price is not None and variant.money is not None:
+        found |= {"currency": run.price.currency, "price_per_hour": run.price.per_hour}
+        found |= {f"cost_{name}": getattr(variant.money, name) for name in _MONEY}
     return found
 
 

@@ -29,7 +29,7 @@ class ArrowTable(Sequence[Row]):
     @property
     def column_types(self) -> set[str]:
         """Names of the column types that `datasets` stores in its files; empty if `datasets` did not write the file."""
-        features = (self.table.schema.metadata or {}).get(b"huggingface", b"").decode()
+        features = (self.table.schema.metadata or {}).get(b"huggingface", b"").decode("utf-8", "replace")
         return set(re.findall(r'"_type": "(\w+)"', features))
 
     @property
@@ -42,7 +42,7 @@ class ArrowTable(Sequence[Row]):
                 for column, feature in features.items()
                 if feature.get("_type") == "ClassLabel"
             }
-        except (KeyError, ValueError, TypeError, AttributeError):  # `datasets` did not write the file
+        except (KeyError, ValueError, TypeError, AttributeError, RecursionError):  # `datasets` did not write the file
             return {}
 
     def __len__(self) -> int:
@@ -57,25 +57,44 @@ class ArrowTable(Sequence[Row]):
             return [self[position] for position in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        row: Row = self.table.slice(index % len(self), 1).to_pylist()[0]
-        return row
+        return self._rows(index % len(self), 1)[0]
 
     def __iter__(self) -> Iterator[Row]:
         for start in range(0, len(self), self.BATCH_ROWS):
-            yield from self.table.slice(start, self.BATCH_ROWS).to_pylist()
+            yield from self._rows(start, self.BATCH_ROWS)
+
+    def _rows(self, start: int, count: int) -> list[Row]:
+        """Converts some rows.
+
+        Raises:
+            UserError: A value has no form in Python, such as a date after the year 9999.
+        """
+        try:
+            rows: list[Row] = self.table.slice(start, count).to_pylist()
+        except (ValueError, OverflowError) as error:  # of pyarrow, too
+            last = min(start + count, len(self))
+            where = f"row {last}" if count == 1 else f"one of the rows {start + 1} to {last}"
+            raise UserError(
+                f"{where} has a value that cannot be read: {one_line(error)}",
+                hint="remove the column, or write it as text",
+            ) from error
+        return rows
 
 
 def read_table(path: Path) -> Any:
     """Reads a Parquet file, or a `.arrow` file (memory-mapped: its rows are read from the disk when they are used).
 
+    All values are checked once: a text that would begin outside of the file ends the process when its row is read.
+
     Raises:
-        UserError: The file is truncated or not of this format.
+        UserError: The file is truncated, damaged or not of this format.
     """
     import pyarrow
 
     kind = "Parquet" if path.suffix == ".parquet" else "Arrow"
     try:
-        return _parquet(path) if kind == "Parquet" else _arrow(path)
+        table = _parquet(path) if kind == "Parquet" else _arrow(path)
+        table.validate(full=True)
     except pyarrow.ArrowException as error:
         raise UserError(
             f"`{path}` is not a complete {kind} file: {one_line(error)}", hint="write or download the file again"
@@ -84,6 +103,7 @@ def read_table(path: Path) -> Any:
         raise UserError(
             f"could not read `{path}`: {one_line(error)}", hint="check that the file is complete and readable"
         ) from error
+    return table
 
 
 def decoded(rows: Sequence[Row]) -> Sequence[Row]:

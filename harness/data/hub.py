@@ -17,7 +17,7 @@ from pathlib import Path
 
 from harness.api import Row
 from harness.data.digests import files_sha256, rows_sha256, state_of, text_sha256
-from harness.data.files import one_line
+from harness.data.files import expand, one_line
 from harness.data.offline import Copy, find_copy, folder
 from harness.data.patience import PROBE, be_patient
 from harness.errors import UserError
@@ -90,14 +90,14 @@ class Hub:
     def _files(self) -> list[Path]:
         """The files of a local folder in Hub layout, or of a fetched copy, sorted; none for rows of the Hub."""
         if self.is_local:
-            return sorted(path for path in Path(self.repo).expanduser().rglob("*") if path.is_file())
+            return sorted(path for path in expand(Path(self.repo)).rglob("*") if path.is_file())
         found = [copy for each in self.single_configurations if (copy := each.copy)]
         return [copy.folder / file.file for copy in found for file in copy.files if (copy.folder / file.file).is_file()]
 
     @property
     def is_local(self) -> bool:
         """Whether `repo` is a folder on this machine."""
-        return self.repo.startswith((".", "/", "~")) and Path(self.repo).expanduser().is_dir()
+        return self.repo.startswith((".", "/", "~")) and expand(Path(self.repo)).is_dir()
 
     def __str__(self) -> str:
         name = "+".join(self.name) if isinstance(self.name, tuple) else self.name or ""
@@ -175,7 +175,7 @@ def load_online(split: Hub) -> Sequence[Row]:
 
     datasets.disable_progress_bars()
     be_patient()
-    repo = str(Path(split.repo).expanduser()) if split.is_local else split.repo
+    repo = str(expand(Path(split.repo))) if split.is_local else split.repo
     try:
         with waiting(), contextlib.nullcontext() if split.is_local or _reachable() else _offline():
             loaded: Sequence[Row] = datasets.load_dataset(
@@ -192,7 +192,7 @@ def _cache_of(split: Hub) -> str | None:
         return None
     import datasets
 
-    folder = Path(split.repo).expanduser()
+    folder = expand(Path(split.repo))
     return str(Path(datasets.config.HF_DATASETS_CACHE) / "local" / files_sha256(split._files, folder)[:16])
 
 

@@ -34,7 +34,7 @@ UNREACHABLE_TRIES = 3
 _answered: set[str] = set()
 """Servers that have answered this process."""
 _silent: dict[str, float] = {}
-"""Servers that were given up, with the time."""
+"""Servers that were given up, with the time: further requests to them fail at once."""
 
 
 def say(text: str) -> None:
@@ -61,6 +61,9 @@ def _send(send: Callable[..., Any], request: Any, **options: Any) -> Any:
     """Sends a request, again and again if it fails for a passing reason; the last answer or error is the result."""
     if PROBE in request.extensions or not _repeatable(request):
         return send(request, **options)
+    host = request.url.host
+    if time.monotonic() - _silent.get(host, -SILENT_SECONDS) < SILENT_SECONDS:
+        raise _given_up(host)
     began = time.monotonic()
     given = request.extensions.get("timeout") or {}
     request.extensions["timeout"] = {
@@ -69,20 +72,22 @@ def _send(send: Callable[..., Any], request: Any, **options: Any) -> Any:
     for number, pause in enumerate((*PAUSES, None), 1):
         try:
             response = send(request, **options)
-            _answered.add(request.url.host)
+            _answered.add(host)
             if response.status_code not in PASSING or pause is None:
                 return response
             reason, asked = f"answered {response.status_code}", _retry_after(response)
             response.close()
         except Exception as error:
+            last = pause is None or time.monotonic() - began + READ_SECONDS > SILENT_SECONDS
+            if last and _is_silence(error):
+                _silent[host] = time.monotonic()
+                raise _given_up(host) from error
             if pause is None or not _passes(error) or (number >= UNREACHABLE_TRIES and _is_unreachable(request, error)):
-                raise
-            if _is_silence(error) and _given_up(request.url.host, time.monotonic() - began):
                 raise
             reason, asked = ("does not answer" if _is_silence(error) else "broke the connection"), 0.0
         wait = min(max(pause, asked), LONGEST_PAUSE)
         if number > 2 or asked > 2 or reason == "does not answer":
-            say(f"{request.url.host} {reason}; try {number + 1} of {len(PAUSES) + 1} in {wait:g} s")
+            say(f"{host} {reason}; try {number + 1} of {len(PAUSES) + 1} in {wait:g} s")
         time.sleep(wait)
     raise AssertionError("the last try returns or raises")
 
@@ -120,9 +125,8 @@ def _is_silence(error: BaseException) -> bool:
     return "ReadTimeout" in _names(error)
 
 
-def _given_up(host: str, seconds: float) -> bool:
-    """Whether a server has been silent for too long, to this request or to another one a moment ago."""
-    now = time.monotonic()
-    if seconds + READ_SECONDS > SILENT_SECONDS:
-        _silent[host] = now
-    return now - _silent.get(host, -SILENT_SECONDS) < SILENT_SECONDS
+def _given_up(host: str) -> Exception:
+    """The error for a server that has been silent for too long: the Hub's client does not try again, as in offline mode."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    return OfflineModeIsEnabled(f"{host} accepts connections but does not answer")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.api import Choose, Generate, Metric, Output, Text
+from harness.data.files import expand
 from harness.errors import UserError, did_you_mean
 from harness.metrics.choice import likeliest
 from harness.metrics.kinds import targets_of
@@ -91,7 +92,7 @@ def split_name(name: str) -> tuple[str, str | None]:
 
 
 def _load(name: str, source: str, path: Path) -> Any:
-    script = path.expanduser()
+    script = expand(path)
     if script.suffix != ".py":
         script = script / f"{script.resolve().name}.py"
     local = source.startswith((".", "/", "~")) or source.endswith(".py") or script.is_file()

@@ -179,13 +179,15 @@ def load_adapter(base: Any, folder: Path) -> Any:
             unknown = model.load_adapter(folder, "default").unexpected_keys  # only this call reports them
             if unknown:
                 raise ValueError(f"the base has no place for {unknown[0]}")
-    except (ValueError, RuntimeError, LookupError, UserWarning, SafetensorError) as error:
+    except Exception as error:  # peft raises whatever the settings of others lead to: TypeError, AttributeError …
         if is_out_of_memory(error):
             raise
         resized = _resized_vocabulary(error, rows)
+        plain = isinstance(error, ValueError | RuntimeError | UserWarning | SafetensorError)
+        what = resized or ("" if plain else f"{type(error).__name__}: ") + brief(error)
         hint = "add the same tokens to the base, resize it (`model.resize_token_embeddings`), and save both"
         raise UserError(
-            f"the adapter `{folder}` does not fit this base: {resized or brief(error)}",
+            f"the adapter `{folder}` does not fit this base: {what}",
             hint=hint if resized else "an adapter runs on the base it was trained on",
         ) from error
     return model
@@ -225,7 +227,13 @@ def _try_patterns(folder: Path, config: Mapping[str, Any], modules: Sequence[str
         UserError: One is malformed.
     """
     patterns = [config.get(key) for key in ("target_modules", "exclude_modules")]
-    patterns += [*(config.get("rank_pattern") or {}), *(config.get("alpha_pattern") or {})]
+    for key in ("rank_pattern", "alpha_pattern"):
+        given = config.get(key) or {}
+        if not isinstance(given, Mapping):
+            raise UserError(
+                f"`{folder / 'adapter_config.json'}`: `{key}` is not an object", hint="save the adapter again"
+            )
+        patterns += given
     with user_code(folder / "adapter_config.json", "its regular expressions"):
         for pattern in patterns:
             if not isinstance(pattern, str):

@@ -25,11 +25,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness import metrics
+from harness.data.files import expand
 from harness.errors import UserError, did_you_mean
 from harness.registry.scan import Entry, Kind, maker_entry, scan
 from harness.registry.sources import sources_sha256
 
 _PACKAGES: Mapping[Kind, str] = {"task": "harness.tasks", "method": "harness.finetune", "metric": "harness.metrics"}
+_LONGEST_NAME, _LONGEST_PATH = 255, 3_800
+"""Bytes; Linux allows 4,095 for a path, and names of files are added to what was typed."""
 
 
 class NoEntry(UserError):
@@ -110,13 +113,22 @@ def find_installed(kind: Kind, name: str) -> Entry | None:
 def split_path(source: str) -> tuple[Path, str | None]:
     """Splits a source into the file or folder and the name after `@`, if any.
 
+    Raises:
+        UserError: It is longer than any name or path.
+
     Example:
         >>> split_path("./x.py@rslora")
         (PosixPath('x.py'), 'rslora')
     """
-    whole = Path(source).expanduser()
+    sizes = [len(part.encode("utf-8", "surrogatepass")) for part in source.split("/")]
+    if max(sizes) > _LONGEST_NAME or sum(sizes) + len(sizes) > _LONGEST_PATH:
+        raise UserError(
+            f"`{source[:60]}…` is too long for a name or a path: it has {len(source):,} characters",
+            hint=f"a name has at most {_LONGEST_NAME} bytes, a path {_LONGEST_PATH:,}",
+        )
+    whole = expand(Path(source))
     head, at, name = source.rpartition("@")
-    return (Path(head).expanduser(), name) if at and head and not whole.exists() else (whole, None)
+    return (expand(Path(head)), name) if at and head and not whole.exists() else (whole, None)
 
 
 def source_digest(entry: Entry) -> str:

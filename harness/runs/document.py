@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.errors import UserError
-from harness.results import SCHEMA, Run
+from harness.results import SCHEMA, Run, Variant
 from harness.storage import read_json
 
 FieldFault = tuple[str, str]
@@ -46,6 +46,7 @@ _NOT_NEGATIVE = frozenset(
         "shots",
         "truncated",
         "shortened",
+        "timed_out",
         "duplicates",
         "cut",
         "dropped",
@@ -158,6 +159,7 @@ def _inconsistencies(run: Run) -> Iterator[FieldFault]:
                 yield f"variants.{place}.scores.{index}", f"is of no task of the run: `{score.task[:80]}`"
         for score_of in _repeated([(score.task, score.metric) for score in variant.scores]):
             yield f"variants.{place}.scores", f"has `{score_of[0][:80]}` twice"
+        yield from _impossible_times(f"variants.{place}", variant)
     for index, found in enumerate(run.comparisons):
         if (found.task, found.metric) not in known or not {found.a, found.b} <= set(variants):
             yield f"comparisons.{index}", "is of no task or variant of the run"
@@ -172,6 +174,20 @@ def _inconsistencies(run: Run) -> Iterator[FieldFault]:
     for index, overlap in enumerate(run.overlaps):
         if overlap.task not in tasks or (overlap.contained and not (overlap.examples and overlap.n)):
             yield f"overlaps.{index}", "is of no task of the run, or has no example"
+
+
+def _impossible_times(place: str, variant: Variant) -> Iterator[FieldFault]:
+    """Times of which no ratio can be computed: not above zero, or measured in turn with others that are missing."""
+    train = variant.train
+    blocks = train.block_seconds if train else ()
+    if train and blocks and (min(train.train_seconds, *blocks) <= 0 or len(blocks) > train.steps):
+        yield f"{place}.train.block_seconds", "has a time that is not above zero, or more blocks than steps"
+    raw = variant.inference.raw_seconds if variant.inference else {}
+    for name, times in raw.items():
+        if min(times, default=1.0) <= 0:
+            yield f"{place}.inference.raw_seconds.{name[:80]}", "has a time that is not above zero"
+        if name.startswith("base_") and times and len(times) != len(raw.get(name.removeprefix("base_"), [])):
+            yield f"{place}.inference.raw_seconds.{name[:80]}", "has another number of times than the variant"
 
 
 def _repeated(names: Iterable[Any]) -> list[Any]:

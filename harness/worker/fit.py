@@ -93,11 +93,19 @@ def _noted(missing: Surplus | None, found: str) -> list[str]:
 
 
 def _learned_tokens(adapter: Path | None) -> int:
-    """Number of virtual tokens of an adapter, which take up a part of the context; 0 without one."""
+    """Number of virtual tokens of an adapter, which take up a part of the context; 0 without one.
+
+    A file that cannot be read counts as 0: loading the adapter says what is wrong with it, and fails its row alone.
+    """
     file = adapter / "adapter_config.json" if adapter else None
     if file is None or not file.is_file():
         return 0
-    return int(read_json(file).get("num_virtual_tokens") or 0)
+    try:
+        config = read_json(file)
+    except ValueError:
+        return 0
+    tokens = config.get("num_virtual_tokens") if isinstance(config, dict) else None
+    return tokens if isinstance(tokens, int) else 0
 
 
 def _texts(job: TrainJob) -> Iterator[tuple[str, str]]:

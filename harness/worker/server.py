@@ -52,6 +52,7 @@ from harness.storage import DiskFull, disk_full, import_path
 from harness.tokens.description import describe_folder
 from harness.tokens.training_labels import row_lengths
 from harness.user_code import SECONDS_VARIABLE, end_on_hang, limit
+from harness.worker.watchdog import HANG_VARIABLE, Watchdog, idle_seconds
 
 OnEvent = Callable[[Event], None]
 _HOLD = "hold"
@@ -63,9 +64,15 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 @dataclass(frozen=True)
 class Exited:
-    """The child process has ended; a negative code is the signal that killed it."""
+    """The child process has ended.
+
+    Args:
+        code: Its exit code; negative: the signal that killed it.
+        hung: How it hung, if the server ended it for that reason.
+    """
 
     code: int
+    hung: str | None = None
 
 
 class JobFailed(Exception):
@@ -87,6 +94,7 @@ class Server:
 
     def __init__(self) -> None:
         self._held: list[int] = []
+        self._idle_seconds = idle_seconds()
         self._start()
 
     def _start(self) -> None:
@@ -95,7 +103,7 @@ class Server:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _SERVE, str(theirs.fileno()), str(os.getpid())],
+                [sys.executable, "-P", "-c", _SERVE, str(theirs.fileno()), str(os.getpid()), str(self._idle_seconds)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=_STDERR,  # stdout belongs to the parent, for data
@@ -135,7 +143,7 @@ class Server:
         if isinstance(result, Done):
             return result.value
         if result is None:
-            raise JobFailed(_exit_message(event.code, _users_file(job)))
+            raise JobFailed(_exit_message(event.code, _users_file(job), event.hung))
         if result.is_users:
             raise (DiskFull if result.disk_full else UserError)(result.error, hint=result.hint)
         raise JobFailed(result.error, result.traceback)
@@ -168,7 +176,7 @@ class Server:
 def serve() -> None:
     """Main function of the server: imports once, then forks a child for every job."""
     _die_with_parent(int(sys.argv[2]))
-    connection = Connection(int(sys.argv[1]))
+    connection, idle_limit = Connection(int(sys.argv[1])), float(sys.argv[3])
     _import_everything()
     while True:
         try:
@@ -178,7 +186,7 @@ def serve() -> None:
         if job == _HOLD:
             recv_handle(connection)
             continue
-        connection.send(Exited(_run_in_child(job, connection)))
+        connection.send(_run_in_child(job, connection, idle_limit))
 
 
 def run_job(job: Job, send: OnEvent) -> Any:
@@ -214,8 +222,8 @@ def run_job(job: Job, send: OnEvent) -> Any:
     return time_variant(job, send)
 
 
-def _run_in_child(job: Job, connection: Connection) -> int:
-    """Forks a child and forwards its messages until it ends; a message that its death cut off is not forwarded."""
+def _run_in_child(job: Job, connection: Connection, idle_limit: float) -> Exited:
+    """Forks a child and forwards its messages until it ends, or hangs and is ended."""
     reading, writing = Pipe(duplex=False)
     server = os.getpid()
     child = os.fork()
@@ -226,11 +234,24 @@ def _run_in_child(job: Job, connection: Connection) -> int:
         end_on_hang()
         os._exit(_work(job, writing))
     writing.close()
-    with reading, suppress(EOFError, OSError):
-        while True:
-            connection.send_bytes(reading.recv_bytes())
+    watchdog = Watchdog(child, idle_limit)
+    with reading:
+        _forward(reading, connection, watchdog)
+    if watchdog.verdict:
+        os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
+    return Exited(os.waitstatus_to_exitcode(status), watchdog.verdict)
+
+
+def _forward(reading: Connection, connection: Connection, watchdog: Watchdog) -> None:
+    """Forwards a child's messages until it ends or hangs; a message that its death cut off is not forwarded."""
+    with suppress(EOFError, OSError):
+        while True:
+            while not reading.poll(watchdog.step):
+                if watchdog.hangs():
+                    return
+            connection.send_bytes(reading.recv_bytes())
+            watchdog.heard()
 
 
 def _work(job: Job, connection: Connection) -> int:
@@ -264,14 +285,17 @@ def _failure(error: BaseException, output: Path | None = None) -> Failed:
     )
 
 
-def _exit_message(code: int, file: Path | None = None) -> str:
+def _exit_message(code: int, file: Path | None = None, hung: str | None = None) -> str:
     """How a child ended that sent no result.
 
     Args:
         code: Its exit code; negative: the signal that killed it.
         file: The user's file that the job ran, if it ran one.
+        hung: How it hung, if the server ended it for that reason.
     """
     suspect = f", in code of `{file.name}` or below it" if file else ""
+    if hung:
+        return f"the process hung{suspect}: {hung} (set `{HANG_VARIABLE}` for more)"
     if code == -signal.SIGKILL:
         return "out of memory (the system killed the process)"
     if code == -signal.SIGALRM:

@@ -1,6 +1,7 @@
 """Methods that do not fit the model fail their own row, and are known before anything is trained."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -86,9 +87,15 @@ def test_methods_of_a_users_file_are_checked_as_far_as_they_need_no_weights(fold
     assert found.unsuitable == {"./own.py@refuses": "no such layer; use another model"}
 
 
-def test_an_adapter_that_does_not_fit_fails_alone(folder: Path) -> None:
+def test_adapters_that_do_not_fit_fail_alone(folder: Path) -> None:
     settings = json.loads((folder / "kept" / "adapter_config.json").read_text())
-    (folder / "kept" / "adapter_config.json").write_text(json.dumps(settings | {"r": 3}))
-    run = comparison.run(configure(["base", "./kept"], **SHORT))
-    assert [variant.status for variant in run.variants] == ["done", "failed"]
+    wrong = {"r": 3}, {"num_virtual_tokens": "many"}, {"rank_pattern": 5}, {"lora_alpha": "x"}
+    for number, changes in enumerate(wrong):
+        shutil.copytree(folder / "kept", folder / f"wrong{number}")
+        (folder / f"wrong{number}" / "adapter_config.json").write_text(json.dumps(settings | changes))
+    run = comparison.run(configure(["base", *(f"./wrong{number}" for number in range(len(wrong)))], **SHORT))
+    assert [variant.status for variant in run.variants[:2]] == ["done", "failed"]
     assert "does not fit this base" in str(run.variants[1].error)
+    assert [variant.status for variant in run.variants[3:]] == ["failed", "failed"]
+    assert "`rank_pattern` is not an object" in str(run.variants[3].error)
+    assert "does not fit this base: TypeError: " in str(run.variants[4].error)

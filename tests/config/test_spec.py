@@ -388,7 +388,7 @@ def test_the_reserved_keys_keep_their_order() -> None:
     assert " ".join(RESERVED_KEYS) == (
         "lr steps epochs batch_size micro_batch_size max_length seed data samples dedupe min_row_tokens"
         " max_row_tokens drop_near_duplicates augment turns packing schedule rates warmup weight_decay clip label_smoothing"
-        " neftune layer_decay optimizer precision checkpointing validation evaluate_every patience monitor stage start reward"
+        " neftune layer_decay optimizer precision weights checkpointing validation evaluate_every patience monitor stage start reward"
         " beta desirable_weight undesirable_weight generations max_tokens temperature shots system template think"
     )
     assert {*SHARED_KEYS} ^ {*TrainSettings.model_fields} == {"seed"} and "columns" not in RESERVED_KEYS
@@ -459,3 +459,14 @@ def test_an_unknown_cell_of_a_gate_gets_the_nearest_known_one() -> None:
 def test_the_terms_of_a_gate_are_those_of_left_minus_right() -> None:
     gate = parse_gate("-1 * base.gsm8k + 1e-1 >= -lora-2../x.py@y + 0.05", ["base", "lora-2"], ["gsm8k", "./x.py@y"])
     assert gate.terms == {("base", "gsm8k"): -1, ("lora-2", "./x.py@y"): 1, None: pytest.approx(0.05)}
+
+
+@pytest.mark.parametrize(
+    "source", ["x" * 300, "qlora@" + "x" * 300, "./" + "a/" * 2_500, "~nobody-of-this-name/x", "~nobody-of"]
+)
+def test_a_source_that_no_path_can_have_is_an_error_in_words(source: str) -> None:
+    for typed in (source, f"lora:data={source}"):
+        with pytest.raises(UserError, match=r"too long for a name|there is no `~nobody|neither a task"):
+            configure([typed], tasks=["mini_mmlu"])
+    with pytest.raises(UserError, match=r"too long for a name|no file `~nobody"):
+        configure(["base"], tasks=[source])

@@ -281,6 +281,35 @@ def test_a_parquet_file_gives_rows_by_index_and_by_slice(tmp_path: Path) -> None
         found[2500]
 
 
+def test_an_arrow_file_whose_texts_lie_outside_of_it_is_refused(tmp_path: Path) -> None:
+    """Reading such a row would end the process (SIGBUS)."""
+    import pyarrow
+
+    table = pyarrow.table({"text": ["one", "two", "three"]})
+    with pyarrow.ipc.new_file(str(tmp_path / "x.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    ends = b"".join(end.to_bytes(4, "little") for end in (0, 3, 6, 11))
+    content = (tmp_path / "x.arrow").read_bytes()
+    assert content.count(ends) == 1
+    (tmp_path / "x.arrow").write_bytes(content.replace(ends, ends[:8] + b"\xff\xff\xff\x7f" * 2))
+    with pytest.raises(UserError, match=r"`.*x.arrow` is not a complete Arrow file: .*Invalid: "):
+        rows(tmp_path / "x.arrow")
+
+
+def test_a_value_without_a_form_in_python_names_its_row(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    days = pyarrow.array([1, 1 << 50], pyarrow.timestamp("s"))
+    pyarrow.parquet.write_table(pyarrow.table({"day": days}), tmp_path / "x.parquet")
+    found = rows(tmp_path / "x.parquet")
+    assert found[0]["day"].year == 1970
+    with pytest.raises(UserError, match=r"^row 2 has a value that cannot be read"):
+        found[1]
+    with pytest.raises(UserError, match=r"^one of the rows 1 to 2 has a value"):
+        list(found)
+
+
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [

@@ -1,12 +1,17 @@
-"""A Hub that answers every third request with 503, or cuts every fourth body: `compare` reads its rows all the same.
+"""A Hub that fails, cuts bodies, says nothing or disappears: `compare` reads its rows, or says what is wrong within a minute.
 
 `TRIES` sets the number of comparisons for each fault (20). Needs the local Hub.
 """
 
 import os
+import random
+import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import fault_runs as faults
@@ -15,24 +20,136 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.hub]
 TRIES = int(os.environ.get("TRIES", "20"))
 ASKED = ("base", "--tasks", "gsm8k", "--limit", "2", "--allow-cut", "--no-timing")
+TOLD, ENDED = 15.0, 60.0
+"""Seconds after which a silent server is named, and after which the command has ended."""
+LATE = 10.0
+"""Seconds that a start takes on a busy machine before the first request."""
+
+
+@contextmanager
+def hub(*fault: str) -> Iterator[str]:
+    """The address of a local Hub with a fault."""
+    serve = Path(os.environ["HARNESS_TEST_HUB"]) / "serve"
+    command = [sys.executable, str(serve), "--port", "0", *fault]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.terminate()
+
+
+def of(address: str, folder: Path) -> dict[str, str]:
+    """Variables of a command that knows only this Hub and has empty caches."""
+    return {
+        "HF_ENDPOINT": address,
+        "HF_HOME": str(folder / "hf"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HARNESS_HOME": str(folder / "home"),
+    }
 
 
 @pytest.mark.parametrize("fault", [("--flaky", "3"), ("--cut", "4")], ids=["flaky", "cut"])
 def test_rows_are_read_through_faults(tmp_path: Path, fault: tuple[str, str]) -> None:
-    serve = Path(os.environ["HARNESS_TEST_HUB"]) / "serve"
-    with subprocess.Popen(
-        [sys.executable, str(serve), "--port", "0", *fault], stdout=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stdout is not None
-        address = server.stdout.readline().strip()
-        try:
-            for number in range(TRIES):
-                folder = tmp_path / str(number)
-                folder.mkdir()
-                began = time.monotonic()
-                hub = {"HF_ENDPOINT": address, "HF_HOME": str(folder / "hf"), "HF_HUB_DISABLE_XET": "1"}
-                code, run, said = faults.finish(folder, *ASKED, HARNESS_HOME=str(folder / "home"), **hub)
-                assert code == 0 and run is not None, said
-                print(f"{' '.join(fault)}: right after {time.monotonic() - began:.0f} s")
-        finally:
-            server.terminate()
+    with hub(*fault) as address:
+        for number in range(TRIES):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            began = time.monotonic()
+            code, run, said = faults.finish(folder, *ASKED, **of(address, folder))
+            assert code == 0 and run is not None, said
+            print(f"{' '.join(fault)}: right after {time.monotonic() - began:.0f} s")
+
+
+SILENT = {
+    "task": ("base", "--tasks", "gsm8k"),
+    "model": ("base", "--model", "someone/model", "--tasks", "mini_mmlu"),
+    "adapter": ("base", "someone/adapter", "--tasks", "mini_mmlu"),
+    "train": ("base", "lora", "--train", "hub:someone/rows", "--tasks", "mini_mmlu"),
+}
+
+
+@pytest.mark.parametrize("what", SILENT)
+def test_a_silent_hub_is_named_and_given_up(tmp_path: Path, what: str) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:  # accepts, and never answers
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        began, told, said = time.monotonic(), None, ""
+        process = faults.start(tmp_path, *SILENT[what], "--limit", "2", "--no-timing", **of(address, tmp_path))
+        assert process.stderr is not None
+        for line in process.stderr:
+            said += line
+            if told is None and "does not answer" in line:
+                told = time.monotonic() - began
+        code, ended = process.wait(), time.monotonic() - began
+    print(f"silent Hub, {what}: told after {told or -1:.0f} s, ended after {ended:.0f} s\n{said}")
+    assert code == 2 and "error: " in said and "Traceback" not in said, said
+    assert min(ended, ended if told is None else told) < TOLD + LATE and ended < ENDED + LATE
+
+
+class Wire:
+    """Passes bytes between a client and a server, until so many have come back; then nobody is reached."""
+
+    def __init__(self, address: str, most: int) -> None:
+        self.server = ("127.0.0.1", int(address.rsplit(":", 1)[1]))
+        self.left, self.passed = most, 0
+        self.listening = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.listening.getsockname()[1]}"
+
+    def cut(self) -> None:
+        """Closes everything."""
+        for each in (self.listening, *self.open):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self.listening.accept()
+                server = socket.create_connection(self.server)
+                self.open += [client, server]
+                for source, target, back in ((client, server, False), (server, client, True)):
+                    threading.Thread(target=self._pass, args=(source, target, back), daemon=True).start()
+
+    def _pass(self, source: socket.socket, target: socket.socket, back: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(1024):
+                if back:
+                    self.passed += len(data)
+                    self.left -= len(data)
+                    if self.left < 0:
+                        self.cut()
+                        return
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+
+def test_a_hub_that_disappears_is_an_error_and_the_rerun_finishes(tmp_path: Path) -> None:
+    chance = random.Random(0)
+    with hub() as address:
+        whole = Wire(address, 1 << 60)
+        (tmp_path / "whole").mkdir()
+        code, _, said = faults.finish(tmp_path / "whole", *ASKED, **of(whole.address, tmp_path / "whole"))
+        assert code == 0, said
+        for number in range(TRIES):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            wire = Wire(address, chance.randrange(whole.passed))
+            gone_at, began = wire.left, time.monotonic()
+            code, _, said = faults.finish(folder, *ASKED, **of(wire.address, folder))
+            seconds = time.monotonic() - began
+            wire.cut()
+            assert code in (0, 2) and "Traceback" not in said, said  # what is missing may be what nobody needs
+            assert code == 0 or "error: " in said, said
+            last = said.strip().splitlines()[-1]
+            print(f"gone after {gone_at} of {whole.passed} bytes: exit {code} after {seconds:.0f} s: {last}")
+            assert seconds < ENDED + LATE
+            code, _, said = faults.finish(folder, *ASKED, **of(address, folder))
+            assert code == 0, said
+            assert faults.scores(folder) == faults.scores(tmp_path / "whole")
+        whole.cut()

@@ -31,6 +31,9 @@ from harness.tiny import MODEL
 LARGE = (1 << 20) + 10
 """Bytes from which digests of files are remembered, and a few more."""
 
+Place = tuple[str, ...]
+"""Where a setting, a file or a version of a world is."""
+
 TASK = """
 from harness import Generate, Metric, Task, task
 import words
@@ -192,6 +195,45 @@ class World:
                 found[f"sample {name}"] = keys.sample_keys(session, recipe, state.variant.items[task.name])[0]
             found[f"cost {name}"] = keys.cost_key(session, recipe, recipes.bench_job(session, state))
         return found
+
+    def state(self) -> dict[Place, Any]:
+        """All that changes of this world can alter, by place; two states tell what a change did."""
+        found: dict[Place, Any] = {("revision", name): value for name, value in REVISIONS.items()}
+        for holder in ("settings", "train", "machine", "shown"):
+            found |= {(holder, name): value for name, value in getattr(self, holder).items() if name != "packages"}
+        found |= {("packages", name): value for name, value in self.machine["packages"].items()}
+        for variant, given in self.variants.items():
+            found |= {("variants", variant, name): value for name, value in given.items()}
+        for path in self.folder.rglob("*"):
+            if path.is_file() and "made" not in path.relative_to(self.folder).parts:
+                found["file", str(path.relative_to(self.folder))] = path.read_bytes()
+        return found
+
+    def put(self, place: Place, value: Any) -> None:
+        """Restores what `state` found in one place; None removes it. A file keeps its modification time."""
+        if place[0] == "file":
+            path = self.folder / place[1]
+            if value is None:
+                path.unlink()
+            elif path.is_file() and path.stat().st_size == len(value):
+                status = path.stat()
+                with path.open("r+b") as file:
+                    file.write(value)
+                os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(value)
+            return
+        if place[0] == "revision":
+            self.patch.setitem(REVISIONS, place[1], value)  # type: ignore[arg-type]
+            return
+        holder: dict[str, Any] = self.variants[place[1]] if place[0] == "variants" else self.machine["packages"]
+        if place[0] in ("settings", "train", "machine", "shown"):
+            holder = getattr(self, place[0])
+        if value is None:
+            del holder[place[-1]]
+        else:
+            holder[place[-1]] = value
 
     def change_in_place(self, name: str, chance: random.Random) -> None:
         """Writes another letter or digit over one in a file, keeping inode, size and modification time."""
@@ -395,3 +437,5 @@ CHANGES = [
     _setting("confirm_run_unsafe_code", [None, True]),
 ]
 """Every change, with the keys that must follow it."""
+NOT_UNDONE = frozenset({"an installed version", "reorder the variants", "set all times back"})
+"""Changes that `World.state` does not see."""

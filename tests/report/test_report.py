@@ -128,14 +128,14 @@ def test_values_differences_and_marks_are_in_the_row_of_their_variant() -> None:
     assert base.split() == ["base", "61.0", "2.0"]
 
 
-def test_cut_prompts_and_shortened_answers_are_counted_in_the_cell() -> None:
+def test_cut_prompts_shortened_answers_and_slow_programs_are_counted_in_the_cell() -> None:
     run = example_run(tasks=1)
     first, *rest = run.variants[0].scores
     base = run.variants[0].model_copy(
-        update={"scores": (first.model_copy(update={"truncated": 3, "shortened": 2}), *rest)}
+        update={"scores": (first.model_copy(update={"truncated": 3, "shortened": 2, "timed_out": 4}), *rest)}
     )
     text = shown(run.model_copy(update={"variants": (base, *run.variants[1:])}))
-    assert "61.0 (3 cut, 2 short)" in text and text.count(" cut") == 1
+    assert "61.0 (3 cut, 2 short, 4 timed out)" in text and text.count(" cut") == 1
 
 
 def test_costs_are_shown_with_their_ratio_to_the_base() -> None:

@@ -47,6 +47,18 @@ FAULTS = {
     "an unknown key": (changed("evil", 3), "`evil`: extra inputs are not permitted"),
     "a model that is a list": (changed("environment.model", [1]), "`environment.model` is not an object"),
     "half of a character": (changed("command", "\ud83d"), "`command` has half of a character"),
+    "a time of zero": (
+        changed("variants.1.inference.raw_seconds.prefill.0", 0.0),
+        "`variants.1.inference.raw_seconds.prefill` has a time that is not above zero",
+    ),
+    "a pair of times without its other half": (
+        changed("variants.1.inference.raw_seconds.base_prefill", [0.1]),
+        "`variants.1.inference.raw_seconds.base_prefill` has another number of times",
+    ),
+    "a block of steps without time": (
+        changed("variants.1.train.block_seconds", [1.0, 0.0]),
+        "`variants.1.train.block_seconds` has a time that is not above zero",
+    ),
     "gains of no variant": (
         changed("gains", [{"variant": "evil", "trained": {}, "other": {}}]),
         "`gains.0` is of no variant of the run",
