@@ -21,7 +21,7 @@ from harness.report.costs import Measure, measures, training_time_ratio
 from harness.report.gains import POINTS, gains, mean_change, trained_for, units
 from harness.report.numbers import Scale, counted, listing
 from harness.report.scores import titles
-from harness.results import Comparison, Recommendation, Run, TaskInfo, Variant
+from harness.results import Comparison, Recommendation, Run, TaskInfo, Variant, Verdict
 from harness.stats.pooled import Estimate
 from harness.stats.ratios import Ratio
 
@@ -57,7 +57,8 @@ def recommendation(run: Run) -> Recommendation | None:
             text = f"undecided: the difference of {a.name} from {b.name} on {listing(unknown)} cannot be told"
             return _made(run, (), text, tasks)
         found[a.name, b.name] = mean.widened(len(alive) - 1)
-    return _Field(run, alive, tasks, kind, found).decide()
+    verdicts = {place: each.verdict for place, each in compared_on.items()}
+    return _Field(run, alive, tasks, kind, found, verdicts).decide()
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class _Field:
     tasks: Sequence[TaskInfo]
     kind: str
     differences: dict[tuple[str, str], Estimate]
+    verdicts: dict[tuple[str, str, str], Verdict]
+    """By task and pair: whether the first is better or worse than the second."""
 
     def decide(self) -> Recommendation:
         within = [each for each in self.variants if self._worst(each).low >= -MARGIN]
@@ -88,8 +91,7 @@ class _Field:
             return self._undecided_gain(max(within, key=self._standing))
         choices, cost = self._cheapest(worth)
         names = " or ".join(each.name for each in choices)
-        best = len(choices) == 1 and self._worst(choices[0]).low > 0
-        text = f"{names}: {'shown to be the best' if best else f'within {MARGIN:g} points of the best'} {self._where}"
+        text = f"{names}: within {MARGIN:g} points of the best {self._where}"
         if cost is not None:
             text += self._cost_words(choices, worth, cost)
         elif len(worth) > 1:
@@ -117,9 +119,13 @@ class _Field:
         return min((self._against(variant, other) for other in self._others(variant)), key=lambda each: each.low)
 
     def _least_gain(self, variant: Variant) -> tuple[Variant, Estimate] | None:
-        """An untrained variant over which no gain is shown, with the difference."""
+        """An untrained variant over which no gain is shown, with the difference.
+
+        A gain needs the interval of the mean and the adjusted verdict of at least one task.
+        """
         for other in self.variants:
-            if other.train is None and self._against(variant, other).low <= 0:
+            better = any(self.verdicts.get((task.name, variant.name, other.name)) == "better" for task in self.tasks)
+            if other.train is None and not (better and self._against(variant, other).low > 0):
                 return other, self._against(variant, other)
         return None
 
@@ -137,7 +143,7 @@ class _Field:
         assert least is not None
         base, gap = least
         shown = _POINTS.difference(gap.value, gap.low, gap.high)
-        more = _more_samples(gap.value - gap.low, gap.value)
+        more = _more_samples(gap.value - gap.low, gap.value) if gap.low <= 0 else "no task shows it over all tests"
         text = (
             f"undecided: {best.name} is within {MARGIN:g} points of the best {self._where}, but no gain over {base.name} is"
             f" shown ({shown}); {more}"
@@ -178,10 +184,11 @@ class _Field:
             if each.train is None or each in within or self._is_out(each) or dearer:
                 continue
             gap = self._worst(each)
-            at = f", at {_shown(ratio)} its {cost.words}," if cost and ratio else ""
-            more = _more_samples(gap.value - gap.low, gap.value + MARGIN)
-            words.append(f"; {each.name}{at} may be {-gap.low:.1f} points worse than the best: {more}")
-        return "".join(words)
+            at = f" at {_shown(ratio)} its {cost.words}" if cost and ratio else ""
+            needed = gap.value + MARGIN
+            more = f"; {_more_samples(gap.value - gap.low, needed)}" if needed > 0 else ""
+            words.append(f"{each.name}{at} (up to {-gap.low:.1f} points worse{more})")
+        return f"; not shown to be as good: {listing(words)}" if words else ""
 
     def _is_out(self, variant: Variant) -> bool:
         """Whether a variant is shown to be worse than another one by more than the margin."""
