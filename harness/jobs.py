@@ -16,7 +16,7 @@ from typing import Any, Literal
 from harness.api import Sample
 from harness.settings import TrainingSettings
 
-REVISIONS: Mapping[str, int] = {"trainer": 1, "engine": 1, "metrics": 1}
+REVISIONS: Mapping[str, int] = {"trainer": 1, "engine": 1, "metrics": 2}
 """Revisions of our own code that decide results. Raise a number when a change gives other weights (`trainer`), other outputs of
 the same model (`engine`) or other scores of the same outputs (`metrics`): earlier results are then not reused."""
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
@@ -218,13 +218,17 @@ class ScoreJob:
 
 @dataclass(frozen=True)
 class PlanJob:
-    """Predict the memory of a training run; of the base's folder, only the configuration is read."""
+    """Predict memory and time of a training run; of the base's folder, only the configuration is read."""
 
     base: Base
     method: Method
     training: TrainingSettings
-    memory_bytes: int
-    """Memory that is available."""
+    memory_bytes: int | None = None
+    """Memory that is available; None: the number of rows that would fit is not asked for."""
+    label_share: float = 1.0
+    """Share of tokens that have a label."""
+    measures_speed: bool = False
+    """Whether to measure the machine in steps of a copy with one layer."""
 
 
 Stopped = Literal["repeats", "precise", "budget"]
@@ -251,6 +255,9 @@ class BenchJob:
     warmup: int = 1
     repeats: int = 10
     batch_sizes: Sequence[int] = (1, 8)
+    grid: Sequence[tuple[int, int]] = ()
+    """(prompt tokens, batch size) of the points that every repeat measures, for `harness bench`; empty: one row of
+    `prompt_tokens`, and a single measurement of each batch size."""
     seed: int = 0
     budget_seconds: float | None = None
     """Seconds after which no further repeat begins, loading included; one repeat is always measured. None: no limit."""
@@ -394,8 +401,14 @@ class Trained:
     """Tokens that were cut off, and the tokens of the rows left out."""
     checkpointing: bool
     micro_batch_size: int
+    longest_row: int = 0
+    """Tokens of the longest row; 0 in records of earlier versions."""
+    label_share: float = 1.0
+    """Share of the rows' tokens that have a label."""
     peaks: Mapping[str, int | None] = field(default_factory=dict)
     energy_joules: float | None = None
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """Precision of the matrix products; None in records of earlier versions."""
     cpu_seconds: float | None = None
     """CPU seconds of all threads during the steps; unknown after an interruption."""
     waited_share: float | None = None
@@ -416,6 +429,18 @@ class Trained:
     """Step of the evaluation whose weights were kept."""
     notes: tuple[str, ...] = ()
     """Notes for the report: memory ran out, training stopped early."""
+
+
+@dataclass(frozen=True)
+class TimedPoint:
+    """Measured seconds at one prompt length and batch size, in the order of the repeats."""
+
+    prompt_tokens: int
+    batch_size: int
+    prefill_seconds: tuple[float, ...]
+    decode_seconds: tuple[float, ...]
+    base_prefill_seconds: tuple[float, ...] = ()
+    base_decode_seconds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -441,6 +466,10 @@ class Benched:
     """CPU seconds of all threads during the repeats."""
     waited_share: float | None = None
     """Share of the time in which threads wanted to run that they waited for a processor; None where it is not counted."""
+    points: tuple[TimedPoint, ...] = ()
+    """With a grid: its points. The figures above are those of the first one."""
+    notes: tuple[str, ...] = ()
+    """Notes for the report: prompts that do not fit into the context."""
 
 
 @dataclass(frozen=True)
@@ -455,8 +484,16 @@ class Planned:
     activation_bytes: int
     peak_bytes: int
     artifact_bytes: int
-    largest_micro_batch: int
-    """Number of rows of the greatest length that fit; 0: not even one fits."""
+    largest_micro_batch: int | None
+    """Number of rows of the greatest length that fit; 0: not even one fits. None if it was not asked for."""
+    parameters_active: int
+    """Weights that a token passes in matrix products: of a mixture, only those of the chosen experts."""
+    expert_share: float
+    """Share of the experts that a token passes; 1 for a dense model."""
+    flops_per_row: float
+    """Floating-point operations of training on a row of the greatest length."""
+    flops_per_second: float | None = None
+    """Measured on this machine, if that was asked for."""
     notes: tuple[str, ...] = ()
     """Notes for the user, such as the share of the weights that the method reaches."""
 

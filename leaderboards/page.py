@@ -26,7 +26,7 @@ from harness.report.header import facts, model_name
 from harness.report.heatmap import grids
 from harness.report.scores import leading_task, scale_of, titles
 from harness.report.summary import front_of, summary
-from harness.report.tables import cost, quality, trainings
+from harness.report.tables import cost, latency, quality, trainings
 from harness.results import Run, TaskInfo
 
 _FOLDER = Path(__file__).parent
@@ -70,6 +70,7 @@ def _section(run: Run) -> dict[str, Any]:
         "quality": quality(run),
         "trainings": trainings(run),
         "cost": cost(run),
+        "latency": latency(run),
         "grids": grids(run),
         "summary": summary(run),
         "footnotes": footnotes(run),
@@ -140,7 +141,12 @@ def _quality_axis(run: Run, task: TaskInfo, metric: str) -> dict[str, Any]:
 def _cost_axis(run: Run, measure: Measure) -> dict[str, Any]:
     values = [measure.comparable(variant) for variant in run.variants]
     largest = max((value for value in values if value is not None), default=0.0)
-    units = _SECONDS if measure.write is numbers.seconds else _COUNTS if measure.write is numbers.count else _BYTES
+    scales: dict[Any, tuple[tuple[float, str], ...]] = {
+        numbers.seconds: _SECONDS,
+        numbers.count: _COUNTS,
+        numbers.money: (),
+    }
+    units = scales.get(measure.write, _BYTES)
     factor, unit = next(((factor, unit) for factor, unit in units if largest >= factor), (1, ""))
     return {
         "label": f"{measure.words}{f', {unit}' if unit else ''}",

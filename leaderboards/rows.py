@@ -1,7 +1,8 @@
 """The tidy table of a run: one row for each model × variant × task × metric × seed, with costs.
 
 Means over seeds or folds are separate rows at the end: `trainings` is the number of training runs, `deviation` their
-standard deviation, and they have no costs.
+standard deviation, and they have no costs. Like costs, a variant's mean changes are in each of its rows: in points, on the
+tasks that it was trained for (`gain_trained`) and on the others (`change_other`).
 
 Units are in the column names, as in `run.json`; an empty field is not applicable or not known. A variant without scores
 has one row with its costs and its error.
@@ -13,16 +14,25 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from harness.report.gains import gains
 from harness.report.header import device_name, model_name
 from harness.report.numbers import one_line
 from harness.report.scores import ranks
-from harness.results import Delta, Replicated, Run, Score, TaskInfo, Variant
+from harness.results import Delta, Gain, Replicated, Run, Score, TaskInfo, Variant
 
 _RUN = ("model", "model_digest", "device", "harness", "created", "config_sha256", "baseline")
 _VARIANT = ("variant", "spec", "method", "status", "error", "seed")
 _SCORE = ("task", "trained_on", "metric", "headline", "higher_is_better", "value", "low", "high", "n", "macro",
           "trainings", "deviation")  # fmt: skip
 _DELTA = ("delta", "delta_low", "delta_high", "p", "p_holm", "verdict", "tentative", "untestable", "rank", "rank_worst")
+_GAIN = (
+    "gain_trained",
+    "gain_trained_low",
+    "gain_trained_high",
+    "change_other",
+    "change_other_low",
+    "change_other_high",
+)
 _PROTOCOL = ("task_version", "shots", "mode", "numerics", "engine", "dtype", "chat_template", "system", "think", "template_options",
              "prompt_sha256")  # fmt: skip
 _TRAIN = ("train_seconds", "tokens_per_second", "steps", "lr", "batch_size", "final_loss", "validation_loss", "peak_gpu_allocated_bytes",
@@ -31,18 +41,25 @@ _INFERENCE = ("load_seconds", "prompt_tokens", "prefill_seconds_p50", "prefill_s
               "decode_seconds_per_token_p50", "decode_seconds_per_token_p90", "decode_seconds_per_token_p99",
               "peak_gpu_allocated_bytes", "peak_gpu_reserved_bytes", "peak_rss_bytes")  # fmt: skip
 
+_MONEY = ("training", "million_prompt_tokens", "million_generated_tokens")
+
 COLUMNS = (
     *_RUN,
     *_VARIANT,
     *_SCORE,
     *_DELTA,
     *_PROTOCOL,
+    *_GAIN,
     "total_parameters",
     "trainable_parameters",
     "model_bytes",
     "artifact_bytes",
     *(name if name == "train_seconds" else f"train_{name}" for name in _TRAIN),
     *(f"inference_{name}" for name in _INFERENCE),
+    "train_precision",
+    "currency",
+    "price_per_hour",
+    *(f"cost_{name}" for name in _MONEY),
 )
 
 
@@ -64,8 +81,9 @@ def tidy(run: Run) -> Iterator[dict[str, Any]]:
     }
     tasks = {task.name: task for task in run.tasks}
     placed = {task.name: ranks(run, task) for task in run.tasks}
+    points = {gain.variant: _points(gain) for gain in gains(run)}
     for variant in run.variants:
-        costs = about | _costs(run, variant)
+        costs = about | _costs(run, variant) | points.get(variant.name, {})
         for score in variant.scores:
             headline = score.metric == tasks[score.task].headline
             rank = placed[score.task].get(variant.name) if headline else None
@@ -75,6 +93,13 @@ def tidy(run: Run) -> Iterator[dict[str, Any]]:
             yield costs
     for mean in run.replicated:
         yield about | _mean(run, tasks.get(mean.task), mean)
+
+
+def _points(gain: Gain) -> dict[str, float | None]:
+    """The mean changes of a variant in points, on tasks that it was trained for and on others."""
+    means = (gain.learned(), gain.kept())
+    found = [None if mean is None else getattr(mean, end) for mean in means for end in ("value", "low", "high")]
+    return dict(zip(_GAIN, found, strict=True))
 
 
 def _costs(run: Run, variant: Variant) -> dict[str, Any]:
@@ -94,6 +119,11 @@ def _costs(run: Run, variant: Variant) -> dict[str, Any]:
     for prefix, part, names in (("train_", variant.train, _TRAIN), ("inference_", variant.inference, _INFERENCE)):
         if part is not None:
             found |= {name if name == "train_seconds" else prefix + name: getattr(part, name) for name in names}
+    if variant.train is not None:
+        found["train_precision"] = variant.train.precision
+    if run.price is not None and variant.money is not None:
+        found |= {"currency": run.price.currency, "price_per_hour": run.price.per_hour}
+        found |= {f"cost_{name}": getattr(variant.money, name) for name in _MONEY}
     return found
 
 

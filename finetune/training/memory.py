@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 from unittest.mock import patch
 
@@ -31,6 +31,7 @@ from transformers.integrations import moe
 
 from harness.errors import UserError, brief
 from harness.finetune.training import loss as losses
+from harness.finetune.training.flops import Passed, passed_weights
 from harness.finetune.training.weightless import (
     BITS_PER_WEIGHT,
     STATE_BYTES,
@@ -39,7 +40,7 @@ from harness.finetune.training.weightless import (
     materialise,
     without_weights,
 )
-from harness.jobs import PlanJob, Planned, Quant
+from harness.jobs import Quant
 from harness.models.load import count_parameters
 from harness.models.reach import layer_weights, reach_note, trained_share, unquantized_notes
 from harness.models.soft_prompts import learned_tokens
@@ -47,7 +48,6 @@ from harness.models.soft_prompts import learned_tokens
 LossFunction = Callable[[Any, dict[str, Tensor], int], Tensor]
 """Maps `(model, batch, items)` to the sum over the batch divided by `items`, as a stage's loss does."""
 
-_UNLIMITED = 1 << 20
 _KEPT_BYTES: Mapping[str, Mapping[str, tuple[int, int, int]]] = {
     "bf16": {
         "full": (30, 8, 4),
@@ -88,6 +88,8 @@ class Footprint:
     step_bytes: int
     artifact_bytes: int
     """Of the trained parameters in their type; methods that learn a prompt save less."""
+    passed: Passed
+    """Weights that a token passes."""
     notes: tuple[str, ...] = ()
     """Notes for the user: what the method does not reach, what is not quantized."""
 
@@ -153,6 +155,7 @@ def trace(
             if parameter.requires_grad:
                 parameter.data = parameter.data.to(trained_dtype)
         total, trainable = count_parameters(model)
+        passed = passed_weights(model, config)
         base.config.use_cache = False
         if checkpointing:
             base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -171,7 +174,8 @@ def trace(
             hint="methods that read the weights (pissa, olora …) need as much memory as `lora`",
         ) from error
     artifact = trainable * trained_dtype.itemsize
-    return Footprint(total, trainable, weights, artifact_bytes=artifact, notes=tuple(filter(None, notes)), **phases)
+    found = tuple(filter(None, notes))
+    return Footprint(total, trainable, weights, artifact_bytes=artifact, passed=passed, notes=found, **phases)
 
 
 def shares(
@@ -271,49 +275,6 @@ def estimate(
         held += 0 if kind == "full" else 4 * trainable  # gradients of upper layers while a lower one is recomputed
     peak: int = round(weights + state + max(held + unpacked, 4 * trainable))
     return peak
-
-
-def plan_training(config: PretrainedConfig, method: Callable[[Any], Any], job: PlanJob) -> Planned:
-    """Plans the training run of a job, and finds how many rows of a micro-batch would fit.
-
-    Pairs are counted as rows of supervised fine-tuning: slightly too much for a reward model, which computes no logits.
-
-    Raises:
-        UserError: See `trace`.
-    """
-    settings = job.training
-    rows = settings.micro_batch_size
-
-    def traced(rows: int) -> Footprint:
-        return trace(
-            config,
-            method,
-            rows=rows,
-            length=settings.max_length,
-            context=_context(config),
-            dtype=getattr(torch, job.base.dtype),
-            quant=job.base.quant,
-            autocast={"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision],
-            checkpointing=settings.checkpointing,
-            optimizer=settings.optimizer,
-            device=job.base.device,
-            trust_remote_code=job.base.trust_remote_code,
-        )
-
-    found, other = traced(rows), traced(rows + 1)
-    largest = 0 if found.step_bytes > job.memory_bytes else _UNLIMITED
-    for here, there in zip(found.by_phase, other.by_phase, strict=True):
-        if there > here:  # bytes grow linearly with the rows
-            largest = min(largest, math.floor(rows + (job.memory_bytes - here) / (there - here)))
-    if getattr(config, "quantization_config", None) is not None:
-        note = "the checkpoint is quantized on disk: its weights are counted unpacked, and only adapters can be trained"
-        found = replace(found, notes=(*found.notes, note))
-    names = {field.name for field in fields(Planned)} & {*vars(found), "peak_bytes"}
-    return Planned(**{name: getattr(found, name) for name in names}, largest_micro_batch=max(0, largest))
-
-
-def _context(config: PretrainedConfig) -> int | None:
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def _mixed(loss: LossFunction | None, autocast: torch.dtype | None) -> LossFunction:

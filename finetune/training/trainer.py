@@ -42,6 +42,7 @@ from harness.models.read_back import probe_logits
 from harness.settings import TrainingSettings, optimizer_name
 from harness.stats.quantiles import percentile
 from harness.storage import DiskFull, partial, whole_folder
+from harness.tokens.training_labels import IGNORED
 
 _KEYS_AND_VALUES = ("PREFIX_TUNING", "CARTRIDGE")
 """Methods of peft that learn keys and values, which are lost when activations are recomputed."""
@@ -80,8 +81,8 @@ def run_training(
     phases = phases or Phases()
     settings, device = job.training, job.base.device
     for parameter in model.parameters():
-        if parameter.requires_grad:  # 16-bit weights lose small updates
-            parameter.data = parameter.data.float()
+        if parameter.requires_grad:  # 16-bit weights lose small updates, so float32 is the default
+            parameter.data = parameter.data.to(torch.bfloat16 if settings.weights == "bf16" else torch.float32)
     model.config.use_cache = False
     phases.enter("tokenise")
     stage = load_stage(job, model, tokenizer, min(max_length, settings.max_length))
@@ -144,7 +145,10 @@ def run_training(
         lost_tokens=stage.lost_tokens,
         checkpointing=settings.checkpointing,
         micro_batch_size=loop.progress.most_rows,
+        longest_row=max((row["length"] for row in stage.rows), default=0),
+        label_share=_label_share(stage),
         peaks=vars(memory.peaks()),
+        precision=settings.precision if settings.precision != "auto" else None,
         # unknown for steps before an interruption
         energy_joules=None if found else energy.joules,
         cpu_seconds=None if found else recorder.processor.use.cpu_seconds,
@@ -171,6 +175,12 @@ def steps_of(settings: TrainingSettings, rows: int, updates: int = 1) -> int:
     if settings.steps is not None:
         return settings.steps
     return math.ceil((settings.epochs or 1.0) * batches_per_epoch(rows, settings.batch_size, updates) * updates)
+
+
+def _label_share(stage: Stage) -> float:
+    """Share of the tokens that have a label, among the first rows, in stages whose rows have labels; else 1."""
+    labels = [row["labels"] for row in stage.rows[:1000] if "labels" in row]
+    return sum(label != IGNORED for row in labels for label in row) / max(1, sum(map(len, labels))) if labels else 1.0
 
 
 def _refuse_full_disk(job: TrainJob, numbers: int) -> None:
@@ -217,6 +227,11 @@ def refuse_untrainable(job: TrainJob, model: Any) -> None:
             f"method `{job.method.name}` cannot be trained with activation checkpointing: it learns keys and values,"
             " which are lost when activations are recomputed",
             hint="leave out `checkpointing`",
+        )
+    if settings.weights == "bf16" and settings.precision != "bf16":
+        raise UserError(
+            f"`weights=bf16` is not possible with `precision={settings.precision}`",
+            hint="add `precision=bf16`, or leave out `weights`",
         )
     frozen = {p.dtype for p in model.parameters() if not p.requires_grad and p.is_floating_point()}
     if settings.precision == "fp32" and frozen & {torch.float16, torch.bfloat16} and job.base.quant is None:

@@ -37,6 +37,8 @@ STATE_BYTES = {
     "ademamix_8bit": 3,
 }
 """Bytes of optimizer state per parameter trained in float32; the row and column statistics of adafactor are negligible."""
+_STATE_IN_TYPE = ("adamw", "adagrad", "rmsprop", "sgd")
+"""torch's optimizers, whose state has the type of the parameter; bitsandbytes keeps 32 or 8 bits."""
 _ROUNDED_TO = 512
 """The GPU's allocator rounds sizes up to a multiple of this many bytes."""
 
@@ -103,11 +105,11 @@ class _Dequantized(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: Tensor, packed: Tensor, shape: torch.Size) -> Tensor:
         context.shape = shape
-        return x @ torch.empty(shape, dtype=x.dtype).t()
+        return x @ torch.zeros(shape, dtype=x.dtype, device=x.device).t()
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return gradient @ torch.empty(context.shape, dtype=gradient.dtype), None, None
+        return gradient @ torch.zeros(context.shape, dtype=gradient.dtype, device=gradient.device), None, None
 
 
 class _Packed(nn.Linear):
@@ -134,6 +136,7 @@ class OptimizerStates:
     def __init__(self, trained: list[nn.Parameter], name: str) -> None:
         self._trained = trained
         self._each = STATE_BYTES.get(name, STATE_BYTES["adamw"])
+        self._in_type = name in _STATE_IN_TYPE
         self._small = self._each * (4 if name.endswith("8bit") else 1)  # tensors below 4,096 stay in 32 bits
         self._held: list[Tensor] = []
 
@@ -141,7 +144,7 @@ class OptimizerStates:
         """Allocates the state in the first step."""
         for parameter in [] if self._held else self._trained:
             each = self._each if parameter.numel() >= 4096 else self._small
-            size = each * parameter.numel() * parameter.element_size() // 4
+            size = each * parameter.numel() * (parameter.element_size() if self._in_type else 4) // 4
             self._held.append(torch.empty(size, dtype=torch.uint8))
 
     def zero_grad(self) -> None:

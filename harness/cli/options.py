@@ -22,13 +22,13 @@ from harness.errors import UserError
 if TYPE_CHECKING:
     from harness.config.config import Config
     from harness.report.progress import Progress
-    from harness.results import Run
+    from harness.results import Price, Run
 
 _WHAT, _TRAIN, _SCORE, _MACHINE, _OUTPUT = "What to compare", "Training", "Scoring", "Machine", "Output"
-_SPEC = "`[name=]source[:key=value,…][@merged|@4bit|@8bit]`, such as `base`, `lora:rank=8`, `owner/adapter@4bit`."
+SPEC = "`[name=]source[:key=value,…][@merged|@4bit|@8bit]`, such as `base`, `lora:rank=8`, `owner/adapter@4bit`."
 
-Variants = Annotated[list[str] | None, Argument(metavar="VARIANT…", help=_SPEC, show_default=False)]
-OneVariant = Annotated[str, Argument(metavar="VARIANT", help=_SPEC)]
+Variants = Annotated[list[str] | None, Argument(metavar="VARIANT…", help=SPEC, show_default=False)]
+OneVariant = Annotated[str, Argument(metavar="VARIANT", help=SPEC)]
 
 
 def _flag(panel: str, *names: str, sets: str = "", default: Any = None, **more: Any) -> Any:
@@ -191,6 +191,12 @@ class Flags:
         metavar="SECONDS",
         help="Time for measuring latency, of all variants together; default: a tenth of the run.",
     )
+    price_per_hour: str | None = _flag(
+        _MACHINE,
+        sets="price_per_hour",
+        metavar="PRICE",
+        help="Price of the machine, such as 2.5 or `2.5 EUR` (default: $): shows costs in money as well.",
+    )
     device: str | None = _flag(_MACHINE, sets="device", help="Device: auto, cpu, cuda, cuda:1 ….")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = _flag(
         _MACHINE, sets="dtype", help="Precision of the weights."
@@ -257,6 +263,15 @@ class Flags:
 
         given = _pairs(self.template_options, "--template-option", "reasoning_effort=high")
         return {name: unquote(value) for name, value in given.items()}
+
+    def price(self) -> Price | None:
+        """Returns the price of the machine, for commands that show finished runs."""
+        from harness.report.price import read_price
+
+        try:
+            return None if self.price_per_hour is None else read_price(self.price_per_hour)
+        except ValueError as error:
+            raise UserError(f"`--price-per-hour {self.price_per_hour}`: {error}") from error
 
     def configure(self, variants: Sequence[str] | None, *, tasks_needed: bool = True) -> Config:
         """Returns the configuration of these variants and flags."""
@@ -335,10 +350,14 @@ def run_folder(name: str | Path, output_dir: Path | None) -> Path:
     return path if path.exists() or not within.exists() else within
 
 
-def print_result(run: Run, config: Config, form: Literal["human", "json"]) -> None:
+def print_result(run: Run, config: Config, form: Literal["human", "json", "md"]) -> None:
     """Prints a finished run, and exits with 1 if a variant or a gate failed."""
     if form == "json":
         echo(run.to_json())
+    elif form == "md":
+        from harness.leaderboards.markdown import render
+
+        echo(render([run]))
     else:
         from harness.report.screen import print_run
         from harness.runs.folder import list_runs

@@ -1,4 +1,4 @@
-"""`harness plan`: predict the memory of training runs."""
+"""`harness plan`: predict memory and time of training runs."""
 
 from __future__ import annotations
 
@@ -11,23 +11,28 @@ from harness.cli.options import Flags, Variants, takes
 from harness.cli.output import echo
 
 
-@takes("model allow_code file train_batch_size max_length train_settings device dtype trust_remote_code format quiet")
+@takes(
+    "model allow_code file steps train_batch_size max_length train_settings device dtype trust_remote_code format quiet"
+)
 def plan(
     flags: Flags,
     variants: Variants = None,
     memory: Annotated[
         str | None, Option(help="Memory of the target machine, such as 24GB; default: this machine's.", metavar="SIZE")
     ] = None,
+    gpu: Annotated[
+        str | None, Option("--gpu", help="GPU of the target machine, such as H100 or RTX-4090; it need not be here.")
+    ] = None,
 ) -> None:
-    """Predict the memory of each training run from the model's configuration: no weights are downloaded or loaded.
+    """Predict memory and time of each training run from the model's configuration: no weights are downloaded or loaded.
 
-    For another machine: `harness plan lora qlora -m meta-llama/Llama-3.1-8B --dtype bfloat16 --memory 24GB`.
+    For another machine: `harness plan lora qlora -m meta-llama/Llama-3.1-8B --gpu H100`, or `--device cuda --memory 24GB`.
     """
     with flags.progress() as shown:
         from harness.comparison import memory_plan
 
         config = flags.configure(variants, tasks_needed=False)
-        found = memory_plan.plan_memory(config, memory=memory, progress=shown)
+        found = memory_plan.plan_memory(config, memory=memory, gpu=gpu, progress=shown)
     if flags.format == "json":
         echo(found.to_json())
     else:

@@ -11,7 +11,7 @@ from harness.cli.options import Flags, run_folder, takes
 from harness.cli.output import echo
 
 
-@takes("output_dir")
+@takes("output_dir price_per_hour")
 def report(
     flags: Flags,
     runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="Folders or names of runs.")],
@@ -23,10 +23,11 @@ def report(
 ) -> None:
     """Write reports from run.json files and print their paths."""
     from harness.leaderboards import export
+    from harness.report.price import priced
     from harness.runs.folder import load_shown
 
     folders = [run_folder(name, flags.output_dir) for name in runs]
-    loaded = [load_shown(folder) for folder in folders]
+    loaded = [priced(load_shown(folder), flags.price()) for folder in folders]
     own = folders[0] if folders[0].is_dir() else folders[0].parent
     target = out or (own if len(folders) == 1 else Path())
     for path in export(loaded, [part.strip() for part in to.split(",") if part.strip()], target):

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from harness.authoring.preview_prompt import View
 
 
-@takes("model task_parameters num_fewshot apply_chat_template template_options trust_remote_code output_dir format")
+@takes(
+    "model task_parameters num_fewshot apply_chat_template template_options trust_remote_code output_dir price_per_hour format"
+)
 def show(
     flags: Flags,
     what: Annotated[
@@ -33,16 +35,17 @@ def show(
         return
     folder = run_folder(what, flags.output_dir)
     if (folder / "run.json").exists() or folder.suffix == ".json":
-        _print_run(folder, flags.format)
+        _print_run(folder, flags)
     else:
         echo(_entry(what, flags.format))
 
 
-def _print_run(folder: Path, form: str) -> None:
+def _print_run(folder: Path, flags: Flags) -> None:
+    from harness.report.price import priced
     from harness.runs.folder import load_shown
 
-    run = load_shown(folder)
-    if form == "json":
+    run = priced(load_shown(folder), flags.price())
+    if flags.format == "json":
         echo(run.to_json())
         return
     from harness.report.screen import print_run

@@ -20,6 +20,7 @@ from harness.data.gguf import is_gguf
 from harness.data.model_files import Snapshot
 from harness.errors import printable
 from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Quant, TrainJob
+from harness.prepare.training_settings import TINY_LR_SCALE
 from harness.prepare.trainings import TUNED_ON, Training
 from harness.registry.values import show
 from harness.report import numbers
@@ -62,7 +63,7 @@ def model_card(session: Session, state: State, job: TrainJob, *, command: str, m
         "Starts from": _given(training.start),
         "Reward from": _given(training.reward),
         "Length": f"{trained.steps:,} steps of {record.batch_size} rows, at most {training.settings.max_length:,} tokens per row",
-        "Learning rate": f"{training.settings.lr:g}, {_rate(training, record)}",
+        "Learning rate": f"{training.settings.lr:g}, {_rate(training, record, embedded=model.name == 'tiny')}",
         "Other settings": _escaped(", ".join(f"{name} = {_text(value)}" for name, value in _settings(job.training))),
         "Seed": str(training.settings.seed),
     }
@@ -214,14 +215,15 @@ def _data(training: Training, record: Train) -> str:
     return ", ".join(parts)
 
 
-def _rate(training: Training, record: Train) -> str:
+def _rate(training: Training, record: Train, *, embedded: bool) -> str:
     if record.tuning:
         tried = ", ".join(
             f"{trial.lr:g}: {'failed' if trial.validation_loss is None else f'{trial.validation_loss:.4g}'}"
             for trial in record.tuning
         )
         return f"the best of {len(record.tuning)} tried on held-out rows ({tried})"
-    return "as given" if training.given.lr is not None else "the method's default, not tuned"
+    scaled = f" × {TINY_LR_SCALE:g}, which the embedded model needs" if embedded else ""
+    return "as given" if training.given.lr is not None else f"the method's default{scaled}, not tuned"
 
 
 def _settings(settings: TrainingSettings) -> Iterable[tuple[str, Any]]:

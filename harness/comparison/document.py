@@ -9,20 +9,23 @@ from typing import Any
 from harness import __version__
 from harness.comparison.curve import read_curve, read_rewards
 from harness.comparison.fairness import fairness
+from harness.comparison.latency_record import inference_record
 from harness.comparison.prompt_notes import prompt_notes
 from harness.comparison.replicas import replicated
 from harness.comparison.scores import Scores, compute_scores
 from harness.comparison.state import Session, State
 from harness.comparison.thought_notes import default_thinking, unfinished_thoughts
 from harness.comparison.tuning import Tuned
-from harness.jobs import Benched, Trained
+from harness.jobs import Trained
 from harness.metrics.signatures import signatures
 from harness.prepare.tasks import ScoredTask
 from harness.prepare.trainings import Training
+from harness.report.gains import gains
 from harness.report.numbers import counted
+from harness.report.price import priced
+from harness.report.recommendation import recommendation
 from harness.results import (
     Artifact,
-    Inference,
     MetricInfo,
     Parameters,
     Protocol,
@@ -30,14 +33,12 @@ from harness.results import (
     Run,
     Score,
     TaskInfo,
-    Throughput,
     Train,
     TrainingData,
     TuningTrial,
     Variant,
 )
 from harness.runs.reuse import folder_bytes, folder_numbers
-from harness.stats.quantiles import percentile
 from harness.storage import key
 
 EXPECTED_ANSWERS = 0.95
@@ -56,7 +57,7 @@ class Counted:
 
 def unfinished(session: Session) -> Run:
     """Makes the document of a run that is not finished, or that scores nothing: the scores are those of finished tasks."""
-    return _document(session, None, ())
+    return _document(session, None, _variant_notes(session))
 
 
 def count(session: Session) -> Counted:
@@ -76,17 +77,32 @@ def count(session: Session) -> Counted:
 
 def finished(session: Session, counted: Counted) -> Run:
     """Makes the complete document."""
-    scores, states = counted.scores, session.states.values()
-    by_variant = [(s.name, note) for s in states for note in (*s.notes, *(s.trained.notes if s.trained else ()))]
+    scores = counted.scores
     notes = [
-        *dict.fromkeys(f"{name}: {note}" for name, note in by_variant),  # training and scoring may note the same
+        *_variant_notes(session),
         *scores.warnings,
         *_cut_texts(scores),
         *missing_answers(scores),
+        *timed_out_programs(scores),
         *counted.notes,
         *training_data_notes(session),
     ]
-    return _document(session, scores, notes).model_copy(update={"replicated": counted.replicated})
+    run = _document(session, scores, notes).model_copy(update={"replicated": counted.replicated})
+    return run.model_copy(update={"gains": tuple(gains(run)), "recommendation": recommendation(run)})
+
+
+def _variant_notes(session: Session) -> list[str]:
+    """Lists the notes on single variants; training, scoring and timing may note the same."""
+    found = [
+        f"{state.name}: {note}"
+        for state in session.states.values()
+        for note in (
+            *state.notes,
+            *(state.trained.notes if state.trained else ()),
+            *(state.benched.notes if state.benched else ()),
+        )
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _trainings(session: Session) -> dict[str, list[str]]:
@@ -102,7 +118,7 @@ def _document(session: Session, scores: Scores | None, notes: Sequence[str]) -> 
     prepared = session.prepared
     variants = [state.variant for state in session.states.values()]
     trained_on = {name for training in prepared.trainings for name in training.data.tasks}
-    return Run(
+    run = Run(
         harness=__version__,
         created=session.created,
         command=session.command,
@@ -139,6 +155,7 @@ def _document(session: Session, scores: Scores | None, notes: Sequence[str]) -> 
         overlaps=session.overlaps,
         seconds=dict(session.seconds),
     )
+    return priced(run, session.config.price)
 
 
 def _variant(session: Session, state: State, scores: Sequence[Score]) -> Variant:
@@ -159,7 +176,9 @@ def _variant(session: Session, state: State, scores: Sequence[Score]) -> Variant
         hyperparameters=spec.hyperparameters,
         parameters=Parameters(total=state.parameters, trainable=trainable) if state.parameters else None,
         model_bytes=state.model_bytes,
-        train=train_record(trained, training, state.reused, state.tuned) if trained and training else None,
+        train=train_record(trained, training, state.reused, state.tuned, state.predicted_peak)
+        if trained and training
+        else None,
         artifact=artifact,
         inference=inference_record(state.benched) if state.benched else None,
         scores=tuple(scores),
@@ -207,6 +226,21 @@ def _cut_texts(scores: Scores) -> list[str]:
     return prompts + answers
 
 
+def timed_out_programs(scores: Scores) -> list[str]:
+    """Lists the variants and tasks with generated programs that ran out of time."""
+    found = {
+        (name, score.task): score.timed_out
+        for name, each in scores.by_variant.items()
+        for score in each
+        if score.timed_out
+    }
+    return [
+        f"{name}: on {task}, {counted(count, 'generated program')} timed out, also when run alone, and"
+        f" {'counts' if count == 1 else 'count'} as wrong"
+        for (name, task), count in found.items()
+    ]
+
+
 def missing_answers(scores: Scores) -> list[str]:
     """Lists the scores whose metric found no answer in more than a few texts."""
     return [
@@ -237,7 +271,9 @@ def training_data_notes(session: Session) -> list[str]:
     return list(found)
 
 
-def train_record(trained: Trained, training: Training, reused: bool, tuned: Tuned | None = None) -> Train:
+def train_record(
+    trained: Trained, training: Training, reused: bool, tuned: Tuned | None = None, predicted_peak: int | None = None
+) -> Train:
     """Makes the record of a training run."""
     return Train(
         train_seconds=trained.train_seconds,
@@ -257,6 +293,7 @@ def train_record(trained: Trained, training: Training, reused: bool, tuned: Tune
             dropped=trained.dropped,
             lost_tokens=trained.lost_tokens,
             validation_rows=len(training.validation.examples) if training.validation else None,
+            tasks=_trained_tasks(training),
         ),
         final_loss=trained.final_loss,
         curve=read_rewards(trained.rewards) if trained.rewards else read_curve(trained.losses, trained.held_out_losses),
@@ -266,40 +303,16 @@ def train_record(trained: Trained, training: Training, reused: bool, tuned: Tune
         energy_joules=trained.energy_joules,
         cpu_seconds=trained.cpu_seconds,
         waited_share=trained.waited_share,
+        precision=trained.precision,
         phase_seconds=dict(trained.phase_seconds),
         block_seconds=trained.block_seconds,
+        predicted_peak_bytes=predicted_peak,
         reused=reused,
         **trained.peaks,
     )
 
 
-def inference_record(benched: Benched) -> Inference:
-    """Makes the record of inference costs, with the raw times."""
-    prefill, decode = benched.prefill_seconds, benched.decode_seconds
-    bases = benched.base_prefill_seconds, benched.base_decode_seconds
-    raw = {"prefill": list(prefill), "decode": list(decode)}
-    if bases[0]:
-        raw |= {"base_prefill": list(bases[0]), "base_decode": list(bases[1])}
-    return Inference(
-        load_seconds=benched.load_seconds,
-        prompt_tokens=benched.prompt_tokens,
-        new_tokens=benched.new_tokens,
-        batch_size=1,
-        warmup=benched.warmup,
-        repeats=benched.repeats,
-        prefill_seconds_p50=percentile(prefill, 0.5),
-        prefill_seconds_p90=percentile(prefill, 0.9),
-        prefill_seconds_p99=percentile(prefill, 0.99),
-        decode_seconds_per_token_p50=percentile(decode, 0.5) if decode else None,
-        decode_seconds_per_token_p90=percentile(decode, 0.9) if decode else None,
-        decode_seconds_per_token_p99=percentile(decode, 0.99) if decode else None,
-        raw_seconds=raw,
-        base_prefill_seconds_p50=percentile(bases[0], 0.5) if bases[0] else None,
-        base_decode_seconds_per_token_p50=percentile(bases[1], 0.5) if bases[1] else None,
-        throughput=tuple(Throughput(batch_size=size, tokens_per_second=rate) for size, rate in benched.throughput),
-        probe_drift=benched.probe_drift,
-        stopped=benched.stopped,
-        cpu_seconds=benched.cpu_seconds,
-        waited_share=benched.waited_share,
-        **benched.peaks,
-    )
+def _trained_tasks(training: Training) -> tuple[str, ...]:
+    """Lists the tasks that a training run was trained for, with those of the training runs that it continues."""
+    earlier = _trained_tasks(training.start) if isinstance(training.start, Training) else ()
+    return tuple(dict.fromkeys((*earlier, *training.data.tasks)))

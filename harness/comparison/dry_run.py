@@ -10,6 +10,7 @@ from harness.comparison.suitability import unsuitable
 from harness.config.config import Config
 from harness.jobs import EnvironmentJob, TaskRequests
 from harness.prepare.prepare import Prepared, prepare
+from harness.prepare.training_settings import TINY_LR_SCALE
 from harness.report.numbers import counted
 from harness.runs.folder import RunFolder
 from harness.tokens.encode import load_encoder
@@ -57,9 +58,11 @@ def plan(config: Config) -> Plan:
     encoder = load_encoder(prepared.model, trust_remote_code=config.trust_remote_code)
     lines = [f"model  {prepared.model.name}  {prepared.model.digest[:12]}"]
     for training in prepared.trainings:
+        tiny = config.model == "tiny" and training.given.lr is None
+        scaled = f" ({TINY_LR_SCALE:g} × the method's: the embedded model needs it)" if tiny else ""
         without = "" if training.fold is None else f" without fold {training.fold + 1} of {config.folds}"
         lines.append(
-            f"train  {training.id.rpartition('#')[0]}  {training.length} of batch {training.settings.batch_size}, lr {training.settings.lr:g},"
+            f"train  {training.id.rpartition('#')[0]}  {training.length} of batch {training.settings.batch_size}, lr {training.settings.lr:g}{scaled},"
             f" {len(training.data.examples)} rows of {training.data.name}{without}, seed {training.settings.seed}"
         )
     for task in prepared.tasks:

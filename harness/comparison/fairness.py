@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.data.gguf import is_gguf, plain_copy
 from harness.data.model_files import Snapshot
 from harness.prepare.prepare import Prepared, PreparedVariant
+from harness.prepare.training_settings import TINY_LR_SCALE
 from harness.prepare.trainings import Training
 from harness.prompts.render import Prompting
 
@@ -72,8 +73,9 @@ def fairness(prepared: Prepared, variants: Sequence[PreparedVariant]) -> list[st
         )
     if untuned and prepared.config.tune_lr is None:
         rates = ", ".join(f"{name} {lr:g}" for name, lr in untuned.items())
+        scaled = f" × {TINY_LR_SCALE:g}, which the embedded model needs" if prepared.config.model == "tiny" else ""
         notes.append(
-            f"learning rates are the methods' defaults, not tuned: {rates}; `--tune-lr 5` tries 5 for each method"
+            f"learning rates are the methods' defaults{scaled}, not tuned: {rates}; `--tune-lr 5` tries 5 for each method"
         )
     prompts = {variant.spec.name: _prompts(variant.prompting) for variant in variants}
     if len(set(prompts.values())) > 1:

@@ -90,7 +90,8 @@ def cost_key(session: Session, recipe: Recipe, job: BenchJob) -> str:
     machine = ("device", "device_name", "driver", "threads")
     return key(
         model=_model(session, recipe),
-        job={name: value for name, value in vars(job).items() if name not in ("recipe", "budget_seconds")},
+        job={name: value for name, value in vars(job).items() if name not in ("recipe", "budget_seconds", "grid")}
+        | ({"grid": job.grid} if job.grid else {}),
         machine={name: session.environment[name] for name in machine},
         packages=_packages(session),
         revision=REVISIONS["engine"],

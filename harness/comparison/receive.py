@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,6 +16,7 @@ from harness.jobs import Advanced, Event, Noted, Packed, Raw, Resumed, VariantFa
 from harness.prepare.tasks import ScoredTask
 from harness.report.progress import Progress
 from harness.runs.folder import SampleLog
+from harness.sandbox.processors import processors
 
 
 class Receiver:
@@ -37,7 +37,7 @@ class Receiver:
         self._log: SampleLog | None = None
         self._keys: list[str] = []
         self._running: RunningScore | None = None
-        self._threads = ThreadPoolExecutor(os.cpu_count())
+        self._threads = ThreadPoolExecutor(processors())
         self._began = time.perf_counter()
 
     def done(self, state: State, task: ScoredTask) -> list[int]:

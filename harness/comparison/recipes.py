@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from harness.comparison import keys
 from harness.comparison.state import Session, State
@@ -68,17 +69,18 @@ def sample_keys(session: Session, state: State, task: ScoredTask) -> list[str]:
     return keys.sample_keys(session, recipe(session, state), state.variant.items[task.name])
 
 
-def bench_job(session: Session, state: State, budget_seconds: float | None = None) -> BenchJob:
+def bench_job(session: Session, state: State, budget_seconds: float | None = None, **lengths: Any) -> BenchJob:
     """The job that times a variant, alternately with the bare base if they share weights.
 
     Args:
         session: The run.
         state: The variant.
         budget_seconds: Seconds for it; None: all repeats are made.
+        **lengths: Fields of the job that `harness bench` sets: `grid`, `new_tokens`.
     """
     made = recipe(session, state)
     on_bare_base = made.base.quant is None and made.method is None and not made.merged
-    job = BenchJob(made, made.adapter is not None and on_bare_base, seed=session.config.seed)
+    job = BenchJob(made, made.adapter is not None and on_bare_base, seed=session.config.seed, **lengths)
     return job if budget_seconds is None else replace(job, budget_seconds=budget_seconds, precision=RATIO_PRECISION)
 
 

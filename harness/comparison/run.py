@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from harness.comparison import recipes
 from harness.comparison.card import CARD, model_card
 from harness.comparison.document import Counted, count, finished, unfinished
 from harness.comparison.dry_run import Purpose, describe
+from harness.comparison.prediction import predicted_peak
 from harness.comparison.receive import Receiver
 from harness.comparison.state import Session, State
 from harness.comparison.suitability import unsuitable
@@ -50,6 +51,7 @@ from harness.prepare.overlap import overlap_summary
 from harness.prepare.prepare import prepare
 from harness.prepare.trainings import Training
 from harness.registry.sources import note_loaded
+from harness.report.price import priced
 from harness.report.progress import Progress
 from harness.report.summary import headline_lines
 from harness.results import Run
@@ -86,18 +88,28 @@ def run(config: Config, *, progress: Progress | None = None, fresh: bool = False
         return work.conclude()
 
 
-def time_only(config: Config, *, progress: Progress | None = None, fresh: bool = False, command: str = "") -> Run:
+def time_only(
+    config: Config, *, progress: Progress | None = None, fresh: bool = False, command: str = "", **lengths: Any
+) -> Run:
     """Times the variants of a configuration, after training those that need it, and scores nothing: `harness bench`.
+
+    Args:
+        config: The configuration.
+        progress: Receives progress events.
+        fresh: Start again even if there is an earlier run of the same configuration.
+        command: The command line, for the record.
+        **lengths: `grid`, the pairs of prompt tokens and batch size to time, and `new_tokens`.
 
     Raises:
         UserError: The configuration, a file or a plugin has a mistake that the user can fix.
     """
-    with RunInProgress.open(config, progress or Progress(), fresh=fresh, command=command, purpose="bench") as work:
+    shown = progress or Progress()
+    with RunInProgress.open(config, shown, fresh=fresh, command=command, purpose="bench", lengths=lengths) as work:
         if work.earlier is not None:
             return work.earlier
         work.check_all()
         work.train_all()
-        work.time_all(in_full=True)
+        work.time_all(in_full=True, **lengths)
         return unfinished(work.session)
 
 
@@ -123,9 +135,16 @@ class RunInProgress:
     @classmethod
     @contextlib.contextmanager
     def open(
-        cls, config: Config, progress: Progress, *, fresh: bool, command: str, purpose: Purpose = "compare"
+        cls,
+        config: Config,
+        progress: Progress,
+        *,
+        fresh: bool,
+        command: str,
+        purpose: Purpose = "compare",
+        lengths: Mapping[str, Any] | None = None,
     ) -> Iterator[RunInProgress]:
-        """Prepares a run and opens its folder, while the worker imports torch."""
+        """Prepares a run and opens its folder, while the worker imports torch; `lengths` tell runs of `bench` apart."""
         began = time.perf_counter()
         progress.start("Start", config.model)
         with Server() as server:
@@ -140,7 +159,7 @@ class RunInProgress:
             if prepared.user_files:
                 for path, files in _asked(server, SourcesJob(prepared.user_files)).items():
                     note_loaded(path, files)
-            identity = key(purpose=purpose, prepared=prepared.identity)
+            identity = key(purpose=purpose, prepared=prepared.identity, **(lengths or {}))
             with RunFolder.open(config.output_dir, config.model, identity, fresh=fresh) as folder:
                 server.hold(folder.lock)
                 for problem in folder.skipped:
@@ -150,7 +169,9 @@ class RunInProgress:
                 before = sum(earlier.seconds.values()) if earlier else 0.0
                 work = cls(session, server, progress, began - before)
                 if earlier is not None and purpose != "train" and _is_complete(earlier, timed=not config.no_timing):
-                    work.earlier = earlier
+                    work.earlier = priced(earlier, config.price)
+                    if config.price:
+                        folder.save(work.earlier)
                     progress.finish(f"already finished on {earlier.created[:16].replace('T', ' ')}: {folder.path}")
                     yield work
                     return
@@ -226,8 +247,10 @@ class RunInProgress:
         else:
             with self.stage("Train", states[0].name):
                 trained, reused = self._run_training(job), False
+        predicted = predicted_peak(self.server.run, job, trained)
         for state in states:
             state.trained, state.reused, state.artifact = trained, reused, job.output
+            state.predicted_peak = predicted
         card = model_card(self.session, states[0], job, command=self.session.command)
         write_whole(job.output / CARD, card)  # a new file: the others may be hard links into an earlier run
         self._save()
@@ -318,11 +341,12 @@ class RunInProgress:
         self._save()
         return [state for state in states if state.status != "failed" and not state.scored]
 
-    def time_all(self, *, in_full: bool = False) -> None:
+    def time_all(self, *, in_full: bool = False, **lengths: Any) -> None:
         """Times every variant in its own child process, alternately with the bare base if they share weights.
 
         Args:
             in_full: Make all repeats, whatever time they take; otherwise timing has a budget.
+            **lengths: See `time_only`.
         """
         states = [state for state in self.session.active() if state.variant.scored]
         if self.session.config.no_timing and not in_full:
@@ -334,7 +358,7 @@ class RunInProgress:
         seconds_left = None if in_full else self._timing_seconds()
         for index, state in enumerate(states):
             share = None if seconds_left is None else seconds_left / (len(states) - index)
-            job = recipes.bench_job(self.session, state, share)
+            job = recipes.bench_job(self.session, state, share, **lengths)
             record = recipes.cost_record(self.session, state, job)
             benched, began = known.get(job.recipe) or record.read(), time.perf_counter()
             try:

@@ -27,6 +27,7 @@ def sample_row(task: ScoredTask, item: Item, raw: Raw, sample_key: str) -> dict[
         UserError: A user's metric fails.
     """
     output = output_of(raw, item.request)
+    timers = [found for metric in task.metrics if (found := getattr(metric.score, "timed_out", None))]
     measured = {}
     found = {}
     for metric in task.metrics:
@@ -55,6 +56,7 @@ def sample_row(task: ScoredTask, item: Item, raw: Raw, sample_key: str) -> dict[
         "found": {name: each for name, each in found.items() if each is not None},
         "shortened": raw.shortened,
         "unfinished_thoughts": unfinished(raw.texts, item.request),
+        "timed_out": max((count(output, item.sample) for count in timers), default=0),
     }
 
 

@@ -100,6 +100,7 @@ def compute_scores(
                 "found": found_share(metric, mine),
                 "truncated": _count(mine, "truncated"),
                 "shortened": _count(mine, "shortened"),
+                "timed_out": sum(row.get("timed_out", 0) for row in mine),
             }
         )
 

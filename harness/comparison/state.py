@@ -33,6 +33,8 @@ class State:
     """Whether all of its samples are on disk."""
     scores: list[Score] = field(default_factory=list)
     """Scores of the tasks that are finished, without differences, until all variants are scored."""
+    predicted_peak: int | None = None
+    """Bytes that its training run was predicted to take."""
     artifact: Path | None = None
     model_bytes: int | None = None
     parameters: int | None = None

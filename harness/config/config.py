@@ -23,6 +23,8 @@ from harness.errors import UserError, did_you_mean
 from harness.prompts.chat import RESERVED_VARIABLES
 from harness.registry.task_spec import TaskSpec, parse_task
 from harness.registry.values import read
+from harness.report.price import price_text, read_price
+from harness.results import Price
 from harness.settings import Count, TrainSettings, mapped
 from harness.tiny.world import TASKS as MINI_TASKS
 
@@ -80,6 +82,11 @@ def known_trackers(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _known_price(value: Any) -> Any:
+    is_price = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return price_text(read_price(value)) if is_price else value
+
+
 def _without_seed(train: TrainSettings) -> TrainSettings:
     if "seed" in train.model_fields_set:
         raise ValueError(
@@ -128,6 +135,8 @@ class Config(BaseModel):
     """Whether variants are scored and not timed."""
     time_budget: Annotated[float, Field(gt=0)] | None = None
     """Seconds for timing all variants; None: a tenth of the run."""
+    price_per_hour: Annotated[str | None, BeforeValidator(_known_price)] = None
+    """Price of the machine, such as `2.5 EUR`: costs are shown in money as well."""
     trust_remote_code: bool = False
     confirm_run_unsafe_code: bool = False
     baseline: str | None = None
@@ -146,6 +155,11 @@ class Config(BaseModel):
         return tuple(parse_task(text, self.task_parameters) for text in self.tasks)
 
     @property
+    def price(self) -> Price | None:
+        """`price_per_hour`, parsed."""
+        return None if self.price_per_hour is None else read_price(self.price_per_hour)
+
+    @property
     def gates(self) -> tuple[Gate, ...]:
         """`fail_if` and `fail_unless`, parsed."""
         names = [variant.name for variant in self.variants]
@@ -159,7 +173,7 @@ class Config(BaseModel):
 
     @property
     def sha256(self) -> str:
-        """Digest of the work: independent of the output folder, trackers, gates, what is allowed, and how long is timed.
+        """Digest of the work: independent of the output folder, trackers, gates, what is allowed, the price, and how long is timed.
 
         `allow_code` is not in it either: it is not in the dictionary.
         """
@@ -172,6 +186,7 @@ class Config(BaseModel):
             "confirm_run_unsafe_code",
             "no_timing",
             "time_budget",
+            "price_per_hour",
         )
         content = {key: value for key, value in self.to_dict().items() if key not in ignored}
         content["variants"] = [[variant.name, variant.canonical] for variant in self.variants]

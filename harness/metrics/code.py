@@ -1,7 +1,12 @@
 r"""pass@k: whether generated code passes its tests, run in a guarded process.
 
-The program is `meta["before"] + text + meta["after"]`, with the `meta` of the sample. It passes if it runs to its end.
-`before` is optional. Several metrics share one run of the same program.
+The program is `meta["before"] + text`, and its tests are `meta["after"]`, with the `meta` of the sample; `before` is optional.
+It passes if program and tests run to their end. They run in two processes, so the text cannot see or change its tests
+(`harness/sandbox/README.md`). Lines at the beginning of `after` that continue the program, such as the rest of a function, belong
+to the program. `meta["together"] = True` runs all of it as one program: for tests that need the program's own process, such as
+those that catch what it prints.
+
+A program that runs out of time is tried again alone, and then counted: `timed_out`. Several metrics share one run of a program.
 
     >>> pass_at(10).name
     'pass@10'
@@ -12,14 +17,17 @@ The program is `meta["before"] + text + meta["after"]`, with the `meta` of the s
 
 from __future__ import annotations
 
+import ast
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from harness.api import Generate, Metric, Output
+from harness.api import Generate, Metric, Output, Sample
 from harness.errors import UserError
 from harness.metrics.kinds import expect, missing_meta
-from harness.sandbox.run import run_program
+from harness.sandbox.attempts import judge
+from harness.sandbox.run import Outcome
 
 
 @functools.cache
@@ -59,6 +67,12 @@ def estimate(texts: int, correct: int, k: int) -> float:
     return 1 - math.comb(texts - correct, k) / math.comb(texts, k)
 
 
+def timed_out(output: Output, sample: Sample) -> int:
+    """Counts the texts whose program ran out of time, also alone; the metrics have run the programs before."""
+    meta = sample.meta
+    return sum(_judged(*_parts(text, meta)).fault == "timeout" for text in output.texts)
+
+
 def _score(k: int) -> Callable[[Output, Generate], float]:
     def score(output: Output, sample: Generate) -> float:
         meta = expect(Generate, sample, f"pass@{k}").meta
@@ -66,12 +80,51 @@ def _score(k: int) -> Callable[[Output, Generate], float]:
             example = 'for example `meta={"before": prompt, "after": "\\n" + tests}`: code around the generated text'
             raise missing_meta(f"pass@{k}", "the text `after`", hint=example)
         estimate(len(output.texts), 0, k)  # raises an error for too few texts before a program runs
-        before, after = meta.get("before", ""), meta["after"]
-        return estimate(len(output.texts), sum(_works(before + text + after) for text in output.texts), k)
+        passed = sum(_judged(*_parts(text, meta)).passed for text in output.texts)
+        return estimate(len(output.texts), passed, k)
 
+    score.timed_out = timed_out  # type: ignore[attr-defined]
     return score
 
 
+def _parts(text: str, meta: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The program, its tests, and the beginning of the program that the task wrote."""
+    before, after = meta.get("before", ""), meta["after"]
+    if meta.get("together"):
+        return before + text + after, "", ""
+    rest, tests = split(after)
+    return before + text + rest, tests, before
+
+
+@functools.lru_cache(maxsize=1 << 10)
+def split(after: str) -> tuple[str, str]:
+    r"""Splits the code after a text into the lines that continue the program, and the tests.
+
+    The split depends on no generated text, so that no text can turn its tests into something else.
+
+    Example:
+        >>> split("\nassert f(2) == 3")
+        ('\n', 'assert f(2) == 3')
+        >>> split("\n    return x\nassert f(2) == 3")
+        ('\n    return x\n', 'assert f(2) == 3')
+        >>> split(" + 1\nassert f(2) == 3")
+        (' + 1\n', 'assert f(2) == 3')
+    """
+    lines = after.splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        if line[:1] in " \t\f\r\n#)]}":  # a line that starts no statement
+            continue
+        tests = "".join(lines[number:])
+        try:
+            tree = ast.parse(tests)
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            continue
+        # Without a line break before it, an expression continues the text's last line: `[0]`, `(x)`, `"…"`.
+        if number or not isinstance(tree.body[0], ast.Expr):
+            return "".join(lines[:number]), tests
+    return after, ""
+
+
 @functools.lru_cache(maxsize=1 << 14)
-def _works(program: str) -> bool:
-    return run_program(program).passed
+def _judged(program: str, tests: str, given: str) -> Outcome:
+    return judge(program, tests, given=given)

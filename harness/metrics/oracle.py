@@ -9,7 +9,6 @@ Blindness(oracle=1.0, constant=1.0, answer='')
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from harness import metrics as built_in
 from harness.api import Choose, Generate, Metric, Output, Sample, Text
 from harness.errors import UserError
 from harness.prompts.samples import answer_text
+from harness.sandbox.processors import processors
 
 CONSTANTS = ("", "-")
 """Wrong answers that a constant model gives."""
@@ -153,7 +153,7 @@ def has_answer(sample: Sample) -> bool:
 def measured(metric: Metric, samples: Sequence[Sample], answers: Callable[[Sample], list[Output]]) -> list[list[Any]]:
     """The metric of each answer to each sample, in parallel: metrics that run programs wait for them."""
     given = undecided if metric.gather is not None and answers is guesses else answers
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(processors()) as pool:
         return list(pool.map(lambda sample: [metric.measure(output, sample) for output in given(sample)], samples))
 
 

@@ -216,18 +216,21 @@ def _imported(file: Path, root: Path) -> list[Path]:
             start = str(file.parents[min(level, len(file.parents)) - 1])
             found += _module_files([start], name.split(".") if name else [])
         elif name.partition(".")[0] not in sys.stdlib_module_names:
-            top, path = name.partition(".")[0], [each for each in sys.path if each not in _FOLDERS]
-            others = (str(root), str(file.parent), *_FOLDERS)
-            places = () if _is_foreign(top, tuple(path), str(root)) else (*path, *others)
-            found += _module_files(places, name.split("."))
+            found += _module_files(_places(name.partition(".")[0], file, root), name.split("."))
     return found
+
+
+def _places(top: str, file: Path, root: Path) -> tuple[str, ...]:
+    """Folders in which Python looks for a module of that first name, for a file in the folder `root`; none if it is installed."""
+    if top == "harness":  # built-in methods share steps; an editable installation is not on `sys.path`
+        return (str(Path(harness.__file__).parents[1]),) if root in _ours() else ()
+    path = tuple(each for each in sys.path if each not in _FOLDERS)
+    return () if _is_foreign(top, path, str(root)) else (*path, str(root), str(file.parent), *_FOLDERS)
 
 
 @functools.lru_cache(maxsize=4096)
 def _is_foreign(top: str, path: tuple[str, ...], root: str) -> bool:
     """Whether a module by its first name is an installed one: it is first found in a folder of installed packages."""
-    if top == "harness":
-        return not any(str(ours) == root for ours in _ours())  # built-in methods share steps
     for folder in path:
         if _has_module(folder, top):
             return folder.rpartition("/")[2] in _SITES and not root.startswith(f"{folder}/")

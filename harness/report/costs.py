@@ -9,12 +9,12 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from harness.report import numbers
-from harness.results import Inference, Run, Train, Variant
+from harness.results import Inference, LatencyPoint, Money, Run, Train, Variant
 from harness.stats.quantiles import percentile
 from harness.stats.ratios import Ratio, paired_ratio, unpaired_ratio
 
@@ -69,13 +69,13 @@ def measures(run: Run) -> list[Measure]:
         baseline = _baseline(run)
 
         def ratio(variant: Variant) -> Ratio | None:
-            if baseline is None or variant.name == baseline.name or variant.inference is None or _timed_busy(variant):
+            if baseline is None or variant.name == baseline.name or variant.inference is None or timed_busy(variant):
                 return None
             own = times(variant.inference)
             # The bare base was timed alternately with the variant in one process, so the machine's drift cancels.
             if own and _is_bare_base(baseline) and (bases := in_turn(variant.inference)):
                 return paired_ratio(own, bases)
-            if own and baseline.inference and not _timed_busy(baseline) and (theirs := times(baseline.inference)):
+            if own and baseline.inference and not timed_busy(baseline) and (theirs := times(baseline.inference)):
                 return unpaired_ratio(own, theirs)
             return None
 
@@ -104,9 +104,7 @@ def measures(run: Run) -> list[Measure]:
             numbers.file_size,
         ),
         Measure("weights", "memory of the weights", lambda variant: variant.model_bytes, numbers.memory),
-        Measure(
-            "load", "load time", timed(lambda inference: inference.load_seconds), numbers.seconds, busy=_timed_busy
-        ),
+        Measure("load", "load time", timed(lambda inference: inference.load_seconds), numbers.seconds, busy=timed_busy),
         Measure(
             prefill,
             "prefill time",
@@ -116,7 +114,7 @@ def measures(run: Run) -> list[Measure]:
                 lambda inference: inference.raw_seconds.get("prefill", []),
                 lambda inference: inference.raw_seconds.get("base_prefill", []),
             ),
-            busy=_timed_busy,
+            busy=timed_busy,
         ),
         Measure(
             "decode/token",
@@ -124,13 +122,101 @@ def measures(run: Run) -> list[Measure]:
             timed(lambda inference: inference.decode_seconds_per_token_p50),
             numbers.seconds,
             ratio=relative_to_baseline(
-                lambda inference: _by_repeat(inference, "decode"),
-                lambda inference: _by_repeat(inference, "base_decode"),
+                lambda inference: _by_repeat(inference.raw_seconds.get("decode", []), inference.new_tokens),
+                lambda inference: _by_repeat(inference.raw_seconds.get("base_decode", []), inference.new_tokens),
             ),
-            busy=_timed_busy,
+            busy=timed_busy,
         ),
     ]
+    known[1:1] = _money_of_training(run)
+    known += _money_of_tokens(run)
     return [measure for measure in known if any(measure.read(variant) is not None for variant in run.variants)]
+
+
+def latency_ratios(variant: Variant, point: LatencyPoint) -> tuple[Ratio | None, Ratio | None]:
+    """Computes the ratios to the bare base, timed in turn: of the first token, and of the median further token."""
+    raw, size = point.raw_seconds, variant.inference.new_tokens if variant.inference else 0
+    if not raw.get("base_prefill"):
+        return None, None
+    ours, bases = (_by_repeat(raw.get(name, []), size) for name in ("decode", "base_decode"))
+    return paired_ratio(raw["prefill"], raw["base_prefill"]), paired_ratio(ours, bases) if ours else None
+
+
+def _money_of_training(run: Run) -> list[Measure]:
+    unit = run.price.currency if run.price else ""
+    return [
+        Measure(
+            f"train, {unit}",
+            f"cost of training ({unit})",
+            lambda variant: variant.money.training if variant.money else None,
+            numbers.money,
+            busy=lambda variant: variant.train is not None and _is_busy(variant.train),
+        )
+    ]
+
+
+def _money_of_tokens(run: Run) -> list[Measure]:
+    unit = run.price.currency if run.price else ""
+
+    def per_million(what: str, words: str, read: Callable[[Money], float | None]) -> Measure:
+        return Measure(
+            f"{unit}/M {what}",
+            f"cost of a million {words} tokens ({unit})",
+            lambda variant: read(variant.money) if variant.money else None,
+            numbers.money,
+            busy=timed_busy,
+        )
+
+    return [
+        per_million("in", "prompt", lambda money: money.million_prompt_tokens),
+        per_million("out", "generated", lambda money: money.million_generated_tokens),
+    ]
+
+
+def meanings(run: Run) -> Iterator[str]:
+    """Says what the columns of the cost table measure, and of which tokens and bytes."""
+    trained = [variant.train for variant in run.variants if variant.train]
+    timed = [variant.inference for variant in run.variants if variant.inference]
+    if any(train.precision for train in trained):
+        yield (
+            "cost of training: seconds of the steps alone, peak memory during them, trained parameters, bytes of the saved"
+            " result on disk; weights: the model's memory while it is scored"
+        )
+    if any(train.precision for train in trained) and timed:
+        longest = max(inference.prompt_tokens for inference in timed)
+        yield (
+            f"cost of use: one random prompt of {longest:,} tokens at a time; prefill reads it up to the first new token,"
+            " decode/token generates one further token"
+        )
+    compared = [(variant.name, both) for variant in run.variants if variant.train and (both := _peaks(variant.train))]
+    if compared:
+        listed = "; ".join(f"{name} {numbers.memory(p)} and {numbers.memory(m)}" for name, (p, m) in compared)
+        on_gpu = any(train.peak_gpu_allocated_bytes is not None for train in trained)
+        scratch = "" if on_gpu else " (the prediction is of tensors alone, without the scratch memory of libraries)"
+        yield f"peak memory in training, predicted and measured: {listed}{scratch}"
+    if any(inference.points for inference in timed):
+        repeats = max(inference.repeats for inference in timed)
+        yield (
+            "latency: tokens of a random prompt × rows of the batch; seconds to the first token, percentiles of those to each"
+            " next one, generated tokens of all rows per second; in brackets the lowest and the highest of"
+            f" {numbers.counted(repeats, 'repeat')}"
+        )
+    if run.price is not None:
+        size = next((v.money.batch_size for v in run.variants if v.money and v.money.batch_size), None)
+        rows = next((inference.batch_size for inference in timed), 1)
+        out = f", tokens generated for {size} at a time" if size else ""
+        yield (
+            f"money: {run.price.per_hour:g} {run.price.currency} for an hour of the machine, times measured seconds: of the"
+            f" training steps alone; M in, M out: a million tokens of prompts read {rows} at a time{out}"
+        )
+
+
+def _peaks(train: Train) -> tuple[int, int] | None:
+    """The predicted and the measured peak; None unless both are known."""
+    measured = train.peak_rss_bytes if train.peak_gpu_allocated_bytes is None else train.peak_gpu_allocated_bytes
+    if train.predicted_peak_bytes is None or measured is None:
+        return None
+    return train.predicted_peak_bytes, measured
 
 
 def training_time_ratio(variant: Variant, reference: Variant) -> Ratio | None:
@@ -169,7 +255,8 @@ def _is_busy(record: Train | Inference) -> bool:
     return bool(_how_busy(record))
 
 
-def _timed_busy(variant: Variant) -> bool:
+def timed_busy(variant: Variant) -> bool:
+    """Whether a variant was timed on a busy machine."""
     return variant.inference is not None and _is_busy(variant.inference)
 
 
@@ -182,9 +269,8 @@ def _how_busy(record: Train | Inference) -> str:
     return f"its speed changed by {record.probe_drift:.0%}" if record.probe_drift > _DRIFT else ""
 
 
-def _by_repeat(inference: Inference, name: str) -> list[float]:
-    """Median seconds per token of each repeat."""
-    times, size = inference.raw_seconds.get(name, []), inference.new_tokens
+def _by_repeat(times: Sequence[float], size: int) -> list[float]:
+    """Median seconds per token of each repeat, which has `size` tokens."""
     return [percentile(times[start : start + size], 0.5) for start in range(0, len(times), size)] if size else []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.report import numbers
-from harness.report.costs import busy_notes
+from harness.report.costs import busy_notes, meanings
 from harness.report.scores import has_ranks, headline_delta, scale_of, titles
 from harness.results import Overlap, Run, Variant
 
@@ -52,6 +52,7 @@ def _legend(run: Run) -> Iterator[str]:
             "± is half the width of the 95 % interval of the paired difference, unadjusted; uneven intervals are shown by their"
             f" ends; ▲ and ▼ need a Holm-adjusted p < .05 over {numbers.counted(count, 'test')}{family}"
         )
+    yield from meanings(run)
     if has_ranks(run):
         yield (
             "rank: from 1 + the number of variants shown to be better, to the number of variants less those shown to be worse"

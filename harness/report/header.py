@@ -32,6 +32,24 @@ def facts(run: Run) -> list[str]:
     samples = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}" if sizes else "no"
     torch = str((environment.get("packages") or {}).get("torch", "")).partition("+")[0]
     dtype = numbers.dtype(str(environment.get("dtype") or ""))
-    versions = " ".join(word for word in (f"torch {torch}" if torch else "", dtype) if word)
+    versions = " ".join(word for word in (f"torch {torch}" if torch else "", dtype) if word) + _trained_in(run, dtype)
     known = [f"{samples} samples per task", f"seed {run.seed}", device_name(run), versions, f"harness {run.harness}"]
     return [numbers.one_line(str(fact)) for fact in known if fact]
+
+
+def _trained_in(run: Run, dtype: str) -> str:
+    """Says in which precision the matrix products of training were computed, if it is not that of scoring.
+
+    Example:
+        >>> _trained_in(run, "fp32")  # doctest: +SKIP
+        ', trained in bf16'
+    """
+    names: dict[str, list[str]] = {}
+    for variant in run.variants:
+        if variant.train and variant.train.precision:
+            names.setdefault(variant.train.precision, []).append(variant.name)
+    if set(names) <= {dtype}:
+        return ""
+    if len(names) == 1:
+        return f", trained in {next(iter(names))}"
+    return ", trained in " + numbers.listing(f"{each} ({', '.join(who)})" for each, who in names.items())

@@ -46,7 +46,8 @@ UNEVEN = 1.1
 SMALLEST_PEAK_BYTES = 16 * 1024**2
 """A smaller measured peak is noise: it is shown as `<16 MiB` and excluded from ratios and Pareto fronts."""
 
-_CUSTOMARY = ("bleu", "chrf")
+CUSTOMARY = ("bleu", "chrf")
+"""Beginnings of the names of metrics that are on a scale from 0 to 100."""
 _UNBOUNDED = ("loss", "_ppl", "ppl", "perplexity", "bits_per_byte", "mae", "mse")
 _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
@@ -60,6 +61,32 @@ def seconds(value: float | None) -> str:
         decimals = 0 if milliseconds >= 100 else 1 if milliseconds >= 1 else 2
         return f"{milliseconds:.{decimals}f} ms"
     return f"{value:.1f} s" if round(value, 1) < 60 else clock(value)
+
+
+def seconds_between(value: float, low: float, high: float) -> str:
+    """Formats a measured time with its range, in the unit of the value.
+
+    Example:
+        >>> seconds_between(0.0182, 0.018, 0.0195), seconds_between(124, 100, 130)
+        ('18.2 ms (18.0–19.5)', '2m 04s (1m 40s–2m 10s)')
+    """
+    number, _, unit = seconds(value).partition(" ")
+    factor = {"ms": 1000, "s": 1}.get(unit)
+    if factor is None:
+        return f"{seconds(value)} ({clock(low)}–{clock(high)})"
+    decimals = len(number.partition(".")[2])
+    return f"{number} {unit} ({low * factor:.{decimals}f}–{high * factor:.{decimals}f})"
+
+
+def between(value: float, low: float, high: float) -> str:
+    """Formats a number with its range.
+
+    Example:
+        >>> between(640.4, 601.2, 702.0), between(9.44, 8, 10)
+        ('640 (601–702)', '9.4 (8.0–10.0)')
+    """
+    decimals = 0 if value >= 100 else 1
+    return f"{value:,.{decimals}f} ({low:,.{decimals}f}–{high:,.{decimals}f})"
 
 
 def clock(value: float) -> str:
@@ -86,6 +113,20 @@ def file_size(value: float | None) -> str:
 def count(value: float | None) -> str:
     """Formats a number of parameters: `10.1 M`."""
     return _with_unit(value, 1000, ("", "k", "M", "B", "T"))
+
+
+def money(value: float | None) -> str:
+    """Formats an amount of money, to two digits below 1.
+
+    Example:
+        >>> money(12.3456), money(0.00345), money(1234.5), money(0.00001)
+        ('12.35', '0.0034', '1,234', '<0.0001')
+    """
+    if value is None:
+        return ABSENT
+    if value < 1:
+        return "<0.0001" if 0 < value < 0.0001 else f"{value:.2g}"
+    return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
 
 
 def counted(number: int, noun: str) -> str:
@@ -172,7 +213,7 @@ class Scale:
         """Chooses the scale of a metric with these values (see the top of this module)."""
         known = [abs(value) for value in values if value is not None]
         largest = max(known, default=0.0)
-        if metric.startswith(_CUSTOMARY):
+        if metric.startswith(CUSTOMARY):
             return cls(1, 1)
         if largest <= 1 and not metric.endswith(_UNBOUNDED):
             return cls(100, 1)

@@ -1,9 +1,9 @@
-"""The summary of a run in sentences: verdicts, trained variants compared with each other, Pareto fronts.
+"""The summary of a run in sentences: gains and losses, trained variants compared, Pareto fronts, a recommendation.
 
 Example:
     >>> for subject, text in summary(run):  # doctest: +SKIP
     ...     print(subject, "·", text)
-    lora · better than base on gsm8k, no difference shown on mmlu, worse on wikitext (forgetting)
+    lora · trained tasks +8.8 ±2.7 points: better than base on gsm8k. Other tasks -0.3 ±1.9 points: no difference shown on mmlu
     qlora vs lora · 0.61 × the peak GPU memory in training, 1.43 × the training time; gsm8k: no difference shown (-1.6 ±2.4)
     Pareto front (gsm8k, peak GPU) · lora, qlora
 """
@@ -14,9 +14,12 @@ from typing import NamedTuple
 
 from harness.report import numbers, scores
 from harness.report.costs import Measure, measures, training_time_ratio
-from harness.report.scores import headline_delta, leading_task, scale_of, titles
-from harness.results import Run, TaskInfo, Variant, Verdict
+from harness.report.gains import POINTS, gains
+from harness.report.recommendation import recommendation
+from harness.report.scores import leading_task, scale_of, titles
+from harness.results import Change, Changes, Gain, Run, TaskInfo, Variant, Verdict
 from harness.stats import ranking
+from harness.stats.pooled import Estimate
 
 
 class SummaryLine(NamedTuple):
@@ -27,11 +30,15 @@ class SummaryLine(NamedTuple):
 
 
 def summary(run: Run) -> list[SummaryLine]:
-    """Summarizes a run: each variant's verdicts, trained variants compared with the first of them, Pareto fronts."""
-    lines = [_verdicts(run, v) for v in run.variants if v.name != run.baseline or v.status == "failed"]
+    """Summarizes a run: gains and losses, trained variants compared with the first of them, fronts, the recommendation."""
+    found = {gain.variant: gain for gain in gains(run)}
+    lines = [_gained(run, variant, found.get(variant.name)) for variant in run.variants]
     trained = [variant for variant in run.variants if variant.train is not None]
     lines += [_compared(run, variant, trained[0]) for variant in trained[1:]]
-    return [line for line in [*lines, *_fronts(run)] if line is not None]
+    lines += _fronts(run)
+    if advice := recommendation(run):
+        lines.append(SummaryLine("Recommendation", advice.text))
+    return [line for line in lines if line is not None]
 
 
 def failure(variant: Variant) -> str:
@@ -39,28 +46,65 @@ def failure(variant: Variant) -> str:
     return f"failed: {numbers.one_line(variant.error or 'no reason was recorded')}"
 
 
-def _verdicts(run: Run, variant: Variant) -> SummaryLine | None:
+def _gained(run: Run, variant: Variant, gain: Gain | None) -> SummaryLine | None:
+    """Says what a variant gained on the tasks that it was trained for, and what it lost on others."""
     if variant.status == "failed":
         return SummaryLine(variant.name, failure(variant))
-    deltas = [(task, delta) for task in run.tasks if (delta := headline_delta(variant, task)) is not None]
-    clauses: list[str] = []
+    if gain is None:
+        return None
+    trained = _changed(run, gain.trained, run.baseline)
+    if not trained:
+        other = _changed(run, gain.other, run.baseline, forgets=bool(variant.train))
+        return SummaryLine(variant.name, other) if other else None
+    other = _changed(run, gain.other, forgets=True)
+    return SummaryLine(variant.name, f"trained tasks {trained}" + (f". Other tasks {other}" if other else ""))
+
+
+def _changed(run: Run, changes: Changes, baseline: str = "", *, forgets: bool = False) -> str:
+    """Says the mean changes over some tasks, then their verdicts; empty without tasks.
+
+    Args:
+        run: The run.
+        changes: The changes.
+        baseline: Its name, to say it with the first verdict.
+        forgets: Whether worse scores are marked as forgetting.
+    """
+    count = len(changes.better) + len(changes.undecided) + len(changes.worse)
     against_baseline: dict[Verdict, str] = {
-        "better": f"better than {run.baseline}",
-        "undecided": f"no difference from {run.baseline} shown",
-        "worse": f"worse than {run.baseline}",
+        "better": f"better than {baseline}",
+        "undecided": f"no difference from {baseline} shown",
+        "worse": f"worse than {baseline}",
     }
-    for verdict, words in against_baseline.items():
-        names = [
-            titles(run)[task.name] + (" (forgetting)" if verdict == "worse" and not task.trained_on else "")
-            for task, delta in deltas
-            if delta.verdict == verdict
-        ]
-        if names:
-            everywhere = len(names) == len(deltas) > 3 and verdict != "worse"
-            on = f"all {len(names)} tasks" if everywhere else numbers.listing(names)
-            clauses.append(f"{numbers.VERDICTS[verdict] if clauses else words} on {on}")  # the baseline is named once
+    clauses: list[str] = []
+    listed: dict[Verdict, tuple[str, ...]] = {
+        "better": changes.better,
+        "undecided": changes.undecided,
+        "worse": changes.worse,
+    }
+    for verdict, tasks in listed.items():
+        if not tasks:
+            continue
+        mark = " (forgetting)" if forgets and verdict == "worse" else ""
+        everywhere = len(tasks) == count > 3 and not mark
+        on = f"all {count} tasks" if everywhere else numbers.listing(titles(run)[task] + mark for task in tasks)
+        words = against_baseline[verdict] if baseline and not clauses else numbers.VERDICTS[verdict]
+        clauses.append(f"{words} on {on}")
     separator = "; " if any(" and " in clause for clause in clauses) else ", "
-    return SummaryLine(variant.name, separator.join(clauses)) if clauses else None
+    return f"{', '.join(_figure(run, mean) for mean in changes.means)}: {separator.join(clauses)}" if clauses else ""
+
+
+def _figure(run: Run, mean: Change) -> str:
+    """Formats a mean change: in points of improvement, or on the metric's own scale as in the table."""
+    scale, sign = numbers.Scale(1, 1), 1
+    if mean.unit != POINTS:
+        task = next(task for task in run.tasks if task.name == mean.tasks[0])
+        scale, sign = scale_of(run, task.name, mean.unit), 1 if task.higher_is_better(mean.unit) else -1
+    if mean.low is None or mean.high is None:
+        text = scale.signed(sign * mean.value)
+    else:
+        text = scale.difference(*Estimate(mean.value, mean.low, mean.high).scaled(sign))
+    named = f"{text} points" if mean.unit == POINTS else f"{text} {mean.unit}"
+    return f"{named} on average" if len(mean.tasks) > 1 else named
 
 
 def _compared(run: Run, variant: Variant, reference: Variant) -> SummaryLine | None:

@@ -1,4 +1,4 @@
-"""The tables of a run as cells of text, which every report format draws: quality, methods over training runs, cost.
+"""The tables of a run as cells of text, which every report format draws: quality, methods over training runs, cost, latency.
 
 A table that is too wide is split into blocks of whole column groups, each with the variants' names, so that no cell is
 ever truncated.
@@ -6,15 +6,20 @@ ever truncated.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
 from harness.report import numbers
-from harness.report.costs import Measure, measures
+from harness.report.costs import Measure, latency_ratios, measures, timed_busy
 from harness.report.scores import has_ranks, ranks, scale_of, titles
 from harness.report.summary import failure
-from harness.results import Delta, Replicated, Run, Score, TaskInfo, Variant, Verdict
+from harness.results import Delta, LatencyPoint, Ranged, Replicated, Run, Score, TaskInfo, Variant, Verdict
+
+if TYPE_CHECKING:
+    from harness.stats.ratios import Ratio
 
 GAP = 2
 """Spaces between two columns of a group; there is one more between groups."""
@@ -117,7 +122,7 @@ class Table:
 
 def tables(run: Run) -> list[Table]:
     """Lists the tables of a run that are not empty, in reading order."""
-    return [table for table in (quality(run), trainings(run), cost(run)) if table.columns]
+    return [table for table in (quality(run), trainings(run), cost(run), latency(run)) if table.columns]
 
 
 def quality(run: Run) -> Table:
@@ -209,6 +214,46 @@ def cost(run: Run) -> Table:
     return Table("Cost", columns, tuple(row(variant) for variant in run.variants))
 
 
+def latency(run: Run) -> Table:
+    """Makes the table of `harness bench`: a row for each variant, prompt length and batch size; without columns elsewhere.
+
+    Every figure has the range of the repeats. `vs base` is the ratio to the bare base, timed in turn with the variant.
+    """
+    found = [(variant, point) for variant in run.variants if variant.inference for point in variant.inference.points]
+    in_turn = any(point.raw_seconds.get("base_prefill") for _, point in found)
+    versus = ("vs base",) if in_turn else ()
+    names = ("first token", *versus, "next p50", *versus, "next p90", "next p99", "tokens/s")
+
+    def row(variant: Variant, point: LatencyPoint) -> TableRow:
+        busy = timed_busy(variant)
+        first, following = ([_ratio_cell(each, busy)] if in_turn else [] for each in latency_ratios(variant, point))
+        cells = (
+            _ranged_cell(point.ttft_seconds, busy),
+            *first,
+            _ranged_cell(point.decode_seconds_per_token_p50, busy),
+            *following,
+            _ranged_cell(point.decode_seconds_per_token_p90, busy),
+            _ranged_cell(point.decode_seconds_per_token_p99, busy),
+            _ranged_cell(point.tokens_per_second, busy, numbers.between),
+        )
+        return TableRow(f"{variant.name} {point.prompt_tokens:,}×{point.batch_size}", cells)
+
+    return Table("Latency", tuple(map(Column, names)) if found else (), tuple(row(*each) for each in found))
+
+
+def _ranged_cell(
+    figure: Ranged | None, busy: bool, write: Callable[[float, float, float], str] = numbers.seconds_between
+) -> Cell:
+    if figure is None:
+        return Cell()
+    text = write(figure.value, figure.low, figure.high)
+    return Cell(f"~{text}" if busy else text, value=figure.value, title="measured on a busy machine" if busy else "")
+
+
+def _ratio_cell(ratio: Ratio | None, busy: bool) -> Cell:
+    return Cell() if ratio is None or busy else Cell(numbers.ratio(ratio), value=ratio.value)
+
+
 def _learning_rate_cell(variant: Variant) -> Cell:
     return Cell() if variant.train is None else Cell(f"{variant.train.lr:g}", value=variant.train.lr)
 
@@ -220,7 +265,8 @@ def _score_cells(run: Run, task: TaskInfo, score: Score | None) -> tuple[Cell, C
     protocol = score.protocol
     facts = [f"n {score.n}", f"95 % {scale.interval(score.low, score.high)}", f"task version {protocol.version}",
              f"{protocol.shots} shots", protocol.mode, protocol.numerics, protocol.dtype]  # fmt: skip
-    cut = [f"{count} {what}" for count, what in ((score.truncated, "cut"), (score.shortened, "short")) if count]
+    counts = ((score.truncated, "cut"), (score.shortened, "short"), (score.timed_out, "timed out"))
+    cut = [f"{count} {what}" for count, what in counts if count]
     text = scale.value(score.value) + (f" ({', '.join(cut)})" if cut else "")
     value = Cell(text, value=score.value, title=" · ".join(facts))
     return value, Cell("") if score.delta is None else _delta_cell(scale, score.delta)

@@ -46,6 +46,7 @@ _NOT_NEGATIVE = frozenset(
         "shots",
         "truncated",
         "shortened",
+        "timed_out",
         "duplicates",
         "cut",
         "dropped",
@@ -165,6 +166,11 @@ def _inconsistencies(run: Run) -> Iterator[FieldFault]:
     for index, mean in enumerate(run.replicated):
         if mean.variant not in variants or not set(mean.trainings) <= set(variants):
             yield f"replicated.{index}", "is of no variant of the run"
+    for index, gain in enumerate(run.gains):
+        if gain.variant not in variants:
+            yield f"gains.{index}", "is of no variant of the run"
+    if run.recommendation and not set(run.recommendation.choices) <= set(variants):
+        yield "recommendation", "names no variant of the run"
     for index, overlap in enumerate(run.overlaps):
         if overlap.task not in tasks or (overlap.contained and not (overlap.examples and overlap.n)):
             yield f"overlaps.{index}", "is of no task of the run, or has no example"

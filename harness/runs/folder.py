@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from harness.errors import UserError, did_you_mean
-from harness.jobs import Benched
+from harness.jobs import Benched, TimedPoint
 from harness.results import Run
 from harness.runs.document import read_document
 from harness.storage import read_json, slug, write_whole, writing
@@ -124,7 +124,10 @@ class CostRecord:
             return None
         try:
             record = read_json(self.path)
-            return Benched(**record["benched"]) if record["cost_key"] == self.cost_key else None
+            if record["cost_key"] != self.cost_key:
+                return None
+            points = tuple(TimedPoint(**point) for point in record["benched"].pop("points", ()))
+            return Benched(**record["benched"], points=points)
         except (OSError, ValueError, LookupError, TypeError):  # of another version, or damaged: measure again
             return None
 

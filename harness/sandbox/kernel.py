@@ -1,6 +1,6 @@
 """Rights that a process gives up permanently before it runs a generated program. See `harness.sandbox.run`.
 
-Runs in the child process: it imports little of the standard library and nothing else of this package. Every restriction is
+Runs in the processes of the sandbox: it imports little of the standard library and nothing else of this package. Every restriction is
 requested from the kernel directly; a restriction that the kernel does not support is skipped and reported as missing.
 """
 
@@ -39,43 +39,55 @@ mount 165 40  umount2 166 39  pivot_root 155 41  chroot 161 51  unshare 272 97  
 perf_event_open 298 241  keyctl 250 219  add_key 248 217  request_key 249 218  init_module 175 105
 finit_module 313 273  delete_module 176 106  kexec_load 246 104  kexec_file_load 320 294  reboot 169 142
 swapon 167 224  swapoff 168 225  acct 163 89  quotactl 179 60  sethostname 170 161  setdomainname 171 162
-settimeofday 164 170  clock_settime 227 112  adjtimex 159 171  clock_adjtime 305 266  syslog 103 116  iopl 172 -
+setsid 112 157  setpgid 109 154  settimeofday 164 170  clock_settime 227 112  adjtimex 159 171  clock_adjtime 305 266  syslog 103 116  iopl 172 -
 ioperm 173 -  vhangup 153 58  fanotify_init 300 262  name_to_handle_at 303 264  open_by_handle_at 304 265
 """
 WRITES = """
 creat 85 -  unlink 87 -  unlinkat 263 35  rename 82 -  renameat 264 38  renameat2 316 276  mkdir 83 -  mkdirat 258 34
 rmdir 84 -  link 86 -  linkat 265 37  symlink 88 -  symlinkat 266 36
 """
-SPECIAL = "clone 56 220  tgkill 234 131  prlimit64 302 261  open 2 -  openat 257 56"
+SPECIAL = "clone 56 220  tgkill 234 131  prlimit64 302 261  prctl 157 167  open 2 -  openat 257 56"
 LATER = (436, 439, 449)  # close_range, faccessat2, futex_waitv
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def lock_in(job: Mapping[str, Any]) -> dict[str, str]:
-    """Gives up rights permanently.
+def enter(job: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
+    """Moves this process, and those it starts later, into the folder of the program.
 
     Args:
         job: The limits, folders and layers that `harness.sandbox.run` sends.
 
     Returns:
+        The namespaces that are its own (`_unshare`), and the version of Landlock, or 0.
+    """
+    private = _unshare(job["folder"], job["disk_bytes"]) if "namespaces" in job["layers"] else ()
+    os.chdir(job["folder"])
+    return private, _landlock(job["folder"], job["readable"]) if "landlock" in job["layers"] else 0
+
+
+def give_up(job: Mapping[str, Any], entered: tuple[tuple[str, ...], int], parent: int) -> dict[str, str]:
+    """Gives up rights of this process permanently; it dies when its parent dies.
+
+    Args:
+        job: The limits, folders and layers that `harness.sandbox.run` sends.
+        entered: The result of `enter`.
+        parent: The number of the parent process.
+
+    Returns:
         The active protections: aspect (`network`, `memory` …) to description.
     """
-    wanted = job["layers"]
-    private = _unshare(job["folder"], job["disk_bytes"]) if "namespaces" in wanted else ()
-    os.chdir(job["folder"])
-    landlock = _landlock(job["folder"], job["readable"]) if "landlock" in wanted else 0
+    private, landlock = entered
     limits = _limit(job)
     _drop_capabilities()
     if sys.platform == "linux":
-        libc.prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL: the program dies when the harness dies
-    if os.getppid() != job["parent"]:
+        libc.prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL
+    if os.getppid() != parent:
         os._exit(1)
-    seccomp = "seccomp" in wanted and _seccomp(write_nothing=not landlock)
+    seccomp = "seccomp" in job["layers"] and _seccomp(write_nothing=not landlock)
     threads = job["threads"] if seccomp else 0  # RLIMIT_NPROC counts processes as well: without seccomp, allow neither
-    counted = "mapped" in private and _set_limit(
-        resource.RLIMIT_NPROC, threads + 1
-    )  # counts in this user namespace only
+    # Counts in this user namespace only, in which there are two processes: the program's and the tests'.
+    counted = "mapped" in private and _set_limit(resource.RLIMIT_NPROC, threads + 2)
     networks = [name for name, active in (("network namespace", private), ("seccomp", seccomp)) if active]
     processes = "none can be started (seccomp)" if seccomp else "none can be started (limit)" if counted else PYTHON
     files = "nothing can be written, everything can be read (seccomp)" if seccomp else PYTHON
@@ -90,6 +102,12 @@ def lock_in(job: Mapping[str, Any]) -> dict[str, str]:
         "folder": f"{job['disk_bytes'] >> 20} MiB in memory" if in_memory else "on the disk, deleted afterwards",
         **limits,
     }
+
+
+def hide() -> None:
+    """Hides the memory of this process from others of this user: the program's process shares its user and namespaces."""
+    if sys.platform == "linux":
+        libc.prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE
 
 
 def _unshare(folder: str, size: int) -> tuple[str, ...]:
@@ -224,10 +242,10 @@ def _seccomp(write_nothing: bool) -> bool:
     filter_ = _filter(*architecture, write_nothing)
     code = ctypes.create_string_buffer(filter_, len(filter_))
 
-    class Program(ctypes.Structure):
+    class Filter(ctypes.Structure):
         _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
 
-    program = Program(len(filter_) // 8, ctypes.addressof(code))
+    program = Filter(len(filter_) // 8, ctypes.addressof(code))
     libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
     return bool(libc.prctl(22, 2, ctypes.byref(program), 0, 0) == 0)  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
 
@@ -260,6 +278,7 @@ def _filter(audit: int, column: int, write_nothing: bool) -> bytes:
     unless("clone", 0, any_bit, 0x00010000)  # CLONE_THREAD
     unless("tgkill", 0, equal, os.getpid())
     unless("prlimit64", 0, equal, 0)
+    unless("prctl", 0, at_least, 5)  # smaller numbers: whether it dies with its parent, and is hidden
     if write_nothing:
         for name, argument in (("open", 1), ("openat", 2)):
             if name in special:  # allowed only without O_WRONLY, O_RDWR, O_CREAT and O_TRUNC

@@ -194,7 +194,7 @@ def merge(job: MergeJob) -> None:
 
 def plan(job: PlanJob) -> Planned:
     """Predicts the memory of a training run, without loading weights."""
-    from harness.finetune.training.memory import plan_training  # only this job needs its imports
+    from harness.finetune.training.plan import plan_training  # only this job needs its imports
 
     torch.set_num_threads(threads())
     config = load_config(job.base)

@@ -2,7 +2,7 @@
 
 A variant that shares its weights with the bare base is timed in turn with it (base, variant; variant, base; …): a change
 of the machine's speed affects both, so a few repeats tell their ratio. Repeats end when the ratio is known precisely
-enough, or when the time for them is over.
+enough, or when the time for them is over. `harness bench` measures a grid of prompt lengths and batch sizes in every repeat.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from harness.jobs import Advanced, Benched, BenchJob, Recipe, Stopped
+from harness.jobs import Advanced, Benched, BenchJob, Recipe, Stopped, TimedPoint
 from harness.models.load import Resident, context_length, method_function
 from harness.models.measure import Latency, MemoryMeter, Stopwatch, latency, matmul_probe, rss_bytes, synchroniser
 from harness.models.processor import ProcessorMeter
@@ -59,15 +59,16 @@ def time_variant(
         before = matmul_probe(base.device, watch)
         stopped = bench.repeat(left, send)
         drift = abs(matmul_probe(base.device, watch) / before - 1)
+    first = bench.timed()[0]
     return Benched(
         load_seconds,
-        bench.prompt_tokens,
+        first.prompt_tokens,
         bench.new_tokens,
-        tuple(each.prefill_seconds for each in bench.ours),
-        tuple(seconds for each in bench.ours for seconds in each.decode_seconds),
-        tuple(each.prefill_seconds for each in bench.bases),
-        tuple(seconds for each in bench.bases for seconds in each.decode_seconds),
-        bench.throughput(left),
+        first.prefill_seconds,
+        first.decode_seconds,
+        first.base_prefill_seconds,
+        first.base_decode_seconds,
+        bench.grid_throughput() if job.grid else bench.throughput(left),
         drift,
         job.warmup,
         len(bench.ours),
@@ -75,7 +76,13 @@ def time_variant(
         stopped,
         bench.processor.use.cpu_seconds,
         bench.processor.use.waited_share,
+        bench.timed() if job.grid else (),
+        tuple(bench.notes),
     )
+
+
+Point = tuple[int, int]
+"""Tokens of a prompt, and rows of a batch."""
 
 
 @dataclass
@@ -85,12 +92,14 @@ class _Bench:
     job: BenchJob
     watch: Stopwatch
     clock: Callable[[], float]
-    ours: list[Latency] = field(default_factory=list)
-    bases: list[Latency] = field(default_factory=list)
+    ours: list[dict[Point, Latency]] = field(default_factory=list)
+    bases: list[dict[Point, Latency]] = field(default_factory=list)
     """Latencies of the bare base, one for each of `ours`; empty if the variant is timed alone."""
     processor: ProcessorMeter = field(default_factory=ProcessorMeter)
     new_tokens: int = 0
-    prompt_tokens: int = 0
+    points: tuple[Point, ...] = ()
+    """The points that every repeat measures."""
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._resident = Resident(self.job.recipe.base, method_function)
@@ -109,9 +118,18 @@ class _Bench:
         job, model = self.job, self.use(self.job.recipe)
         context = context_length(model, tokenizer)
         self.new_tokens = 0 if has_reward_head(model) else min(job.new_tokens, max(1, context // 4))
-        self.prompt_tokens = min(job.prompt_tokens, context - self.new_tokens)
+        room = context - self.new_tokens
+        asked = job.grid or [(job.prompt_tokens, 1)]
+        self.points = tuple(dict.fromkeys((min(tokens, room), rows) for tokens, rows in asked))
+        if job.grid and (longest := max(tokens for tokens, _ in asked)) > room:
+            self.notes.append(
+                f"a prompt of {longest:,} tokens and {self.new_tokens} new ones do not fit into the context of {context:,}:"
+                f" prompts of {room:,} tokens were timed"
+            )
         vocabulary = model.config.get_text_config().vocab_size
-        shape, generator = (max(job.batch_sizes), self.prompt_tokens), torch.Generator().manual_seed(job.seed)
+        rows = max(*(rows for _, rows in self.points), *(() if job.grid else job.batch_sizes), 1)
+        shape = (rows, max(tokens for tokens, _ in self.points))
+        generator = torch.Generator().manual_seed(job.seed)
         self._ids = torch.randint(0, vocabulary, shape, generator=generator).to(job.recipe.base.device)
 
     def repeat(self, left: Callable[[], float], send: Send) -> Stopped:
@@ -120,14 +138,14 @@ class _Bench:
         turns = [base, self.job.recipe] if self.job.with_base else [self.job.recipe]
         for _ in range(self.job.warmup):
             for recipe in turns:
-                self._latency(recipe, new_tokens=min(self.new_tokens, 4))
+                self._measure(recipe, min(self.new_tokens, 4))
         longest = told = 0.0
         while len(self.ours) < self.job.repeats:
             if self.ours and left() < longest:
                 return "budget"
             self.processor.begin()
             began = self.clock()
-            measured = {recipe: self._latency(recipe, self.new_tokens) for recipe in turns}
+            measured = {recipe: self._measure(recipe, self.new_tokens) for recipe in turns}
             longest = max(longest, self.clock() - began)
             self.processor.end()
             self.ours.append(measured[self.job.recipe])
@@ -144,28 +162,71 @@ class _Bench:
                 told = self.clock()
         return "repeats"
 
+    def timed(self) -> tuple[TimedPoint, ...]:
+        """Collects the measured seconds by point, in the order of the repeats."""
+        return tuple(
+            TimedPoint(
+                *point,
+                *(
+                    tuple(seconds)
+                    for side in (self.ours, self.bases)
+                    for seconds in (
+                        [each[point].prefill_seconds for each in side],
+                        [step for each in side for step in each[point].decode_seconds],
+                    )
+                ),
+            )
+            for point in self.points
+        )
+
+    def grid_throughput(self) -> tuple[tuple[int, float], ...]:
+        """Computes (batch size, generated tokens per second) from the repeats, at the prompt length of the first point."""
+        if not self.new_tokens:
+            return ()
+        at_first = [point for point in self.points if point[0] == self.points[0][0]]
+        return tuple(
+            (point[1], point[1] * self.new_tokens / percentile([sum(r[point].decode_seconds) for r in self.ours], 0.5))
+            for point in at_first
+        )
+
     def throughput(self, left: Callable[[], float]) -> tuple[tuple[int, float], ...]:
         """Measures (batch size, generated tokens per second), for the batch sizes for which there is time left."""
         found: list[tuple[int, float]] = []
         if not self.new_tokens:
             return ()
-        one = percentile([each.prefill_seconds + sum(each.decode_seconds) for each in self.ours], 0.5)
+        (point,) = self.points
+        one = percentile([each[point].prefill_seconds + sum(each[point].decode_seconds) for each in self.ours], 0.5)
         for size in self.job.batch_sizes:
             if left() < 2 * size * one:  # at most: a batch is faster than its rows one by one
                 break
-            self._latency(self.job.recipe, new_tokens=1, rows=size)  # warms up
-            timed = self._latency(self.job.recipe, self.new_tokens, rows=size)
+            self._latency(self.job.recipe, (point[0], size), 1)  # warms up
+            timed = self._latency(self.job.recipe, (point[0], size), self.new_tokens)
             found.append((size, size * self.new_tokens / sum(timed.decode_seconds)))
         return tuple(found)
 
-    def _latency(self, recipe: Recipe, new_tokens: int, rows: int = 1) -> Latency:
-        return latency(self.use(recipe), self._ids[:rows], new_tokens, self.watch)
+    def _measure(self, recipe: Recipe, new_tokens: int) -> dict[Point, Latency]:
+        """Measures every point once; attaching a variant is not timed."""
+        return {point: self._latency(recipe, point, new_tokens) for point in self.points}
+
+    def _latency(self, recipe: Recipe, point: Point, new_tokens: int) -> Latency:
+        tokens, rows = point
+        return latency(self.use(recipe), self._ids[:rows, :tokens], new_tokens, self.watch)
 
     def _precision(self) -> float:
         """Half the width of the widest 95 % interval, as a share of the value: of the ratios, or of the times alone."""
         if len(self.ours) < _FEWEST:
             return math.inf
-        pairs = [[[each.prefill_seconds for each in side] for side in (self.ours, self.bases)]]
-        if self.new_tokens:
-            pairs.append([[percentile(each.decode_seconds, 0.5) for each in side] for side in (self.ours, self.bases)])
+        pairs = [
+            [[read(each[point]) for each in side] for side in (self.ours, self.bases)]
+            for point in self.points
+            for read in ((_prefill, _decode) if self.new_tokens else (_prefill,))
+        ]
         return max(paired_ratio(ours, bases).precision if bases else spread_of(ours) for ours, bases in pairs)
+
+
+def _prefill(measured: Latency) -> float:
+    return measured.prefill_seconds
+
+
+def _decode(measured: Latency) -> float:
+    return percentile(measured.decode_seconds, 0.5)

@@ -16,6 +16,8 @@ from in_process import ONE_REPEAT, SHORT_TIMING, command
 
 from harness import UserError, compare, evaluate, train
 from harness.cli import main
+from harness.report.gains import gains
+from harness.report.recommendation import recommendation
 from harness.results import Run
 from harness.runs.folder import load_run
 
@@ -85,6 +87,14 @@ def test_every_score_has_protocol_n_and_interval(run: Run) -> None:
 def test_all_pairs_of_headlines_are_compared(run: Run) -> None:
     pairs = {(c.task, c.a, c.b) for c in run.comparisons}
     assert pairs == {(t, a, b) for t in TASKS for a, b in [("lora", "base"), ("qlora", "base"), ("qlora", "lora")]}
+
+
+def test_gains_and_the_recommendation_are_in_the_document(run: Run) -> None:
+    assert list(run.gains) == gains(run) and [gain.variant for gain in run.gains] == ["lora", "qlora"]
+    assert run.recommendation is not None and run.recommendation == recommendation(run)
+    assert run.recommendation.tasks == ("mini_mmlu", "mini_gsm8k")
+    lora = run.variant("lora").train
+    assert lora is not None and lora.data is not None and lora.data.tasks == ("mini_mmlu", "mini_gsm8k")
 
 
 def test_text_without_a_train_split_is_a_forgetting_column(run: Run) -> None:

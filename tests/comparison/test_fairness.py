@@ -11,3 +11,11 @@ def test_variants_that_share_settings_and_prompts_are_named_together() -> None:
     trained, prompts = fairness(prepared, prepared.variants)[:2]
     assert trained == "training settings differ, not only the method; full: lr 0.0001; lora, dora: lr 0.001"
     assert prompts == "prompts differ; base, full, lora, dora: the tasks' own shots; few: 2 shots"
+
+
+def test_learning_rates_of_the_embedded_model_are_said_to_be_scaled() -> None:
+    prepared = prepare(configure(["lora"], tasks=["mini_gsm8k"], limit=1, train={"steps": 1}))
+    (note,) = [note for note in fairness(prepared, prepared.variants) if "learning rates" in note]
+    assert note.startswith(
+        "learning rates are the methods' defaults × 10, which the embedded model needs, not tuned: lora 0.002"
+    )

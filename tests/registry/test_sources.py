@@ -115,6 +115,16 @@ def test_a_built_in_method_has_the_shared_steps_among_its_sources() -> None:
     assert [path.name for path in sources(find("method", "bitfit").path)] == ["bitfit.py"]
 
 
+def test_the_sources_of_a_built_in_method_are_found_wherever_the_package_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lora = find("method", "lora").path
+    before = sources(lora)
+    installed = [each for each in sys.path if each.endswith("-packages")]
+    monkeypatch.setattr(sys, "path", installed)  # an editable installation is found by an import hook
+    assert sources(lora) == before and lora.parent / "_peft.py" in before
+
+
 def test_what_a_process_happens_to_import_with_a_built_in_method_is_none_of_its_sources() -> None:
     lora = find("method", "lora").path
     before = sources(lora)

@@ -128,14 +128,14 @@ def test_values_differences_and_marks_are_in_the_row_of_their_variant() -> None:
     assert base.split() == ["base", "61.0", "2.0"]
 
 
-def test_cut_prompts_and_shortened_answers_are_counted_in_the_cell() -> None:
+def test_cut_prompts_shortened_answers_and_slow_programs_are_counted_in_the_cell() -> None:
     run = example_run(tasks=1)
     first, *rest = run.variants[0].scores
     base = run.variants[0].model_copy(
-        update={"scores": (first.model_copy(update={"truncated": 3, "shortened": 2}), *rest)}
+        update={"scores": (first.model_copy(update={"truncated": 3, "shortened": 2, "timed_out": 4}), *rest)}
     )
     text = shown(run.model_copy(update={"variants": (base, *run.variants[1:])}))
-    assert "61.0 (3 cut, 2 short)" in text and text.count(" cut") == 1
+    assert "61.0 (3 cut, 2 short, 4 timed out)" in text and text.count(" cut") == 1
 
 
 def test_costs_are_shown_with_their_ratio_to_the_base() -> None:
@@ -299,7 +299,8 @@ def test_wide_characters_keep_columns_aligned() -> None:
 def test_the_summary_says_which_differences_are_significant_and_what_was_forgotten() -> None:
     found = dict(summary(example_run("base", "lora", "qlora")))
     assert found["lora"] == (
-        "better than base on mini_gsm8k, mini_code, mini_translation and mini_summary;"
+        "trained tasks +49.6 ±1.5 points on average: better than base on all 4 tasks."
+        " Other tasks -3.0 ±3.4 points on average, +0.76 ±0.64 word_ppl:"
         " no difference shown on mini_mmlu, mini_ceval and mini_text"
     )
     assert found["qlora"].endswith("worse on mini_mmlu (forgetting) and mini_text (forgetting)")

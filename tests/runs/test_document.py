@@ -59,6 +59,14 @@ FAULTS = {
         changed("variants.1.train.block_seconds", [1.0, 0.0]),
         "`variants.1.train.block_seconds` has a time that is not above zero",
     ),
+    "gains of no variant": (
+        changed("gains", [{"variant": "evil", "trained": {}, "other": {}}]),
+        "`gains.0` is of no variant of the run",
+    ),
+    "a recommendation of no variant": (
+        changed("recommendation", {"choices": ["evil"], "margin": 2, "tasks": [], "cost": None, "text": ""}),
+        "`recommendation` names no variant of the run",
+    ),
     "no variants": (changed("variants", []), "`variants` is empty"),
 }
 
@@ -93,6 +101,18 @@ def test_a_run_that_cannot_be_read_is_named_and_does_not_stop_the_others(
     with RunFolder.open(tmp_path, "tiny", "0") as folder:
         assert ["evil" in problem.message for problem in folder.skipped] == [True]
     assert main(["report", str(tmp_path / "evil")]) == 2
+
+
+def test_numbers_at_the_edge_of_floats_can_be_shown(tmp_path: Path) -> None:
+    """Sums of such numbers are infinite or not a number, which no sentence may fail on."""
+    document = json.loads(json.dumps(GOOD))
+    for found in document["comparisons"]:
+        found |= {"value": 1e308, "low": -1e308, "high": 1e308}
+    for score in (score for variant in document["variants"] for score in variant["scores"] if score["delta"]):
+        score["delta"] |= {"value": 1e308, "low": -1e308, "high": 1e308}
+    (tmp_path / "run.json").write_text(json.dumps(document))
+    run = load_run(tmp_path)
+    assert screen(run, width=100) and all(FORMATS[name]([run]) for name in FORMATS)
 
 
 def test_what_is_read_can_be_shown(tmp_path: Path) -> None:

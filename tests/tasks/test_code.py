@@ -83,17 +83,49 @@ def test_the_metric_is_found_by_its_name() -> None:
 def test_a_program_is_run_once_whichever_metrics_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
 
-    def run(program: str) -> Outcome:
-        ran.append(program)
+    def run(program: str, tests: str, given: str) -> Outcome:
+        ran.append(program + tests)
         return Outcome(passed="7" in program)
 
-    monkeypatch.setattr(code, "run_program", run)
-    code._works.cache_clear()
-    sample = Generate("", "", meta={"before": "<", "after": ">"})
+    monkeypatch.setattr(code, "judge", run)
+    code._judged.cache_clear()
+    sample = Generate("", "", meta={"before": "<", "after": "\n~"})
     texts = ("7", "8", "7", "9")
     assert [score(sample, *texts, k=k) for k in (1, 2, 4)] == [0.5, pytest.approx(5 / 6), 1.0]
-    assert ran == ["<7>", "<8>", "<9>"]
-    code._works.cache_clear()
+    assert ran == ["<7\n~", "<8\n~", "<9\n~"]
+    code._judged.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("after", "rest", "tests"),
+    [
+        ("\nassert f(2) == 3\nassert f(1)", "\n", "assert f(2) == 3\nassert f(1)"),
+        ("assert f(2) == 3", "", "assert f(2) == 3"),
+        ("\n\n# tests\ndef check(g): pass\ncheck(f)", "\n\n# tests\n", "def check(g): pass\ncheck(f)"),
+        ("\r\n    return x\r\n\r\nassert f(2)", "\r\n    return x\r\n\r\n", "assert f(2)"),
+        (" + 1\nassert f(2) == 3", " + 1\n", "assert f(2) == 3"),
+        ("[0]\nassert f(2) == 3", "[0]\n", "assert f(2) == 3"),
+        (")\nassert f(2) == 3", ")\n", "assert f(2) == 3"),
+        ("\n    return x\n", "\n    return x\n", ""),
+        ("\nprint f(2)\n", "\nprint f(2)\n", ""),
+        ("", "", ""),
+    ],
+)
+def test_the_code_after_a_text_is_the_rest_of_the_program_and_its_tests(after: str, rest: str, tests: str) -> None:
+    assert code.split(after) == (rest, tests)
+
+
+def test_a_text_in_the_middle_of_a_program_is_tested() -> None:
+    sample = Generate("", "", meta={"before": "def f(x):\n    y = ", "after": " + 1\n    return y\n\nassert f(2) == 3"})
+    assert [score(sample, text) for text in ("x", "2", "x + 1", "3\n    return 3\n    y = 0")] == [1.0, 1.0, 0.0, 1.0]
+
+
+def test_tests_that_need_the_process_of_the_program_say_so() -> None:
+    after = "\nimport io, contextlib\nout = io.StringIO()\nwith contextlib.redirect_stdout(out): f()\nassert out.getvalue() == 'x\\n'"
+    meta = {"before": "def f():\n", "after": after}
+    text = "    print('x')\n"
+    assert score(Generate("", "", meta=meta), text) == 0.0
+    assert score(Generate("", "", meta={**meta, "together": True}), text) == 1.0
 
 
 def test_humaneval_asks_with_the_prompt_as_it_is(made_up_hub: Path) -> None:

@@ -200,7 +200,7 @@ def test_a_learned_prompt_takes_its_part_of_the_context() -> None:
 def test_sizes_are_read_as_people_write_them() -> None:
     assert size_bytes("24GB") == 24 * 10**9
     assert size_bytes("1.5gib") == 3 << 29
-    for wrong in ("", "GB", "-1GB", "0GB", "24 apples"):
+    for wrong in ("", "GB", "-1GB", "0GB", "24 apples", "24", "24B", "much", "1e3GB", "nanGB"):
         with pytest.raises(UserError, match="is not a size"):
             size_bytes(wrong)
 

@@ -1,0 +1,97 @@
+"""Plans a training run: the memory that it takes, how many rows would fit, and its floating-point operations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import torch
+from transformers import PretrainedConfig
+
+from harness.errors import UserError, brief
+from harness.finetune.training.flops import expert_share, flops_per_token, measured_flops
+from harness.finetune.training.memory import Footprint, trace
+from harness.jobs import PlanJob, Planned
+
+_UNLIMITED = 1 << 20
+_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def plan_training(config: PretrainedConfig, method: Callable[[Any], Any], job: PlanJob) -> Planned:
+    """Plans the training run of a job, and finds how many rows of a micro-batch would fit.
+
+    Pairs are counted as rows of supervised fine-tuning: slightly too much for a reward model, which computes no logits.
+
+    Raises:
+        UserError: See `trace`.
+    """
+    settings = job.training
+    rows, dtype, autocast = settings.micro_batch_size, getattr(torch, job.base.dtype), _AUTOCAST[settings.precision]
+
+    def traced(rows: int) -> Footprint:
+        return trace(
+            config,
+            method,
+            rows=rows,
+            length=settings.max_length,
+            labels=job.label_share,
+            context=_context(config),
+            dtype=dtype,
+            quant=job.base.quant,
+            autocast=autocast,
+            checkpointing=settings.checkpointing,
+            optimizer=settings.optimizer,
+            trained_dtype=_AUTOCAST[settings.weights] or torch.float32,
+            device=job.base.device,
+            trust_remote_code=job.base.trust_remote_code,
+        )
+
+    found = traced(rows)
+    largest = None if job.memory_bytes is None else _largest(found, traced(rows + 1), rows, job.memory_bytes)
+    notes = list(found.notes)
+    if getattr(config, "quantization_config", None) is not None:
+        notes.append(
+            "the checkpoint is quantized on disk: its weights are counted unpacked, and only adapters can be trained"
+        )
+    length = min(settings.max_length, _context(config) or settings.max_length)
+    flops = flops_per_token(found.passed, config, length, checkpointing=settings.checkpointing)
+    speed = None
+    if job.measures_speed:
+        try:
+            speed = measured_flops(
+                config,
+                method,
+                device=job.base.device,
+                dtype=dtype,
+                quant=job.base.quant,
+                autocast=autocast,
+                length=length,
+                trust_remote_code=job.base.trust_remote_code,
+            )
+        except (UserError, RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
+            notes.append(f"no prediction of time: steps of one layer could not be measured ({brief(error)})")
+    names = {field.name for field in fields(Planned)} & {*vars(found), "peak_bytes"}
+    return Planned(
+        **{name: getattr(found, name) for name in names - {"notes"}},
+        largest_micro_batch=largest,
+        parameters_active=found.passed.active,
+        expert_share=expert_share(config),
+        flops_per_row=flops * length,
+        flops_per_second=speed,
+        notes=tuple(notes),
+    )
+
+
+def _largest(found: Footprint, other: Footprint, rows: int, memory_bytes: int) -> int:
+    """Finds the number of rows that fit; `other` has one row more than `found`, and bytes grow linearly with the rows."""
+    largest = 0 if found.step_bytes > memory_bytes else _UNLIMITED
+    for here, there in zip(found.by_phase, other.by_phase, strict=True):
+        if there > here:
+            largest = min(largest, math.floor(rows + (memory_bytes - here) / (there - here)))
+    return max(0, largest)
+
+
+def _context(config: PretrainedConfig) -> int | None:
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
