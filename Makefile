@@ -27,8 +27,8 @@ bench: .venv/made
 bench-training: .venv/made
 	$(BIN)/python tests/perf/training.py --rows '$(or $(ROWS),*)' $(SIZE)
 
-# Kills, signals, a broken Hub, failing rows, large runs, hostile inputs, attacks by generated programs, and ten thousand pairs
-# of keys: an hour on two cores (tests/faults/RESULTS.md). Fewer: TRIES=5 PAIRS=500 FUZZ_SECONDS=10 make faults
+# Kills, signals, a broken Hub, failing rows, hostile inputs, attacks by generated programs, and ten thousand pairs of keys, on two
+# processes (tests/faults/RESULTS.md). Fewer: TRIES=5 PAIRS=500 FUZZ_SECONDS=10 make faults
 faults: .venv/made
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -n 2 --dist worksteal -rP --durations=0 --durations-min=1
 

@@ -1,17 +1,15 @@
-"""A Hub that fails, cuts bodies, says nothing or disappears: `compare` reads its rows, or says what is wrong within a minute.
+"""A Hub that fails, cuts bodies or says nothing: `compare` reads its rows, or says what is wrong within a minute.
 
 `TRIES` sets the number of comparisons for each fault (20). Needs the local Hub.
 """
 
 import os
-import random
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import fault_runs as faults
@@ -84,72 +82,3 @@ def test_a_silent_hub_is_named_and_given_up(tmp_path: Path, what: str) -> None:
     print(f"silent Hub, {what}: told after {told or -1:.0f} s, ended after {ended:.0f} s\n{said}")
     assert code == 2 and "error: " in said and "Traceback" not in said, said
     assert min(ended, ended if told is None else told) < TOLD + LATE and ended < ENDED + LATE
-
-
-class Wire:
-    """Passes bytes between a client and a server, until so many have come back; then nobody is reached."""
-
-    def __init__(self, address: str, most: int) -> None:
-        self.server = ("127.0.0.1", int(address.rsplit(":", 1)[1]))
-        self.left, self.passed = most, 0
-        self.listening = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.open: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.listening.getsockname()[1]}"
-
-    def cut(self) -> None:
-        """Closes everything."""
-        for each in (self.listening, *self.open):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self.listening.accept()
-                server = socket.create_connection(self.server)
-                self.open += [client, server]
-                for source, target, back in ((client, server, False), (server, client, True)):
-                    threading.Thread(target=self._pass, args=(source, target, back), daemon=True).start()
-
-    def _pass(self, source: socket.socket, target: socket.socket, back: bool) -> None:
-        with suppress(OSError):
-            while data := source.recv(1024):
-                if back:
-                    self.passed += len(data)
-                    self.left -= len(data)
-                    if self.left < 0:
-                        self.cut()
-                        return
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
-
-
-def test_a_hub_that_disappears_is_an_error_and_the_rerun_finishes(tmp_path: Path) -> None:
-    chance = random.Random(0)
-    with hub() as address:
-        whole = Wire(address, 1 << 60)
-        (tmp_path / "whole").mkdir()
-        code, _, said = faults.finish(tmp_path / "whole", *ASKED, **of(whole.address, tmp_path / "whole"))
-        assert code == 0, said
-        for number in range(TRIES):
-            folder = tmp_path / str(number)
-            folder.mkdir()
-            wire = Wire(address, chance.randrange(whole.passed))
-            gone_at, began = wire.left, time.monotonic()
-            code, _, said = faults.finish(folder, *ASKED, **of(wire.address, folder))
-            seconds = time.monotonic() - began
-            wire.cut()
-            assert code in (0, 2) and "Traceback" not in said, said  # what is missing may be what nobody needs
-            assert code == 0 or "error: " in said, said
-            last = said.strip().splitlines()[-1]
-            print(f"gone after {gone_at} of {whole.passed} bytes: exit {code} after {seconds:.0f} s: {last}")
-            assert seconds < ENDED + LATE
-            code, _, said = faults.finish(folder, *ASKED, **of(address, folder))
-            assert code == 0, said
-            assert faults.scores(folder) == faults.scores(tmp_path / "whole")
-        whole.cut()
