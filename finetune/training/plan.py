@@ -43,7 +43,6 @@ def plan_training(config: PretrainedConfig, method: Callable[[Any], Any], job: P
             autocast=autocast,
             checkpointing=settings.checkpointing,
             optimizer=settings.optimizer,
-            trained_dtype=_AUTOCAST[settings.weights] or torch.float32,
             device=job.base.device,
             trust_remote_code=job.base.trust_remote_code,
         )

@@ -81,8 +81,8 @@ def run_training(
     phases = phases or Phases()
     settings, device = job.training, job.base.device
     for parameter in model.parameters():
-        if parameter.requires_grad:  # 16-bit weights lose small updates, so float32 is the default
-            parameter.data = parameter.data.to(torch.bfloat16 if settings.weights == "bf16" else torch.float32)
+        if parameter.requires_grad:  # 16-bit weights lose small updates
+            parameter.data = parameter.data.float()
     model.config.use_cache = False
     phases.enter("tokenise")
     stage = load_stage(job, model, tokenizer, min(max_length, settings.max_length))
@@ -227,11 +227,6 @@ def refuse_untrainable(job: TrainJob, model: Any) -> None:
             f"method `{job.method.name}` cannot be trained with activation checkpointing: it learns keys and values,"
             " which are lost when activations are recomputed",
             hint="leave out `checkpointing`",
-        )
-    if settings.weights == "bf16" and settings.precision != "bf16":
-        raise UserError(
-            f"`weights=bf16` is not possible with `precision={settings.precision}`",
-            hint="add `precision=bf16`, or leave out `weights`",
         )
     frozen = {p.dtype for p in model.parameters() if not p.requires_grad and p.is_floating_point()}
     if settings.precision == "fp32" and frozen & {torch.float16, torch.bfloat16} and job.base.quant is None:

@@ -1,8 +1,7 @@
 """GPUs by name, for plans of machines that are not here: memory and published speed.
 
 Speeds are the vendors' for dense matrices, without sparsity: in bfloat16 on tensor cores with sums in float32, and in float32
-without tensor cores. Source: datasheets of NVIDIA (H100, H200, HGX B200, A100, A10, A30, A40, L4, L40S, RTX A6000, RTX 6000 Ada),
-AMD (MI300X), AWS (A10G), and the appendices of NVIDIA's GA102, AD102 and GB202 white papers (RTX 3090, 4090, 5090).
+without tensor cores. Those of A100, A10, A40, H100, L4 and L40S were compared with published tables; the others are still to be.
 
 Memory is in powers of 1000, 3 to 7 % below what torch sees of most of them: a margin for the context.
 """

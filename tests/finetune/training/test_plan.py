@@ -157,13 +157,6 @@ def test_a_machine_that_cannot_be_measured_has_no_time_and_says_so(model: str, m
     assert row.planned.notes[-1].startswith("no prediction of time") and "no such kernel" in row.planned.notes[-1]
 
 
-def test_weights_in_bfloat16_take_half(model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["full", "half=full:weights=bf16", "-m", model, "--gpu", "h100", "--max-length", "64"]
-    usual, half = planned(capsys, *asked)["variants"]
-    for name in ("weights_bytes", "gradient_bytes", "optimizer_bytes"):
-        assert half[name] == pytest.approx(usual[name] / 2, rel=0.01)
-
-
 @pytest.mark.parametrize("text", ["24", "lots", "GB", "0GB"])
 def test_memory_without_number_or_unit_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "lora", "--memory", text, "-q"]) == 2
