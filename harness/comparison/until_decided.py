@@ -23,14 +23,14 @@ from harness.results import Comparison, EarlyStop
 from harness.stats.sequential import LEVEL, SequentialTest, evaluation_points, step_down
 
 
-class SampleRange(NamedTuple):
+class SampleSpan(NamedTuple):
     """Samples `first` to `end` − 1 of a task."""
 
     first: int
     end: int
 
 
-Wanted = dict[str, dict[str, SampleRange]]
+Wanted = dict[str, dict[str, SampleSpan]]
 """By variant and task: the samples to score next."""
 
 
@@ -96,11 +96,11 @@ class Decisions:
                 lone = {task for task in session.early_tasks if not any(duel.task.name == task for duel in duels)}
                 for task in session.prepared.tasks:
                     if task.name not in session.early_tasks or task.name in lone:
-                        spans[task.name] = SampleRange(0, len(items[task.name]))
+                        spans[task.name] = SampleSpan(0, len(items[task.name]))
         for duel in duels:
             ends = [0, *evaluation_points(duel.total)]
             for name in (duel.pair.a, duel.pair.b):
-                found[name][duel.task.name] = SampleRange(ends[self._round], ends[self._round + 1])
+                found[name][duel.task.name] = SampleSpan(ends[self._round], ends[self._round + 1])
         for name, spans in found.items():
             session.ends |= {(name, task): span.end for task, span in spans.items()}
         return {name: spans for name, spans in found.items() if spans}
@@ -136,7 +136,7 @@ class Decisions:
         self.session.decided = {
             duel.pair: self._comparison(duel)
             for duel in self._duels
-            if duel.test and {duel.pair.a, duel.pair.b} <= active
+            if duel.test and {duel.pair.a, duel.pair.b} <= active and np.isfinite(duel.values).all()
         }
         return lines
 

@@ -6,7 +6,7 @@ sizes: Waudby-Smith and Ramdas, "Estimating Means of Bounded Random Variables by
 
     >>> bets = Bets()
     >>> bets.add(np.full(32, 0.5))
-    >>> bets.log_wealth > 3.0  # log(1 / 0.05)
+    >>> bets.log_wealth > 3
     True
 """
 
