@@ -135,8 +135,8 @@ def test_a_reward_function_sees_the_whole_text_and_on_request_the_answer_after_a
         ("undefined", "returned nan for the answer 'a'"),
         ("broken", "the reward function `broken` failed in `rewards.py`"),
         ("words", "not a list of numbers"),
-        ("number", "`rewards.py` has no function `number`"),
-        ("missing", "`rewards.py` has no function `missing`"),
+        ("number", "rewards.py` has no function `number`"),
+        ("missing", "rewards.py` has no function `missing`"),
     ],
 )
 def test_a_bad_reward_function_is_an_error_of_the_user(root: Path, name: str, message: str) -> None:
