@@ -50,6 +50,11 @@ class _Duel:
     values: list[tuple[float, float]] = field(default_factory=list)
     """Scores of the variant and of the baseline."""
 
+    def span(self, number: int) -> SampleSpan:
+        """Returns the samples of a round."""
+        ends = [0, *evaluation_points(self.total)]
+        return SampleSpan(ends[number], ends[number + 1])
+
 
 def scored_whole(session: Session) -> list[str]:
     """Says which tasks `--until-decided` scores whole, and why."""
@@ -91,16 +96,15 @@ class Decisions:
         found: Wanted = {state.name: {} for state in session.active() if state.variant.scored}
         duels = [duel for duel in self._open() if {duel.pair.a, duel.pair.b} <= found.keys()]
         if self._round == 0:
+            in_packs = {duel.task.name for duel in duels}
             for name, spans in found.items():
                 items = session.states[name].variant.items
-                lone = {task for task in session.early_tasks if not any(duel.task.name == task for duel in duels)}
                 for task in session.prepared.tasks:
-                    if task.name not in session.early_tasks or task.name in lone:
+                    if task.name not in in_packs:
                         spans[task.name] = SampleSpan(0, len(items[task.name]))
         for duel in duels:
-            ends = [0, *evaluation_points(duel.total)]
             for name in (duel.pair.a, duel.pair.b):
-                found[name][duel.task.name] = SampleSpan(ends[self._round], ends[self._round + 1])
+                found[name][duel.task.name] = duel.span(self._round)
         for name, spans in found.items():
             session.ends |= {(name, task): span.end for task, span in spans.items()}
         return {name: spans for name, spans in found.items() if spans}
@@ -145,8 +149,7 @@ class Decisions:
 
     def _evaluate(self, duel: _Duel) -> None:
         """Adds the samples of this round to a test."""
-        ends = [0, *evaluation_points(duel.total)]
-        first, end = ends[self._round], ends[self._round + 1]
+        first, end = duel.span(self._round)
         mine, theirs = (self._scores(name, duel, first, end) for name in (duel.pair.a, duel.pair.b))
         if duel.test is None:
             duel.test = self._test(duel, [*mine, *theirs])
