@@ -477,6 +477,10 @@ class Changes(_Document):
     worse: tuple[str, ...] = ()
     means: tuple[Change, ...] = ()
 
+    def in_points(self) -> Change | None:
+        """Returns the mean change in points; None if no task is measured in points."""
+        return next((mean for mean in self.means if mean.unit == "points"), None)
+
 
 class Gain(_Document):
     """The gains of a variant on tasks that it was trained for, and its losses on others: a point of a learns/forgets plot."""
@@ -488,11 +492,11 @@ class Gain(_Document):
 
     def learned(self) -> Change | None:
         """Returns the mean change in points on the tasks that the variant was trained for (x of the plot)."""
-        return next((mean for mean in self.trained.means if mean.unit == "points"), None)
+        return self.trained.in_points()
 
     def kept(self) -> Change | None:
         """Returns the mean change in points on the other tasks (y of the plot)."""
-        return next((mean for mean in self.other.means if mean.unit == "points"), None)
+        return self.other.in_points()
 
 
 class Recommendation(_Document):
