@@ -6,7 +6,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import tiny_models as tiny
 import torch
 
 from harness.comparison.latency_record import latency_point
@@ -59,14 +58,6 @@ def test_a_reward_model_has_a_first_token_and_no_next_ones() -> None:
     point = latency_point(TimedPoint(8, 1, (0.4,), ()), 0)
     assert point.ttft_seconds.value == 0.4
     assert point.decode_seconds_per_token_p99 is point.tokens_per_second is None
-
-
-@pytest.fixture(scope="module")
-def adapted(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    root = tmp_path_factory.mktemp("grid")
-    base = tiny.tiny_base(tiny.save_tiny(root / "llama"))
-    tiny.save_random_lora(root / "adapter", base)
-    return Recipe(base, root / "adapter")
 
 
 def bench(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> tuple[Any, list[Any]]:

@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import pytest
-import tiny_models as tiny
 
 from harness.jobs import Advanced, BenchJob, Recipe
 from harness.models.measure import Latency
@@ -31,14 +30,6 @@ class Machine:
         self.speed *= self.drift
         self.now += seconds * (1 + new_tokens)
         return Latency(seconds, (seconds,) * new_tokens)
-
-
-@pytest.fixture(scope="module")
-def adapted(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    root = tmp_path_factory.mktemp("timing")
-    base = tiny.tiny_base(tiny.save_tiny(root / "llama"))
-    tiny.save_random_lora(root / "adapter", base)
-    return Recipe(base, root / "adapter")
 
 
 def bench(
