@@ -47,7 +47,7 @@ from harness.worker.fit import _learned_tokens
 CORPUS = Path(__file__).parents[1] / "faults" / "corpus"
 CASE_SECONDS = 20
 MEMORY_BYTES = 2 << 30
-"""What one case may take in addition to what the process has."""
+"""What one case may take besides what the process has."""
 
 Target = Callable[[bytes, Path], None]
 
