@@ -10,6 +10,7 @@ Server and child die with their parent, however it ends.
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import logging
 import os
@@ -352,3 +353,4 @@ def _import_everything() -> None:
     transformers_logging = importlib.import_module("transformers.utils.logging")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    gc.freeze()  # children collect garbage at every load and training, and need not look at what was imported

@@ -1,9 +1,7 @@
 """Artifacts of training runs: adapters that peft alone loads, merged checkpoints that transformers alone loads, cards."""
 
-import gc
 import json
 import shlex
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,12 +52,10 @@ MERGED: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    gc.freeze()
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("artifacts")
     tiny.save_tiny(root / "llama")
-    yield root
-    gc.unfreeze()
+    return root
 
 
 def taught(root: Path, output: Path, name: str, options: dict[str, Any]) -> Recipe:
