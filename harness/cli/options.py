@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from typer import Argument, Exit, Option
 
+from harness.cli import completion
 from harness.cli.output import echo
 from harness.errors import UserError
 
 if TYPE_CHECKING:
+    from harness.comparison.dry_run import Plan
     from harness.config.config import Config
     from harness.report.progress import Progress
     from harness.results import Price, Run
@@ -27,8 +29,14 @@ if TYPE_CHECKING:
 _WHAT, _TRAIN, _SCORE, _MACHINE, _OUTPUT = "What to compare", "Training", "Scoring", "Machine", "Output"
 SPEC = "`[name=]source[:key=value,…][@merged|@4bit|@8bit]`, such as `base`, `lora:rank=8`, `owner/adapter@4bit`."
 
-Variants = Annotated[list[str] | None, Argument(metavar="VARIANT…", help=SPEC, show_default=False)]
-OneVariant = Annotated[str, Argument(metavar="VARIANT", help=SPEC)]
+LATEST = "latest"
+"""Stands for the newest run where a command takes a run."""
+RUN = f"Folder or name of a run, or `{LATEST}`."
+
+Variants = Annotated[
+    list[str] | None, Argument(metavar="VARIANT…", help=SPEC, show_default=False, autocompletion=completion.variants)
+]
+OneVariant = Annotated[str, Argument(metavar="VARIANT", help=SPEC, autocompletion=completion.variants)]
 
 
 def _flag(panel: str, *names: str, sets: str = "", default: Any = None, **more: Any) -> Any:
@@ -56,7 +64,12 @@ class Flags:
         _WHAT, "--model", "-m", sets="model", help="Hub id, folder or GGUF file; default: `tiny`, the embedded model."
     )
     tasks: str | None = _flag(
-        _WHAT, "--tasks", "-t", sets="tasks", help="NAME[:GROUP+GROUP] or FILE.py[@NAME], comma-separated."
+        _WHAT,
+        "--tasks",
+        "-t",
+        sets="tasks",
+        autocompletion=completion.tasks,
+        help="NAME[:GROUP+GROUP] or FILE.py[@NAME], comma-separated.",
     )
     task_parameters: list[str] | None = _flag(
         _WHAT, "-T", metavar="KEY=VALUE", help="Parameter for the tasks that have it; repeatable."
@@ -358,10 +371,23 @@ def command_line() -> str:
 
 
 def run_folder(name: str | Path, output_dir: Path | None) -> Path:
-    """Returns the folder of a run that is given by path, or by its name in the output folder."""
-    path = Path(name)
-    within = (output_dir or Path("runs")) / name
-    return path if path.exists() or not within.exists() else within
+    """Returns the folder of a run that is given by path, by its name in the output folder, or as `latest`.
+
+    Raises:
+        UserError: The output folder has no run that could be the latest.
+    """
+    output = output_dir or Path("runs")
+    path, within = Path(name), output / name
+    if within.exists() and not path.exists():
+        return within
+    if path.exists() or str(name) != LATEST:
+        return path
+    from harness.runs.folder import list_runs
+
+    runs = list_runs(output)
+    if not runs:
+        raise UserError(f"`{output}` has no run", hint="name the folder of a run, or its parent with `--output-dir`")
+    return runs[0][0]
 
 
 def print_result(run: Run, config: Config, form: Literal["human", "json", "md"]) -> None:
@@ -385,14 +411,20 @@ def print_result(run: Run, config: Config, form: Literal["human", "json", "md"])
         raise Exit(1)
 
 
-def print_plan(plan: str, config: Config, form: Literal["human", "json"]) -> None:
-    """Prints a dry run: the plan as comments above the resolved YAML, so that the output is a compare.yaml."""
+def print_plan(plan: Plan, config: Config, form: Literal["human", "json"]) -> None:
+    """Prints a dry run, and exits with 1 if a variant would fail.
+
+    For people, the plan is comments above the resolved YAML, so that the output is a compare.yaml.
+    """
     if form == "json":
         import json
 
-        echo(json.dumps(config.to_dict(), indent=1, ensure_ascii=False))
-        return
-    echo("".join(f"# {line}".rstrip() + "\n" for line in plan.splitlines()) + "\n" + config.to_yaml(), nl=False)
+        echo(json.dumps({"plan": plan.to_dict(), "config": config.to_dict()}, indent=1, ensure_ascii=False))
+    else:
+        lines = str(plan).splitlines()
+        echo("".join(f"# {line}".rstrip() + "\n" for line in lines) + "\n" + config.to_yaml(), nl=False)
+    if plan.fails:
+        raise Exit(1)
 
 
 def _pairs(texts: Sequence[str] | None, flag: str, example: str) -> dict[str, str]:
