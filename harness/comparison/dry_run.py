@@ -86,7 +86,7 @@ class PlannedTask:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do; as text, a line for each part."""
+    """Everything that a run would do; as text, a line for each part."""
 
     model: str
     digest: str
