@@ -100,6 +100,17 @@ def test_every_flag_sets_a_field_that_exists() -> None:
     assert {name for name in sets if "." not in name} <= set(Config.model_fields)
 
 
+def test_the_help_of_every_setting_says_its_default() -> None:
+    for each in fields(Flags):
+        group, _, name = each.metadata["sets"].rpartition(".")
+        said = each.metadata["option"].help
+        if not name or isinstance(each.default, bool) or "repeatable" in said:
+            continue
+        default = (TrainSettings if group else Config).model_fields[name].default
+        shown = str(default) if isinstance(default, str | int | Path) else ""
+        assert f"default: {shown}" in said.replace("`", ""), f"{each.name}: {said}"
+
+
 def test_a_command_takes_only_flags_that_are_declared() -> None:
     with pytest.raises(TypeError, match="limt"):
         takes("model limt")
