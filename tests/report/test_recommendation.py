@@ -67,7 +67,9 @@ def test_everything_undecided_says_what_would_decide() -> None:
         " difference stays"
     )
     equal = advice(hand_made_run(dict.fromkeys(scores, (0.5, 0.5)), tasks=TASKS, half=0.08))
-    assert equal.text.startswith("undecided: base is as good as any on ta, but may be 8.0 points worse than lora; about 16")
+    assert equal.text.startswith(
+        "undecided: base is as good as any on ta, but may be 8.0 points worse than lora; about 16"
+    )
 
 
 def test_a_gain_that_is_not_shown_is_not_recommended() -> None:
