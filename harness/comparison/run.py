@@ -317,6 +317,8 @@ class RunInProgress:
                 self.progress.say("Decide", line)
         for state in self.session.active():
             state.scored = state.variant.scored
+            for task in self.session.prepared.tasks:  # an attempt in which another variant failed may have gone further
+                self.session.log(state, task).keep(len(self.session.asked(state, task)))
 
     def _score_group(self, states: Sequence[State], wanted: Wanted | None = None, *, more: bool = False) -> None:
         """Scores variants of one base, again without those that crash."""

@@ -19,6 +19,7 @@ from harness.jobs import (
     Advanced,
     Noted,
     Packed,
+    Recipe,
     Resumed,
     ScoreJob,
     ScoreVariant,
@@ -73,6 +74,8 @@ class _Scorer:
         self._probe = torch.empty(0)
         self._untouched: torch.Tensor | None = None
         """Logits of the bare base after the probe."""
+        self._faults: dict[Recipe, dict[str, str | None]] = {}
+        """What self-checks of the engine found, so that each variant is checked once."""
 
     def score(self, job: ScoreJob, send: Send) -> None:
         """Scores the variants of one job."""
@@ -127,6 +130,7 @@ class _Scorer:
             token_budget=job.token_budget,
             max_rows=job.max_rows,
             seed=job.seed,
+            faults=self._faults.setdefault(variant.recipe, {}),
         )
         room = context_length(model, self._tokenizer)
         try:
