@@ -19,9 +19,24 @@ from harness.results import Comparison, Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 TRIES = int(os.environ.get("TRIES", "100")) // 20
+TASK = """
+from harness import Choose, Metric, Task, task
+
+WORDS = ("red", "blue", "green", "white", "black", "three", "seven", "ten")
+ROWS = [{"id": str(n), "one": WORDS[n * 5 % 8], "other": WORDS[(n * 3 + 1 + n // 8) % 8]} for n in range(200)]
+likely = Metric("likely", score=lambda output, sample: float(output.loglikelihoods[0] > -10.5), bounds=(0, 1))
+
+def sample(row):
+    return Choose(f"Question {row['id']}: {row['one']} or {row['other']}? Answer:", [row["one"], "four"], 0, id=row["id"])
+
+@task
+def sharp() -> Task:
+    return Task(data=ROWS[:180], sample=sample, metrics=[likely], shots_from=ROWS[180:], train=ROWS[180:])
+"""
+"""The untrained model finds some answers likely; four training steps change that, solved examples do not."""
 ASKED = (
-    *("base", "lora", "fewshot=base:shots=2", "--tasks", "mini_mmlu,mini_gsm8k", "--limit", "128", "--steps", "4"),
-    *("--until-decided", "--smallest", "20pts", "--no-timing"),
+    *("base", "lora", "fewshot=base:shots=4", "--tasks", "./sharp.py", "--steps", "4"),
+    *("--until-decided", "--smallest", "10pts", "--no-timing"),
 )
 VICTIMS = {"command": 1, "server": 2, "child": 3}
 """Processes by their distance from the one that was started."""
@@ -56,10 +71,12 @@ def kill_at(run: faults.Watched, victim: str, seconds: float) -> bool:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     """The folder of a run that nobody kills, and the seconds for which it scored."""
     folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "sharp.py").write_text(TASK)
     with faults.Watched(folder, *ASKED) as run:
         assert run.process.wait() == 0
-    early = [each.early for each in comparisons(folder)]
-    assert len(early) == 4 and any(each and each.n < each.total for each in early), early
+    early = {each.a: each.early for each in comparisons(folder)}
+    assert early["lora"] and early["fewshot"] and early["lora"].outcome == "shown"
+    assert early["lora"].n < early["fewshot"].n, "the packs after a decision are tested, too"
     return folder, run.seconds()["Eval"]
 
 
@@ -72,6 +89,7 @@ def test_a_killed_run_takes_the_decisions_of_an_undisturbed_one(
     for number in range(max(1, TRIES * 4 // len(VICTIMS))):
         folder = tmp_path / str(number)
         folder.mkdir()
+        (folder / "sharp.py").write_text(TASK)
         with faults.Watched(folder, *ASKED) as run:
             hits += kill_at(run, victim, chance.uniform(0, 0.9 * lasts))
             run.process.wait(timeout=300)
