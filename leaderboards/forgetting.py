@@ -12,7 +12,7 @@ Example:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -192,53 +192,74 @@ def _axis(changes: Iterable[Change], start: float, end: float) -> _Axis:
 def _drawing(points: Sequence[Point], base: str, width: int, height: int) -> Markup:
     x = _axis((point.kept for point in points), _LEFT, width - _RIGHT)
     y = _axis((point.learned for point in points), height - _BOTTOM, _TOP)
-    parts = [
-        Markup('<svg viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img" aria-label="{label}">').format(
-            w=width,
-            h=height,
-            label=f"Learned against forgotten: {counted(len(points), 'variant')}. The table has the numbers.",
-        )
+    places: list[tuple[str, float, float, Mark | None]] = [
+        (printable(point.name), x(point.kept.value), y(point.learned.value), point.mark) for point in points
     ]
-    for value in x.ticks(44):
-        parts.append(
-            _tick(x(value), x(value), _TOP, height - _BOTTOM, value, x(value), height - _BOTTOM + 16, "middle")
-        )
-    for value in y.ticks(40):
-        parts.append(_tick(_LEFT, width - _RIGHT, y(value), y(value), value, _LEFT - 7, y(value) + 4, "end"))
-    parts.append(_line("zero", x(0), x(0), _TOP, height - _BOTTOM))
-    parts.append(_line("zero", _LEFT, width - _RIGHT, y(0), y(0)))
-    parts.append(_text("axis", 4, 14, "start", "↑ learned: points on trained tasks"))
-    parts.append(_text("axis", _LEFT, height - 8, "start", "← forgot: points on other tasks"))
-    taken = [Box(x(0) - 6, y(0) - 6, x(0) + 6, y(0) + 6)]
-    for point in points:
-        px, py = x(point.kept.value), y(point.learned.value)
-        taken.append(Box(px - 6, py - 6, px + 6, py + 6))
-        for change, ends in ((point.kept, _ends(point.kept, x)), (point.learned, _ends(point.learned, y))):
-            if ends is not None:
-                first, last = ends
-                box = (first, last, py, py) if change is point.kept else (px, px, first, last)
-                parts.append(_line("interval", *box))
-                taken.append(Box(min(box[:2]) - 1, min(box[2:]) - 1, max(box[:2]) + 1, max(box[2:]) + 1))
-    inside = Box(_LEFT, _TOP - 6, width, height - _BOTTOM)
-    zeros = [Box(x(0) - 1, inside.top, x(0) + 1, inside.bottom), Box(inside.left, y(0) - 1, inside.right, y(0) + 1)]
-    marks, labels = [], []
-    for point in (*points, None):  # the baseline last: others may take its place
-        px, py = (x(0), y(0)) if point is None else (x(point.kept.value), y(point.learned.value))
-        name = base if point is None else printable(point.name)
-        shape = "M-4 0H4M0-4V4" if point is None else _SHAPES[point.mark]
-        said = f"{name}: no change" if point is None else f"{name}: {_MARK_WORDS[point.mark]}"
-        marks.append(
-            Markup(
-                '<path class="mark {kind}" transform="translate({x:.1f} {y:.1f})" d="{d}"><title>{said}</title></path>'
-            ).format(kind="base" if point is None else point.mark, x=px, y=py, d=shape, said=said)
-        )
+    places.append((base, x(0), y(0), None))  # the last one to get a label: others may take its room
+    lines = [line for point in points for line in _intervals(point, x, y)]
+    taken = [Box(left - 6, top - 6, left + 6, top + 6) for _, left, top, _ in places]
+    taken += [Box(min(x1, x2) - 1, min(y1, y2) - 1, max(x1, x2) + 1, max(y1, y2) + 1) for x1, x2, y1, y2 in lines]
+    opening = Markup('<svg viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img" aria-label="{label}">').format(
+        w=width,
+        h=height,
+        label=f"Learned against forgotten: {counted(len(points), 'variant')}. A table has the numbers.",
+    )
+    parts = [opening, *_frame(x, y), *(_line("interval", *line) for line in lines)]
+    parts += [_mark_at(*place) for place in places]
+    parts += _labels(places, taken, Box(_LEFT, _TOP - 6, width, height - _BOTTOM))
+    return Markup("").join([*parts, Markup("</svg>")])
+
+
+def _frame(x: _Axis, y: _Axis) -> list[Markup]:
+    """Draws the grid, the lines of no change, and the names of the axes."""
+    grid = [_line("grid", x(value), x(value), y.end, y.start) for value in x.ticks(44)]
+    grid += [_line("grid", x.start, x.end, y(value), y(value)) for value in y.ticks(40)]
+    numbers = [_text("number", x(value), y.start + 16, "middle", _signed(value)) for value in x.ticks(44)]
+    numbers += [_text("number", x.start - 7, y(value) + 4, "end", _signed(value)) for value in y.ticks(40)]
+    return [
+        *grid,
+        *numbers,
+        _line("zero", x(0), x(0), y.end, y.start),
+        _line("zero", x.start, x.end, y(0), y(0)),
+        _text("axis", 4, 14, "start", "↑ learned: points on trained tasks"),
+        _text("axis", x.start, y.start + 38, "start", "← forgot: points on other tasks"),
+    ]
+
+
+def _intervals(point: Point, x: _Axis, y: _Axis) -> Iterator[tuple[float, float, float, float]]:
+    """Yields the ends of its lines: x1, x2, y1, y2."""
+    left, top = x(point.kept.value), y(point.learned.value)
+    if point.kept.low is not None and point.kept.high is not None:
+        yield x(point.kept.low), x(point.kept.high), top, top
+    if point.learned.low is not None and point.learned.high is not None:
+        yield left, left, y(point.learned.low), y(point.learned.high)
+
+
+def _mark_at(name: str, left: float, top: float, mark: Mark | None) -> Markup:
+    """Draws the mark of a variant; None: of the baseline."""
+    kind, shape, said = (
+        ("base", "M-4 0H4M0-4V4", "no change") if mark is None else (mark, _SHAPES[mark], _MARK_WORDS[mark])
+    )
+    return Markup(
+        '<path class="mark {}" transform="translate({:.1f} {:.1f})" d="{}"><title>{}: {}</title></path>'
+    ).format(kind, left, top, shape, name, said)
+
+
+def _labels(places: Sequence[tuple[str, float, float, Mark | None]], taken: Sequence[Box], inside: Box) -> list[Markup]:
+    """Names the marks, as long as there is room; the lines of no change are covered only if need be."""
+    found, used = [], list(taken)
+    origin = Box(places[-1][1] - 1, places[-1][2] - 1, places[-1][1] + 1, places[-1][2] + 1)
+    zeros = [
+        origin._replace(top=inside.top, bottom=inside.bottom),
+        origin._replace(left=inside.left, right=inside.right),
+    ]
+    for name, left, top, _ in places:
         label = name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
-        place = _place(label, px, py, [*taken, *zeros], inside) or _place(label, px, py, taken, inside)
+        place = _place(label, left, top, [*used, *zeros], inside) or _place(label, left, top, used, inside)
         if place is not None:
-            left, baseline, box = place
-            taken.append(box)
-            labels.append(_text("label", left, baseline, "start", label))
-    return Markup("").join([*parts, *marks, *labels, Markup("</svg>")])
+            used.append(place[2])
+            found.append(_text("label", place[0], place[1], "start", label))
+    return found
 
 
 def _place(label: str, x: float, y: float, taken: Sequence[Box], inside: Box) -> tuple[float, float, Box] | None:
@@ -258,13 +279,8 @@ def _place(label: str, x: float, y: float, taken: Sequence[Box], inside: Box) ->
     return None
 
 
-def _ends(change: Change, axis: _Axis) -> tuple[float, float] | None:
-    return None if change.low is None or change.high is None else (axis(change.low), axis(change.high))
-
-
-def _tick(x1: float, x2: float, y1: float, y2: float, value: float, x: float, y: float, anchor: str) -> Markup:
-    number = f"{value:+g}".replace("-", "−") if value else "0"
-    return _line("grid", x1, x2, y1, y2) + _text("number", x, y, anchor, number)
+def _signed(value: float) -> str:
+    return f"{value:+g}".replace("-", "−") if value else "0"
 
 
 def _line(kind: str, x1: float, x2: float, y1: float, y2: float) -> Markup:

@@ -52,7 +52,8 @@ def score(job: ScoreJob, send: Send, further: FurtherJob = lambda: None) -> None
         further: Called after a job with `more`; the base remains in memory for the next one.
     """
     torch.set_num_threads(threads())
-    scorer, following = _Scorer(job), job
+    scorer = _Scorer(job)
+    following: ScoreJob | None = job
     while following is not None:
         scorer.score(following, send)
         following = further() if following.more else None
@@ -85,10 +86,11 @@ class _Scorer:
             refuse_if_not_causal(self._resident.bare)
             notes += self._resident.bare.loading_notes
             self._loaded = True
-        if self._untouched is None and any(variant.recipe.adapter for variant in job.variants):
+        untouched = self._untouched
+        if untouched is None and any(variant.recipe.adapter for variant in job.variants):
             encoder = Encoder(self._tokenizer, context_length(self._resident.bare, self._tokenizer))
             self._probe = _probe_ids(encoder, job.variants[0].tasks[:1])
-            self._untouched = _logits(self._resident.bare, self._probe, job.numerics)
+            self._untouched = untouched = _logits(self._resident.bare, self._probe, job.numerics)
         plans: dict[Any, list[Pack]] = {}
         for variant in job.variants:
             send(VariantLoading(variant.name))
@@ -97,7 +99,11 @@ class _Scorer:
             except UserError as error:  # such as an adapter of another base: the others can be scored
                 send(VariantFailed(variant.name, error.sentence))
                 continue
-            if variant.recipe.adapter and _logits(model, self._probe, job.numerics).equal(self._untouched):
+            if (
+                untouched is not None
+                and variant.recipe.adapter
+                and _logits(model, self._probe, job.numerics).equal(untouched)
+            ):
                 send(VariantFailed(variant.name, "the adapter changes nothing: its outputs equal the base's"))
                 self._resident.detach()
                 continue
