@@ -27,12 +27,12 @@ def passed(wins: Counts, losses: Counts, total: int, tests: int) -> Counts:
     Returns:
         `[rows, packs]` passed levels, of the direction that passed more.
     """
-    reached = np.stack([_reached(wins, losses, total, LEVEL / number / 2) for number in range(1, tests + 1)])
-    leading = np.cumprod(np.maximum.accumulate(reached, axis=-1), axis=0).sum(axis=0)  # by direction, row and pack
+    levels = np.stack([reached(wins, losses, total, LEVEL / number / 2) for number in range(1, tests + 1)])
+    leading = np.cumprod(np.maximum.accumulate(levels, axis=-1), axis=0).sum(axis=0)  # by direction, row and pack
     return leading.max(axis=0)
 
 
-def _reached(wins: Counts, losses: Counts, total: int, level: float) -> NDArray[np.bool_]:
+def reached(wins: Counts, losses: Counts, total: int, level: float) -> NDArray[np.bool_]:
     """`[direction, rows, packs]`: whether the boundary of a level is reached after a pack."""
     differing = wins + losses
     width = int(differing.sum(axis=1).max()) + 1
