@@ -76,13 +76,13 @@ class Encoder:
     def pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         """Ids of contexts and continuations, as they are scored and as training learns them.
 
-        A continuation without a context follows the prefix token.
+        A continuation without a context follows the prefix token; a rendered chat may begin with that token already.
         """
         moved = [_shift_spaces(*pair) for pair in pairs]
         texts = self._tokenise([text for context, tail in moved if context for text in (context, context + tail)])
         alone = self._tokenise([tail for context, tail in moved if not context], special=False)
         return [
-            self._joint(context, tail, texts) if context else ((self.prefix_id,), alone[tail])
+            self._joint(context, tail, texts) if context else ((self.prefix_id,), self._unfronted(alone[tail]))
             for context, tail in moved
         ]
 
@@ -159,6 +159,10 @@ class Encoder:
     def _fronted(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         """Ids after what the tokenizer puts in front, unless the text has it already: a chat template may write it."""
         return ids if ids[: len(self._front)] == self._front else self._front + ids
+
+    def _unfronted(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """Ids without a prefix token that the text itself has."""
+        return ids[1:] if len(ids) > 1 and ids[0] == self.prefix_id else ids
 
 
 def load_encoder(snapshot: Snapshot, *, trust_remote_code: bool = False) -> Encoder:

@@ -75,6 +75,7 @@ def test_any_text_fits_and_is_learned_as_it_is_scored(prompt: str, answer: str, 
 def test_a_bos_token_of_the_chat_template_is_not_added_twice() -> None:
     tokenizer = tiny.tiny_tokenizer(adds_bos=True)
     assert row_of(Example("<s>hello", " world"), tokenizer)["input_ids"].count(tiny.BOS) == 1
+    assert row_of(Example("", "<s>hello world"), tokenizer) == row_of(Example("", "hello world"), tokenizer)
 
 
 CASES = [(" two and", True, 1), (" two and", False, 0), (" two and</s>", False, 1), (" two and</s>", True, 1)]
