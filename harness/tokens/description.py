@@ -129,27 +129,33 @@ def surroundings(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def turn_end(tokenizer: Any, stops: Iterable[int]) -> tuple[str, bool] | None:
     """The special token that ends a turn of the assistant, and whether the template writes it after the last turn.
 
-    It is the first special token after the last answer that already ends a text, else the first special token there; if
-    the template writes none, the first one after an answer that another turn follows.
+    It is the first special token after the last answer that already ends a text, else the first special token there, else
+    the first token there that was added to the vocabulary; if the template writes nothing, the first special token after an
+    answer that another turn follows. A token that ends a text counts as special, whatever the tokenizer's files say.
 
     Args:
         tokenizer: A tokenizer of transformers.
         stops: Ids that already end a text.
 
     Returns:
-        None if there is no template, or no special token after an answer.
+        None if there is no template, or no such token: the end of a turn can also be plain text.
     """
     if _template_of(tokenizer) is None:
         return None
-    special = {id: str(token) for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    stops = set(stops)
+    added = {id: token for id, token in tokenizer.added_tokens_decoder.items() if str(token).strip()}
+    special = {id for id, token in added.items() if token.special} | (added.keys() & stops)
     for turns in ([_USER, _TURN], [_USER, _TURN, {"role": "user", "content": _NEXT}]):
         text = _rendered(tokenizer, turns) or ""
         if _ANSWER in text:
             tail = text.rpartition(_ANSWER)[2].partition(_NEXT)[0]
-            found = [id for id in _ids(tokenizer, tail) if id in special]
+            written = [id for id in _ids(tokenizer, tail) if id in added]
+            found = [id for id in written if id in special] or written * (len(turns) == 2)
             if found:
-                stop = next((id for id in found if id in set(stops)), found[0])
-                return special[stop], len(turns) == 2
+                stop = next((id for id in found if id in stops), found[0])
+                return str(added[stop]), len(turns) == 2
+            if tail.strip():
+                return None
     return None
 
 
