@@ -8,6 +8,7 @@ data: a child process makes it, and the parent renders prompts with it without t
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -28,8 +29,13 @@ _ASKED, _ANSWER, _NEXT, _REASON = "qZ6 asked", "qZ7 answer", "qZ8 next", "qZ9 re
 """Probes: texts that occur in no template."""
 _USER = {"role": "user", "content": _ASKED}
 _TURN = {"role": "assistant", "content": _ANSWER}
-_THOUGHTS = (("<think>", "</think>"), ("<|channel>thought", "<channel|>"), ("[THINK]", "[/THINK]"))
-"""Marks around a thought that some templates know and do not write: of most models, of Gemma 4, and of Magistral."""
+_THOUGHTS = (
+    ("<think>", "</think>"),
+    ("<|channel>thought", "<channel|>"),
+    ("[THINK]", "[/THINK]"),
+    ("<thought>", "</thought>"),
+)
+"""Marks around a thought that some templates know and do not write: of most models, of Gemma 4, Magistral, and EXAONE Deep."""
 _READ = (".json", ".model", ".txt", ".jinja", ".py", ".tiktoken")
 """Suffixes of the files that decide a tokenizer."""
 _BY_JINJA = "transformers.tokenization_utils_base"
@@ -191,6 +197,9 @@ def thought_marks(tokenizer: Any) -> tuple[str, str] | None:
         if any(mark in text for mark in pair for text in (whole, prompt, template)):
             return pair
     opening, _, closing = (part.strip() for part in written.partition(_REASON))
+    if not opening:  # the prompt ends with it
+        last = re.split(r"\s|(?<=>)(?=<)", prompt.rstrip())[-1]
+        opening = prompt.removeprefix(plain).strip() if prompt.startswith(plain) else last
     return (opening, closing) if begun and opening and closing else None
 
 

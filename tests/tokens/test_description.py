@@ -130,6 +130,7 @@ def test_a_thought_and_what_the_prompt_opens_of_it(prompt: str, states: tuple[st
         ("", "<|channel>thought\n{}\n<channel|>", "", ("<|channel>thought", "<channel|>")),
         ("", "<my:thought>\n{}\n</my:thought>\n", "", ("<my:thought>", "</my:thought>")),
         ("<my:thought>", "{}</my:thought>", "</my:thought>", None),
+        ("<my:thought>\n", "<my:thought>\n{}\n</my:thought>\n", "", ("<my:thought>", "</my:thought>")),
         (
             "",
             "<|channel|>analysis<|message|>{}<|end|><|start|>assistant",
