@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.data.gguf import is_gguf
 from harness.data.model_files import Snapshot
+from harness.errors import UserError
 from harness.jobs import Request, TaskRequests
 from harness.tokens.description import surroundings
 from harness.tokens.tokenizer import input_limit, load_header, load_tokenizer
@@ -122,6 +123,11 @@ class Encoder:
         longest = 0
         for choice, (context, continuation) in enumerate(parts):
             head, tail = self._joint(context, continuation, texts)
+            if continuation.strip() and not tail:
+                raise UserError(
+                    f"the tokenizer makes no token of the choice {continuation!r}, whose likelihood would be 1",
+                    hint="leave out such rows, or write the choice in letters that the tokenizer knows",
+                )
             if not tail:
                 continue  # the continuation is empty: nothing to score
             whole = (head + tail)[-(self.max_length + 1) :]

@@ -216,3 +216,14 @@ def test_previews_and_scoring_take_the_same_context_length(
     text_config = SimpleNamespace(**config.get("text_config", config))
     model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text_config))
     assert context_length(model, tokenizer) == limit
+
+
+def test_a_choice_of_which_the_tokenizer_makes_nothing_is_refused() -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.BPE({"</s>": 0, "G": 1, "T": 2}, []))
+    letters = Encoder(PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>"), 16)
+    assert letters.encode(tiny.task(tiny.choose("G", ["T"])))[0].rows
+    with pytest.raises(UserError, match="makes no token of the choice 'x'"):
+        letters.encode(tiny.task(tiny.choose("G", ["T", "x"])))
