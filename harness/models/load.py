@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers.quantizers.auto import AutoHfQuantizer
 from transformers.quantizers.base import get_keys_to_not_convert
 
 from harness.data.architecture import refuse_other_architectures
@@ -30,7 +31,7 @@ from harness.models.gguf import unpacked
 from harness.models.layers import bypassed_layers
 from harness.models.merge import dequantize, merge_adapter, refuse_added_weights, restore_conv1d, untie_if_apart
 from harness.models.reach import unquantized_notes
-from harness.models.report import UNREADABLE, cannot_be_loaded, read_report, untied_note
+from harness.models.report import UNREADABLE, cannot_be_loaded, read_report, refuse_packed, untied_note
 from harness.models.restore import OriginalState
 from harness.models.reward_head import load_head, put_head
 from harness.models.soft_prompts import learned_tokens
@@ -81,6 +82,7 @@ def load_base(base: Base) -> Any:
     if is_gguf(base.folder):
         return _load_gguf(base)
     require_safetensors(str(base.folder), base.folder)
+    _refuse_unknown_format(base.folder, config)
     options: dict[str, Any] = {
         "dtype": getattr(torch, base.dtype),
         "trust_remote_code": base.trust_remote_code,
@@ -97,6 +99,8 @@ def load_base(base: Base) -> Any:
         )
     except UNREADABLE as error:
         raise cannot_be_loaded(base.folder, error) from error
+    if not packed:
+        refuse_packed(base.folder, report)
     report["mismatched_keys"] |= _quantized_mismatches(model)
     model.loading_notes = read_report(base.folder, type(model).__name__, report)
     model.loading_notes += untied_note(model)
@@ -107,12 +111,33 @@ def load_base(base: Base) -> Any:
             f"the model in `{base.folder}` has no linear layers to quantize to {base.quant}",
             hint="compare it without `qlora`, `@4bit` and `@8bit`",
         )
+    if packed and not all(map(_holds_packed_weight, filter(_is_quantized, model.modules()))):
+        raise UserError(
+            f"config.json in `{base.folder}` says that the weights are quantized, but the weights in the file are not",
+            hint="remove `quantization_config` from config.json; programs that merge an adapter often leave it there",
+        )
     if base.quant is not None:
         model.loading_notes += unquantized_notes(model)
     _steady_kernels(model)
     model.requires_grad_(False)
     model.config.use_cache = False
     return model.eval()
+
+
+def _refuse_unknown_format(folder: Path, config: Any) -> None:
+    """Refuses weights quantized in a format that transformers does not know: it would take them for plain weights."""
+    given = getattr(config, "quantization_config", None)
+    method = given.get("quant_method") if isinstance(given, dict) else None
+    if method and not AutoHfQuantizer.supports_quant_method(given):
+        raise UserError(
+            f"the weights in `{folder}` are quantized in the format `{method}`, which transformers does not read",
+            hint="give a checkpoint in another format, such as the model that it was made from",
+        )
+
+
+def _holds_packed_weight(module: Any) -> bool:
+    packed = getattr(module.weight, "quant_state", None) is not None
+    return packed or not module.weight.is_floating_point()
 
 
 def _left_whole(config: Any) -> list[str] | None:
