@@ -116,7 +116,9 @@ def _code_in(text: str, *, rows: bool) -> Iterator[Path]:
         yield Path(text)  # a metric of the `evaluate` library is code from the Hub
     for path in _paths(text):
         is_rows = rows and "/" in text  # a folder of data is read, not imported
-        if path.suffix == ".py" or (_has_code(path) and not is_rows and not _is_installed(text)):
+        if ".py" in (path.suffix, _resolved(path).suffix) or (
+            _has_code(path) and not is_rows and not _is_installed(text)
+        ):
             yield path
             return
 

@@ -7,6 +7,8 @@ import pytest
 
 from harness.config.parse import configure
 from harness.errors import UserError
+from harness.registry.find import find
+from harness.registry.load import load_task
 
 TASK = """
 from harness import Generate, Task, exact_match, task
@@ -62,6 +64,16 @@ def test_a_file_that_only_the_yaml_names_is_refused(text: str, line: int, named:
         written(text)
     assert f"compare.yaml:{line}: " in refused.value.message and f"`{named}`" in refused.value.message
     assert f"--allow-code {named}" in str(refused.value.hint)
+
+
+def test_code_under_a_name_that_does_not_end_in_py_is_refused() -> None:
+    Path("link").symlink_to("t.py")
+    with pytest.raises(UserError, match="the file names the Python code `link`"):
+        written("tasks: [./link]")
+    Path("notes.txt").write_text(TASK + "raise AssertionError('it ran')")
+    written("tasks: [./notes.txt]")
+    with pytest.raises(UserError, match=r"`notes.txt` is not a Python file"):
+        load_task(find("task", "./notes.txt"), {})
 
 
 def test_what_the_command_names_may_run() -> None:
