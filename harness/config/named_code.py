@@ -33,7 +33,7 @@ def code_problems(written: ConfigFile, variants: Sequence[str], settings: Mappin
         variants: The variants in the command; if they name entries of the file, only those take effect.
         settings: The settings in the command.
     """
-    typed = {path for text in _texts((variants, settings)) for path in map(_resolved, _paths(text))}
+    typed = {_resolved(expand(Path(word))) for text in _texts((variants, settings)) for word in _words(text)}
     problems = []
     for place, text in _effective(written, variants, settings):
         where = written.where(place)
@@ -97,10 +97,9 @@ def _texts(value: Any) -> Iterator[str]:
         yield str(value)
 
 
-def _paths(text: str) -> Iterator[Path]:
+def _words(text: str) -> list[str]:
     """Everything in a text that can be a path: its words, then the whole text, as a path may have any character."""
-    for word in dict.fromkeys([*_WORD.findall(text), text]):
-        yield expand(Path(word))
+    return list(dict.fromkeys([*_WORD.findall(text), text]))
 
 
 def _resolved(path: Path) -> Path:
@@ -114,8 +113,10 @@ def _code_in(text: str, *, rows: bool) -> Iterator[Path]:
     """Python files, and folders with Python files, that a text names."""
     if text.startswith("evaluate:") and ".py" not in text and not text.startswith(("evaluate:.", "evaluate:/")):
         yield Path(text)  # a metric of the `evaluate` library is code from the Hub
-    for path in _paths(text):
-        is_rows = rows and "/" in text  # a folder of data is read, not imported
+    for word in _words(text):
+        path = expand(Path(word))
+        # a folder of data is read, not imported; `codedir`, `./codedir@task` and `~/codedir` are sources of a task
+        is_rows = rows and "/" in word and not word.startswith("~") and "@" not in text
         if ".py" in (path.suffix, _resolved(path).suffix) or (
             _has_code(path) and not is_rows and not _is_installed(text)
         ):

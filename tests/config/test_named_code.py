@@ -54,6 +54,9 @@ def written(text: str, *variants: str, **settings: Any) -> Any:
         ("variants:\n  ppo:\n    method: lora\n    stage: ppo\n    reward: ./m.py@mine", 5, "m.py"),
         ("train:\n  data: mini_mmlu + ./t.py*2", 2, "t.py"),
         ("train:\n  data: evil", 2, "evil"),
+        ("train:\n  data: ./evil@toy", 2, "evil"),
+        ("train:\n  data: ./rows.jsonl + evil", 2, "evil"),
+        ("train: {validation: ./evil@toy}", 1, "evil"),
         ("train: {data: mini_mmlu, monitor: ./t.py}", 1, "t.py"),
         ("task_parameters: {reward_code: ./m.py}", 1, "m.py"),
         ("task_parameters: {x: 'evaluate:bleu'}", 1, "evaluate:bleu"),
@@ -64,6 +67,12 @@ def test_a_file_that_only_the_yaml_names_is_refused(text: str, line: int, named:
         written(text)
     assert f"compare.yaml:{line}: " in refused.value.message and f"`{named}`" in refused.value.message
     assert f"--allow-code {named}" in str(refused.value.hint)
+
+
+def test_a_folder_in_the_home_folder_is_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UserError, match="only code that you name yourself runs"):
+        written("train: {data: ~/evil}")
 
 
 def test_code_under_a_name_that_does_not_end_in_py_is_refused() -> None:
