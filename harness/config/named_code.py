@@ -46,7 +46,7 @@ def code_problems(written: ConfigFile, variants: Sequence[str], settings: Mappin
         elif place[0] == "allow_code":
             problems.append(UserError(f"{where}: a file cannot set `allow_code`", hint=f"type `--allow-code {text}`"))
         elif place[0] not in ("model", "output_dir", "baseline"):
-            for path in _code_in(text, rows=place[-1] in _ROWS):
+            for path in _code_in(text, place):
                 resolved = _resolved(path)
                 if typed.isdisjoint((resolved, *resolved.parents)):
                     problems.append(
@@ -109,16 +109,16 @@ def _resolved(path: Path) -> Path:
         return path
 
 
-def _code_in(text: str, *, rows: bool) -> Iterator[Path]:
+def _code_in(text: str, place: Place) -> Iterator[Path]:
     """Python files, and folders with Python files, that a text names."""
     if text.startswith("evaluate:") and ".py" not in text and not text.startswith(("evaluate:.", "evaluate:/")):
         yield Path(text)  # a metric of the `evaluate` library is code from the Hub
     for word in _words(text):
         path = expand(Path(word))
         # a folder of data is read, not imported; `codedir`, `./codedir@task` and `~/codedir` are sources of a task
-        is_rows = rows and "/" in word and not word.startswith("~") and "@" not in text
+        is_rows = place[-1] in _ROWS and "/" in word and not word.startswith("~") and "@" not in text
         if ".py" in (path.suffix, _resolved(path).suffix) or (
-            _has_code(path) and not is_rows and not _is_installed(text)
+            _has_code(path) and not is_rows and find_installed(_kind(text, place, word), word) is None
         ):
             yield path
             return
@@ -131,7 +131,9 @@ def _has_code(path: Path) -> bool:
         return False
 
 
-def _is_installed(text: str) -> bool:
-    """Whether the first word of a text is a built-in or installed name, which hides a folder of that name."""
-    kinds: tuple[Kind, ...] = ("task", "method", "metric")
-    return any(find_installed(kind, word) is not None for word in _WORD.findall(text)[:1] for kind in kinds)
+def _kind(text: str, place: Place, word: str) -> Kind:
+    """What a word names, if it names something built in or installed, which hides a folder of that name."""
+    if place[0] == "task_parameters":
+        return "metric"
+    source = re.match(rf"(?:[\w.-]+=)?{re.escape(word)}(?=$|[:@])", text)
+    return "method" if place[0] == "variants" and source and text.count(word) == 1 else "task"

@@ -34,6 +34,8 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("m.py").write_text(METHOD)
     Path("evil").mkdir()
     Path("evil/t.py").write_text(TASK)
+    Path("lora").mkdir()
+    Path("lora/x.py").write_text(METHOD)
 
 
 def written(text: str, *variants: str, **settings: Any) -> Any:
@@ -57,6 +59,10 @@ def written(text: str, *variants: str, **settings: Any) -> Any:
         ("train:\n  data: ./evil@toy", 2, "evil"),
         ("train:\n  data: ./rows.jsonl + evil", 2, "evil"),
         ("train: {validation: ./evil@toy}", 1, "evil"),
+        ("tasks: mini_mmlu,evil", 1, "evil"),
+        ("variants: {a: 'lora:data=./evil@toy'}", 1, "evil"),
+        ("variants: {a: 'lora:data=evil'}", 1, "evil"),
+        ("train: {data: lora}", 1, "lora"),
         ("train: {data: mini_mmlu, monitor: ./t.py}", 1, "t.py"),
         ("task_parameters: {reward_code: ./m.py}", 1, "m.py"),
         ("task_parameters: {x: 'evaluate:bleu'}", 1, "evaluate:bleu"),
@@ -105,8 +111,6 @@ def test_a_folder_of_rows_may_hold_python_files() -> None:
 
 
 def test_a_folder_does_not_hide_a_built_in_name() -> None:
-    Path("lora").mkdir()
-    Path("lora/x.py").write_text(METHOD)
     assert written("variants: {lora: {method: lora}}").variants[0].entry.module == "harness.finetune.lora"
 
 
