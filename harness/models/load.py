@@ -38,6 +38,10 @@ from harness.models.soft_prompts import learned_tokens
 from harness.registry.find import find
 from harness.registry.load import load_method
 from harness.tokens.tokenizer import input_limit
+from harness.user_code import limit, user_code
+
+_ATTACHING = 10
+"""Time limits of a call of user code in which an adapter must be attached: the weights of a large one take a minute to read."""
 
 LoadMethod = Callable[[Method], Callable[..., nn.Module]]
 """Finds a method's function: `method_function`, or a cached version of it."""
@@ -61,6 +65,12 @@ def load_config(base: Base) -> Any:
     except (*UNREADABLE, AttributeError, TypeError) as error:  # of fields with impossible values
         raise cannot_be_loaded(base.folder, error) from error
     refuse_other_architectures(str(base.folder), fields)
+    kernels = {str(part._attn_implementation) for part in (config, config.get_text_config())}
+    if not base.trust_remote_code and (code := next((kernel for kernel in kernels if "/" in kernel), None)):
+        raise UserError(
+            f"the model in `{base.folder}` computes its attention with `{code}`, code from the Hub",
+            hint="remove `attn_implementation` from its config.json; if you trust that code, add `--trust-remote-code`",
+        )
     return config
 
 
@@ -97,7 +107,7 @@ def load_base(base: Base) -> Any:
         model, report = AutoModelForCausalLM.from_pretrained(
             base.folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
-    except UNREADABLE as error:
+    except (*UNREADABLE, AttributeError, TypeError) as error:  # of fields with impossible values
         raise cannot_be_loaded(base.folder, error) from error
     if not packed:
         refuse_packed(base.folder, report)
@@ -251,13 +261,15 @@ class Resident:
         return _requantize(merged, recipe)
 
     def _adapted(self, base: Any, recipe: Recipe) -> Any:
+        """Attaches an adapter or a delta; one whose settings take a time without end ends this process."""
         assert recipe.adapter is not None
-        if (recipe.adapter / "adapter_config.json").is_file():
-            return load_adapter(base, recipe.adapter).eval()
-        assert recipe.method is not None
-        model = self._load_method(recipe.method)(base, **recipe.method.hyperparameters)
-        load_delta(model, recipe.adapter, recipe.method.name)
-        return model.requires_grad_(False).eval()
+        with user_code(recipe.adapter, "being attached", seconds=_ATTACHING * limit()):
+            if (recipe.adapter / "adapter_config.json").is_file():
+                return load_adapter(base, recipe.adapter).eval()
+            assert recipe.method is not None
+            model = self._load_method(recipe.method)(base, **recipe.method.hyperparameters)
+            load_delta(model, recipe.adapter, recipe.method.name)
+            return model.requires_grad_(False).eval()
 
 
 def _with_reward_head(model: Any, folder: Path) -> Any:

@@ -21,6 +21,8 @@ UNREADABLE = (
     ValueError,
     OSError,
     LookupError,
+    ArithmeticError,
+    RecursionError,
     EOFError,
     ImportError,
     NotImplementedError,
