@@ -48,6 +48,14 @@ def notes(*rows: dict[str, Any], template: ChatTemplate | None = CHATML, **optio
     return read_rows("x", rows, template=template, **options).notes
 
 
+# tools written as JSON text
+
+
+@pytest.mark.parametrize("tools", ["null", "[]", ""])
+def test_no_tools_as_json_text_are_no_tools(tools: str) -> None:
+    assert read({"messages": [user("q"), assistant("a")], "tools": tools}) == [("<user>q</><assistant>", "a")]
+
+
 # system turns
 
 NO_SYSTEM = ChatTemplate(
