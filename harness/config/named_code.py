@@ -132,7 +132,7 @@ def _has_code(path: Path) -> bool:
 
 
 def _kind(text: str, place: Place, word: str) -> Kind:
-    """What a word names, if it names something built in or installed, which hides a folder of that name."""
+    """The kind of entry that a word can name; a built-in or installed entry hides a folder of that name."""
     if place[0] == "task_parameters":
         return "metric"
     source = re.match(rf"(?:[\w.-]+=)?{re.escape(word)}(?=$|[:@])", text)
