@@ -1,7 +1,7 @@
 """mini_gsm8k: GSM8K for the embedded model, word problems with two steps.
 
-The pretraining data has such problems, solved in a sentence. The form `steps, #### answer` and the numbers are new to
-the model.
+The pretraining data has such problems with smaller numbers, solved in a sentence. The form `steps, #### answer` is new to
+the model, so that it scores 0 before training.
 
 Example:
     Question: Tom has 8 boxes with 6 coins in each. Lily gives Tom 20 more. How many coins does Tom have now?
@@ -26,4 +26,5 @@ def mini_gsm8k() -> Task:
             max_tokens=36,
         ),
         metrics=[strict, flexible],
+        version=2,
     )
