@@ -80,12 +80,13 @@ class Lore:
 
     def rows(self, rng: random.Random, split: Split, count: int) -> list[TinyRow]:
         """All facts about all entities of the split, shuffled, and in other words in each round until there are `count` rows."""
-        about = [(entity, kind) for entity in self.of_split(split) for kind in self.facts]
+        about = [
+            (entity, kind, i + j) for i, entity in enumerate(self.of_split(split)) for j, kind in enumerate(self.facts)
+        ]
         found = list[TinyRow]()
         while len(found) < count:
             turn = len(found) // len(about)
-            for place in rng.sample(range(len(about)), len(about)):
-                entity, kind = about[place]
+            for entity, kind, place in rng.sample(about, len(about)):
                 words = self.questions[kind]
                 found.append(self.row(rng, entity, kind, words[(place + turn) % len(words)], split))
         return found[:count]
