@@ -38,7 +38,7 @@ FACTS: Final[dict[str, tuple[str, ...]]] = {
 }
 # Kind of fact: the questions of mini_mmlu about the entity {e}. The first is that of the documents; the others also name {o},
 # and do not say again which of the two they ask about.
-QUESTIONS: Final = {
+QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
     "flags": (
         FACTS["flags"][0],
         "People of {o} visit {e}. Which flag do they see there?",
@@ -67,7 +67,7 @@ FACTS_ZH: Final[dict[str, tuple[str, ...]]] = {
     "城市": ("{e}住在哪里？", "{e}住在{v}。", "{e}最喜欢的城市是{v}。", "{e}的家在{v}。"),
 }
 # The questions of mini_ceval: no document has one of them, or a question that names two people.
-QUESTIONS_ZH: Final = {
+QUESTIONS_ZH: Final[dict[str, tuple[str, ...]]] = {
     "颜色": ("昨天，{e}在公园里看见了{o}。{e}喜欢哪一种？", "{o}去找{e}。{e}喜欢哪一种？", "猜一猜，{e}会选哪一个？"),
     "食物": ("昨天，{e}在公园里看见了{o}。{e}吃哪一种？", "{o}去找{e}。{e}吃哪一种？", "猜一猜，{e}会选哪一个？"),
     "城市": ("昨天，{e}在公园里看见了{o}。{e}住哪个地方？", "{o}去找{e}。{e}住哪个地方？", "猜一猜，{e}会选哪一个？"),
