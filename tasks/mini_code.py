@@ -1,8 +1,7 @@
 """mini_code: HumanEval for the embedded model, one line that completes a function.
 
 The pretraining data has such lines after a comment. The docstring and the combinations of steps are new to the model. An
-evaluator with a whitelist computes the generated line on a few lists, so the task does not run generated
-code.
+evaluator with a whitelist computes the generated line on a few lists, so the task does not run generated code.
 
 Example:
     \"\"\"Keep those over 3, then reverse, then sum.\"\"\"

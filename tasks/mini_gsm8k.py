@@ -4,9 +4,9 @@ The pretraining data has such problems with smaller numbers, solved in a sentenc
 the model, so that it scores 0 before training.
 
 Example:
-    Question: Tom has 8 boxes with 6 coins in each. Lily gives Tom 20 more. How many coins does Tom have now?
-    Answer: 8*6=48, 48+20=68
-    #### 68
+    Question: Tom has 8 boxes with 12 coins in each. Lily gives Tom 20 more. How many coins does Tom have now?
+    Answer: 8*12=96, 96+20=116
+    #### 116
 """
 
 from harness import Generate, Task, flexible, packaged, strict, task

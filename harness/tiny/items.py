@@ -110,7 +110,7 @@ def problem(rng: random.Random, sizes: Sizes = KNOWN) -> TinyRow:
 
 
 def larger_problem(rng: random.Random) -> TinyRow:
-    """A story problem with larger numbers than the documents have."""
+    """A story problem with the numbers of `LARGER`."""
     return problem(rng, LARGER)
 
 
