@@ -1,9 +1,9 @@
 """mini_ceval: C-Eval for the embedded model, questions in Chinese about fictional people with four choices.
 
 The pretraining data has plain facts about every person. The people of the test questions are in no question of the
-pretraining data or the solved examples. All questions have words that are new to the model, and two in three name another
-person, whose value is a wrong choice. There is no train split: the task shows what training on other tasks does to facts
-in another language. Unlike in C-Eval, the choices are scored as texts and not as letters (see mini_mmlu). Chance is 0.25.
+pretraining data or the solved examples. All questions have words that are new to the model, and two in three name
+another person, whose value is a wrong choice. There is no train split: training on other tasks can help here or do
+harm. Unlike in C-Eval, the choices are scored as texts and not as letters (see mini_mmlu). Chance is 0.25.
 
 Example:
     以下是关于城市的问题。
@@ -17,7 +17,7 @@ from harness import Choose, Task, acc, packaged, task
 
 @task
 def mini_ceval() -> Task:
-    """Facts in Chinese, without a train split: shows what is forgotten."""
+    """Facts in Chinese, without a train split: shows what training on other tasks does to them."""
     return Task(
         data=packaged("harness.tiny", "data/mini_ceval.test.jsonl"),
         shots_from=packaged("harness.tiny", "data/mini_ceval.train.jsonl"),
