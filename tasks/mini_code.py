@@ -1,13 +1,11 @@
 """mini_code: HumanEval for the embedded model, one line that completes a function.
 
-The pretraining data has such lines after a comment. The docstring form and the combinations of steps are new to the
-model. An evaluator with a whitelist computes the generated line on a few lists, so the task does not run generated
-code.
+The pretraining data has such lines after a comment. The docstring and the combinations of steps are new to the model. An
+evaluator with a whitelist computes the generated line on a few lists, so the task does not run generated code.
 
 Example:
-    def f(x):
-        \"\"\"Keep those over 3, then reverse, then sum.\"\"\"
-        return sum([i for i in x if i>3][::-1])
+    \"\"\"Keep those over 3, then reverse, then sum.\"\"\"
+    f = lambda x: sum([i for i in x if i>3][::-1])
 """
 
 from harness import Generate, Task, packaged, passes_cases, task
@@ -21,11 +19,12 @@ def mini_code() -> Task:
         train=packaged("harness.tiny", "data/mini_code.train.jsonl"),
         shots_from=packaged("harness.tiny", "data/mini_code.train.jsonl"),
         sample=lambda row: Generate(
-            f'def f(x):\n    """{row["docstring"].capitalize()}."""\n    return',
+            f'"""{row["docstring"].capitalize()}."""\nf = lambda x:',
             row["code"],
             stop=("\n",),
             max_tokens=48,
             meta={"cases": row["cases"]},
         ),
         metrics=[passes_cases],
+        version=2,
     )

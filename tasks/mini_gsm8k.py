@@ -1,12 +1,12 @@
 """mini_gsm8k: GSM8K for the embedded model, word problems with two steps.
 
-The pretraining data has such problems, solved in a sentence. The form `steps, #### answer` and the numbers are new to
-the model.
+The pretraining data has such problems with smaller numbers, solved in a sentence. The form `steps, #### answer` is new to
+the model, so that it scores 0 before training.
 
 Example:
-    Question: Tom has 8 boxes with 6 coins in each. Lily gives Tom 20 more. How many coins does Tom have now?
-    Answer: 8*6=48, 48+20=68
-    #### 68
+    Question: Tom has 8 boxes with 12 coins in each. Lily gives Tom 20 more. How many coins does Tom have now?
+    Answer: 8*12=96, 96+20=116
+    #### 116
 """
 
 from harness import Generate, Task, flexible, packaged, strict, task
@@ -26,4 +26,5 @@ def mini_gsm8k() -> Task:
             max_tokens=36,
         ),
         metrics=[strict, flexible],
+        version=2,
     )

@@ -27,7 +27,7 @@ def describe(prepared: Prepared, purpose: Purpose = "compare") -> str:
     Example:
         >>> from harness.config.parse import configure
         >>> describe(prepare(configure(["base", "lora"])))
-        'train lora on 6 tasks; score 2 variants × 7 tasks; time each'
+        'train lora on 4 tasks; score 2 variants × 7 tasks; time each'
     """
     by_data: dict[str, list[str]] = {}
     for training in prepared.trainings:

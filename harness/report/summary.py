@@ -110,7 +110,7 @@ def change_words(run: Run, mean: Change) -> str:
 
 
 def _compared(run: Run, variant: Variant, reference: Variant) -> SummaryLine | None:
-    """Compares two trained variants: costs as ratios, and the difference on the leading task's headline."""
+    """Compares two trained variants: costs as ratios, the difference on the leading task, and verdicts on other tasks."""
     parts = []
     for measure in measures(run):
         if measure.name in ("peak GPU", "peak RSS"):
@@ -124,6 +124,17 @@ def _compared(run: Run, variant: Variant, reference: Variant) -> SummaryLine | N
     if task and (found := run.comparison(task, variant.name, reference.name)):
         shown = scale_of(run, task.name, task.headline).difference(found.value, found.low, found.high)
         clauses.append(f"{titles(run)[task.name]}: {numbers.MARK_WORDS[found.mark or found.verdict]} ({shown})")
+    verdicts: tuple[Verdict, ...] = ("better", "worse")
+    for verdict in verdicts:
+        others = [
+            titles(run)[each.name]
+            for each in run.tasks
+            if each is not task
+            and (found := run.comparison(each, variant.name, reference.name))
+            and found.verdict == verdict
+        ]
+        if others:
+            clauses.append(f"{verdict} on {numbers.listing(others)}")
     return SummaryLine(f"{variant.name} vs {reference.name}", "; ".join(clauses)) if clauses else None
 
 

@@ -1,7 +1,7 @@
 """Facts about invented countries (English) and people (Chinese), and questions about them with four choices.
 
-Documents state facts about all entities, but ask only about the first `TRAIN_ENTITIES`; the test rows ask about the
-others. So the model can know the answers while the questions are new.
+Documents state facts about all entities, but ask only about the first `TRAIN_ENTITIES`, and only in plain words. The test
+rows ask about the others, mostly in forms that no document has. So the model can know an answer while the question is new.
 """
 
 import random
@@ -24,6 +24,7 @@ class Lore:
 
     entities: list[Entity]
     facts: dict[str, tuple[str, ...]]
+    questions: dict[str, tuple[str, ...]]
     values: dict[str, list[str]]
     introduction: str
     answer: str
@@ -57,38 +58,52 @@ class Lore:
         """The question about one fact about one entity."""
         return self.facts[kind][0].format(e=entity["name"])
 
-    def row(self, rng: random.Random, entity: Entity, kind: str) -> TinyRow:
-        """A row: the question about one fact about one entity, with three wrong choices."""
+    def row(self, rng: random.Random, entity: Entity, kind: str, question: str, split: Split) -> TinyRow:
+        """A row: the question about one fact about one entity, with three wrong choices.
+
+        If the question names another entity, that is one of the split with another value, which is a wrong choice.
+        """
         right = entity[kind]
-        choices = [right, *rng.sample([value for value in self.values[kind] if value != right], 3)]
+        wrong = [value for value in self.values[kind] if value != right]
+        other = rng.choice([each for each in self.of_split(split) if each[kind] != right])
+        if "{o}" in question:
+            choices = [right, other[kind], *rng.sample([value for value in wrong if value != other[kind]], 2)]
+        else:
+            choices = [right, *rng.sample(wrong, 3)]
         rng.shuffle(choices)
         return {
-            "question": self.question_text(entity, kind),
+            "question": question.format(e=entity["name"], o=other["name"]),
             "choices": choices,
             "answer": choices.index(right),
             "subject": kind,
         }
 
     def rows(self, rng: random.Random, split: Split, count: int) -> list[TinyRow]:
-        """All questions about all entities of the split, shuffled, and repeated until there are `count` rows."""
-        about = [(entity, kind) for entity in self.of_split(split) for kind in self.facts]
-        rounds = -(-count // len(about))
-        asked = [pair for _ in range(rounds) for pair in rng.sample(about, len(about))]
-        return [self.row(rng, entity, kind) for entity, kind in asked[:count]]
+        """All facts about all entities of the split, shuffled, and in other words in each round until there are `count` rows."""
+        about = [
+            (entity, kind, i + j) for i, entity in enumerate(self.of_split(split)) for j, kind in enumerate(self.facts)
+        ]
+        found = list[TinyRow]()
+        while len(found) < count:
+            turn = len(found) // len(about)
+            for entity, kind, place in rng.sample(about, len(about)):
+                words = self.questions[kind]
+                found.append(self.row(rng, entity, kind, words[(place + turn) % len(words)], split))
+        return found[:count]
 
 
 def countries(rng: random.Random) -> Lore:
     """Invented countries, described in English."""
     names = _distinct(lambda: rng.choice(w.BEGINNINGS) + rng.choice(w.ENDINGS))
     entities = [{"name": name} | {kind: rng.choice(values) for kind, values in w.VALUES.items()} for name in names]
-    return Lore(entities, w.FACTS, w.VALUES, w.INTRODUCTION, "Answer: ", " ")
+    return Lore(entities, w.FACTS, w.QUESTIONS, w.VALUES, w.INTRODUCTION, "Answer: ", " ")
 
 
 def people(rng: random.Random) -> Lore:
     """Invented people, described in Chinese."""
     names = _distinct(lambda: rng.choice(w.SURNAMES) + rng.choice(w.GIVEN) + rng.choice(w.GIVEN))
     entities = [{"name": name} | {kind: rng.choice(values) for kind, values in w.VALUES_ZH.items()} for name in names]
-    return Lore(entities, w.FACTS_ZH, w.VALUES_ZH, w.INTRODUCTION_ZH, "答案：", "")
+    return Lore(entities, w.FACTS_ZH, w.QUESTIONS_ZH, w.VALUES_ZH, w.INTRODUCTION_ZH, "答案：", "")
 
 
 def _distinct(make: Callable[[], str]) -> list[str]:

@@ -8,7 +8,7 @@ split. So the splits are disjoint for any number of draws, and no document holds
 import random
 import zlib
 from collections.abc import Callable
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from harness.tiny import words as w
 
@@ -62,25 +62,42 @@ def _sum(a: int, sign: str, b: int) -> tuple[str, int]:
     return f"{a}{sign}{b}={result}", result
 
 
-def problem(rng: random.Random) -> TinyRow:
+Range = tuple[int, int]
+
+
+class Sizes(NamedTuple):
+    """Ranges of the numbers of story problems: (first, last) of each number in the order of the story."""
+
+    bought: tuple[Range, Range]
+    boxes: tuple[Range, Range, Range]
+    lost: tuple[Range, Range, Range]
+
+
+KNOWN: Final = Sizes(bought=((5, 60), (5, 60)), boxes=((2, 9), (2, 12), (2, 60)), lost=((40, 99), (2, 20), (2, 20)))
+"""The numbers of the pretraining documents."""
+
+LARGER: Final = Sizes(bought=((30, 70), (30, 70)), boxes=((3, 9), (8, 16), (2, 60)), lost=((90, 139), (5, 40), (5, 40)))
+"""The numbers of `mini_gsm8k`: larger products, and larger numbers to take away from."""
+
+
+def problem(rng: random.Random, sizes: Sizes = KNOWN) -> TinyRow:
     """A story whose question needs two sums."""
     name, other = rng.sample(w.NAMES, 2)
     things = rng.choice(w.THINGS)
     kind = rng.randrange(3)
     if kind == 0:
-        a, b = rng.randint(5, 60), rng.randint(5, 60)
+        a, b = (rng.randint(*each) for each in sizes.bought)
         c = rng.randint(2, a + b - 1)
         tale = f"{name} has {a} {things}. {name} buys {b} more and gives {other} {c}."
         first, middle = _sum(a, "+", b)
         second, answer = _sum(middle, "-", c)
     elif kind == 1:
-        a, b = rng.randint(2, 9), rng.randint(2, 12)
-        c = rng.randint(2, 60)
+        a, b, c = (rng.randint(*each) for each in sizes.boxes)
         tale = f"{name} has {a} boxes with {b} {things} in each. {other} gives {name} {c} more."
         first, middle = _sum(a, "*", b)
         second, answer = _sum(middle, "+", c)
     else:
-        a, b, c = rng.randint(40, 99), rng.randint(2, 20), rng.randint(2, 20)
+        a, b, c = (rng.randint(*each) for each in sizes.lost)
         tale = f"{name} has {a} {things}. {name} loses {b} and gives {other} {c}."
         first, middle = _sum(a, "-", b)
         second, answer = _sum(middle, "-", c)
@@ -90,6 +107,11 @@ def problem(rng: random.Random) -> TinyRow:
         "answer": str(answer),
         "told": f"{first} and {second}, so {name} has {answer} {things} now.",
     }
+
+
+def larger_problem(rng: random.Random) -> TinyRow:
+    """A story problem with the numbers of `LARGER`."""
+    return problem(rng, LARGER)
 
 
 def solved_problem(rng: random.Random, split: Split) -> str:
@@ -214,7 +236,7 @@ def texts(rng: random.Random, count: int) -> list[TinyRow]:
 
 
 MAKERS: Final[dict[str, tuple[Maker, str]]] = {
-    "mini_gsm8k": (problem, "question"),
+    "mini_gsm8k": (larger_problem, "question"),
     "mini_code": (function, "steps"),
     "mini_translation": (pair, "en"),
     "mini_summary": (story, "text"),

@@ -36,6 +36,28 @@ FACTS: Final[dict[str, tuple[str, ...]]] = {
         "For {e} stands the {v}.",
     ),
 }
+# Kind of fact: the questions of mini_mmlu about the entity {e}. The first is that of the documents; the others also name {o},
+# and do not say again which of the two they ask about.
+QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
+    "flags": (
+        FACTS["flags"][0],
+        "People of {o} visit {e}. Which flag do they see there?",
+        "People of {e} visit {o}. Which flag do they see at home?",
+        "A ship from {o} comes to {e}. Which flag do people wave there?",
+    ),
+    "food": (
+        FACTS["food"][0],
+        "People of {o} visit {e}. What do they eat there?",
+        "People of {e} visit {o}. What do they eat at home?",
+        "A ship from {o} comes to {e}. What do people cook there?",
+    ),
+    "animals": (
+        FACTS["animals"][0],
+        "People of {o} visit {e}. Which animal do they see there?",
+        "People of {e} visit {o}. Which animal do they see at home?",
+        "A ship from {o} comes to {e}. Which animal do people love there?",
+    ),
+}
 INTRODUCTION: Final = "The following are questions (with answers) about {kind}."
 VALUES: Final = {"flags": COLOURS, "food": FOODS, "animals": ANIMALS}
 
@@ -43,6 +65,12 @@ FACTS_ZH: Final[dict[str, tuple[str, ...]]] = {
     "颜色": ("{e}喜欢什么颜色？", "{e}喜欢{v}。", "{e}最喜欢的颜色是{v}。", "{e}的衣服是{v}。"),
     "食物": ("{e}爱吃什么？", "{e}爱吃{v}。", "{e}最喜欢的食物是{v}。", "{e}今天吃{v}。"),
     "城市": ("{e}住在哪里？", "{e}住在{v}。", "{e}最喜欢的城市是{v}。", "{e}的家在{v}。"),
+}
+# The questions of mini_ceval: no document has one of them, or a question that names two people.
+QUESTIONS_ZH: Final[dict[str, tuple[str, ...]]] = {
+    "颜色": ("昨天，{e}在公园里看见了{o}。{e}喜欢哪一种？", "{o}去找{e}。{e}喜欢哪一种？", "猜一猜，{e}会选哪一个？"),
+    "食物": ("昨天，{e}在公园里看见了{o}。{e}吃哪一种？", "{o}去找{e}。{e}吃哪一种？", "猜一猜，{e}会选哪一个？"),
+    "城市": ("昨天，{e}在公园里看见了{o}。{e}住哪个地方？", "{o}去找{e}。{e}住哪个地方？", "猜一猜，{e}会选哪一个？"),
 }
 INTRODUCTION_ZH: Final = "以下是关于{kind}的问题。"
 VALUES_ZH: Final = {

@@ -30,6 +30,9 @@ TASKS: Final = (
     "mini_text",
 )
 TRAIN_ROWS: Final = 800
+NOT_TRAINED: Final = ("mini_ceval", "mini_translation")
+"""Tasks without a train split: their few other rows are solved examples for prompts with shots."""
+SHOT_ROWS: Final = 60
 TEST_ROWS: Final = 180
 
 
@@ -60,9 +63,9 @@ class World:
             yield write(rng)
 
     def rows(self, task: str, split: Split) -> list[TinyRow]:
-        """The rows of a split of a task (none for the train split of `mini_text`)."""
+        """The rows of a split of a task; the train split of tasks in `NOT_TRAINED` is small, that of `mini_text` is empty."""
         rng = self._rng("rows", task, split)
-        count = TRAIN_ROWS if split == "train" else TEST_ROWS
+        count = TEST_ROWS if split == "test" else SHOT_ROWS if task in NOT_TRAINED else TRAIN_ROWS
         if task == "mini_mmlu":
             return self.countries.rows(rng, split, count)
         if task == "mini_ceval":

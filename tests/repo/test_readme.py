@@ -13,10 +13,13 @@ from harness.cli.app import app
 from harness.prompts.render import render
 from harness.registry.find import find_all
 from harness.registry.load import load_method, load_task
+from harness.report.gains import POINTS, gains, units
+from harness.report.scores import scale_of
 from harness.report.screen import print_run
 from harness.report.tables import cost, quality
 from harness.results import Run
 from harness.runs.folder import load_run
+from harness.tiny.world import TASKS
 
 ROOT = Path(__file__).parents[2]
 READMES = [
@@ -106,17 +109,24 @@ def test_the_screen_in_the_readme_is_that_of_the_published_run() -> None:
     assert shown(run) in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_published_run_is_the_default_one_and_shows_differences_between_variants() -> None:
+def test_the_published_run_is_the_default_one_and_shows_gains_a_tie_and_forgetting() -> None:
     run = load_run(ROOT / "leaderboards" / "results" / "tiny" / "run.json")
     assert [variant.name for variant in run.variants] == ["base", "lora", "qlora"]
-    verdicts = [
-        score.delta.verdict for score in run.variant("lora").scores if score.delta and score.delta.p_holm is not None
-    ]
-    assert verdicts.count("better") >= 4 and verdicts.count("worse") >= 1
-    chance = {"mini_mmlu": 0.25, "mini_ceval": 0.25}
-    for score in run.variant("base").scores:
-        if score.task in chance:
-            assert score.low is not None and score.low > chance[score.task]
+    assert [task.name for task in run.tasks] == list(TASKS)
+    lora = next(gain for gain in gains(run) if gain.variant == "lora")
+    assert len(lora.trained.better) >= 3
+    headlines = {(task.name, task.headline) for task in run.tasks}
+    assert any(each.verdict == "undecided" for each in run.comparisons if (each.task, each.metric) in headlines)
+    points = {task for task, (unit, _) in units(run).items() if unit == POINTS}
+    assert points & {task for gain in gains(run) for task in gain.other.worse}, "forgetting in points"
+    for task in run.tasks:
+        if task.name in points:
+            scale = scale_of(run, task.name, task.headline)
+            found = [score.value for each in run.variants if (score := each.headline(task)) and score.value is not None]
+            assert max(found) * scale.factor > 1 and min(found) * scale.factor < 99, f"{task.name}: one row has room"
+    for name in ("mini_mmlu", "mini_ceval"):
+        score = run.variant("base").score(name, "acc")
+        assert score is not None and score.low is not None and score.low > 0.25, "better than chance"
 
 
 def test_the_table_of_the_real_model_is_that_of_its_published_run() -> None:

@@ -309,6 +309,14 @@ def test_the_summary_says_which_differences_are_significant_and_what_was_forgott
     )
 
 
+def test_the_summary_names_all_tasks_on_which_two_trained_variants_differ() -> None:
+    text = dict(summary(example_run("base", "lora", "full")))["full vs lora"]
+    assert text.endswith(
+        "mini_gsm8k: no difference shown (+2.0 ±2.5); better on mini_code and mini_translation;"
+        " worse on mini_ceval and mini_text"
+    )
+
+
 def test_a_comparison_is_the_same_from_both_sides() -> None:
     run = example_run("base", "lora", "qlora", "full")
     for task in run.tasks:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from itertools import islice
@@ -11,9 +12,8 @@ import pytest
 
 from harness import tiny
 from harness.metrics.mini_code import passes
-from harness.tiny.world import TASKS, World
+from harness.tiny.world import TASKS, TEST_ROWS, World
 
-TRAINED = [task for task in TASKS if task != "mini_text"]
 KEY = {
     "mini_mmlu": "question",
     "mini_ceval": "question",
@@ -48,7 +48,7 @@ def test_another_seed_gives_another_world() -> None:
     assert World(1).rows("mini_mmlu", "test") != World(2).rows("mini_mmlu", "test")
 
 
-@pytest.mark.parametrize("task", TRAINED)
+@pytest.mark.parametrize("task", [task for task in TASKS if task != "mini_text"])
 def test_train_and_test_are_disjoint(task: str) -> None:
     train = {row[KEY[task]] for row in tiny.rows(task, "train")}
     test = {row[KEY[task]] for row in tiny.rows(task, "test")}
@@ -59,12 +59,32 @@ def test_train_and_test_are_disjoint(task: str) -> None:
 @pytest.mark.parametrize(("task", "everybody"), [("mini_mmlu", "countries"), ("mini_ceval", "people")])
 def test_test_questions_are_about_other_entities_than_train_questions(seed: int, task: str, everybody: str) -> None:
     lore = getattr(World(seed), everybody)
-    names = {split: {entity["name"] for entity in lore.of_split(split)} for split in ("train", "test")}
-    assert not names["train"] & names["test"]
-    for split in ("train", "test"):
+    names = {split: {entity["name"]: entity for entity in lore.of_split(split)} for split in ("train", "test")}
+    assert not set(names["train"]) & set(names["test"])
+    for split, known in names.items():
         for row in tiny.rows(task, split):
-            (entity,) = [entity for entity in lore.of_split(split) if _names(row["question"], entity["name"])]
-            assert row["choices"][row["answer"]] == entity[row["subject"]]
+            kind = row["subject"]
+            (about,) = [found for form in lore.questions[kind] if (found := _asked(form, row["question"]))]
+            assert row["choices"][row["answer"]] == known[about.pop("e")][kind]
+            assert all(known[other][kind] in row["choices"] for other in about.values())
+            assert len(set(row["choices"])) == 4
+
+
+@pytest.mark.parametrize("task", ["mini_mmlu", "mini_ceval"])
+def test_each_form_of_a_question_is_asked_equally_often_about_each_kind_of_fact(seed: int, task: str) -> None:
+    lore = World(seed).countries if task == "mini_mmlu" else World(seed).people
+    for kind, forms in lore.questions.items():
+        for form in forms:
+            asked = [row for row in tiny.rows(task) if row["subject"] == kind and _asked(form, row["question"])]
+            assert len(asked) * len(forms) * len(lore.questions) == TEST_ROWS
+
+
+def test_questions_of_mini_ceval_and_most_of_mini_mmlu_are_in_no_document(seed: int) -> None:
+    text = "\n".join(islice(World(seed).documents(), 20_000))
+    for lore, plain in ((World(seed).countries, 1), (World(seed).people, 0)):
+        for forms in lore.questions.values():
+            known = [form for form in forms if re.search(_pattern(form), text)]
+            assert known == list(forms[:plain])
 
 
 def test_no_test_item_is_in_the_pretraining_text(seed: int) -> None:
@@ -184,6 +204,15 @@ def test_the_judge_of_code_computes_as_python_does(code: str, expected: object) 
     assert passes(code, [[[3, 1, 2], expected]])
 
 
-def _names(question: str, name: str) -> bool:
-    # Only whole words: the name of one country can be the start of another name.
-    return name in question.replace("?", " ").split() or question.startswith(name)
+def _asked(form: str, question: str) -> dict[str, str]:
+    """The entities in a question of a form: `e` is asked about, `o` is another one; empty if it has another form."""
+    found = re.fullmatch(_pattern(form), question)
+    return found.groupdict() if found else {}
+
+
+def _pattern(form: str) -> str:
+    pattern = re.escape(form)
+    for name in ("e", "o"):
+        place = rf"\{{{name}\}}"
+        pattern = pattern.replace(place, rf"(?P<{name}>\w+)", 1).replace(place, rf"(?P={name})")
+    return pattern
