@@ -37,13 +37,13 @@ def plan_training(config: PretrainedConfig, method: Callable[[Any], Any], job: P
         settings.micro_batch_size, length, job.base.device, settings.max_length, packing=settings.packing
     )
 
-    def traced(rows: int) -> Footprint:
+    def traced(rows: int, labels: float = 1.0) -> Footprint:
         return trace(
             config,
             method,
             rows=rows,
             length=length,
-            labels=job.label_share,
+            labels=job.label_share * labels,
             context=_context(config),
             dtype=dtype,
             quant=job.base.quant,
@@ -95,12 +95,15 @@ def plan_training(config: PretrainedConfig, method: Callable[[Any], Any], job: P
     )
 
 
-def _largest(found: Footprint, traced: Callable[[int], Footprint], rows: int, memory_bytes: int) -> int:
-    """Finds the number of rows that fit: bytes grow linearly from two rows on, and a single one may need no mask.
+def _largest(found: Footprint, traced: Callable[..., Footprint], rows: int, memory_bytes: int) -> int:
+    """Finds the number of rows that fit; a single row may need no mask, and takes less than half of two.
+
+    The peak is the largest of many moments, each of which grows linearly with the rows. So a line through two traces is right
+    where the same moment stays the peak, and too low beyond that; a line between two traces is never too low.
 
     Args:
         found: The trace of `rows` rows.
-        traced: Traces other numbers of rows.
+        traced: Traces other numbers of rows, with fewer labels if that is asked for.
         rows: Rows of a micro-batch.
         memory_bytes: Memory that is available.
     """
@@ -110,9 +113,17 @@ def _largest(found: Footprint, traced: Callable[[int], Footprint], rows: int, me
     for here, there in zip(few.by_phase, more.by_phase, strict=True):
         if there > here:
             largest = min(largest, math.floor(several + (memory_bytes - here) / (there - here)))
-    if largest >= 2:
-        return largest
-    return int((found if rows == 1 else traced(1)).peak_bytes <= memory_bytes)
+    if largest < 2:
+        return int((found if rows == 1 else traced(1)).peak_bytes <= memory_bytes)
+    if several + 1 < largest < _UNLIMITED:
+        peak = traced(
+            largest, several / largest
+        ).peak_bytes  # as many labels: the loss counts them piece by piece, slowly
+        if peak > memory_bytes:
+            largest = several + math.floor(
+                (largest - several) * (memory_bytes - few.peak_bytes) / (peak - few.peak_bytes)
+            )
+    return largest
 
 
 def _context(config: PretrainedConfig) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from harness.errors import UserError
 from harness.finetune.training import flops
 from harness.finetune.training.flops import Passed, expert_share, flops_per_token, measured_flops, passed_weights
 from harness.finetune.training.memory import trace
+from harness.finetune.training.plan import _largest
 from harness.finetune.training.weightless import without_weights
 from harness.models.load import method_function
 from harness.prepare.training_settings import on_machine
@@ -189,6 +191,28 @@ def test_weights_in_bfloat16_are_multiplied_in_bfloat16_on_every_machine() -> No
     slow = {"dtype": "float32", "mixed_precision": False}
     assert [on_machine(each, slow).precision for each in (usual, half)] == ["fp32", "bf16"]
     assert "weights" not in usual.of_the_loop() and half.of_the_loop()["weights"] == "bf16"  # keys of earlier runs stay
+
+
+@pytest.mark.parametrize("rows", [1, 2, 8])
+def test_the_largest_micro_batch_fits_where_another_moment_is_the_peak_than_with_few_rows(rows: int) -> None:
+    """With few rows the gradients are the peak; with many, the activations of a layer that are computed again."""
+
+    def traced(rows: int, labels: float = 1.0) -> Any:
+        phases = (50 + rows, max(100 + 2 * rows, 6 * rows), 60)
+        return SimpleNamespace(by_phase=phases, step_bytes=phases[2], peak_bytes=max(phases))
+
+    edges = {memory: _largest(traced(rows), traced, rows, memory) for memory in (110, 148, 300, 600)}
+    assert edges[110] == 5 and edges[148] == 24  # the line through two traces is right
+    for memory, edge in edges.items():
+        assert traced(edge).peak_bytes <= memory < traced(round(1.3 * edge) + 1).peak_bytes
+
+
+def test_a_single_row_may_fit_where_two_do_not() -> None:
+    def traced(rows: int, labels: float = 1.0) -> Any:
+        return SimpleNamespace(by_phase=(10, 40 * rows + 30 * (rows > 1), 5), step_bytes=5, peak_bytes=40 * rows)
+
+    assert [_largest(traced(rows), traced, rows, 50) for rows in (1, 2)] == [1, 1]
+    assert _largest(traced(2), traced, 2, 30) == 0
 
 
 def test_rows_that_pass_at_once_are_those_of_the_trainer(model: str, capsys: pytest.CaptureFixture[str]) -> None:
