@@ -338,8 +338,9 @@ def _step(
 def _as_on(device: str, masked: bool) -> Iterator[None]:
     """Makes the trace take the same paths as real tensors.
 
-    A mask without content is as good as one of ones, which transformers leaves out. GPUs use larger loss pieces. The experts of a mixture are multiplied by the operation of
-    transformers, which is defined for tensors without content; torch's `grouped_mm` is so in bfloat16 alone.
+    A mask without content counts as one of ones, which transformers leaves out. GPUs use larger loss pieces. The experts of a
+    mixture are multiplied by the operation of transformers, which is defined for tensors without content; torch's `grouped_mm` is
+    so in bfloat16 alone.
     """
     pieces = losses.LOGITS_AT_ONCE.get(device.partition(":")[0], losses.LOGITS_AT_ONCE["cpu"])
     with (

@@ -98,8 +98,9 @@ def plan_training(config: PretrainedConfig, method: Callable[[Any], Any], job: P
 def _largest(found: Footprint, traced: Callable[..., Footprint], rows: int, memory_bytes: int) -> int:
     """Finds the number of rows that fit; a single row may need no mask, and takes less than half of two.
 
-    The peak is the largest of many moments, each of which grows linearly with the rows. So a line through two traces is right
-    where the same moment stays the peak, and too low beyond that; a line between two traces is never too low.
+    The peak is the largest of many moments, each of which grows linearly with the rows. A line through two traces is right as long
+    as the same moment is the peak, and promises too many rows beyond that: the number that it gives is traced. Where it does not
+    fit, the line between both ends gives a smaller one, which does.
 
     Args:
         found: The trace of `rows` rows.
@@ -116,9 +117,8 @@ def _largest(found: Footprint, traced: Callable[..., Footprint], rows: int, memo
     if largest < 2:
         return int((found if rows == 1 else traced(1)).peak_bytes <= memory_bytes)
     if several + 1 < largest < _UNLIMITED:
-        peak = traced(
-            largest, several / largest
-        ).peak_bytes  # as many labels: the loss counts them piece by piece, slowly
+        same_labels = several / largest  # the trace of the loss goes through them piece by piece, which is slow
+        peak = traced(largest, same_labels).peak_bytes
         if peak > memory_bytes:
             largest = several + math.floor(
                 (largest - several) * (memory_bytes - few.peak_bytes) / (peak - few.peak_bytes)
