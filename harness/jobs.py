@@ -216,6 +216,8 @@ class ScoreJob:
     seed: int
     allow_cut: bool = True
     """Whether more than a few prompts may be cut to fit the context; runs take it from `--allow-cut`."""
+    more: bool = False
+    """Whether further jobs of this base follow: the child keeps it in memory and waits for them."""
 
 
 @dataclass(frozen=True)

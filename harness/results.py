@@ -497,11 +497,11 @@ class Gain(_Document):
     """Tasks that it was not trained for; for a trained variant, `worse` is forgetting."""
 
     def learned(self) -> Change | None:
-        """Returns the mean change in points on the tasks that the variant was trained for (x of the plot)."""
+        """Returns the mean change in points on the tasks that the variant was trained for (y of the plot)."""
         return self.trained.in_points()
 
     def kept(self) -> Change | None:
-        """Returns the mean change in points on the other tasks (y of the plot)."""
+        """Returns the mean change in points on the other tasks (x of the plot)."""
         return self.other.in_points()
 
 

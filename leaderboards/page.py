@@ -19,6 +19,7 @@ import yaml
 from markupsafe import Markup, escape
 
 from harness.errors import printable
+from harness.leaderboards.forgetting import forgetting
 from harness.report import numbers
 from harness.report.costs import Measure, measures
 from harness.report.footnotes import footnotes
@@ -73,6 +74,7 @@ def _section(run: Run) -> dict[str, Any]:
         "latency": latency(run),
         "grids": grids(run),
         "summary": summary(run),
+        "forgetting": forgetting(run),
         "footnotes": footnotes(run),
         "scores": _scores(run),
         "config": yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),

@@ -127,5 +127,6 @@ class Receiver:
         self._finish_task()
         if self.current is not None:
             self.session.folder.save(unfinished(self.session))
-            self.session.seconds[f"score {self.current.name}"] = time.perf_counter() - self._began
+            stage = f"score {self.current.name}"  # with `--until-decided`, once for every pack
+            self.session.seconds[stage] = self.session.seconds.get(stage, 0.0) + time.perf_counter() - self._began
         self._began = time.perf_counter()

@@ -65,8 +65,11 @@ def merge_job(session: Session, state: State) -> MergeJob:
 
 
 def sample_keys(session: Session, state: State, task: ScoredTask) -> list[str]:
-    """The key of each sample of a variant on a task."""
-    return keys.sample_keys(session, recipe(session, state), state.variant.items[task.name])
+    """The key of each sample of a variant on a task; made once, however many packs are scored."""
+    place = (state.name, recipe(session, state), task.name)
+    if place not in session.sample_keys:
+        session.sample_keys[place] = keys.sample_keys(session, place[1], state.variant.items[task.name])
+    return session.sample_keys[place]
 
 
 def bench_job(session: Session, state: State, budget_seconds: float | None = None, **lengths: Any) -> BenchJob:

@@ -24,7 +24,7 @@ from harness.comparison.state import Session, State
 from harness.comparison.suitability import unsuitable
 from harness.comparison.sweep import sweep
 from harness.comparison.tuning import Tuned
-from harness.comparison.until_decided import Decisions, Wanted, scored_whole
+from harness.comparison.until_decided import Decisions, Wanted, bases_fit, scored_whole
 from harness.config.config import Config
 from harness.data.gguf import is_gguf, plain_copy
 from harness.errors import UserError
@@ -308,27 +308,31 @@ class RunInProgress:
             self.progress.say("Whole", note)
         started = False
         while wanted := decisions.wanted():
+            kept = bases_fit(self.session, groups)
             for states in groups:  # a continued run starts each variant once, for its size and its notes
                 asked = [state for state in states if state.name in wanted]
                 asked = [state for state in asked if not started or self.session.unscored(state)]
-                self._score_group(asked, wanted)
+                self._score_group(asked, wanted, more=kept)
             started = True
             for line in decisions.take():
                 self.progress.say("Decide", line)
         for state in self.session.active():
             state.scored = state.variant.scored
+            for task in self.session.prepared.tasks:  # an attempt in which another variant failed may have gone further
+                self.session.log(state, task).keep(len(self.session.asked(state, task)))
 
-    def _score_group(self, states: Sequence[State], wanted: Wanted | None = None) -> None:
+    def _score_group(self, states: Sequence[State], wanted: Wanted | None = None, *, more: bool = False) -> None:
         """Scores variants of one base, again without those that crash."""
         while states:
-            states = self._score_together(states, wanted)
+            states = self._score_together(states, wanted, more=more)
 
-    def _score_together(self, states: Sequence[State], wanted: Wanted | None = None) -> list[State]:
+    def _score_together(self, states: Sequence[State], wanted: Wanted | None, *, more: bool) -> list[State]:
         """Scores variants of one base; returns those that are unfinished because another variant crashed.
 
         Args:
             states: The variants.
             wanted: The samples to score, by variant and task; None: all.
+            more: Whether further samples follow, so that the base remains in memory.
         """
         config, receiver = self.session.config, Receiver(self.session, self.progress)
         shared: dict[Any, list[Request]] = {}  # variants with equal prompts share a list, which is encoded once
@@ -360,6 +364,7 @@ class RunInProgress:
             config.batch_size,
             config.seed,
             config.allow_cut,
+            more,
         )
         try:
             self.server.run(job, receiver.take)

@@ -85,6 +85,10 @@ class Session:
     """The differences that `--until-decided` has decided on."""
     models: dict[Recipe, str] = field(default_factory=dict)
     """Digests of models that `harness.comparison.keys` has made."""
+    sample_keys: dict[tuple[str, Recipe, str], list[str]] = field(default_factory=dict)
+    """By variant, recipe and task: the keys of samples that `harness.comparison.recipes` has made."""
+    logs: dict[tuple[str, str], SampleLog] = field(default_factory=dict)
+    """With `--until-decided`, by variant and task: files of samples, which are read after every pack."""
 
     def __post_init__(self) -> None:
         self.states = {variant.spec.name: State(variant) for variant in self.prepared.variants}
@@ -114,8 +118,13 @@ class Session:
         return [state for state in self.states.values() if state.status != "failed"]
 
     def log(self, state: State, task: ScoredTask) -> SampleLog:
-        """Returns the file of a variant's samples of a task."""
-        return self.folder.samples(self.stored_as(state), task.name)
+        """Returns the file of a variant's samples of a task; with `--until-decided`, it reads each line once."""
+        if not self.config.until_decided:
+            return self.folder.samples(self.stored_as(state), task.name)
+        place = (state.name, task.name)
+        if place not in self.logs:
+            self.logs[place] = self.folder.samples(self.stored_as(state), task.name)
+        return self.logs[place]
 
     @cached_property
     def early_tasks(self) -> set[str]:

@@ -7,14 +7,14 @@ far as the slowest comparison. Decisions follow from the samples on disk alone, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from math import comb
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from harness.comparison.state import Session
+from harness.comparison.state import Session, State
 from harness.comparison.verdicts import Pair
 from harness.config.points import points
 from harness.prepare.sampling_order import why_whole
@@ -65,6 +65,19 @@ def scored_whole(session: Session) -> list[str]:
     return [
         f"{name}: scored whole in spite of `--until-decided`: {reason}" for name, reason in reasons.items() if reason
     ]
+
+
+def bases_fit(session: Session, groups: Collection[Sequence[State]]) -> bool:
+    """Whether the bases may stay in memory between the packs: a single one does, several take less than half of it.
+
+    Args:
+        session: The run.
+        groups: The variants of each base; their sizes are known after the first pack.
+    """
+    sizes = [[state.model_bytes for state in states if state.status != "failed"] for states in groups]
+    loaded = [max(known) for known in ([size for size in group if size] for group in sizes) if known]
+    available = session.environment["gpu_bytes"] or session.environment["host_bytes"]
+    return len(groups) == 1 or (len(loaded) == len(groups) and sum(loaded) < available / 2)
 
 
 class Decisions:
@@ -165,7 +178,9 @@ class Decisions:
 
     def _scores(self, name: str, duel: _Duel, first: int, end: int) -> list[Any]:
         state = self.session.states[name]
-        rows = self.session.log(state, duel.task).rows()
+        rows = self.session.log(state, duel.task).rows()[
+            first:end
+        ]  # written pack by pack, so these are the samples' lines
         by_id = {row["id"]: row["metrics"][duel.pair.metric] for row in rows}
         return [by_id[item.request.id] for item in state.variant.items[duel.task.name][first:end]]
 

@@ -51,6 +51,7 @@ class Runner:
         token_budget: Most tokens fed at a time.
         max_rows: Most rows in a pack; None for no limit.
         seed: For sampling.
+        faults: What self-checks of the same weights found before, by check; those that are made here are added.
     """
 
     def __init__(
@@ -63,12 +64,14 @@ class Runner:
         token_budget: int,
         max_rows: int | None,
         seed: int,
+        faults: dict[str, str | None] | None = None,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.numerics, self.max_rows, self.seed = numerics, max_rows, seed
         self.token_budget = self._fed = token_budget
         self.notes: list[str] = []
         """Notes for the user about how requests were run; the caller removes those it has reported."""
+        self._faults = {} if faults is None else faults
         self._slots = min(SLOTS[model.device.type], max_rows or SLOTS[model.device.type])
         self._exact: Way = "plain" if learns_a_prompt(model) or engine == "plain" else "padded"
         self._fast = engine == "auto" and numerics == "fp32"
@@ -80,7 +83,7 @@ class Runner:
             return self._exact
         try:
             self._prefixes = Prefixes(self.model)
-            fault = tree_fault(self.model, self._prefixes)
+            fault = self._checked("tree", tree_fault)
         except Unsupported as error:
             fault = str(error)
         if fault is None:
@@ -93,11 +96,16 @@ class Runner:
         """The way in which texts are generated; the self-check runs at the first access."""
         if self.scoring != "tree":
             return self._exact
-        fault = slots_fault(self.model, self._prefixes)
+        fault = self._checked("slots", slots_fault)
         if fault is None:
             return "slots"
         self.notes.append(f"generates in {_NAMES[self._exact]}, since slots failed the self-check: {fault}")
         return self._exact
+
+    def _checked(self, name: str, check: Callable[[Any, Prefixes], str | None]) -> str | None:
+        if name not in self._faults:
+            self._faults[name] = check(self.model, self._prefixes)
+        return self._faults[name]
 
     def way(self, encoded: Sequence[Encoded]) -> Way:
         """The way in which a task's requests are run; all of them are scored, or all generate text."""

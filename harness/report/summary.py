@@ -90,10 +90,12 @@ def _changed(run: Run, changes: Changes, baseline: str = "", *, forgets: bool = 
         words = against_baseline[verdict] if baseline and not clauses else numbers.VERDICTS[verdict]
         clauses.append(f"{words} on {on}")
     separator = "; " if any(" and " in clause for clause in clauses) else ", "
-    return f"{', '.join(_figure(run, mean) for mean in changes.means)}: {separator.join(clauses)}" if clauses else ""
+    return (
+        f"{', '.join(change_words(run, mean) for mean in changes.means)}: {separator.join(clauses)}" if clauses else ""
+    )
 
 
-def _figure(run: Run, mean: Change) -> str:
+def change_words(run: Run, mean: Change) -> str:
     """Formats a mean change: in points of improvement, or on the metric's own scale as in the table."""
     scale, sign = numbers.Scale(1, 1), 1
     if mean.unit != POINTS:

@@ -39,9 +39,15 @@ _STARTED_SECONDS = 2.0
 
 @dataclass
 class SampleLog:
-    """The samples of one variant on one task, in the order in which they were scored."""
+    """The samples of one variant on one task, in the order in which they were scored.
+
+    Lines that were read once are kept in memory: a further call reads only what was added.
+    """
 
     path: Path
+    _rows: list[dict[str, Any]] = field(default_factory=list, init=False)
+    _ends: list[int] = field(default_factory=lambda: [0], init=False)
+    """Bytes up to the beginning of each line that was read, and up to the end of the last."""
 
     def rows(self) -> list[dict[str, Any]]:
         """All complete lines. Anything after them was left by a crash: it is cut off the file, and scored again.
@@ -49,30 +55,26 @@ class SampleLog:
         Raises:
             UserError: The file cannot be written.
         """
-        rows, size, lines = self._complete()
-        if len(rows) < lines:
-            with writing(self.path), self.path.open("r+b") as file:
-                file.truncate(size)
+        rows = self.complete_rows()
+        if self.path.is_file() and self.path.stat().st_size > self._ends[-1]:
+            self._truncate(self._ends[-1])
         return rows
 
     def complete_rows(self) -> list[dict[str, Any]]:
         """All complete lines; the file stays as it is."""
-        return self._complete()[0]
-
-    def _complete(self) -> tuple[list[dict[str, Any]], int, int]:
-        """The complete lines, their size in bytes, and the number of all lines."""
-        if not self.path.is_file():
-            return [], 0, 0
-        rows: list[dict[str, Any]] = []
-        size = 0
-        lines = self.path.read_bytes().splitlines(keepends=True)
-        for line in lines:
-            row = _complete_row(line)
-            if row is None:
-                break
-            rows.append(row)
-            size += len(line)
-        return rows, size, len(lines)
+        size = self.path.stat().st_size if self.path.is_file() else 0
+        if size < self._ends[-1]:  # another one was put in its place
+            self._rows, self._ends = [], [0]
+        if size > self._ends[-1]:
+            with self.path.open("rb") as file:
+                file.seek(self._ends[-1])
+                for line in file:
+                    row = _complete_row(line)
+                    if row is None:
+                        break
+                    self._rows.append(row)
+                    self._ends.append(self._ends[-1] + len(line))
+        return list(self._rows)
 
     def keep(self, count: int) -> None:
         """Keeps only the first `count` lines of the file.
@@ -80,12 +82,13 @@ class SampleLog:
         Raises:
             UserError: The file cannot be written.
         """
-        if not self.path.is_file():
-            return
-        lines = self.path.read_bytes().splitlines(keepends=True)
-        if len(lines) > count:
-            with writing(self.path), self.path.open("r+b") as file:
-                file.truncate(sum(map(len, lines[:count])))
+        if len(self.rows()) > count:
+            self._truncate(self._ends[count])
+            del self._rows[count:], self._ends[count + 1 :]
+
+    def _truncate(self, size: int) -> None:
+        with writing(self.path), self.path.open("r+b") as file:
+            file.truncate(size)
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
         """Adds the lines of one pack in one write, and waits until they are on disk.

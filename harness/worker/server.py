@@ -2,7 +2,8 @@
 
 The parent imports no torch. It starts the server once; the server imports torch, transformers and peft (without touching
 CUDA) and forks a child for every job. A child therefore starts in milliseconds, and has its own memory and its own crashes.
-Server and child die with their parent, however it ends.
+Server and child die with their parent, however it ends. A child that has scored waits for the next job of its base if the
+job says that `more` follow; a job of another kind ends it first.
 
     parent ──job──▶ server ──fork──▶ child ──events──▶ parent
 """
@@ -10,6 +11,7 @@ Server and child die with their parent, however it ends.
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import logging
 import os
@@ -21,8 +23,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
 from types import TracebackType
@@ -51,8 +52,9 @@ from harness.jobs import (
 from harness.storage import DiskFull, disk_full, import_path
 from harness.tokens.description import describe_folder
 from harness.tokens.training_labels import row_lengths
-from harness.user_code import SECONDS_VARIABLE, end_on_hang, limit
-from harness.worker.watchdog import HANG_VARIABLE, Watchdog, idle_seconds
+from harness.user_code import SECONDS_VARIABLE, limit
+from harness.worker.children import Children, Exited, die_with_parent
+from harness.worker.watchdog import HANG_VARIABLE, idle_seconds
 
 OnEvent = Callable[[Event], None]
 _HOLD = "hold"
@@ -60,19 +62,6 @@ _SERVE = "from harness.worker.server import serve; serve()"
 _STDERR = 2
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Options of glibc's `mallopt`."""
-
-
-@dataclass(frozen=True)
-class Exited:
-    """The child process has ended.
-
-    Args:
-        code: Its exit code; negative: the signal that killed it.
-        hung: How it hung, if the server ended it for that reason.
-    """
-
-    code: int
-    hung: str | None = None
 
 
 class JobFailed(Exception):
@@ -175,9 +164,10 @@ class Server:
 
 def serve() -> None:
     """Main function of the server: imports once, then forks a child for every job."""
-    _die_with_parent(int(sys.argv[2]))
+    die_with_parent(int(sys.argv[2]))
     connection, idle_limit = Connection(int(sys.argv[1])), float(sys.argv[3])
     _import_everything()
+    children = Children(connection, idle_limit, _work)
     while True:
         try:
             job = connection.recv()
@@ -186,11 +176,17 @@ def serve() -> None:
         if job == _HOLD:
             recv_handle(connection)
             continue
-        connection.send(_run_in_child(job, connection, idle_limit))
+        connection.send(children.run(job))
 
 
-def run_job(job: Job, send: OnEvent) -> Any:
-    """Runs a job in this process, as a child does and as a cluster's worker would."""
+def run_job(job: Job, send: OnEvent, further: Callable[[], ScoreJob | None] = lambda: None) -> Any:
+    """Runs a job in this process, as a child does and as a cluster's worker would.
+
+    Args:
+        job: The job.
+        send: Receives the events.
+        further: See `harness.worker.scoring.score`.
+    """
     from harness.finetune.training.suitable import why_unsuitable
     from harness.worker import child as children
 
@@ -211,7 +207,9 @@ def run_job(job: Job, send: OnEvent) -> Any:
     if isinstance(job, MergeJob):
         return children.merge(job)
     if isinstance(job, ScoreJob):
-        return children.score(job, send)
+        from harness.worker.scoring import score
+
+        return score(job, send, further)
     if isinstance(job, PlanJob):
         return children.plan(job)
     if isinstance(job, ReachJob):
@@ -222,47 +220,11 @@ def run_job(job: Job, send: OnEvent) -> Any:
     return time_variant(job, send)
 
 
-def _run_in_child(job: Job, connection: Connection, idle_limit: float) -> Exited:
-    """Forks a child and forwards its messages until it ends, or hangs and is ended."""
-    reading, writing = Pipe(duplex=False)
-    server = os.getpid()
-    child = os.fork()
-    if child == 0:
-        _die_with_parent(server)
-        connection.close()
-        reading.close()
-        end_on_hang()
-        os._exit(_work(job, writing))
-    writing.close()
-    watchdog = Watchdog(child, idle_limit)
-    with reading:
-        _forward(reading, connection, watchdog)
-    if watchdog.verdict:
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    return Exited(os.waitstatus_to_exitcode(status), watchdog.verdict)
-
-
-def _forward(reading: Connection, connection: Connection, watchdog: Watchdog) -> None:
-    """Forwards a child's messages until it ends or hangs; a message that its death cut off is not forwarded."""
-    with suppress(EOFError, OSError):
-        while True:
-            while not reading.poll(watchdog.step):
-                if watchdog.hangs():
-                    return
-            connection.send_bytes(reading.recv_bytes())
-            watchdog.heard()
-
-
-def _work(job: Job, connection: Connection) -> int:
-    last: Done | Failed
+def _work(job: Job, send: OnEvent, further: Callable[[], ScoreJob]) -> Done | Failed:
     try:
-        last = Done(run_job(job, connection.send))
+        return Done(run_job(job, send, further))
     except BaseException as error:
-        last = _failure(error, getattr(job, "output", None))
-    connection.send(last)
-    connection.close()
-    return 0
+        return _failure(error, getattr(job, "output", None))
 
 
 _DISK_FULL = ("no space left", "file too large", "disk quota exceeded")
@@ -299,8 +261,8 @@ def _exit_message(code: int, file: Path | None = None, hung: str | None = None) 
     if code == -signal.SIGKILL:
         return "out of memory (the system killed the process)"
     if code == -signal.SIGALRM:
-        named = f"`{file.name}`" if file else "a user's code, or a regular expression of an adapter,"
-        return f"{named} did not return within {limit():g} s (set `{SECONDS_VARIABLE}` for more)"
+        named = f"`{file.name}`" if file else "a user's code, or an adapter's settings,"
+        return f"{named} did not return in time (set `{SECONDS_VARIABLE}` above {limit():g} for more)"
     if code < 0:
         return f"the process was killed by {signal.Signals(-code).name}{suspect}"
     return f"the process ended with code {code}{suspect}"
@@ -315,13 +277,6 @@ def _users_file(job: Job) -> Path | None:
             return Path(method.path)
     reward = getattr(job, "reward", None)
     return reward.path if isinstance(reward, RewardFunction) else None
-
-
-def _die_with_parent(parent: int) -> None:
-    """Asks the kernel to send SIGKILL when the parent ends (PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before we asked
-        os._exit(1)
 
 
 def keep_freed_memory() -> None:
@@ -347,8 +302,9 @@ def _import_everything() -> None:
     keep_freed_memory()
     warnings.filterwarnings("ignore")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns once for every layer and call
-    importlib.import_module("harness.worker.child")
+    importlib.import_module("harness.worker.scoring")
     importlib.import_module("peft.tuners.lora.bnb")
     transformers_logging = importlib.import_module("transformers.utils.logging")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    gc.freeze()  # children collect garbage at every load and training, and need not look at what was imported

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from in_process import InProcess
 
+import harness
 from harness.cli import main
 from harness.jobs import Packed, Raw, Resumed, ScoreJob, VariantLoading, VariantStarted
 from harness.results import Run
+from harness.runs import folder
 from harness.runs.folder import load_run
 
 TASKS = """
@@ -31,9 +34,22 @@ def corpus() -> Task:
                     value=lambda sums: sums[0] / sums[1])
     return Task(data=ROWS[:40], sample=sample, shots_from=ROWS[:3], metrics=[chosen])
 """
-SHARE_RIGHT = {"base": 5, "same": 5, "better": 9}
+SHARE_RIGHT = {"base": 5, "same": 5, "better": 9, "small": 5}
 """Of ten samples, the number that each variant gets right."""
 ASKED = ["compare", "base", "better=base:shots=1", "same=base:shots=2", "--until-decided", "--no-timing", "--allow-cut"]
+
+SETTINGS = """
+variants:
+  base: {}
+  better: {method: base, shots: 1}
+  same: {method: base, shots: 2}
+tasks: [tasks.py@easy]
+until_decided: true
+smallest: 10pts
+no_timing: true
+allow_cut: true
+output_dir: runs
+"""
 
 
 @pytest.fixture
@@ -68,13 +84,13 @@ def jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, in_process: None) -> l
     return ran
 
 
-def compare(folder: str, *arguments: str, code: int = 0, tasks: str = "tasks.py@easy") -> Run:
-    assert main([*ASKED, "--tasks", tasks, "-o", folder, *arguments]) == code
-    return load_run(next(path for path in Path(folder).iterdir() if path.is_dir()))
+def compare(output: str, *arguments: str, code: int = 0, tasks: str = "tasks.py@easy") -> Run:
+    assert main([*ASKED, "--tasks", tasks, "-o", output, *arguments]) == code
+    return load_run(next(path for path in Path(output).iterdir() if path.is_dir()))
 
 
-def files(folder: str) -> dict[str, bytes]:
-    [run] = Path(folder).iterdir()
+def files(output: str) -> dict[str, bytes]:
+    [run] = Path(output).iterdir()
     return {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*.jsonl"))}
 
 
@@ -145,6 +161,54 @@ def test_an_interrupted_run_ends_with_the_same_bytes(jobs: list[ScoreJob], monke
     assert parts.model_copy(update=ignored) == whole.model_copy(update=ignored)
     jobs.clear()
     assert compare("parts", "--smallest", "10pts") == parts and not jobs
+
+
+def test_a_file_and_python_ask_for_the_same_run_as_the_flags(jobs: list[ScoreJob]) -> None:
+    run = compare("runs", "--smallest", "10pts")
+    jobs.clear()
+    Path("compare.yaml").write_text(SETTINGS)
+    assert main(["compare", "--config", "compare.yaml", "--allow-code", "tasks.py"]) == 0
+    settings = yaml.safe_load(SETTINGS)
+    given = {name: value for name, value in settings.items() if name not in ("variants", "output_dir")}
+    assert harness.compare(*ASKED[1:4], output_dir=Path("runs"), **given) == run
+    assert not jobs and len(list(Path("runs").iterdir())) == 1, "it is the finished run"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("10pts", "10", "write `--smallest 10pts`"),
+        ("10pts", "[10pts]", "is not a difference in points"),
+        ("until_decided: true", "until_decided: perhaps", "until_decided"),
+        ("until_decided: true", "until_decided: false", "needs `--until-decided`"),
+    ],
+)
+def test_mistakes_in_a_file_are_errors(
+    before: str, after: str, said: str, jobs: list[ScoreJob], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("compare.yaml").write_text(SETTINGS.replace(before, after))
+    assert main(["compare", "--config", "compare.yaml", "--allow-code", "tasks.py"]) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert said in shown and "Traceback" not in shown and not jobs
+
+
+def test_only_the_samples_of_a_pack_are_read_for_a_decision(
+    jobs: list[ScoreJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[bytes] = []
+    plain = folder._complete_row
+    monkeypatch.setattr(folder, "_complete_row", lambda line: lines.append(line) or plain(line))
+    compare("runs")
+    assert len(lines) == sum(len(text.splitlines()) for text in files("runs").values())
+
+
+def test_the_base_stays_in_memory_where_it_is_the_only_one_or_all_bases_fit(jobs: list[ScoreJob]) -> None:
+    compare("runs")
+    assert len(jobs) > 5 and all(job.more for job in jobs)
+    jobs.clear()
+    compare("two", "small=base@8bit")
+    assert [job.more for job in jobs] == [False, False, *[True] * (len(jobs) - 2)]
+    assert {len({variant.recipe.base for variant in job.variants}) for job in jobs} == {1}
 
 
 def test_a_corpus_metric_is_scored_whole_and_the_rest_goes_on(

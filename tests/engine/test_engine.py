@@ -25,7 +25,7 @@ from harness.jobs import Advanced, Packed, Raw, Recipe, Request, Resumed, ScoreJ
 from harness.models.load import Resident, method_function
 from harness.tokens.encode import Encoded, Encoder
 from harness.tokens.packs import packs_done, plan_padded
-from harness.worker import child
+from harness.worker import scoring
 
 CONTEXT = 96
 VARIANTS = ("base", "lora", "nf4", "nf4+lora")
@@ -371,7 +371,7 @@ def test_prompt_learning_methods_give_the_same_results_in_every_batch(folder: Pa
 
 def scored(job: ScoreJob) -> dict[tuple[str, str], list[Raw]]:
     events: list[Any] = []
-    child.score(job, events.append)
+    scoring.score(job, events.append)
     found: dict[tuple[str, str], list[Raw]] = {}
     for event in events:
         if isinstance(event, Packed):
@@ -733,7 +733,7 @@ def test_a_resumed_job_sends_the_missing_packs_with_the_same_numbers(folder: Pat
     whole = tiny.task(*CHOICES)
     job = ScoreJob([ScoreVariant("base", tiny.bare(base), [whole])], "auto", "fp32", 40, None, 0)
     events: list[Any] = []
-    child.score(job, events.append)
+    scoring.score(job, events.append)
     packs = [event.raws for event in events if isinstance(event, Packed)]
     assert len(packs) > 2
     assert isinstance(events[1], VariantStarted)
@@ -742,7 +742,7 @@ def test_a_resumed_job_sends_the_missing_packs_with_the_same_numbers(folder: Pat
     done = [raw.index for raw in (*packs[0], *packs[1][:1])]
     again: list[Any] = []
     rest = replace(whole, done=done)
-    child.score(replace(job, variants=[replace(job.variants[0], tasks=[rest])]), again.append)
+    scoring.score(replace(job, variants=[replace(job.variants[0], tasks=[rest])]), again.append)
     kept = 2 if len(packs[1]) == 1 else 1
     assert again[2] == Resumed("base", "toy", sum(map(len, packs[:kept])))
     assert [event.raws for event in again if isinstance(event, Packed)] == packs[kept:]
@@ -867,7 +867,7 @@ def test_a_scoring_job_merges_only_for_the_fast_path(folder: Path, monkeypatch: 
         merges.append(unmerge is not None)
         return unmerge
 
-    monkeypatch.setattr(child, "merge_for_scoring", counted)
+    monkeypatch.setattr(scoring, "merge_for_scoring", counted)
     job = ScoreJob(variants, "auto", "fp32", 300, None, 0)
     auto = scored(job)
     assert merges == [True, False]

@@ -14,7 +14,7 @@ from harness.jobs import Packed, Recipe, ScoreJob, ScoreVariant, VariantFailed
 from harness.models.load import load_base
 from harness.models.reward_head import head_for, put_head
 from harness.tokens.encode import Encoder
-from harness.worker import child
+from harness.worker import scoring
 
 CHOICES = tiny.choose("Question: what is one plus one? Answer:", [" two", " 42"])
 DOWN = "model.layers.1.mlp.down_proj"
@@ -96,7 +96,7 @@ def test_outputs_that_are_not_numbers_fail_their_variant_and_no_other(tmp_path: 
     }
     variants = [ScoreVariant(name, recipe, (tiny.task(request_),)) for name, recipe in recipes.items()]
     events: list[Any] = []
-    child.score(ScoreJob(variants, "auto", "fp32", 500, None, 0), events.append)
+    scoring.score(ScoreJob(variants, "auto", "fp32", 500, None, 0), events.append)
     (failed,) = [event for event in events if isinstance(event, VariantFailed)]
     assert failed.variant == "lora"
     assert failed.error.startswith("the outputs of `lora` are not numbers: `model.layers.0.self_attn.q_proj")

@@ -25,7 +25,7 @@ from harness.models.load import Resident, context_length, load_base, method_func
 from harness.models.measure import Stopwatch, latency
 from harness.runs.reuse import folder_numbers
 from harness.tokens.encode import Encoded, Encoder
-from harness.worker import child
+from harness.worker import scoring
 
 TEXT = "Question: the capital of France?"
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -326,7 +326,7 @@ def test_texts_that_fill_the_context_make_room_for_the_prompt(folders: Callable[
         ScoreVariant("prompt", Recipe(base, artifact), requests),
     ]
     events: list[Any] = []
-    child.score(ScoreJob(variants, "auto", "fp32", 512, None, 0, allow_cut=True), events.append)
+    scoring.score(ScoreJob(variants, "auto", "fp32", 512, None, 0, allow_cut=True), events.append)
     assert not [event for event in events if isinstance(event, VariantFailed)]
     packed = [event for event in events if isinstance(event, Packed)]
     assert {(event.variant, event.task) for event in packed} == {

@@ -20,7 +20,7 @@ from harness.jobs import Noted, ScoreJob, ScoreVariant
 from harness.models.causality import refuse_if_not_causal
 from harness.models.load import Resident, load_base, method_function
 from harness.prepare.prepare import prepare
-from harness.worker import child
+from harness.worker import scoring
 
 SIZES = {
     "vocab_size": 344,
@@ -93,7 +93,7 @@ def test_weights_without_a_place_are_noted(tmp_path: Path) -> None:
     edit_weights(tmp_path, lambda weights: {**weights, "model.layers.0.self_attn.q_proj.bias": torch.ones(64)})
     variants = [ScoreVariant("base", tiny.bare(base), (tiny.task(tiny.choose("hello", [" two", " 42"])),))]
     events: list[Any] = []
-    child.score(ScoreJob(variants, "auto", "fp32", 500, None, 0), events.append)
+    scoring.score(ScoreJob(variants, "auto", "fp32", 500, None, 0), events.append)
     assert [event.note for event in events if isinstance(event, Noted)] == [
         "the checkpoint has weights that `LlamaForCausalLM` does not use: `model.layers.0.self_attn.q_proj.bias`"
     ]
@@ -199,7 +199,7 @@ def test_a_model_without_a_causal_mask_is_neither_scored_nor_trained(tmp_path: P
     base = tiny.tiny_base(save(tmp_path, "BertGenerationDecoder", transformers.BertGenerationConfig(**SIZES)))
     variants = [ScoreVariant("base", tiny.bare(base), (tiny.task(tiny.choose("hello", [" two", " 42"])),))]
     with pytest.raises(UserError, match="is no causal language model"):
-        child.score(ScoreJob(variants, "auto", "fp32", 500, None, 0), lambda event: None)
+        scoring.score(ScoreJob(variants, "auto", "fp32", 500, None, 0), lambda event: None)
     with pytest.raises(UserError, match="is no causal language model"):
         stages.train(stages.job_for(tmp_path, tmp_path / "out", base=base, steps=1))
 

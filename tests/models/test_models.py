@@ -15,7 +15,7 @@ from harness.jobs import Base, Method, Packed, Recipe, ScoreJob, ScoreVariant, V
 from harness.models.artifacts import save_artifact
 from harness.models.load import Resident, context_length, count_parameters, load_base, method_function, model_bytes
 from harness.tokens.tokenizer import load_tokenizer
-from harness.worker import child
+from harness.worker import scoring
 
 IDS = torch.randint(3, 340, (4, 40), generator=torch.Generator().manual_seed(0))
 
@@ -317,7 +317,7 @@ def test_an_adapter_that_changes_nothing_fails_its_variant_and_no_other(root: Pa
     recipes = {"idle": Recipe(base, tmp_path), "base": tiny.bare(base), "lora": Recipe(base, root / "lora")}
     variants = [ScoreVariant(name, recipe, requests) for name, recipe in recipes.items()]
     events: list[Any] = []
-    child.score(ScoreJob(variants, "auto", "fp32", 500, None, 0), events.append)
+    scoring.score(ScoreJob(variants, "auto", "fp32", 500, None, 0), events.append)
     assert [e.variant for e in events if isinstance(e, VariantFailed)] == ["idle"]
     assert [e.variant for e in events if isinstance(e, VariantStarted)] == ["base", "lora"]
     found = {e.variant: e.raws[0].loglikelihoods for e in events if isinstance(e, Packed)}

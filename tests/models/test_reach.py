@@ -19,7 +19,7 @@ from harness.jobs import Base, MergeJob, Noted, Recipe, ScoreJob, ScoreVariant
 from harness.models.load import Resident, load_base, method_function
 from harness.models.reach import layer_weights, reach_note, reached_share
 from harness.report.progress import Progress
-from harness.worker import child
+from harness.worker import child, scoring
 
 IDS = torch.randint(3, 340, (2, 24), generator=torch.Generator().manual_seed(0))
 SIZES = {
@@ -203,7 +203,7 @@ def test_training_and_scoring_a_quantized_mixture_say_what_is_left(tmp_path: Pat
     ]
     variants = [ScoreVariant("base@4bit", tiny.bare(base), (tiny.task(tiny.choose("hello", [" two", " 42"])),))]
     events: list[Any] = []
-    child.score(ScoreJob(variants, "auto", "fp32", 500, None, 0), events.append)
+    scoring.score(ScoreJob(variants, "auto", "fp32", 500, None, 0), events.append)
     assert any("are not quantized" in event.note for event in events if isinstance(event, Noted))
 
 

@@ -17,7 +17,7 @@ from harness.jobs import Base, Event, Item, Packed, Raw, Recipe, ScoreJob, Score
 from harness.prepare.prepare import prepare
 from harness.prepare.tasks import ScoredTask
 from harness.stats.intervals import interval
-from harness.worker.child import score
+from harness.worker.scoring import score
 
 Engine = Literal["auto", "plain"]
 TOKEN_BUDGET = 2048

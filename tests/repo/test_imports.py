@@ -17,6 +17,7 @@ WITH_TORCH = (
     "harness.models",
     "harness.engine",
     "harness.worker.child",
+    "harness.worker.scoring",
     "harness.worker.timing",
     "harness.finetune",  # method files, the training loop and its stages
     "harness.tiny.build",

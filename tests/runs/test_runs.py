@@ -117,6 +117,22 @@ def test_keep_cuts_after_the_given_number_of_lines(tmp_path: Path) -> None:
     assert log.path.read_bytes() == b""
 
 
+def test_a_log_reads_what_was_added_and_starts_again_when_the_file_is_shorter(tmp_path: Path) -> None:
+    log, writer = SampleLog(tmp_path / "t.jsonl"), SampleLog(tmp_path / "t.jsonl")
+    writer.append([{"id": "0"}, {"id": "1"}])
+    first = log.rows()
+    writer.append([{"id": "2"}])
+    assert [row["id"] for row in log.rows()] == ["0", "1", "2"] and len(first) == 2
+    assert log.rows()[0] is first[0], "it was not read again"
+    log.keep(1)
+    log.append([{"id": "3"}])
+    assert [row["id"] for row in log.rows()] == [row["id"] for row in writer.rows()] == ["0", "3"]
+    log.path.write_bytes(b'{"id": "4"}\n')
+    assert [row["id"] for row in log.rows()] == ["4"]
+    log.path.unlink()
+    assert log.rows() == []
+
+
 def test_the_same_identity_continues_the_newest_run(tmp_path: Path) -> None:
     old = a_folder(tmp_path, config_sha256="same", created="2026-01-01T00:00:00+00:00")
     newest = a_folder(tmp_path, config_sha256="same", created="2026-01-02T00:00:00+00:00")

@@ -12,7 +12,8 @@ import pytest
 from harness.stats.alpha_spending import WinWalk
 from harness.stats.betting import Bets
 from harness.stats.sequential import SequentialTest, evaluation_points, step_down
-from tests.stats.until_decided import false_positives, graded_nulls, power
+from tests.stats.many_walks import passed
+from tests.stats.until_decided import _stops, false_positives, family, graded_nulls, power
 
 
 def packs(total: int, rng: np.random.Generator, better: float, worse: float) -> list[np.ndarray]:
@@ -154,3 +155,27 @@ def test_rare_large_losses_of_graded_scores_give_no_false_positives() -> None:
 def test_power_and_samples_at_ten_points() -> None:
     found = power(0.2, 0.1, runs=60, total=1000, seed=6)
     assert found.decided == 1.0 and found.samples < 290 and found.covered > 0.9
+
+
+def test_simulated_families_are_those_of_the_tests_themselves() -> None:
+    rng, total, tests = np.random.default_rng(8), 300, 4
+    for _ in range(25):
+        drawn = [packs(total, rng, better, 0.1) for better in (0.1, 0.2, 0.25, 0.3)]
+        wins, losses = (
+            np.array([[int(np.sum(sign * pack > 0)) for pack in each] for each in drawn]) for sign in (1, -1)
+        )
+        found, rejected = [SequentialTest(total, binary=True, tests=tests) for _ in drawn], set[int]()
+        levels, stops = passed(wins, losses, total, tests), [len(drawn[0])] * tests
+        for number in range(len(drawn[0])):
+            for test, each in zip(found, drawn, strict=True):
+                test.add(each[number])
+            assert [test.passed for test in found] == levels[:, number].tolist()
+            rejected = step_down(found, rejected, tests)
+            stops = [number if i in rejected and stop == len(drawn[0]) else stop for i, stop in enumerate(stops)]
+        assert _stops(levels[None])[0].tolist() == stops
+
+
+def test_false_positives_of_families_are_rare() -> None:
+    found = family((0.1, 0.1, 0.0, 0.0, 0.0), runs=300, total=256, seed=3)
+    assert found.familywise <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 300)
+    assert found.power[0.1] > 0.5 and found.samples[0.1] < 256

@@ -15,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.stats.proportions import mcnemar_p
-from harness.stats.sequential import SequentialTest, evaluation_points, step_down
+from harness.stats.sequential import LEVEL, SequentialTest, evaluation_points
+from tests.stats.many_walks import Counts, passed, reached
 
 Array = NDArray[np.float64]
+_AT_ONCE = 250
+"""Runs of a family whose tests are computed together."""
 
 
 class FalsePositives(NamedTuple):
@@ -113,24 +116,55 @@ def exclusions(
 def family(effects: Sequence[float], *, runs: int, total: int = 512, differing: float = 0.2, seed: int = 0) -> Family:
     """Decides several comparisons together by Holm's step-down."""
     rng, wrong = np.random.default_rng(seed), 0
-    truth = np.array(effects)
+    truth, ends = np.array(effects), np.array(evaluation_points(total))
     rejections, samples = np.zeros(len(truth)), np.zeros(len(truth))
-    for _ in range(runs):
-        tests = [SequentialTest(total, binary=True, tests=len(truth)) for _ in truth]
-        rejected: set[int] = set()
-        for packs in zip(*(signs(rng, total, differing, effect) for effect in truth), strict=True):
-            for index in set(range(len(truth))) - rejected:
-                tests[index].add(packs[index])
-            rejected = step_down(tests, rejected, len(truth))
-        wrong += any(truth[index] == 0 for index in rejected)
-        rejections[list(rejected)] += 1
-        samples += [test.n for test in tests]
+    for first in range(0, runs, _AT_ONCE):
+        count = min(_AT_ONCE, runs - first)
+        better = np.tile((differing + truth) / 2, count)[:, None]
+        drawn = rng.random((len(better), total))
+        pieces = np.add.reduceat(drawn < better, [0, *ends[:-1]], axis=1, dtype=np.int64)
+        either = np.add.reduceat(drawn < differing, [0, *ends[:-1]], axis=1, dtype=np.int64)
+        stopped = _stops(_levels(pieces, either - pieces, total, len(truth)))
+        rejected = stopped < len(ends)
+        wrong += int(np.sum((rejected & (truth == 0)).any(axis=1)))
+        rejections += rejected.sum(axis=0)
+        samples += ends[np.minimum(stopped, len(ends) - 1)].sum(axis=0)
     distinct = sorted(set(effects), reverse=True)
     return Family(
         wrong / runs,
         {each: float(rejections[truth == each].mean() / runs) for each in distinct},
         {each: float(samples[truth == each].mean() / runs) for each in distinct},
     )
+
+
+def _levels(wins: Counts, losses: Counts, total: int, tests: int) -> Counts:
+    """`[runs, tests, packs]` passed levels; 0 in runs without a rejection, which need the strictest level first."""
+    runs = len(wins) // tests
+    strictest = reached(wins, losses, total, LEVEL / tests / 2).reshape(2, runs, -1).any(axis=(0, 2))
+    levels = np.zeros((runs, tests, wins.shape[1]), dtype=np.int64)
+    rows = np.repeat(strictest, tests)
+    if strictest.any():
+        levels[strictest] = passed(wins[rows], losses[rows], total, tests).reshape(-1, *levels.shape[1:])
+    return levels
+
+
+def _stops(levels: Counts) -> Counts:
+    """`[runs, tests]`: the pack after which Holm's step-down rejects a test; the number of packs if it never does.
+
+    Args:
+        levels: `[runs, tests, packs]` passed levels.
+    """
+    runs, tests, packs = levels.shape
+    stopped = np.full((runs, tests), packs)
+    for pack in range(packs):
+        while True:
+            rejected = stopped < packs
+            needed = tests - rejected.sum(axis=1, keepdims=True)
+            new = ~rejected & (levels[:, :, pack] >= needed)
+            if not new.any():
+                break
+            stopped[new] = pack
+    return stopped
 
 
 def graded(kind: str, rng: np.random.Generator, total: int) -> Array:
@@ -193,9 +227,9 @@ def tables(runs: int) -> Iterator[str]:
                 f"| {differing:.0%} | {100 * difference:.0f} points | {ended.different:.1%} | {ended.excluded:.1%} |"
                 f" {ended.samples:.0f} |"
             )
-    together = family((0.1,) * 4 + (0.05,) * 4 + (0.0,) * 6, runs=few, seed=4)
-    nulls = family((0.0,) * 14, runs=few, seed=5)
-    yield f"\nFourteen comparisons decided together in {few:,} runs (N = 512, 20 % of the samples differ)\n"
+    together = family((0.1,) * 4 + (0.05,) * 4 + (0.0,) * 6, runs=runs // 4, seed=4)
+    nulls = family((0.0,) * 14, runs=runs // 2, seed=5)
+    yield f"\nFourteen comparisons decided together in {runs // 2:,} runs (N = 512, 20 % of the samples differ)\n"
     yield "| true differences | any false positive | power | mean samples |"
     yield "|-|-|-|-|"
     for name, found in (("4 × 10, 4 × 5, 6 × 0 points", together), ("14 × 0 points", nulls)):

@@ -23,7 +23,7 @@ from harness.jobs import (
     VariantLoading,
 )
 from harness.tokens.tokenizer import load_tokenizer
-from harness.worker import child
+from harness.worker import scoring
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Base:
 def score(base: Base, *requests: Request, **job: Any) -> list[Any]:
     events: list[Any] = []
     variants = [ScoreVariant("base", tiny.bare(base), (tiny.task(*requests),))]
-    child.score(replace(ScoreJob(variants, "auto", "fp32", 500, None, 0, allow_cut=False), **job), events.append)
+    scoring.score(replace(ScoreJob(variants, "auto", "fp32", 500, None, 0, allow_cut=False), **job), events.append)
     return events
 
 
@@ -159,7 +159,7 @@ def test_a_learned_prompt_takes_its_room_from_the_context(narrow: Base, tmp_path
     score(narrow, prompt)
     variants = [ScoreVariant("prompt", Recipe(narrow, tmp_path), (tiny.task(prompt),))]
     with pytest.raises(UserError, match="`prompt` on `toy`: 1 of 1 prompts do not fit into the context of 24 tokens"):
-        child.score(ScoreJob(variants, "auto", "fp32", 500, None, 0, allow_cut=False), lambda event: None)
+        scoring.score(ScoreJob(variants, "auto", "fp32", 500, None, 0, allow_cut=False), lambda event: None)
 
 
 @pytest.mark.parametrize("max_rows", [1, 3, None])
@@ -179,4 +179,4 @@ def test_a_run_that_is_resumed_judges_all_of_its_prompts(narrow: Base) -> None:
     asked = tuple(requests("generate", 20, 2))
     variants = [ScoreVariant("base", tiny.bare(narrow), (TaskRequests("toy", asked, done=range(20)),))]
     with pytest.raises(UserError, match="2 of 20 prompts"):
-        child.score(ScoreJob(variants, "auto", "fp32", 500, None, 0, allow_cut=False), lambda event: None)
+        scoring.score(ScoreJob(variants, "auto", "fp32", 500, None, 0, allow_cut=False), lambda event: None)

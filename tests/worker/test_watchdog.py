@@ -12,7 +12,8 @@ import pytest
 from harness.errors import UserError
 from harness.jobs import Advanced, EnvironmentJob
 from harness.worker import server as worker
-from harness.worker.server import Exited, JobFailed, Server
+from harness.worker.children import Children, Exited
+from harness.worker.server import JobFailed, Server
 from harness.worker.watchdog import HANG_VARIABLE, Watchdog, idle_seconds, processor_seconds
 
 JOB = EnvironmentJob("cpu", "auto")
@@ -22,30 +23,30 @@ def ran(patch: pytest.MonkeyPatch, job: Any, limit: float) -> tuple[list[Any], E
     """Runs a job in a child as the server does: the child's messages, and how it ended."""
     patch.setattr(worker, "run_job", job)
     ours, theirs = Pipe()
-    exited = worker._run_in_child(JOB, theirs, limit)
+    exited = Children(theirs, limit, worker._work).run(JOB)
     messages = []
     while ours.poll():
         messages.append(ours.recv())
     return messages, exited
 
 
-def hang(job: Any, send: Any) -> None:
+def hang(job: Any, send: Any, further: Any) -> None:
     send(Advanced(1, 2))
     threading.Event().wait()
 
 
-def spin(job: Any, send: Any) -> None:
+def spin(job: Any, send: Any, further: Any) -> None:
     while True:
         pass
 
 
-def spin_below(job: Any, send: Any) -> int:
+def spin_below(job: Any, send: Any, further: Any) -> int:
     """Waits for a process of its own that computes."""
     seconds = "import time\nend = time.monotonic() + 1.5\nwhile time.monotonic() < end: pass"
     return subprocess.run([sys.executable, "-c", seconds], check=False).returncode
 
 
-def report(job: Any, send: Any) -> int:
+def report(job: Any, send: Any, further: Any) -> int:
     for number in range(12):
         time.sleep(0.1)
         send(Advanced(number, 12))

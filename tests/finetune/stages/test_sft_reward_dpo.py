@@ -23,7 +23,7 @@ from harness.jobs import HEAD_FILE, BenchJob, Example, Recipe, ScoreJob, ScoreVa
 from harness.models.artifacts import load_trained
 from harness.models.load import Resident, count_parameters, load_base, method_function
 from harness.models.reward_head import has_reward_head, last_token_values, made_on
-from harness.worker import child
+from harness.worker import child, scoring
 from harness.worker.timing import time_variant
 
 
@@ -169,7 +169,7 @@ def test_a_reward_model_answers_choices_with_rewards(root: Path, tmp_path: Path)
     variant = ScoreVariant("rm", recipe_of(job), [TaskRequests("toy", requests)])
     for engine in ("auto", "plain"):
         raws.clear()
-        child.score(ScoreJob([variant], engine, "fp32", 256, None, 0), take)
+        scoring.score(ScoreJob([variant], engine, "fp32", 256, None, 0), take)
         expected = rewards_of(attached(job), PAIRS[:5])
         for number in range(5):
             assert raws[number].loglikelihoods == pytest.approx(expected[number].flip(0).tolist(), abs=1e-5)
