@@ -168,6 +168,13 @@ def whole_file(path: Path, *, hint: str | None = None) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Deletes the temporary files of `whole_file` that killed processes have left in a folder."""
+    for path in folder.rglob(".*.[0-9]*"):
+        if path.suffix[1:].isdigit() and path.is_file():
+            path.unlink(missing_ok=True)
+
+
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Creates a temporary folder that replaces `path` when the block ends: `path` is complete or not there."""

@@ -269,6 +269,11 @@ class _Reader:
             wrong = "an empty list" if isinstance(given, list) else f"{named}, not a list of turns,"
             raise UserError(f"{row.where} has {wrong} in `{row.name(column)}`", hint=HOW_TO_WRITE)
         turns = read_turns(row.where, given, self.notes.turn_keys)
+        if column == "prompt" and [turn.role for turn in turns[-2:]] == ["assistant", "assistant"]:
+            raise UserError(
+                f"{row.where}: `{row.name(column)}` ends with an assistant turn, so the answer would be a second one",
+                hint="begin the answer with the text of that turn, and take the turn out of the prompt",
+            )
         talk = self._talk(row, turns)
         if turns[-1].role != "assistant" and STAGES[self.stage].rows == "prompt":
             self._check(talk, len(turns))

@@ -270,6 +270,22 @@ def test_a_folder_without_data_lists_the_known_formats(tmp_path: Path) -> None:
     assert error.value.hint is not None and f'hub("{tmp_path}"' in error.value.hint
 
 
+def test_a_parquet_file_that_holds_more_than_it_seems_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(
+        pyarrow.table({"q": ["x" * 10_000] * 300}), tmp_path / "x.parquet", use_dictionary=False
+    )
+    assert len(rows(str(tmp_path / "x.parquet"))) == 300
+    monkeypatch.setattr("harness.data.arrow.MOST_BYTES", 2_000_000)
+    assert (tmp_path / "x.parquet").stat().st_size < 200_000
+    with pytest.raises(UserError, match=r"x.parquet` holds 0 GB of values; at most 0 GB are read"):
+        rows(str(tmp_path / "x.parquet"))
+
+
 def test_a_parquet_file_gives_rows_by_index_and_by_slice(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet

@@ -109,6 +109,12 @@ def test_history_is_turns_before_the_prompt(row: dict[str, Any]) -> None:
     assert notes(row) == []
 
 
+def test_a_prompt_that_has_begun_the_answer_is_refused() -> None:
+    for answer in ("yes", [assistant("yes")]):
+        with pytest.raises(UserError, match=r"row 0: `prompt` ends with an assistant turn"):
+            read({"prompt": [user("Is it?"), assistant("Sure,")], "completion": answer})
+
+
 def test_history_of_one_row_makes_conversations_of_all_rows() -> None:
     bare = {"instruction": "Hi", "output": "yes"}
     assert read(bare, {**bare, "history": []}) == [("Hi", "\n\nyes")] * 2
