@@ -227,6 +227,8 @@ class PlanJob:
     base: Base
     method: Method
     training: TrainingSettings
+    length: int | None = None
+    """Tokens of each row; None: the greatest length."""
     memory_bytes: int | None = None
     """Memory that is available; None: the number of rows that would fit is not asked for."""
     label_share: float = 1.0
@@ -254,6 +256,7 @@ class BenchJob:
 
     recipe: Recipe
     with_base: bool
+    """Whether the bare base is the variant's own base, and timed alternately."""
     prompt_tokens: int = 512
     new_tokens: int = 32
     warmup: int = 1
@@ -267,6 +270,8 @@ class BenchJob:
     """Seconds after which no further repeat begins, loading included; one repeat is always measured. None: no limit."""
     precision: float | None = None
     """Half the width of the intervals, as a share of the value, at which repeats end early. None: all repeats."""
+    beside: Base | None = None
+    """The bare base, to be loaded beside a variant that does not share its weights and timed alternately, if both fit."""
 
 
 @dataclass(frozen=True)
@@ -447,6 +452,8 @@ class TimedPoint:
     decode_seconds: tuple[float, ...]
     base_prefill_seconds: tuple[float, ...] = ()
     base_decode_seconds: tuple[float, ...] = ()
+    error: str | None = None
+    """Why there are no seconds: `out of memory`."""
 
 
 @dataclass(frozen=True)
@@ -482,6 +489,10 @@ class Benched:
 class Planned:
     """Result of a `PlanJob`: bytes, for a micro-batch of the longest rows."""
 
+    rows: int
+    """Rows that pass through the model at once."""
+    length: int
+    """Tokens of each."""
     parameters_total: int
     parameters_trainable: int
     weights_bytes: int
@@ -489,6 +500,8 @@ class Planned:
     optimizer_bytes: int
     activation_bytes: int
     peak_bytes: int
+    reserved_bytes: int | None
+    """Reserved by a GPU's allocator, with the unused parts of its segments; None on a CPU."""
     artifact_bytes: int
     largest_micro_batch: int | None
     """Number of rows of the greatest length that fit; 0: not even one fits. None if it was not asked for."""

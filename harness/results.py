@@ -136,13 +136,17 @@ class Train(_Document):
     """Increase of resident memory since the process had imported its modules and before it loaded weights."""
     predicted_peak_bytes: int | None = None
     """Peak of all tensors as `harness plan` predicts it, for the rows of this training run."""
+    predicted_seconds: float | None = None
+    """Time of the training steps as `harness plan` predicts it on this machine, for the tokens of this training run; None for runs
+    so short that a measurement of the machine's speed would be a noticeable part of them."""
     energy_joules: float | None = None
     cpu_seconds: float | None = None
     """CPU seconds of all threads during the steps."""
     waited_share: float | None = None
     """Share of the time in which threads wanted to run that they waited for a processor, because others used them."""
     precision: Literal["fp32", "bf16", "fp16"] | None = None
-    """Precision of the matrix products; weights that are trained are held in float32. None in documents of earlier versions."""
+    """Precision of the matrix products; weights that are trained are held in float32, or in bfloat16 with `weights=bf16`. None in
+    documents of earlier versions."""
     phase_seconds: dict[str, float] = {}
     """Wall seconds of the whole job by phase: load, tokenise, train, evaluate, generate, save."""
     block_seconds: tuple[float, ...] = ()
@@ -184,16 +188,18 @@ class LatencyPoint(_Document):
 
     prompt_tokens: int
     batch_size: int
-    ttft_seconds: Ranged
+    ttft_seconds: Ranged | None = None
     """Time to the first new token: the forward pass over the prompts. Median of the repeats."""
-    decode_seconds_per_token_p50: Ranged | None
+    decode_seconds_per_token_p50: Ranged | None = None
     """Percentiles of the time between two tokens, over all steps of all repeats; None for a reward model."""
-    decode_seconds_per_token_p90: Ranged | None
-    decode_seconds_per_token_p99: Ranged | None
-    tokens_per_second: Ranged | None
+    decode_seconds_per_token_p90: Ranged | None = None
+    decode_seconds_per_token_p99: Ranged | None = None
+    tokens_per_second: Ranged | None = None
     """Generated tokens of all rows per second of decoding. Median of the repeats."""
-    raw_seconds: dict[str, list[float]]
+    raw_seconds: dict[str, list[float]] = {}
     """As in `Inference`."""
+    error: str | None = None
+    """Why it has no figures: `out of memory`."""
 
 
 class Inference(_Document):
@@ -219,7 +225,7 @@ class Inference(_Document):
     base_decode_seconds_per_token_p50: float | None = None
     throughput: tuple[Throughput, ...] = ()
     points: tuple[LatencyPoint, ...] = ()
-    """With `harness bench`: every prompt length and batch size. The other figures are those of the first one."""
+    """With `harness bench`: every prompt length and batch size. The other figures are those of the first one that was timed."""
     peak_gpu_allocated_bytes: int | None = None
     peak_gpu_reserved_bytes: int | None = None
     peak_rss_bytes: int | None = None

@@ -40,6 +40,7 @@ StageName = Literal["sft", "pretrain", "reward", "dpo", "kto", "grpo", "ppo"]
 Turns = Literal["last", "all"]
 Schedule = Literal["cosine", "linear", "constant", "wsd", "staged"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Weights = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -194,8 +195,10 @@ class TrainSettings(BaseModel):
     optimizer: str = "adamw"
     """A name of `OPTIMIZERS`."""
     precision: Precision = "auto"
-    """Precision of the matrix products; `auto`: bfloat16 where the machine multiplies it natively. Weights and optimizer state
-    keep the precision they are loaded in."""
+    """Precision of the matrix products; `auto`: bfloat16 where the machine multiplies it natively, or with `weights=bf16`."""
+    weights: Weights = "fp32"
+    """Precision in which trained weights, their gradients and the optimizer's state are held. `bf16` halves their memory, and
+    loses updates below 1/256 of a weight."""
     checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them."""
     validation: Annotated[float | str | None, BeforeValidator(_text_of_number), Scope.CHOOSES] = None
@@ -247,8 +250,11 @@ class TrainingSettings(TrainSettings):
     """`auto` until the machine is known."""
 
     def of_the_loop(self) -> dict[str, Any]:
-        """The settings that the training loop reads, by name; the others choose its rows, weights and judge."""
-        return self.model_dump(exclude=_scoped(Scope.CHOOSES))
+        """The settings that the training loop reads, by name; the others choose its rows, weights and judge.
+
+        Later settings are left out where they have their defaults, so that keys of earlier training runs stay.
+        """
+        return self.model_dump(exclude=_scoped(Scope.CHOOSES) | ({"weights"} if self.weights == "fp32" else set()))
 
 
 def overridden(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

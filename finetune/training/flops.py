@@ -18,14 +18,17 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from harness.finetune.training import loss as losses
+from harness.finetune.training.trained_weights import hold_trained
 from harness.finetune.training.weightless import without_weights
 from harness.jobs import Quant
-from harness.stats.quantiles import percentile
 
 _CHOSEN = ("num_experts_per_tok", "moe_topk", "top_k_experts", "num_selected_experts")
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
-_MEASURED_TOKENS = {"cpu": 128, "cuda": 2048}
-"""Tokens of a measured step: matrix products reach their speed at 64 rows on a CPU."""
+_MEASURED_TOKENS = {"cpu": (128, 512), "cuda": (2048, 2048)}
+"""Fewest and most tokens of a measured step. On a CPU, wide matrix products reach their speed at 64 rows; with the embedded model, a
+step of 128 tokens has half of the speed of one with 400."""
+_STEP_OPERATIONS = 3e9
+"""Operations of a measured step, if that many tokens are within the limits: 30 ms of a CPU core."""
 _MEASURED_STEPS = 3
 
 
@@ -100,11 +103,15 @@ def measured_flops(
     dtype: torch.dtype,
     quant: Quant | None,
     autocast: torch.dtype | None,
+    rows: int,
     length: int,
+    trained_dtype: torch.dtype = torch.float32,
     trust_remote_code: bool = False,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
     """Measures operations per second in steps of a copy of the model that has one layer and random weights.
+
+    The fastest step counts: other processes can only slow it down.
 
     Args:
         config: Of the base.
@@ -113,7 +120,9 @@ def measured_flops(
         dtype: Of the base's weights.
         quant: Format of the base's linear layers; unpacking it is not measured.
         autocast: Type of matrix products under mixed precision.
+        rows: Rows that pass through the model at once.
         length: Tokens of a row.
+        trained_dtype: Of the trained parameters.
         trust_remote_code: Whether the architecture may be code from the model's repository.
         clock: Seconds.
     """
@@ -123,13 +132,16 @@ def measured_flops(
     if getattr(text, "layer_types", None):
         text.layer_types = text.layer_types[:1]
     kind = device.partition(":")[0]
-    length = min(length, _MEASURED_TOKENS.get(kind, _MEASURED_TOKENS["cpu"]))
     with torch.device(device):
         model = method(without_weights(small, dtype=dtype, quant=quant, trust_remote_code=trust_remote_code))
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
-        ids = torch.zeros((1, length), dtype=torch.long)
+        hold_trained(model, trained_dtype)
+    passed = passed_weights(model, small)
+    fewest, most = _MEASURED_TOKENS.get(kind, _MEASURED_TOKENS["cpu"])
+    wanted = _STEP_OPERATIONS / flops_per_token(passed, small, length, checkpointing=False)
+    tokens = min(rows * length, max(fewest, min(most, round(wanted))))
+    length = min(length, tokens)
+    rows = tokens // length
+    ids = torch.zeros((rows, length), dtype=torch.long, device=device)
     model.train()
 
     def step() -> float:
@@ -142,5 +154,5 @@ def measured_flops(
         return clock() - began
 
     step()
-    seconds = percentile([step() for _ in range(_MEASURED_STEPS)], 0.5)
-    return flops_per_token(passed_weights(model, small), small, length, checkpointing=False) * length / seconds
+    seconds = min(step() for _ in range(_MEASURED_STEPS))
+    return flops_per_token(passed, small, length, checkpointing=False) * rows * length / seconds

@@ -5,7 +5,7 @@ shape but no content, while every storage that is allocated and freed is counted
 architecture and any method that can be built without weights. `estimate` is a closed formula for Llama-like models.
 
 Both count the bytes of tensors. A GPU needs further memory for its context (about half a GiB) and for what the allocator reserves
-without using it (a fifth to a third without expandable segments); a CPU needs scratch memory for its libraries.
+without using it, which the trace counts, too; a CPU needs scratch memory for its libraries.
 
 Example:
     >>> from transformers import LlamaConfig
@@ -31,7 +31,9 @@ from transformers.integrations import moe
 
 from harness.errors import UserError, brief
 from harness.finetune.training import loss as losses
+from harness.finetune.training.cuda_allocator import CachingAllocator
 from harness.finetune.training.flops import Passed, passed_weights
+from harness.finetune.training.trained_weights import hold_trained
 from harness.finetune.training.weightless import (
     BITS_PER_WEIGHT,
     STATE_BYTES,
@@ -90,6 +92,8 @@ class Footprint:
     """Of the trained parameters in their type; methods that learn a prompt save less."""
     passed: Passed
     """Weights that a token passes."""
+    reserved_bytes: int | None = None
+    """Reserved by the allocator of a GPU for these tensors; None on a CPU."""
     notes: tuple[str, ...] = ()
     """Notes for the user: what the method does not reach, what is not quantized."""
 
@@ -121,6 +125,7 @@ def trace(
     device: str = "cpu",
     trust_remote_code: bool = False,
     context: int | None = None,
+    masked: bool = False,
 ) -> Footprint:
     """Counts a training step of a model that has no weights.
 
@@ -136,10 +141,12 @@ def trace(
         checkpointing: Whether activations are recomputed instead of stored.
         optimizer: Name in `OPTIMIZERS`; unknown ones count as AdamW.
         loss: The stage's; None: that of supervised fine-tuning.
-        trained_dtype: Of the trained parameters; the trainer holds them in float32.
+        trained_dtype: Of the trained parameters, as the setting `weights` has it.
         device: Device of the run: the loss is computed in larger pieces on a GPU.
         trust_remote_code: Whether the architecture may be code from the model's repository.
         context: Maximum tokens of the model, including those that the method learned; None: no limit.
+        masked: Whether attention needs a mask, because rows are packed or the others are a little shorter than the longest.
+            Layers then keep the mask, and keys and values that are repeated for every query head.
 
     Raises:
         UserError: The method or the architecture needs the weights themselves.
@@ -151,9 +158,7 @@ def trace(
             notes: list[str | None] = [*unquantized_notes(base)] if quant is not None else []
             model = method(base)
             notes.append(reach_note(reachable, model, getattr(method, "keywords", {})))
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.to(trained_dtype)
+        hold_trained(model, trained_dtype)
         total, trainable = count_parameters(model)
         passed = passed_weights(model, config)
         base.config.use_cache = False
@@ -163,11 +168,13 @@ def trace(
         model.train()
         if context is not None:
             length = min(length, context - learned_tokens(model))
-        counter = AllocationCounter(labels)
-        with FakeTensorMode(allow_non_fake_inputs=True), counter, _as_on(device):
+        allocator = CachingAllocator() if device.startswith("cuda") else None
+        counter = AllocationCounter(labels, allocator)
+        with FakeTensorMode(allow_non_fake_inputs=True), counter, _as_on(device, masked):
             materialise(model)
             weights = counter.now
-            phases = _step(model, counter, (rows, length), optimizer, _mixed(loss, autocast))
+            batch = _batch(rows, length, masked)
+            phases = _step(model, counter, batch, optimizer, _mixed(loss, autocast))
     except (NotImplementedError, RuntimeError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
             f"this training run cannot be planned without weights: {str(error).splitlines()[0][:200]}",
@@ -175,7 +182,17 @@ def trace(
         ) from error
     artifact = trainable * trained_dtype.itemsize
     found = tuple(filter(None, notes))
-    return Footprint(total, trainable, weights, artifact_bytes=artifact, passed=passed, notes=found, **phases)
+    reserved = allocator.reserved_bytes if allocator else None
+    return Footprint(
+        total,
+        trainable,
+        weights,
+        artifact_bytes=artifact,
+        passed=passed,
+        reserved_bytes=reserved,
+        notes=found,
+        **phases,
+    )
 
 
 def shares(
@@ -288,8 +305,13 @@ def _mixed(loss: LossFunction | None, autocast: torch.dtype | None) -> LossFunct
     return mixed
 
 
+def _batch(rows: int, length: int, masked: bool) -> dict[str, Tensor]:
+    ids = torch.zeros((rows, length), dtype=torch.long)
+    return {"input_ids": ids, "labels": ids} | ({"attention_mask": ids} if masked else {})
+
+
 def _step(
-    model: Any, counter: AllocationCounter, batch: tuple[int, int], optimizer: str, loss: LossFunction
+    model: Any, counter: AllocationCounter, batch: dict[str, Tensor], optimizer: str, loss: LossFunction
 ) -> dict[str, int]:
     """Returns the bytes of each phase of a later step, when the optimizer already has its state."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -301,8 +323,7 @@ def _step(
     states.step()
     states.zero_grad()
     start = counter.restart()
-    ids = torch.zeros(batch, dtype=torch.long)
-    found = loss(model, {"input_ids": ids, "labels": ids}, 1)
+    found = loss(model, batch, 1)
     phases = {"forward_bytes": counter.peak, "activation_bytes": counter.now - start}
     counter.restart()
     found.backward()  # type: ignore[no-untyped-call]
@@ -314,16 +335,24 @@ def _step(
 
 
 @contextlib.contextmanager
-def _as_on(device: str) -> Iterator[None]:
+def _as_on(device: str, masked: bool) -> Iterator[None]:
     """Makes the trace take the same paths as real tensors.
 
-    Rows of one length need no mask, and GPUs use larger loss pieces. The experts of a mixture are multiplied by the operation of
-    transformers, which is defined for tensors without content; torch's `grouped_mm` is so in bfloat16 alone.
+    A mask without content counts as one of ones, which transformers leaves out. GPUs use larger loss pieces. The experts of a
+    mixture are multiplied by the operation of transformers, which is defined for tensors without content; torch's `grouped_mm` is
+    so in bfloat16 alone.
     """
     pieces = losses.LOGITS_AT_ONCE.get(device.partition(":")[0], losses.LOGITS_AT_ONCE["cpu"])
     with (
         patch.object(masking_utils, "is_tracing", lambda *_: False),
+        patch.object(
+            masking_utils, "_ignore_causal_mask_sdpa", _never if masked else masking_utils._ignore_causal_mask_sdpa
+        ),
         patch.object(moe, "_can_use_grouped_mm", lambda *_: False),
         patch.dict(losses.LOGITS_AT_ONCE, cpu=pieces),
     ):
         yield
+
+
+def _never(*_: Any, **__: Any) -> bool:
+    return False

@@ -44,6 +44,25 @@ def tokens_at_once(device: str, longest: int) -> int:
     return max(_TOKENS_AT_ONCE.get(device, _TOKENS_AT_ONCE["cpu"]), longest)
 
 
+def rows_at_once(rows: int, length: int, device: str, longest: int, *, packing: bool) -> int:
+    """Returns how many rows of one length pass through the model at once.
+
+    Args:
+        rows: Rows of a micro-batch, as set.
+        length: Tokens of each row.
+        device: Type of the device: `cpu`, `cuda` …
+        longest: Maximum tokens of a row, as set.
+        packing: Whether rows are packed: then only their number counts.
+
+    Example:
+        >>> rows_at_once(16, 1024, "cpu", 1024, packing=False)
+        2
+    """
+    if packing:
+        return rows
+    return max(1, min(rows, tokens_at_once(device.partition(":")[0], longest) // length))
+
+
 def length(row: Any) -> int:
     """Returns the number of tokens in a row."""
     return row["length"] if "length" in row else len(row["input_ids"])

@@ -32,6 +32,7 @@ from harness.finetune.training.optimizers import make_optimizer
 from harness.finetune.training.recorder import Recorder
 from harness.finetune.training.stage import Stage, load_stage
 from harness.finetune.training.trackers import Trackers
+from harness.finetune.training.trained_weights import TRAINED_DTYPE, hold_trained
 from harness.finetune.training.validation import Headline, Validation, distance
 from harness.jobs import TRAINED_FILE, Trained, TrainJob
 from harness.models.artifacts import save_artifact
@@ -80,9 +81,7 @@ def run_training(
     refuse_untrainable(job, model)
     phases = phases or Phases()
     settings, device = job.training, job.base.device
-    for parameter in model.parameters():
-        if parameter.requires_grad:  # 16-bit weights lose small updates
-            parameter.data = parameter.data.float()
+    hold_trained(model, TRAINED_DTYPE[settings.weights])
     model.config.use_cache = False
     phases.enter("tokenise")
     stage = load_stage(job, model, tokenizer, min(max_length, settings.max_length))
@@ -328,6 +327,7 @@ def _notes(job: TrainJob, loop: Loop, foreign: bool) -> list[str]:
         )
     if (
         settings.precision != "fp32"
+        and settings.weights == "fp32"
         and job.base.device == "cpu"
         and not (settings.precision == "bf16" and fast_bfloat16())
     ):
@@ -395,6 +395,8 @@ def _save_with_figures(
         OSError, SafetensorError: The artifact cannot be written. `keep` has then saved what was trained for the next try, if
             there is room.
     """
+    if job.base.dtype == "float32":  # 16-bit weights are saved in the type in which they are scored
+        hold_trained(model, torch.float32)
     saved = probe_logits(model) if check else None
     try:
         with whole_folder(job.output) as folder:

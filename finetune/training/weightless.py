@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
+from harness.finetune.training.cuda_allocator import ROUNDED_TO, CachingAllocator
 from harness.jobs import Quant
 from harness.models.layers import bypassed_layers
 
@@ -39,8 +40,6 @@ STATE_BYTES = {
 """Bytes of optimizer state per parameter trained in float32; the row and column statistics of adafactor are negligible."""
 _STATE_IN_TYPE = ("adamw", "adagrad", "rmsprop", "sgd")
 """torch's optimizers, whose state has the type of the parameter; bitsandbytes keeps 32 or 8 bits."""
-_ROUNDED_TO = 512
-"""The GPU's allocator rounds sizes up to a multiple of this many bytes."""
 
 
 class AllocationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -50,11 +49,13 @@ class AllocationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Args:
         labels: Share of tokens that have a label.
+        allocator: Allocates every storage, to count what a GPU would reserve.
     """
 
-    def __init__(self, labels: float) -> None:
+    def __init__(self, labels: float, allocator: CachingAllocator | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
+        self._allocator = allocator
         self._labels = labels
         self._live: dict[int, Any] = {}
 
@@ -88,13 +89,16 @@ class AllocationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         address = storage._cdata
         if address in self._live:
             return
-        size = math.ceil(storage.nbytes() / _ROUNDED_TO) * _ROUNDED_TO
+        size = math.ceil(storage.nbytes() / ROUNDED_TO) * ROUNDED_TO
         self.now += size
         self.peak = max(self.peak, self.now)
+        block = self._allocator.allocate(size) if self._allocator and size else None
 
         def freed(_: Any) -> None:
             self._live.pop(address, None)
             self.now -= size
+            if block is not None and self._allocator is not None:
+                self._allocator.free(block)
 
         self._live[address] = weakref.ref(storage, freed)
 

@@ -10,6 +10,7 @@ from harness import __version__
 from harness.comparison.curve import read_curve, read_rewards
 from harness.comparison.fairness import fairness
 from harness.comparison.latency_record import inference_record
+from harness.comparison.prediction import NOTHING_PREDICTED, Prediction
 from harness.comparison.prompt_notes import prompt_notes
 from harness.comparison.replicas import replicated
 from harness.comparison.scores import Scores, compute_scores
@@ -178,7 +179,7 @@ def _variant(session: Session, state: State, scores: Sequence[Score]) -> Variant
         hyperparameters=spec.hyperparameters,
         parameters=Parameters(total=state.parameters, trainable=trainable) if state.parameters else None,
         model_bytes=state.model_bytes,
-        train=train_record(trained, training, state.reused, state.tuned, state.predicted_peak)
+        train=train_record(trained, training, state.reused, state.tuned, state.predicted)
         if trained and training
         else None,
         artifact=artifact,
@@ -274,7 +275,11 @@ def training_data_notes(session: Session) -> list[str]:
 
 
 def train_record(
-    trained: Trained, training: Training, reused: bool, tuned: Tuned | None = None, predicted_peak: int | None = None
+    trained: Trained,
+    training: Training,
+    reused: bool,
+    tuned: Tuned | None = None,
+    predicted: Prediction = NOTHING_PREDICTED,
 ) -> Train:
     """Makes the record of a training run."""
     return Train(
@@ -308,7 +313,8 @@ def train_record(
         precision=trained.precision,
         phase_seconds=dict(trained.phase_seconds),
         block_seconds=trained.block_seconds,
-        predicted_peak_bytes=predicted_peak,
+        predicted_peak_bytes=predicted.peak_bytes,
+        predicted_seconds=predicted.seconds,
         reused=reused,
         **trained.peaks,
     )

@@ -90,8 +90,9 @@ def cost_key(session: Session, recipe: Recipe, job: BenchJob) -> str:
     machine = ("device", "device_name", "driver", "threads")
     return key(
         model=_model(session, recipe),
-        job={name: value for name, value in vars(job).items() if name not in ("recipe", "budget_seconds", "grid")}
-        | ({"grid": job.grid} if job.grid else {}),
+        job={n: value for n, value in vars(job).items() if n not in ("recipe", "budget_seconds", "grid", "beside")}
+        | ({"grid": job.grid} if job.grid else {})
+        | ({"beside": _model(session, Recipe(job.beside))} if job.beside else {}),
         machine={name: session.environment[name] for name in machine},
         packages=_packages(session),
         revision=REVISIONS["engine"],

@@ -20,7 +20,7 @@ def inference_record(benched: Benched) -> Inference:
         load_seconds=benched.load_seconds,
         prompt_tokens=benched.prompt_tokens,
         new_tokens=benched.new_tokens,
-        batch_size=benched.points[0].batch_size if benched.points else 1,
+        batch_size=next((point.batch_size for point in benched.points if point.error is None), 1),
         warmup=benched.warmup,
         repeats=benched.repeats,
         prefill_seconds_p50=percentile(prefill, 0.5),
@@ -56,6 +56,8 @@ def latency_point(timed: TimedPoint, new_tokens: int) -> LatencyPoint:
         >>> point.tokens_per_second.low, point.tokens_per_second.high
         (10.0, 20.0)
     """
+    if timed.error is not None:
+        return LatencyPoint(prompt_tokens=timed.prompt_tokens, batch_size=timed.batch_size, error=timed.error)
     decode = timed.decode_seconds
     repeats = [decode[start : start + new_tokens] for start in range(0, len(decode), new_tokens)] if new_tokens else []
     raw = {"prefill": list(timed.prefill_seconds), "decode": list(decode)}

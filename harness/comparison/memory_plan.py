@@ -192,5 +192,5 @@ def _job(config: Config, spec: VariantSpec, folder: Any, environment: dict[str, 
         ),
         Method(spec.entry.name, spec.entry.path, spec.entry.module, spec.hyperparameters),
         settings,
-        memory_bytes,
+        memory_bytes=memory_bytes,
     )

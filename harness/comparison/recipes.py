@@ -73,7 +73,7 @@ def sample_keys(session: Session, state: State, task: ScoredTask) -> list[str]:
 
 
 def bench_job(session: Session, state: State, budget_seconds: float | None = None, **lengths: Any) -> BenchJob:
-    """The job that times a variant, alternately with the bare base if they share weights.
+    """The job that times a variant, alternately with the bare base if they share weights, and in `harness bench` if both fit.
 
     Args:
         session: The run.
@@ -81,9 +81,12 @@ def bench_job(session: Session, state: State, budget_seconds: float | None = Non
         budget_seconds: Seconds for it; None: all repeats are made.
         **lengths: Fields of the job that `harness bench` sets: `grid`, `new_tokens`.
     """
-    made = recipe(session, state)
+    made, bare = recipe(session, state), _base(session)
     on_bare_base = made.base.quant is None and made.method is None and not made.merged
-    job = BenchJob(made, made.adapter is not None and on_bare_base, seed=session.config.seed, **lengths)
+    with_base = made.adapter is not None and on_bare_base
+    job = BenchJob(made, with_base, seed=session.config.seed, **lengths)
+    if job.grid and not with_base and made != Recipe(bare):
+        job = replace(job, beside=bare)
     return job if budget_seconds is None else replace(job, budget_seconds=budget_seconds, precision=RATIO_PRECISION)
 
 

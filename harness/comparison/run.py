@@ -18,7 +18,7 @@ from harness.comparison import recipes
 from harness.comparison.card import CARD, model_card
 from harness.comparison.document import Counted, count, finished, unfinished
 from harness.comparison.dry_run import Purpose, describe
-from harness.comparison.prediction import predicted_peak
+from harness.comparison.prediction import Predictions
 from harness.comparison.receive import Receiver
 from harness.comparison.state import Session, State
 from harness.comparison.suitability import unsuitable
@@ -132,6 +132,7 @@ class RunInProgress:
         self._counted: Counted | None = None
         self._tuned: dict[str, Tuned | None] = {}
         """Results of learning-rate sweeps by variant as typed; None if every trial failed."""
+        self._predictions = Predictions(server.run)
 
     @classmethod
     @contextlib.contextmanager
@@ -248,10 +249,10 @@ class RunInProgress:
         else:
             with self.stage("Train", states[0].name):
                 trained, reused = self._run_training(job), False
-        predicted = predicted_peak(self.server.run, job, trained)
+        predicted = self._predictions.of(job, trained)
         for state in states:
             state.trained, state.reused, state.artifact = trained, reused, job.output
-            state.predicted_peak = predicted
+            state.predicted = predicted
         card = model_card(self.session, states[0], job, command=self.session.command)
         write_whole(job.output / CARD, card)  # a new file: the others may be hard links into an earlier run
         self._save()

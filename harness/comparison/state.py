@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.comparison.prediction import NOTHING_PREDICTED, Prediction
 from harness.comparison.tuning import Tuned
 from harness.comparison.verdicts import Pair
 from harness.config.config import Config
@@ -35,8 +36,8 @@ class State:
     """Whether all of its samples are on disk."""
     scores: list[Score] = field(default_factory=list)
     """Scores of the tasks that are finished, without differences, until all variants are scored."""
-    predicted_peak: int | None = None
-    """Bytes that its training run was predicted to take."""
+    predicted: Prediction = NOTHING_PREDICTED
+    """Memory and time that its training run was predicted to take."""
     artifact: Path | None = None
     model_bytes: int | None = None
     parameters: int | None = None

@@ -73,6 +73,14 @@ def rss_bytes(proc: Path = _PROC) -> int:
     return _status(proc, "VmRSS")
 
 
+def free_bytes(device: str, proc: Path = Path("/proc")) -> int:
+    """Memory of a device that is free, or that the system would free for a process that asks for it."""
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+        return int(torch.cuda.mem_get_info(device)[0])
+    return _status(proc, "MemAvailable", "meminfo")
+
+
 def give_memory_back() -> None:
     """Returns freed memory to the system, so that it does not count as resident; does nothing without glibc."""
     gc.collect()
@@ -170,6 +178,16 @@ class MemoryMeter(_Meter):
         on_gpu = self._device.startswith("cuda")
         return Peaks(rise, self._allocated, self._reserved) if on_gpu else Peaks(rise)
 
+    def working_bytes(self) -> int:
+        """Bytes by which the peak is above the memory that is in use at the moment."""
+        on_gpu = self._device.startswith("cuda")
+        peak, now = (
+            (self._allocated, torch.cuda.memory_allocated(self._device))
+            if on_gpu
+            else (self._sampled, rss_bytes(self._proc))
+        )
+        return max(0, peak - now)
+
     def _sample(self) -> None:
         while True:
             self._sampled = max(self._sampled, rss_bytes(self._proc))
@@ -248,11 +266,11 @@ def fast_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def _status(proc: Path, key: str) -> int:
-    for line in (proc / "status").read_text().splitlines():
+def _status(proc: Path, key: str, file: str = "status") -> int:
+    for line in (proc / file).read_text().splitlines():
         if line.startswith(key + ":"):
             return int(line.split()[1]) * 1024
-    raise KeyError(f"{key} is not in {proc / 'status'}")
+    raise KeyError(f"{key} is not in {proc / file}")
 
 
 def _nvml_reader(device: str) -> Callable[[], int] | None:

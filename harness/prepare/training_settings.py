@@ -43,7 +43,15 @@ def resolve(given: TrainSettings, method: Entry, *, seed: int, embedded: bool) -
 
     Returns:
         All settings; `precision` may be `auto` until `on_machine`.
+
+    Raises:
+        UserError: Weights in bfloat16 are to be multiplied in another precision.
     """
+    if given.weights == "bf16" and given.precision not in ("auto", "bf16"):
+        raise UserError(
+            f"`weights=bf16` is not possible with `precision={given.precision}`",
+            hint="leave out `precision`, or `weights`",
+        )
     settings = {**dict(given), "seed": seed}
     if given.lr is None:
         settings["lr"] = method.options["lr"] * (TINY_LR_SCALE if embedded else 1.0)
@@ -62,7 +70,12 @@ def on_machine(settings: TrainingSettings, environment: Mapping[str, Any]) -> Tr
     """
     if settings.precision != "auto":
         return settings
-    precision = "fp16" if environment["dtype"] == "float16" else "bf16" if environment["mixed_precision"] else "fp32"
+    if settings.weights == "bf16":
+        precision = "bf16"
+    else:
+        precision = (
+            "fp16" if environment["dtype"] == "float16" else "bf16" if environment["mixed_precision"] else "fp32"
+        )
     return settings.model_copy(update={"precision": precision})
 
 

@@ -194,6 +194,16 @@ def meanings(run: Run) -> Iterator[str]:
         on_gpu = any(train.peak_gpu_allocated_bytes is not None for train in trained)
         scratch = "" if on_gpu else " (the prediction is of tensors alone, without the scratch memory of libraries)"
         yield f"peak memory in training, predicted and measured: {listed}{scratch}"
+    times = [(v.name, v.train.predicted_seconds, v.train.train_seconds) for v in run.variants if v.train]
+    if listed := "; ".join(
+        f"{name} {numbers.seconds(predicted)} and {numbers.seconds(measured)}"
+        for name, predicted, measured in times
+        if predicted is not None
+    ):
+        yield (
+            f"training time, predicted and measured: {listed} (the prediction is operations divided by this machine's speed in"
+            " steps of a copy with one layer, measured after training)"
+        )
     if any(inference.points for inference in timed):
         repeats = max(inference.repeats for inference in timed)
         yield (

@@ -75,8 +75,8 @@ def memory_table(plan: MemoryPlan) -> Table:
 
 
 MEMORY_NOTES = (
-    "Peak: the largest memory that tensors take at one time, if all rows of a micro-batch have the maximum length. Rows: rows"
-    " in a micro-batch × their length; the two answers of a pair are two rows. Pairs are counted with the loss of `sft`,"
+    "Peak: the largest memory that tensors take at one time, if all rows that pass through the model at once have about the maximum"
+    " length. Rows: their number × their length; the two answers of a pair are two rows. Pairs are counted with the loss of `sft`,"
     " slightly too high for `stage=reward`. At most: rows that would fit. A GPU also needs about 0.5 GiB for its context, and"
     " memory that its allocator reserves but does not use.",
     "Optimizer: optimizer state and gradients. Activations: tensors that the forward pass keeps for the backward pass.",
@@ -99,7 +99,13 @@ def plan_notes(plan: MemoryPlan) -> list[str]:
         for row in plan.rows
         if row.planned and row.planned.expert_share < 1
     ]
-    return [time[plan.speed], *mixtures] + [
+    reserved = [
+        f"{row.name} {numbers.memory(row.planned.reserved_bytes)}"
+        for row in plan.rows
+        if row.planned and row.planned.reserved_bytes is not None
+    ]
+    allocator = [f"The GPU's allocator would reserve, with expandable segments less: {', '.join(reserved)}."]
+    return [time[plan.speed], *(allocator if reserved else []), *mixtures] + [
         f"{row.name}: {note}" for row in plan.rows if row.planned for note in row.planned.notes
     ]
 
@@ -120,7 +126,7 @@ def _row(plan: MemoryPlan, row: PlanRow) -> TableRow:
         *map(numbers.memory, sizes),
         numbers.file_size(planned.artifact_bytes),
         "yes" if plan.fits(row) else "no",
-        f"{row.rows}×{row.length:,}",
+        f"{planned.rows}×{planned.length:,}",
         numbers.ABSENT if planned.largest_micro_batch is None else f"{planned.largest_micro_batch:,}",
     ]
     texts += [numbers.seconds(row.step_seconds), numbers.seconds(row.train_seconds)] if plan.speed else []

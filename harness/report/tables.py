@@ -225,7 +225,9 @@ def latency(run: Run) -> Table:
     names = ("first token", *versus, "next p50", *versus, "next p90", "next p99", "tokens/s")
 
     def row(variant: Variant, point: LatencyPoint) -> TableRow:
-        busy = timed_busy(variant)
+        busy, name = timed_busy(variant), f"{variant.name} {point.prompt_tokens:,}×{point.batch_size}"
+        if point.error is not None:
+            return TableRow(name, (Cell(point.error), *(Cell() for _ in names[1:])))
         first, following = ([_ratio_cell(each, busy)] if in_turn else [] for each in latency_ratios(variant, point))
         cells = (
             _ranged_cell(point.ttft_seconds, busy),
@@ -236,7 +238,7 @@ def latency(run: Run) -> Table:
             _ranged_cell(point.decode_seconds_per_token_p99, busy),
             _ranged_cell(point.tokens_per_second, busy, numbers.between),
         )
-        return TableRow(f"{variant.name} {point.prompt_tokens:,}×{point.batch_size}", cells)
+        return TableRow(name, cells)
 
     return Table("Latency", tuple(map(Column, names)) if found else (), tuple(row(*each) for each in found))
 

@@ -2,22 +2,35 @@
 
 A variant that shares its weights with the bare base is timed in turn with it (base, variant; variant, base; …): a change
 of the machine's speed affects both, so a few repeats tell their ratio. Repeats end when the ratio is known precisely
-enough, or when the time for them is over. `harness bench` measures a grid of prompt lengths and batch sizes in every repeat.
+enough, or when the time for them is over. `harness bench` measures a grid of prompt lengths and batch sizes in every repeat,
+and loads the bare base beside a variant that has weights of its own, if both fit. Where memory runs out at a point of the grid,
+the others are timed.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from harness.jobs import Advanced, Benched, BenchJob, Recipe, Stopped, TimedPoint
-from harness.models.load import Resident, context_length, method_function
-from harness.models.measure import Latency, MemoryMeter, Stopwatch, latency, matmul_probe, rss_bytes, synchroniser
+from harness.errors import is_out_of_memory
+from harness.jobs import Advanced, Base, Benched, BenchJob, Recipe, Stopped, TimedPoint
+from harness.models.load import Resident, context_length, count_parameters, method_function
+from harness.models.measure import (
+    Latency,
+    MemoryMeter,
+    Stopwatch,
+    free_bytes,
+    give_memory_back,
+    latency,
+    matmul_probe,
+    rss_bytes,
+    synchroniser,
+)
 from harness.models.processor import ProcessorMeter
 from harness.models.reward_head import has_reward_head
 from harness.stats.quantiles import percentile
@@ -27,6 +40,8 @@ from harness.worker.child import Send, import_architecture, threads
 
 _FEWEST = 3
 """Repeats before the width of an interval may end the timing."""
+_SHARE = 0.9
+"""Share of the free memory that the base may take beside a variant."""
 _SECONDS_BETWEEN_EVENTS = 1.0
 _SECONDS_TO_DRAW = 0.02
 """Pause after an event: the parent draws the progress, and the next repeat is not disturbed."""
@@ -56,10 +71,15 @@ def time_variant(
     with memory:
         load_seconds = watch.time(lambda: bench.use(job.recipe))
         bench.make_prompts(tokenizer)
-        before = matmul_probe(base.device, watch)
-        stopped = bench.repeat(left, send)
-        drift = abs(matmul_probe(base.device, watch) / before - 1)
-    first = bench.timed()[0]
+        if job.beside is None:
+            stopped, drift = bench.run(left, send)
+        else:
+            bench.measure(job.recipe, bench.new_tokens)  # the peak is that of the variant alone
+    if job.beside is not None:
+        bench.add_base(job.beside, memory)
+        stopped, drift = bench.run(left, send)
+    points = bench.timed()
+    first = next(point for point in points if point.error is None)
     return Benched(
         load_seconds,
         first.prompt_tokens,
@@ -76,7 +96,7 @@ def time_variant(
         stopped,
         bench.processor.use.cpu_seconds,
         bench.processor.use.waited_share,
-        bench.timed() if job.grid else (),
+        points if job.grid else (),
         tuple(bench.notes),
     )
 
@@ -99,19 +119,52 @@ class _Bench:
     new_tokens: int = 0
     points: tuple[Point, ...] = ()
     """The points that every repeat measures."""
+    base: Recipe | None = None
+    """The bare base, if it is timed in turn."""
+    out_of_memory: set[tuple[Recipe, Point]] = field(default_factory=set)
+    """Where memory ran out: these points are not measured again."""
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._resident = Resident(self.job.recipe.base, method_function)
-        self._attached: Recipe | None = None
-        self._model: Any = None
+        self._residents: dict[bool, Resident] = {}
+        self._attached: dict[bool, tuple[Recipe, Any]] = {}
+        self.base = Recipe(self.job.recipe.base) if self.job.with_base else None
 
     def use(self, recipe: Recipe) -> Any:
         """Attaches a recipe's variant if another one is attached, and returns its model."""
-        if self._attached != recipe:
-            self._model = None  # a merged model would be in memory twice
-            self._model, self._attached = self._resident.attach(recipe), recipe
-        return self._model
+        is_beside = self.job.beside is not None and recipe == self.base  # in weights of its own
+        if is_beside not in self._residents:
+            self._residents[is_beside] = Resident(recipe.base, method_function)
+        attached = self._attached.pop(is_beside, None)
+        if attached is None or attached[0] != recipe:
+            attached = None  # a merged model would be in memory twice
+            attached = recipe, self._residents[is_beside].attach(recipe)
+        self._attached[is_beside] = attached
+        return attached[1]
+
+    def add_base(self, beside: Base, memory: MemoryMeter) -> None:
+        """Loads the bare base in weights of its own, if it fits beside the variant; a note says why it does not.
+
+        Args:
+            beside: The bare base.
+            memory: Has measured the variant alone.
+        """
+        needed = count_parameters(self.use(self.job.recipe))[0] * getattr(torch, beside.dtype).itemsize
+        free = free_bytes(beside.device) - memory.working_bytes()
+        if needed <= _SHARE * free:
+            self.base = Recipe(beside)
+            try:
+                self.use(self.base)
+                return
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            del self._residents[True]
+            self.base = None
+        self.notes.append(
+            f"timed alone, not in turn with the base: its weights need {needed / 1e9:.1f} GB, and {max(0, free) / 1e9:.1f} GB are"
+            " free beside this variant"
+        )
 
     def make_prompts(self, tokenizer: Any) -> None:
         """Draws the prompts; they and the generated tokens fit into the model's context."""
@@ -132,25 +185,31 @@ class _Bench:
         generator = torch.Generator().manual_seed(job.seed)
         self._ids = torch.randint(0, vocabulary, shape, generator=generator).to(job.recipe.base.device)
 
+    def run(self, left: Callable[[], float], send: Send) -> tuple[Stopped, float]:
+        """Measures repeats between two probes of the machine; returns why they ended, and the drift of its speed."""
+        device = self.job.recipe.base.device
+        before = matmul_probe(device, self.watch)
+        stopped = self.repeat(left, send)
+        return stopped, abs(matmul_probe(device, self.watch) / before - 1)
+
     def repeat(self, left: Callable[[], float], send: Send) -> Stopped:
         """Measures repeats, after short ones that warm up, until they are precise, all made, or out of time."""
-        base = Recipe(self.job.recipe.base)
-        turns = [base, self.job.recipe] if self.job.with_base else [self.job.recipe]
+        turns = [self.base, self.job.recipe] if self.base is not None else [self.job.recipe]
         for _ in range(self.job.warmup):
             for recipe in turns:
-                self._measure(recipe, min(self.new_tokens, 4))
+                self.measure(recipe, min(self.new_tokens, 4))
         longest = told = 0.0
         while len(self.ours) < self.job.repeats:
             if self.ours and left() < longest:
                 return "budget"
             self.processor.begin()
             began = self.clock()
-            measured = {recipe: self._measure(recipe, self.new_tokens) for recipe in turns}
+            measured = {recipe: self.measure(recipe, self.new_tokens) for recipe in turns}
             longest = max(longest, self.clock() - began)
             self.processor.end()
             self.ours.append(measured[self.job.recipe])
-            if self.job.with_base:
-                self.bases.append(measured[base])
+            if self.base is not None:
+                self.bases.append(measured[self.base])
             turns.reverse()
             precision = self._precision()
             if self.job.precision is not None and precision <= self.job.precision:
@@ -164,26 +223,23 @@ class _Bench:
 
     def timed(self) -> tuple[TimedPoint, ...]:
         """Collects the measured seconds by point, in the order of the repeats."""
-        return tuple(
-            TimedPoint(
-                *point,
-                *(
-                    tuple(seconds)
-                    for side in (self.ours, self.bases)
-                    for seconds in (
-                        [each[point].prefill_seconds for each in side],
-                        [step for each in side for step in each[point].decode_seconds],
-                    )
-                ),
-            )
-            for point in self.points
-        )
+        return tuple(self._timed(point) for point in self.points)
+
+    def _timed(self, point: Point) -> TimedPoint:
+        if (self.job.recipe, point) in self.out_of_memory:
+            return TimedPoint(*point, (), (), error="out of memory")
+        return TimedPoint(*point, *_seconds(self.ours, point), *_seconds(self._bases(point), point))
+
+    def _bases(self, point: Point) -> list[dict[Point, Latency]]:
+        """The repeats of the base at a point: none if it is not timed in turn, or if memory ran out."""
+        return [] if (self.base, point) in self.out_of_memory else self.bases
 
     def grid_throughput(self) -> tuple[tuple[int, float], ...]:
         """Computes (batch size, generated tokens per second) from the repeats, at the prompt length of the first point."""
         if not self.new_tokens:
             return ()
-        at_first = [point for point in self.points if point[0] == self.points[0][0]]
+        alive = self._alive(self.job.recipe)
+        at_first = [point for point in alive if point[0] == alive[0][0]]
         return tuple(
             (point[1], point[1] * self.new_tokens / percentile([sum(r[point].decode_seconds) for r in self.ours], 0.5))
             for point in at_first
@@ -199,29 +255,68 @@ class _Bench:
         for size in self.job.batch_sizes:
             if left() < 2 * size * one:  # at most: a batch is faster than its rows one by one
                 break
-            self._latency(self.job.recipe, (point[0], size), 1)  # warms up
-            timed = self._latency(self.job.recipe, (point[0], size), self.new_tokens)
+            warm = self._latency(self.job.recipe, (point[0], size), 1)
+            timed = warm and self._latency(self.job.recipe, (point[0], size), self.new_tokens)
+            if timed is None:
+                self.notes.append(f"{size} prompts at a time ran out of memory")
+                break
             found.append((size, size * self.new_tokens / sum(timed.decode_seconds)))
         return tuple(found)
 
-    def _measure(self, recipe: Recipe, new_tokens: int) -> dict[Point, Latency]:
-        """Measures every point once; attaching a variant is not timed."""
-        return {point: self._latency(recipe, point, new_tokens) for point in self.points}
+    def measure(self, recipe: Recipe, new_tokens: int) -> dict[Point, Latency]:
+        """Measures every point once, but those where memory runs out; attaching a variant is not timed.
 
-    def _latency(self, recipe: Recipe, point: Point, new_tokens: int) -> Latency:
+        Raises:
+            MemoryError: It runs out at every point.
+        """
+        measured = {}
+        for point in self._alive(recipe):
+            found = self._latency(recipe, point, new_tokens)
+            if found is not None:
+                measured[point] = found
+            elif recipe == self.base:
+                self.notes.append(f"the base ran out of memory at {point[0]:,}×{point[1]}: there is no ratio")
+        if not measured and recipe == self.job.recipe:
+            raise MemoryError("out of memory")
+        return measured
+
+    def _alive(self, recipe: Recipe) -> list[Point]:
+        """The points at which memory has run out neither for the variant nor for `recipe`."""
+        return [point for point in self.points if not {(recipe, point), (self.job.recipe, point)} & self.out_of_memory]
+
+    def _latency(self, recipe: Recipe, point: Point, new_tokens: int) -> Latency | None:
+        """Measures a point once; None if memory runs out."""
         tokens, rows = point
-        return latency(self.use(recipe), self._ids[:rows, :tokens], new_tokens, self.watch)
+        try:
+            return latency(self.use(recipe), self._ids[:rows, :tokens], new_tokens, self.watch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        self.out_of_memory.add((recipe, point))
+        give_memory_back()  # after the exception, which holds tensors
+        if self.job.recipe.base.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        return None
 
     def _precision(self) -> float:
         """Half the width of the widest 95 % interval, as a share of the value: of the ratios, or of the times alone."""
         if len(self.ours) < _FEWEST:
             return math.inf
         pairs = [
-            [[read(each[point]) for each in side] for side in (self.ours, self.bases)]
-            for point in self.points
+            [[read(each[point]) for each in side] for side in (self.ours, self._bases(point))]
+            for point in self._alive(self.job.recipe)
             for read in ((_prefill, _decode) if self.new_tokens else (_prefill,))
         ]
         return max(paired_ratio(ours, bases).precision if bases else spread_of(ours) for ours, bases in pairs)
+
+
+def _seconds(side: Sequence[dict[Point, Latency]], point: Point) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The seconds of the prefills, and of all decode steps, at a point."""
+    measured = [each[point] for each in side]
+    return (
+        tuple(each.prefill_seconds for each in measured),
+        tuple(step for each in measured for step in each.decode_seconds),
+    )
 
 
 def _prefill(measured: Latency) -> float:

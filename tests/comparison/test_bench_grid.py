@@ -17,7 +17,17 @@ GRID = ["--prompt-tokens", "8,16", "--batch-sizes", "2,1", "--new-tokens", "3", 
 def test_the_grid_of_several_variants_is_measured_and_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], in_process: None
 ) -> None:
-    asked = ["bench", "base", "lora:steps=1", "--train", "mini_gsm8k", *GRID, "-o", str(tmp_path)]
+    asked = [
+        "bench",
+        "base",
+        "lora:steps=1",
+        "lora:steps=1@merged",
+        "--train",
+        "mini_gsm8k",
+        *GRID,
+        "-o",
+        str(tmp_path),
+    ]
     assert main([*asked, "--format", "json"]) == 0
     run = Run.model_validate_json(capsys.readouterr().out)
     for variant in run.variants:
@@ -27,6 +37,7 @@ def test_the_grid_of_several_variants_is_measured_and_shown(
         for point in points:
             in_turn = variant.name != "base"
             assert ("base_prefill" in point.raw_seconds) == in_turn
+            assert point.ttft_seconds is not None and point.error is None
             assert point.ttft_seconds.low <= point.ttft_seconds.value <= point.ttft_seconds.high
             assert len(point.raw_seconds["decode"]) == 3 * variant.inference.repeats
     shown = "\n".join(line.plain for line in screen(run, width=100))

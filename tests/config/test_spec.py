@@ -388,7 +388,7 @@ def test_the_reserved_keys_keep_their_order() -> None:
     assert " ".join(RESERVED_KEYS) == (
         "lr steps epochs batch_size micro_batch_size max_length seed data samples dedupe min_row_tokens"
         " max_row_tokens drop_near_duplicates augment turns packing schedule rates warmup weight_decay clip label_smoothing"
-        " neftune layer_decay optimizer precision checkpointing validation evaluate_every patience monitor stage start reward"
+        " neftune layer_decay optimizer precision weights checkpointing validation evaluate_every patience monitor stage start reward"
         " beta desirable_weight undesirable_weight generations max_tokens temperature shots system template think"
     )
     assert {*SHARED_KEYS} ^ {*TrainSettings.model_fields} == {"seed"} and "columns" not in RESERVED_KEYS

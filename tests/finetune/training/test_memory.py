@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,20 @@ import pytest
 import tiny_models as tiny
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import GPT2Config, LlamaConfig, MixtralConfig
 
 from harness.cli import main
 from harness.comparison.memory_plan import plan_memory, size_bytes
 from harness.config.parse import configure
 from harness.errors import UserError
+from harness.finetune.training import loss as losses
 from harness.finetune.training import memory
 from harness.finetune.training.memory import estimate, trace
+from harness.finetune.training.plan import plan_training
+from harness.jobs import Base, PlanJob
 from harness.models.load import method_function
+from harness.settings import TrainingSettings
 
 GIB = 1 << 30
 SMALL = LlamaConfig(
@@ -40,6 +46,7 @@ LLAMA_3B = LlamaConfig(
     num_key_value_heads=8,
     head_dim=128,
     tie_word_embeddings=True,
+    max_position_embeddings=131_072,
 )
 
 
@@ -145,13 +152,81 @@ def test_checkpointed_lora_of_3b_with_our_loss_needs_as_much_as_was_traced_befor
     assert found.peak_bytes / GIB == pytest.approx(8.84, rel=0.02)
 
 
+def test_a_mask_is_kept_with_keys_and_values_for_every_query_head() -> None:
+    plain, masked = (trace(SMALL, full, rows=2, length=256, masked=each) for each in (False, True))
+    repeated = 2 * 4 * 2 * 256 * (512 - 128)  # keys and values in float32, less those of the key heads
+    kept = masked.activation_bytes - plain.activation_bytes - 4 * repeated
+    assert kept == pytest.approx(4 * 4 * 2 * 256 * 256, rel=0.3)  # the mask in float32 in each of 4 layers, and in bits
+
+
+@pytest.mark.slow
+def test_full_training_in_bfloat16_takes_what_torchtune_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """torchtune: 60.0 GiB for 3B in bfloat16 with AdamW, two packed rows of 4096 tokens and all of their logits at once."""
+    settings = TrainingSettings(
+        lr=1e-5, batch_size=2, micro_batch_size=2, max_length=4096, packing=True, precision="bf16", weights="bf16"
+    )
+    job = PlanJob(Base(tmp_path, "cuda", "bfloat16"), tiny.built_in("full"), settings)
+
+    def peak(**changed: Any) -> float:
+        asked = replace(job, training=settings.model_copy(update=changed))
+        return plan_training(LLAMA_3B, method_function(job.method), asked).peak_bytes / GIB
+
+    ours, usual = peak(), peak(weights="fp32")
+    assert peak(checkpointing=True) == pytest.approx(24.9, rel=0.03)  # torchtune, with its loss in pieces and compiled
+    monkeypatch.setattr(losses, "label_loss", lambda model, batch: whole_logits(model, batch, 1))
+    assert peak() == pytest.approx(60.0, rel=0.03)
+    assert (ours, usual) == pytest.approx((52, 86), rel=0.02)  # our loss makes no logits of whole batches
+
+
+LLAMA_8B = LlamaConfig(
+    vocab_size=128_256,
+    hidden_size=4096,
+    intermediate_size=14_336,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    tie_word_embeddings=False,
+)
+
+
+def float_logits(model: Any, batch: dict[str, Tensor], items: int) -> Tensor:
+    """Computes the loss of transformers 4.46: the logits, and the same in float32 without the last position."""
+    logits = model(input_ids=batch["input_ids"]).logits
+    shifted = logits.float()[:, :-1].contiguous()
+    return functional.cross_entropy(shifted.flatten(0, 1), batch["labels"][:, 1:].flatten())
+
+
+@pytest.mark.slow
+def test_contexts_that_unsloth_found_to_fit_take_as_much_as_is_reserved() -> None:
+    """Unsloth: the longest row of QLoRA on 8B with transformers and peft, by size of the GPU; 2.653 MB for each token.
+
+    peft's `prepare_model_for_kbit_training` holds everything in float32 that is not quantized, the residual stream with it.
+    """
+
+    def prepared(model: Any) -> Any:
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.float()
+        return lora(32)(model)
+
+    published = {932: 12, 12_264: 40, 28_454: 80}
+    options: dict[str, Any] = {"quant": "nf4", "checkpointing": True, "device": "cuda", "loss": float_logits}
+    traced = [trace(LLAMA_8B, prepared, rows=1, length=length, **bf16(**options)) for length in published]
+    reserved = [found.reserved_bytes or 0 for found in traced]
+    assert reserved == pytest.approx([size * GIB for size in published.values()], rel=0.025)
+    per_token = (reserved[-1] - reserved[0]) / (28_454 - 932)
+    assert per_token == pytest.approx(2.653e6, rel=0.02)
+    tensors = (traced[-1].peak_bytes - traced[0].peak_bytes) / (28_454 - 932)
+    width, words = 4096, 128_256
+    terms = 4 * width * 32 + 12 * words  # inputs of the layers; logits, their softmax and its gradient in float32
+    assert tensors == pytest.approx(terms, rel=0.01)
+
+
 @pytest.mark.slow
 def test_published_numbers_are_reproduced() -> None:
-    """torchtune: 3B in bfloat16, 2 rows of 4096 tokens, 60.0 GiB; QLoRA: 65B in 48 GB."""
-    both = {"dtype": torch.bfloat16, "trained_dtype": torch.bfloat16}
-    whole = trace(LLAMA_3B, full, rows=2, length=4096, loss=whole_logits, **both)
-    assert whole.peak_bytes / GIB == pytest.approx(60.0, rel=0.04)  # without AdamW's scratch memory: ours is fused
-
+    """QLoRA: 65B in 48 GB."""
     usual = trace(
         LLAMA_3B,
         lora(32, ["q_proj", "v_proj"]),
@@ -232,18 +307,18 @@ def test_a_plan_fits_on_eighty_columns(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 def test_the_largest_micro_batch_is_the_last_that_fits(in_process: None) -> None:
-    plan = plan_memory(configure(["lora"], train={"max_length": 64, "batch_size": 4}), memory="200MB")
+    plan = plan_memory(configure(["lora"], train={"max_length": 64, "batch_size": 4}), memory="100MB")
     (row,) = plan.rows
     assert row.planned is not None
     edge = row.planned.largest_micro_batch
 
     def peak(rows: int) -> int:
         settings = {"max_length": 64, "batch_size": rows}
-        (again,) = plan_memory(configure(["lora"], train=settings), memory="200MB").rows
+        (again,) = plan_memory(configure(["lora"], train=settings), memory="100MB").rows
         assert again.planned is not None
         return again.planned.peak_bytes
 
-    assert peak(edge) <= 200_000_000 < peak(edge + 1)
+    assert peak(edge) <= 100_000_000 < peak(edge + 1)
 
 
 def test_only_what_is_trained_can_be_planned() -> None:

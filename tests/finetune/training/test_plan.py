@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,9 +22,12 @@ from harness.errors import UserError
 from harness.finetune.training import flops
 from harness.finetune.training.flops import Passed, expert_share, flops_per_token, measured_flops, passed_weights
 from harness.finetune.training.memory import trace
+from harness.finetune.training.plan import _largest
 from harness.finetune.training.weightless import without_weights
 from harness.models.load import method_function
+from harness.prepare.training_settings import on_machine
 from harness.report.gpus import GPUS, UTILISATION, find_gpu
+from harness.settings import TrainingSettings
 
 SMALL = LlamaConfig(
     vocab_size=2000,
@@ -78,16 +82,31 @@ def test_recomputed_activations_cost_one_more_forward_pass() -> None:
     assert (once, twice) == (4020, 6020)
 
 
-def test_the_speed_is_measured_in_steps_of_one_layer() -> None:
+@pytest.mark.parametrize(("rows", "length", "shape"), [(1, 4096, (1, 512)), (16, 100, (5, 100)), (2, 20, (2, 20))])
+def test_the_speed_is_measured_in_steps_of_one_layer(rows: int, length: int, shape: tuple[int, int]) -> None:
     now = iter(range(100))  # every look at the clock is a second later
     found = measured_flops(
-        SMALL, method("lora"), device="cpu", dtype=torch.float32, quant="nf4", autocast=None, length=4096,
+        SMALL, method("lora"), device="cpu", dtype=torch.float32, quant="nf4", autocast=None, rows=rows, length=length,
         clock=lambda: float(next(now)),
     )  # fmt: skip
     one = LlamaConfig(**{**SMALL.to_dict(), "num_hidden_layers": 1})
-    expected = trace(one, method("lora"), rows=1, length=8).passed
-    tokens = flops._MEASURED_TOKENS["cpu"]
-    assert found == pytest.approx(flops_per_token(expected, one, tokens, checkpointing=False) * tokens)
+    passed = trace(one, method("lora"), rows=1, length=8).passed
+    expected = flops_per_token(passed, one, shape[1], checkpointing=False) * shape[0] * shape[1]
+    assert found == pytest.approx(expected)
+
+
+def test_a_wide_model_is_measured_in_the_fewest_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flops, "_STEP_OPERATIONS", 1e6)
+    seen: list[tuple[int, ...]] = []
+
+    def fake(model: Any, batch: Any) -> torch.Tensor:
+        seen.append(tuple(batch["input_ids"].shape))
+        return next(p for p in model.parameters() if p.requires_grad).sum()
+
+    monkeypatch.setattr(flops.losses, "label_loss", fake)
+    options: dict[str, Any] = {"device": "cpu", "dtype": torch.float32, "quant": None, "autocast": None}
+    measured_flops(SMALL, method("lora"), **options, rows=16, length=64)
+    assert seen == [(2, 64)] * 4
 
 
 def test_gpus_are_found_in_any_spelling() -> None:
@@ -155,6 +174,56 @@ def test_a_machine_that_cannot_be_measured_has_no_time_and_says_so(model: str, m
     (row,) = plan_memory(configure(["lora"], model=model, tasks_needed=False, train={"max_length": 64})).rows
     assert row.planned is not None and row.step_seconds is None
     assert row.planned.notes[-1].startswith("no prediction of time") and "no such kernel" in row.planned.notes[-1]
+
+
+def test_weights_in_bfloat16_take_half(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["full", "half=full:weights=bf16", "-m", model, "--gpu", "h100", "--max-length", "64"]
+    usual, half = planned(capsys, *asked)["variants"]
+    for name in ("weights_bytes", "gradient_bytes", "optimizer_bytes"):
+        assert half[name] == pytest.approx(usual[name] / 2, rel=0.01)
+    assert main(["plan", "full:weights=bf16,precision=fp32", "-m", model, "-q"]) == 2
+    assert "`weights=bf16` is not possible with `precision=fp32`" in capsys.readouterr().err
+
+
+def test_weights_in_bfloat16_are_multiplied_in_bfloat16_on_every_machine() -> None:
+    usual = TrainingSettings(lr=1.0, micro_batch_size=1, precision="auto")
+    half = usual.model_copy(update={"weights": "bf16"})
+    slow = {"dtype": "float32", "mixed_precision": False}
+    assert [on_machine(each, slow).precision for each in (usual, half)] == ["fp32", "bf16"]
+    assert "weights" not in usual.of_the_loop() and half.of_the_loop()["weights"] == "bf16"  # keys of earlier runs stay
+
+
+@pytest.mark.parametrize("rows", [1, 2, 8])
+def test_the_largest_micro_batch_fits_where_another_moment_is_the_peak_than_with_few_rows(rows: int) -> None:
+    """With few rows the gradients are the peak; with many, the activations of a layer that are computed again."""
+
+    def traced(rows: int, labels: float = 1.0) -> Any:
+        phases = (50 + rows, max(100 + 2 * rows, 6 * rows), 60)
+        return SimpleNamespace(by_phase=phases, step_bytes=phases[2], peak_bytes=max(phases))
+
+    edges = {memory: _largest(traced(rows), traced, rows, memory) for memory in (110, 148, 300, 600)}
+    assert edges[110] == 5 and edges[148] == 24  # the line through two traces is right
+    for memory, edge in edges.items():
+        assert traced(edge).peak_bytes <= memory < traced(round(1.3 * edge) + 1).peak_bytes
+
+
+def test_a_single_row_may_fit_where_two_do_not() -> None:
+    def traced(rows: int, labels: float = 1.0) -> Any:
+        return SimpleNamespace(by_phase=(10, 40 * rows + 30 * (rows > 1), 5), step_bytes=5, peak_bytes=40 * rows)
+
+    assert [_largest(traced(rows), traced, rows, 50) for rows in (1, 2)] == [1, 1]
+    assert _largest(traced(2), traced, 2, 30) == 0
+
+
+def test_rows_that_pass_at_once_are_those_of_the_trainer(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def rows(*more: str) -> list[int]:
+        asked = ["lora", "-m", model, "--device", "cuda", "--memory", "80GB", "--train-batch-size", "64", *more]
+        (row,) = planned(capsys, *asked)["variants"]
+        return [row["rows"], row["length"]]
+
+    assert rows("--max-length", "1024") == [16, 1024]
+    assert rows("--max-length", "1024", "-S", "packing=true") == [64, 1024]
+    assert rows("--max-length", "4096") == [8, 2048]  # the model's context
 
 
 @pytest.mark.parametrize("text", ["24", "lots", "GB", "0GB"])

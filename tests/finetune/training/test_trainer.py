@@ -263,6 +263,27 @@ def test_a_16_bit_base_trains_in_float32_weights(root: Path, tmp_path: Path, nam
     assert {tensor.dtype for tensor in tensors(tmp_path).values()} == {kept}
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["lora", "full", "norms"])
+def test_weights_in_bfloat16_are_read_back_as_they_were_trained(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, dtype: str
+) -> None:
+    made: list[Any] = []
+    make = trainer.make_optimizer
+
+    def kept(*arguments: Any) -> Any:
+        made.append(make(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(trainer, "make_optimizer", kept)
+    trained = train(job_for(root, tmp_path, name, dtype=dtype, precision="bf16", weights="bf16", lr=0.02, steps=8))
+    assert trained.losses[-1] < trained.losses[0]
+    (optimizer,) = made
+    assert {state["exp_avg"].dtype for state in optimizer.state.values()} == {torch.bfloat16}
+    saved = tensors(tmp_path).values()
+    assert {tensor.dtype for tensor in saved} == {getattr(torch, dtype)}  # of the base, in which it is scored
+
+
 def test_unknown_target_modules_are_an_error_of_the_user(root: Path, tmp_path: Path) -> None:
     job = job_for(root, tmp_path, hyperparameters={"target_modules": "no_such_proj"})
     with pytest.raises(UserError, match="no_such_proj"):
