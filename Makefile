@@ -30,7 +30,7 @@ bench-training: .venv/made
 # Kills, signals, a broken Hub, failing rows, hostile inputs, attacks by generated programs, and ten thousand pairs of keys, on two
 # processes (tests/faults/RESULTS.md). Fewer: TRIES=5 PAIRS=500 FUZZ_SECONDS=10 make faults
 faults: .venv/made
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -n 2 --dist worksteal -rP --durations=0 --durations-min=1
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -n 3 --dist worksteal -rP --durations=0 --durations-min=1
 
 parity: .venv/made
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev,parity]'

@@ -108,8 +108,9 @@ def refuse_links_out(folder: Path) -> None:
     Raises:
         UserError: There is such a link.
     """
-    for path in sorted(folder.iterdir()):
-        if path.is_symlink() and not _within(path, folder):
+    links = (Path(where, name) for where, folders, files in os.walk(folder) for name in (*folders, *files))
+    for path in sorted(each for each in links if each.is_symlink()):
+        if not _within(path, folder):
             raise UserError(
                 f"`{path}` is a link to `{path.readlink()}`, outside of the folder",
                 hint="only files in the folder are read: copy the file there in place of the link",
@@ -165,6 +166,13 @@ def whole_file(path: Path, *, hint: str | None = None) -> Iterator[BinaryIO]:
             temporary.rename(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Deletes the temporary files of `whole_file` that killed processes have left in a folder."""
+    for path in folder.rglob(".*.[0-9]*"):
+        if path.suffix[1:].isdigit() and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

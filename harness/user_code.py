@@ -124,19 +124,20 @@ def seconds_from(variable: str, default: float) -> float:
 
 
 @contextlib.contextmanager
-def user_code(file: Path | str, what: str) -> Iterator[None]:
+def user_code(file: Path | str, what: str, *, seconds: float | None = None) -> Iterator[None]:
     """Runs a block that calls code of a user's file.
 
     Args:
         file: The file, for messages.
         what: What is called, for messages: "`sample` on row 3".
+        seconds: Its time limit; None: `limit()`.
 
     Raises:
         UserError: The code called `sys.exit`, or changed the working folder.
     """
     name = Path(file).name
     folder = _working_folder()
-    outer = _begin(f"`{name}` in {what}")
+    outer = _begin(f"`{name}` in {what}", seconds)
     try:
         yield
     except (Exception, KeyboardInterrupt, GeneratorExit):
@@ -214,7 +215,7 @@ def waiting() -> Iterator[None]:
             _write(record)
 
 
-def _begin(words: str) -> bytes:
+def _begin(words: str, seconds: float | None) -> bytes:
     """Starts the record of a call, and sends what it prints to stderr; returns the record of the call around it."""
     outer = _state.record
     with _lock:
@@ -225,7 +226,7 @@ def _begin(words: str) -> bytes:
             _printing.append(_printing[0])
     text = words.encode("utf-8", "replace")[: _SLOT - _RECORD.size]
     if _page is not None or _alarm:
-        _write(_RECORD.pack(next(_numbers), limit(), len(text)) + text)
+        _write(_RECORD.pack(next(_numbers), seconds or limit(), len(text)) + text)
     return outer
 
 

@@ -1,5 +1,6 @@
 """Fixtures for all tests. Tests that this machine cannot run are skipped, and the summary lists them with the reasons."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -47,6 +48,13 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HARNESS_HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen() -> None:
+    """Takes all that has been imported out of the garbage collection that every load of a base and every training starts."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

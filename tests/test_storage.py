@@ -67,6 +67,14 @@ def test_the_hubs_cache_may_be_made_of_links(tmp_path: Path) -> None:
         refuse_links_out(folder)
 
 
+def test_a_link_in_a_folder_of_the_folder_is_refused_too(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "model" / "additional_chat_templates").mkdir(parents=True)
+    (tmp_path / "model" / "additional_chat_templates" / "default.jinja").symlink_to("../../secret")
+    with pytest.raises(UserError, match=r"default.jinja` is a link to `../../secret`, outside of the folder"):
+        refuse_links_out(tmp_path / "model")
+
+
 def test_an_index_of_weights_names_files_of_its_folder(tmp_path: Path) -> None:
     index = tmp_path / "model.safetensors.index.json"
     index.write_text('{"weight_map": {"a": "model-1.safetensors", "b": "../../other.safetensors"}}')

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import itertools
+import json
 import os
 import shlex
 import signal
@@ -21,6 +24,7 @@ from pathlib import Path
 import typer
 from typer.exceptions import TyperException
 
+from harness.cli import completion
 from harness.cli.app import app
 from harness.cli.output import echo
 from harness.cli.supervisor import supervised
@@ -39,7 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             no task or metric file can fake its exit code (`harness.cli.supervisor`).
     """
     if arguments is None:
-        return supervised(lambda: _in_good_order(sys.argv[1:], for_good=True), _fail)
+        given = sys.argv[1:]
+        if completion.is_asked(given):
+            app(prog_name="harness")
+        return supervised(lambda: _in_good_order(given, for_good=True), functools.partial(_fail, given=given))
     return _in_good_order(list(arguments), for_good=False)
 
 
@@ -51,6 +58,7 @@ def _in_good_order(given: list[str], *, for_good: bool) -> int:
 
 
 def _run(given: list[str]) -> int:
+    fail = functools.partial(_fail, given=given)
     try:
         code = app(args=given, prog_name="harness", standalone_mode=False)
         sys.stdout.flush()
@@ -58,15 +66,15 @@ def _run(given: list[str]) -> int:
             return _interrupted(given)
         return code if isinstance(code, int) else 0
     except UserError as error:
-        return _fail(error.message, error.hint)
+        return fail(error.message, error.hint)
     except SystemExit as error:  # ours is the code that the command returns
-        return _fail(f"something called `sys.exit({error.code!r})` before the command was done", None)
+        return fail(f"something called `sys.exit({error.code!r})` before the command was done", None)
     except TyperException as error:
         near = [f"`{name}`" for name in getattr(error, "possibilities", None) or []]
         hint = "did you mean " + " or ".join(near) + "?" if near else "`--help` lists commands and flags"
         message, question, nearest = str(getattr(error, "format_message", error.__str__)()).partition(" Did you mean ")
         said = message.partition(" (Possible")[0].partition(", unable")[0].rstrip(".").replace("Value error, ", "")
-        return _fail(said[:1].lower() + said[1:], f"did you mean {nearest}" if question else hint)
+        return fail(said[:1].lower() + said[1:], f"did you mean {nearest}" if question else hint)
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted(given)
     except BrokenPipeError:  # `harness ls tasks | head`
@@ -79,7 +87,7 @@ def _run(given: list[str]) -> int:
         from harness.storage import not_written
 
         refusal = not_written(error, Path(error.filename) if isinstance(error.filename, str) else None)
-        return _fail(refusal.message, refusal.hint)
+        return fail(refusal.message, refusal.hint)
     except Exception:
         echo(traceback.format_exc(), err=True, nl=False)
         return 3
@@ -127,6 +135,9 @@ def _interrupted(arguments: list[str]) -> int:
     return _INTERRUPTED
 
 
-def _fail(message: str, hint: str | None) -> int:
+def _fail(message: str, hint: str | None, *, given: Sequence[str] = ()) -> int:
+    """Prints an error on stderr, and as a document on stdout if the command was to print JSON."""
     echo(f"error: {message}" + (f"\n\nhint: {hint}" if hint else ""), err=True)
+    if "--format=json" in given or ("--format", "json") in itertools.pairwise(given):
+        echo(json.dumps({"error": message, "hint": hint}, indent=1, ensure_ascii=False))
     return 2

@@ -26,7 +26,6 @@ app = typer.Typer(
     help="Which way of fine-tuning is worth it, for this model, this data and this hardware?",
     epilog="First try: `harness compare base lora qlora` (the embedded model, no network, a few minutes on a CPU).",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typer import Exit
+from collections.abc import Sequence
 
 from harness.cli.options import Flags, Variants, command_line, print_plan, print_result, takes
 
@@ -21,6 +21,11 @@ def compare(flags: Flags, variants: Variants = None) -> None:
 
     Without variants: `base lora qlora`. The same command continues an interrupted run.
     """
+    run_or_plan(flags, variants)
+
+
+def run_or_plan(flags: Flags, variants: Sequence[str] | None) -> None:
+    """Runs a comparison and prints it, or prints its plan with `--dry-run`."""
     with flags.progress() as shown:
         from harness.comparison import dry_run
         from harness.comparison import run as comparison
@@ -32,7 +37,5 @@ def compare(flags: Flags, variants: Variants = None) -> None:
             run = comparison.run(config, progress=shown, fresh=flags.fresh, command=command_line())
     if flags.dry_run:
         print_plan(plan, config, flags.format)
-        if getattr(plan, "unsuitable", None):
-            raise Exit(1)
     else:
         print_result(run, config, flags.format)

@@ -7,14 +7,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from harness.cli.options import Flags, run_folder, takes
+from harness.cli import completion
+from harness.cli.options import RUN, Flags, run_folder, takes
 from harness.cli.output import echo
 
 
 @takes("output_dir")
 def diff(
     flags: Flags,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder or name of a run.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", autocompletion=completion.runs, help=RUN)],
     a: Annotated[str, typer.Argument(metavar="A", help="The variant in question.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The variant that it is compared with.")],
     task: Annotated[

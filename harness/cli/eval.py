@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from harness.cli.options import Flags, OneVariant, command_line, print_result, takes
+from harness.cli.compare import run_or_plan
+from harness.cli.options import Flags, OneVariant, takes
 
 
 @takes(
@@ -11,13 +12,8 @@ from harness.cli.options import Flags, OneVariant, command_line, print_result, t
     "num_fewshot limit batch_size apply_chat_template template_options numerics engine allow_cut",
     "no_timing time_budget price_per_hour confirm_run_unsafe_code",
     "device dtype seed trust_remote_code",
-    "output_dir format fail_if fail_unless fresh quiet",
+    "output_dir format fail_if fail_unless fresh dry_run quiet",
 )
 def evaluate(flags: Flags, variant: OneVariant) -> None:
     """Score one variant: the base, an adapter, or a method (trained first, or reused from an earlier run)."""
-    with flags.progress() as shown:
-        from harness.comparison import run as comparison
-
-        config = flags.configure([variant])
-        run = comparison.run(config, progress=shown, fresh=flags.fresh, command=command_line())
-    print_result(run, config, flags.format)
+    run_or_plan(flags, [variant])

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from typer import Argument, Exit, Option
 
+from harness.cli import completion
 from harness.cli.output import echo
 from harness.errors import UserError
 
 if TYPE_CHECKING:
+    from harness.comparison.dry_run import Plan
     from harness.config.config import Config
     from harness.report.progress import Progress
     from harness.results import Price, Run
@@ -27,8 +29,14 @@ if TYPE_CHECKING:
 _WHAT, _TRAIN, _SCORE, _MACHINE, _OUTPUT = "What to compare", "Training", "Scoring", "Machine", "Output"
 SPEC = "`[name=]source[:key=value,…][@merged|@4bit|@8bit]`, such as `base`, `lora:rank=8`, `owner/adapter@4bit`."
 
-Variants = Annotated[list[str] | None, Argument(metavar="VARIANT…", help=SPEC, show_default=False)]
-OneVariant = Annotated[str, Argument(metavar="VARIANT", help=SPEC)]
+LATEST = "latest"
+"""Stands for the newest run where a command takes a run."""
+RUN = f"Folder or name of a run, or `{LATEST}`."
+
+Variants = Annotated[
+    list[str] | None, Argument(metavar="VARIANT…", help=SPEC, show_default=False, autocompletion=completion.variants)
+]
+OneVariant = Annotated[str, Argument(metavar="VARIANT", help=SPEC, autocompletion=completion.variants)]
 
 
 def _flag(panel: str, *names: str, sets: str = "", default: Any = None, **more: Any) -> Any:
@@ -56,7 +64,12 @@ class Flags:
         _WHAT, "--model", "-m", sets="model", help="Hub id, folder or GGUF file; default: `tiny`, the embedded model."
     )
     tasks: str | None = _flag(
-        _WHAT, "--tasks", "-t", sets="tasks", help="NAME[:GROUP+GROUP] or FILE.py[@NAME], comma-separated."
+        _WHAT,
+        "--tasks",
+        "-t",
+        sets="tasks",
+        autocompletion=completion.tasks,
+        help="NAME[:GROUP+GROUP] or FILE.py[@NAME], comma-separated; default: the embedded `mini_…` tasks.",
     )
     task_parameters: list[str] | None = _flag(
         _WHAT, "-T", metavar="KEY=VALUE", help="Parameter for the tasks that have it; repeatable."
@@ -81,14 +94,18 @@ class Flags:
         _TRAIN,
         sets="train.columns",
         metavar="OURS=THEIRS,…",
-        help="Columns of the training data, such as prompt=question,completion=answer.",
+        help="Columns of the training data, such as prompt=question,completion=answer; default: found by their names.",
     )
-    train_samples: int | None = _flag(_TRAIN, sets="train.samples", help="Number of training rows to use.")
+    train_samples: int | None = _flag(
+        _TRAIN, sets="train.samples", help="Number of training rows to use; default: all."
+    )
     min_row_tokens: int | None = _flag(
-        _TRAIN, sets="train.min_row_tokens", help="Leave out training rows with fewer tokens."
+        _TRAIN, sets="train.min_row_tokens", help="Leave out training rows with fewer tokens; default: none."
     )
     max_row_tokens: int | None = _flag(
-        _TRAIN, sets="train.max_row_tokens", help="Leave out training rows with more tokens, instead of cutting them."
+        _TRAIN,
+        sets="train.max_row_tokens",
+        help="Leave out training rows with more tokens, instead of cutting them; default: none.",
     )
     drop_near_duplicates: bool = _flag(
         _TRAIN,
@@ -101,32 +118,40 @@ class Flags:
         _TRAIN,
         sets="train.augment",
         metavar="FILE.py@FUNCTION",
-        help="Function that makes a list of rows from a training row; held-out rows stay as they are.",
+        help="Function that makes a list of rows from a training row; held-out rows stay as they are; default: none.",
     )
-    steps: int | None = _flag(_TRAIN, sets="train.steps", help="Number of optimizer steps.")
-    epochs: float | None = _flag(_TRAIN, sets="train.epochs", help="Number of passes over the training data.")
+    steps: int | None = _flag(
+        _TRAIN,
+        sets="train.steps",
+        help="Number of optimizer steps; default: one epoch, or 150 steps for the embedded model.",
+    )
+    epochs: float | None = _flag(
+        _TRAIN, sets="train.epochs", help="Number of passes over the training data; default: 1."
+    )
     lr: float | None = _flag(_TRAIN, "--lr", sets="train.lr", help="Learning rate; default: each method's own.")
     tune_lr: int | None = _flag(
         _TRAIN,
         "--tune-lr",
         sets="tune_lr",
         metavar="TRIALS",
-        help="Number of learning rates to try per method without a given one; held-out rows decide.",
+        help="Number of learning rates to try per method without a given one; held-out rows decide; default: none.",
     )
-    train_batch_size: int | None = _flag(_TRAIN, sets="train.batch_size", help="Samples per optimizer step.")
+    train_batch_size: int | None = _flag(
+        _TRAIN, sets="train.batch_size", help="Samples per optimizer step; default: 16."
+    )
     max_length: int | None = _flag(
-        _TRAIN, sets="train.max_length", help="Maximum number of tokens in a training sample."
+        _TRAIN, sets="train.max_length", help="Maximum number of tokens in a training sample; default: 1024."
     )
     train_settings: list[str] | None = _flag(
         _TRAIN, "-S", metavar="KEY=VALUE", help="Any training setting: schedule=wsd, warmup=0.1 …; repeatable."
     )
     seeds: int | None = _flag(
-        _TRAIN, sets="seeds", help="Number of seeds to train each method with; rows `lora`, `lora.seed1` …."
+        _TRAIN, sets="seeds", help="Number of seeds to train each method with; rows `lora`, `lora.seed1` …; default: 1."
     )
     folds: int | None = _flag(
         _TRAIN,
         sets="folds",
-        help="Number of cross-validation folds; each method is trained once per fold, rows `lora.fold1` ….",
+        help="Number of cross-validation folds; each method is trained once per fold, rows `lora.fold1` …; default: none.",
     )
     preview: int | None = _flag(
         _TRAIN, "--preview", min=1, help="Print this many training rows as the model receives them, and exit."
@@ -142,9 +167,15 @@ class Flags:
     )
 
     num_fewshot: int | None = _flag(
-        _SCORE, "--num-fewshot", "-f", sets="num_fewshot", help="Number of solved examples before each prompt."
+        _SCORE,
+        "--num-fewshot",
+        "-f",
+        sets="num_fewshot",
+        help="Number of solved examples before each prompt; default: the task's own.",
     )
-    limit: int | None = _flag(_SCORE, "--limit", "-n", sets="limit", help="Samples per task, spread over its groups.")
+    limit: int | None = _flag(
+        _SCORE, "--limit", "-n", sets="limit", help="Samples per task, spread over its groups; default: all."
+    )
     until_decided: bool = _flag(
         _SCORE,
         "--until-decided",
@@ -157,10 +188,14 @@ class Flags:
         "--smallest",
         sets="smallest",
         metavar="POINTS",
-        help="With --until-decided: also stop where differences of this size are excluded, such as 5pts.",
+        help="With --until-decided: also stop where differences of this size are excluded, such as 5pts; default: none.",
     )
     batch_size: int | None = _flag(
-        _SCORE, "--batch-size", "-b", sets="batch_size", help="Evaluation batch size; does not change scores."
+        _SCORE,
+        "--batch-size",
+        "-b",
+        sets="batch_size",
+        help="Evaluation batch size; does not change scores; default: as many samples as fit.",
     )
     apply_chat_template: bool = _flag(
         _SCORE,
@@ -176,10 +211,12 @@ class Flags:
         help="Variable of the chat template, such as reasoning_effort=high; repeatable.",
     )
     numerics: Literal["fp32", "lm-eval"] | None = _flag(
-        _SCORE, sets="numerics", help="Softmax in float32 (default), or as in lm-eval."
+        _SCORE, sets="numerics", help="Softmax in float32, or as in lm-eval; default: fp32."
     )
     engine: Literal["auto", "plain"] | None = _flag(
-        _SCORE, sets="engine", help="The fast engine (default), or the plain one that it is tested against."
+        _SCORE,
+        sets="engine",
+        help="The fast engine, or the plain one that it is tested against; default: auto, the fast one.",
     )
     allow_cut: bool = _flag(
         _SCORE,
@@ -209,11 +246,13 @@ class Flags:
         _MACHINE,
         sets="price_per_hour",
         metavar="PRICE",
-        help="Price of the machine, such as 2.5 or `2.5 EUR` (default: $): shows costs in money as well.",
+        help="Price of the machine, such as 2.5 or `2.5 EUR`: shows costs in money as well; default: none, and currency $.",
     )
-    device: str | None = _flag(_MACHINE, sets="device", help="Device: auto, cpu, cuda, cuda:1 ….")
+    device: str | None = _flag(
+        _MACHINE, sets="device", help="Device: auto, cpu, cuda, cuda:1 …; default: auto, a GPU if there is one."
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = _flag(
-        _MACHINE, sets="dtype", help="Precision of the weights."
+        _MACHINE, sets="dtype", help="Precision of the weights; default: auto, bfloat16 on a GPU and float32 elsewhere."
     )
     seed: int | None = _flag(_MACHINE, sets="seed", help="Seed of training and sampling; default: 0.")
     trust_remote_code: bool = _flag(
@@ -225,7 +264,11 @@ class Flags:
     )
 
     report_to: str | None = _flag(
-        _OUTPUT, "--report-to", sets="report_to", metavar="NAME{,NAME}", help="Trackers: tensorboard, wandb, mlflow."
+        _OUTPUT,
+        "--report-to",
+        sets="report_to",
+        metavar="NAME{,NAME}",
+        help="Trackers: tensorboard, wandb, mlflow; default: none.",
     )
     output_dir: Path | None = _flag(
         _OUTPUT, "--output-dir", "-o", sets="output_dir", help="Folder for runs; default: `runs`."
@@ -358,10 +401,23 @@ def command_line() -> str:
 
 
 def run_folder(name: str | Path, output_dir: Path | None) -> Path:
-    """Returns the folder of a run that is given by path, or by its name in the output folder."""
-    path = Path(name)
-    within = (output_dir or Path("runs")) / name
-    return path if path.exists() or not within.exists() else within
+    """Returns the folder of a run that is given by path, by its name in the output folder, or as `latest`.
+
+    Raises:
+        UserError: The output folder has no run that could be the latest.
+    """
+    output = output_dir or Path("runs")
+    path, within = Path(name), output / name
+    if within.exists() and not path.exists():
+        return within
+    if path.exists() or str(name) != LATEST:
+        return path
+    from harness.runs.folder import list_runs
+
+    runs = list_runs(output)
+    if not runs:
+        raise UserError(f"`{output}` has no run", hint="name the folder of a run, or its parent with `--output-dir`")
+    return runs[0][0]
 
 
 def print_result(run: Run, config: Config, form: Literal["human", "json", "md"]) -> None:
@@ -385,14 +441,20 @@ def print_result(run: Run, config: Config, form: Literal["human", "json", "md"])
         raise Exit(1)
 
 
-def print_plan(plan: str, config: Config, form: Literal["human", "json"]) -> None:
-    """Prints a dry run: the plan as comments above the resolved YAML, so that the output is a compare.yaml."""
+def print_plan(plan: Plan, config: Config, form: Literal["human", "json"]) -> None:
+    """Prints a dry run, and exits with 1 if a variant would fail.
+
+    For people, the plan is comments above the resolved YAML, so that the output is a compare.yaml.
+    """
     if form == "json":
         import json
 
-        echo(json.dumps(config.to_dict(), indent=1, ensure_ascii=False))
-        return
-    echo("".join(f"# {line}".rstrip() + "\n" for line in plan.splitlines()) + "\n" + config.to_yaml(), nl=False)
+        echo(json.dumps({"plan": plan.to_dict(), "config": config.to_dict()}, indent=1, ensure_ascii=False))
+    else:
+        lines = str(plan).splitlines()
+        echo("".join(f"# {line}".rstrip() + "\n" for line in lines) + "\n" + config.to_yaml(), nl=False)
+    if plan.fails:
+        raise Exit(1)
 
 
 def _pairs(texts: Sequence[str] | None, flag: str, example: str) -> dict[str, str]:

@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import Flags, run_folder, takes
+from harness.cli import completion
+from harness.cli.options import RUN, Flags, run_folder, takes
 from harness.cli.output import echo
 
 
 @takes("output_dir price_per_hour")
 def report(
     flags: Flags,
-    runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="Folders or names of runs.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN…", autocompletion=completion.runs, help=RUN)],
     to: Annotated[str, typer.Option("--to", help="Formats: md, html, csv, json, tex; comma-separated.")] = "md",
     out: Annotated[
         Path | None,

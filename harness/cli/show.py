@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli import completion
 from harness.cli.options import Flags, run_folder, takes
 from harness.cli.output import echo
 from harness.errors import UserError
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 def show(
     flags: Flags,
     what: Annotated[
-        str, typer.Argument(metavar="RUN|TASK|METHOD", help="Folder or name of a run, or a task or method.")
+        str,
+        typer.Argument(
+            metavar="RUN|TASK|METHOD",
+            autocompletion=completion.runs,
+            help="Folder or name of a run, `latest`, or a task or method.",
+        ),
     ],
     sample: Annotated[
         int | None, typer.Option("--sample", help="Print this sample's exact prompt and its tokens, from 0.")

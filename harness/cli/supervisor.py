@@ -26,6 +26,7 @@ _STEP = 0.25
 """Seconds between two looks at the child; time in which this process was stopped too does not count."""
 _LAST_SECONDS = 10.0
 """Time for the child to end after its report: threads and handlers of user code may hold it."""
+_MARK_BYTES, _PIPE_BYTES = 16, 1 << 16
 _PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 _AWAITED = {signal.SIGCHLD, signal.SIGINT}
 
@@ -39,6 +40,7 @@ def supervised(run: Callable[[], int], show: Show) -> int:
     """
     page = mmap.mmap(-1, PAGE_BYTES)
     reading, writing = os.pipe()
+    mark = os.urandom(_MARK_BYTES)
     parent = os.getpid()
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     child = os.fork()
@@ -47,21 +49,27 @@ def supervised(run: Callable[[], int], show: Show) -> int:
         os.close(reading)
         _die_with(parent)
         supervise(page)
-        return _report(run, writing)
+        return _report(run, writing, mark)
     os.close(writing)
     try:
-        return _watched(child, reading, page, show)
+        return _watched(child, reading, mark, page, show)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-def _report(run: Callable[[], int], writing: int) -> int:
-    """Runs the command line, and reports its exit code before handlers of user code can run."""
+def _report(run: Callable[[], int], writing: int, mark: bytes) -> int:
+    """Runs the command line, and reports its exit code before handlers of user code can run.
+
+    Args:
+        run: The command line.
+        writing: The pipe.
+        mark: Is written before the exit code: user code that writes on every descriptor reports nothing.
+    """
     _keep_stdout()
     code = run()
     with suppress(BrokenPipeError, ValueError):
         sys.stdout.flush()
-    os.write(writing, bytes([code & 0xFF]))
+    os.write(writing, mark + bytes([code & 0xFF]))
     sys.stdout = sys.stderr  # what runs at the end of the process prints no data
     return code
 
@@ -83,7 +91,7 @@ def _keep_stdout() -> None:
         )
 
 
-def _watched(child: int, reading: int, page: mmap.mmap, show: Show) -> int:
+def _watched(child: int, reading: int, mark: bytes, page: mmap.mmap, show: Show) -> int:
     """Waits for the child; kills it when a call of user code does not return."""
     passed_on: list[int] = []
 
@@ -97,10 +105,11 @@ def _watched(child: int, reading: int, page: mmap.mmap, show: Show) -> int:
             signal.signal(number, pass_on)
     os.set_blocking(reading, False)
     running: dict[int, tuple[RunningCall, float]] = {}
-    report, since_report = b"", 0.0
+    written, report, since_report = b"", b"", 0.0
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
-        report = report or _read(reading)
+        written = written[-_MARK_BYTES:] + _read(reading)
+        report = report or written.partition(mark)[2][:1]
         if ended:
             break
         running = {
@@ -124,7 +133,7 @@ def _watched(child: int, reading: int, page: mmap.mmap, show: Show) -> int:
 
 def _read(reading: int) -> bytes:
     try:
-        return os.read(reading, 1)
+        return os.read(reading, _PIPE_BYTES)
     except BlockingIOError:
         return b""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from harness.comparison.state import Session
 from harness.comparison.suitability import unsuitable
@@ -42,45 +43,119 @@ def describe(prepared: Prepared, purpose: Purpose = "compare") -> str:
     return "; ".join(steps)
 
 
-class Plan(str):
-    """The text of a plan; `unsuitable` has the variants that will fail, with the reasons."""
+@dataclass(frozen=True)
+class PlannedTraining:
+    """A training run that would be made or reused."""
 
-    unsuitable: Mapping[str, str] = {}
+    method: str
+    length: str
+    batch_size: int
+    lr: float
+    is_lr_scaled: bool
+    """Whether the embedded model's factor is in the learning rate."""
+    rows: int
+    data: str
+    seed: int
+
+    def __str__(self) -> str:
+        scaled = f" ({TINY_LR_SCALE:g} × the method's: the embedded model needs it)" if self.is_lr_scaled else ""
+        return (
+            f"{self.method}  {self.length} of batch {self.batch_size}, lr {self.lr:g}{scaled},"
+            f" {self.rows} rows of {self.data}, seed {self.seed}"
+        )
+
+
+@dataclass(frozen=True)
+class PlannedTask:
+    """A task on which every variant would be scored; tokens are those of the first variant's prompts."""
+
+    name: str
+    samples: int
+    mode: str
+    tokens: int
+    tokens_computed: int
+    cut_prompts: int
+
+    def __str__(self) -> str:
+        cut = f"; {counted(self.cut_prompts, 'prompt')} cut on the left to fit the context" if self.cut_prompts else ""
+        return (
+            f"{self.name}  {self.samples} samples ({self.mode}), {self.tokens:,} tokens,"
+            f" {self.tokens_computed:,} of them computed (shared prefixes once){cut}"
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run would do; as text, a line for each part."""
+
+    model: str
+    digest: str
+    train: tuple[PlannedTraining, ...]
+    score: tuple[PlannedTask, ...]
+    rows: Mapping[str, str]
+    """Each variant's name and canonical form."""
+    fails: Mapping[str, str]
+    """The variants that cannot work, with the reasons."""
+
+    def __str__(self) -> str:
+        lines = [f"model  {self.model}  {self.digest[:12]}"]
+        lines += [f"train  {each}" for each in self.train]
+        lines += [f"score  {each}" for each in self.score]
+        lines += [f"row    {name}  {canonical}" for name, canonical in self.rows.items()]
+        lines += [f"fails  {name}  {problem}" for name, problem in self.fails.items()]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON has it."""
+        return asdict(self)
 
 
 def plan(config: Config) -> Plan:
-    """Describes in full what `run` would do: resolves, renders and counts everything, but loads no weights.
+    """Plans in full what `run` would do: resolves, renders and counts everything, but loads no weights.
 
     Raises:
         UserError: The configuration, a file or a plugin has a mistake that the user can fix.
     """
     prepared = prepare(config)
     encoder = load_encoder(prepared.model, trust_remote_code=config.trust_remote_code)
-    lines = [f"model  {prepared.model.name}  {prepared.model.digest[:12]}"]
+    trainings = []
     for training in prepared.trainings:
-        tiny = config.model == "tiny" and training.given.lr is None
-        scaled = f" ({TINY_LR_SCALE:g} × the method's: the embedded model needs it)" if tiny else ""
         without = "" if training.fold is None else f" without fold {training.fold + 1} of {config.folds}"
-        lines.append(
-            f"train  {training.id.rpartition('#')[0]}  {training.length} of batch {training.settings.batch_size}, lr {training.settings.lr:g}{scaled},"
-            f" {len(training.data.examples)} rows of {training.data.name}{without}, seed {training.settings.seed}"
+        trainings.append(
+            PlannedTraining(
+                method=training.id.rpartition("#")[0],
+                length=training.length,
+                batch_size=training.settings.batch_size,
+                lr=training.settings.lr,
+                is_lr_scaled=config.model == "tiny" and training.given.lr is None,
+                rows=len(training.data.examples),
+                data=training.data.name + without,
+                seed=training.settings.seed,
+            )
         )
+    tasks = []
     for task in prepared.tasks:
         items = prepared.variants[0].items[task.name]
         encoded = encoder.encode(TaskRequests(task.name, [item.request for item in items]))
-        cut = sum(item.truncated for item in encoded)
         packs = plan_tree(encoded, token_budget(config.device), config.batch_size)
-        lines.append(
-            f"score  {task.name}  {len(items)} samples ({items[0].request.mode}),"
-            f" {tokens_needed(encoded):,} tokens, {tokens_fed(packs):,} of them computed (shared prefixes once)"
-            + (f"; {counted(cut, 'prompt')} cut on the left to fit the context" if cut else "")
+        tasks.append(
+            PlannedTask(
+                name=task.name,
+                samples=len(items),
+                mode=items[0].request.mode,
+                tokens=tokens_needed(encoded),
+                tokens_computed=tokens_fed(packs),
+                cut_prompts=sum(item.truncated for item in encoded),
+            )
         )
-    problems = _unsuitable(prepared) if prepared.trainings else {}
-    lines += [f"row    {variant.spec.name}  {variant.spec.canonical}" for variant in prepared.variants]
-    lines += [f"fails  {name}  {problem}" for name, problem in problems.items()]
-    text = Plan("\n".join(lines))
-    text.unsuitable = problems
-    return text
+    return Plan(
+        model=prepared.model.name,
+        digest=prepared.model.digest,
+        train=tuple(trainings),
+        score=tuple(tasks),
+        rows={variant.spec.name: variant.spec.canonical for variant in prepared.variants},
+        fails=_unsuitable(prepared) if prepared.trainings else {},
+    )
 
 
 def _unsuitable(prepared: Prepared) -> dict[str, str]:

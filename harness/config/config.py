@@ -33,6 +33,9 @@ TRACKERS = ("tensorboard", "wandb", "mlflow")
 """Experiment trackers; each needs the package of the same name."""
 
 
+_MOST_TRAININGS = 1000
+"""Training runs that one setting may ask for; each is a row of the table, made before anything runs."""
+
 TemplateOption = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str
 """Value of a variable of the chat template."""
 
@@ -123,11 +126,11 @@ class Config(BaseModel):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     seed: Annotated[int, Field(ge=0)] = 0
-    seeds: Count = 1
+    seeds: Annotated[int, Field(gt=0, le=_MOST_TRAININGS)] = 1
     """Training runs of each trained variant, with the seeds `seed`, `seed` + 1, …; each is one row of the table."""
-    tune_lr: Annotated[int, Field(ge=2)] | None = None
+    tune_lr: Annotated[int, Field(ge=2, le=_MOST_TRAININGS)] | None = None
     """Learning rates to try for each training run without a given one; the lowest loss on held-out rows wins."""
-    folds: Annotated[int, Field(ge=2)] | None = None
+    folds: Annotated[int, Field(ge=2, le=_MOST_TRAININGS)] | None = None
     """Folds of a cross-validation: each trained variant has one training run per fold, which holds that fold out."""
     numerics: Literal["fp32", "lm-eval"] = "fp32"
     engine: Literal["auto", "plain"] = "auto"

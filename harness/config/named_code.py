@@ -33,7 +33,7 @@ def code_problems(written: ConfigFile, variants: Sequence[str], settings: Mappin
         variants: The variants in the command; if they name entries of the file, only those take effect.
         settings: The settings in the command.
     """
-    typed = {path for text in _texts((variants, settings)) for path in map(_resolved, _paths(text))}
+    typed = {_resolved(expand(Path(word))) for text in _texts((variants, settings)) for word in _words(text)}
     problems = []
     for place, text in _effective(written, variants, settings):
         where = written.where(place)
@@ -46,7 +46,7 @@ def code_problems(written: ConfigFile, variants: Sequence[str], settings: Mappin
         elif place[0] == "allow_code":
             problems.append(UserError(f"{where}: a file cannot set `allow_code`", hint=f"type `--allow-code {text}`"))
         elif place[0] not in ("model", "output_dir", "baseline"):
-            for path in _code_in(text, rows=place[-1] in _ROWS):
+            for path in _code_in(text, place):
                 resolved = _resolved(path)
                 if typed.isdisjoint((resolved, *resolved.parents)):
                     problems.append(
@@ -97,10 +97,9 @@ def _texts(value: Any) -> Iterator[str]:
         yield str(value)
 
 
-def _paths(text: str) -> Iterator[Path]:
+def _words(text: str) -> list[str]:
     """Everything in a text that can be a path: its words, then the whole text, as a path may have any character."""
-    for word in dict.fromkeys([*_WORD.findall(text), text]):
-        yield expand(Path(word))
+    return list(dict.fromkeys([*_WORD.findall(text), text]))
 
 
 def _resolved(path: Path) -> Path:
@@ -110,13 +109,17 @@ def _resolved(path: Path) -> Path:
         return path
 
 
-def _code_in(text: str, *, rows: bool) -> Iterator[Path]:
+def _code_in(text: str, place: Place) -> Iterator[Path]:
     """Python files, and folders with Python files, that a text names."""
     if text.startswith("evaluate:") and ".py" not in text and not text.startswith(("evaluate:.", "evaluate:/")):
         yield Path(text)  # a metric of the `evaluate` library is code from the Hub
-    for path in _paths(text):
-        is_rows = rows and "/" in text  # a folder of data is read, not imported
-        if path.suffix == ".py" or (_has_code(path) and not is_rows and not _is_installed(text)):
+    for word in _words(text):
+        path = expand(Path(word))
+        # a folder of data is read, not imported; `codedir`, `./codedir@task` and `~/codedir` are sources of a task
+        is_rows = place[-1] in _ROWS and "/" in word and not word.startswith("~") and "@" not in text
+        if ".py" in (path.suffix, _resolved(path).suffix) or (
+            _has_code(path) and not is_rows and find_installed(_kind(text, place, word), word) is None
+        ):
             yield path
             return
 
@@ -128,7 +131,9 @@ def _has_code(path: Path) -> bool:
         return False
 
 
-def _is_installed(text: str) -> bool:
-    """Whether the first word of a text is a built-in or installed name, which hides a folder of that name."""
-    kinds: tuple[Kind, ...] = ("task", "method", "metric")
-    return any(find_installed(kind, word) is not None for word in _WORD.findall(text)[:1] for kind in kinds)
+def _kind(text: str, place: Place, word: str) -> Kind:
+    """The kind of entry that a word can name; a built-in or installed entry hides a folder of that name."""
+    if place[0] == "task_parameters":
+        return "metric"
+    source = re.match(rf"(?:[\w.-]+=)?{re.escape(word)}(?=$|[:@])", text)
+    return "method" if place[0] == "variants" and source and text.count(word) == 1 else "task"

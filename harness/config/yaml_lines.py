@@ -47,7 +47,8 @@ def load(path: Path) -> ConfigFile:
         UserError: The file is missing or unreadable, is not YAML or not a mapping, or gives a key twice.
     """
     try:
-        return parse(path.read_text(encoding="utf-8"), str(path))
+        with path.open(encoding="utf-8") as file:
+            return parse(file.read(_LONGEST + 1), str(path))  # a device or a pipe may never end
     except OSError as error:
         raise UserError(f"could not read `{path}`: {error.strerror}", hint="check `--config`") from error
     except UnicodeDecodeError as error:
@@ -63,7 +64,7 @@ def parse(text: str, name: str) -> ConfigFile:
     import yaml
 
     if len(text) > _LONGEST:
-        raise UserError(f"`{name}` has {len(text):,} characters; at most {_LONGEST:,} are read")
+        raise UserError(f"`{name}` has more than {_LONGEST:,} characters, the most that are read")
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except RecursionError as error:

@@ -81,6 +81,10 @@ class ArrowTable(Sequence[Row]):
         return rows
 
 
+MOST_BYTES = 16_000_000_000
+"""The largest Parquet file that is read, unpacked; its rows are kept in memory."""
+
+
 def read_table(path: Path) -> Any:
     """Reads a Parquet file, or a `.arrow` file (memory-mapped: its rows are read from the disk when they are used).
 
@@ -119,7 +123,15 @@ def decoded(rows: Sequence[Row]) -> Sequence[Row]:
 def _parquet(path: Path) -> Any:
     import pyarrow.parquet
 
-    return pyarrow.parquet.ParquetFile(path).read()
+    file = pyarrow.parquet.ParquetFile(path)
+    groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
+    needed = sum(group.total_byte_size for group in groups)
+    if needed > MOST_BYTES:  # a few KB can hold many GB of one text
+        raise UserError(
+            f"`{path}` holds {needed / 1e9:.0f} GB of values; at most {MOST_BYTES / 1e9:.0f} GB are read",
+            hint="write the rows that you need to a file of their own",
+        )
+    return file.read()
 
 
 def _arrow(path: Path) -> Any:

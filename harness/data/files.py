@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.api import Row
 from harness.data.arrow import ArrowTable, read_table
@@ -27,6 +28,8 @@ LONGEST_LINE = 64 << 20
 """Characters of a line of .jsonl and .txt; a row of a million tokens has about 4 MB."""
 LARGEST_WHOLE = 512 << 20
 """Bytes of a .json, .csv or .tsv file; reading one takes up to ten times its size in memory."""
+_SPLIT = re.compile(r"(?<![a-z])(train|test|valid|validation|val|dev|eval)(?![a-z])", re.IGNORECASE)
+"""A split in a file's name, as in `train-00000-of-00002.parquet`."""
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
 
 
@@ -110,7 +113,8 @@ class Folder:
         """The files, sorted by name.
 
         Raises:
-            UserError: The folder has no file of a known format, files of several formats, or a link to a file outside.
+            UserError: The folder has no file of a known format, files of several formats or splits, or a link to a file
+                outside.
         """
         refuse_links_out(self.path)
         found = sorted(path for path in self.path.iterdir() if path.suffix in FORMATS and path.is_file())
@@ -119,6 +123,13 @@ class Folder:
             raise UserError(
                 f"the folder `{self.path}` has files of several formats: {' '.join(formats)}",
                 hint=f"give one of the files, such as `{_likely_data(found)}`, or keep only one format in the folder",
+            )
+        splits = {split[0].lower(): path for path in reversed(found) if (split := _SPLIT.search(path.stem))}
+        if len(splits) > 1:
+            raise UserError(
+                f"the folder `{self.path}` has files of several splits: {', '.join(sorted(splits))}",
+                hint=f"give the file of one split, such as `{splits.get('train', found[0])}`, or keep the files of one split"
+                " in a folder",
             )
         if not found:
             hub_layout = (self.path / "README.md").is_file() or any(path.is_dir() for path in self.path.iterdir())
@@ -211,7 +222,7 @@ def _refuse_duplicates(path: Path, columns: Sequence[str]) -> None:
 
 def _json_line(path: Path, number: int, line: str) -> Row:
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=_distinct)
     except json.JSONDecodeError as error:
         raise UserError(
             f"`{path}` line {number} is not JSON: {error.msg} at column {error.colno}",
@@ -233,14 +244,14 @@ def _json_line(path: Path, number: int, line: str) -> Row:
 def _json_rows(path: Path) -> list[Row]:
     text = path.read_text(encoding="utf-8-sig")
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_distinct)
     except json.JSONDecodeError as error:
         raise UserError(
             f"`{path}` is not JSON: {error.msg} at line {error.lineno}",
             hint="the file may be truncated; if it has one object per line, rename it to end in .jsonl",
         ) from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"`{path}` cannot be read: {one_line(error)}", hint="write the file again") from error
+        raise UserError(f"`{path}` cannot be read: {one_line(error)}", hint="correct it, or write it again") from error
     if isinstance(content, dict) and isinstance(content.get("data"), list):
         content = content["data"]
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
@@ -251,6 +262,15 @@ def _json_rows(path: Path) -> list[Row]:
     for number, row in enumerate(content):
         _refuse_half_characters(f"`{path}`, object {number}", text, row)
     return content
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes an object of JSON; refuses two values under one key, of which Python would keep the last."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"an object has the key `{key}` twice")
+    return made
 
 
 def _refuse_half_characters(where: str, text: str, row: Row) -> None:

@@ -140,6 +140,11 @@ def find_model(name: str, *, revision: str | None = None, trust_remote_code: boo
         raise UserError(
             f"`{name}` has no config.json", hint=f"save a model there: `model.save_pretrained({str(folder)!r})`"
         )
+    if snapshot.is_adapter:
+        raise UserError(
+            f"`{name}` holds a model and an adapter, which transformers would load together as one model",
+            hint=f"give the adapter as a variant of its base; to score the model alone, remove `{folder / 'adapter_config.json'}`",
+        )
     config = _json_object(folder / "config.json")
     refuse_other_architectures(name, config)
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):

@@ -2,7 +2,8 @@
 
 Answers such as 429 and 503, refused and reset connections, and bodies that end early are passing reasons. The Hub's own client
 tries some of them again, but gives up at the first bad answer to a download. A server that accepts a connection and never
-answers is reported after 15 s and given up after a minute.
+answers is reported after 15 s and given up after a minute, one that disappears after all tries. A server that was given up is
+asked nothing for a while, since the Hub's client and `datasets` would try each request again.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ UNREACHABLE_TRIES = 3
 
 _answered: set[str] = set()
 """Servers that have answered this process."""
-_silent: dict[str, float] = {}
-"""Servers that were given up, with the time: further requests to them fail at once."""
+_given_up: dict[str, tuple[float, str]] = {}
+"""Servers that were given up, with the time and the reason: further requests to them fail at once."""
 
 
 def say(text: str) -> None:
@@ -62,8 +63,9 @@ def _send(send: Callable[..., Any], request: Any, **options: Any) -> Any:
     if PROBE in request.extensions or not _repeatable(request):
         return send(request, **options)
     host = request.url.host
-    if time.monotonic() - _silent.get(host, -SILENT_SECONDS) < SILENT_SECONDS:
-        raise _given_up(host)
+    since, why = _given_up.get(host, (-SILENT_SECONDS, ""))
+    if time.monotonic() - since < SILENT_SECONDS:
+        raise _no_more(host, why)
     began = time.monotonic()
     given = request.extensions.get("timeout") or {}
     request.extensions["timeout"] = {
@@ -78,12 +80,13 @@ def _send(send: Callable[..., Any], request: Any, **options: Any) -> Any:
             reason, asked = f"answered {response.status_code}", _retry_after(response)
             response.close()
         except Exception as error:
-            last = pause is None or time.monotonic() - began + READ_SECONDS > SILENT_SECONDS
-            if last and _is_silence(error):
-                _silent[host] = time.monotonic()
-                raise _given_up(host) from error
-            if pause is None or not _passes(error) or (number >= UNREACHABLE_TRIES and _is_unreachable(request, error)):
+            if not _passes(error) or (number >= UNREACHABLE_TRIES and _is_unreachable(request, error)):
                 raise
+            last = pause is None or time.monotonic() - began + READ_SECONDS > SILENT_SECONDS
+            if pause is None or (last and _is_silence(error)):
+                why = "accepts connections but does not answer" if _is_silence(error) else f"is gone ({error})"
+                _given_up[host] = time.monotonic(), why
+                raise _no_more(host, why) from error
             reason, asked = ("does not answer" if _is_silence(error) else "broke the connection"), 0.0
         wait = min(max(pause, asked), LONGEST_PAUSE)
         if number > 2 or asked > 2 or reason == "does not answer":
@@ -125,8 +128,8 @@ def _is_silence(error: BaseException) -> bool:
     return "ReadTimeout" in _names(error)
 
 
-def _given_up(host: str) -> Exception:
-    """The error for a server that has been silent for too long: the Hub's client does not try again, as in offline mode."""
+def _no_more(host: str, why: str) -> Exception:
+    """The error for a server that was given up: the Hub's client does not try again, as in offline mode."""
     from huggingface_hub.errors import OfflineModeIsEnabled
 
-    return OfflineModeIsEnabled(f"{host} accepts connections but does not answer")
+    return OfflineModeIsEnabled(f"{host} {why}")

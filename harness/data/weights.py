@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.storage import inside
+from harness.storage import inside, read_json
 
 _INDEX = ".index.json"
 _LOADED = ("model.safetensors", "model.safetensors" + _INDEX)
@@ -54,7 +53,7 @@ def check_weights(name: str, folder: Path, config: Mapping[str, Any]) -> list[Pa
 def _shards(name: str, index: Path) -> list[str]:
     """The files that an index names."""
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
+        content = read_json(index)
         weights, _ = content["weight_map"].values(), content["metadata"]  # transformers needs both
         if not weights or not all(isinstance(file, str) for file in weights):
             raise ValueError("`weight_map` names no files")

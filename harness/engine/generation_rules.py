@@ -46,6 +46,9 @@ _OF_THE_END = ("min_length", "min_new_tokens", "exponential_decay_length_penalty
 """Those that change the logits of tokens that end a text."""
 _LEFT_OUT = (
     "num_beams",
+    "encoder_repetition_penalty",
+    "encoder_no_repeat_ngram_size",
+    "token_healing",
     "penalty_alpha",
     "dola_layers",
     "guidance_scale",
@@ -61,6 +64,9 @@ _SAMPLING = ("top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", 
 """Fields that `generate` applies to sampled texts; here a task says how its texts are sampled."""
 _NEUTRAL = {
     "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0,
+    "token_healing": False,
     "num_beams": 1,
     "guidance_scale": 1.0,
     "top_p": 1.0,

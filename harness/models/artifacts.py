@@ -24,6 +24,7 @@ from harness.storage import read_json
 from harness.user_code import user_code
 
 DELTA_FILE = "delta.safetensors"
+_WEIGHTS = "adapter_model.safetensors"
 
 
 def save_artifact(model: Any, tokenizer: Any, folder: Path, *, saves: str, method: Method) -> None:
@@ -217,6 +218,8 @@ def _adapter_config(folder: Path) -> dict[str, Any]:
             hint="give each of its adapters as a variant of its own",
         )
     require_safetensors(str(folder), folder)
+    if not (folder / _WEIGHTS).is_file():  # peft would read adapter_model.bin, a pickled file
+        raise UserError(f"`{folder}` has no {_WEIGHTS}", hint="was the download interrupted? download or save it again")
     return config
 
 

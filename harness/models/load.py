@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers.quantizers.auto import AutoHfQuantizer
 from transformers.quantizers.base import get_keys_to_not_convert
 
 from harness.data.architecture import refuse_other_architectures
@@ -30,13 +31,17 @@ from harness.models.gguf import unpacked
 from harness.models.layers import bypassed_layers
 from harness.models.merge import dequantize, merge_adapter, refuse_added_weights, restore_conv1d, untie_if_apart
 from harness.models.reach import unquantized_notes
-from harness.models.report import UNREADABLE, cannot_be_loaded, read_report, untied_note
+from harness.models.report import UNREADABLE, cannot_be_loaded, read_report, refuse_packed, untied_note
 from harness.models.restore import OriginalState
 from harness.models.reward_head import load_head, put_head
 from harness.models.soft_prompts import learned_tokens
 from harness.registry.find import find
 from harness.registry.load import load_method
 from harness.tokens.tokenizer import input_limit
+from harness.user_code import limit, user_code
+
+_ATTACHING = 10
+"""Time limits of a call of user code in which an adapter must be attached: the weights of a large one take a minute to read."""
 
 LoadMethod = Callable[[Method], Callable[..., nn.Module]]
 """Finds a method's function: `method_function`, or a cached version of it."""
@@ -60,6 +65,12 @@ def load_config(base: Base) -> Any:
     except (*UNREADABLE, AttributeError, TypeError) as error:  # of fields with impossible values
         raise cannot_be_loaded(base.folder, error) from error
     refuse_other_architectures(str(base.folder), fields)
+    kernels = {str(part._attn_implementation) for part in (config, config.get_text_config())}
+    if not base.trust_remote_code and (code := next((kernel for kernel in kernels if "/" in kernel), None)):
+        raise UserError(
+            f"the model in `{base.folder}` computes its attention with `{code}`, code from the Hub",
+            hint="remove `attn_implementation` from its config.json; if you trust that code, add `--trust-remote-code`",
+        )
     return config
 
 
@@ -81,6 +92,7 @@ def load_base(base: Base) -> Any:
     if is_gguf(base.folder):
         return _load_gguf(base)
     require_safetensors(str(base.folder), base.folder)
+    _refuse_unknown_format(base.folder, config)
     options: dict[str, Any] = {
         "dtype": getattr(torch, base.dtype),
         "trust_remote_code": base.trust_remote_code,
@@ -95,8 +107,10 @@ def load_base(base: Base) -> Any:
         model, report = AutoModelForCausalLM.from_pretrained(
             base.folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
-    except UNREADABLE as error:
+    except (*UNREADABLE, AttributeError, TypeError) as error:  # of fields with impossible values
         raise cannot_be_loaded(base.folder, error) from error
+    if not packed:
+        refuse_packed(base.folder, report)
     report["mismatched_keys"] |= _quantized_mismatches(model)
     model.loading_notes = read_report(base.folder, type(model).__name__, report)
     model.loading_notes += untied_note(model)
@@ -107,12 +121,33 @@ def load_base(base: Base) -> Any:
             f"the model in `{base.folder}` has no linear layers to quantize to {base.quant}",
             hint="compare it without `qlora`, `@4bit` and `@8bit`",
         )
+    if packed and not all(map(_holds_packed_weight, filter(_is_quantized, model.modules()))):
+        raise UserError(
+            f"config.json in `{base.folder}` says that the weights are quantized, but the weights in the file are not",
+            hint="remove `quantization_config` from config.json; programs that merge an adapter often leave it there",
+        )
     if base.quant is not None:
         model.loading_notes += unquantized_notes(model)
     _steady_kernels(model)
     model.requires_grad_(False)
     model.config.use_cache = False
     return model.eval()
+
+
+def _refuse_unknown_format(folder: Path, config: Any) -> None:
+    """Refuses weights quantized in a format that transformers does not know: it would take them for plain weights."""
+    given = getattr(config, "quantization_config", None)
+    method = given.get("quant_method") if isinstance(given, dict) else None
+    if method and not AutoHfQuantizer.supports_quant_method(given):
+        raise UserError(
+            f"the weights in `{folder}` are quantized in the format `{method}`, which transformers does not read",
+            hint="give a checkpoint in another format, such as the model that it was made from",
+        )
+
+
+def _holds_packed_weight(module: Any) -> bool:
+    packed = getattr(module.weight, "quant_state", None) is not None
+    return packed or not module.weight.is_floating_point()
 
 
 def _left_whole(config: Any) -> list[str] | None:
@@ -226,13 +261,15 @@ class Resident:
         return _requantize(merged, recipe)
 
     def _adapted(self, base: Any, recipe: Recipe) -> Any:
+        """Attaches an adapter or a delta; one whose settings take a time without end ends this process."""
         assert recipe.adapter is not None
-        if (recipe.adapter / "adapter_config.json").is_file():
-            return load_adapter(base, recipe.adapter).eval()
-        assert recipe.method is not None
-        model = self._load_method(recipe.method)(base, **recipe.method.hyperparameters)
-        load_delta(model, recipe.adapter, recipe.method.name)
-        return model.requires_grad_(False).eval()
+        with user_code(recipe.adapter, "being attached", seconds=_ATTACHING * limit()):
+            if (recipe.adapter / "adapter_config.json").is_file():
+                return load_adapter(base, recipe.adapter).eval()
+            assert recipe.method is not None
+            model = self._load_method(recipe.method)(base, **recipe.method.hyperparameters)
+            load_delta(model, recipe.adapter, recipe.method.name)
+            return model.requires_grad_(False).eval()
 
 
 def _with_reward_head(model: Any, folder: Path) -> Any:

@@ -21,6 +21,8 @@ UNREADABLE = (
     ValueError,
     OSError,
     LookupError,
+    ArithmeticError,
+    RecursionError,
     EOFError,
     ImportError,
     NotImplementedError,
@@ -29,6 +31,8 @@ UNREADABLE = (
     struct.error,
 )
 """Errors that transformers raises for files that it cannot read."""
+_SCALES = ("SCB", "absmax", "qweight", "scales", "weight_packed", "weight_scale", "weight_scale_inv")
+"""Last parts of the names of what quantized weights are multiplied with, or are stored as."""
 _NAMED = 3
 """Weights that a message names."""
 
@@ -75,6 +79,25 @@ def read_report(folder: Path, kind: str, report: Mapping[str, Any]) -> list[str]
     if report["unexpected_keys"]:
         return [f"the checkpoint has weights that `{kind}` does not use: {_listed(report['unexpected_keys'])}"]
     return []
+
+
+def refuse_packed(folder: Path, report: Mapping[str, Any]) -> None:
+    """Refuses quantized weights that were loaded as plain ones, because config.json does not say that they are quantized.
+
+    Args:
+        folder: The checkpoint.
+        report: The loading info of `from_pretrained`.
+
+    Raises:
+        UserError: The file has scales of such weights.
+    """
+    scales = [name for name in sorted(report["unexpected_keys"]) if name.rpartition(".")[2] in _SCALES]
+    if scales:
+        raise UserError(
+            f"the checkpoint in `{folder}` has quantized weights (`{scales[0]}`), and its config.json does not say how they"
+            " are quantized",
+            hint="config.json needs the `quantization_config` that the weights were saved with: download or save both again",
+        )
 
 
 def untied_note(model: Any) -> list[str]:

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from harness.api import Message
 from harness.errors import UserError
 from harness.prompts.template_environment import template_variables
 from harness.prompts.template_process import TemplateRefuses, limited
@@ -186,14 +185,14 @@ RESERVED_VARIABLES = frozenset({"messages", "tools", "documents", "add_generatio
 """Variables of a template that decide its messages."""
 
 
-def system_in_user_turn(messages: Sequence[Message]) -> list[Message]:
+def system_in_user_turn(messages: Sequence[Mapping[str, Any]]) -> list[Any]:
     r"""Moves each system message to the head of the user turn that follows it, for templates without a system turn.
 
     Example:
         >>> system_in_user_turn([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}])
         [{'role': 'user', 'content': 'Be brief.\n\nWhy?'}]
     """
-    moved: list[Message] = []
+    moved: list[Any] = []
     head = ""
     for message in messages:
         if message["role"] == "system":

@@ -63,11 +63,12 @@ class Format:
 
 
 _SHARED = ("system", "tools")
+TWO_ANSWERS = Format(("chosen", "rejected"), may=("prompt", *_SHARED))
 PREFERENCES = (
     Format(("messages", "chosen", "rejected"), may=_SHARED, filled=("messages",)),
     Format(("prompt", "chosen", "rejected"), may=("history", *_SHARED), filled=("prompt",)),
     Format(("instruction", "chosen", "rejected"), may=("input", "history", *_SHARED), names=_ALPACA_NAMES),
-    Format(("chosen", "rejected"), may=("prompt", *_SHARED)),
+    TWO_ANSWERS,
     Format(("messages", "rejected"), may=_SHARED, filled=("rejected",), names=_SWIFT_NAMES),
     Format(("prompt", "completion", "rejected"), may=("history", *_SHARED), filled=("rejected",), names=_SWIFT_NAMES),
 )
@@ -139,6 +140,18 @@ def from_openai(row: Row) -> Row:
         return row
     names = {"preferred_output": "chosen", "non_preferred_output": "rejected"}
     return {names.get(name, name): value for name, value in row.items() if name != "input"} | dict(asked)
+
+
+def unread_prompt(row: Row) -> str | None:
+    """The column with the prompt of two answers, under a name that no format of preferences has; None if there is none.
+
+    Example:
+        >>> unread_prompt({"question": "1+1", "chosen": "2", "rejected": "3"})
+        'question'
+    """
+    if not isinstance(row.get("chosen"), str) or has_content(row.get("prompt")):
+        return None  # turns hold their prompt
+    return next((name for name in (*_OTHER_NAMES["prompt"], "conversation") if has_content(row.get(name))), None)
 
 
 def row_of(name: str, index: int, row: Row, columns: Mapping[Any, str]) -> dict[str, Any]:

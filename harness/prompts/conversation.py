@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from harness.errors import UserError
-from harness.prompts.chat import PLAIN, ChatTemplate
+from harness.prompts.chat import PLAIN, ChatTemplate, system_in_user_turn
 from harness.prompts.learned import LearnedTurn, learned
 from harness.prompts.tool_calls import names_of, with_text_arguments
 from harness.prompts.turns import Turn
@@ -96,6 +96,18 @@ class Conversation:
         )
 
     @property
+    def moves_system(self) -> bool:
+        """Whether system turns are at the head of user turns, because the template has none."""
+        spoken = [*self.system, *(turn.message for turn in self.turns)]
+        has_system = any(message["role"] == "system" for message in spoken)
+        return has_system and self.template is not None and not self.template.has_system_turn
+
+    def lost_turns(self, position: int, prompt: str) -> int:
+        """Number of system and user turns before a position whose text is not in the prompt."""
+        asked = (turn for turn in self.turns[:position] if turn.role in ("system", "user"))
+        return sum(turn.content.strip() not in prompt for turn in asked)
+
+    @property
     def _renderer(self) -> str:
         return "the plain format (the model has no chat template)" if self.template is None else "the chat template"
 
@@ -106,6 +118,8 @@ class Conversation:
     def _made_of(self, turns: Sequence[Turn], render: Callable[[Sequence[Mapping[str, Any]]], _Made]) -> _Made:
         """Applies a function to the messages of the turns, with the arguments of calls in the form that the template reads."""
         messages = [*self.system, *(turn.message for turn in turns)]
+        if self.moves_system:  # as in the prompts of tasks
+            messages = system_in_user_turn(messages)
         try:
             return render(messages)
         except UserError as error:

@@ -56,8 +56,11 @@ def learned(
     """
     *before, turn = messages
     opening, closing = template.thought or _MARKS
-    inside = re.fullmatch(rf"\s*{re.escape(opening)}(.*?){re.escape(closing)}\s*(.*)", turn["content"], re.DOTALL)
+    # texts generated after an open thought lack the opening mark
+    marks = rf"\s*(?:{re.escape(opening)})?(.*?){re.escape(closing)}\s*(.*)"
+    inside = re.fullmatch(marks, turn["content"], re.DOTALL)
     said = next((str(turn[key]) for key in REASONING if turn.get(key)), inside[1] if inside else "").strip()
+    pieces = [said, *(part.strip() for part in (inside.groups() if inside else ()))]
     prompt = template.rendered(before, add_generation_prompt=True, tools=tools)
     whole = template.rendered(messages, add_generation_prompt=False, tools=tools)
     after = ""
@@ -66,13 +69,18 @@ def learned(
         after = template.rendered(probe, add_generation_prompt=False, tools=tools).rpartition(_PROBE)[2]
     if whole.startswith(prompt):
         text = _until_end(template, whole[len(prompt) :], turn, after)
-        return LearnedTurn(prompt, text, "as rendered" if said in text else "not rendered")
+        return LearnedTurn(prompt, text, "as rendered" if all(piece in text for piece in pieces) else "not rendered")
     same = next((n for n, (one, other) in enumerate(zip(prompt, whole, strict=False)) if one != other), len(whole))
     begun, rest = prompt[same:], whole[same:]
     if closing in begun and said:
         plain = {key: value for key, value in turn.items() if key not in REASONING}
         without = learned(template, [*before, {**plain, "content": inside[2] if inside else turn["content"]}], tools)
         return LearnedTurn(without.prompt, without.text, "left out")
+    if opening in said:
+        raise UserError(
+            f"the answer has text before its thought, {said[:40]!r}, and the prompt of the chat template begins the thought",
+            hint="remove that text, or leave the row out",
+        )
     if not begun.strip() and rest.lstrip().startswith(closing):
         # the prompt ends with an open thought and a line break, the whole with an empty thought
         rest = f"{said}\n{rest.lstrip()}" if said else rest
@@ -84,7 +92,8 @@ def learned(
             " what is to be learned does not follow the prompt",
             hint=_HINT,
         )
-    return LearnedTurn(prompt, _until_end(template, rest, turn, after), "added")
+    text = _until_end(template, rest, turn, after)
+    return LearnedTurn(prompt, text, "added" if all(piece in text for piece in pieces) else "not rendered")
 
 
 def learned_after(template: ChatTemplate, messages: Sequence[Mapping[str, Any]], answer: str) -> LearnedTurn:
@@ -114,10 +123,14 @@ def _until_end(template: ChatTemplate, text: str, turn: Mapping[str, Any], after
     Tool calls mostly follow the content, which some templates leave out beside calls. `after` is what the template writes
     after a turn of text.
     """
+    end = template.turn_end if template.writes_end else ""
     closing = (template.thought or _MARKS)[1]
     answer = turn["content"].rpartition(closing)[2].strip()
     calls = bool(turn.get("tool_calls"))
-    start = text.rfind(answer) if answer else 0
+    start = 0
+    if answer:
+        before_end = text.rfind(answer, 0, text.rfind(end))  # the answer `end` is also in `<|im_end|>`
+        start = before_end if before_end >= 0 else text.rfind(answer)
     if start < 0 and not calls:
         raise UserError(
             f"the model's chat template changes the answer {answer[:80]!r}, so it cannot be learned as written",
@@ -125,10 +138,8 @@ def _until_end(template: ChatTemplate, text: str, turn: Mapping[str, Any], after
         )
     said = start + len(answer) if start >= 0 else 0
     head, tail = text[:said], text[said:]
-    if not template.turn_end or not template.writes_end:
+    if not end:
         return text.removesuffix(after) if calls else head
-    if template.turn_end not in tail:
-        raise UserError(
-            f"the model's chat template writes no {template.turn_end} after the answer {answer[:80]!r}", hint=_HINT
-        )
-    return head + tail[: tail.index(template.turn_end)]
+    if end not in tail:
+        raise UserError(f"the model's chat template writes no {end} after the answer {answer[:80]!r}", hint=_HINT)
+    return head + tail[: tail.index(end)]

@@ -197,6 +197,11 @@ def _request(
     contexts = [context(i) for i in range(len(sample.choices))] if sample.per_choice_contexts else [context(None)]
     delimiter = _delimiter(task, sample, prompting, contexts[0])
     choices = tuple(delimiter + choice for choice in sample.choices)
+    if "" in choices:
+        raise UserError(
+            f"task `{name}`, row {id}: choice {choices.index('')} is an empty text, whose likelihood is always 1",
+            hint="leave out such rows or choices, or write a text in its place",
+        )
     return Request(id, "choose", tuple(contexts), choices, templated=template is not None)
 
 

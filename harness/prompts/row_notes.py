@@ -38,6 +38,10 @@ class RowNotes:
     """Rows whose last turns come after the last learned answer."""
     second_systems: int = 0
     """Rows whose column `system` is not used, because the conversation begins with a system turn."""
+    moved_systems: int = 0
+    """Rows whose system turn is at the head of a user turn, because the chat template has none."""
+    lost_turns: int = 0
+    """System and user turns before learned ones that the chat template does not write."""
     thoughts: Counter[str] = field(default_factory=Counter)
     """Learned turns by `LearnedTurn.thought`."""
     lost_context_reasoning: int = 0
@@ -76,6 +80,15 @@ class RowNotes:
                 self.second_systems,
                 f"the column `system` of {self.second_systems} of {rows} rows of {name} not used: the conversation has"
                 " a system turn",
+            ),
+            (
+                self.moved_systems,
+                f"the chat template has no system turn: in {self.moved_systems} of {rows} rows of {name}, the first user turn"
+                " begins with its text",
+            ),
+            (
+                self.lost_turns,
+                f"text of {_many(self.lost_turns, 'system or user turn')} of {name} not rendered by the template",
             ),
             *(
                 (self.thoughts[thought], text.format(_many(self.thoughts[thought], "learned turn"), name))

@@ -76,6 +76,8 @@ def with_text_arguments(message: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _listed(where: str, column: str, value: Any) -> list[Any]:
     value = from_json(where, column, value) if has_content(value) else []
+    if value is None:  # of the JSON text `null`
+        return []
     return value if isinstance(value, list) else [value]
 
 

@@ -28,7 +28,15 @@ from harness.errors import UserError
 from harness.jobs import Example
 from harness.prompts.cells import TrainingRow, as_text, has_content
 from harness.prompts.chat import ChatTemplate
-from harness.prompts.columns import PREFERENCES, format_of, from_openai, row_of, suggest_mapping
+from harness.prompts.columns import (
+    PREFERENCES,
+    TWO_ANSWERS,
+    format_of,
+    from_openai,
+    row_of,
+    suggest_mapping,
+    unread_prompt,
+)
 from harness.prompts.conversation import Conversation
 from harness.prompts.marks import read_mark
 from harness.prompts.row_keys import refuse_unusable
@@ -195,6 +203,12 @@ class _Reader:
         if found is None:
             raise self._unknown_format(where, ours)
         format, columns = found
+        if format == TWO_ANSWERS and (column := unread_prompt(ours)):
+            raise UserError(
+                f"{where} has `chosen` and `rejected` but no `prompt`, and its column `{column}` would not be used",
+                hint=f"`--train-columns prompt={column}`; if the answers begin with their prompt:"
+                " `--train-columns chosen=chosen,rejected=rejected`",
+            )
         if not self.columns:
             has_answer = (
                 format not in PREFERENCES and "text" not in format.needs and STAGES[self.stage].rows == "single"
@@ -255,6 +269,11 @@ class _Reader:
             wrong = "an empty list" if isinstance(given, list) else f"{named}, not a list of turns,"
             raise UserError(f"{row.where} has {wrong} in `{row.name(column)}`", hint=HOW_TO_WRITE)
         turns = read_turns(row.where, given, self.notes.turn_keys)
+        if column == "prompt" and [turn.role for turn in turns[-2:]] == ["assistant", "assistant"]:
+            raise UserError(
+                f"{row.where}: `{row.name(column)}` ends with an assistant turn, so the answer would be a second one",
+                hint="begin the answer with the text of that turn, and take the turn out of the prompt",
+            )
         talk = self._talk(row, turns)
         if turns[-1].role != "assistant" and STAGES[self.stage].rows == "prompt":
             self._check(talk, len(turns))
@@ -275,7 +294,9 @@ class _Reader:
         has_system = bool(turns) and turns[0].role == "system"
         self.notes.second_systems += has_system and has_content(row.get("system"))
         tools = read_tools(row.where, row.name("tools"), row.get("tools"))
-        return Conversation(row.where, turns, self.template, () if has_system else self._system(row), tools)
+        talk = Conversation(row.where, turns, self.template, () if has_system else self._system(row), tools)
+        self.notes.moved_systems += talk.moves_system
+        return talk
 
     def _check(self, talk: Conversation, count: int) -> None:
         talk.check(count)
@@ -289,6 +310,7 @@ class _Reader:
         else:
             prompt, answer = self._learned(talk, position)
         self.notes.lost_context_reasoning += talk.lost_reasoning(position, prompt)
+        self.notes.lost_turns += talk.lost_turns(position, prompt)
         worse = None if other is None else self._learned(other, position)[1]
         return Example(prompt, answer, rejected=worse, turn_end=talk.turn_end)
 
@@ -319,6 +341,7 @@ class _Reader:
         if as_texts and not self.turned:
             if before is None:
                 before, chosen, rejected = _split_shared(chosen, rejected)
+                return [self._text_preference(row, before, chosen, rejected)]  # it may end inside an answer
             before = as_text(row.where, row.name("prompt"), before)
             if not self._in_turns:
                 return [self._text_preference(row, before, chosen, rejected)]

@@ -187,7 +187,12 @@ def import_file(path: Path) -> ModuleType:
 
     Its folder is appended to `sys.path`: the file can import other files there, and these cannot shadow an installed
     package.
+
+    Raises:
+        UserError: The name does not end in `.py`, by which `harness.config.named_code` finds code in a `compare.yaml`.
     """
+    if path.suffix != ".py":
+        raise UserError(f"`{path}` is not a Python file", hint="code is read from files whose names end in .py")
     load_from_source()
     importlib.invalidate_caches()  # of folders to which a module was added a moment ago
     use_folder(path)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +91,8 @@ def scan(path: Path) -> list[Entry]:
         state = state_of(path)
     except OSError as error:
         raise UserError(f"could not read `{path}`: {error.strerror}", hint="check the path") from error
+    if not path.is_file():  # a device may never end
+        raise UserError(f"could not read `{path}`: it is not a file", hint="name a Python file")
     return list(_scan(path, state))
 
 
@@ -151,7 +154,7 @@ class _File:
                 self.constants[node.target.id] = node.value
 
     def entries(self) -> Iterator[Entry]:
-        for node, following in zip(self.tree.body, [*self.tree.body[1:], None], strict=True):
+        for node, following in itertools.zip_longest(self.tree.body, self.tree.body[1:]):
             if isinstance(node, ast.FunctionDef):
                 yield from self._function(node)
             elif isinstance(node, ast.Assign | ast.AnnAssign):

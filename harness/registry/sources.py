@@ -129,10 +129,12 @@ def use_folder(path: Path) -> None:
     if folder not in sys.path:
         _FOLDERS[:] = [folder, *(each for each in _FOLDERS if each != folder)]
     sys.path += _FOLDERS
+    here = {top for top in {name.partition(".")[0] for name in sys.modules} if _has_module(folder, top)}
     for name, module in list(sys.modules.items()):
-        file, top = _file_of(module), name.partition(".")[0]
-        if file in _READ and not file.is_relative_to(folder) and _has_module(folder, top):
-            del sys.modules[name]
+        if name.partition(".")[0] in here:
+            file = _file_of(module)
+            if file in _READ and not file.is_relative_to(folder):
+                del sys.modules[name]
 
 
 def _has_module(folder: str, top: str) -> bool:

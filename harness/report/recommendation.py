@@ -135,7 +135,9 @@ class _Field:
             ((other, self._against(best, other)) for other in self._others(best)), key=lambda pair: pair[1].low
         )
         more = _more_samples(gap.value - gap.low, gap.value + MARGIN)
-        text = f"undecided: {best.name} is best {self._where}, but may be {-gap.low:.1f} points worse than {rival.name}; {more}"
+        leads = all(self._against(best, other).value > 0 for other in self._others(best))
+        standing = f"{best.name} {'is best' if leads else 'is as good as any'} {self._where}"
+        text = f"undecided: {standing}, but may be {-gap.low:.1f} points worse than {rival.name}; {more}"
         return self._made([], text)
 
     def _undecided_gain(self, best: Variant) -> Recommendation:

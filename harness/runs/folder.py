@@ -29,7 +29,7 @@ from harness.errors import UserError, did_you_mean
 from harness.jobs import Benched, TimedPoint
 from harness.results import Run
 from harness.runs.document import read_document
-from harness.storage import read_json, slug, write_whole, writing
+from harness.storage import read_json, remove_unfinished, slug, write_whole, writing
 
 DOCUMENT = "run.json"
 LOCK = ".lock"
@@ -186,6 +186,7 @@ class RunFolder:
                     f"another process is writing `{path}`",
                     hint="wait until it has finished, or start a separate run with `--fresh`",
                 ) from error
+            remove_unfinished(path)
         return cls(path, lock, skipped)
 
     def __enter__(self) -> Self:

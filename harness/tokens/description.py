@@ -8,6 +8,7 @@ data: a child process makes it, and the parent renders prompts with it without t
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -28,8 +29,13 @@ _ASKED, _ANSWER, _NEXT, _REASON = "qZ6 asked", "qZ7 answer", "qZ8 next", "qZ9 re
 """Probes: texts that occur in no template."""
 _USER = {"role": "user", "content": _ASKED}
 _TURN = {"role": "assistant", "content": _ANSWER}
-_THOUGHTS = (("<think>", "</think>"), ("<|channel>thought", "<channel|>"), ("[THINK]", "[/THINK]"))
-"""Marks around a thought that some templates know and do not write: of most models, of Gemma 4, and of Magistral."""
+_THOUGHTS = (
+    ("<think>", "</think>"),
+    ("<|channel>thought", "<channel|>"),
+    ("[THINK]", "[/THINK]"),
+    ("<thought>", "</thought>"),
+)
+"""Marks around a thought that some templates know and do not write: of most models, of Gemma 4, Magistral, and EXAONE Deep."""
 _READ = (".json", ".model", ".txt", ".jinja", ".py", ".tiktoken")
 """Suffixes of the files that decide a tokenizer."""
 _BY_JINJA = "transformers.tokenization_utils_base"
@@ -129,27 +135,33 @@ def surroundings(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def turn_end(tokenizer: Any, stops: Iterable[int]) -> tuple[str, bool] | None:
     """The special token that ends a turn of the assistant, and whether the template writes it after the last turn.
 
-    It is the first special token after the last answer that already ends a text, else the first special token there; if
-    the template writes none, the first one after an answer that another turn follows.
+    It is the first special token after the last answer that already ends a text, else the first special token there, else
+    the first token there that was added to the vocabulary; if the template writes nothing, the first special token after an
+    answer that another turn follows. A token that ends a text counts as special, whatever the tokenizer's files say.
 
     Args:
         tokenizer: A tokenizer of transformers.
         stops: Ids that already end a text.
 
     Returns:
-        None if there is no template, or no special token after an answer.
+        None if there is no template, or no such token: the end of a turn can also be plain text.
     """
     if _template_of(tokenizer) is None:
         return None
-    special = {id: str(token) for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    stops = set(stops)
+    added = {id: token for id, token in tokenizer.added_tokens_decoder.items() if str(token).strip()}
+    special = {id for id, token in added.items() if token.special} | (added.keys() & stops)
     for turns in ([_USER, _TURN], [_USER, _TURN, {"role": "user", "content": _NEXT}]):
         text = _rendered(tokenizer, turns) or ""
         if _ANSWER in text:
             tail = text.rpartition(_ANSWER)[2].partition(_NEXT)[0]
-            found = [id for id in _ids(tokenizer, tail) if id in special]
+            written = [id for id in _ids(tokenizer, tail) if id in added]
+            found = [id for id in written if id in special] or written * (len(turns) == 2)
             if found:
-                stop = next((id for id in found if id in set(stops)), found[0])
-                return special[stop], len(turns) == 2
+                stop = next((id for id in found if id in stops), found[0])
+                return str(added[stop]), len(turns) == 2
+            if tail.strip():
+                return None
     return None
 
 
@@ -185,6 +197,9 @@ def thought_marks(tokenizer: Any) -> tuple[str, str] | None:
         if any(mark in text for mark in pair for text in (whole, prompt, template)):
             return pair
     opening, _, closing = (part.strip() for part in written.partition(_REASON))
+    if not opening:  # the prompt ends with it
+        last = re.split(r"\s|(?<=>)(?=<)", prompt.rstrip())[-1]
+        opening = prompt.removeprefix(plain).strip() if prompt.startswith(plain) else last
     return (opening, closing) if begun and opening and closing else None
 
 

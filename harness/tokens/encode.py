@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.data.gguf import is_gguf
 from harness.data.model_files import Snapshot
+from harness.errors import UserError
 from harness.jobs import Request, TaskRequests
 from harness.tokens.description import surroundings
 from harness.tokens.tokenizer import input_limit, load_header, load_tokenizer
@@ -76,13 +77,13 @@ class Encoder:
     def pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         """Ids of contexts and continuations, as they are scored and as training learns them.
 
-        A continuation without a context follows the prefix token.
+        A continuation without a context follows the prefix token; a rendered chat may begin with that token already.
         """
         moved = [_shift_spaces(*pair) for pair in pairs]
         texts = self._tokenise([text for context, tail in moved if context for text in (context, context + tail)])
         alone = self._tokenise([tail for context, tail in moved if not context], special=False)
         return [
-            self._joint(context, tail, texts) if context else ((self.prefix_id,), alone[tail])
+            self._joint(context, tail, texts) if context else ((self.prefix_id,), self._unfronted(alone[tail]))
             for context, tail in moved
         ]
 
@@ -122,6 +123,11 @@ class Encoder:
         longest = 0
         for choice, (context, continuation) in enumerate(parts):
             head, tail = self._joint(context, continuation, texts)
+            if continuation.strip() and not tail:
+                raise UserError(
+                    f"the tokenizer makes no token of the choice {continuation!r}, whose likelihood would be 1",
+                    hint="leave out such rows, or write the choice in letters that the tokenizer knows",
+                )
             if not tail:
                 continue  # the continuation is empty: nothing to score
             whole = (head + tail)[-(self.max_length + 1) :]
@@ -159,6 +165,10 @@ class Encoder:
     def _fronted(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         """Ids after what the tokenizer puts in front, unless the text has it already: a chat template may write it."""
         return ids if ids[: len(self._front)] == self._front else self._front + ids
+
+    def _unfronted(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """Ids without a prefix token that the text itself has."""
+        return ids[1:] if len(ids) > 1 and ids[0] == self.prefix_id else ids
 
 
 def load_encoder(snapshot: Snapshot, *, trust_remote_code: bool = False) -> Encoder:

@@ -32,7 +32,7 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
                 (Path(alone) / folder.name).symlink_to(folder.absolute())
                 options["pretrained_model_name_or_path"] = alone
             tokenizer = AutoTokenizer.from_pretrained(**options)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"the tokenizer in `{folder}` cannot be read: {first}",

@@ -42,7 +42,10 @@ def check_requests(job: ScoreJob, config: Any, tokenizer: Any, encode: Encode) -
     missing = surplus(tokenizer, config, job.variants[0].recipe.base.folder)
     context = input_limit(config.get_text_config(), tokenizer)
     for variant in job.variants:
-        room = context - _learned_tokens(variant.recipe.adapter)
+        learned = _learned_tokens(variant.recipe.adapter)
+        room = (
+            context - learned if learned < context else context
+        )  # loading an adapter without room fails its row alone
         for task in variant.tasks:
             encoded = encode(task, room)
             if missing is not None:

@@ -11,6 +11,7 @@ job says that `more` follow; a job of another kind ends it first.
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import logging
 import os
@@ -260,8 +261,8 @@ def _exit_message(code: int, file: Path | None = None, hung: str | None = None) 
     if code == -signal.SIGKILL:
         return "out of memory (the system killed the process)"
     if code == -signal.SIGALRM:
-        named = f"`{file.name}`" if file else "a user's code, or a regular expression of an adapter,"
-        return f"{named} did not return within {limit():g} s (set `{SECONDS_VARIABLE}` for more)"
+        named = f"`{file.name}`" if file else "a user's code, or an adapter's settings,"
+        return f"{named} did not return in time (set `{SECONDS_VARIABLE}` above {limit():g} for more)"
     if code < 0:
         return f"the process was killed by {signal.Signals(-code).name}{suspect}"
     return f"the process ended with code {code}{suspect}"
@@ -306,3 +307,4 @@ def _import_everything() -> None:
     transformers_logging = importlib.import_module("transformers.utils.logging")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    gc.freeze()  # children collect garbage at every load and training, and need not look at what was imported

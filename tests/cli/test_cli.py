@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import types
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,17 @@ def test_every_flag_sets_a_field_that_exists() -> None:
     assert {name for name in sets if "." not in name} <= set(Config.model_fields)
 
 
+def test_the_help_of_every_setting_says_its_default() -> None:
+    for each in fields(Flags):
+        group, _, name = each.metadata["sets"].rpartition(".")
+        said = each.metadata["option"].help
+        if not name or isinstance(each.default, bool) or "repeatable" in said:
+            continue
+        default = (TrainSettings if group else Config).model_fields[name].default
+        shown = str(default) if isinstance(default, str | int | Path) else ""
+        assert f"default: {shown}" in said.replace("`", ""), f"{each.name}: {said}"
+
+
 def test_a_command_takes_only_flags_that_are_declared() -> None:
     with pytest.raises(TypeError, match="limt"):
         takes("model limt")
@@ -178,6 +189,14 @@ def test_a_mistake_gets_error_hint_and_exit_code_2(
     assert first.startswith("error: ") and error in first and hint in rest and "Traceback" not in err
 
 
+def test_a_mistake_is_a_document_where_json_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    for asked in (["show", "nowhere", "--format", "json"], ["show", "nowhere", "--format=json"]):
+        assert main(asked) == 2
+        out, err = capsys.readouterr()
+        assert json.loads(out)["error"] == "no run, task or method `nowhere`" and json.loads(out)["hint"]
+        assert err.startswith("error: no run, task or method `nowhere`")
+
+
 def test_a_bug_shows_its_traceback_and_exits_3(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -203,15 +222,38 @@ def test_ctrl_c_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["compare", "-q"]) == 130
 
 
+PLAN = dry_run.Plan(
+    model="tiny",
+    digest="9db9fa5b569d0000",
+    train=(dry_run.PlannedTraining("lora:rank=4", "150 steps", 16, 2e-3, False, 800, "mini_mmlu", 0),),
+    score=(dry_run.PlannedTask("mini_mmlu", 7, "choose", 1200, 300, 0),),
+    rows={"base": "base", "lora:rank=4": "lora:rank=4"},
+    fails={},
+)
+
+
 def test_a_dry_run_prints_a_file_that_asks_for_the_same(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(dry_run, "plan", lambda config: "train lora\nscore 2 variants", raising=False)
+    monkeypatch.setattr(dry_run, "plan", lambda config: PLAN)
     assert main(["compare", "base", "lora:rank=4", "--limit", "7", "--dry-run", "-q"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("# train lora\n# score 2 variants\n")
+    assert out.startswith(
+        "# model  tiny  9db9fa5b569d\n# train  lora:rank=4  150 steps of batch 16, lr 0.002, 800 rows"
+    )
     Path("again.yaml").write_text(out)
     assert configure(file=Path("again.yaml")) == configure(["base", "lora:rank=4"], limit=7)
+
+
+def test_a_dry_run_as_json_has_the_plan_and_the_configuration(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dry_run, "plan", lambda config: replace(PLAN, fails={"lora:rank=4": "no such layer"}))
+    assert main(["eval", "lora:rank=4", "--limit", "7", "--dry-run", "--format", "json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["config"]["limit"] == 7
+    assert found["plan"]["score"][0]["tokens_computed"] == 300
+    assert found["plan"]["fails"] == {"lora:rank=4": "no such layer"}
 
 
 def test_ls_and_show_list_what_exists(capsys: pytest.CaptureFixture[str]) -> None:
@@ -245,6 +287,20 @@ def test_a_run_is_shown_listed_and_reported(capsys: pytest.CaptureFixture[str]) 
     assert main(["report", "r1", "--to", "md,csv"]) == 0
     written = [Path(line) for line in capsys.readouterr().out.split()]
     assert len(written) == 2 and all(path.is_file() for path in written)
+
+
+def test_the_latest_run_needs_no_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "latest"]) == 2
+    assert "error: `runs` has no run" in capsys.readouterr().err
+    for day, name in ((2, "new"), (1, "old")):
+        folder = Path("elsewhere", name)
+        folder.mkdir(parents=True)
+        run = example_run().model_copy(update={"created": f"2026-01-0{day}T00:00:00+00:00", "notes": (name,)})
+        (folder / "run.json").write_text(run.to_json())
+    assert main(["show", "latest", "-o", "elsewhere", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == ["new"]
+    assert main(["report", "latest", "-o", "elsewhere"]) == 0
+    assert capsys.readouterr().out == "elsewhere/new/report.md\n"
 
 
 def test_a_new_method_is_listed_and_reads_as_a_variant() -> None:

@@ -86,6 +86,15 @@ def test_an_end_outside_of_user_code_is_no_success() -> None:
     assert done.returncode == 3 and "the command ended with code 0 before it was done" in done.stderr
 
 
+def test_bytes_on_every_pipe_are_no_report() -> None:
+    code = (
+        "[os.write(int(fd), bytes(40)) for fd in os.listdir('/proc/self/fd')"
+        " if int(fd) > 2 and 'pipe:' in os.path.realpath(f'/proc/self/fd/{fd}')]"
+    )
+    assert outcome(code).returncode == 7
+    assert outcome(code, after="os._exit(0)").returncode == 3
+
+
 def started(**parts: str) -> subprocess.Popen[str]:
     code = program(before=f"print('ready', file=sys.stderr, flush=True); {parts.get('before', 'pass')}")
     process = subprocess.Popen(code, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)

@@ -56,7 +56,7 @@ def test_every_method_that_can_train_the_model_is_found_suitable(in_process: Non
     """Some of them read weights, which the check does not have."""
     variants = [f"{entry.name}{':add=true' if entry.name == 'bitfit' else ''}" for entry in list_entries("method")]
     named = [f"m{number}={variant}" for number, variant in enumerate(variants)]
-    assert dry_run.plan(configure(["base", *named], **SHORT)).unsuitable == {}
+    assert dry_run.plan(configure(["base", *named], **SHORT)).fails == {}
 
 
 METHODS = '''
@@ -84,7 +84,7 @@ def dies(model):
 def test_methods_of_a_users_file_are_checked_as_far_as_they_need_no_weights(folder: Path) -> None:
     (folder / "own.py").write_text(METHODS)
     found = dry_run.plan(configure([f"./own.py@{name}" for name in ("refuses", "reads")], **SHORT))
-    assert found.unsuitable == {"./own.py@refuses": "no such layer; use another model"}
+    assert found.fails == {"./own.py@refuses": "no such layer; use another model"}
 
 
 def test_adapters_that_do_not_fit_fail_alone(folder: Path) -> None:

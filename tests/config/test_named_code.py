@@ -7,6 +7,8 @@ import pytest
 
 from harness.config.parse import configure
 from harness.errors import UserError
+from harness.registry.find import find
+from harness.registry.load import load_task
 
 TASK = """
 from harness import Generate, Task, exact_match, task
@@ -32,6 +34,8 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("m.py").write_text(METHOD)
     Path("evil").mkdir()
     Path("evil/t.py").write_text(TASK)
+    Path("lora").mkdir()
+    Path("lora/x.py").write_text(METHOD)
 
 
 def written(text: str, *variants: str, **settings: Any) -> Any:
@@ -52,6 +56,13 @@ def written(text: str, *variants: str, **settings: Any) -> Any:
         ("variants:\n  ppo:\n    method: lora\n    stage: ppo\n    reward: ./m.py@mine", 5, "m.py"),
         ("train:\n  data: mini_mmlu + ./t.py*2", 2, "t.py"),
         ("train:\n  data: evil", 2, "evil"),
+        ("train:\n  data: ./evil@toy", 2, "evil"),
+        ("train:\n  data: ./rows.jsonl + evil", 2, "evil"),
+        ("train: {validation: ./evil@toy}", 1, "evil"),
+        ("tasks: mini_mmlu,evil", 1, "evil"),
+        ("variants: {a: 'lora:data=./evil@toy'}", 1, "evil"),
+        ("variants: {a: 'lora:data=evil'}", 1, "evil"),
+        ("train: {data: lora}", 1, "lora"),
         ("train: {data: mini_mmlu, monitor: ./t.py}", 1, "t.py"),
         ("task_parameters: {reward_code: ./m.py}", 1, "m.py"),
         ("task_parameters: {x: 'evaluate:bleu'}", 1, "evaluate:bleu"),
@@ -62,6 +73,22 @@ def test_a_file_that_only_the_yaml_names_is_refused(text: str, line: int, named:
         written(text)
     assert f"compare.yaml:{line}: " in refused.value.message and f"`{named}`" in refused.value.message
     assert f"--allow-code {named}" in str(refused.value.hint)
+
+
+def test_a_folder_in_the_home_folder_is_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UserError, match="only code that you name yourself runs"):
+        written("train: {data: ~/evil}")
+
+
+def test_code_under_a_name_that_does_not_end_in_py_is_refused() -> None:
+    Path("link").symlink_to("t.py")
+    with pytest.raises(UserError, match="the file names the Python code `link`"):
+        written("tasks: [./link]")
+    Path("notes.txt").write_text(TASK + "raise AssertionError('it ran')")
+    written("tasks: [./notes.txt]")
+    with pytest.raises(UserError, match=r"`notes.txt` is not a Python file"):
+        load_task(find("task", "./notes.txt"), {})
 
 
 def test_what_the_command_names_may_run() -> None:
@@ -84,8 +111,6 @@ def test_a_folder_of_rows_may_hold_python_files() -> None:
 
 
 def test_a_folder_does_not_hide_a_built_in_name() -> None:
-    Path("lora").mkdir()
-    Path("lora/x.py").write_text(METHOD)
     assert written("variants: {lora: {method: lora}}").variants[0].entry.module == "harness.finetune.lora"
 
 
@@ -112,7 +137,7 @@ LAUGHS = "a: &a [x]\n" + "".join(
         ("variants: &v [*v]", "compare.yaml:1: the file is nested more than 20 levels deep"),
         ("a: " + "[" * 30 + "]" * 30, "nested more than 20 levels deep"),
         ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
-        ("# " + "x" * 2_000_000, "has 2,000,002 characters; at most 1,048,576 are read"),
+        ("# " + "x" * 2_000_000, "has more than 1,048,576 characters, the most that are read"),
     ],
 )
 def test_a_file_is_bounded(text: str, message: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 from harness import UserError, hub, packaged
 from harness.data import hub as splits
 from harness.data.digests import file_sha256
+from harness.data.files import File, Folder
 from harness.data.sources import provenance, rows, source
 
 ROWS = [{"q": "1 + 1", "a": "2"}, {"q": "Straße 数学", "a": "é"}]
@@ -269,6 +270,22 @@ def test_a_folder_without_data_lists_the_known_formats(tmp_path: Path) -> None:
     assert error.value.hint is not None and f'hub("{tmp_path}"' in error.value.hint
 
 
+def test_a_parquet_file_that_holds_more_than_it_seems_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(
+        pyarrow.table({"q": ["x" * 10_000] * 300}), tmp_path / "x.parquet", use_dictionary=False
+    )
+    assert len(rows(str(tmp_path / "x.parquet"))) == 300
+    monkeypatch.setattr("harness.data.arrow.MOST_BYTES", 2_000_000)
+    assert (tmp_path / "x.parquet").stat().st_size < 200_000
+    with pytest.raises(UserError, match=r"x.parquet` holds 0 GB of values; at most 0 GB are read"):
+        rows(str(tmp_path / "x.parquet"))
+
+
 def test_a_parquet_file_gives_rows_by_index_and_by_slice(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
@@ -376,3 +393,23 @@ def test_provenance_records_the_content_of_a_file(tmp_path: Path) -> None:
     path = written(tmp_path / "x.jsonl", '{"a": 1}')
     assert provenance(path) == f"x.jsonl@sha256:{file_sha256(path)}"
     assert provenance([{"a": 1}]) is None
+
+
+def test_an_object_with_one_key_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"q": 1}\n{"q": 1, "m": {"a": 1, "a": 2}}\n')
+    (tmp_path / "x.json").write_text('[{"q": 1, "q": 2}]')
+    with pytest.raises(UserError, match=r"x.jsonl` line 2 cannot be read: an object has the key `a` twice"):
+        File(tmp_path / "x.jsonl").load()
+    with pytest.raises(UserError, match=r"x.json` cannot be read: an object has the key `q` twice"):
+        File(tmp_path / "x.json").load()
+
+
+@pytest.mark.parametrize("other", ["test", "my_dev", "validation-00000-of-00001"])
+def test_a_folder_with_files_of_several_splits_is_refused(tmp_path: Path, other: str) -> None:
+    for name in ("train-00000-of-00002", "train-00001-of-00002", "latest"):
+        (tmp_path / f"{name}.jsonl").write_text('{"q": 1}\n')
+    assert len(Folder(tmp_path).load()) == 3
+    (tmp_path / f"{other}.jsonl").write_text('{"q": 2}\n')
+    with pytest.raises(UserError, match="files of several splits") as error:
+        Folder(tmp_path).load()
+    assert "train-00000-of-00002.jsonl" in error.value.hint

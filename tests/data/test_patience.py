@@ -52,7 +52,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     patience.be_patient()
     monkeypatch.setattr(patience, "PAUSES", (0.01, 0.02, 0.02, 0.02, 0.02, 0.02))
-    monkeypatch.setattr(patience, "_silent", {})
+    monkeypatch.setattr(patience, "_given_up", {})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
         running.ways, running.seen, running.stop = [], [], threading.Event()  # type: ignore[attr-defined]
         threading.Thread(target=running.serve_forever, daemon=True).start()
@@ -104,6 +104,15 @@ def test_a_silent_server_is_reported_and_given_up(
     with pytest.raises(OfflineModeIsEnabled, match="does not answer"):  # another request to it fails at once, and once
         http_backoff("GET", address(server))
     assert len(server.seen) == seen
+
+
+def test_a_server_that_disappears_is_given_up_after_all_tries(server: Any) -> None:
+    get_session().get(address(server))
+    server.ways = ["reset"] * 20
+    for _ in range(2):
+        with pytest.raises(OfflineModeIsEnabled, match=r"127.0.0.1 is gone \("):
+            http_backoff("GET", address(server))
+        assert server.seen == ["answer", *["reset"] * 7]
 
 
 def test_a_request_whose_answer_is_not_needed_is_sent_once(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:

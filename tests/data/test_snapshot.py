@@ -66,6 +66,13 @@ def test_an_adapter_given_as_the_model_gets_the_correct_command(tmp_path: Path) 
     assert find_files(str(folder), "adapter").is_adapter
 
 
+def test_a_model_with_an_adapter_in_its_folder_is_refused(tmp_path: Path) -> None:
+    folder = a_model(tmp_path / "m")
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="holds a model and an adapter"):
+        find_model(str(folder))
+
+
 def test_a_misspelt_folder_suggests_a_similar_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     a_model(tmp_path / "my-model")

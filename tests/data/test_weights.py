@@ -1,6 +1,7 @@
 """Weight files: shards, pickles, other formats, and files that are not there."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from transformers import AutoModelForCausalLM
 from harness import UserError
 from harness.config.parse import configure
 from harness.data.model_files import Snapshot, find_model
-from harness.models.load import load_base
+from harness.models.load import load_base, load_config
 from harness.models.read_back import probe_logits
 from harness.prepare.trainings import given_artifact
+from harness.tokens.tokenizer import load_tokenizer
 
 
 def sharded(folder: Path) -> Path:
@@ -117,6 +119,8 @@ def test_a_generation_config_that_cannot_be_read_is_named(tmp_path: Path, conten
         {"quantization_config": "gptq"},
         {"text_config": [1]},
         {"vocab_size": 0},
+        {"num_attention_heads": 0},
+        {"rope_parameters": {"rope_type": "yarn", "factor": "x"}},
         {"architectures": {"a": 1}, "model_type": "nothing"},
     ],
 )
@@ -140,3 +144,26 @@ def test_damaged_safetensors_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot be loaded: .*header") as caught:
         load_base(tiny.tiny_base(tmp_path))
     assert "download" in str(caught.value.hint)
+
+
+def test_an_attention_kernel_from_the_hub_is_code(tmp_path: Path) -> None:
+    file = tiny.save_tiny(tmp_path) / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"attn_implementation": "somebody/kernel"}))
+    base = tiny.tiny_base(find_model(str(tmp_path)).folder)
+    with pytest.raises(UserError, match="`somebody/kernel`, code from the Hub"):
+        load_config(base)
+    assert load_config(replace(base, trust_remote_code=True))._attn_implementation == "somebody/kernel"
+
+
+def test_an_index_under_another_name_is_read_within_limits(tmp_path: Path) -> None:
+    file = tiny.save_tiny(tmp_path) / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"transformers_weights": "w.index.json"}))
+    (tmp_path / "w.index.json").write_text("[" * 200_000)
+    with pytest.raises(UserError, match="cannot be used: the values are nested too deeply"):
+        find_model(str(tmp_path))
+
+
+def test_a_tokenizer_file_of_a_stranger_is_a_user_error(tmp_path: Path) -> None:
+    (tiny.save_tiny(tmp_path) / "tokenizer_config.json").write_text("[" * 200_000)
+    with pytest.raises(UserError, match=r"the tokenizer in .* cannot be read"):
+        load_tokenizer(tmp_path)

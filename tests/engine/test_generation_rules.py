@@ -106,6 +106,11 @@ def test_texts_equal_those_of_generate(model: Any, rule: str) -> None:
             "top_k=20, top_p=0.8 of the model's generation_config.json is not applied; lm-eval would apply it",
         ),
         ({"num_beams": 4}, {}, "num_beams=4 of the model's generation_config.json is not applied"),
+        (
+            {"encoder_repetition_penalty": 1.5},
+            {},
+            "encoder_repetition_penalty=1.5 of the model's generation_config.json is not applied",
+        ),
         ({"repetition_penalty": 1.0, "num_beams": 1, "top_k": 50}, {}, None),
         ({"min_new_tokens": 4, "eos_token_id": None}, {}, None),
         ({"max_new_tokens": 20}, {}, "max_new_tokens=20 of the model's generation_config.json is not applied"),

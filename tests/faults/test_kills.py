@@ -60,7 +60,8 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     whole, lasts = undisturbed
     chance, found = random.Random(victim), Counter[str]()
     for number in range(-(-TRIES // len(VICTIMS))):
-        stage, folder = faults.STAGES[number % len(faults.STAGES)], tmp_path / str(number)
+        stage = faults.STAGES[(number + VICTIMS.index(victim)) % len(faults.STAGES)]
+        folder = tmp_path / str(number)
         folder.mkdir()
         with faults.Watched(folder) as run:
             run.wait_for(stage)

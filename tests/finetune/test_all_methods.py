@@ -4,9 +4,8 @@ Exceptions of single methods are in the tables below, with the reason.
 """
 
 import functools
-import gc
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,13 +124,11 @@ WRITTEN = tiny.task(*(tiny.generate(tiny.words(3 + n, seed=n), id=str(n), max_to
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    gc.freeze()  # the garbage collector then skips imported modules each time a base is loaded
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("methods")
     for shape in tiny.SHAPES:
         tiny.save_tiny(root / shape, shape)
-    yield root
-    gc.unfreeze()
+    return root
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,14 @@ def start(folder: Path, *asked: str, **environment: str) -> subprocess.Popen[str
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},
-        # a background job of a script ignores Ctrl-C, and so do its children
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=_heed_signals,
     )
+
+
+def _heed_signals() -> None:
+    """A background job of a script ignores Ctrl-C, one under `nohup` hang-ups, and so would the processes that they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class Watched:

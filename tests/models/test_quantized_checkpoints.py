@@ -82,6 +82,36 @@ def test_a_package_that_is_not_there_is_named(tmp_path: Path, method: str, packa
     assert caught.value.hint == "install the package"
 
 
+def quantized_by(folder: Path, given: dict[str, Any] | None) -> Path:
+    """Sets `quantization_config` in the config.json of a folder, or removes it."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    config["quantization_config"] = given
+    file.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"quant_method": "modelopt", "quant_algo": "FP8"}, "quantized in the format `modelopt`, which transformers"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "the weights in the file are not"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "the weights in the file are not"),
+    ],
+)
+def test_plain_weights_under_a_configuration_of_quantized_ones_are_refused(
+    tmp_path: Path, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        load_base(tiny.tiny_base(quantized_by(tiny.save_tiny(tmp_path), given)))
+
+
+def test_quantized_weights_under_a_configuration_of_plain_ones_are_refused(tmp_path: Path) -> None:
+    folder = quantized_by(saved(tmp_path / "bnb", BitsAndBytesConfig(load_in_8bit=True)), None)
+    with pytest.raises(UserError, match=r"has quantized weights \(`model.layers.0.*SCB`\)"):
+        load_base(tiny.tiny_base(folder))
+
+
 def test_packed_linear_layers_are_found() -> None:
     class Packed(nn.Module):
         def __init__(self) -> None:

@@ -93,3 +93,24 @@ def test_a_malformed_regular_expression_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="malformed regular expression"):
             _try_patterns(tmp_path, config, ["a"])
     _try_patterns(tmp_path, {"target_modules": ["("], "exclude_modules": None}, ["a"])
+
+
+def test_an_adapter_is_never_read_from_a_pickled_file(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    (tmp_path / "other.safetensors").write_bytes(b"")
+    (tmp_path / "adapter_model.bin").write_bytes(b"")
+    with pytest.raises(UserError, match=r"has no adapter_model.safetensors"):
+        load_adapter(torch.nn.Linear(2, 2), tmp_path)
+
+
+def test_an_adapter_whose_settings_take_for_ever_ends_the_child(tmp_path: Path) -> None:
+    code = (
+        "from harness.models.load import Resident; from harness.jobs import *; from harness.user_code import end_on_hang\n"
+        "from pathlib import Path; import time; end_on_hang()\n"
+        "base = Base(Path('x'), 'cpu', 'float32')\n"
+        "resident = Resident(base, lambda method: lambda model: time.sleep(100))\n"
+        f"resident._adapted(None, Recipe(base, Path({str(tmp_path)!r}), method=Method('m', Path('m.py'), None, {{}})))"
+    )
+    environment = {**os.environ, "HARNESS_USER_CODE_SECONDS": "0.05"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=False, timeout=100)
+    assert done.returncode == -signal.SIGALRM

@@ -118,6 +118,19 @@ def test_every_way_to_write_a_preference_is_the_same(row: dict[str, Any], stage:
 )
 def test_preferences_as_texts(row: dict[str, Any], example: Example) -> None:
     assert examples_from_rows("x", [row], stage="dpo") == [example]
+    if "prompt" not in row and "instruction" not in row:  # the text that both share may end inside the answer
+        assert examples_from_rows("x", [row], stage="dpo", template=CHAT, chat=True) == [example]
+
+
+def test_a_prompt_under_another_name_is_never_left_out_of_a_preference() -> None:
+    row = {"system": "S", "question": "1+1", "chosen": "It is 2", "rejected": "It is 3"}  # as in Intel/orca_dpo_pairs
+    with pytest.raises(UserError, match="no `prompt`, and its column `question` would not be used") as error:
+        examples_from_rows("x", [row], stage="dpo")
+    assert "--train-columns prompt=question" in error.value.hint
+    (example,) = examples_from_rows("x", [row], stage="dpo", columns={"prompt": "question"})
+    assert example == Example("S\n\n1+1", " It is 2", rejected=" It is 3")
+    (example,) = examples_from_rows("x", [row], stage="dpo", columns={"chosen": "chosen", "rejected": "rejected"})
+    assert example == Example("S\n\nIt is ", "2", rejected="3")
 
 
 @pytest.mark.parametrize(

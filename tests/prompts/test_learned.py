@@ -43,6 +43,9 @@ THOUGHT = "<think>\nTwo.\n</think>\n\n2"
         ("chatml", spoken("2<|im_end|>2"), "2<|im_end|>2", "as rendered"),
         ("chatml", spoken(THOUGHT), THOUGHT, "as rendered"),
         ("chatml", spoken("2", reasoning_content="Two."), "2", "not rendered"),
+        ("chatml", spoken("end"), "end", "as rendered"),
+        ("gemma", spoken("t"), "t", "as rendered"),
+        ("mistral", spoken("s"), " s", "as rendered"),
         ("gemma", spoken(" 2 "), "2", "as rendered"),
         ("llama", spoken("2"), "2", "as rendered"),
         ("mistral", spoken("2"), " 2", "as rendered"),
@@ -54,6 +57,8 @@ THOUGHT = "<think>\nTwo.\n</think>\n\n2"
         ("opens and drops", spoken("2"), "</think>\n\n2", "added"),
         ("opens and drops", spoken("2", reasoning="Two."), "Two.\n</think>\n\n2", "added"),
         ("opens and drops", spoken(THOUGHT), "Two.\n</think>\n\n2", "added"),
+        ("opens and drops", spoken("Two.\n</think>\n\n2"), "Two.\n</think>\n\n2", "added"),
+        ("opens and drops", spoken("2</think>3<think>4</think>5"), "2\n</think>\n\n5", "not rendered"),
         ("closes", spoken("2"), "2", "as rendered"),
         ("closes", spoken("2", reasoning_content="Two."), "2", "left out"),
         ("closes", spoken(THOUGHT), THOUGHT, "as rendered"),
@@ -103,6 +108,11 @@ def test_an_answer_that_cannot_be_learned_as_written_is_an_error(text: str, expe
         examples_from_rows("x", [row], template=template)
     assert error.value.message.startswith("training data `x`: row 0: the model's chat template ")
     assert error.value.hint
+
+
+def test_text_before_a_thought_that_the_prompt_has_begun_is_an_error() -> None:
+    with pytest.raises(UserError, match="has text before its thought, 'Well"):
+        learned(template_of("opens and drops"), [USER, spoken("Well. <think>2</think>3")])
 
 
 @pytest.mark.parametrize("name", ["chatml", "gemma", "llama", "mistral", "no end", "closes"])

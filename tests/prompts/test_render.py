@@ -286,3 +286,12 @@ def test_a_task_without_train_rows_says_so() -> None:
         render_examples("t", a_task())
     with pytest.raises(UserError, match="the train split of task `t` has no rows"):
         render_examples("t", a_task(train=[]))
+
+
+def test_an_empty_choice_is_refused_where_nothing_stands_before_it() -> None:
+    task = a_task(sample=lambda row: Choose(row["q"], [row["a"], ""], 0))
+    assert [item.request.continuations[1] for item in render("t", task, Prompting())] == [" "] * 4
+    for options in ({"delimiter": ""}, {}):
+        prompting = Prompting() if options else CHAT  # a chat template has no delimiter
+        with pytest.raises(UserError, match="task `t`, row 0: choice 1 is an empty text"):
+            render("t", a_task(sample=lambda row: Choose(row["q"], [row["a"], ""], 0), **options), prompting)

@@ -48,6 +48,46 @@ def notes(*rows: dict[str, Any], template: ChatTemplate | None = CHATML, **optio
     return read_rows("x", rows, template=template, **options).notes
 
 
+# tools written as JSON text
+
+
+@pytest.mark.parametrize("tools", ["null", "[]", ""])
+def test_no_tools_as_json_text_are_no_tools(tools: str) -> None:
+    assert read({"messages": [user("q"), assistant("a")], "tools": tools}) == [("<user>q</><assistant>", "a")]
+
+
+# system turns
+
+NO_SYSTEM = ChatTemplate(
+    "{% for m in messages %}{% if m.role != 'system' %}<{{ m.role }}>{{ m.content }}</>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}",
+    {},
+)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "system", "content": "s"}, user("q"), assistant("a")]},
+        {"messages": [user("q"), assistant("a")], "system": "s"},
+        {"prompt": [user("q")], "chosen": [assistant("a")], "rejected": [assistant("b")], "system": "s"},
+    ],
+)
+def test_a_template_without_a_system_turn_gets_its_text_in_the_first_user_turn(row: dict[str, Any]) -> None:
+    assert read(row, template=NO_SYSTEM) == [("<user>s\n\nq</><assistant>", "a")]
+    (note,) = notes(row, template=NO_SYSTEM)
+    assert note.startswith("the chat template has no system turn: in 1 of 1 rows of x")
+
+
+def test_a_later_system_turn_that_the_template_drops_is_reported() -> None:
+    first = ChatTemplate(NO_SYSTEM.text.replace("'system'", "'system' or loop.first"), {})
+    turns = [{"role": "system", "content": "s"}, user("q"), {"role": "system", "content": "late"}, assistant("a")]
+    assert notes({"messages": turns}, template=first) == [
+        "text of 1 system or user turn of x not rendered by the template"
+    ]
+    assert notes({"messages": turns}) == []
+
+
 # history, query and response
 
 EARLIER = "<user>1+1?</><assistant>two</><user>2+2?</><assistant>"
@@ -67,6 +107,12 @@ def test_history_is_turns_before_the_prompt(row: dict[str, Any]) -> None:
     assert read(row, template=None) == [("User: 1+1?\nAssistant: two\nUser: 2+2?\nAssistant:", " four")]
     assert read(row, every_turn=True) == [("<user>1+1?</><assistant>", "two"), (EARLIER, "four")]
     assert notes(row) == []
+
+
+def test_a_prompt_that_has_begun_the_answer_is_refused() -> None:
+    for answer in ("yes", [assistant("yes")]):
+        with pytest.raises(UserError, match=r"row 0: `prompt` ends with an assistant turn"):
+            read({"prompt": [user("Is it?"), assistant("Sure,")], "completion": answer})
 
 
 def test_history_of_one_row_makes_conversations_of_all_rows() -> None:

@@ -66,6 +66,10 @@ def test_everything_undecided_says_what_would_decide() -> None:
         "undecided: lora is best on ta, but may be 6.0 points worse than base; about 4 times the samples would decide, if the"
         " difference stays"
     )
+    equal = advice(hand_made_run(dict.fromkeys(scores, (0.5, 0.5)), tasks=TASKS, half=0.08))
+    assert equal.text.startswith(
+        "undecided: base is as good as any on ta, but may be 8.0 points worse than lora; about 16"
+    )
 
 
 def test_a_gain_that_is_not_shown_is_not_recommended() -> None:

@@ -391,3 +391,15 @@ def test_folders_of_starts_that_were_killed_are_removed(tmp_path: Path, monkeypa
             (tmp_path / name / file).touch()
     with RunFolder.open(tmp_path, "tiny", "a") as first, RunFolder.open(tmp_path, "tiny", "b") as second:
         assert {path.name for path in tmp_path.iterdir()} == {"kept", "foreign", first.path.name, second.path.name}
+
+
+def test_what_a_killed_process_was_writing_is_deleted_when_its_run_is_opened_again(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, "tiny", "sha") as folder:
+        folder.save(example_run().model_copy(update={"config_sha256": "sha"}))
+        kept, left = folder.path / "samples" / ".notes.2b", folder.path / "samples" / ".a.jsonl.123"
+        kept.parent.mkdir()
+        for path in (kept, left, folder.path / ".run.json.4567"):
+            path.write_text("{")
+    with RunFolder.open(tmp_path, "tiny", "sha") as again:
+        hidden = [path.name for path in again.path.rglob(".*") if path.name != ".lock"]
+        assert (again.path, hidden) == (folder.path, [".notes.2b"])

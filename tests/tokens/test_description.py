@@ -69,6 +69,21 @@ def test_the_end_of_a_turn_is_what_the_template_writes_after_an_answer(
     assert set(found.stops) == {tokenizer.eos_token_id, *eos} | ends
 
 
+@pytest.mark.parametrize("known", ["unknown", "generation config", "eos"])
+def test_an_end_of_turn_that_is_not_marked_as_special(known: str) -> None:
+    from tokenizers import AddedToken
+
+    tokenizer = small_tokenizer("bos", template=CHATML.replace("<|im_end|>", "<|endt|>"))
+    assert describe(tokenizer).turn_end == ""  # plain text
+    tokenizer.add_tokens([AddedToken("<|endt|>", special=False, normalized=False)])
+    end = tokenizer.convert_tokens_to_ids("<|endt|>")
+    if known == "eos":
+        tokenizer.eos_token = "<|endt|>"
+    found = describe(tokenizer, [end] if known == "generation config" else ())
+    assert (found.turn_end, found.writes_end) == ("<|endt|>", True)
+    assert set(found.stops) == {tokenizer.eos_token_id, end}
+
+
 @pytest.mark.parametrize(
     ("template", "system"),
     [
@@ -115,6 +130,7 @@ def test_a_thought_and_what_the_prompt_opens_of_it(prompt: str, states: tuple[st
         ("", "<|channel>thought\n{}\n<channel|>", "", ("<|channel>thought", "<channel|>")),
         ("", "<my:thought>\n{}\n</my:thought>\n", "", ("<my:thought>", "</my:thought>")),
         ("<my:thought>", "{}</my:thought>", "</my:thought>", None),
+        ("<my:thought>\n", "<my:thought>\n{}\n</my:thought>\n", "", ("<my:thought>", "</my:thought>")),
         (
             "",
             "<|channel|>analysis<|message|>{}<|end|><|start|>assistant",

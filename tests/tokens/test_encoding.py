@@ -75,6 +75,7 @@ def test_any_text_fits_and_is_learned_as_it_is_scored(prompt: str, answer: str, 
 def test_a_bos_token_of_the_chat_template_is_not_added_twice() -> None:
     tokenizer = tiny.tiny_tokenizer(adds_bos=True)
     assert row_of(Example("<s>hello", " world"), tokenizer)["input_ids"].count(tiny.BOS) == 1
+    assert row_of(Example("", "<s>hello world"), tokenizer) == row_of(Example("", "hello world"), tokenizer)
 
 
 CASES = [(" two and", True, 1), (" two and", False, 0), (" two and</s>", False, 1), (" two and</s>", True, 1)]
@@ -215,3 +216,14 @@ def test_previews_and_scoring_take_the_same_context_length(
     text_config = SimpleNamespace(**config.get("text_config", config))
     model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text_config))
     assert context_length(model, tokenizer) == limit
+
+
+def test_a_choice_of_which_the_tokenizer_makes_nothing_is_refused() -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.BPE({"</s>": 0, "G": 1, "T": 2}, []))
+    letters = Encoder(PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>"), 16)
+    assert letters.encode(tiny.task(tiny.choose("G", ["T"])))[0].rows
+    with pytest.raises(UserError, match="makes no token of the choice 'x'"):
+        letters.encode(tiny.task(tiny.choose("G", ["T", "x"])))

@@ -1,6 +1,5 @@
 """Training on toy rows: which tokens are learned, what is counted, and that an interrupted run ends with the same weights."""
 
-import gc
 import json
 import math
 import re
@@ -57,8 +56,6 @@ def nothing(model):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    gc.collect()
-    gc.freeze()  # every training run collects garbage twice, which is slow with everything that a test process has imported
     root = tmp_path_factory.mktemp("trainer")
     tiny.save_tiny(root / "llama")
     (root / "methods.py").write_text(NORMS)
