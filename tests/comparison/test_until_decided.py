@@ -212,15 +212,15 @@ def test_the_base_stays_in_memory_where_it_is_the_only_one_or_all_bases_fit(jobs
     assert {len({variant.recipe.base for variant in job.variants}) for job in jobs} == {1}
 
 
-@pytest.mark.parametrize("failing", ["base", "same"])
+@pytest.mark.parametrize(("failing", "rounds"), [("base", 6), ("same", 2)])
 def test_a_variant_that_fails_between_two_packs_fails_alone_and_is_continued(
-    failing: str, jobs: list[ScoreJob], monkeypatch: pytest.MonkeyPatch
+    failing: str, rounds: int, jobs: list[ScoreJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, died = compare("whole"), list[str]()
     plain = InProcess.run
 
     def run(self: InProcess, job: Any, on_event: Any = lambda event: None) -> Any:
-        if isinstance(job, ScoreJob) and len(jobs) == 2 and died.append(failing) is None and len(died) == 1:
+        if isinstance(job, ScoreJob) and len(jobs) == rounds and died.append(failing) is None and len(died) == 1:
             on_event(VariantLoading(failing))
             raise JobFailed("the worker process died")
         return plain(self, job, on_event)
