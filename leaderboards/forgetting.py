@@ -5,7 +5,7 @@ print; every colour also has a shape.
 
 Example:
     >>> figure = forgetting(run)  # doctest: +SKIP
-    >>> figure.marks["lora"]
+    >>> figure.marks["lora"]  # doctest: +SKIP
     'better'
 """
 
@@ -33,13 +33,13 @@ _LONGEST = 28
 _FONT = 12
 _LARGEST = 1000
 """Points that can be drawn."""
-Mark = Literal["better", "worse", "undecided"]
-_SHAPES: dict[Mark, str] = {
+Shown = Literal["better", "worse", "undecided"]
+_SHAPES: dict[Shown, str] = {
     "better": "M0-6L5.5 4.5H-5.5Z",
     "worse": "M0 6L5.5-4.5H-5.5Z",
     "undecided": "M-4.5 0A4.5 4.5 0 1 0 4.5 0A4.5 4.5 0 1 0-4.5 0Z",
 }
-_MARK_WORDS: dict[Mark, str] = {
+_MARK_WORDS: dict[Shown, str] = {
     "better": "▲ better on a trained task",
     "worse": "▼ worse on a task",
     "undecided": "○ nothing shown",
@@ -54,13 +54,13 @@ _SIDES = (
 """Where a label may be: from its mark to its baseline in pixels, and the part of its width that is left of that."""
 
 
-class Point(NamedTuple):
+class PlottedVariant(NamedTuple):
     """A variant on the plot, in points."""
 
     name: str
     kept: Change
     learned: Change
-    mark: Mark
+    mark: Shown
 
 
 class Box(NamedTuple):
@@ -86,7 +86,7 @@ class Forgetting:
     """SVG by class on the page."""
     rows: list[tuple[str, str, str, str]]
     """Variant, gain on trained tasks, change on other tasks, and the mark in words."""
-    marks: dict[str, Mark]
+    marks: dict[str, Shown]
     notes: list[str]
 
 
@@ -98,7 +98,7 @@ def forgetting(run: Run) -> Forgetting | None:
     """
     found = gains(run)
     points = [
-        Point(gain.variant, kept, learned, _mark(gain))
+        PlottedVariant(gain.variant, kept, learned, _mark(gain))
         for gain in found
         if (learned := gain.learned()) and (kept := gain.kept()) and _can_be_drawn(learned) and _can_be_drawn(kept)
     ]
@@ -126,7 +126,7 @@ def _can_be_drawn(change: Change) -> bool:
     return all(limit is None or abs(limit) <= _LARGEST for limit in (change.value, change.low, change.high))
 
 
-def _mark(gain: Gain) -> Mark:
+def _mark(gain: Gain) -> Shown:
     """The verdicts of a variant in one mark: worse on any task, else better on a task that it was trained for."""
     if gain.trained.worse or gain.other.worse:
         return "worse"
@@ -189,10 +189,10 @@ def _axis(changes: Iterable[Change], start: float, end: float) -> _Axis:
     return _Axis(low - margin, high + margin, start, end)
 
 
-def _drawing(points: Sequence[Point], base: str, width: int, height: int) -> Markup:
+def _drawing(points: Sequence[PlottedVariant], base: str, width: int, height: int) -> Markup:
     x = _axis((point.kept for point in points), _LEFT, width - _RIGHT)
     y = _axis((point.learned for point in points), height - _BOTTOM, _TOP)
-    places: list[tuple[str, float, float, Mark | None]] = [
+    places: list[tuple[str, float, float, Shown | None]] = [
         (printable(point.name), x(point.kept.value), y(point.learned.value), point.mark) for point in points
     ]
     places.append((base, x(0), y(0), None))  # the last one to get a label: others may take its room
@@ -226,7 +226,7 @@ def _frame(x: _Axis, y: _Axis) -> list[Markup]:
     ]
 
 
-def _intervals(point: Point, x: _Axis, y: _Axis) -> Iterator[tuple[float, float, float, float]]:
+def _intervals(point: PlottedVariant, x: _Axis, y: _Axis) -> Iterator[tuple[float, float, float, float]]:
     """Yields the ends of its lines: x1, x2, y1, y2."""
     left, top = x(point.kept.value), y(point.learned.value)
     if point.kept.low is not None and point.kept.high is not None:
@@ -235,7 +235,7 @@ def _intervals(point: Point, x: _Axis, y: _Axis) -> Iterator[tuple[float, float,
         yield left, left, y(point.learned.low), y(point.learned.high)
 
 
-def _mark_at(name: str, left: float, top: float, mark: Mark | None) -> Markup:
+def _mark_at(name: str, left: float, top: float, mark: Shown | None) -> Markup:
     """Draws the mark of a variant; None: of the baseline."""
     kind, shape, said = (
         ("base", "M-4 0H4M0-4V4", "no change") if mark is None else (mark, _SHAPES[mark], _MARK_WORDS[mark])
@@ -245,7 +245,9 @@ def _mark_at(name: str, left: float, top: float, mark: Mark | None) -> Markup:
     ).format(kind, left, top, shape, name, said)
 
 
-def _labels(places: Sequence[tuple[str, float, float, Mark | None]], taken: Sequence[Box], inside: Box) -> list[Markup]:
+def _labels(
+    places: Sequence[tuple[str, float, float, Shown | None]], taken: Sequence[Box], inside: Box
+) -> list[Markup]:
     """Names the marks, as long as there is room; the lines of no change are covered only if need be."""
     found, used = [], list(taken)
     origin = Box(places[-1][1] - 1, places[-1][2] - 1, places[-1][1] + 1, places[-1][2] + 1)

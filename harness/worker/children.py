@@ -141,10 +141,13 @@ class Children:
 
 def _next_job(jobs: Connection, messages: Connection) -> ScoreJob:
     """Reports in the child that its job is done, and waits for the next one."""
-    messages.send(Done())
-    messages.send_bytes(_WAITS)
-    job: ScoreJob = jobs.recv()
-    messages.send_bytes(_TAKEN)
+    try:
+        messages.send(Done())
+        messages.send_bytes(_WAITS)
+        job: ScoreJob = jobs.recv()
+        messages.send_bytes(_TAKEN)
+    except (EOFError, OSError):  # the server has ended: its pipes close before the kernel ends this process
+        os._exit(0)
     return job
 
 

@@ -15,6 +15,7 @@ from harness.jobs import Packed, Raw, Resumed, ScoreJob, VariantLoading, Variant
 from harness.results import Run
 from harness.runs import folder
 from harness.runs.folder import load_run
+from harness.worker.server import JobFailed
 
 TASKS = """
 from harness import Choose, Metric, Task, acc, task
@@ -209,6 +210,30 @@ def test_the_base_stays_in_memory_where_it_is_the_only_one_or_all_bases_fit(jobs
     compare("two", "small=base@8bit")
     assert [job.more for job in jobs] == [False, False, *[True] * (len(jobs) - 2)]
     assert {len({variant.recipe.base for variant in job.variants}) for job in jobs} == {1}
+
+
+@pytest.mark.parametrize(("failing", "rounds"), [("base", 6), ("same", 2)])
+def test_a_variant_that_fails_between_two_packs_fails_alone_and_is_continued(
+    failing: str, rounds: int, jobs: list[ScoreJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, died = compare("whole"), list[str]()
+    plain = InProcess.run
+
+    def run(self: InProcess, job: Any, on_event: Any = lambda event: None) -> Any:
+        if isinstance(job, ScoreJob) and len(jobs) == rounds and died.append(failing) is None and len(died) == 1:
+            on_event(VariantLoading(failing))
+            raise JobFailed("the worker process died")
+        return plain(self, job, on_event)
+
+    jobs.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(InProcess, "run", run)
+        parts = compare("parts", code=1)
+    assert [variant.status for variant in parts.variants].count("failed") == 1
+    assert parts.variant(failing).error == "the worker process died"
+    again = compare("parts")
+    assert files("parts") == files("whole")
+    assert again.comparisons == whole.comparisons
 
 
 def test_a_corpus_metric_is_scored_whole_and_the_rest_goes_on(
