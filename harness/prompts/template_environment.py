@@ -22,7 +22,7 @@ def template_variables(text: str) -> frozenset[str]:
 
     try:
         tree = _environment().parse(text)
-    except (TemplateError, RecursionError):
+    except (TemplateError, RecursionError, ValueError):  # a number of 5,000 digits is a ValueError
         return frozenset()
     first: dict[str, str] = {}
     for name in _names(tree):
