@@ -75,8 +75,8 @@ def broken(model):
 def torn(model):
     # dies while sending a message longer than any buffer between the processes
     import threading
-    (frame,) = [f.f_locals for f in frames() if f.f_code.co_name == "_work"]
-    connection = frame["connection"]
+    (frame,) = [f.f_locals for f in frames() if f.f_code.co_name == "_fork"]
+    connection = frame["writer"]
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
     os.write(connection.fileno(), (1 << 20).to_bytes(4, "big") + b"half a message")
     time.sleep(60)
