@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import itertools
-import json
 import os
 import signal
 import subprocess
@@ -88,7 +87,7 @@ class Watched:
 def finish(folder: Path, *asked: str, **environment: str) -> tuple[int, Run | None, str]:
     """Runs the comparison to its end: the exit code, the document, and stderr."""
     ended = done(folder, *command("compare", *(asked or ASKED), "--format", "json"), **environment)
-    run = Run.model_validate(json.loads(ended.stdout)) if ended.stdout.startswith("{") else None
+    run = Run.model_validate_json(ended.stdout) if ended.returncode in (0, 1) else None
     return ended.returncode, run, ended.stderr
 
 
