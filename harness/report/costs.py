@@ -192,8 +192,8 @@ def meanings(run: Run) -> Iterator[str]:
     if compared:
         listed = "; ".join(f"{name} {numbers.memory(p)} and {numbers.memory(m)}" for name, (p, m) in compared)
         on_gpu = any(train.peak_gpu_allocated_bytes is not None for train in trained)
-        scratch = "" if on_gpu else " (the prediction is of tensors alone, without the scratch memory of libraries)"
-        yield f"peak memory in training, predicted and measured: {listed}{scratch}"
+        libraries = "" if on_gpu else " (of tensors alone; on a CPU, libraries take some hundred MB besides)"
+        yield f"peak memory in training, predicted and measured: {listed}{libraries}"
     times = [(v.name, v.train.predicted_seconds, v.train.train_seconds) for v in run.variants if v.train]
     if listed := "; ".join(
         f"{name} {numbers.seconds(predicted)} and {numbers.seconds(measured)}"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import re
@@ -113,6 +114,8 @@ def train(job: TrainJob, send: Send) -> Trained:
     torch.set_num_threads(threads())
     torch.manual_seed(job.training.seed)
     import_architecture(job.base)
+    # the optimizer needs this, and training does not answer for its memory
+    importlib.import_module("transformers.trainer")
     baseline = rss_bytes()
     tokenizer = load_tokenizer(job.base.folder, trust_remote_code=job.base.trust_remote_code)
     with phases("tokenise"):
