@@ -184,9 +184,11 @@ def meanings(run: Run) -> Iterator[str]:
         )
     if any(train.precision for train in trained) and timed:
         longest = max(inference.prompt_tokens for inference in timed)
+        in_turn = any(inference.raw_seconds.get("base_prefill") for inference in timed)
         yield (
             f"cost of use: one random prompt of {longest:,} tokens at a time; prefill reads it up to the first new token,"
             " decode/token generates one further token"
+            + ("; × is the ratio to the base, timed again in turn with each adapter" if in_turn else "")
         )
     compared = [(variant.name, both) for variant in run.variants if variant.train and (both := _peaks(variant.train))]
     if compared:
