@@ -31,6 +31,7 @@ from harness.cli.supervisor import supervised
 from harness.errors import UserError
 
 _INTERRUPTED = 130
+_BROKEN_PIPE = 141
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -68,6 +69,8 @@ def _run(given: list[str]) -> int:
     except UserError as error:
         return fail(error.message, error.hint)
     except SystemExit as error:  # ours is the code that the command returns
+        if isinstance(error.__context__, BrokenPipeError):  # rich ends the process where we return
+            return _BROKEN_PIPE
         return fail(f"something called `sys.exit({error.code!r})` before the command was done", None)
     except TyperException as error:
         near = [f"`{name}`" for name in getattr(error, "possibilities", None) or []]
@@ -79,7 +82,7 @@ def _run(given: list[str]) -> int:
         return _interrupted(given)
     except BrokenPipeError:  # `harness ls tasks | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return _BROKEN_PIPE
     except OSError as error:
         if error.errno not in _DISK:
             echo(traceback.format_exc(), err=True, nl=False)

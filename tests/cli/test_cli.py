@@ -214,6 +214,21 @@ def test_a_full_disk_is_a_user_error(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "the disk is full: could not write `runs/x`" in capsys.readouterr().err
 
 
+def test_a_reader_that_has_seen_enough_gets_no_error() -> None:
+    Path("runs/r1").mkdir(parents=True)
+    Path("runs/r1/run.json").write_text(example_run().to_json())
+    for form in ("human", "json"):
+        shown = subprocess.Popen(
+            [sys.executable, "-m", "harness", "show", "r1", "--format", form],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert shown.stdout is not None and shown.stderr is not None
+        shown.stdout.close()
+        assert (shown.stderr.read(), shown.wait()) == ("", 141)
+
+
 def test_ctrl_c_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
