@@ -113,8 +113,8 @@ class Children:
             for theirs in (self._connection, jobs, messages):
                 theirs.close()
             end_on_hang()
-            writer.send(self._work(job, writer.send, lambda: _next_job(job_reader, writer)))
-            writer.close()
+            with suppress(OSError):  # the server has ended, and the kernel ends this process next
+                writer.send(self._work(job, writer.send, lambda: _next_job(job_reader, writer)))
             os._exit(0)
         job_reader.close()
         writer.close()
