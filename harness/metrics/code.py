@@ -20,6 +20,7 @@ from __future__ import annotations
 import ast
 import functools
 import math
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -96,6 +97,10 @@ def _parts(text: str, meta: Mapping[str, Any]) -> tuple[str, str, str]:
     return before + text + rest, tests, before
 
 
+_PARSER = threading.Lock()
+"""Python 3.11's `ast.parse` can fail with a `SystemError` in two threads at once (CPython issue 106905)."""
+
+
 @functools.lru_cache(maxsize=1 << 10)
 def split(after: str) -> tuple[str, str]:
     r"""Splits the code after a text into the lines that continue the program, and the tests.
@@ -116,7 +121,8 @@ def split(after: str) -> tuple[str, str]:
             continue
         tests = "".join(lines[number:])
         try:
-            tree = ast.parse(tests)
+            with _PARSER:
+                tree = ast.parse(tests)
         except (SyntaxError, ValueError, MemoryError, RecursionError):
             continue
         # Without a line break before it, an expression continues the text's last line: `[0]`, `(x)`, `"…"`.
