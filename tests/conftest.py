@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import faulty_hubs as hubs
 import pytest
 
 HUB = "HARNESS_TEST_HUB"
@@ -62,11 +63,8 @@ def hub_endpoint() -> Iterator[str]:
     """Address of a local copy of the Hub, served from the folder in HARNESS_TEST_HUB."""
     if not os.environ.get(HUB):
         pytest.skip(f"hub: {HUB} is not set to the folder of the local Hub")
-    command = [sys.executable, str(Path(os.environ[HUB]) / "serve"), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        yield server.stdout.readline().strip()
-        server.terminate()
+    with hubs.hub() as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+LATEST = "latest"
+"""Stands for the newest run where a command takes a run."""
 _SETS_UP = ("--install-completion", "--show-completion")
 _METHOD_OF_NONE = "base"
 
@@ -34,4 +36,4 @@ def tasks(incomplete: str) -> Iterator[str]:
 def runs(incomplete: str) -> Iterator[str]:
     """Names of runs in `runs`, newest first, and `latest`."""
     found = sorted((path.parent.name for path in Path("runs").glob("*/run.json")), reverse=True)
-    return (name for name in ["latest", *found] if name.startswith(incomplete))
+    return (name for name in [LATEST, *found] if name.startswith(incomplete))

@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 _WHAT, _TRAIN, _SCORE, _MACHINE, _OUTPUT = "What to compare", "Training", "Scoring", "Machine", "Output"
 SPEC = "`[name=]source[:key=value,…][@merged|@4bit|@8bit]`, such as `base`, `lora:rank=8`, `owner/adapter@4bit`."
 
-LATEST = "latest"
-"""Stands for the newest run where a command takes a run."""
-RUN = f"Folder or name of a run, or `{LATEST}`."
+RUN = f"Folder or name of a run, or `{completion.LATEST}`."
 
 Variants = Annotated[
     list[str] | None, Argument(metavar="VARIANT…", help=SPEC, show_default=False, autocompletion=completion.variants)
@@ -410,7 +408,7 @@ def run_folder(name: str | Path, output_dir: Path | None) -> Path:
     path, within = Path(name), output / name
     if within.exists() and not path.exists():
         return within
-    if path.exists() or str(name) != LATEST:
+    if path.exists() or str(name) != completion.LATEST:
         return path
     from harness.runs.folder import list_runs
 

@@ -178,9 +178,7 @@ class Decisions:
 
     def _scores(self, name: str, duel: _Duel, first: int, end: int) -> list[Any]:
         state = self.session.states[name]
-        rows = self.session.log(state, duel.task).rows()[
-            first:end
-        ]  # written pack by pack, so these are the samples' lines
+        rows = self.session.log(state, duel.task).rows()[first:end]  # written pack by pack, in the order of the samples
         by_id = {row["id"]: row["metrics"][duel.pair.metric] for row in rows}
         return [by_id[item.request.id] for item in state.variant.items[duel.task.name][first:end]]
 

@@ -51,7 +51,7 @@ class Runner:
         token_budget: Most tokens fed at a time.
         max_rows: Most rows in a pack; None for no limit.
         seed: For sampling.
-        faults: What self-checks of the same weights found before, by check; those that are made here are added.
+        faults: Findings of earlier self-checks of the same weights, by check; those made here are added.
     """
 
     def __init__(

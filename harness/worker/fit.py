@@ -43,9 +43,7 @@ def check_requests(job: ScoreJob, config: Any, tokenizer: Any, encode: Encode) -
     context = input_limit(config.get_text_config(), tokenizer)
     for variant in job.variants:
         learned = _learned_tokens(variant.recipe.adapter)
-        room = (
-            context - learned if learned < context else context
-        )  # loading an adapter without room fails its row alone
+        room = context - learned if learned < context else context  # without room, loading fails the row alone
         for task in variant.tasks:
             encoded = encode(task, room)
             if missing is not None:

@@ -76,7 +76,7 @@ class _Scorer:
         self._untouched: torch.Tensor | None = None
         """Logits of the bare base after the probe."""
         self._faults: dict[Recipe, dict[str, str | None]] = {}
-        """What self-checks of the engine found, so that each variant is checked once."""
+        """Findings of the engine's self-checks, so that each variant is checked once."""
 
     def score(self, job: ScoreJob, send: Send) -> None:
         """Scores the variants of one job."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import fault_runs as faults
 import pytest
 from in_process import ONE_REPEAT, SHORT_TIMING, command
 
@@ -158,22 +159,7 @@ def kill_once(folder: Path, left: str) -> None:
         time.sleep(0.01)
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 5
-    while left_in_session(process.pid):
-        assert time.monotonic() < deadline, f"left behind: {left_in_session(process.pid)}"
-        time.sleep(0.1)
-
-
-def left_in_session(session: int) -> list[int]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            found.append(int(stat.parent.name))
-    return found
+    faults.wait_until_gone(process.pid, seconds=5)
 
 
 def test_ctrl_c_exits_with_130_and_shows_the_command_that_resumes(tmp_path: Path) -> None:
@@ -194,7 +180,7 @@ def test_ctrl_c_exits_with_130_and_shows_the_command_that_resumes(tmp_path: Path
     said += process.stderr.read()
     assert process.wait(timeout=30) == 130
     assert "harness compare base lora --tasks" in said
-    assert not left_in_session(process.pid)
+    assert not faults.processes(process.pid)
 
 
 def test_a_second_process_on_the_same_run_is_refused(tmp_path: Path) -> None:
