@@ -15,6 +15,7 @@ Example:
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import itertools
 import mmap
@@ -74,6 +75,13 @@ def supervise(page: mmap.mmap) -> None:
     """Records calls on a page of memory that another process reads with `calls`."""
     global _page
     _page = page
+
+
+def die_with_parent(parent: int) -> None:
+    """Asks the kernel to send SIGKILL when the parent ends (PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before we asked
+        os._exit(1)
 
 
 def end_on_hang() -> None:

@@ -7,7 +7,6 @@ call does not return in time is killed. Signals are passed on, and the child die
 
 from __future__ import annotations
 
-import ctypes
 import io
 import mmap
 import os
@@ -17,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
-from harness.user_code import PAGE_BYTES, SECONDS_VARIABLE, RunningCall, calls, supervise
+from harness.user_code import PAGE_BYTES, SECONDS_VARIABLE, RunningCall, calls, die_with_parent, supervise
 
 Show = Callable[[str, str | None], int]
 """Prints an error and its hint, and returns the exit code."""
@@ -47,7 +46,7 @@ def supervised(run: Callable[[], int], show: Show) -> int:
     if child == 0:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         os.close(reading)
-        _die_with(parent)
+        die_with_parent(parent)
         supervise(page)
         return _report(run, writing, mark)
     os.close(writing)
@@ -162,10 +161,3 @@ def _gone(code: int, running: list[RunningCall], passed_on: list[int], show: Sho
         )
     show(f"the command {how} before it was done", "finished work is kept: give the same command again")
     return 3
-
-
-def _die_with(parent: int) -> None:
-    """Asks the kernel to send SIGKILL when the parent ends (PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before we asked
-        os._exit(1)

@@ -5,7 +5,6 @@ A child that has scored may wait for the next job of its base, so that the base 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 
 from harness.jobs import Base, Done, Event, Failed, Job, ScoreJob
-from harness.user_code import end_on_hang
+from harness.user_code import die_with_parent, end_on_hang
 from harness.worker.watchdog import Watchdog
 
 Work = Callable[[Job, Callable[[Event], None], Callable[[], ScoreJob]], Done | Failed]
@@ -149,10 +148,3 @@ def _next_job(jobs: Connection, messages: Connection) -> ScoreJob:
     except (EOFError, OSError):  # the server has ended: its pipes close before the kernel ends this process
         os._exit(0)
     return job
-
-
-def die_with_parent(parent: int) -> None:
-    """Asks the kernel to send SIGKILL when the parent ends (PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before we asked
-        os._exit(1)

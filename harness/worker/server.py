@@ -52,8 +52,8 @@ from harness.jobs import (
 from harness.storage import DiskFull, disk_full, import_path
 from harness.tokens.description import describe_folder
 from harness.tokens.training_labels import row_lengths
-from harness.user_code import SECONDS_VARIABLE, limit
-from harness.worker.children import Children, Exited, die_with_parent
+from harness.user_code import SECONDS_VARIABLE, die_with_parent, limit
+from harness.worker.children import Children, Exited
 from harness.worker.watchdog import HANG_VARIABLE, idle_seconds
 
 OnEvent = Callable[[Event], None]
