@@ -268,6 +268,10 @@ class Protocol(_Document):
     numerics: str
     engine: str
     dtype: str
+    form: str | None = None
+    """Deployed form of the weights, such as `gguf:Q4_K_M`; None: as trained."""
+    reader: str | None = None
+    """Library and version that read the deployed form."""
     chat_template: str | None
     system: str | None = None
     think: str | None = None

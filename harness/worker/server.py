@@ -33,10 +33,12 @@ from harness.errors import UserError, brief, is_out_of_memory
 from harness.jobs import (
     BenchJob,
     CheckJob,
+    DeployJob,
     DescribeJob,
     Done,
     EnvironmentJob,
     Event,
+    ExportJob,
     Failed,
     Job,
     MergeJob,
@@ -206,6 +208,14 @@ def run_job(job: Job, send: OnEvent, further: Callable[[], ScoreJob | None] = la
         return children.train(job, send)
     if isinstance(job, MergeJob):
         return children.merge(job)
+    if isinstance(job, DeployJob):
+        from harness.worker.deployment import deploy
+
+        return deploy(job, send)
+    if isinstance(job, ExportJob):
+        from harness.worker.exporting import export
+
+        return export(job, send)
     if isinstance(job, ScoreJob):
         from harness.worker.scoring import score
 
