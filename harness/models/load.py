@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, CompressedTensorsConfig
 from transformers.quantizers.auto import AutoHfQuantizer
 from transformers.quantizers.base import get_keys_to_not_convert
 
@@ -106,6 +106,8 @@ def load_base(base: Base) -> Any:
     if base.quant is not None:
         options["quantization_config"] = quantization(base.quant, base.dtype)
         options["quantization_config"].llm_int8_skip_modules = _left_whole(config)
+    if is_deployed(base.folder) and _format(config) == "compressed-tensors":  # packed ones are unpacked at every pass
+        options["quantization_config"] = CompressedTensorsConfig(run_compressed=False)
     if base.quant is not None or packed:
         options["device_map"] = {"": base.device}
     try:
@@ -141,13 +143,18 @@ def load_base(base: Base) -> Any:
 
 def _refuse_unknown_format(folder: Path, config: Any) -> None:
     """Refuses weights quantized in a format that transformers does not know: it would take them for plain weights."""
-    given = getattr(config, "quantization_config", None)
-    method = given.get("quant_method") if isinstance(given, dict) else None
-    if method and not AutoHfQuantizer.supports_quant_method(given):
+    method = _format(config)
+    if method and not AutoHfQuantizer.supports_quant_method(config.quantization_config):
         raise UserError(
             f"the weights in `{folder}` are quantized in the format `{method}`, which transformers does not read",
             hint="give a checkpoint in another format, such as the model that it was made from",
         )
+
+
+def _format(config: Any) -> str | None:
+    """The format of quantized weights that a configuration names."""
+    given = getattr(config, "quantization_config", None)
+    return given.get("quant_method") if isinstance(given, dict) else None
 
 
 def _holds_packed_weight(module: Any) -> bool:

@@ -311,7 +311,8 @@ def _import_everything() -> None:
     """Imports the slow libraries, which every child needs, and keeps them quiet."""
     keep_freed_memory()
     warnings.filterwarnings("ignore")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns once for every layer and call
+    for name in ("bitsandbytes", "torchao", "torch.utils._pytree"):  # for every layer; for kernels of other machines
+        logging.getLogger(name).setLevel(logging.ERROR)
     importlib.import_module("harness.worker.scoring")
     importlib.import_module("peft.tuners.lora.bnb")
     transformers_logging = importlib.import_module("transformers.utils.logging")
