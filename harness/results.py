@@ -392,7 +392,7 @@ class Variant(_Document):
     hyperparameters: dict[str, Any] = {}
     parameters: Parameters | None = None
     model_bytes: int | None = None
-    """Size of the weights in memory during scoring, including quantization state."""
+    """Size of the weights in memory during scoring, including quantization state; of a deployed form, on disk."""
     train: Train | None = None
     artifact: Artifact | None = None
     inference: Inference | None = None

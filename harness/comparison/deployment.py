@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.comparison import keys, recipes
 from harness.comparison.state import Session, State
 from harness.data.gguf import is_gguf, plain_copy
-from harness.deploy.kept import KeptEntry, deployed_folder, read_deployed, remove_oldest
+from harness.deploy.kept import KeptEntry, deployed_folder, limit_bytes, read_deployed, remove_oldest
 from harness.deploy.tools import CALIBRATED, is_timed, reader_version
 from harness.errors import UserError
 from harness.jobs import Base, DeployJob, Example, UnpackJob
@@ -48,7 +48,7 @@ class Deployments:
             return
         made = recipes.trained_recipe(session, state)
         training = _calibration(session, state) if form.tool in CALIBRATED else None
-        key = keys.deployed_key(session, made, form, training and training.data.digest)
+        key = keys.deployed_key(session, made, form, training.data.digest if training else None)
         folder = deployed_folder(key)
         rows: Sequence[Example] = training.data.examples if training else ()
         job = DeployJob(made, form, folder, rows, session.config.seed)
@@ -82,6 +82,7 @@ class Deployments:
         self._hold(plain_copy(file, dtype), job)
 
     def _hold(self, folder: Path, make: Callable[[], None]) -> None:
+        limit_bytes()  # a wrong limit is an error before anything is made
         entry = KeptEntry(folder)
         self._held.callback(entry.close)
         entry.hold(make)

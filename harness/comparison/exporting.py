@@ -105,7 +105,8 @@ def export_variant(
         if is_gguf(recipe.base.folder):
             server.run(UnpackJob(replace(recipe.base, device="cpu", quant=None)))
         items = _items(side, spec, model, wanted)
-        requests = [item.request for item in items] or _outputs(side)
+        generated = [] if items else _outputs(side)
+        requests = [item.request for item in items] or generated
         job = ExportJob(
             recipe=recipe,
             to=wanted.to,
@@ -126,7 +127,8 @@ def export_variant(
         finally:
             shutil.rmtree(partial(output), ignore_errors=True)
         shown.finish()
-    return made
+    note = "logits were compared on texts that the variant generated: `--allow-code FILE.py` loads a task's prompts"
+    return replace(made, notes=(*made.notes, note)) if generated else made
 
 
 def _show(progress: Progress, event: Event) -> None:

@@ -62,6 +62,7 @@ class Receiver:
             assert self.current is not None
             deployed = self.current.deployed
             self.current.model_bytes = deployed.bytes if deployed else event.model_bytes
+            self.current.memory_bytes = event.model_bytes
             self.current.parameters = event.parameters
         elif isinstance(event, Noted):
             self.session.states[event.variant].notes.append(event.note)

@@ -107,6 +107,12 @@ def time_only(
         UserError: The configuration, a file or a plugin has a mistake that the user can fix.
     """
     shown = progress or Progress()
+    untimed = next((spec for spec in config.variants if not is_timed(spec.form)), None)
+    if untimed is not None and untimed.form is not None:
+        raise UserError(
+            f"`{untimed.name}` cannot be timed: weights of `@{untimed.form.text}` run unpacked here, packed where they are served",
+            hint="time them on the server that loads them; `@torchao:int8wo` can be timed here",
+        )
     with RunInProgress.open(config, shown, fresh=fresh, command=command, purpose="bench", lengths=lengths) as work:
         if work.earlier is not None:
             return work.earlier

@@ -42,6 +42,9 @@ class State:
     deployed: Deployed | None = None
     """Its deployed form, which is scored; None: none is asked for, or it is not made yet."""
     model_bytes: int | None = None
+    """Size of the weights as the document has it: of a deployed form, on disk."""
+    memory_bytes: int | None = None
+    """Size of the weights in memory while they are scored."""
     parameters: int | None = None
     benched: Benched | None = None
     tuned: Tuned | None = None

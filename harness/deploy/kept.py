@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,8 @@ from harness.storage import PARTIAL, home, partial, read_json, writing
 VARIABLE = "HARNESS_CACHE_GB"
 """Environment variable with the most gigabytes that entries take together."""
 _LIMIT_GB = 50.0
+_LEFT_SECONDS = 86400
+"""Age from which the temporary folder of an unpacking was left by a process that was killed."""
 _LOCK, _RECORD = ".lock", "made.json"
 _HINT = "free some space, or choose another folder with `HARNESS_HOME`"
 
@@ -120,7 +123,11 @@ def remove_oldest() -> list[Path]:
     limit, removed = limit_bytes(), []
     for left in (path for root in _roots() for path in root.glob(f"*{PARTIAL}")):
         _remove(left.with_name(left.name.removesuffix(PARTIAL)), left)
-    entries = sorted((path for root in _roots() for path in root.iterdir() if path.is_dir()), key=_last_use)
+    folders = [path for root in _roots() for path in root.iterdir() if path.is_dir() and path.suffix != PARTIAL]
+    for left in (path for path in folders if path.name.startswith(".")):  # a file that is being unpacked, or was
+        if time.time() - _last_use(left) > _LEFT_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
+    entries = sorted((path for path in folders if not path.name.startswith(".")), key=_last_use)
     sizes = {path: _size(path) for path in entries}
     for path in entries:
         if sum(sizes.values()) <= limit:

@@ -110,7 +110,7 @@ def convert(checkpoint: Path, output: Path, kind: str, dtype: str, *, beat: Call
     tools = find_llama_cpp(kind)
     exact = {"float16": "f16", "bfloat16": "bf16"}.get(dtype, "f32")
     whole = output if kind in CONVERTED else output.with_name(f"whole-{output.name}")
-    arguments = ["--outfile", whole, "--outtype", CONVERTED.get(kind, exact)]
+    arguments: list[str | Path] = ["--outfile", whole, "--outtype", CONVERTED.get(kind, exact)]
     try:
         run_program([sys.executable, tools.converter, checkpoint, *arguments], beat=beat, variables={"PYTHONPATH": ""})
     except ProgramFailed as error:

@@ -33,7 +33,7 @@ def quantize_with_torchao(checkpoint: Path, kind: str, *, dtype: str, device: st
     settings = (
         Int8WeightOnlyConfig()
         if kind == "int8wo"
-        else IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(GROUP))
+        else IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(GROUP))  # type: ignore[attr-defined]
     )
     try:
         model = AutoModelForCausalLM.from_pretrained(

@@ -42,7 +42,7 @@ def deploy(job: DeployJob, send: Send) -> Deployed:
         steps += 1
         send(Advanced(min(steps, 999), 1000, job.form.made))
 
-    with whole_folder(job.output) as output, checkpoint_of(job.recipe, beside=job.output) as checkpoint:
+    with whole_folder(job.output) as output, checkpoint_of(job.recipe, inside=output) as checkpoint:
         notes = _convert(job, checkpoint, output, beat)
         weights = output / GGUF_FILE if job.form.tool == "gguf" else output
         write_record(output, Deployed(weights, weight_bytes(output), tuple(notes)))
@@ -50,19 +50,18 @@ def deploy(job: DeployJob, send: Send) -> Deployed:
 
 
 @contextmanager
-def checkpoint_of(recipe: Recipe, *, beside: Path) -> Iterator[Path]:
+def checkpoint_of(recipe: Recipe, *, inside: Path) -> Iterator[Path]:
     """The folder of a plain checkpoint of a variant, merged if it has an adapter, without code; removed afterwards.
 
     Args:
         recipe: The variant; with an adapter: merged.
-        beside: A path on the disk that has room for the weights.
+        inside: A folder that is being filled, on the disk that has room for the weights.
 
     Raises:
         UserError: The adapter cannot be merged, or training added weights that a checkpoint has no place for.
     """
     base = recipe.base
-    beside.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".merging-", dir=beside.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=".merging-", dir=inside) as folder:
         merged, staged = Path(folder) / "merged", Path(folder) / "staged"
         staged.mkdir()
         if recipe.adapter is not None:

@@ -93,7 +93,7 @@ def _write(job: ExportJob, folder: Path, context: int, penalty: float, send: Sen
         send(Advanced(2, _STEPS, f"convert{'.' * (beats % 4)}"))
 
     file = folder / f"{job.name}-{job.kind}.gguf"
-    with checkpoint_of(merged, beside=folder / "x") as checkpoint:
+    with checkpoint_of(merged, inside=folder) as checkpoint:
         notes = make_gguf(checkpoint, file, job.kind, recipe.base, beat)
         described = describe_folder(checkpoint)
     if job.to == "gguf":
