@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from harness.storage import disk_full
+
 _BEAT_SECONDS = 20.0
 """Time between two signs of life: a child that reports nothing for long is ended."""
 _WITH_PARENT = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
@@ -38,6 +40,7 @@ def run_program(
 
     Raises:
         ProgramFailed: It ended with an error, or could not be started.
+        UserError: The disk is full.
     """
     words = list(map(str, command))
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", **(variables or {})}
@@ -65,6 +68,8 @@ def run_program(
         finally:
             process.kill()
     if process.returncode:
+        if "no space left on device" in output.lower():
+            raise disk_full()
         raise ProgramFailed(_said(output, process.returncode), output)
     return output
 

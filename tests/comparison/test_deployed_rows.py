@@ -11,8 +11,10 @@ from in_process import InProcess
 from small_converter import write_llama_cpp
 
 import harness
+from harness.cli import main
 from harness.comparison import exporting
 from harness.comparison.exporting import ExportRequest, export_variant
+from harness.comparison.run import time_only
 from harness.comparison.sample_diff import Side
 from harness.config.parse import configure
 from harness.data.gguf import plain_copy
@@ -25,7 +27,7 @@ from harness.jobs import DeployedForm, DeployJob, TrainJob
 from harness.prepare.prepare import prepare
 from harness.results import Run
 from harness.runs.folder import load_run, load_shown
-from harness.storage import home
+from harness.storage import DiskFull, home
 
 GIVEN: dict[str, Any] = {"tasks": ["mini_mmlu"], "limit": 6, "no_timing": True, "train": {"steps": 1}}
 RANK = "lora:rank=2,target_modules=q_proj+v_proj"
@@ -271,3 +273,28 @@ def test_calibration_rows_are_part_of_the_key(folder: Path, monkeypatch: pytest.
         assert run.variant("x").status == "done" and len(seen) == wanted
     assert all(len(rows) == 4 for rows in seen)
     assert len({path.name for path in deployed_folder("x").parent.glob("*/")}) == 2
+
+
+def test_the_command_prints_the_folder_and_the_distance(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "latest", "lora", "--to", "vllm", "-q"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("runs/tiny-") and "/exports/lora-vllm  " in lines[0]
+    assert "mean KL 0, same likeliest token 100.0 %" in lines[1] and lines[-1].startswith("in that folder: vllm serve ")
+    assert main(["export", "latest", "lora", "--to", "vllm", "--force", "-q", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["distance"]["largest"] == 0
+    assert main(["export", "latest", "lora", "--to", "vllm", "-q"]) == 2
+    assert "exists" in capsys.readouterr().err
+    assert main(["export", "nowhere", "lora", "--to", "vllm"]) == 2 and main(["export", "latest", "lora"]) == 2
+
+
+def test_forms_that_run_unpacked_are_not_timed(folder: Path) -> None:
+    with pytest.raises(UserError, match="`base@gguf:Q8_0` cannot be timed"):
+        time_only(configure(["base@gguf:Q8_0"], **GIVEN))
+
+
+@GGUF
+def test_a_full_disk_ends_the_run_and_leaves_nothing(folder: Path) -> None:
+    write_llama_cpp(folder / "llama.cpp", before="raise OSError(28, 'No space left on device')")
+    with pytest.raises(DiskFull) as caught:
+        harness.compare("base@gguf:Q8_0", **GIVEN)
+    assert "HARNESS_HOME" in str(caught.value.hint) and not list((home() / "deployed").glob("*/"))

@@ -54,7 +54,7 @@ def test_the_version_is_that_of_the_programs(folder: Path, monkeypatch: pytest.M
         ("sys.exit('ERROR:hf-to-gguf:Model OddForCausalLM is not supported')", "does not know the architecture OddFor"),
         ("raise NotImplementedError('BPE pre-tokenizer was not recognized - update')", "does not know the tokenizer"),
         ("import no_such_package", "needs the Python package `no_such_package`"),
-        ("raise OSError(28, 'No space left on device')", "No space left on device"),
+        ("raise OSError(28, 'No space left on device')", "the disk is full"),
         ("import os; os.abort()", "converter failed: it was ended by signal 6"),
     ],
 )
