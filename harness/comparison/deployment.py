@@ -10,7 +10,7 @@ from harness.comparison import keys, recipes
 from harness.comparison.state import Session, State
 from harness.data.gguf import is_gguf, plain_copy
 from harness.deploy.kept import KeptEntry, deployed_folder, limit_bytes, read_deployed, remove_oldest
-from harness.deploy.tools import CALIBRATED, is_timed, reader_version
+from harness.deploy.tools import CALIBRATED, reader_version, why_untimed
 from harness.errors import UserError
 from harness.jobs import Base, DeployJob, Example, UnpackJob
 from harness.prepare.trainings import Training
@@ -60,8 +60,8 @@ class Deployments:
             f"`@{form.text}`: read by {reader_version(form)}",
             *(f"`@{form.text}`: {note}" for note in deployed.notes),
         ]
-        if not is_timed(form):
-            state.notes.append(f"`@{form.text}` is not timed: its weights run unpacked here, a server runs them packed")
+        if reason := why_untimed(form):
+            state.notes.append(f"`@{form.text}` is not timed: {reason}")
         if is_gguf(deployed.weights) and form.reader == "transformers":
             self.unpack(deployed.weights, state.name)
 

@@ -28,7 +28,7 @@ from harness.comparison.tuning import Tuned
 from harness.comparison.until_decided import Decisions, Wanted, bases_fit, scored_whole
 from harness.config.config import Config
 from harness.data.gguf import is_gguf
-from harness.deploy.tools import is_timed
+from harness.deploy.tools import why_untimed
 from harness.errors import UserError
 from harness.jobs import (
     Advanced,
@@ -107,12 +107,10 @@ def time_only(
         UserError: The configuration, a file or a plugin has a mistake that the user can fix.
     """
     shown = progress or Progress()
-    untimed = next((spec for spec in config.variants if not is_timed(spec.form)), None)
-    if untimed is not None and untimed.form is not None:
-        raise UserError(
-            f"`{untimed.name}` cannot be timed: weights of `@{untimed.form.text}` run unpacked here, packed where they are served",
-            hint="time them on the server that loads them; `@torchao:int8wo` can be timed here",
-        )
+    for spec in config.variants:
+        if reason := why_untimed(spec.form):
+            hint = "time it on the server that loads it; `@torchao:int8wo` can be timed here"
+            raise UserError(f"`{spec.name}` cannot be timed: {reason}", hint)
     with RunInProgress.open(config, shown, fresh=fresh, command=command, purpose="bench", lengths=lengths) as work:
         if work.earlier is not None:
             return work.earlier
@@ -402,7 +400,7 @@ class RunInProgress:
         """
         states = []
         for state in self.session.active():
-            if state.variant.scored and is_timed(state.variant.spec.form):
+            if state.variant.scored and why_untimed(state.variant.spec.form) is None:
                 states.append(state)
             elif state.variant.scored:
                 state.status = "done"
@@ -511,7 +509,7 @@ def _asked(server: Server, job: Job) -> Any:
 def _untimed(prepared: Prepared) -> set[str]:
     """The variants that are not timed: with `--no-timing` all, else those that are served in another way than they run here."""
     without = prepared.config.no_timing
-    return {each.spec.name for each in prepared.variants if without or not is_timed(each.spec.form)}
+    return {each.spec.name for each in prepared.variants if without or why_untimed(each.spec.form)}
 
 
 def _is_complete(run: Run, *, untimed: Collection[str]) -> bool:

@@ -53,6 +53,7 @@ class KeptEntry:
             if not self.folder.is_dir():
                 try:
                     make()
+                    assert self.folder.is_dir(), f"{self.folder} was not made"
                 finally:
                     shutil.rmtree(partial(self.folder), ignore_errors=True)
             fcntl.flock(self._lock, fcntl.LOCK_SH)  # another process may remove the entry between the two locks

@@ -88,6 +88,15 @@ def _need(module: str, extra: str, form: DeployedForm) -> None:
         )
 
 
-def is_timed(form: DeployedForm | None) -> bool:
-    """Whether the latency of a form can be measured: its weights run here as a server runs them; None: no form."""
-    return form is None or form.tool not in _UNPACKED
+def why_untimed(form: DeployedForm | None) -> str | None:
+    """Says why a form's latency is not measured; None: it is, because the weights run here as a server runs them.
+
+    Example:
+        >>> why_untimed(None), why_untimed(DeployedForm("torchao", "int8wo"))
+        (None, None)
+    """
+    if form is None or form.tool not in _UNPACKED:
+        return None
+    if form.reader == "llamacpp":
+        return "its whole texts are run by llama.cpp here, as a check of scores"
+    return "its weights run unpacked here, and packed where they are served"
