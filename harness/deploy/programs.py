@@ -8,11 +8,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from harness.errors import printable
 from harness.storage import disk_full
 
 _BEAT_SECONDS = 20.0
 """Time between two signs of life: a child that reports nothing for long is ended."""
-_WITH_PARENT = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
+_WITH_PARENT = (
+    "import ctypes, os, sys; getattr(ctypes.CDLL(None), 'prctl', max)(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
+)
 """Asks the kernel for SIGKILL when the parent ends (PR_SET_PDEATHSIG), and becomes the program in its arguments."""
 _ERROR_LINES = 12
 
@@ -79,4 +82,4 @@ def _said(output: str, code: int) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()][-_ERROR_LINES:]
     errors = [line for line in lines if "error" in line.lower() or "not supported" in line.lower()]
     ended = f"it was ended by signal {-code}" if code < 0 else f"it ended with code {code}"
-    return (errors or lines or [ended])[-1][:300]
+    return printable((errors or lines or [ended])[-1][:300])
