@@ -268,6 +268,10 @@ class Protocol(_Document):
     numerics: str
     engine: str
     dtype: str
+    form: str | None = None
+    """Deployed form of the weights, such as `gguf:Q4_K_M`; None: as trained."""
+    reader: str | None = None
+    """Library and version that read the deployed form."""
     chat_template: str | None
     system: str | None = None
     think: str | None = None
@@ -388,7 +392,7 @@ class Variant(_Document):
     hyperparameters: dict[str, Any] = {}
     parameters: Parameters | None = None
     model_bytes: int | None = None
-    """Size of the weights in memory during scoring, including quantization state."""
+    """Size of the weights in memory during scoring, including quantization state; of a deployed form, on disk."""
     train: Train | None = None
     artifact: Artifact | None = None
     inference: Inference | None = None

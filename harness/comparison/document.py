@@ -18,6 +18,7 @@ from harness.comparison.state import Session, State
 from harness.comparison.thought_notes import default_thinking, unfinished_thoughts
 from harness.comparison.tuning import Tuned
 from harness.comparison.until_decided import scored_whole
+from harness.deploy.tools import reader_version
 from harness.jobs import Trained
 from harness.metrics.signatures import signatures
 from harness.prepare.tasks import ScoredTask
@@ -191,7 +192,7 @@ def _variant(session: Session, state: State, scores: Sequence[Score]) -> Variant
 def protocol(session: Session, state: State, task: ScoredTask) -> Protocol:
     """Returns everything that decides a variant's scores on a task."""
     items, prompting = state.variant.items[task.name], state.variant.prompting
-    mode = items[0].request.mode
+    mode, form = items[0].request.mode, state.variant.spec.form
     return Protocol(
         version=task.task.version,
         shots=0 if mode == "text" else task.task.shots if prompting.shots is None else prompting.shots,
@@ -199,6 +200,8 @@ def protocol(session: Session, state: State, task: ScoredTask) -> Protocol:
         numerics=session.config.numerics,
         engine=session.config.engine,
         dtype=session.environment["dtype"],
+        form=form.made if form else None,
+        reader=reader_version(form) if form else None,
         chat_template=prompting.template.text if prompting.template else None,
         system=prompting.system,
         think=prompting.think or ("default" if prompting.template and prompting.template.thought else None),

@@ -18,6 +18,7 @@ from harness import __version__
 from harness.config.config import Config
 from harness.config.variants import VariantSpec
 from harness.data.model_files import Snapshot, find_model
+from harness.deploy.tools import form_versions, reader_version
 from harness.errors import UserError
 from harness.jobs import PACKAGES, REVISIONS, Example, Item, RewardFunction
 from harness.prepare.checks import check, train_only
@@ -110,7 +111,14 @@ class Prepared:
                 for training in self.trainings
                 if training.monitor
             ],
+            **self._forms,
         )
+
+    @property
+    def _forms(self) -> dict[str, list[Any]]:
+        """Versions of the tools and readers of deployed forms; nothing without any, so that earlier runs keep their digests."""
+        forms = [variant.spec.form for variant in self.variants if variant.spec.form]
+        return {"forms": [[*form_versions(form), reader_version(form)] for form in forms]} if forms else {}
 
     @property
     def _distinct_items(self) -> list[list[list[Item]]]:

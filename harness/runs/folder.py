@@ -7,6 +7,7 @@
       costs/<variant>.json            raw timings
       adapters/<variant>/             trained artifacts (whole models: `checkpoints/<variant>/`)
       merged/<variant>/               the base with the adapter merged, if requested
+      exports/<variant>-<form>/       what `harness export` wrote
 
 Only one process writes a folder: it holds a lock, and so do its children. A line that a crash cut short is dropped.
 """
