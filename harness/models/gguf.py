@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, GgufConfig
+from transformers import AutoModelForCausalLM
 
 from harness.data.gguf import plain_copy
 from harness.jobs import Base
@@ -28,6 +28,8 @@ def unpacked(base: Base) -> Path:
     folder = plain_copy(base.folder, base.dtype)
     if folder.is_dir():
         return folder
+    from transformers import GgufConfig  # transformers 5.16 has none
+
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             base.folder.parent,
