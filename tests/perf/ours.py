@@ -31,7 +31,7 @@ def read_requests(path: str) -> list[Request]:
 
 def score(spec: dict[str, Any]) -> dict[str, Any]:
     """Scores the requests on a loaded model, as the scoring child does, with the self-check of the fast path."""
-    model = load_base(Base(Path(spec["model"]), "cpu", "float32"))
+    model = load_base(Base(Path(spec["model"]), "cpu", spec["dtype"]))
     tokenizer = load_tokenizer(Path(spec["model"]))
     requests = read_requests(spec["requests"])
     peak = gemm_peak()
