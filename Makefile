@@ -26,7 +26,9 @@ check: .venv/made
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Some rows only: make bench ROWS=mmlu,hellaswag; another size: SIZE=--quick or SIZE=--full.
+# Compares the engine with lm-evaluation-harness and vLLM, from a commit without changes. Their interpreters are HARNESS_PEER_PYTHON
+# (default: this environment) and HARNESS_VLLM (default: no vLLM). Some rows only: make bench ROWS=mmlu,hellaswag, on the commit of the
+# page; another size: SIZE=--quick or SIZE=--full; another page: SIZE='--full --results other.md'.
 bench: .venv/made
 	$(BIN)/python tests/perf/bench.py --rows '$(or $(ROWS),*)' $(SIZE)
 	$(if $(ROWS),,$(BIN)/python tests/perf/sections.py)
