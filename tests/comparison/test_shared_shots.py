@@ -49,4 +49,14 @@ def test_the_protocol_says_that_shots_are_shared(
     assert own["drawn"]["prompt_sha256"] != shared["drawn"]["prompt_sha256"]
     assert own["fixed"] == shared["fixed"], "a task whose examples are always the same has one protocol"
     assert len([*Path("runs").glob("*/run.json")]) == 2, "another run, not the finished one"
-    assert protocols(capsys, "--shared-shots", "-f", "0")["drawn"]["shared_shots"] is False
+
+
+@pytest.mark.parametrize("flags", [["--tasks", "./x.py@fixed"], ["-f", "0"]])
+def test_a_flag_that_changes_nothing_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flags: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.py").write_text(TASK)
+    tiny.save_tiny(Path("model"), hidden=32)
+    assert main(["eval", "base", "--model", "./model", "--tasks", "./x.py", *flags, "--shared-shots"]) == 2
+    assert "so `--shared-shots` changes nothing" in " ".join(capsys.readouterr().err.split())

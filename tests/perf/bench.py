@@ -317,7 +317,7 @@ def _versions(variable: str, interpreter: str, *names: str) -> dict[str, str]:
     """
     code = (
         "import importlib.metadata as m\n"
-        "found = {d.metadata['Name'].lower().replace('_', '-'): d.version for d in m.distributions()}\n"
+        "found = {(d.metadata['Name'] or '').lower().replace('_', '-'): d.version for d in m.distributions()}\n"
         f"(name,) = found.keys() & set({[name.replace('_', '-') for name in names]})\n"
         "print(found[name], found['torch'], found['transformers'])"
     )
