@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import transformers
+from meter import status
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, Trainer, TrainingArguments
 
 LR, WARMUP_SHARE, SEED, RANK = 2e-4, 0.05, 0, 16
@@ -36,14 +37,14 @@ def measured(train: Callable[..., Any], record: dict[str, Any], started: int) ->
         with torch.no_grad():  # every page of the weights is in memory from here on
             self.model(input_ids=torch.tensor([[3, 4, 5]]))
         Path("/proc/self/clear_refs").write_text("5")
-        before = _status("VmRSS")
+        before = status("VmRSS")
         cpu, wall = time.process_time(), time.perf_counter()
         given = train(self, *arguments, **options)
         record.update(
             wall=time.perf_counter() - wall,
             cpu=time.process_time() - cpu,
-            peak_bytes=_status("VmHWM") - before,
-            total_bytes=_status("VmHWM") - started,
+            peak_bytes=status("VmHWM") - before,
+            total_bytes=status("VmHWM") - started,
         )
         return given
 
@@ -205,13 +206,6 @@ class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
         return dict(self._rows[index])
 
 
-def _status(key: str) -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(key + ":"):
-            return int(line.split()[1]) * 1024
-    raise KeyError(key)
-
-
 SIDES = {side.__name__: side for side in (ours, trainer, trl)}
 
 
@@ -222,7 +216,7 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
     record: dict[str, Any] = {}
-    started = _status("VmRSS")
+    started = status("VmRSS")
     if spec["side"] == "ours":
         from harness.finetune.training.loop import Loop
 
