@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ class Bench:
 
     def _run_row(self, row: Row) -> Outcome:
         work = row.work.format(f"{self.count(row):,}", loras=len(self.adapters))
-        work += ", 2 threads" * (row.threads == 2) + f", {row.dtype}" * (row.dtype != "float32")
+        work += f", {row.threads} threads" * (row.threads > 1) + f", {row.dtype}" * (row.dtype != "float32")
         outcome = Outcome(row.name, row.model, work, exact=row.dtype == "float32")
         if row.kind == "lora":
             self._whole_processes(row, outcome)
@@ -208,18 +209,19 @@ class Bench:
 
     def _whole_processes(self, row: Row, outcome: Outcome) -> None:
         """Runs one process of ours, and the peer's command once per variant; compares the logged samples one by one."""
-        tasks, model = self.folder / row.name, self.folder / row.model
+        tasks, model, of = self.folder / row.name, self.folder / row.model, partial(self._of, threads=row.threads)
         output = tasks / f"runs-{self.size}-{time.time_ns()}"
         output.mkdir()
         spec = {
             "variants": ["base", *self.adapters],
             "model": str(model),
             "tasks": str(tasks / "subjects.py"),
+            "dtype": row.dtype,
             "output": str(output / "ours"),
         }
         files = [output / "spec.json", output / "result.json"]
         files[0].write_text(json.dumps(spec), encoding="utf-8")
-        ours = run_process([sys.executable, str(HERE / "whole.py"), *map(str, files)], self._of(False), self.folder)
+        ours = run_process([sys.executable, str(HERE / "whole.py"), *map(str, files)], of(False), self.folder)
         scores = json.loads(files[1].read_text(encoding="utf-8"))["scores"]
         outcome.ours = {"wall": ours.wall, "cpu": ours.cpu, "peak_bytes": ours.peak_bytes, "process": ours.wall}
         if not self.peer:
@@ -227,10 +229,10 @@ class Bench:
         names = sorted(path.stem for path in tasks.glob("*.yaml"))
 
         def command(batch: int, adapter: str | None, *options: str) -> Finished:
-            arguments = f"pretrained={model},dtype=float32" + (f",peft={adapter}" if adapter else "")
+            arguments = f"pretrained={model},dtype={row.dtype}" + (f",peft={adapter}" if adapter else "")
             call = ["-m", "lm_eval", "run", "--model", "hf", "--model_args", arguments, "--device", "cpu"]
             call += ["--tasks", ",".join(names), "--include_path", str(tasks), "--batch_size", str(batch), *options]
-            return run_process([str(self.peer), *call], self._of(True), self.folder)
+            return run_process([str(self.peer), *call], of(True), self.folder)
 
         batches = self.batches or (1, 8)
         tried, some = {}, str(max(1, self.count(row) // _ONE_AN_EIGHTH))

@@ -194,7 +194,10 @@ def machine(threads: int) -> list[str]:
     names = ("torch", "transformers", "tokenizers", "peft")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     cores = f"{os.cpu_count()} logical cores, {memory:.0f} GiB; {threads} thread{'s' * (threads > 1)}"
-    return [f"- Machine: {processor()}, {cores}; float32", f"- Ours: Python {platform.python_version()}, {versions}"]
+    return [
+        f"- Machine: {processor()}, {cores}; float32; rows that differ say so",
+        f"- Ours: Python {platform.python_version()}, {versions}",
+    ]
 
 
 _CODE = (":/harness", ":/finetune", ":/tasks", ":/tests/perf", ":(top,exclude)tests/perf/*.md")
