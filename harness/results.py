@@ -264,6 +264,8 @@ class Protocol(_Document):
 
     version: int
     shots: int
+    shared_shots: bool = False
+    """Whether all samples had the same solved examples, where the task draws others for each (`--shared-shots`)."""
     mode: Literal["loglikelihood", "generate"]
     numerics: str
     engine: str

@@ -100,7 +100,7 @@ def _scores(run: Run) -> list[list[str]]:
                     "" if delta is None else numbers.probability(delta.p),
                     "" if delta is None or delta.p_holm is None else numbers.probability(delta.p_holm),
                     "" if delta is None or delta.win_rate is None else f"{100 * delta.win_rate:.1f}",
-                    str(score.n), str(score.protocol.shots), str(score.protocol.version), score.protocol.mode,
+                    str(score.n), f"{score.protocol.shots}{' shared' * score.protocol.shared_shots}", str(score.protocol.version), score.protocol.mode,
                 ])  # fmt: skip
     return found
 

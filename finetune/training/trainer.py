@@ -29,6 +29,7 @@ from harness.finetune.training.adaptive_rank import adaptive_rank
 from harness.finetune.training.loop import Diverged, Loop, batches_per_epoch
 from harness.finetune.training.loss import router_coefficient, whole_logits_note
 from harness.finetune.training.optimizers import make_optimizer
+from harness.finetune.training.recomputation import ARGUMENT, recompute_activations
 from harness.finetune.training.recorder import Recorder
 from harness.finetune.training.stage import Stage, load_stage
 from harness.finetune.training.trackers import Trackers
@@ -102,7 +103,7 @@ def run_training(
 
     ranks = adaptive_rank(model, steps)
     if settings.checkpointing:
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        recompute_activations(model)
     loop = Loop(
         stage,
         model,
@@ -250,7 +251,7 @@ def _arguments(job: TrainJob, steps: int) -> TrainingArguments:
             bf16=settings.precision == "bf16",
             fp16=settings.precision == "fp16",
             use_cpu=job.base.device == "cpu",
-            activation_checkpointing=settings.checkpointing,
+            **{ARGUMENT: settings.checkpointing},
             logging_steps=1,
             report_to=list(job.report_to) or "none",
             run_name=job.log.stem,

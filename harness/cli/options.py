@@ -171,6 +171,13 @@ class Flags:
         sets="num_fewshot",
         help="Number of solved examples before each prompt; default: the task's own.",
     )
+    shared_shots: bool = _flag(
+        _SCORE,
+        "--shared-shots",
+        sets="shared_shots",
+        default=False,
+        help="Same solved examples before all samples of a task, not drawn for each: other scores, and cheaper.",
+    )
     limit: int | None = _flag(
         _SCORE, "--limit", "-n", sets="limit", help="Samples per task, spread over its groups; default: all."
     )

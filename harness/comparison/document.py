@@ -195,7 +195,8 @@ def protocol(session: Session, state: State, task: ScoredTask) -> Protocol:
     mode, form = items[0].request.mode, state.variant.spec.form
     return Protocol(
         version=task.task.version,
-        shots=0 if mode == "text" else task.task.shots if prompting.shots is None else prompting.shots,
+        shots=0 if mode == "text" else prompting.count_of(task.task),
+        shared_shots=mode != "text" and prompting.shares_shots_of(task.task),
         mode="generate" if mode == "generate" else "loglikelihood",
         numerics=session.config.numerics,
         engine=session.config.engine,

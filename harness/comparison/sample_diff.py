@@ -232,7 +232,7 @@ def _items(task: ScoredTask, side: Side, rows: Mapping[str, Mapping[str, Any]], 
     score = side.variant().score(task.name, task.metrics[0].name)
     items = {item.request.id: item for item in render(task.name, task.task, Prompting(0), groups=task.spec.groups)}
     if score is not None and score.protocol.chat_template is None:
-        asked = Prompting(score.protocol.shots, system=score.protocol.system)
+        asked = Prompting(score.protocol.shots, system=score.protocol.system, shared_shots=score.protocol.shared_shots)
         for item in render(task.name, task.task, asked, groups=task.spec.groups):
             row = rows.get(item.request.id)
             if row is not None and row["prompt_sha256"] != item.request.sha256:

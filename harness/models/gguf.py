@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, GgufConfig
+from transformers import AutoModelForCausalLM
 
 from harness.data.gguf import plain_copy
 from harness.jobs import Base
@@ -46,6 +46,8 @@ def unpack_into(base: Base, folder: Path) -> None:
     Raises:
         UserError: See `unpacked`.
     """
+    from transformers import GgufConfig  # transformers 5.16 has none
+
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             base.folder.parent,

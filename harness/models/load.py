@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, CompressedTensorsConfig
@@ -129,7 +130,8 @@ def load_base(base: Base) -> Any:
             f"the model in `{base.folder}` has no linear layers to quantize to {base.quant}",
             hint="compare it without `qlora`, `@4bit` and `@8bit`",
         )
-    if packed and not all(map(_holds_packed_weight, filter(_is_quantized, model.modules()))):
+    quantized = [module for module in model.modules() if packed and _is_quantized(module)]
+    if quantized and not (all(map(_holds_packed_weight, quantized)) and _stores_bytes(base.folder)):
         raise UserError(
             f"config.json in `{base.folder}` says that the weights are quantized, but the weights in the file are not",
             hint="remove `quantization_config` from config.json; programs that merge an adapter often leave it there",
@@ -161,6 +163,15 @@ def _format(config: Any) -> str | None:
 def _holds_packed_weight(module: Any) -> bool:
     packed = getattr(module.weight, "quant_state", None) is not None
     return packed or not module.weight.is_floating_point()
+
+
+def _stores_bytes(folder: Path) -> bool:
+    """Whether the weight files have tensors of bytes, as bitsandbytes writes; transformers before 5.23 packs plain weights."""
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            if any(file.get_slice(name).get_dtype() in ("U8", "I8") for name in file.keys()):  # noqa: SIM118
+                return True
+    return False
 
 
 def _left_whole(config: Any) -> list[str] | None:

@@ -184,6 +184,12 @@ def prepare(
             "no variant uses the chat template, so `template_options` change nothing",
             hint="add `--apply-chat-template` or `template=chat`",
         )
+    shares = any(variant.prompting.shares_shots_of(task.task) for variant in variants for task in tasks)
+    if scores and config.shared_shots and not shares:
+        raise UserError(
+            "no task draws solved examples for each sample, so `--shared-shots` changes nothing",
+            hint="leave it out, or give a number of examples with `-f N`",
+        )
     prepared = Prepared(config, model, tasks, tuple(variants))
     unscored = train_only(prepared) if scores else ()
     variants = [replace(variant, scored=variant.spec.name not in unscored) for variant in variants]
