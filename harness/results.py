@@ -16,6 +16,7 @@ Verdict = Literal["better", "worse", "undecided"]
 Tentative = Literal["better", "worse"]
 Mark = Literal["better", "worse", "better?", "worse?", "undecided", "untestable"]
 """A verdict, refined by the reason for which it is undecided."""
+Scaling = Literal["fraction", "percent", "points", "perplexity"]
 Status = Literal["pending", "running", "done", "failed", "interrupted"]
 
 
@@ -62,6 +63,14 @@ class TaskInfo(_Document):
     """The smallest headline difference from the baseline that `n` samples detect with probability 0.8, in the metric's scale;
     at the level 0.05 / `Run.tests`, in documents without it at 0.05."""
 
+    title: str | None = None
+    """Short name for headings; the spec itself if it is None."""
+    scale: Scaling | None = None
+    """Scale of the headline: 0–1 (`fraction`), 0–100 (`percent`), a perplexity, or another number (`points`)."""
+    decimals: int | None = None
+    """Decimals with which the headline is shown."""
+    chance: float | None = None
+    """Expected headline of a model that guesses, in the metric's scale; None if it is not known."""
     until_decided: bool = False
     """Whether scoring stopped where a difference from the baseline was decided: then variants have scores of fewer samples."""
 
@@ -100,6 +109,28 @@ class TrainingData(_Document):
     versions."""
 
 
+class CurvePoint(_Document):
+    """A point of the loss curve: one training step, or the mean of consecutive steps."""
+
+    step: int
+    """The last step of the point."""
+    loss: float | None
+    lr: float | None = None
+    """Of the last step."""
+    grad_norm: float | None = None
+    tokens: int | None = None
+    """Tokens trained on up to here."""
+    seconds: float | None = None
+    """Seconds of the steps up to here."""
+
+
+class Evaluation(_Document):
+    """The loss of held-out rows after a training step."""
+
+    step: int
+    validation_loss: float | None
+
+
 class TuningTrial(_Document):
     """A learning rate that was tried, and the held-out loss after training with it (None: the training run failed)."""
 
@@ -125,6 +156,10 @@ class Train(_Document):
     final_loss: float | None
     curve: str
     """One line that describes the loss curve: converged, still falling, oscillating, overfitting."""
+    curve_points: tuple[CurvePoint, ...] = ()
+    """The loss curve with at most 200 points; empty in documents of earlier versions."""
+    evaluations: tuple[Evaluation, ...] = ()
+    """Every evaluation on held-out rows."""
     validation_loss: float | None = None
     """Loss of the held-out rows with the weights that were kept."""
     tuning: tuple[TuningTrial, ...] = ()
@@ -220,6 +255,8 @@ class Inference(_Document):
     decode_seconds_per_token_p99: float | None
     raw_seconds: dict[str, list[float]]
     """`prefill`, `decode` (one entry per token), and `base_prefill`, `base_decode` if the base was timed alternately."""
+    raw_summary: dict[str, tuple[float, ...]] = {}
+    """By key of `raw_seconds`: at most 100 quantiles at equal distances, the first and last are the extremes."""
     base_prefill_seconds_p50: float | None = None
     """Time of the bare base, timed alternately with this variant in one process, so that their ratio cancels drift."""
     base_decode_seconds_per_token_p50: float | None = None
@@ -314,7 +351,10 @@ class _Judged(_Document):
     """Why no test of the difference is valid; then it is undecided."""
     win_rate: float | None = None
     """Share of samples with a better score than the other variant; ties count half. None if samples have no score of their
-    own."""
+    own. The score of a sample by a corpus metric such as BLEU is the metric of that sample alone."""
+    win_rate_low: float | None = None
+    win_rate_high: float | None = None
+    """95 % interval of the win rate, unadjusted."""
     early: EarlyStop | None = None
     """With `--until-decided`: then the interval inverts the sequential test, `p` is an upper limit, and `p_holm` is None."""
 
@@ -342,12 +382,25 @@ class Delta(_Judged):
         return self
 
 
+class GroupDelta(_Document):
+    """The paired difference from the baseline within one group, with its unadjusted 95 % interval and no verdict."""
+
+    value: float
+    low: float
+    high: float
+
+
 class GroupScore(_Document):
     """A score within one group."""
 
     name: str
     value: float | None
     n: int
+    low: float | None = None
+    high: float | None = None
+    """95 % interval of the value."""
+    delta: GroupDelta | None = None
+    """Of the headline only."""
 
 
 class Score(_Document):
@@ -435,11 +488,17 @@ class Comparison(_Judged):
                 "value": -self.value,
                 "low": -self.high,
                 "high": -self.low,
-                "win_rate": None if self.win_rate is None else 1 - self.win_rate,
+                "win_rate": _complement(self.win_rate),
+                "win_rate_low": _complement(self.win_rate_high),
+                "win_rate_high": _complement(self.win_rate_low),
                 "verdict": opposite[self.verdict],
                 "tentative": self.tentative and opposite[self.tentative],
             }
         )
+
+
+def _complement(share: float | None) -> float | None:
+    return None if share is None else 1 - share
 
 
 class Replicated(_Document):
@@ -550,6 +609,47 @@ class Overlap(_Document):
     """The samples that share the most."""
 
 
+class ShownPrompt(_Document):
+    """A sample whose outputs are shown; long texts are cut in the middle."""
+
+    id: str
+    group: str | None = None
+    prompt: str
+    """The question without solved examples."""
+    target: str | None
+    output: str
+    """Output of the baseline."""
+    score: float
+
+
+class ShownOutput(_Document):
+    """The output of a variant for one of the shown samples."""
+
+    id: str
+    kind: Literal["won", "lost"]
+    """Whether the variant has a better score than the baseline."""
+    output: str
+    score: float
+
+
+class ShownVariant(_Document):
+    """The samples of a task on which a variant and the baseline differ: all counted, some shown."""
+
+    variant: str
+    won: int
+    lost: int
+    tied: int
+    outputs: tuple[ShownOutput, ...] = ()
+
+
+class ShownSamples(_Document):
+    """Samples of a task for reports that have nothing but this document; drawn at random with the run's seed."""
+
+    task: str
+    prompts: tuple[ShownPrompt, ...]
+    variants: tuple[ShownVariant, ...]
+
+
 class Run(_Document):
     """One execution of `compare`: the content of `run.json`."""
 
@@ -578,6 +678,10 @@ class Run(_Document):
     recommendation: Recommendation | None = None
     """None if nothing was trained, or if there is nothing to compare it with."""
     overlaps: tuple[Overlap, ...] = ()
+    samples_shown: tuple[ShownSamples, ...] = ()
+    """By task: samples that variants have won and lost against the baseline."""
+    config_resolved: dict[str, Any] = {}
+    """`config` with every default, and the settings of every variant; for reading: `config` is what can be run again."""
     price: Price | None = None
     """Price of the machine (`--price-per-hour`)."""
     seconds: dict[str, float] = {}

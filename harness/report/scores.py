@@ -21,17 +21,20 @@ def titles(run: Run) -> dict[str, str]:
         >>> titles(run)  # doctest: +SKIP
         {'mmlu': 'mmlu', './tasks.py@captions': 'captions'}
     """
-    found = {task.name: task.name for task in run.tasks}
-    for name in found:
-        path, _, function = name.partition("@")
-        if path.endswith(".py"):
-            found[name] = function or Path(path).stem
+    found = {}
+    for task in run.tasks:
+        path, _, function = task.name.partition("@")
+        is_file = path.endswith(".py")
+        found[task.name] = (task.title or function or Path(path).stem) if is_file else task.name
     times = Counter(found.values())
     return {name: title if times[title] == 1 else name for name, title in found.items()}
 
 
 def scale_of(run: Run, task: str, metric: str) -> Scale:
     """Returns the scale on which a metric is shown; it is the same for all variants of the run."""
+    info = next((each for each in run.tasks if each.name == task), None)
+    if info is not None and metric == info.headline and info.scale is not None and info.decimals is not None:
+        return Scale.declared(info.scale, info.decimals)
     scores = (variant.score(task, metric) for variant in run.variants)
     return Scale.of(metric, [score.value for score in scores if score is not None])
 
