@@ -180,8 +180,8 @@ def sample_diff(first: Side, second: Side, task: str, *, trusted: bool = False) 
                 difference=score - rival,
                 margin=None if None in margins else float(margins[0] or 0) - float(margins[1] or 0),
                 others=sum(near) / len(near) if near else None,
-                prompt=prompt and prompt.prompt,
-                target=prompt and prompt.target,
+                prompt=prompt.prompt if prompt else None,
+                target=prompt.target if prompt else None,
                 a=Answer(score, output_of_row(mine[id], prompt.choices if prompt else ())),
                 b=Answer(rival, output_of_row(theirs[id], prompt.choices if prompt else ())),
             )
