@@ -6,9 +6,10 @@ when a reader of an older document would misread a newer one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 SCHEMA = 1
 
@@ -687,6 +688,11 @@ class Run(_Document):
     seconds: dict[str, float] = {}
     """Wall seconds by stage (`start`, `train lora`, `score base`, …)."""
 
+    _index: tuple[tuple[Comparison, ...], dict[tuple[str, str], dict[tuple[str, str], Comparison]]] | None = (
+        PrivateAttr(None)
+    )
+    """The comparisons, and the same by task and metric, then by a and b; made when they are first asked for."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
     @model_validator(mode="after")
@@ -721,7 +727,17 @@ class Run(_Document):
 
     def comparison(self, task: TaskInfo, a: str, b: str) -> Comparison | None:
         """Returns the comparison a − b on a task's headline, whichever order the document has; None without one."""
-        for found in self.comparisons:
-            if (found.task, found.metric) == (task.name, task.headline) and {found.a, found.b} == {a, b}:
-                return found if found.a == a else found.reversed()
-        return None
+        of_task = self.headline_comparisons(task)
+        if (a, b) in of_task:
+            return of_task[a, b]
+        return of_task[b, a].reversed() if (b, a) in of_task else None
+
+    def headline_comparisons(self, task: TaskInfo) -> Mapping[tuple[str, str], Comparison]:
+        """Returns the comparisons a − b on a task's headline by a and b, in the order that the document has."""
+        comparisons, index = self._index or ((), {})
+        if comparisons is not self.comparisons:  # a changed copy of a run has the index of the original
+            index = {}
+            for found in self.comparisons:
+                index.setdefault((found.task, found.metric), {})[found.a, found.b] = found
+            self._index = self.comparisons, index
+        return index.get((task.name, task.headline), {})

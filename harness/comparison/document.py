@@ -339,7 +339,9 @@ def train_record(
         ),
         final_loss=trained.final_loss,
         curve=read_rewards(trained.rewards) if trained.rewards else read_curve(trained.losses, trained.held_out_losses),
-        curve_points=tuple(CurvePoint.model_validate(point) for point in trained.curve_points or _points(trained.losses)),
+        curve_points=tuple(
+            CurvePoint.model_validate(point) for point in trained.curve_points or _points(trained.losses)
+        ),
         evaluations=tuple(
             Evaluation(step=step, validation_loss=loss if math.isfinite(loss) else None)
             for step, loss in zip(trained.held_out_steps, trained.held_out_losses, strict=False)

@@ -55,7 +55,7 @@ def ranks(run: Run, task: TaskInfo) -> dict[str, ranking.Rank]:
     scored = [variant.name for variant in run.variants if variant.headline(task)]
     if len(scored) < RANKED_FROM or task.until_decided:
         return {}
-    return ranking.ranks(scored, _better(run, task))
+    return ranking.ranks(scored, shown_better(run, task))
 
 
 def front(run: Run, task: TaskInfo, metric: str, costs: Mapping[str, float]) -> ranking.Front:
@@ -67,14 +67,15 @@ def front(run: Run, task: TaskInfo, metric: str, costs: Mapping[str, float]) -> 
         metric: One of the task's metrics.
         costs: Cost by variant name.
     """
-    return ranking.pareto(costs, _better(run, task) if metric == task.headline else lambda a, b: False)
+    return ranking.pareto(costs, shown_better(run, task) if metric == task.headline else lambda a, b: False)
 
 
-def _better(run: Run, task: TaskInfo) -> Callable[[str, str], bool]:
+def shown_better(run: Run, task: TaskInfo) -> Callable[[str, str], bool]:
+    """Returns whether one variant was shown to be better than another on a task's headline."""
     shown = {}
-    for found in run.comparisons:
-        if (found.task, found.metric) == (task.name, task.headline) and found.early is None:
-            shown[found.a, found.b], shown[found.b, found.a] = found.verdict == "better", found.verdict == "worse"
+    for (a, b), found in run.headline_comparisons(task).items():
+        if found.early is None:
+            shown[a, b], shown[b, a] = found.verdict == "better", found.verdict == "worse"
     return lambda a, b: shown.get((a, b), False)
 
 
