@@ -6,10 +6,11 @@ when a reader of an older document would misread a newer one.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA = 1
 
@@ -651,6 +652,28 @@ class ShownSamples(_Document):
     variants: tuple[ShownVariant, ...]
 
 
+class _Identity:
+    """The comparisons of a run, as a key of a cache: equal only to themselves, so that no comparison is hashed."""
+
+    def __init__(self, comparisons: tuple[Comparison, ...]) -> None:
+        self.comparisons = comparisons
+
+    def __hash__(self) -> int:
+        return id(self.comparisons)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.comparisons is other.comparisons
+
+
+@functools.lru_cache(maxsize=16)
+def _by_metric(key: _Identity) -> Mapping[tuple[str, str], Mapping[tuple[str, str], Comparison]]:
+    """Indexes comparisons by task and metric, then by a and b: 60 variants on 60 tasks have 106,200."""
+    index: dict[tuple[str, str], dict[tuple[str, str], Comparison]] = {}
+    for found in key.comparisons:
+        index.setdefault((found.task, found.metric), {})[found.a, found.b] = found
+    return index
+
+
 class Run(_Document):
     """One execution of `compare`: the content of `run.json`."""
 
@@ -687,11 +710,6 @@ class Run(_Document):
     """Price of the machine (`--price-per-hour`)."""
     seconds: dict[str, float] = {}
     """Wall seconds by stage (`start`, `train lora`, `score base`, …)."""
-
-    _index: tuple[tuple[Comparison, ...], dict[tuple[str, str], dict[tuple[str, str], Comparison]]] | None = (
-        PrivateAttr(None)
-    )
-    """The comparisons, and the same by task and metric, then by a and b; made when they are first asked for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
@@ -734,10 +752,4 @@ class Run(_Document):
 
     def headline_comparisons(self, task: TaskInfo) -> Mapping[tuple[str, str], Comparison]:
         """Returns the comparisons a − b on a task's headline by a and b, in the order that the document has."""
-        comparisons, index = self._index or ((), {})
-        if comparisons is not self.comparisons:  # a changed copy of a run has the index of the original
-            index = {}
-            for found in self.comparisons:
-                index.setdefault((found.task, found.metric), {})[found.a, found.b] = found
-            self._index = self.comparisons, index
-        return index.get((task.name, task.headline), {})
+        return _by_metric(_Identity(self.comparisons)).get((task.name, task.headline), {})

@@ -58,6 +58,7 @@ def browser_plot(run: Run, names: Mapping[int, str], first: str) -> Spec:
         size=WIDE,
     )
     spec["layer"] = spec["layer"][:3]
+    spec["data"]["name"] = "points"  # which `page.js` looks for
     vega = compiled(spec)
     vega["marks"].append(_LABELS)
     tasks = []

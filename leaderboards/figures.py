@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 from markupsafe import Markup
 
-from harness.leaderboards import plots
+from harness.leaderboards import plots, row_plots
 from harness.leaderboards.drawing import Spec, drawing
-from harness.leaderboards.plots import CostPoint, ForestRow, PlanePoint, Size, SpreadRow, Standing
+from harness.leaderboards.plots import CostPoint, Size, Standing
+from harness.leaderboards.row_plots import ForestRow, SpreadRow
 from harness.report import numbers
 from harness.report.costs import Measure, measures
-from harness.report.gains import gains, trained_for
 from harness.report.numbers import counted, listing
 from harness.report.scores import headline_delta, scale_of, titles
 from harness.report.summary import front_of
-from harness.results import Gain, Run, TaskInfo, Variant, Verdict
-from harness.stats.pooled import Estimate, pooled
+from harness.results import Run, TaskInfo
 from harness.stats.quantiles import percentile
 
 WIDE: Size = (540, 350)
@@ -33,25 +33,27 @@ NARROW: Size = (300, 300)
 _SECONDS = ((180, 60, "min"), (1, 1, "s"), (0, 1e-3, "ms"))
 _BYTES = ((1024**3, 1024**3, "GiB"), (1024**2, 1024**2, "MiB"), (0, 1024, "KiB"))
 _COUNTS = ((1e9, 1e9, "billions"), (1e6, 1e6, "millions"), (0, 1e3, "thousands"))
-_LARGEST = 1000
-"""Points that can be drawn; a document from elsewhere may hold any number."""
 _SHARES = (0.01, 0.25, 0.5, 0.75, 0.99)
 
 
 @dataclass(frozen=True)
 class RunFigure:
-    """A plot on a page."""
+    """A plot of a run."""
 
     title: str
-    svg: Markup
+    make: Callable[[Size], Spec]
+    """Makes its specification for a size."""
+    label: str
+    """Name for screen readers."""
+    words: str
+    """What it shows, for screen readers."""
     caption: str
 
-
-def drawn(make: Callable[[Size], Spec], title: str, words: str = "") -> Markup:
-    """Draws a plot for wide and for narrow screens."""
-    return Markup("").join(
-        drawing(make(size), title, words, kind) for size, kind in ((WIDE, "wide"), (NARROW, "narrow"))
-    )
+    @cached_property
+    def svg(self) -> Markup:
+        """The plot for a page, drawn for wide and for narrow screens."""
+        sizes = ((WIDE, "wide"), (NARROW, "narrow"))
+        return Markup("").join(drawing(self.make(size), self.label, self.words, kind) for size, kind in sizes)
 
 
 def unit_of(measure: Measure, values: Sequence[float]) -> tuple[float, str]:
@@ -111,9 +113,7 @@ def cost_figure(run: Run, task: TaskInfo, words: str) -> RunFigure | None:
         return None
     title = f"{titles(run)[task.name]} {numbers.with_arrow(task.headline, task.higher_is_better(task.headline))}"
     cost = cost_axis(measure, run)[1]
-    svg = drawn(
-        lambda size: plots.cost_plot(points, title=title, cost=cost, size=size), f"{title} against {cost}", words
-    )
+    make = partial(plots.cost_plot, points, title, cost)
     named = {point.name for point in points}
     absent = [variant.name for variant in run.variants if variant.name not in named]
     caption = (
@@ -121,95 +121,8 @@ def cost_figure(run: Run, task: TaskInfo, words: str) -> RunFigure | None:
         " better. Grey: one is. Lines are 95 % intervals. A name without room is left out; the tables have all."
     )
     if absent:
-        caption += f" Not shown, because a number is missing: {_some(absent)}."
-    return RunFigure("Quality against cost", svg, caption)
-
-
-def plane_figure(run: Run) -> RunFigure | None:
-    """Learning against forgetting; None if no variant was scored on tasks of both kinds."""
-    found = [(gain, run.variant(gain.variant)) for gain in gains(run)]
-    sides = {
-        gain.variant: _shares(run, gain, variant) for gain, variant in found if gain.learned() or gain.trained.means
-    }
-    both = {name: pair for name, pair in sides.items() if all(pair)}
-    shares = bool(both) and len(both) == len(
-        [1 for gain, v in found if v.train and gain.trained.means and gain.other.means]
-    )
-    points = []
-    for gain, _ in found:
-        pair = both.get(gain.variant) if shares else _changes(gain)
-        if pair and pair[0] and pair[1]:
-            points.append(PlanePoint(gain.variant, pair[0], pair[1], mark_of(gain)))
-    if not points:
-        return None
-    base = run.baseline
-    learned, kept, unit, zero = (
-        (f"trained tasks: samples won against {_short(base)} ↑ learned", "other tasks: samples won → kept", " %", 50.0)
-        if shares
-        else ("trained tasks: points gained ↑ learned", "other tasks: points gained → kept", "", 0.0)
-    )
-    svg = drawn(
-        lambda size: plots.plane(points, zero=zero, learned=learned, kept=kept, unit=unit, size=size),
-        "Learned against forgotten",
-        f"{counted(len(points), 'variant')}; the quality table has the numbers",
-    )
-    caption = (
-        f"{base} is at {'50 %' if shares else '0'} on both axes. Up: better on tasks that the variant was trained for. Left: worse"
-        f" on others. {'Means over tasks; samples scored alike count half.' if shares else 'Mean differences over tasks in points.'}"
-        f" ▲ shown better than {base} on a trained task and worse on none, ▼ shown worse on a task, ● neither."
-    )
-    absent = [gain.variant for gain, _ in found if gain.variant not in {point.name for point in points}]
-    if absent:
-        caption += f" Not in the plot, because tasks of one kind are missing or it was not trained: {_some(absent)}."
-    return RunFigure("Learned against forgotten", svg, caption)
-
-
-def mark_of(gain: Gain) -> Verdict:
-    """The verdicts of a variant in one mark: worse on any task, else better on a task that it was trained for."""
-    if gain.trained.worse or gain.other.worse:
-        return "worse"
-    return "better" if gain.trained.better else "undecided"
-
-
-WithInterval = tuple[float, float, float]
-"""A number with the ends of its interval."""
-
-
-def _shares(run: Run, gain: Gain, variant: Variant) -> tuple[WithInterval | None, WithInterval | None]:
-    """Mean shares of samples won, in percent, on other tasks and on trained ones; None where a task has none."""
-    mine = trained_for(run, variant)
-    parts: tuple[list[Estimate | None], list[Estimate | None]] = ([], [])
-    sources: tuple[list[str], list[str]] = ([], [])
-    for task in run.tasks:
-        delta = headline_delta(variant, task)
-        if delta is None:
-            continue
-        side = int(task.name in mine)
-        known = delta.win_rate is not None and delta.win_rate_low is not None and delta.win_rate_high is not None
-        parts[side].append(
-            Estimate(delta.win_rate, delta.win_rate_low, delta.win_rate_high).scaled(100) if known else None  # type: ignore[arg-type]
-        )
-        sources[side].append(task.data or task.name)
-    found: list[WithInterval | None] = []
-    for each, source in zip(parts, sources, strict=True):
-        whole = [part for part in each if part is not None]
-        mean = pooled(whole, source) if whole and len(whole) == len(each) else None
-        found.append(None if mean is None else (mean.value, max(0.0, mean.low), min(100.0, mean.high)))
-    return found[0], found[1]
-
-
-def _changes(gain: Gain) -> tuple[WithInterval | None, WithInterval | None]:
-    """Mean changes in points on other tasks and on trained ones, for documents without the shares of all tasks."""
-    spans: list[WithInterval | None] = []
-    for change in (gain.kept(), gain.learned()):
-        if change is None or any(
-            end is not None and abs(end) > _LARGEST for end in (change.value, change.low, change.high)
-        ):
-            spans.append(None)
-            continue
-        low, high = (change.value if end is None else end for end in (change.low, change.high))
-        spans.append((change.value, low, high))
-    return spans[0], spans[1]
+        caption += f" Not shown, because a number is missing: {numbers.a_few(absent)}."
+    return RunFigure("Quality against cost", make, f"{title} against {cost}", words, caption)
 
 
 def forest_figures(run: Run, most: int) -> list[Markup]:
@@ -230,9 +143,9 @@ def forest_figures(run: Run, most: int) -> list[Markup]:
         ]
         if rows:
             title = f"{titles(run)[task.name]} {'↑' if task.higher_is_better(task.headline) else '↓'}"
-            subtitle = f"{task.headline}, difference from {_short(run.baseline)}"
+            subtitle = f"{task.headline}, difference from {short_name(run.baseline)}"
             words = ", ".join(f"{row.name} {numbers.VERDICTS[row.mark]}" for row in rows)
-            found.append(drawing(plots.forest(rows, title=title, subtitle=subtitle), f"{title} {subtitle}", words))
+            found.append(drawing(row_plots.forest(rows, title=title, subtitle=subtitle), f"{title} {subtitle}", words))
     return found
 
 
@@ -246,17 +159,11 @@ def curve_figure(run: Run, first: Sequence[str]) -> RunFigure | None:
     if not lines:
         return None
     names = [name for name, _ in lines]
-    strong = list(dict.fromkeys([*(name for name in first if name in names), *names]))[: plots.MOST_IN_COLOUR]
-    svg = drawn(
-        lambda size: plots.curves(lines, strong=strong, size=(size[0], size[1] - 50)), "Training loss", listing(strong)
-    )
+    strong = list(dict.fromkeys([*(name for name in first if name in names), *names]))[: row_plots.MOST_IN_COLOUR]
     notes = [f"{v.name}: {numbers.one_line(v.train.curve)}" for v in run.variants if v.train]
     grey = len(lines) - len(strong)
-    return RunFigure(
-        "Loss curves",
-        svg,
-        f"{'; '.join(notes)}." + (f" Grey: {counted(grey, 'further training run')}." if grey else ""),
-    )
+    caption = f"{'; '.join(notes)}." + (f" Grey: {counted(grey, 'further training run')}." if grey else "")
+    return RunFigure("Loss curves", partial(row_plots.curves, lines, strong), "Training loss", listing(strong), caption)
 
 
 def spread_figure(run: Run) -> RunFigure | None:
@@ -274,21 +181,15 @@ def spread_figure(run: Run) -> RunFigure | None:
     rows = [
         SpreadRow(name, *(percentile(seconds, share) / factor for share in _SHARES)) for name, seconds in known.items()
     ]
-    svg = Markup("").join(
-        drawing(
-            plots.spreads(rows, title="time per new token", unit=unit, width=size[0]),
-            "Measured times per new token",
-            "",
-            kind,
-        )
-        for size, kind in ((WIDE, "wide"), (NARROW, "narrow"))
+    return RunFigure(
+        title="Measured times",
+        make=partial(row_plots.spreads, rows, "time per new token", unit),
+        label="Measured times per new token",
+        words="",
+        caption="Tick: median. Bar: middle half. Line: 1 to 99 % of the single tokens.",
     )
-    return RunFigure("Measured times", svg, "Tick: median. Bar: middle half. Line: 1 to 99 % of the single tokens.")
 
 
-def _some(names: Sequence[str], most: int = 6) -> str:
-    return listing([*names[:most], *([f"{len(names) - most} more"] if len(names) > most else [])])
-
-
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
+    """Cuts a name for a title."""
     return name if len(name) <= 16 else name[:15] + "…"

@@ -51,7 +51,7 @@ def lead(rows: RunRows) -> Lead:
     mine = set[str]().union(*(trained_for(run, variant) for variant in scored))
     judged = [task for task in run.tasks if task.name in mine] or list(run.tasks)
     judged = [task for task in judged if rows.standings[task.name].ranks]
-    where = f"{counted(len(judged), 'trained task' if mine else 'task')}"
+    where = f"the {counted(len(judged), 'trained task' if mine else 'task')}"
     trained = [variant for variant in scored if variant.train]
     if len(scored) < 2 or not judged:
         return Lead((), _nothing_to_compare(run, scored), (), ())
@@ -63,9 +63,10 @@ def lead(rows: RunRows) -> Lead:
     if base in best or not gained:
         return Lead((), _nothing_better(run, scored, judged, best, where), _seeds(run, trained), ())
     chosen, measure = cheapest(run, gained)
-    pick, names = chosen[0], _named(variant.name for variant in chosen)
+    pick = chosen[0]
     others = [variant for variant in gained if variant not in chosen]
-    on = f"the {where}" if most == len(judged) else f"{most} of the {where}"
+    on = where if most == len(judged) else f"{most} of {where}"
+    on = titles(run)[judged[0].name] if len(judged) == 1 else on
     sentence = f"No other variant is shown to be better on {on}"
     if len(gained) == 1:
         sentence += ", and that holds for it alone."
@@ -79,7 +80,7 @@ def lead(rows: RunRows) -> Lead:
         sentence += "; their costs are not known, or were measured on a busy machine."
     return Lead(
         tuple(variant.name for variant in chosen),
-        sentence if names else "",
+        sentence,
         tuple(
             filter(
                 None,
@@ -132,9 +133,10 @@ def _nothing_better(
     run: Run, scored: Sequence[Variant], judged: Sequence[TaskInfo], best: Sequence[Variant], where: str
 ) -> str:
     if not any(_verdict(variant, task) == "better" for variant in scored for task in judged):
-        return f"Nothing is recommended: no variant is shown to be better than {run.baseline} on any of the {where}."
+        on = titles(run)[judged[0].name] if len(judged) == 1 else f"any of {where}"
+        return f"Nothing is recommended: no variant is shown to be better than {run.baseline} on {on}."
     names = _named(variant.name for variant in best)
-    return f"Nothing is recommended: no variant is best or tied on more of the {where} than {names}."
+    return f"Nothing is recommended: no variant is best or tied on more of {where} than {names}."
 
 
 def _gains_of(run: Run, pick: Variant, judged: Sequence[TaskInfo]) -> str:

@@ -23,7 +23,8 @@ from harness.errors import printable
 from harness.leaderboards import drawing
 from harness.leaderboards.axes import browser_plot
 from harness.leaderboards.cost_tables import cost_tables, seeds_table
-from harness.leaderboards.figures import cost_figure, curve_figure, forest_figures, plane_figure, spread_figure
+from harness.leaderboards.figures import cost_figure, curve_figure, forest_figures, spread_figure
+from harness.leaderboards.forgetting import plane_figure
 from harness.leaderboards.heats import heats
 from harness.leaderboards.lead import Lead, lead, lead_task
 from harness.leaderboards.sample_browser import sample_browser

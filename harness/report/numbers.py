@@ -13,7 +13,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -183,6 +183,16 @@ def listing(names: Iterable[str]) -> str:
     """Joins names as in a sentence: `a`, `a and b`, `a, b and c`."""
     *front, last = list(names) or [""]
     return f"{', '.join(front)} and {last}" if front else last
+
+
+def a_few(names: Sequence[str], most: int = 6) -> str:
+    """Joins names as in a sentence, and counts those beyond the first ones.
+
+    Example:
+        >>> a_few(["a", "b", "c", "d"], most=2)
+        'a, b and 2 more'
+    """
+    return listing([*names[:most], *([f"{len(names) - most} more"] if len(names) > most else [])])
 
 
 def dtype(name: str) -> str:

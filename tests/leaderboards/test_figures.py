@@ -13,9 +13,11 @@ import pytest
 from hand_made_run import hand_made_run
 from large_run import large_run
 
-from harness.leaderboards import drawing, figures, plots
+from harness.leaderboards import drawing, figures, plot_parts, plots, row_plots
+from harness.leaderboards.forgetting import plane_figure
 from harness.leaderboards.labels import Box, Spot, placed, width_of
-from harness.leaderboards.plots import CostPoint, ForestRow, PlanePoint
+from harness.leaderboards.plots import CostPoint, PlaneAxes, PlanePoint
+from harness.leaderboards.row_plots import ForestRow
 from harness.leaderboards.sections import page_columns, page_rows
 from harness.results import CurvePoint, Run
 
@@ -27,30 +29,16 @@ def run_of(scores: Mapping[str, tuple[float, ...]], tasks: Mapping[str, str] = T
     return hand_made_run({"base": (0.5,) * len(tasks), **scores}, tasks=tasks, **changes)
 
 
-@pytest.fixture
-def specs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Collects the specifications that are drawn, without drawing them."""
-    found: list[dict[str, Any]] = []
-
-    def keep(spec: dict[str, Any], title: str, words: str = "", kind: str = "") -> str:
-        found.append(spec)
-        return ""
-
-    monkeypatch.setattr(figures, "drawing", keep)
-    return found
-
-
-def values_of(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {value["name"]: value for value in spec["data"]["values"]}
+def values_of(figure: figures.RunFigure | None) -> dict[str, dict[str, Any]]:
+    assert figure is not None
+    return {value["name"]: value for value in figure.make(figures.WIDE)["data"]["values"]}
 
 
 # Learned against forgotten
 
 
-def test_learning_is_up_and_forgetting_is_left(specs: list[dict[str, Any]]) -> None:
-    figure = figures.plane_figure(run_of({"both": (0.7, 0.4), "kept": (0.6, 0.55), "lost": (0.45, 0.5)}))
-    assert figure is not None and len(specs) == 2, "wide and narrow"
-    at = values_of(specs[0])
+def test_learning_is_up_and_forgetting_is_left() -> None:
+    at = values_of(plane_figure(run_of({"both": (0.7, 0.4), "kept": (0.6, 0.55), "lost": (0.45, 0.5)})))
     assert {name: (round(each["x"], 1), round(each["y"], 1)) for name, each in at.items()} == {
         "both": (-10.0, 20.0),
         "kept": (5.0, 10.0),
@@ -60,10 +48,10 @@ def test_learning_is_up_and_forgetting_is_left(specs: list[dict[str, Any]]) -> N
     assert at["kept"]["x1"] == pytest.approx(4) and at["kept"]["y2"] == pytest.approx(11)
 
 
-def test_shares_of_samples_won_are_drawn_if_all_tasks_have_them(specs: list[dict[str, Any]]) -> None:
-    assert figures.plane_figure(large_run(4, 7)) is not None
-    assert "samples won" in specs[0]["title"]["text"] and "'x %'" not in str(specs)
-    for value in values_of(specs[0]).values():
+def test_shares_of_samples_won_are_drawn_if_all_tasks_have_them() -> None:
+    figure = plane_figure(large_run(4, 7))
+    assert figure is not None and "samples won" in figure.make(figures.WIDE)["title"]["text"]
+    for value in values_of(figure).values():
         assert 0 <= value["x1"] <= value["x"] <= value["x2"] <= 100
 
 
@@ -89,11 +77,11 @@ def test_shares_of_samples_won_are_drawn_if_all_tasks_have_them(specs: list[dict
     ],
 )
 def test_nothing_is_drawn_where_nothing_is_known(run: Run) -> None:
-    assert figures.plane_figure(run) is None
+    assert plane_figure(run) is None
 
 
-def test_a_variant_that_was_not_trained_is_named_below(specs: list[dict[str, Any]]) -> None:
-    figure = figures.plane_figure(run_of({"lora": (0.7, 0.4), "base-fewshot": (0.6, 0.6)}))
+def test_a_variant_that_was_not_trained_is_named_below() -> None:
+    figure = plane_figure(run_of({"lora": (0.7, 0.4), "base-fewshot": (0.6, 0.6)}))
     assert figure is not None and "was not trained: base-fewshot" in figure.caption
 
 
@@ -127,7 +115,7 @@ def test_a_wide_range_of_costs_has_a_logarithmic_axis() -> None:
 
 @pytest.mark.parametrize("size", [figures.WIDE, figures.NARROW])
 @pytest.mark.parametrize("count", [4, 60])
-def test_labels_cover_no_mark_and_no_other_label(size: plots.Size, count: int) -> None:
+def test_labels_cover_no_mark_and_no_other_label(size: plot_parts.Size, count: int) -> None:
     draw, (width, height) = random.Random(count).uniform, size
     spots = [
         Spot(f"variant-{n}" if n % 5 else f"中文{n}", draw(0, width), draw(0, height), n < 2) for n in range(count)
@@ -159,7 +147,7 @@ def test_a_long_name_is_cut_in_the_plot() -> None:
 def test_a_few_curves_are_in_colour_and_the_others_have_fewer_points() -> None:
     curve = [CurvePoint(step=step, loss=None if step == 3 else 3 / step) for step in range(1, 201)]
     lines = [(f"v{number}", curve) for number in range(60)]
-    spec = plots.curves(lines, strong=[f"v{number}" for number in range(9)], size=figures.WIDE)
+    spec = row_plots.curves(lines, strong=[f"v{number}" for number in range(9)], size=figures.WIDE)
     grey, strong, ends = (layer["data"]["values"] for layer in spec["layer"])
     assert {value["name"] for value in strong} == {"v0", "v1", "v2", "v3"} and len(strong) == 4 * 199
     assert len(grey) < 2600 and {value["name"] for value in grey} == {f"v{number}" for number in range(4, 60)}
@@ -179,7 +167,7 @@ def test_runs_of_earlier_versions_have_no_curve() -> None:
 def test_a_drawing_has_variables_for_colours_and_text_as_it_is() -> None:
     evil = '<b>#0072b1 fill="#0072b1" &\u202e'
     rows = [ForestRow(evil, -0.25, -0.5, 0.123456789, "worse"), ForestRow(evil, 0.1, 0.0, 0.2, "undecided")]
-    svg = drawing.drawing(plots.forest(rows, title=evil, subtitle="s"), evil, kind="wide")
+    svg = drawing.drawing(row_plots.forest(rows, title=evil, subtitle="s"), evil, kind="wide")
     root = ElementTree.fromstring(svg)
     assert root.get("class") == "plot wide" and root.get("role") == "img"
     assert root.get("aria-label") == evil.replace("\u202e", "\\u202e")
@@ -195,12 +183,7 @@ def test_a_drawing_has_variables_for_colours_and_text_as_it_is() -> None:
 @pytest.mark.parametrize(("form", "start"), [("svg", b"<svg"), ("png", b"\x89PNG")])
 def test_a_picture_is_a_file_of_its_own(form: Any, start: bytes) -> None:
     spec = plots.plane(
-        [PlanePoint("lora", (30, 20, 40), (70, 60, 80), "better")],
-        zero=50,
-        learned="l",
-        kept="k",
-        unit=" %",
-        size=(300, 200),
+        [PlanePoint("lora", (30, 20, 40), (70, 60, 80), "better")], PlaneAxes(50, "l", "k", " %"), (300, 200)
     )
     found = drawing.picture(spec, form)
     assert found.startswith(start) and b"var(--" not in found
@@ -217,7 +200,7 @@ def test_all_plots_of_a_run_are_drawn_for_two_widths() -> None:
     [rows] = page_rows([run], page_columns([run]))
     found = [
         figures.cost_figure(run, run.tasks[0], "words"),
-        figures.plane_figure(run),
+        plane_figure(run),
         figures.curve_figure(run, ["lora"]),
         figures.spread_figure(run),
     ]

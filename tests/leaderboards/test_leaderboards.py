@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from example_run import SAMPLES, VALUES, example_run
+from large_run import large_run
 
 from harness.comparison.replicas import HELD_OUT
 from harness.errors import UserError
-from harness.leaderboards import FORMATS, export
+from harness.leaderboards import FORMATS, drawing, export
 from harness.leaderboards.latex import escaped as latex_escaped
 from harness.leaderboards.markdown import escaped as markdown_escaped
 from harness.leaderboards.rows import COLUMNS, tidy
@@ -32,8 +33,9 @@ def named(name: str) -> Run:
 
 
 def test_every_format_is_written_once_as_report(tmp_path: Path) -> None:
-    paths = export([example_run()], [*FORMATS, "md"], tmp_path / "new")
-    assert [path.name for path in paths] == ["report.md", "report.csv", "report.json", "report.tex", "report.html"]
+    names = [name for name in FORMATS if drawing.can_draw() or name not in ("svg", "png")]
+    paths = export([example_run()], [*names, "md"], tmp_path / "new")
+    assert [path.name for path in paths] == [f"report.{name}" for name in names]
     assert sorted(tmp_path.glob("new/*")) == sorted(paths)
 
 
@@ -42,6 +44,25 @@ def test_an_unknown_format_is_refused_before_anything_is_written(tmp_path: Path)
         export([example_run()], ["md", "htm"], tmp_path)
     assert caught.value.hint == "did you mean `html`?"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not drawing.can_draw(), reason=f"`{drawing.PACKAGE}` is not installed")
+def test_pictures_have_the_plots_of_all_runs(tmp_path: Path) -> None:
+    svg, png = export([large_run(4, 7), large_run(3, 7, seed=1, model="x/y")], ["svg", "png"], tmp_path)
+    text = svg.read_text()
+    assert text.startswith("<svg") and png.read_bytes().startswith(b"\x89PNG") and "var(--" not in text
+    assert text.count("samples won on trained tasks") == 2 and "x/y" in text
+    with pytest.raises(UserError, match="no run has a score and a cost"):
+        export([example_run("base").model_copy(update={"variants": ()})], ["svg"], tmp_path)
+
+
+def test_a_picture_without_the_package_that_draws_is_an_error_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drawing, "can_draw", lambda: False)
+    with pytest.raises(UserError, match="needs the package `vl-convert-python`") as caught:
+        export([large_run(4, 7)], ["png"], tmp_path)
+    assert caught.value.hint == "`pip install vl-convert-python`" and not list(tmp_path.iterdir())
 
 
 def test_no_run_and_an_unwritable_folder_are_user_errors(tmp_path: Path) -> None:
