@@ -16,7 +16,8 @@ from markupsafe import Markup
 
 from harness.leaderboards import plots, row_plots
 from harness.leaderboards.drawing import Spec, drawing
-from harness.leaderboards.plots import CostPoint, Size, Standing
+from harness.leaderboards.plot_parts import Size
+from harness.leaderboards.plots import CostPoint, Standing
 from harness.leaderboards.row_plots import ForestRow, SpreadRow
 from harness.report import numbers
 from harness.report.costs import Measure, measures

@@ -16,6 +16,9 @@ from harness.leaderboards.lead import lead_task
 from harness.leaderboards.sections import page_columns, page_rows
 from harness.results import Run
 
+_APART = {"scale": {name: "independent" for name in ("color", "fill", "shape", "stroke")}}
+"""Each plot has scales of its own."""
+
 
 def overview(runs: Sequence[Run]) -> Spec:
     """Quality against cost and learning against forgetting side by side, one line for each run.
@@ -30,13 +33,13 @@ def overview(runs: Sequence[Run]) -> Spec:
         specs = [each.make(WIDE) for each in figures if each]
         if specs:
             title = {"text": printable(rows.label), "fontSize": 14, "offset": 14}
-            found.append({"hconcat": specs, "spacing": 40, "title": title})
+            found.append({"hconcat": specs, "spacing": 40, "title": title, "resolve": _APART})
     if not found:
         raise UserError(
             "no run has a score and a cost to draw",
             hint="the tables have what is known: `--to md`; timing needs scores",
         )
-    return {"vconcat": found, "spacing": 40}
+    return {"vconcat": found, "spacing": 40, "resolve": _APART}
 
 
 def svg(runs: Sequence[Run]) -> bytes:
