@@ -1,4 +1,4 @@
-"""What all plots share: domains of axes, scales of verdicts, and rows as data."""
+"""Parts of all plots: domains of axes, scales of verdicts, and rows as data."""
 
 from __future__ import annotations
 

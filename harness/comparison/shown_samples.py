@@ -17,7 +17,7 @@ from harness.comparison.samples import SampleRows, observations
 from harness.jobs import Item
 from harness.prepare.tasks import ScoredTask
 from harness.results import ShownOutput, ShownPrompt, ShownSamples, ShownVariant
-from harness.runs.prompts import SamplePrompt, prompt_of, shortened
+from harness.runs.prompts import prompt_of, shortened
 
 MOST_OF_A_KIND = 6
 """Samples of one task that a variant has won, and as many that it has lost."""
@@ -28,14 +28,20 @@ LONGEST = 600
 WonOrLost = Literal["won", "lost"]
 
 
-class _Contest(NamedTuple):
-    """The samples of a task that a variant has won and lost, in the order in which they are drawn."""
+class _Drawn(NamedTuple):
+    """A sample that may be shown."""
 
-    won: list[str]
-    lost: list[str]
-    tied: int
-    own: dict[str, float]
-    theirs: dict[str, float]
+    id: str
+    own: float
+    theirs: float
+
+
+class _Contest(NamedTuple):
+    """The samples of a task that a variant has won and lost: their number, and the first ones in the order of drawing."""
+
+    counts: tuple[int, int, int]
+    """Won, lost and tied."""
+    first: dict[WonOrLost, list[_Drawn]]
 
 
 def shown_samples(
@@ -60,8 +66,9 @@ def shown_samples(
     for task in tasks:
         order = [item.request.id for item in items[task.name]]
         random.Random(seed).shuffle(order)
+        theirs = _own(task, rows[baseline][task.name])
         for name in rows:
-            if name != baseline and (found := _contest(task, rows[name], rows[baseline], order)) is not None:
+            if name != baseline and (found := _contest(task, _own(task, rows[name][task.name]), theirs, order)):
                 contests[task.name, name] = found
     drawn = _drawn(contests)
     return tuple(
@@ -70,19 +77,21 @@ def shown_samples(
 
 
 def _contest(
-    task: ScoredTask, mine: Mapping[str, SampleRows], base: Mapping[str, SampleRows], order: Sequence[str]
+    task: ScoredTask, own: Mapping[str, float], theirs: Mapping[str, float], order: Sequence[str]
 ) -> _Contest | None:
     """Compares a variant's samples with the baseline's; None if the headline gives samples no score of their own."""
-    metric = task.metrics[0]
-    own, theirs = (_own(task, rows[task.name]) for rows in (mine, base))
+    sign = 1 if task.metrics[0].higher_is_better else -1
     shared = [id for id in order if id in own and id in theirs]
-    values = np.array([[own[id], theirs[id]] for id in shared])
-    if not shared or not np.isfinite(values).all():
+    gains = np.array([sign * (own[id] - theirs[id]) for id in shared])
+    if not shared or not np.isfinite(gains).all():
         return None
-    sign = 1 if metric.higher_is_better else -1
-    won = [id for id in shared if sign * (own[id] - theirs[id]) > 0]
-    lost = [id for id in shared if sign * (own[id] - theirs[id]) < 0]
-    return _Contest(won, lost, len(shared) - len(won) - len(lost), own, theirs)
+    first: dict[WonOrLost, list[_Drawn]] = {}
+    kinds: tuple[tuple[WonOrLost, Any], ...] = (("won", gains > 0), ("lost", gains < 0))
+    for kind, members in kinds:
+        ids = [shared[index] for index in np.flatnonzero(members)[:MOST_OF_A_KIND]]
+        first[kind] = [_Drawn(id, own[id], theirs[id]) for id in ids]
+    won, lost = int((gains > 0).sum()), int((gains < 0).sum())
+    return _Contest((won, lost, len(shared) - won - lost), first)
 
 
 def _own(task: ScoredTask, rows: SampleRows) -> dict[str, float]:
@@ -91,16 +100,15 @@ def _own(task: ScoredTask, rows: SampleRows) -> dict[str, float]:
     return {} if found is None else dict(zip((row["id"] for row in rows), found.tolist(), strict=True))
 
 
-def _drawn(contests: Mapping[tuple[str, str], _Contest]) -> dict[tuple[str, str, WonOrLost], list[str]]:
+def _drawn(contests: Mapping[tuple[str, str], _Contest]) -> dict[tuple[str, str, WonOrLost], list[_Drawn]]:
     """Draws in rounds: one sample of each task, variant and kind after another, until there are `MOST`."""
-    found: dict[tuple[str, str, WonOrLost], list[str]] = defaultdict(list)
+    found: dict[tuple[str, str, WonOrLost], list[_Drawn]] = defaultdict(list)
     count = 0
     for number in range(MOST_OF_A_KIND):
         for (task, variant), contest in contests.items():
-            kinds: tuple[tuple[WonOrLost, list[str]], ...] = (("won", contest.won), ("lost", contest.lost))
-            for kind, ids in kinds:
-                if number < len(ids) and count < MOST:
-                    found[task, variant, kind].append(ids[number])
+            for kind, samples in contest.first.items():
+                if number < len(samples) and count < MOST:
+                    found[task, variant, kind].append(samples[number])
                     count += 1
     return found
 
@@ -108,7 +116,7 @@ def _drawn(contests: Mapping[tuple[str, str], _Contest]) -> dict[tuple[str, str,
 def _shown(
     task: ScoredTask,
     contests: Mapping[tuple[str, str], _Contest],
-    drawn: Mapping[tuple[str, str, WonOrLost], Sequence[str]],
+    drawn: Mapping[tuple[str, str, WonOrLost], Sequence[_Drawn]],
     rows: Mapping[str, Mapping[str, SampleRows]],
     items: Sequence[Item],
     baseline: str,
@@ -117,13 +125,15 @@ def _shown(
     mine = {name: contest for (of, name), contest in contests.items() if of == task.name}
     if not mine:
         return None
-    kinds: tuple[WonOrLost, WonOrLost] = ("won", "lost")
-    wanted = {id for name in mine for kind in kinds for id in drawn.get((task.name, name, kind), ())}
+    chosen = {(name, kind): drawn.get((task.name, name, kind), ()) for name in mine for kind in mine[name].first}
+    wanted = {each.id: each.theirs for samples in chosen.values() for each in samples}
     prompts = {item.request.id: (item.group, prompt_of(item)) for item in items if item.request.id in wanted}
-    by_id = {
-        name: {row["id"]: row for row in rows[name][task.name] if row["id"] in wanted} for name in (*mine, baseline)
+    outputs = {
+        (name, row["id"]): shortened(prompts[row["id"]][1].output(row), LONGEST)
+        for name in (*mine, baseline)
+        for row in rows[name][task.name]
+        if row["id"] in wanted
     }
-    theirs = next(iter(mine.values())).theirs
     return ShownSamples(
         task=task.name,
         prompts=tuple(
@@ -132,29 +142,23 @@ def _shown(
                 group=group,
                 prompt=shortened(prompt.prompt, LONGEST),
                 target=None if prompt.target is None else shortened(prompt.target, LONGEST),
-                output=_output(prompt, by_id[baseline][id]),
-                score=theirs[id],
+                output=outputs[baseline, id],
+                score=wanted[id],
             )
             for id, (group, prompt) in prompts.items()
         ),
         variants=tuple(
             ShownVariant(
                 variant=name,
-                won=len(contest.won),
-                lost=len(contest.lost),
-                tied=contest.tied,
+                won=contest.counts[0],
+                lost=contest.counts[1],
+                tied=contest.counts[2],
                 outputs=tuple(
-                    ShownOutput(
-                        id=id, kind=kind, output=_output(prompts[id][1], by_id[name][id]), score=contest.own[id]
-                    )
-                    for kind in kinds
-                    for id in drawn.get((task.name, name, kind), ())
+                    ShownOutput(id=each.id, kind=kind, output=outputs[name, each.id], score=each.own)
+                    for kind in contest.first
+                    for each in chosen[name, kind]
                 ),
             )
             for name, contest in mine.items()
         ),
     )
-
-
-def _output(prompt: SamplePrompt, row: Mapping[str, Any]) -> str:
-    return shortened(prompt.output(row), LONGEST)
