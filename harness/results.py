@@ -35,7 +35,7 @@ def verdict_of(value: float, p: float, higher_is_better: bool, alpha: float = 0.
 
 
 class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class MetricInfo(_Document):

@@ -1,4 +1,4 @@
-"""Writes runs to files: `report.md`, `.csv`, `.json`, `.tex`, `.html`, `.svg` and `.png`.
+"""Writes runs to files: `report.md`, `.csv`, `.parquet`, `.json`, `.tex`, `.html`, `.svg` and `.png`.
 
 Example:
     >>> export([run], ["md", "html"], Path("runs/qwen3-0.6b-20261120-2355"))  # doctest: +SKIP
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError, did_you_mean, printable
-from harness.leaderboards import latex, markdown, page, pictures, rows
+from harness.leaderboards import latex, markdown, page, parquet, pictures, rows
 from harness.leaderboards.joined_runs import joined_runs
 from harness.results import Run
 from harness.storage import whole_file
@@ -50,6 +50,7 @@ def _json(runs: Sequence[Run]) -> str:
 FORMATS: dict[str, Callable[[Sequence[Run]], str | bytes]] = {
     "md": markdown.render,
     "csv": _csv,
+    "parquet": parquet.render,
     "json": _json,
     "tex": latex.render,
     "html": page.render,

@@ -17,7 +17,7 @@ def report(
     flags: Flags,
     runs: Annotated[list[str], typer.Argument(metavar="RUN…", autocompletion=completion.runs, help=RUN)],
     to: Annotated[
-        str, typer.Option("--to", help="Formats: md, html, csv, json, tex, svg, png; comma-separated.")
+        str, typer.Option("--to", help="Formats: md, html, csv, parquet, json, tex, svg, png; comma-separated.")
     ] = "md",
     out: Annotated[
         Path | None,

@@ -99,6 +99,25 @@ def test_csv_has_one_row_for_each_variant_task_and_metric(tmp_path: Path) -> Non
     assert (failed["variant"], failed["error"]) == ("full", "out of memory (needs > 79 GiB)")
 
 
+def test_parquet_has_the_rows_of_the_csv_with_types(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow.parquet import read_table
+
+    runs = [example_run("base", "lora", "full", fail="full"), large_run(3, 2)]
+    table_file, text = export(runs, ["parquet", "csv"], tmp_path)
+    table = read_table(table_file)
+    expected = [row for run in runs for row in tidy(run)]
+    assert table.column_names == list(COLUMNS)
+    assert [{name: value for name, value in row.items() if value is not None} for row in table.to_pylist()] == [
+        {name: value for name, value in row.items() if value is not None} for row in expected
+    ]
+    kinds = {pyarrow.int64(): int, pyarrow.bool_(): bool, pyarrow.string(): str, pyarrow.float64(): (int, float)}
+    for row in expected:
+        for name, value in row.items():
+            assert value is None or isinstance(value, kinds[table.schema.field(name).type]), name
+    assert len(text.read_text().splitlines()) == table.num_rows + 1
+
+
 def test_csv_has_the_means_over_training_runs() -> None:
     seen = {"variant": "lora", "trainings": ("lora", "lora.fold1"), "deviation": 0.05, "low": 0.3, "high": 0.5}
     delta = {"value": 0.2, "low": 0.1, "high": 0.3, "p": 0.001, "p_holm": 0.002, "verdict": "better"}
@@ -164,10 +183,31 @@ def test_markdown_does_not_escape_code_and_inner_underscores() -> None:
 
 def test_latex_escapes_its_special_characters_and_balances_rows() -> None:
     text = FORMATS["tex"]([named("50%_a&b#{x}\\")])
+    assert isinstance(text, str)
     assert r"50\%\_a\&b\#\{x\}\textbackslash{}" in text
-    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\bottomrule")
+    assert text.count(r"\begin{longtable}") == text.count(r"\end{longtable}") == text.count(r"\endhead") > 1
     assert "▲" not in text
     assert r"$\blacktriangle$" in text
+    labels = re.findall(r"\\label\{(.*?)\}", text)
+    assert len(set(labels)) == len(labels) == text.count(r"\caption")
+
+
+def test_latex_of_many_rows_has_whole_rows_bold_scores_and_ties() -> None:
+    run = large_run(25, 7)
+    text = FORMATS["tex"]([run])
+    assert isinstance(text, str)
+    for table in re.findall(r"\\begin\{longtable\}\{(l r*|lr*)\}(.*?)\\end\{longtable\}", text, flags=re.DOTALL):
+        columns, body = len(table[0]), table[1]
+        rows = [line for line in body.splitlines() if line.endswith(r"\\") and "caption" not in line]
+        assert len(rows) >= 25
+        for row in rows:
+            spans = [int(n) - 1 for n in re.findall(r"\\multicolumn\{(\d+)\}", row)]
+            assert len(re.findall(r"(?<!\\)&", row)) + 1 + sum(spans) == columns
+    best = max(v.scores[0].value or 0 for v in run.variants if v.scores)
+    assert f"\\textbf{{{100 * best:.1f}}}\\textsuperscript{{a" in text
+    assert 7 <= text.count(r"\textbf") < text.count(r"\num{")
+    opened, closed = (len(re.findall(rf"(?<!\\){brace}", text)) for brace in (r"\{", r"\}"))
+    assert opened == closed
 
 
 def test_a_failed_variant_says_why_in_every_report() -> None:
