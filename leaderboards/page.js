@@ -302,8 +302,8 @@
       }
       return rows;
     }, [["task", "variant", "other metric", ...all("table.every thead th", run).slice(1).map((head) => head.textContent)]]);
-  const formula = /^\s*[=+\-@\uff1d\uff0b\uff0d\uff20](?!\d+(\.\d+)?\b)/;
-  const quoted = (text) => `"${formula.test(text) && text !== "-" ? "'" : ""}${text.replaceAll('"', '""')}"`;
+  const formula = /^\s*[=+\-@\uff1d\uff0b\uff0d\uff20]/; // a spreadsheet would run it
+  const quoted = (text) => `"${formula.test(text) && text !== "-" && isNaN(text) ? "'" : ""}${text.replaceAll('"', '""')}"`;
   const escaped = (text) => text.replace(/[\\`*_\[\]|~<]/g, "\\$&");
   const files = {
     csv: (run) => save("scores.csv", grid(run).map((row) => row.map(quoted).join(",")).join("\n") + "\n", "text/csv"),
