@@ -69,7 +69,7 @@ class TaskInfo(_Document):
     """Short name for headings; the spec itself if it is None."""
     scale: Scaling | None = None
     """Scale of the headline: 0–1 (`fraction`), 0–100 (`percent`), a perplexity, or another number (`points`)."""
-    decimals: int | None = None
+    decimals: int | None = Field(default=None, ge=0, le=9)
     """Decimals with which the headline is shown."""
     chance: float | None = None
     """Expected headline of a model that guesses, in the metric's scale; None if it is not known."""

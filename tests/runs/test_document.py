@@ -17,6 +17,11 @@ from harness.runs.folder import RunFolder, list_runs, load_run
 GOOD: dict[str, Any] = json.loads(example_run("base", "lora", "qlora").to_json())
 
 
+SHOWN: dict[str, Any] = {
+    "variant": "lora", "won": 1, "lost": 0, "tied": 0, "outputs": [{"id": "7", "kind": "won", "output": "x", "score": 1.0}],
+}  # fmt: skip
+
+
 def changed(place: str, value: Any) -> str:
     document = copy.deepcopy(GOOD)
     *outer, last = place.split(".")
@@ -47,6 +52,18 @@ FAULTS = {
     "an unknown key": (changed("evil", 3), "`evil`: extra inputs are not permitted"),
     "a model that is a list": (changed("environment.model", [1]), "`environment.model` is not an object"),
     "half of a character": (changed("command", "\ud83d"), "`command` has half of a character"),
+    "a billion decimals": (
+        changed("tasks.0.decimals", 10**9),
+        "`tasks.0.decimals`: input should be less than or equal to 9",
+    ),
+    "samples of no variant": (
+        changed("samples_shown", [{"task": "mini_mmlu", "prompts": [], "variants": [SHOWN | {"variant": "evil"}]}]),
+        "`samples_shown.0` is of no task or variant of the run",
+    ),
+    "an output without its prompt": (
+        changed("samples_shown", [{"task": "mini_mmlu", "prompts": [], "variants": [SHOWN]}]),
+        "`samples_shown.0` has an output without its prompt",
+    ),
     "a time of zero": (
         changed("variants.1.inference.raw_seconds.prefill.0", 0.0),
         "`variants.1.inference.raw_seconds.prefill` has a time that is not above zero",
