@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from harness.errors import printable
 from harness.leaderboards.drawing import FONT, LIGHT, Spec, compiled
 from harness.leaderboards.figures import WIDE, cost_axis, cost_measure
+from harness.leaderboards.plot_parts import can_be_drawn
 from harness.leaderboards.plots import CostPoint, cost_plot
 from harness.report import numbers
 from harness.report.costs import measures
@@ -70,28 +71,21 @@ def browser_plot(run: Run, names: Mapping[int, str], first: str) -> Spec:
             "points": [_scaled_score(variant, task, scale.factor) for variant in variants],
             "better": ["".join("1" if better(a.name, b.name) else "0" for b in variants) for a in variants],
         })  # fmt: skip
-    costs = []
+    costs, chosen, first_cost = [], cost_measure(run), 0
     for measure in measures(run):
         factor, label = cost_axis(measure, run)
-        values = [measure.comparable(variant) for variant in variants]
+        known = [measure.comparable(variant) for variant in variants]
+        values = [None if v is None or not can_be_drawn(v) else float(f"{v / factor:.5g}") for v in known]
         if any(value is not None for value in values):
-            costs.append(
-                {
-                    "label": label,
-                    "values": [None if value is None else float(f"{value / factor:.5g}") for value in values],
-                }
-            )
-    chosen, known = (
-        cost_measure(run),
-        [measure for measure in measures(run) if any(measure.comparable(v) is not None for v in variants)],
-    )
-    number = next((index for index, measure in enumerate(known) if chosen and measure.name == chosen.name), 0)
+            if chosen is not None and measure.name == chosen.name:
+                first_cost = len(costs)
+            costs.append({"label": label, "values": values})
     return {
         "vega": vega,
         "names": [printable(v.name) for v in variants],
         "tasks": tasks,
         "costs": costs,
-        "cost": number,
+        "cost": first_cost,
         "task": next(key for key, name in names.items() if name == first),
     }
 
@@ -100,4 +94,5 @@ def _scaled_score(variant: Variant, task: TaskInfo, factor: float) -> list[float
     score = variant.headline(task)
     if score is None or score.value is None:
         return None
-    return [None if each is None else float(f"{each * factor:.5g}") for each in (score.value, score.low, score.high)]
+    ends = [None if each is None else each * factor for each in (score.value, score.low, score.high)]
+    return [None if each is None else float(f"{each:.5g}") for each in ends] if can_be_drawn(*ends) else None

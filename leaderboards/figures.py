@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from harness.leaderboards import plots, row_plots
 from harness.leaderboards.drawing import Spec, drawing
-from harness.leaderboards.plot_parts import Size
+from harness.leaderboards.plot_parts import Size, can_be_drawn
 from harness.leaderboards.plots import CostPoint, Standing
 from harness.leaderboards.row_plots import ForestRow, SpreadRow
 from harness.report import numbers
@@ -102,7 +102,9 @@ def cost_points(run: Run, task: TaskInfo, measure: Measure) -> list[CostPoint]:
                 standing = "on"
             elif front is None or variant.name in front.maybe:
                 standing = "maybe"
-            found.append(CostPoint(variant.name, cost / factor, score.value * scale.factor, low, high, standing))
+            point = CostPoint(variant.name, cost / factor, score.value * scale.factor, low, high, standing)
+            if can_be_drawn(*point[1:5]):
+                found.append(point)
     return found
 
 
@@ -142,6 +144,7 @@ def forest_figures(run: Run, most: int) -> list[Markup]:
             for variant in run.variants
             if (delta := headline_delta(variant, task))
         ]
+        rows = [row for row in rows if can_be_drawn(*row[1:4])]
         if rows:
             title = f"{titles(run)[task.name]} {'↑' if task.higher_is_better(task.headline) else '↓'}"
             subtitle = f"{task.headline}, difference from {short_name(run.baseline)}"
@@ -155,7 +158,7 @@ def curve_figure(run: Run, first: Sequence[str]) -> RunFigure | None:
     lines = [
         (v.name, v.train.curve_points)
         for v in run.variants
-        if v.train and any(p.loss is not None for p in v.train.curve_points)
+        if v.train and any(p.loss is not None and can_be_drawn(p.loss) for p in v.train.curve_points)
     ]
     if not lines:
         return None
@@ -173,7 +176,8 @@ def spread_figure(run: Run) -> RunFigure | None:
     for variant in run.variants:
         if (timed := variant.inference) is None:
             continue
-        if seconds := timed.raw_summary.get("decode") or timed.raw_seconds.get("decode"):
+        seconds = timed.raw_summary.get("decode") or timed.raw_seconds.get("decode") or ()
+        if seconds and can_be_drawn(min(seconds), max(seconds)):
             known[variant.name] = seconds
     if not known:
         return None

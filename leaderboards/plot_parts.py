@@ -14,6 +14,11 @@ Size = tuple[int, int]
 VERDICT_ORDER: tuple[Verdict, ...] = ("better", "undecided", "worse")
 
 
+def can_be_drawn(*numbers: float | None) -> bool:
+    """Whether numbers are of a size that an axis can show; a document from elsewhere may hold any."""
+    return all(number is None or abs(number) < 1e15 for number in numbers)
+
+
 def domain(values: Iterable[float], pad: float = 0.07, *, log: bool = False) -> list[float]:
     """The range of an axis: all values, with a margin of this share on both sides."""
     known = list(values)

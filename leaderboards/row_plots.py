@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from harness.leaderboards.drawing import LIGHT, Spec
 from harness.leaderboards.labels import width_of
-from harness.leaderboards.plot_parts import Size, by_verdict, cut, plain, scaled
+from harness.leaderboards.plot_parts import Size, by_verdict, can_be_drawn, cut, plain, scaled
 from harness.results import CurvePoint, Verdict
 
 MOST_IN_COLOUR = 4
@@ -135,7 +135,7 @@ def _smoothed(name: str, curve: Sequence[CurvePoint], strong: bool, sparse: int)
     """Moving averages of a curve, without points that have no loss; of a grey one, every `sparse`-th."""
     found: list[Spec] = []
     for point in curve:
-        if point.loss is not None:
+        if point.loss is not None and can_be_drawn(point.loss):
             before = found[-1]["loss"] if found else point.loss
             loss = (1 - _SMOOTHING) * before + _SMOOTHING * point.loss
             found.append({"name": name, "step": point.step, "loss": float(f"{loss:.4g}"), "strong": strong})

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from harness.leaderboards.plot_parts import can_be_drawn
 from harness.leaderboards.protocols import described, differences
 from harness.report import numbers
 from harness.report.gains import trained_for
@@ -219,7 +220,8 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 def _ends(runs: Sequence[Run], column: PageColumn) -> tuple[float, float]:
     """The scale of a column's lines: all intervals of all runs."""
     scores = [score for run in runs for variant in run.variants if (score := variant.score(column.task, column.metric))]
-    known = [end for score in scores for end in (score.low, score.high, score.value) if end is not None]
+    ends = (end for score in scores for end in (score.low, score.high, score.value))
+    known = [end for end in ends if end is not None and can_be_drawn(end)]
     return (min(known), max(known)) if known else (0.0, 1.0)
 
 
@@ -273,6 +275,8 @@ def _plain_cell(score: Score, scale: Scale) -> ScoreCell:
 
 def _bar(score: Score, ends: tuple[float, float]) -> tuple[int, int, int] | None:
     if score.value is None or score.low is None or score.high is None:
+        return None
+    if not can_be_drawn(score.value, score.low, score.high):
         return None
     low, high = ends
 
