@@ -71,7 +71,8 @@ def browser_plot(run: Run, names: Mapping[int, str], first: str) -> Spec:
             "points": [_scaled_score(variant, task, scale.factor) for variant in variants],
             "better": ["".join("1" if better(a.name, b.name) else "0" for b in variants) for a in variants],
         })  # fmt: skip
-    costs, chosen, first_cost = [], cost_measure(run), 0
+    costs: list[Spec] = []
+    chosen, first_cost = cost_measure(run), 0
     for measure in measures(run):
         factor, label = cost_axis(measure, run)
         known = [measure.comparable(variant) for variant in variants]
