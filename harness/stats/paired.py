@@ -136,7 +136,8 @@ def range_of_difference(a: Observations, b: Observations) -> float | None:
 def win_rate(a: Observations, b: Observations, higher_is_better: bool = True) -> Interval | None:
     """Computes the share of samples on which a scored better than b, with its 95 % interval; ties count half.
 
-    By a corpus metric such as BLEU or a perplexity, the score of a sample is the metric of that sample alone.
+    By a corpus metric such as BLEU or a perplexity, the score of a sample is the metric of that sample alone. Of 0/1 scores the
+    interval is that of the difference, so it excludes one half exactly where `paired` has p < 0.05.
 
     Args:
         a: The variant in question.
@@ -157,6 +158,10 @@ def win_rate(a: Observations, b: Observations, higher_is_better: bool = True) ->
     signs = np.sign(a.own - b.own) * (1 if higher_is_better else -1)
     if not a.is_mean and not signs.any() and (a.values != b.values).any():
         return None
+    if is_mcnemar(a, b):
+        wins, losses = int(np.sum(signs > 0)), int(np.sum(signs < 0))
+        low, high = mcnemar_interval(len(a), wins, losses)
+        return Interval(0.5 + (wins - losses) / len(a) / 2, 0.5 + low / 2, 0.5 + high / 2)
     return interval(Observations((signs + 1) / 2, groups=a.groups, clusters=a.clusters, bounds=(0.0, 1.0)))
 
 

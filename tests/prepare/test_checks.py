@@ -16,7 +16,7 @@ from harness.prompts.render import render
 from harness.registry.find import find
 from harness.registry.load import load_task
 from harness.stats.observations import Observations
-from harness.stats.paired import win_rate
+from harness.stats.paired import paired, win_rate
 
 PAIRS = [{"prompt": f"Question {n}?", "chosen": f"yes {n}", "rejected": f"no {n}"} for n in range(4)]
 PIPELINE = (
@@ -234,6 +234,20 @@ def test_a_win_rate_counts_ties_half_and_knows_the_direction() -> None:
     assert share(good, poor) == pytest.approx(2 / 3), "of a corpus metric, each sample alone"
     assert win_rate(*(Observations(np.full((2, 1), n), value=lambda sums: 0.0) for n in (1.0, 2.0))) is None
     assert win_rate(*(Observations([1, 2], whole=sum) for _ in "ab")) is None
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(5, 0), (6, 0), (14, 4), (12, 5), (2, 9), (0, 0)])
+def test_a_win_rate_of_right_and_wrong_agrees_with_the_test(wins: int, losses: int) -> None:
+    a, b = (
+        Observations(np.repeat([1, 0, 1], [wins, losses, 20])),
+        Observations(np.repeat([0, 1, 1], [wins, losses, 20])),
+    )
+    for higher in (True, False):
+        found, difference = win_rate(a, b, higher), paired(a, b)
+        assert found is not None and difference is not None and found.low is not None and found.high is not None
+        assert (difference.p < 0.05) == (not found.low <= 0.5 <= found.high)
+        sign = 1 if higher else -1
+        assert found.value == pytest.approx(0.5 + sign * (wins - losses) / len(a) / 2)
     assert win_rate(Observations([1.0, np.nan]), Observations([1.0, 2.0])) is None
 
 
