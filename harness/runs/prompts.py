@@ -19,7 +19,7 @@ from typing import Any
 from harness.api import Choose, Generate, Text
 from harness.jobs import Item
 from harness.runs.folder import SampleLog
-from harness.storage import slug, write_whole
+from harness.storage import slug, whole_file
 
 LONGEST = 8000
 """Characters of a prompt or target; of longer ones, such as whole books, the middle is left out."""
@@ -117,8 +117,9 @@ def write_prompts(folder: Path, task: str, items: Iterable[Item]) -> None:
     Raises:
         UserError: The file cannot be written.
     """
-    lines = (json.dumps(prompt_of(item).to_dict(), ensure_ascii=False) + "\n" for item in items)
-    write_whole(_file(folder, task), "".join(lines))
+    with whole_file(_file(folder, task)) as file:
+        for item in items:
+            file.write(json.dumps(prompt_of(item).to_dict(), ensure_ascii=False).encode() + b"\n")
 
 
 def read_prompts(folder: Path, task: str) -> dict[str, SamplePrompt]:
