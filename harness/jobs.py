@@ -544,6 +544,10 @@ class Trained:
     """Loss on the held-out rows, with the weights that were kept."""
     validation: tuple[tuple[int, float], ...] = ()
     """Every evaluation: (steps done, loss or headline of the monitored task)."""
+    curve_points: tuple[Mapping[str, float | None], ...] = ()
+    """The log as at most 200 points of step, loss, lr, grad_norm, tokens and seconds; empty in records of earlier versions."""
+    held_out_steps: tuple[int, ...] = ()
+    """Steps done at each of `held_out_losses`."""
     rewards: tuple[float, ...] = ()
     """Mean reward of each step's answers, for stages that learn from rewards."""
     held_out_losses: tuple[float, ...] = ()

@@ -58,6 +58,7 @@ from harness.report.progress import Progress
 from harness.report.summary import headline_lines
 from harness.results import Run
 from harness.runs.folder import RunFolder
+from harness.runs.prompts import write_prompts
 from harness.runs.reuse import adopt, find_trained
 from harness.sandbox.run import protections
 from harness.storage import DiskFull, key, write_whole
@@ -445,6 +446,8 @@ class RunInProgress:
         """Computes the statistics, saves them and shows the headlines: timing comes after them and takes minutes."""
         with self.stage("Count", "intervals and paired tests"):
             self._counted = count(self.session)
+            for task in self.session.prepared.tasks:
+                write_prompts(self.session.folder.path, task.name, self.session.prepared.variants[0].items[task.name])
         for line in headline_lines(self._save()):
             self.progress.say("Score", line)
 

@@ -3,6 +3,7 @@
     runs/<model>-<time>/
       run.json                        the results (`harness.results`)
       samples/<variant>/<task>.jsonl  scored samples: append-only, flushed after every pack; the resume log
+      samples/prompts/<task>.jsonl    prompts and targets, once for all variants
       train/<variant>.jsonl           one line per training step
       costs/<variant>.json            raw timings
       adapters/<variant>/             trained artifacts (whole models: `checkpoints/<variant>/`)
