@@ -16,7 +16,7 @@ def described(score: Score) -> str:
     protocol = score.protocol
     parts = [
         numbers.counted(score.n, "sample"),
-        numbers.counted(protocol.shots, "shot"),
+        _shots(score),
         "log-likelihood" if protocol.mode == "loglikelihood" else "generated",
         f"version {protocol.version}",
         f"{protocol.numerics} numerics",
@@ -24,9 +24,15 @@ def described(score: Score) -> str:
         *(["chat template"] if protocol.chat_template else []),
         *(["system prompt"] if protocol.system else []),
         *([f"thinking {protocol.think}"] if protocol.think else []),
+        *([f"{protocol.form} read by {protocol.reader}"] if protocol.form else []),
         f"prompts {protocol.prompt_sha256[:8]}",
     ]
     return ", ".join(parts)
+
+
+def _shots(score: Score) -> str:
+    """Counts the solved examples: `8 shots`, or `8 shared shots` where all samples have the same ones."""
+    return numbers.counted(score.protocol.shots, "shared shot" if score.protocol.shared_shots else "shot")
 
 
 def differences(score: Score, reference: Score) -> list[str]:
@@ -38,8 +44,8 @@ def differences(score: Score, reference: Score) -> list[str]:
     """
     mine, theirs = score.protocol, reference.protocol
     found = []
-    if mine.shots != theirs.shots:
-        found.append(numbers.counted(mine.shots, "shot"))
+    if (mine.shots, mine.shared_shots) != (theirs.shots, theirs.shared_shots):
+        found.append(_shots(score))
     if score.n != reference.n:
         found.append(numbers.counted(score.n, "sample"))
     if mine.version != theirs.version:
