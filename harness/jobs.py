@@ -48,6 +48,16 @@ class Base:
 
 
 @dataclass(frozen=True)
+class Served:
+    """A model behind a server with an OpenAI-compatible API."""
+
+    url: str
+    """Address of the server, such as `http://127.0.0.1:8000/v1`."""
+    name: str
+    """Name by which the server knows the model."""
+
+
+@dataclass(frozen=True)
 class Method:
     """A method, by the file and function that a child imports."""
 
