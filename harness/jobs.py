@@ -11,10 +11,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.api import Sample
 from harness.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from harness.serving.capabilities import Capabilities
 
 REVISIONS: Mapping[str, int] = {"trainer": 1, "engine": 1, "metrics": 2}
 """Revisions of our own code that decide results. Raise a number when a change gives other weights (`trainer`), other outputs of
@@ -34,17 +37,8 @@ TRAINED_FILE = "trained.json"
 """File in an artifact's folder with its train key and the figures of its training run."""
 
 
-@dataclass(frozen=True)
-class Base:
-    """Weights and how they are loaded; variants with equal bases share one load."""
-
-    folder: Path
-    """A folder, or a GGUF file."""
-    device: str
-    dtype: str
-    """`float32`, `bfloat16` or `float16`."""
-    quant: Quant | None = None
-    trust_remote_code: bool = False
+SERVED_PREFIX = "endpoint:"
+"""How the name of a served model begins."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +49,21 @@ class Served:
     """Address of the server, such as `http://127.0.0.1:8000/v1`."""
     name: str
     """Name by which the server knows the model."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """Weights and how they are loaded; variants with equal bases share one load."""
+
+    folder: Path
+    """A folder, or a GGUF file; of a served model, the folder of the tokenizer."""
+    device: str
+    dtype: str
+    """`float32`, `bfloat16` or `float16`."""
+    quant: Quant | None = None
+    trust_remote_code: bool = False
+    served: Served | None = None
+    """The server that has the weights; None: they are in the folder."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +221,8 @@ class ScoreVariant:
     name: str
     recipe: Recipe
     tasks: Sequence[TaskRequests]
+    capabilities: Capabilities | None = None
+    """What a served model can do; None: the model is loaded here."""
 
 
 @dataclass(frozen=True)
@@ -228,6 +239,18 @@ class ScoreJob:
     """Whether more than a few prompts may be cut to fit the context; runs take it from `--allow-cut`."""
     more: bool = False
     """Whether further jobs of this base follow: the child keeps it in memory and waits for them."""
+
+
+@dataclass(frozen=True)
+class ProbeJob:
+    """Find out what a served model can do; the result is a `Capabilities`."""
+
+    base: Base
+    tasks: Sequence[TaskRequests]
+    """Everything that the run will ask."""
+    numerics: Literal["fp32", "lm-eval"] = "fp32"
+    context: int | None = None
+    """Tokens of prompt and answer together, as the server says."""
 
 
 @dataclass(frozen=True)
@@ -395,6 +418,7 @@ Job = (
     | TrainJob
     | MergeJob
     | ScoreJob
+    | ProbeJob
     | BenchJob
     | PlanJob
     | ReachJob

@@ -8,7 +8,7 @@ from harness.cli.options import Flags, Variants, command_line, print_plan, print
 
 
 @takes(
-    "model tasks task_parameters allow_code file baseline",
+    "model tokenizer tasks task_parameters allow_code file baseline",
     "train train_columns train_samples min_row_tokens max_row_tokens drop_near_duplicates train_augment",
     "steps epochs lr tune_lr train_batch_size max_length train_settings seeds folds",
     "num_fewshot limit until_decided smallest batch_size apply_chat_template template_options numerics engine allow_cut",

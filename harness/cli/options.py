@@ -59,7 +59,17 @@ class Flags:
     """
 
     model: str | None = _flag(
-        _WHAT, "--model", "-m", sets="model", help="Hub id, folder or GGUF file; default: `tiny`, the embedded model."
+        _WHAT,
+        "--model",
+        "-m",
+        sets="model",
+        help="Hub id, folder, GGUF file, or `endpoint:http://HOST:PORT/v1#NAME`; default: `tiny`, the embedded model.",
+    )
+    tokenizer: str | None = _flag(
+        _WHAT,
+        "--tokenizer",
+        sets="tokenizer",
+        help="Hub id or folder of the tokenizer of a served model; default: none, prompts are sent as text.",
     )
     tasks: str | None = _flag(
         _WHAT,

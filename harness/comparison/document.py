@@ -14,6 +14,7 @@ from harness.comparison.prediction import NOTHING_PREDICTED, Prediction
 from harness.comparison.prompt_notes import prompt_notes
 from harness.comparison.replicas import replicated
 from harness.comparison.scores import Scores, compute_scores
+from harness.comparison.served import served_protocol
 from harness.comparison.state import Session, State
 from harness.comparison.thought_notes import default_thinking, unfinished_thoughts
 from harness.comparison.tuning import Tuned
@@ -192,13 +193,15 @@ def protocol(session: Session, state: State, task: ScoredTask) -> Protocol:
     """Returns everything that decides a variant's scores on a task."""
     items, prompting = state.variant.items[task.name], state.variant.prompting
     mode = items[0].request.mode
+    served = served_protocol(session, state.variant.served) if state.variant.served else None
     return Protocol(
         version=task.task.version,
         shots=0 if mode == "text" else task.task.shots if prompting.shots is None else prompting.shots,
         mode="generate" if mode == "generate" else "loglikelihood",
-        numerics=session.config.numerics,
-        engine=session.config.engine,
-        dtype=session.environment["dtype"],
+        numerics="server" if served else session.config.numerics,
+        engine="endpoint" if served else session.config.engine,
+        dtype="server" if served else session.environment["dtype"],
+        served=served,
         chat_template=prompting.template.text if prompting.template else None,
         system=prompting.system,
         think=prompting.think or ("default" if prompting.template and prompting.template.thought else None),

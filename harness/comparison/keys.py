@@ -102,6 +102,10 @@ def cost_key(session: Session, recipe: Recipe, job: BenchJob) -> str:
 def _model(session: Session, recipe: Recipe) -> str:
     """Digest of a model: the content of its base and artifact, and how they are put together."""
     base = recipe.base
+    if base.served is not None:
+        found = session.capabilities[base.served]
+        says = next(model.digest for model in session.prepared.served if model.served == base.served)
+        return key(served=says, way=found.way, likelihoods=found.likelihoods, answers_as=found.answers_as)
     if recipe not in session.models:
         session.models[recipe] = key(
             base=_folder(session, Snapshot(base.folder.name, base.folder)),

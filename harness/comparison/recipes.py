@@ -15,6 +15,7 @@ from harness.prepare.training_settings import on_machine
 from harness.prepare.trainings import Training
 from harness.registry.recorded import recorded_method
 from harness.runs.folder import CostRecord
+from harness.serving.model import ServedModel
 
 RATIO_PRECISION = 0.05
 """Half the width of a latency ratio's interval at which its repeats end."""
@@ -46,6 +47,8 @@ def train_job(session: Session, training: Training) -> TrainJob:
 def recipe(session: Session, state: State) -> Recipe:
     """The steps to a variant's model for scoring and timing; `harness.models.load` carries them out."""
     variant, spec = state.variant, state.variant.spec
+    if variant.served is not None:
+        return Recipe(served_base(session, variant.served))
     if spec.kind == "base":
         return Recipe(_base(session, QUANT_OF_BITS[spec.bits]))
     if variant.adapter is not None and not variant.adapter.is_adapter:
@@ -55,6 +58,11 @@ def recipe(session: Session, state: State) -> Recipe:
         return _with_adapter(session, spec.bits, None, variant.adapter.folder, method, spec.merged)
     assert variant.training is not None and state.artifact is not None
     return _trained_recipe(session, variant.training, state.artifact, spec.bits, spec.merged)
+
+
+def served_base(session: Session, model: ServedModel) -> Base:
+    """The base of a variant that is scored on a server; its folder is that of the tokenizer."""
+    return replace(_base(session, None, model.folder), served=model.served)
 
 
 def merge_job(session: Session, state: State) -> MergeJob:

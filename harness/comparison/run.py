@@ -20,6 +20,7 @@ from harness.comparison.document import Counted, count, finished, unfinished
 from harness.comparison.dry_run import Purpose, describe
 from harness.comparison.prediction import Predictions
 from harness.comparison.receive import Receiver
+from harness.comparison.served import probe_served
 from harness.comparison.state import Session, State
 from harness.comparison.suitability import unsuitable
 from harness.comparison.sweep import sweep
@@ -55,7 +56,7 @@ from harness.registry.sources import note_loaded
 from harness.report.price import priced
 from harness.report.progress import Progress
 from harness.report.summary import headline_lines
-from harness.results import Run
+from harness.results import Run, Variant
 from harness.runs.folder import RunFolder
 from harness.runs.reuse import adopt, find_trained
 from harness.sandbox.run import protections
@@ -206,8 +207,17 @@ class RunInProgress:
                     self.progress.finish()
 
     def check_all(self) -> None:
-        """Fails the variants whose training run cannot work, before anything is trained."""
+        """Probes the servers, and fails the variants whose training run cannot work, before anything is trained.
+
+        Raises:
+            UserError: A server cannot be used for one of the tasks.
+        """
         session, output = self.session, self.session.config.output_dir
+        for model in session.prepared.served:
+            self.progress.start("Probe", model.name)
+            found = probe_served(session, model, lambda job: _asked(self.server, job))
+            self.progress.finish()
+            self.progress.say("Server", f"{model.name}: {found}")
         waiting = [
             training
             for training in session.prepared.trainings
@@ -353,6 +363,7 @@ class RunInProgress:
                     for task in self.session.prepared.tasks
                     if wanted is None or task.name in wanted[state.name]
                 ],
+                self.session.capabilities[state.variant.served.served] if state.variant.served else None,
             )
             for state in states
         ]
@@ -385,7 +396,13 @@ class RunInProgress:
             in_full: Make all repeats, whatever time they take; otherwise timing has a budget.
             **lengths: See `time_only`.
         """
-        states = [state for state in self.session.active() if state.variant.scored]
+        for state in self.session.active():
+            if state.variant.served and state.scored:
+                state.status = "done"
+                state.notes.append(
+                    "not timed: the time of a server's answers is that of its machine, network and other users"
+                )
+        states = [state for state in self.session.active() if state.variant.scored and not state.variant.served]
         if self.session.config.no_timing and not in_full:
             for state in states:
                 state.status = "done"
@@ -491,5 +508,11 @@ def _asked(server: Server, job: Job) -> Any:
 def _is_complete(run: Run, *, timed: bool) -> bool:
     """Whether every variant is done, and, if that is asked for, timed: a variant that is only trained has no scores."""
     return all(
-        variant.status == "done" and (variant.inference or not timed or not variant.scores) for variant in run.variants
+        variant.status == "done" and (variant.inference or not timed or not variant.scores or _is_served(variant))
+        for variant in run.variants
     )
+
+
+def _is_served(variant: Variant) -> bool:
+    """Whether a variant was scored on a server, and so not timed."""
+    return any(score.protocol.served for score in variant.scores)

@@ -105,6 +105,8 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: Annotated[str, Field(min_length=1)] = "tiny"
+    tokenizer: Annotated[str, Field(min_length=1)] | None = None
+    """Folder or Hub id of the tokenizer of a served model; None: prompts are sent as text or messages."""
     tasks: Annotated[tuple[str, ...], BeforeValidator(listed)] = MINI_TASKS
     """As typed; a file with several tasks is written out as one `FILE@NAME` for each."""
     variants: tuple[InstanceOf[VariantSpec], ...] = ()
@@ -235,4 +237,4 @@ def _entry(variant: VariantSpec) -> dict[str, Any]:
     source = variant.full_source + variant.transforms
     if variant.kind == "base" and source == variant.name:
         return keys
-    return {"adapter" if variant.kind == "adapter" else "method": source, **keys}
+    return {"adapter" if variant.kind in ("adapter", "endpoint") else "method": source, **keys}

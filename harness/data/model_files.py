@@ -21,8 +21,8 @@ from harness.data.files import expand
 from harness.data.gguf import check_gguf, is_gguf
 from harness.data.patience import be_patient
 from harness.data.weights import check_weights
-from harness.errors import UserError, did_you_mean
-from harness.jobs import TRAINED_FILE
+from harness.errors import UserError, did_you_mean, printable
+from harness.jobs import SERVED_PREFIX, TRAINED_FILE
 from harness.storage import inside, read_json, refuse_links_out
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
@@ -124,6 +124,11 @@ def find_model(name: str, *, revision: str | None = None, trust_remote_code: boo
         from harness.tiny import MODEL
 
         return Snapshot("tiny", MODEL)
+    if name.startswith(SERVED_PREFIX):
+        raise UserError(
+            f"`{printable(name)}` is a served model, which gives neither weights nor configuration",
+            hint="name a folder or a Hub id with `--model`; served models can be scored: `harness compare`, `harness eval`",
+        )
     snapshot = find_files(name, "model", revision=revision, trust_remote_code=trust_remote_code)
     folder = snapshot.folder
     if is_gguf(folder):

@@ -8,13 +8,13 @@ Example:
 from __future__ import annotations
 
 import ipaddress
+import re
 import urllib.parse
 
 from harness.errors import UserError, printable
+from harness.jobs import SERVED_PREFIX as PREFIX
 from harness.jobs import Served
 
-PREFIX = "endpoint:"
-"""How the name of a served model begins."""
 _FORM = "write `endpoint:http://HOST:PORT/v1#NAME`; the server lists its names at `/v1/models`"
 _MOST_CHARACTERS = 2000
 _PATHS = ("/chat/completions", "/completions", "/models")
@@ -24,6 +24,20 @@ _PATHS = ("/chat/completions", "/completions", "/models")
 def is_address(text: str) -> bool:
     """Whether a model or a source names a served model."""
     return text.startswith(PREFIX)
+
+
+def split_address(text: str) -> tuple[str, str, str]:
+    """Splits the keys off an address: `(address, ":", "key=value,…")`; a name may have colons of its own.
+
+    Example:
+        >>> split_address("endpoint:http://h:8000/v1#llama3:8b:shots=5")
+        ('endpoint:http://h:8000/v1#llama3:8b', ':', 'shots=5')
+    """
+    found = re.search(r":(?=[A-Za-z_]\w*=)", text[len(PREFIX) :])
+    if found is None:
+        return text, "", ""
+    at = len(PREFIX) + found.start()
+    return text[:at], ":", text[at + 1 :]
 
 
 def parse_address(text: str, shared: str | None = None) -> Served:

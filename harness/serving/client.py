@@ -73,6 +73,10 @@ class Client:
         """
         return cls(served, key=key_for(served.url), seconds=answer_seconds(), patience=patience)
 
+    def named(self, name: str) -> Client:
+        """A client of another model of the same server."""
+        return Client(Served(self.served.url, name), key=self._key, seconds=self._seconds, patience=self._patience)
+
     def __repr__(self) -> str:
         return f"Client({self.served.url}#{self.served.name})"
 

@@ -41,6 +41,7 @@ from harness.jobs import (
     Job,
     MergeJob,
     PlanJob,
+    ProbeJob,
     ReachJob,
     RewardFunction,
     RowLengthsJob,
@@ -206,6 +207,14 @@ def run_job(job: Job, send: OnEvent, further: Callable[[], ScoreJob | None] = la
         return children.train(job, send)
     if isinstance(job, MergeJob):
         return children.merge(job)
+    if isinstance(job, ProbeJob):
+        from harness.worker.served import probe_server
+
+        return probe_server(job)
+    if isinstance(job, ScoreJob) and job.variants[0].recipe.base.served is not None:
+        from harness.worker.served import score_served
+
+        return score_served(job, send, further)
     if isinstance(job, ScoreJob):
         from harness.worker.scoring import score
 
