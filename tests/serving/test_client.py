@@ -295,6 +295,6 @@ def test_malformed_addresses(text: str, message: str) -> None:
 def model_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeServer]:
     from tiny_models import save_tiny
 
-    folder = save_tiny(tmp_path_factory.mktemp("model"))
+    folder = save_tiny(tmp_path_factory.mktemp("model"), layers=1)
     with FakeServer(folder).running() as server:
         yield server
