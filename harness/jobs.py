@@ -52,6 +52,28 @@ class Served:
 
 
 @dataclass(frozen=True)
+class Vllm:
+    """An installed vLLM, in this environment or another one."""
+
+    python: Path
+    """The interpreter of its environment."""
+    version: str
+    torch: str
+    transformers: str
+    device: Literal["cpu", "cuda"]
+    """The kind of device that it was built for."""
+    architectures: tuple[str, ...] = ()
+    """The architectures that it knows as text generators, by the names in `config.json`."""
+
+    def __str__(self) -> str:
+        return f"vLLM {self.version} (torch {self.torch}, transformers {self.transformers})"
+
+
+Writer = Literal["slots", "vllm"]
+"""Who generates a text: our own engine, or vLLM."""
+
+
+@dataclass(frozen=True)
 class Base:
     """Weights and how they are loaded; variants with equal bases share one load."""
 
@@ -212,6 +234,8 @@ class TaskRequests:
     """Indices of the samples on disk, in the order of the samples file."""
     first: int = 0
     """Index of the first request among the samples of the task; all before it are on disk."""
+    by_vllm: bool = False
+    """Whether vLLM generated some of the samples on disk: then they are in no order of packs."""
 
 
 @dataclass(frozen=True)
@@ -239,6 +263,10 @@ class ScoreJob:
     """Whether more than a few prompts may be cut to fit the context; runs take it from `--allow-cut`."""
     more: bool = False
     """Whether further jobs of this base follow: the child keeps it in memory and waits for them."""
+    vllm: Vllm | None = None
+    """Generates the texts of the variants that it takes; None: our own engine generates all."""
+    vllm_always: bool = False
+    """Whether vLLM generates even where its start costs more than it saves."""
 
 
 @dataclass(frozen=True)
@@ -331,6 +359,7 @@ class Packed:
     variant: str
     task: str
     raws: tuple[Raw, ...]
+    writer: Writer = "slots"
 
 
 @dataclass(frozen=True)

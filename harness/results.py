@@ -293,6 +293,9 @@ class Protocol(_Document):
     """Variables of the chat template that the user set."""
     served: ServedProtocol | None = None
     """The server that has answered; None: the model was loaded here."""
+    writer: str | None = None
+    """Who generated the texts: `slots` or `plain` (our own engine), or vLLM with its versions; if several, each with its number
+    of samples. None for log-likelihoods, served models, and in documents of earlier versions."""
     token_budget: int
     """Maximum tokens per pack (four times as many for generation). It decides the packs; in float32 it changes no score."""
     prompt_sha256: str

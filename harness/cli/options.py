@@ -226,6 +226,11 @@ class Flags:
         sets="engine",
         help="The fast engine, or the plain one that it is tested against; default: auto, the fast one.",
     )
+    writer: Literal["auto", "slots", "vllm"] | None = _flag(
+        _SCORE,
+        sets="writer",
+        help="Who generates texts: our engine (slots), or vLLM, of this environment or HARNESS_VLLM; default: auto, by cost.",
+    )
     allow_cut: bool = _flag(
         _SCORE,
         "--allow-cut",

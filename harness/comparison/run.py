@@ -26,6 +26,7 @@ from harness.comparison.suitability import unsuitable
 from harness.comparison.sweep import sweep
 from harness.comparison.tuning import Tuned
 from harness.comparison.until_decided import Decisions, Wanted, bases_fit, scored_whole
+from harness.comparison.writers import choose_vllm
 from harness.config.config import Config
 from harness.data.gguf import is_gguf, plain_copy
 from harness.errors import UserError
@@ -182,6 +183,7 @@ class RunInProgress:
                 overlaps = session.overlaps  # computed here, while the worker imports torch
                 session.environment = _asked(server, EnvironmentJob(config.device, config.dtype))
                 work._unpack()
+                session.vllm = choose_vllm(session) if purpose == "compare" else None
                 if any(task.task.executes_code for task in prepared.tasks):
                     session.environment["guard"] = protections()
                 progress.finish()
@@ -352,7 +354,13 @@ class RunInProgress:
             first, end = (0, len(items)) if wanted is None else wanted[state.name][task.name]
             if (id(items), first, end) not in shared:
                 shared[id(items), first, end] = [item.request for item in items[first:end]]
-            return TaskRequests(task.name, shared[id(items), first, end], [n for n in done if first <= n < end], first)
+            return TaskRequests(
+                task.name,
+                shared[id(items), first, end],
+                [n for n in done if first <= n < end],
+                first,
+                receiver.by_vllm(state, task),
+            )
 
         variants = [
             ScoreVariant(
@@ -376,6 +384,8 @@ class RunInProgress:
             config.seed,
             config.allow_cut,
             more,
+            self.session.vllm,
+            config.writer == "vllm",
         )
         try:
             self.server.run(job, receiver.take)

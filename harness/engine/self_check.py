@@ -7,7 +7,7 @@ show as logits that differ from those of a plain forward pass. The model then ru
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -54,6 +54,27 @@ def tree_fault(model: Any, prefixes: Prefixes, *, seed: int = 0) -> str | None:
 def slots_fault(model: Any, prefixes: Prefixes, *, seed: int = 0) -> str | None:
     """Tries a step of generation in slots; returns the reason why the model does not support it, None if it does."""
     return _checked(model, prefixes, lambda: _slots_distance(model, prefixes, seed))
+
+
+@torch.inference_mode()
+def writer_fault(model: Any, prompt: Sequence[int], ids: Sequence[int], logprobs: Sequence[float]) -> str | None:
+    """Compares the log-probabilities of another program, for tokens that it has generated, with the model's own.
+
+    Args:
+        model: The variant's model.
+        prompt: Token ids of the prompt.
+        ids: The generated tokens.
+        logprobs: Their log-probabilities as the other program gives them.
+
+    Returns:
+        The reason why its texts are not those of the model; None if they are.
+    """
+    logits = forward(model, [*prompt, *ids[:-1]])[-len(ids) :].float()
+    ours = logits.log_softmax(-1).cpu()[torch.arange(len(ids)), torch.tensor(ids)]
+    distance = float((ours - torch.tensor(logprobs)).abs().max() / logits.std(-1).max())
+    if within_rounding(model, distance):  # false for NaN
+        return None
+    return f"its log-probabilities differ by {distance:.1e} of the spread of the logits"
 
 
 def within_rounding(model: Any, distance: float) -> bool:

