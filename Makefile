@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check bench bench-training faults parity real fetch-real clean
+.PHONY: demo test check bench bench-training faults parity real fetch-real vllm clean
 
 demo: .venv/made
 	$(BIN)/harness compare base lora qlora
@@ -40,6 +40,10 @@ parity: .venv/made
 # ~/.cache/harness-real (HARNESS_REAL names another folder).
 real: fetch-real
 	$(BIN)/python -m pytest tests/real -m real
+
+# Texts of a real vLLM against the plain engine: make vllm HARNESS_VLLM=/opt/vllm/bin/python (harness/serving/VLLM.md).
+vllm: .venv/made
+	$(BIN)/python -m pytest -m vllm
 
 fetch-real: .venv/made
 	$(BIN)/python tests/real/fetch.py

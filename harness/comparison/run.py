@@ -180,10 +180,10 @@ class RunInProgress:
                     yield work
                     return
                 session.created = earlier.created if earlier else session.created
+                session.vllm = choose_vllm(session) if purpose == "compare" else None
                 overlaps = session.overlaps  # computed here, while the worker imports torch
                 session.environment = _asked(server, EnvironmentJob(config.device, config.dtype))
                 work._unpack()
-                session.vllm = choose_vllm(session) if purpose == "compare" else None
                 if any(task.task.executes_code for task in prepared.tasks):
                     session.environment["guard"] = protections()
                 progress.finish()

@@ -172,6 +172,11 @@ class VllmWriter:
             return None
         return finished | self._run(client, variant.name, task, todo, model, send)
 
+    @property
+    def process(self) -> int | None:
+        """The server's process, if it runs."""
+        return None if self._server is None else self._server.process
+
     def close(self) -> None:
         """Ends the server."""
         if self._server is not None:
@@ -186,8 +191,7 @@ class VllmWriter:
         self, variant: ScoreVariant, lora: Lora | None, todo: Sequence[Encoded], model: Any, send: Send
     ) -> Client | None:
         """A client of the variant at the server, which is started if need be; None, with a note, if there is none."""
-        if self._server is None and self._off is None and self._settings is not None:
-            self._start()
+        self.start()
         if self._off is not None:
             self._note(send, variant.name, self._off)
         if self._off is not None or self._server is None or self._settings is None:
@@ -213,8 +217,10 @@ class VllmWriter:
             return None
         return client
 
-    def _start(self) -> None:
-        assert self._settings is not None
+    def start(self) -> None:
+        """Starts the server, unless it has been started, is not worth it, or has failed."""
+        if self._server is not None or self._off is not None or self._settings is None:
+            return
         try:
             self._server = server = VllmServer(self._vllm, self._settings)
             server.wait(_Pulse(server))
