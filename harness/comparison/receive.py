@@ -69,7 +69,8 @@ class Receiver:
 
     def _all_keys(self, state: State, task: ScoredTask) -> dict[Writer, list[str]]:
         """The keys of the samples, by the writers that may have generated them."""
-        writers: tuple[Writer, ...] = ("slots",) if self.session.vllm is None else ("slots", "vllm")
+        generates = state.variant.items[task.name][0].request.mode == "generate"
+        writers: tuple[Writer, ...] = ("slots", "vllm") if self.session.vllm and generates else ("slots",)
         return {writer: recipes.sample_keys(self.session, state, task, writer) for writer in writers}
 
     def take(self, event: Event) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from harness.engine.attention import Unsupported
 from harness.engine.oracle import forward
+from harness.engine.padded_scoring import needed_logits
 from harness.engine.prefix_cache import Prefixes
 from harness.engine.slot_generation import SlotCache, read, step
 from harness.engine.tree_scoring import feed_tree
@@ -69,7 +70,10 @@ def writer_fault(model: Any, prompt: Sequence[int], ids: Sequence[int], logprobs
     Returns:
         The reason why its texts are not those of the model; None if they are.
     """
-    logits = forward(model, [*prompt, *ids[:-1]])[-len(ids) :].float()
+    row = torch.tensor([[*prompt, *ids[:-1]]], device=model.device)
+    wanted = torch.zeros_like(row, dtype=torch.bool)
+    wanted[:, -len(ids) :] = True
+    logits = needed_logits(model, row, wanted, "fp32")
     ours = logits.log_softmax(-1).cpu()[torch.arange(len(ids)), torch.tensor(ids)]
     distance = float((ours - torch.tensor(logprobs)).abs().max() / logits.std(-1).max())
     if within_rounding(model, distance):  # false for NaN

@@ -266,7 +266,8 @@ def _score_cells(run: Run, task: TaskInfo, score: Score | None) -> tuple[Cell, C
     scale = scale_of(run, score.task, score.metric)
     protocol = score.protocol
     facts = [f"n {score.n}", f"95 % {scale.interval(score.low, score.high)}", f"task version {protocol.version}",
-             f"{protocol.shots} shots", protocol.mode, protocol.numerics, protocol.dtype]  # fmt: skip
+             f"{protocol.shots} shots", protocol.mode, protocol.numerics, protocol.dtype,
+             *([f"texts by {protocol.writer}"] if protocol.writer else [])]  # fmt: skip
     counts = ((score.truncated, "cut"), (score.shortened, "short"), (score.timed_out, "timed out"))
     cut = [f"{count} {what}" for count, what in counts if count]
     text = scale.value(score.value) + (f" ({', '.join(cut)})" if cut else "")

@@ -104,7 +104,7 @@ class _Scorer:
         plans: dict[Any, list[Pack]] = {}
         if self._writer is not None:
             room = context_length(self._resident.bare, self._tokenizer)
-            self._writer.plan(job, self._resident.bare, lambda task: encode(task, room))
+            self._writer.plan(job, self._resident.bare, room, lambda task: encode(task, room))
         for variant in job.variants:
             send(VariantLoading(variant.name))
             try:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import fake_vllm
+import in_process
 import pytest
 import tiny_models as tiny
 
@@ -27,12 +28,23 @@ def sums() -> Task:
 def letters() -> Task:
     return Task(data=ROWS, sample=lambda row: Choose(row["q"], ["A", "B"], 0), metrics=[acc])
 """
-COMMAND = ["eval", "base", "--model", "./model", "--tasks", "./x.py@sums,./x.py@letters", "--no-timing", "--batch-size", "1"]
+COMMAND = [
+    "eval",
+    "base",
+    "--model",
+    "./model",
+    "--tasks",
+    "./x.py@sums,./x.py@letters",
+    "--no-timing",
+    "--batch-size",
+    "1",
+]
 VLLM = "vLLM 0.32.0 (torch 2.13.0+cpu, transformers 5.19.0)"
 
 
 @pytest.fixture(autouse=True)
 def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_process.use(monkeypatch)
     monkeypatch.chdir(tmp_path)
     Path("x.py").write_text(TASK)
     tiny.save_tiny(Path("model"), hidden=32)

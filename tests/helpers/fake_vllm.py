@@ -77,7 +77,9 @@ def asked(folder: Path) -> list[dict[str, Any]]:
 
 
 def _serve(folder: Path, options: list[str], fake: dict[str, Any]) -> None:
-    engine = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])  # outlives a killed front end
+    engine = subprocess.Popen(
+        [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
+    )  # outlives a killed front end
     record = {"options": options, "variables": dict(os.environ), "processes": [os.getpid(), engine.pid]}
     with (folder / "starts.jsonl").open("a") as file:
         file.write(json.dumps(record) + "\n")

@@ -53,7 +53,7 @@ def main(folder: Path, files: dict[str, str]) -> dict[str, Any]:
             made |= {("slots", name, raw.index): raw.texts for raw in runner.run(pack)}
         found[name] = {"slots": time.process_time() - began}
     writer = VllmWriter(job, tokenizer)
-    writer.plan(job, model, lambda task: encoded[task.task])
+    writer.plan(job, model, 2048, lambda task: encoded[task.task])
     writer.start()
     server = writer.process
     found["start"] = processor_seconds(server)
