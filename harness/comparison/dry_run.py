@@ -143,7 +143,7 @@ def plan(config: Config) -> Plan:
     for task in prepared.tasks:
         items = prepared.variants[0].items[task.name]
         encoded = encoder.encode(TaskRequests(task.name, [item.request for item in items])) if encoder else []
-        packs = plan_tree(encoded, token_budget(config.device), config.batch_size)
+        packs = plan_tree(encoded, token_budget(config.device), config.batch_size) if encoder else []
         tasks.append(
             PlannedTask(
                 name=task.name,

@@ -52,7 +52,7 @@ class Capabilities:
                 f"log-likelihoods by `{self.likelihoods}`"
                 + (", letters by `logprob_token_ids`" if self.letters else "")
             )
-        else:
+        elif self.no_likelihoods:
             parts.append(f"no log-likelihoods: {self.no_likelihoods}")
         return "; ".join(parts)
 

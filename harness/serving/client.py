@@ -65,13 +65,18 @@ class Client:
         """Requests that are being answered, and how many may be: half as many after the server was busy, then more again."""
 
     @classmethod
-    def from_environment(cls, served: Served, *, patience: float = PATIENCE) -> Client:
+    def from_environment(cls, served: Served, *, patience: float | None = None) -> Client:
         """A client with the key and the time limit of the environment.
 
         Raises:
             UserError: See `key_for` and `answer_seconds`.
         """
-        return cls(served, key=key_for(served.url), seconds=answer_seconds(), patience=patience)
+        return cls(
+            served,
+            key=key_for(served.url),
+            seconds=answer_seconds(),
+            patience=PATIENCE if patience is None else patience,
+        )
 
     def named(self, name: str) -> Client:
         """A client of another model of the same server."""

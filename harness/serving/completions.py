@@ -54,8 +54,9 @@ def read(client: Client, answer: Mapping[str, Any], *, chat: bool) -> Answer:
         raise ServerFault("answer", f"`{url}` answers with a choice without text", "is it an OpenAI-compatible server?")
     usage = answer.get("usage") if isinstance(answer.get("usage"), dict) else {}
     assert isinstance(usage, dict)
-    ids, said = choice.get("token_ids"), choice.get("logprobs")
-    values = said.get("token_logprobs") if isinstance(said, dict) else None
+    ids, values = choice.get("token_ids"), token_values(choice)
+    if ids is None:  # llama.cpp has them beside the log-probabilities
+        ids = [each.get("id") for each in _content(choice)] or None
     return Answer(
         text,
         tuple(ids) if isinstance(ids, list) and all(isinstance(each, int) for each in ids) else None,
@@ -88,6 +89,21 @@ def check_prompt(client: Client, capabilities: Capabilities, answer: Answer, tok
             + (": it cuts prompts and does not say so" if less else ""),
             "start the server with a longer context, or give fewer solved examples (`--num-fewshot`)" if less else None,
         )
+
+
+def token_values(choice: Mapping[str, Any]) -> list[Any] | None:
+    """The log-probabilities of a choice, in the form of completions, or of messages, which llama.cpp has for both."""
+    said = choice.get("logprobs")
+    values = said.get("token_logprobs") if isinstance(said, dict) else None
+    if isinstance(values, list):
+        return values
+    return [each.get("logprob") for each in _content(choice)] or None
+
+
+def _content(choice: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    said = choice.get("logprobs")
+    found = said.get("content") if isinstance(said, dict) else None
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
 def _message(choice: Mapping[str, Any]) -> str | None:

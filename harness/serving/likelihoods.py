@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from harness.serving.client import Client
-from harness.serving.completions import read
+from harness.serving.completions import read, token_values
 from harness.serving.faults import ServerFault
 
 Value = tuple[float, bool]
@@ -39,16 +39,16 @@ def of_prompt(client: Client, field: Literal["prompt_logprobs", "echo"], ids: Se
                 client, "it ignores `prompt_logprobs`" if not entries else "it gives not one value for each token"
             )
         return [_value(client, entries[place], str(ids[place])) for place in range(start, len(ids))]
-    said = answer.raw.get("logprobs")
-    own, top = (said.get(name) if isinstance(said, dict) else None for name in ("token_logprobs", "top_logprobs"))
-    if not isinstance(own, list) or not isinstance(top, list) or len(top) != len(own):
+    said, own = answer.raw.get("logprobs"), token_values(answer.raw)
+    top = said.get("top_logprobs") if isinstance(said, dict) else None
+    if own is None:
         raise _missing(client, "it gives no log-probabilities with `echo`")
     if len(own) < len(ids) or own[0] is not None:
         raise _missing(client, "it ignores `echo`")
     found = []
     for place in range(start, len(ids)):
-        best = top[place].values() if isinstance(top[place], dict) else ()
-        found.append(_checked(client, own[place], best))
+        best = top[place] if isinstance(top, list) and place < len(top) else None
+        found.append(_checked(client, own[place], best.values() if isinstance(best, dict) else ()))
     return found
 
 

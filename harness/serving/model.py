@@ -57,6 +57,14 @@ class ServedModel(Snapshot):
         return {}
 
     @property
+    def context(self) -> int | None:
+        """Tokens of prompt and answer together, as vLLM and llama.cpp say them."""
+        model = self.says.get("model", {})
+        meta = model.get("meta")
+        said = model.get("max_model_len") or (meta.get("n_ctx") if isinstance(meta, Mapping) else None)
+        return said if isinstance(said, int) and not isinstance(said, bool) and said > 0 else None
+
+    @property
     def quantization(self) -> str | None:
         """Not known."""
         return None
