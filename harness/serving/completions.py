@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.serving.capabilities import Answer, Capabilities, Way
+from harness.serving.capabilities import Capabilities, SendingWay, ServerAnswer
 from harness.serving.client import Client
 from harness.serving.faults import ServerFault
 
@@ -16,8 +15,13 @@ _THOUGHTS = ("reasoning_content", "reasoning")
 
 
 def complete(
-    client: Client, way: Way, prompt: str | Sequence[int], limit: int, limit_field: str = "max_tokens", **more: Any
-) -> Answer:
+    client: Client,
+    way: SendingWay,
+    prompt: str | Sequence[int],
+    limit: int,
+    limit_field: str = "max_tokens",
+    **more: Any,
+) -> ServerAnswer:
     """One greedy completion, unless `more` has a temperature.
 
     Args:
@@ -38,7 +42,7 @@ def complete(
     return read(client, client.complete(prompt=prompt if isinstance(prompt, str) else list(prompt), **body), chat=False)
 
 
-def read(client: Client, answer: Mapping[str, Any], *, chat: bool) -> Answer:
+def read(client: Client, answer: Mapping[str, Any], *, chat: bool) -> ServerAnswer:
     """Reads the first completion of an answer.
 
     Raises:
@@ -57,10 +61,10 @@ def read(client: Client, answer: Mapping[str, Any], *, chat: bool) -> Answer:
     ids, values = choice.get("token_ids"), token_values(choice)
     if ids is None:  # llama.cpp has them beside the log-probabilities
         ids = [each.get("id") for each in _content(choice)] or None
-    return Answer(
+    return ServerAnswer(
         text,
         tuple(ids) if isinstance(ids, list) and all(isinstance(each, int) for each in ids) else None,
-        tuple(map(float, values)) if isinstance(values, list) and all(map(_is_number, values)) else (),
+        tuple(map(float, values)) if isinstance(values, list) and all(map(is_number, values)) else (),
         choice.get("finish_reason") == "length",
         _count(usage.get("prompt_tokens")),
         _count(usage.get("completion_tokens")),
@@ -69,7 +73,7 @@ def read(client: Client, answer: Mapping[str, Any], *, chat: bool) -> Answer:
     )
 
 
-def check_prompt(client: Client, capabilities: Capabilities, answer: Answer, tokens: int) -> None:
+def check_prompt(client: Client, capabilities: Capabilities, answer: ServerAnswer, tokens: int) -> None:
     """Checks that the server has read the whole prompt, and nothing more.
 
     Args:
@@ -120,8 +124,9 @@ def _message(choice: Mapping[str, Any]) -> str | None:
     return f"<think>{thought}</think>{content}" if content else f"<think>{thought}"
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def is_number(value: Any) -> bool:
+    """Whether a value of an answer can be a log-probability."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e9 < value < 1e9  # nor NaN
 
 
 def _count(value: Any) -> int | None:

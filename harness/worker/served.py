@@ -27,13 +27,14 @@ from harness.jobs import (
     VariantLoading,
 )
 from harness.prompts.thoughts import split_thought, thought_state
-from harness.serving.capabilities import Answer, Capabilities
+from harness.serving.asked import Asked, TrialPrompt
+from harness.serving.capabilities import Capabilities, ServerAnswer
 from harness.serving.client import Client
 from harness.serving.completions import check_prompt, complete
 from harness.serving.faults import ServerFault
 from harness.serving.likelihoods import Value, of_next, of_prompt
 from harness.serving.parallel import AT_ONCE, in_parallel
-from harness.serving.probe import Asked, Prompt, probe
+from harness.serving.probe import probe
 from harness.storage import read_json
 from harness.tokens.description import description_of
 from harness.tokens.encode import Encoded, Encoder
@@ -132,13 +133,13 @@ class _Coder:
             return encoder.encode(task)
         return [Encoded(index, each, (), (), 0, False) for index, each in enumerate(task.requests, task.first)]
 
-    def prompt(self, text: str, *, templated: bool = False) -> Prompt | None:
+    def prompt(self, text: str, *, templated: bool = False) -> TrialPrompt | None:
         """A text as a prompt; None if it does not fit into the context."""
         if self._writes is None:
-            return Prompt(text)
+            return TrialPrompt(text)
         request = Request("", "generate", (text,), max_tokens=1, templated=templated)
         item = self._writes.encode(TaskRequests("", [request]))[0]
-        return None if item.truncated else Prompt(text, item.prompt)
+        return None if item.truncated else TrialPrompt(text, item.prompt)
 
 
 class _ServedScorer:
@@ -241,7 +242,7 @@ class _ServedScorer:
             shortened=short or (item.limited and answer.at_limit),
         )
 
-    def _ask(self, item: Encoded, number: int, stops: Sequence[str]) -> Answer:
+    def _ask(self, item: Encoded, number: int, stops: Sequence[str]) -> ServerAnswer:
         request, can = item.request, self._can
         more: dict[str, Any] = {"stop": stops} if stops else {}
         if "return_token_ids" in can.fields:
@@ -262,8 +263,14 @@ class _ServedScorer:
             check_prompt(self._client, can, answer, len(item.prompt))
         return answer
 
-    def _by_ids(self, item: Encoded, number: int, answer: Answer) -> Raw:
+    def _by_ids(self, item: Encoded, number: int, answer: ServerAnswer) -> Raw:
         """The text as the engine here makes it of the same ids: thoughts, stop strings and limits by the same rules."""
+        if not all(0 <= token < len(self._coder.tokenizer) for token in answer.ids or ()):
+            raise ServerFault(
+                "answer",
+                f"`{self._client.served.url}` writes token ids that the tokenizer does not have: it is another model's",
+                "give the served model's own tokenizer",
+            )
         completion = Completion(item, number, self._coder.tokenizer, frozenset(self._coder.end_ids), None)
         for token in answer.ids or ():
             if not completion.finished:

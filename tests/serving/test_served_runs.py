@@ -107,7 +107,7 @@ def test_a_served_model_equals_the_same_model_here(server: FakeServer, folder: P
     protocol = document.variants[1].scores[0].protocol
     assert protocol.served is not None and protocol.served.way == "ids" and protocol.engine == "endpoint"
     assert document.variants[1].inference is None and document.variants[1].model_bytes is None
-    assert any("not timed" in note for note in document.notes)
+    assert any("it is not timed" in note for note in document.notes)
     letters = [body for _, body, _ in server.asked if "logprob_token_ids" in body]
     assert len(letters) >= 6, "letters are asked for through the prefix cache"
 
