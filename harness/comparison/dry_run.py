@@ -39,7 +39,8 @@ def describe(prepared: Prepared, purpose: Purpose = "compare") -> str:
     variants = counted(len(prepared.variants), "variant")
     if purpose == "compare":
         steps.append(f"score {variants} × {counted(len(prepared.tasks), 'task')}")
-    if purpose == "bench" or (purpose == "compare" and not prepared.config.no_timing):
+    timed = not prepared.config.no_timing and not all(variant.served for variant in prepared.variants)
+    if purpose == "bench" or (purpose == "compare" and timed):
         steps.append("time each" if steps else f"time {variants}")
     return "; ".join(steps)
 

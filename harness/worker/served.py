@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -51,8 +52,12 @@ _SHORT = 2000
 """Characters of the longest prompt of a task with which the probe tries everything."""
 
 
-def probe_server(job: ProbeJob) -> Capabilities:
+def probe_server(job: ProbeJob, send: Send) -> Capabilities:
     """Finds out what a served model can do for the tasks of a run.
+
+    Args:
+        job: The job.
+        send: Receives events while a slow server is waited for, so that this child does not seem to hang.
 
     Raises:
         ServerFault: The server does not answer, or in a way that no task can use.
@@ -60,35 +65,52 @@ def probe_server(job: ProbeJob) -> Capabilities:
     """
     assert job.base.served is not None
     client = Client.from_environment(job.base.served)
+    asked = _asked(job)
+    ((_, found),) = in_parallel(lambda each: probe(client, each), [asked], at_once=1, beat=lambda: send(Advanced(0, 1)))
+    return found
+
+
+def _asked(job: ProbeJob) -> Asked:
+    """What a run will ask, from its requests: a short prompt and the longest one that fits into the context.
+
+    Raises:
+        UserError: None fits, or messages and plain prompts would be sent to a server without a tokenizer.
+    """
+    served = job.base.served
+    assert served is not None
     coder = _Coder(job.base, job.context, job.numerics)
     requests = [request for task in job.tasks for request in task.requests]
     generated = [request for request in requests if request.mode == "generate"]
     templated = any(request.templated for request in requests)
     chat = coder.tokenizer is None and templated
-    by_length = sorted(requests, key=lambda request: len(_text_of(request)))
-    short = coder.prompt(_text_of(by_length[0]), templated=templated)
-    whole = (coder.prompt(_text_of(request), templated=templated) for request in reversed(by_length))
-    longest = next((prompt for prompt in whole if prompt is not None), None)  # of those that fit into the context
-    own = [short] if short is not None and short.text and len(short.text) <= _SHORT else []
-    others = [] if templated else [prompt for text in _PLAIN if (prompt := coder.prompt(text))]
-    if longest is None:
+    if chat and not all(request.templated for request in requests):
         raise UserError(
-            f"no prompt fits into the context of `{client.served.url}#{client.served.name}`",
+            f"`{served.url}#{served.name}`: some prompts use the chat template and others do not, and without a tokenizer a server"
+            " is asked in one way",
+            hint="name the model's tokenizer with `--tokenizer`, or compare them in two runs",
+        )
+    by_length = sorted(requests, key=lambda request: len(_text_of(request)))
+    shortest = next(each for each in by_length if each.templated == templated)
+    prompts = (coder.prompt(_text_of(each), templated=each.templated) for each in (shortest, *reversed(by_length)))
+    fitting = list(itertools.islice((prompt for prompt in prompts if prompt is not None), 2))
+    if not fitting:
+        raise UserError(
+            f"no prompt fits into the context of `{served.url}#{served.name}`",
             hint="give fewer solved examples (`--num-fewshot`), or start the server with a longer context",
         )
-    return probe(
-        client,
-        Asked(
-            prompts=tuple([*own, *others]) or (longest,),
-            longest=longest,
-            chat=chat,
-            templated=templated,
-            likelihoods=any(request.mode != "generate" for request in requests),
-            sampled=any(request.temperature > 0 for request in generated),
-            stops=max((len(request.stop) for request in generated), default=0),
-            end_ids=coder.end_ids,
-            context=job.context,
-        ),
+    short, longest = fitting[0], fitting[-1]
+    own = [short] if short.text and len(short.text) <= _SHORT else []
+    others = [] if templated else [prompt for text in _PLAIN if (prompt := coder.prompt(text))]
+    return Asked(
+        prompts=tuple([*own, *others]) or (longest,),
+        longest=longest,
+        chat=chat,
+        templated=templated,
+        likelihoods=any(request.mode != "generate" for request in requests),
+        sampled=any(request.temperature > 0 for request in generated),
+        stops=max((len(request.stop) for request in generated), default=0),
+        end_ids=coder.end_ids,
+        context=job.context,
     )
 
 
@@ -222,8 +244,9 @@ class _ServedScorer:
 
     def _text(self, item: Encoded, number: int) -> Raw:
         request = item.request
-        open_end = request.in_thought or request.thought_tokens > 0  # stop strings do not end a thought
-        stops = [] if open_end else list(request.stop if self._can.stops is None else request.stop[: self._can.stops])
+        # stop strings do not end a thought, whose marks may be special tokens, which are in no text
+        may_think = request.in_thought or request.thought_tokens > 0 or (request.templated and self._can.returns_ids)
+        stops = [] if may_think else list(request.stop if self._can.stops is None else request.stop[: self._can.stops])
         answer = self._ask(item, number, stops)
         if stops and not answer.at_limit and thought_state(answer.text, request.thought) == "open":
             answer = self._ask(item, number, [])

@@ -16,8 +16,11 @@ from harness.comparison.dry_run import plan
 from harness.config.parse import configure
 from harness.config.variants import parse_variant
 from harness.errors import UserError
+from harness.jobs import Base, Event, ProbeJob, Request, Served, TaskRequests
 from harness.results import Run
 from harness.runs.folder import load_run
+from harness.serving.model import NO_FILES
+from harness.worker.server import run_job
 
 KEY = "sk-very-secret-7"
 TASKS = """
@@ -244,6 +247,16 @@ def test_scoring_stops_where_it_is_decided(server: FakeServer, folder: Path) -> 
     assert document.comparisons[0].early is not None
 
 
+def test_a_slow_probe_does_not_seem_to_hang(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.serving.parallel._BEAT", 0.01)
+    server.quirks = Quirks(seconds=0.05)
+    request = Request("0", "generate", ("hello",), max_tokens=2)
+    events: list[Event] = []
+    base = Base(NO_FILES, "cpu", "float32", served=Served(server.url, "base"))
+    found = run_job(ProbeJob(base, [TaskRequests("t", [request])]), events.append)
+    assert found.way == "text" and len(events) > 3
+
+
 def test_a_dry_run_asks_for_no_completion(server: FakeServer) -> None:
     address = f"endpoint:{server.url}#base"
     planned = plan(configure(["base"], model=address, tasks=["t.py@texts"]))
@@ -258,6 +271,7 @@ def test_a_dry_run_asks_for_no_completion(server: FakeServer) -> None:
         (["base", "./adapter"], {}, "cannot be changed"),
         (["endpoint:#nothing"], {}, "has no model `nothing`"),
         (["base:think=on"], {"apply_chat_template": True}, "knows no thoughts"),
+        (["base", "chat=base:template=chat"], {}, "is asked in one way"),
         (["base"], {"tokenizer": "./nowhere"}, "no tokenizer at"),
         (["base"], {"tokenizer": "./empty"}, "there is no tokenizer"),
     ],
@@ -270,7 +284,7 @@ def test_what_a_served_model_cannot_do_is_refused(
     Path("empty").mkdir()
     with pytest.raises(UserError, match=message):
         run(*variants, model=f"endpoint:{server.url}#base", tasks=("texts",), **more)
-    assert not Path("runs").exists()
+    assert not list(Path().glob("runs/*/samples")) and server.posts() == 0
 
 
 @pytest.mark.parametrize(
