@@ -39,7 +39,8 @@ def describe(prepared: Prepared, purpose: Purpose = "compare") -> str:
     variants = counted(len(prepared.variants), "variant")
     if purpose == "compare":
         steps.append(f"score {variants} × {counted(len(prepared.tasks), 'task')}")
-    if purpose == "bench" or (purpose == "compare" and not prepared.config.no_timing):
+    timed = not prepared.config.no_timing and not all(variant.served for variant in prepared.variants)
+    if purpose == "bench" or (purpose == "compare" and timed):
         steps.append("time each" if steps else f"time {variants}")
     return "; ".join(steps)
 
@@ -143,7 +144,7 @@ def plan(config: Config) -> Plan:
     for task in prepared.tasks:
         items = prepared.variants[0].items[task.name]
         encoded = encoder.encode(TaskRequests(task.name, [item.request for item in items])) if encoder else []
-        packs = plan_tree(encoded, token_budget(config.device), config.batch_size)
+        packs = plan_tree(encoded, token_budget(config.device), config.batch_size) if encoder else []
         tasks.append(
             PlannedTask(
                 name=task.name,

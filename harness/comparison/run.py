@@ -410,7 +410,8 @@ class RunInProgress:
             if state.variant.served and state.scored:
                 state.status = "done"
                 state.notes.append(
-                    "not timed: the time of a server's answers is that of its machine, network and other users"
+                    "a server has answered: precision and engine are its own, and it is not timed, as the time would be that of"
+                    " its machine, the network and other users"
                 )
         states = [state for state in self.session.active() if state.variant.scored and not state.variant.served]
         if self.session.config.no_timing and not in_full:

@@ -34,13 +34,12 @@ def probe_served(session: Session, model: ServedModel, run: Callable[[Job], Any]
         for variant in variants
         for task, items in variant.items.items()
     ]
-    context = model.says.get("model", {}).get("max_model_len")
     found: Capabilities = run(
         ProbeJob(
             recipes.served_base(session, model),
             asked,
             session.config.numerics,
-            context if isinstance(context, int) and context > 0 else None,
+            model.context,
         )
     )
     if problems := [problem for variant in variants for problem in _problems(variant, model, found)]:

@@ -124,11 +124,6 @@ def find_model(name: str, *, revision: str | None = None, trust_remote_code: boo
         from harness.tiny import MODEL
 
         return Snapshot("tiny", MODEL)
-    if name.startswith(SERVED_PREFIX):
-        raise UserError(
-            f"`{printable(name)}` is a served model, which gives neither weights nor configuration",
-            hint="name a folder or a Hub id with `--model`; served models can be scored: `harness compare`, `harness eval`",
-        )
     snapshot = find_files(name, "model", revision=revision, trust_remote_code=trust_remote_code)
     folder = snapshot.folder
     if is_gguf(folder):
@@ -216,6 +211,11 @@ def find_files(
         UserError: `name` is neither a folder nor a repository that is cached or can be reached, a file in it names or
             links a file outside of the folder, or a GGUF file cannot be read.
     """
+    if name.startswith(SERVED_PREFIX):
+        raise UserError(
+            f"`{printable(name)}` is a served model, which gives neither weights nor configuration",
+            hint="name a folder or a Hub id with `--model`; served models can be scored: `harness compare`, `harness eval`",
+        )
     path = expand(Path(name))
     try:
         if is_gguf(path) and path.is_file():

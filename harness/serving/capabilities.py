@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Way = Literal["ids", "text", "chat"]
+SendingWay = Literal["ids", "text", "chat"]
 """How prompts are sent: as token ids, as text, or as messages to which the server applies its own chat template."""
 
 
@@ -14,7 +14,7 @@ Way = Literal["ids", "text", "chat"]
 class Capabilities:
     """The findings about one served model."""
 
-    way: Way
+    way: SendingWay
     likelihoods: Literal["prompt_logprobs", "echo"] | None = None
     """The field that gives log-probabilities of a prompt, if they are right."""
     letters: bool = False
@@ -52,13 +52,13 @@ class Capabilities:
                 f"log-likelihoods by `{self.likelihoods}`"
                 + (", letters by `logprob_token_ids`" if self.letters else "")
             )
-        else:
+        elif self.no_likelihoods:
             parts.append(f"no log-likelihoods: {self.no_likelihoods}")
         return "; ".join(parts)
 
 
 @dataclass(frozen=True)
-class Answer:
+class ServerAnswer:
     """One completion, read from a server's answer."""
 
     text: str

@@ -28,7 +28,7 @@ PATIENCE = 300.0
 _BUSY = frozenset({408, 409, 425, 429, 502, 503, 504, 529})
 _TRIES_OF_ERRORS = 2
 """Tries of a request whose answer is late or the status 500: it may be the request's own fault."""
-_MOST_BYTES = 256 << 20
+_MOST_BYTES = 64 << 20
 _LONGEST_PAUSE = 30.0
 _MOST_AT_ONCE = 1024
 
@@ -65,13 +65,18 @@ class Client:
         """Requests that are being answered, and how many may be: half as many after the server was busy, then more again."""
 
     @classmethod
-    def from_environment(cls, served: Served, *, patience: float = PATIENCE) -> Client:
+    def from_environment(cls, served: Served, *, patience: float | None = None) -> Client:
         """A client with the key and the time limit of the environment.
 
         Raises:
             UserError: See `key_for` and `answer_seconds`.
         """
-        return cls(served, key=key_for(served.url), seconds=answer_seconds(), patience=patience)
+        return cls(
+            served,
+            key=key_for(served.url),
+            seconds=answer_seconds(),
+            patience=PATIENCE if patience is None else patience,
+        )
 
     def named(self, name: str) -> Client:
         """A client of another model of the same server."""
@@ -88,19 +93,19 @@ class Client:
         """Asks for the next turn of a conversation."""
         return self.ask("/chat/completions", {"model": self.served.name, **body})
 
-    def ask(self, path: str, body: dict[str, Any] | None = None, *, whole_path: bool = False) -> dict[str, Any]:
+    def ask(self, path: str, body: dict[str, Any] | None = None, *, beside: bool = False) -> dict[str, Any]:
         """Sends a request and returns the answer, a JSON object; waits where the server is busy.
 
         Args:
             path: Path after the server's address.
             body: Content of a POST; None: GET.
-            whole_path: Whether `path` begins at the root of the server.
+            beside: Whether `path` is beside the `/v1` of the address, as the pages of a server about itself are.
 
         Raises:
             ServerFault: The server does not answer, refuses, or answers something else than a JSON object.
         """
         began, tries, errors = time.monotonic(), 0, 0
-        where = path if whole_path else self._path + path
+        where = (self._path.removesuffix("/v1") if beside else self._path) + path
         while True:
             tries += 1
             try:

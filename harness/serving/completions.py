@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.serving.capabilities import Answer, Capabilities, Way
+from harness.serving.capabilities import Capabilities, SendingWay, ServerAnswer
 from harness.serving.client import Client
 from harness.serving.faults import ServerFault
 
@@ -16,8 +15,13 @@ _THOUGHTS = ("reasoning_content", "reasoning")
 
 
 def complete(
-    client: Client, way: Way, prompt: str | Sequence[int], limit: int, limit_field: str = "max_tokens", **more: Any
-) -> Answer:
+    client: Client,
+    way: SendingWay,
+    prompt: str | Sequence[int],
+    limit: int,
+    limit_field: str = "max_tokens",
+    **more: Any,
+) -> ServerAnswer:
     """One greedy completion, unless `more` has a temperature.
 
     Args:
@@ -38,7 +42,7 @@ def complete(
     return read(client, client.complete(prompt=prompt if isinstance(prompt, str) else list(prompt), **body), chat=False)
 
 
-def read(client: Client, answer: Mapping[str, Any], *, chat: bool) -> Answer:
+def read(client: Client, answer: Mapping[str, Any], *, chat: bool) -> ServerAnswer:
     """Reads the first completion of an answer.
 
     Raises:
@@ -54,12 +58,13 @@ def read(client: Client, answer: Mapping[str, Any], *, chat: bool) -> Answer:
         raise ServerFault("answer", f"`{url}` answers with a choice without text", "is it an OpenAI-compatible server?")
     usage = answer.get("usage") if isinstance(answer.get("usage"), dict) else {}
     assert isinstance(usage, dict)
-    ids, said = choice.get("token_ids"), choice.get("logprobs")
-    values = said.get("token_logprobs") if isinstance(said, dict) else None
-    return Answer(
+    ids, values = choice.get("token_ids"), token_values(choice)
+    if ids is None:  # llama.cpp has them beside the log-probabilities
+        ids = [each.get("id") for each in _content(choice)] or None
+    return ServerAnswer(
         text,
         tuple(ids) if isinstance(ids, list) and all(isinstance(each, int) for each in ids) else None,
-        tuple(map(float, values)) if isinstance(values, list) and all(map(_is_number, values)) else (),
+        tuple(map(float, values)) if isinstance(values, list) and all(map(is_number, values)) else (),
         choice.get("finish_reason") == "length",
         _count(usage.get("prompt_tokens")),
         _count(usage.get("completion_tokens")),
@@ -68,7 +73,7 @@ def read(client: Client, answer: Mapping[str, Any], *, chat: bool) -> Answer:
     )
 
 
-def check_prompt(client: Client, capabilities: Capabilities, answer: Answer, tokens: int) -> None:
+def check_prompt(client: Client, capabilities: Capabilities, answer: ServerAnswer, tokens: int) -> None:
     """Checks that the server has read the whole prompt, and nothing more.
 
     Args:
@@ -90,6 +95,21 @@ def check_prompt(client: Client, capabilities: Capabilities, answer: Answer, tok
         )
 
 
+def token_values(choice: Mapping[str, Any]) -> list[Any] | None:
+    """The log-probabilities of a choice, in the form of completions, or of messages, which llama.cpp has for both."""
+    said = choice.get("logprobs")
+    values = said.get("token_logprobs") if isinstance(said, dict) else None
+    if isinstance(values, list):
+        return values
+    return [each.get("logprob") for each in _content(choice)] or None
+
+
+def _content(choice: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    said = choice.get("logprobs")
+    found = said.get("content") if isinstance(said, dict) else None
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
 def _message(choice: Mapping[str, Any]) -> str | None:
     """The text of a message, a thought before it with its marks."""
     message = choice.get("message")
@@ -104,8 +124,9 @@ def _message(choice: Mapping[str, Any]) -> str | None:
     return f"<think>{thought}</think>{content}" if content else f"<think>{thought}"
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def is_number(value: Any) -> bool:
+    """Whether a value of an answer can be a log-probability."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e9 < value < 1e9  # nor NaN
 
 
 def _count(value: Any) -> int | None:

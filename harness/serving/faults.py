@@ -6,7 +6,7 @@ from typing import Literal
 
 from harness.errors import UserError
 
-Kind = Literal[
+FaultKind = Literal[
     "down", "slow", "busy", "key", "path", "model", "format", "engine", "length", "request", "redirect", "answer"
 ]
 """Kinds of faults: `request` is a field or value that the server refuses, `answer` an answer that cannot be right."""
@@ -21,11 +21,11 @@ class ServerFault(UserError):
         hint: What the user can do about it.
     """
 
-    def __init__(self, kind: Kind, message: str, hint: str | None = None) -> None:
+    def __init__(self, kind: FaultKind, message: str, hint: str | None = None) -> None:
         super().__init__(message, hint)
         self.kind = kind
 
-    def __reduce__(self) -> tuple[type[ServerFault], tuple[Kind, str, str | None]]:  # type: ignore[override]
+    def __reduce__(self) -> tuple[type[ServerFault], tuple[FaultKind, str, str | None]]:  # type: ignore[override]
         return (type(self), (self.kind, self.message, self.hint))
 
 

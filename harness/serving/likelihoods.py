@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from harness.serving.client import Client
-from harness.serving.completions import read
+from harness.serving.completions import is_number, read, token_values
 from harness.serving.faults import ServerFault
 
 Value = tuple[float, bool]
 """A log-probability, and whether no other token has a higher one."""
 _OWN_ID = "token_id:"
+_ABOVE_ONE = 1e-3
+"""Rounding by which the logarithm of a probability may be above zero."""
 
 
 def of_prompt(client: Client, field: Literal["prompt_logprobs", "echo"], ids: Sequence[int], start: int) -> list[Value]:
@@ -39,16 +40,16 @@ def of_prompt(client: Client, field: Literal["prompt_logprobs", "echo"], ids: Se
                 client, "it ignores `prompt_logprobs`" if not entries else "it gives not one value for each token"
             )
         return [_value(client, entries[place], str(ids[place])) for place in range(start, len(ids))]
-    said = answer.raw.get("logprobs")
-    own, top = (said.get(name) if isinstance(said, dict) else None for name in ("token_logprobs", "top_logprobs"))
-    if not isinstance(own, list) or not isinstance(top, list) or len(top) != len(own):
+    said, own = answer.raw.get("logprobs"), token_values(answer.raw)
+    top = said.get("top_logprobs") if isinstance(said, dict) else None
+    if own is None:
         raise _missing(client, "it gives no log-probabilities with `echo`")
     if len(own) < len(ids) or own[0] is not None:
         raise _missing(client, "it ignores `echo`")
     found = []
     for place in range(start, len(ids)):
-        best = top[place].values() if isinstance(top[place], dict) else ()
-        found.append(_checked(client, own[place], best))
+        best = top[place] if isinstance(top, list) and place < len(top) else None
+        found.append(_checked(client, own[place], best.values() if isinstance(best, dict) else ()))
     return found
 
 
@@ -87,9 +88,9 @@ def _value(client: Client, entry: Any, id: str) -> Value:
 
 
 def _checked(client: Client, value: Any, others: Any) -> Value:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value > 1e-3:
+    if not is_number(value) or value > _ABOVE_ONE:
         raise _missing(client, f"it gives `{value}` where a log-probability is wanted")
-    return float(value), value >= max((each for each in others if isinstance(each, int | float)), default=value)
+    return float(value), value >= max(filter(is_number, others), default=value)
 
 
 def _missing(client: Client, why: str) -> ServerFault:

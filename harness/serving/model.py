@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.model_files import TOKENIZER_FILES, Snapshot, find_files
-from harness.errors import UserError, did_you_mean
+from harness.errors import UserError, did_you_mean, printable
 from harness.jobs import SERVED_PREFIX, Served
 from harness.prompts.chat import ChatTemplate
 from harness.serving.address import parse_address
@@ -55,6 +55,14 @@ class ServedModel(Snapshot):
     def config(self) -> dict[str, Any]:
         """Nothing: a configuration beside the tokenizer need not be that of the served model."""
         return {}
+
+    @property
+    def context(self) -> int | None:
+        """Tokens of prompt and answer together, as vLLM and llama.cpp say them."""
+        model = self.says.get("model", {})
+        meta = model.get("meta")
+        said = model.get("max_model_len") or (meta.get("n_ctx") if isinstance(meta, Mapping) else None)
+        return said if isinstance(said, int) and not isinstance(said, bool) and said > 0 else None
 
     @property
     def quantization(self) -> str | None:
@@ -114,14 +122,20 @@ def _says(client: Client) -> dict[str, Any]:
     )
     name = client.served.name
     if models and name not in models:
-        raise ServerFault("model", f"`{client.served.url}` has no model `{name}`", did_you_mean(name, models))
+        raise ServerFault(
+            "model", f"`{client.served.url}` has no model `{name}`", did_you_mean(name, map(printable, models))
+        )
     if name in models:
+        parent = models.get(str(models[name].get("parent")), {})  # a LoRA of vLLM names no context of its own
+        models[name] = {"max_model_len": parent.get("max_model_len")} | {
+            field: value for field, value in models[name].items() if value is not None
+        }
         says["model"] = {
             field: _short(models[name][field]) for field in _OF_A_MODEL if models[name].get(field) is not None
         }
     for path, fields in _OF_THE_SERVER.items():
         try:
-            page = client.ask(path, whole_path=True)
+            page = client.ask(path, beside=True)
         except ServerFault:
             continue
         found = {field: _short(page[field]) for field in fields if page.get(field) is not None}

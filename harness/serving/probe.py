@@ -7,62 +7,21 @@ none is found in this way, and one that cuts prompts, ignores limits, stop strin
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from harness.errors import UserError
-from harness.serving.capabilities import Answer, Capabilities, Way
+from harness.serving.asked import REFUSED, WRITTEN, Asked, TrialPrompt, sent, write_after_ids
+from harness.serving.capabilities import Capabilities, ServerAnswer
 from harness.serving.client import Client
 from harness.serving.completions import check_prompt, complete
 from harness.serving.faults import ServerFault
-from harness.serving.likelihoods import Value, of_next, of_prompt
+from harness.serving.trusted_values import with_likelihoods
 
-WRITTEN = 8
-"""Tokens that the server writes to be compared with."""
-TOLERANCE = 0.1
-"""Largest difference of a log-probability: bfloat16 differs by some hundredths between a prompt and a single step."""
-_CLOSE = 1e-3
-"""The same where neighbouring values are too near to each other to show a shift."""
 _SAMPLED = 16
-_FIELDS: Sequence[dict[str, Any]] = ({"return_token_ids": True, "logprobs": 1}, {"logprobs": 1}, {})
-"""Fields that a server may refuse, fewer with each try."""
-_REFUSED = ("request", "answer")
-"""Kinds of faults that belong to a request and not to the server."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt of a task."""
-
-    text: str
-    """Messages as JSON, where the server applies its own chat template."""
-    ids: tuple[int, ...] | None = None
-    """None without a tokenizer."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a run will ask of a server."""
-
-    prompts: tuple[Prompt, ...]
-    """Short ones, with which it is tried; the first one that makes it write enough counts."""
-    longest: Prompt
-    chat: bool = False
-    """Whether the server applies its own chat template."""
-    templated: bool = False
-    """Whether prompts hold the special tokens of a chat template already."""
-    likelihoods: bool = True
-    """Whether tasks need log-likelihoods."""
-    sampled: bool = False
-    """Whether tasks draw samples."""
-    stops: int = 0
-    """Largest number of stop strings."""
-    end_ids: tuple[int, ...] = ()
-    """Ids that end a text."""
-    context: int | None = None
-    """Tokens of prompt and answer together, as the server says."""
+"""Tokens of a drawn text: long enough that two of them differ."""
+_OF_MESSAGES = "the server applies its own chat template"
 
 
 def probe(client: Client, asked: Asked) -> Capabilities:
@@ -86,7 +45,7 @@ def probe(client: Client, asked: Asked) -> Capabilities:
         )
     found = _with_name(client, found, prompt)
     if asked.likelihoods:
-        found = _with_likelihoods(client, found, asked)
+        found = with_likelihoods(client, found, asked)
     if asked.stops:
         found = _with_stops(client, found, prompt, answer, asked.stops)
     if asked.sampled:
@@ -98,12 +57,7 @@ def probe(client: Client, asked: Asked) -> Capabilities:
     return found
 
 
-def sent(way: Way, prompt: Prompt) -> str | Sequence[int]:
-    """A prompt in the form in which it is sent."""
-    return prompt.ids if way == "ids" and prompt.ids is not None else prompt.text
-
-
-def _way(client: Client, asked: Asked) -> tuple[Capabilities, Prompt, Answer]:
+def _way(client: Client, asked: Asked) -> tuple[Capabilities, TrialPrompt, ServerAnswer]:
     """How prompts are sent, the prompt with which that was found, and what the server wrote after it."""
     prompt = asked.prompts[0]
     if asked.chat:
@@ -134,10 +88,10 @@ def _way(client: Client, asked: Asked) -> tuple[Capabilities, Prompt, Answer]:
         )
     counted = by_text.prompt_tokens
     try:
-        by_ids, fields_taken = _by_ids(client, prompt)
+        by_ids, fields_taken = write_after_ids(client, prompt)
         why = _not_ours(by_text, by_ids, len(prompt.ids), templated=asked.templated)
     except ServerFault as fault:
-        if fault.kind not in _REFUSED:
+        if fault.kind not in REFUSED:
             raise
         by_ids, fields_taken, why = by_text, (), f"it takes no token ids ({fault.message})"
     if not why:
@@ -159,21 +113,7 @@ def _way(client: Client, asked: Asked) -> tuple[Capabilities, Prompt, Answer]:
     return Capabilities("text", counts_as_we_do=same, no_likelihoods=why, notes=tuple(notes)), prompt, by_text
 
 
-_OF_MESSAGES = "the server applies its own chat template"
-
-
-def _by_ids(client: Client, prompt: Prompt) -> tuple[Answer, tuple[str, ...]]:
-    """What the server writes after token ids, and the further fields that it takes."""
-    for fields in _FIELDS[:-1]:
-        try:
-            return complete(client, "ids", sent("ids", prompt), WRITTEN, **fields), tuple(set(fields) - {"logprobs"})
-        except ServerFault as fault:
-            if fault.kind not in _REFUSED:
-                raise
-    return complete(client, "ids", sent("ids", prompt), WRITTEN), ()
-
-
-def _not_ours(by_text: Answer, by_ids: Answer, tokens: int, *, templated: bool) -> str:
+def _not_ours(by_text: ServerAnswer, by_ids: ServerAnswer, tokens: int, *, templated: bool) -> str:
     """Why token ids of our tokenizer do not mean to the server what they mean to us; empty if they do."""
     if by_ids.prompt_tokens not in (None, tokens):
         return f"it reads {by_ids.prompt_tokens} tokens where {tokens} ids were sent"
@@ -184,77 +124,21 @@ def _not_ours(by_text: Answer, by_ids: Answer, tokens: int, *, templated: bool) 
     return ""
 
 
-def _with_name(client: Client, found: Capabilities, prompt: Prompt) -> Capabilities:
+def _with_name(client: Client, found: Capabilities, prompt: TrialPrompt) -> Capabilities:
     other = client.named(client.served.name + "-which-is-not-there")
     try:
         complete(other, found.way, sent(found.way, prompt), 1, found.limit_field)
     except ServerFault as fault:
-        if fault.kind in ("model", *_REFUSED):
+        if fault.kind in ("model", *REFUSED):
             return found
         raise
     note = f"it answers to any name of a model, so that nothing shows whether `{client.served.name}` answers"
     return replace(found, notes=(*found.notes, note))
 
 
-def _with_likelihoods(client: Client, found: Capabilities, asked: Asked) -> Capabilities:
-    """Scores tokens that the server wrote itself, in every way that it may know."""
-    if found.way != "ids":
-        return found
-    faults: dict[str, None] = {}
-    fields: Sequence[Literal["prompt_logprobs", "echo"]] = ("prompt_logprobs", "echo")
-    for prompt in asked.prompts:
-        assert prompt.ids is not None
-        answer, _ = _by_ids(client, prompt)
-        said = answer.logprobs
-        if not said or answer.ids is None or len(said) != len(answer.ids):
-            missing = "log-probabilities" if not said else "the ids"
-            return replace(found, no_likelihoods=f"it does not give {missing} of the tokens that it writes")
-        if len(said) < 2:
-            faults["it wrote one token after a prompt, too few to compare"] = None
-            continue
-        for field in fields:
-            try:
-                again = of_prompt(client, field, [*prompt.ids, *answer.ids], len(prompt.ids))
-            except ServerFault as fault:
-                if fault.kind not in _REFUSED:
-                    raise
-                faults[f"`{field}`: {fault.message.partition('`: ')[2] or fault.message}"] = None
-                continue
-            if not (why := _differs(again, said)):
-                letters = _has_letters(client, prompt.ids, answer.ids, again, field)
-                return replace(found, likelihoods=field, letters=letters)
-            faults[f"`{field}` {why}"] = None
-    return replace(found, no_likelihoods="; ".join(faults))
-
-
-def _differs(again: Sequence[Value], said: Sequence[float]) -> str:
-    """How scored tokens differ from what the server said of them while it wrote them; empty if they agree."""
-    worst = max(abs(mine - its) for (mine, _), its in zip(again, said, strict=True))
-    steps = max(abs(a - b) for a, b in itertools.pairwise(said))
-    if worst <= (TOLERANCE if steps > 2 * TOLERANCE else _CLOSE):
-        return ""
-    return f"is {worst:.2g} off what it said of the same tokens while it wrote them"
-
-
-def _has_letters(
-    client: Client,
-    ids: Sequence[int],
-    written: Sequence[int],
-    scored: Sequence[Value],
-    field: Literal["prompt_logprobs", "echo"],
-) -> bool:
-    """Whether values of chosen next tokens are those of the prompt."""
-    try:
-        first, second = of_next(client, ids, [written[0], ids[-1]])
-        other = of_prompt(client, field, [*ids, ids[-1]], len(ids))[0]
-    except ServerFault as fault:
-        if fault.kind not in _REFUSED:
-            raise
-        return False
-    return abs(first[0] - scored[0][0]) <= TOLERANCE and abs(second[0] - other[0]) <= TOLERANCE
-
-
-def _with_stops(client: Client, found: Capabilities, prompt: Prompt, answer: Answer, most: int) -> Capabilities:
+def _with_stops(
+    client: Client, found: Capabilities, prompt: TrialPrompt, answer: ServerAnswer, most: int
+) -> Capabilities:
     """How many stop strings it takes, and whether it heeds them; texts are cut here in any case."""
     taken = None
     for count in sorted({most, *(each for each in (4, 1) if each < most)}, reverse=True):
@@ -268,7 +152,7 @@ def _with_stops(client: Client, found: Capabilities, prompt: Prompt, answer: Ans
                 stop=[f"\x02{n}" for n in range(count)],
             )
         except ServerFault as fault:
-            if fault.kind not in _REFUSED:
+            if fault.kind not in REFUSED:
                 raise
             continue
         taken = None if count == most else count
@@ -285,7 +169,7 @@ def _with_stops(client: Client, found: Capabilities, prompt: Prompt, answer: Ans
     return replace(found, stops=taken, notes=(*found.notes, *notes))
 
 
-def _with_samples(client: Client, found: Capabilities, prompt: Prompt, answer: Answer) -> Capabilities:
+def _with_samples(client: Client, found: Capabilities, prompt: TrialPrompt, answer: ServerAnswer) -> Capabilities:
     """Whether it draws samples, and the same ones for the same seed."""
     found = _with_fields(client, found, prompt, {"top_k": 0, "min_p": 0})
     neutral: dict[str, Any] = {name: 0 for name in ("top_k", "min_p") if name in found.fields}
@@ -303,18 +187,18 @@ def _with_samples(client: Client, found: Capabilities, prompt: Prompt, answer: A
     return replace(found, notes=(*found.notes, *notes))
 
 
-def _with_fields(client: Client, found: Capabilities, prompt: Prompt, fields: dict[str, Any]) -> Capabilities:
+def _with_fields(client: Client, found: Capabilities, prompt: TrialPrompt, fields: dict[str, Any]) -> Capabilities:
     """Adds fields that it takes."""
     try:
         complete(client, found.way, sent(found.way, prompt), 1, found.limit_field, **fields)
     except ServerFault as fault:
-        if fault.kind not in _REFUSED:
+        if fault.kind not in REFUSED:
             raise
         return found
     return replace(found, fields=(*found.fields, *fields))
 
 
-def _read_whole(client: Client, found: Capabilities, longest: Prompt) -> None:
+def _read_whole(client: Client, found: Capabilities, longest: TrialPrompt) -> None:
     """Refuses a server that cuts the longest prompt; without token ids, it must read as much as of both halves together."""
     answer = complete(client, found.way, sent(found.way, longest), 1, found.limit_field)
     if longest.ids is not None and found.counts_as_we_do:

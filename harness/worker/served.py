@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,13 +28,14 @@ from harness.jobs import (
     VariantLoading,
 )
 from harness.prompts.thoughts import split_thought, thought_state
-from harness.serving.capabilities import Answer, Capabilities
+from harness.serving.asked import Asked, TrialPrompt
+from harness.serving.capabilities import Capabilities, ServerAnswer
 from harness.serving.client import Client
 from harness.serving.completions import check_prompt, complete
 from harness.serving.faults import ServerFault
 from harness.serving.likelihoods import Value, of_next, of_prompt
 from harness.serving.parallel import AT_ONCE, in_parallel
-from harness.serving.probe import Asked, Prompt, probe
+from harness.serving.probe import probe
 from harness.storage import read_json
 from harness.tokens.description import description_of
 from harness.tokens.encode import Encoded, Encoder
@@ -50,8 +52,12 @@ _SHORT = 2000
 """Characters of the longest prompt of a task with which the probe tries everything."""
 
 
-def probe_server(job: ProbeJob) -> Capabilities:
+def probe_server(job: ProbeJob, send: Send) -> Capabilities:
     """Finds out what a served model can do for the tasks of a run.
+
+    Args:
+        job: The job.
+        send: Receives events while a slow server is waited for, so that this child does not seem to hang.
 
     Raises:
         ServerFault: The server does not answer, or in a way that no task can use.
@@ -59,35 +65,52 @@ def probe_server(job: ProbeJob) -> Capabilities:
     """
     assert job.base.served is not None
     client = Client.from_environment(job.base.served)
+    asked = _asked(job)
+    ((_, found),) = in_parallel(lambda each: probe(client, each), [asked], at_once=1, beat=lambda: send(Advanced(0, 1)))
+    return found
+
+
+def _asked(job: ProbeJob) -> Asked:
+    """What a run will ask, from its requests: a short prompt and the longest one that fits into the context.
+
+    Raises:
+        UserError: None fits, or messages and plain prompts would be sent to a server without a tokenizer.
+    """
+    served = job.base.served
+    assert served is not None
     coder = _Coder(job.base, job.context, job.numerics)
     requests = [request for task in job.tasks for request in task.requests]
     generated = [request for request in requests if request.mode == "generate"]
     templated = any(request.templated for request in requests)
     chat = coder.tokenizer is None and templated
-    by_length = sorted(requests, key=lambda request: len(_text_of(request)))
-    short = coder.prompt(_text_of(by_length[0]), templated=templated)
-    whole = (coder.prompt(_text_of(request), templated=templated) for request in reversed(by_length))
-    longest = next((prompt for prompt in whole if prompt is not None), None)  # of those that fit into the context
-    own = [short] if short is not None and short.text and len(short.text) <= _SHORT else []
-    others = [] if templated else [prompt for text in _PLAIN if (prompt := coder.prompt(text))]
-    if longest is None:
+    if chat and not all(request.templated for request in requests):
         raise UserError(
-            f"no prompt fits into the context of `{client.served.url}#{client.served.name}`",
+            f"`{served.url}#{served.name}`: some prompts use the chat template and others do not, and without a tokenizer a server"
+            " is asked in one way",
+            hint="name the model's tokenizer with `--tokenizer`, or compare them in two runs",
+        )
+    by_length = sorted(requests, key=lambda request: len(_text_of(request)))
+    shortest = next(each for each in by_length if each.templated == templated)
+    prompts = (coder.prompt(_text_of(each), templated=each.templated) for each in (shortest, *reversed(by_length)))
+    fitting = list(itertools.islice((prompt for prompt in prompts if prompt is not None), 2))
+    if not fitting:
+        raise UserError(
+            f"no prompt fits into the context of `{served.url}#{served.name}`",
             hint="give fewer solved examples (`--num-fewshot`), or start the server with a longer context",
         )
-    return probe(
-        client,
-        Asked(
-            prompts=tuple([*own, *others]) or (longest,),
-            longest=longest,
-            chat=chat,
-            templated=templated,
-            likelihoods=any(request.mode != "generate" for request in requests),
-            sampled=any(request.temperature > 0 for request in generated),
-            stops=max((len(request.stop) for request in generated), default=0),
-            end_ids=coder.end_ids,
-            context=job.context,
-        ),
+    short, longest = fitting[0], fitting[-1]
+    own = [short] if short.text and len(short.text) <= _SHORT else []
+    others = [] if templated else [prompt for text in _PLAIN if (prompt := coder.prompt(text))]
+    return Asked(
+        prompts=tuple([*own, *others]) or (longest,),
+        longest=longest,
+        chat=chat,
+        templated=templated,
+        likelihoods=any(request.mode != "generate" for request in requests),
+        sampled=any(request.temperature > 0 for request in generated),
+        stops=max((len(request.stop) for request in generated), default=0),
+        end_ids=coder.end_ids,
+        context=job.context,
     )
 
 
@@ -132,13 +155,13 @@ class _Coder:
             return encoder.encode(task)
         return [Encoded(index, each, (), (), 0, False) for index, each in enumerate(task.requests, task.first)]
 
-    def prompt(self, text: str, *, templated: bool = False) -> Prompt | None:
+    def prompt(self, text: str, *, templated: bool = False) -> TrialPrompt | None:
         """A text as a prompt; None if it does not fit into the context."""
         if self._writes is None:
-            return Prompt(text)
+            return TrialPrompt(text)
         request = Request("", "generate", (text,), max_tokens=1, templated=templated)
         item = self._writes.encode(TaskRequests("", [request]))[0]
-        return None if item.truncated else Prompt(text, item.prompt)
+        return None if item.truncated else TrialPrompt(text, item.prompt)
 
 
 class _ServedScorer:
@@ -221,8 +244,9 @@ class _ServedScorer:
 
     def _text(self, item: Encoded, number: int) -> Raw:
         request = item.request
-        open_end = request.in_thought or request.thought_tokens > 0  # stop strings do not end a thought
-        stops = [] if open_end else list(request.stop if self._can.stops is None else request.stop[: self._can.stops])
+        # stop strings do not end a thought, whose marks may be special tokens, which are in no text
+        may_think = request.in_thought or request.thought_tokens > 0 or (request.templated and self._can.returns_ids)
+        stops = [] if may_think else list(request.stop if self._can.stops is None else request.stop[: self._can.stops])
         answer = self._ask(item, number, stops)
         if stops and not answer.at_limit and thought_state(answer.text, request.thought) == "open":
             answer = self._ask(item, number, [])
@@ -241,7 +265,7 @@ class _ServedScorer:
             shortened=short or (item.limited and answer.at_limit),
         )
 
-    def _ask(self, item: Encoded, number: int, stops: Sequence[str]) -> Answer:
+    def _ask(self, item: Encoded, number: int, stops: Sequence[str]) -> ServerAnswer:
         request, can = item.request, self._can
         more: dict[str, Any] = {"stop": stops} if stops else {}
         if "return_token_ids" in can.fields:
@@ -262,8 +286,14 @@ class _ServedScorer:
             check_prompt(self._client, can, answer, len(item.prompt))
         return answer
 
-    def _by_ids(self, item: Encoded, number: int, answer: Answer) -> Raw:
+    def _by_ids(self, item: Encoded, number: int, answer: ServerAnswer) -> Raw:
         """The text as the engine here makes it of the same ids: thoughts, stop strings and limits by the same rules."""
+        if not all(0 <= token < len(self._coder.tokenizer) for token in answer.ids or ()):
+            raise ServerFault(
+                "answer",
+                f"`{self._client.served.url}` writes token ids that the tokenizer does not have: it is another model's",
+                "give the served model's own tokenizer",
+            )
         completion = Completion(item, number, self._coder.tokenizer, frozenset(self._coder.end_ids), None)
         for token in answer.ids or ():
             if not completion.finished:

@@ -210,7 +210,7 @@ def run_job(job: Job, send: OnEvent, further: Callable[[], ScoreJob | None] = la
     if isinstance(job, ProbeJob):
         from harness.worker.served import probe_server
 
-        return probe_server(job)
+        return probe_server(job, send)
     if isinstance(job, ScoreJob) and job.variants[0].recipe.base.served is not None:
         from harness.worker.served import score_served
 

@@ -258,7 +258,10 @@ class FakeServer:
         if quirks.prompt_logprobs and body.get("prompt_logprobs") is not None:
             prompt = model(input_ids=torch.tensor([ids])).logits[0].float().log_softmax(-1)
             choice["prompt_logprobs"] = [None] + [
-                {str(id): {"logprob": float(row[id]), "rank": int((row > row[id]).sum()) + 1}}
+                {
+                    str(each): {"logprob": float(row[each])}
+                    for each in {id, *torch.topk(row, int(body["prompt_logprobs"])).indices.tolist()}
+                }
                 for row, id in zip(prompt[:-1], ids[1:], strict=True)
             ]
         if body.get("echo") and quirks.echo != "ignored":

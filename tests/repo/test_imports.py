@@ -18,6 +18,7 @@ WITH_TORCH = (
     "harness.engine",
     "harness.worker.child",
     "harness.worker.scoring",
+    "harness.worker.served",
     "harness.worker.timing",
     "harness.finetune",  # method files, the training loop and its stages
     "harness.tiny.build",

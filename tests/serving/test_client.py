@@ -2,10 +2,14 @@
 
 import http.server
 import json
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import faulty_hubs
@@ -298,3 +302,21 @@ def model_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeServe
     folder = save_tiny(tmp_path_factory.mktemp("model"), layers=1)
     with FakeServer(folder).running() as server:
         yield server
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_a_certificate_that_nobody_signed_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    named = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "k.pem", "-out", "c.pem"]
+    subprocess.run(["openssl", "req", *made, *named], cwd=tmp_path, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "c.pem", tmp_path / "k.pem")
+    server = FakeServer()
+    server._server.socket = context.wrap_socket(server._server.socket, server_side=True)
+    served = Served(server.url.replace("http:", "https:"), "base")
+    with server.running():
+        with pytest.raises(ServerFault, match="certificate verify failed"):
+            Client(served, key=KEY, patience=60).ask("/models")
+        assert not server.asked
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "c.pem"))
+        assert Client(served, key=KEY, patience=0).ask("/models")["data"]

@@ -11,10 +11,11 @@ from tiny_models import EOS, save_tiny, tiny_tokenizer
 
 from harness.errors import UserError
 from harness.jobs import Served
+from harness.serving.asked import Asked, TrialPrompt
 from harness.serving.capabilities import Capabilities
 from harness.serving.client import Client
 from harness.serving.faults import ServerFault
-from harness.serving.probe import Asked, Prompt, probe
+from harness.serving.probe import probe
 
 TEXT = "The capital of France is Paris, and the"
 LONG = "hello world, this is a small tokenizer " * 6
@@ -31,8 +32,8 @@ def server(folder: Path) -> Iterator[FakeServer]:
         yield running
 
 
-def prompt(text: str) -> Prompt:
-    return Prompt(text, tuple(tiny_tokenizer()(text)["input_ids"]))
+def prompt(text: str) -> TrialPrompt:
+    return TrialPrompt(text, tuple(tiny_tokenizer()(text)["input_ids"]))
 
 
 ASKED = Asked((prompt(TEXT),), prompt(LONG))
@@ -85,9 +86,9 @@ def test_a_server_that_takes_no_ids_gets_text(server: FakeServer) -> None:
 
 def test_another_tokenizer_is_noticed(server: FakeServer) -> None:
     others = tuple(reversed(prompt(TEXT).ids or ()))
-    can = found(server, replace(ASKED, prompts=(Prompt(TEXT, others),), longest=Prompt(TEXT, others)))
+    can = found(server, replace(ASKED, prompts=(TrialPrompt(TEXT, others),), longest=TrialPrompt(TEXT, others)))
     assert can.way == "text" and "its tokenizer is another one" in can.no_likelihoods
-    can = found(server, replace(ASKED, prompts=(Prompt(TEXT, (5, 6)),), longest=Prompt(TEXT, (5, 6))))
+    can = found(server, replace(ASKED, prompts=(TrialPrompt(TEXT, (5, 6)),), longest=TrialPrompt(TEXT, (5, 6))))
     assert can.way == "text" and not can.counts_as_we_do and "another one" in can.notes[0]
 
 
@@ -103,7 +104,7 @@ def test_a_second_token_in_front_is_noticed(server: FakeServer) -> None:
 def test_a_prompt_that_is_cut_in_silence_is_refused(server: FakeServer) -> None:
     with pytest.raises(ServerFault, match=r"read 20 tokens where the prompt has \d+: it cuts prompts"):
         found(server, keeps=20)
-    without = replace(ASKED, prompts=(Prompt(TEXT),), longest=Prompt(LONG), likelihoods=False)
+    without = replace(ASKED, prompts=(TrialPrompt(TEXT),), longest=TrialPrompt(LONG), likelihoods=False)
     with pytest.raises(ServerFault, match="cuts prompts"):
         found(server, without, keeps=20)
     assert found(server, without).way == "text"
@@ -139,7 +140,7 @@ def test_a_server_that_answers_to_any_name_is_said(server: FakeServer) -> None:
 
 
 def test_messages_go_to_the_servers_own_template(server: FakeServer) -> None:
-    messages = Prompt('[{"role": "user", "content": "hello"}]')
+    messages = TrialPrompt('[{"role": "user", "content": "hello"}]')
     can = found(server, Asked((messages,), messages, chat=True, likelihoods=False))
     assert can.way == "chat"
     with pytest.raises(ServerFault, match="has no `/chat/completions`"):
