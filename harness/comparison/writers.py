@@ -1,4 +1,4 @@
-"""Who generates the texts of a run: our own engine, or a vLLM that is installed here or named by `HARNESS_VLLM`."""
+"""Chooses who generates the texts of a run: our own engine, or a vLLM that is installed here or named by `HARNESS_VLLM`."""
 
 from __future__ import annotations
 

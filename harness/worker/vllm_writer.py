@@ -7,10 +7,8 @@ computes those of a prompt without its prefix cache, five times as slowly as our
 
 from __future__ import annotations
 
-import hashlib
-import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from harness.engine.generation_rules import GenerationRules
@@ -27,7 +25,7 @@ from harness.serving.parallel import in_parallel
 from harness.serving.vllm_limits import Lora, NotTaken, lora_of, refuse_base
 from harness.serving.vllm_plan import (
     OVERHEAD_BYTES,
-    Work,
+    GenerationWork,
     cache_bytes,
     seconds_saved,
     start_seconds,
@@ -37,13 +35,12 @@ from harness.serving.vllm_plan import (
 from harness.serving.vllm_server import VllmFault, VllmServer, VllmSettings
 from harness.tokens.encode import Encoded
 from harness.worker.child import Send, memory_bytes, threads
-from harness.worker.watchdog import Watchdog
+from harness.worker.vllm_texts import Pulse, VllmTexts, draws_of
 
 _PROBED = 8
 """Tokens that are compared with the model's own log-probabilities before a variant is left to vLLM."""
 _LONGER = 2
-_IDLE_SECONDS = 300.0
-"""Seconds without an answer and without processor time after which the server is ended."""
+"""Times as long as those of the first job may texts of further jobs be."""
 
 
 class VllmWriter:
@@ -59,7 +56,7 @@ class VllmWriter:
         self._vllm, self._tokenizer = job.vllm, tokenizer
         self._base = job.variants[0].recipe.base
         self._seed = job.seed
-        self._rows = job.max_rows or SLOTS[self._base.device.split(":")[0]]
+        self._rows = job.max_rows or SLOTS.get(self._base.device.split(":")[0], SLOTS["cpu"])
         self._always = job.vllm_always
         self._server: VllmServer | None = None
         self._settings: VllmSettings | None = None
@@ -110,7 +107,7 @@ class VllmWriter:
             return
         self._settings = self._fitting(work, model, [lora for lora in taken.values() if lora])
 
-    def _fitting(self, work: Work, model: Any, loras: Sequence[Lora]) -> VllmSettings | None:
+    def _fitting(self, work: GenerationWork, model: Any, loras: Sequence[Lora]) -> VllmSettings | None:
         """Settings with a cache that fits into the memory beside the scorer; without such, vLLM is off."""
         free, weights = free_bytes(model.device), model_bytes(model)
         each = token_bytes(model.config.get_text_config(), model.dtype.itemsize)
@@ -225,7 +222,7 @@ class VllmWriter:
             return
         try:
             self._server = server = VllmServer(self._vllm, self._settings)
-            server.wait(_Pulse(server))
+            server.wait(Pulse(server))
         except VllmFault as fault:
             self._server, self._off = None, f"{self._vllm} was not used: {fault}"
 
@@ -250,21 +247,21 @@ class VllmWriter:
         rules = GenerationRules(model)
         for note in rules.notes([item.request for item in todo]):
             self._note(send, variant, note)
-        asker = _Asker(client, self._tokenizer, eos_ids(model, self._tokenizer), rules.applied, self._seed)
+        asker = VllmTexts(client, self._tokenizer, eos_ids(model, self._tokenizer), rules.applied, self._seed)
         ordered = sorted(
             todo, key=lambda item: (item.prompt, item.index)
         )  # neighbours share what vLLM has in its cache
-        jobs = [(item, draw) for item in ordered for draw in range(_draws(item))]
+        jobs = [(item, draw) for item in ordered for draw in range(draws_of(item))]
         ready: dict[int, list[Completion]] = defaultdict(list)
         assert self._server is not None
-        pulse = _Pulse(self._server)
+        pulse = Pulse(self._server)
         at_once = max(1, min(self._rows, len(jobs)))
         try:
             for (item, _), completion in in_parallel(asker.ask, jobs, at_once=at_once, beat=pulse):
                 pulse.heard()
                 got = ready[item.index]
                 got.append(completion)
-                if len(got) == _draws(item):
+                if len(got) == draws_of(item):
                     got.sort(key=lambda each: each.sample)
                     raw = finished_raw(got * (item.request.samples // len(got)))
                     send(Packed(variant, task.task, (raw,), "vllm"))
@@ -291,57 +288,6 @@ class VllmWriter:
             send(Noted(variant, note))
 
 
-class _Asker:
-    """Asks for single texts, and ends each of them by the engine's rules."""
-
-    def __init__(
-        self, client: Client, tokenizer: Any, eos: frozenset[int], rules: Mapping[str, Any], seed: int
-    ) -> None:
-        self._client, self._tokenizer, self._eos, self._seed = client, tokenizer, eos, seed
-        self._common = {
-            "return_token_ids": True,
-            "ignore_eos": True,  # ours are more than the tokenizer's own
-            "stop_token_ids": sorted(eos),
-            "skip_special_tokens": False,  # a stop string may be one
-            **rules,
-        }
-
-    def ask(self, job: tuple[Encoded, int]) -> Completion:
-        """One text.
-
-        Raises:
-            ServerFault: The server does not answer, or ends a text before its limit without a reason.
-        """
-        item, draw = job
-        request = item.request
-        open_end = request.in_thought or request.thought_tokens > 0  # stop strings do not end a thought
-        completion = self._once(item, draw, () if open_end else request.stop)
-        if not completion.finished and request.stop:  # a stop string that ends no answer, such as one in a thought
-            completion = self._once(item, draw, ())
-        if not completion.finished:
-            raise ServerFault(
-                "answer", f"vLLM ended sample `{request.id}` after {len(completion.ids)} of {request.limit} tokens"
-            )
-        return completion
-
-    def _once(self, item: Encoded, draw: int, stops: Sequence[str]) -> Completion:
-        request = item.request
-        body: dict[str, Any] = {"max_tokens": request.limit, "temperature": request.temperature, **self._common}
-        if stops:
-            body["stop"] = list(stops)
-        if request.temperature > 0:
-            drawn = hashlib.sha256(f"{self._seed}:{request.sha256}:{draw}".encode()).digest()
-            body |= {"seed": int.from_bytes(drawn[:8], "big") >> 1, "top_p": request.top_p}
-        answer = read(self._client, self._client.complete(prompt=list(item.prompt), **body), chat=False)
-        if answer.ids is None or answer.prompt_tokens not in (None, len(item.prompt)):
-            raise ServerFault("answer", "vLLM returns no token ids, or has read another prompt")
-        completion = Completion(item, draw, self._tokenizer, self._eos, None)
-        for token in answer.ids:
-            if not completion.finished:
-                completion.add(token)
-        return completion
-
-
 def _sizes(model: Any) -> tuple[int, int]:
     """Parameters of the layers, and of the head, which only generated tokens pass."""
     head = model.get_output_embeddings()
@@ -352,26 +298,3 @@ def _sizes(model: Any) -> tuple[int, int]:
 
 def _generates(task: TaskRequests) -> bool:
     return any(request.mode == "generate" for request in task.requests)
-
-
-def _draws(item: Encoded) -> int:
-    """Texts to ask for: greedy ones are all the same."""
-    return item.request.samples if item.request.temperature > 0 else 1
-
-
-class _Pulse:
-    """Called while a server is waited for; kills one that does nothing for minutes, so that requests to it fail."""
-
-    def __init__(self, server: VllmServer) -> None:
-        self._server, self._watchdog = server, Watchdog(server.process, _IDLE_SECONDS)
-        self._last = time.monotonic()
-
-    def __call__(self) -> None:
-        if time.monotonic() - self._last >= self._watchdog.step:
-            self._last = time.monotonic()
-            if self._watchdog.hangs():
-                self._server.kill()
-
-    def heard(self) -> None:
-        """The server has answered."""
-        self._watchdog.heard()

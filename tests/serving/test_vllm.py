@@ -22,7 +22,7 @@ from harness.jobs import Noted, Packed, Recipe, Resumed, ScoreJob, ScoreVariant,
 from harness.models.load import Resident, method_function
 from harness.serving.vllm_installation import VLLM_VARIABLE, find_vllm
 from harness.serving.vllm_limits import Lora, NotTaken, lora_of, rank_limit, refuse_base
-from harness.serving.vllm_plan import OVERHEAD_BYTES, Work, cache_bytes, seconds_saved, token_bytes, work_of
+from harness.serving.vllm_plan import OVERHEAD_BYTES, GenerationWork, cache_bytes, seconds_saved, token_bytes, work_of
 from harness.serving.vllm_server import VllmFault, VllmServer, VllmSettings
 from harness.tokens.encode import Encoder
 from harness.worker.scoring import score
@@ -191,7 +191,7 @@ def test_auto_compares_the_work_with_the_start(world: dict[str, Any], tmp_path: 
     assert "would save about 0 s" in notes[0][1] and "--writer vllm" in notes[0][1]
     encoded = Encoder(tiny.tiny_tokenizer(), 256).encode(TaskRequests("toy", _REQUESTS))
     assert work_of([encoded]).texts == 6 and work_of([encoded, encoded]).read == 2 * work_of([encoded]).read
-    own = Work(read=100_000, written=10_000, texts=100, longest=1400, own=1100)
+    own = GenerationWork(read=100_000, written=10_000, texts=100, longest=1400, own=1100)
     shared = own._replace(read=12_000)
     saved = [seconds_saved(work, 10**8, 10**7, "cpu", 64) for work in (own, shared, own._replace(read=0, written=0))]
     assert saved[0] > saved[1] > saved[2] == 0
@@ -199,7 +199,7 @@ def test_auto_compares_the_work_with_the_start(world: dict[str, Any], tmp_path: 
 
 
 def test_its_memory_is_planned_beside_the_scorer(world: dict[str, Any], tmp_path: Path, monkeypatch: Any) -> None:
-    work = Work(read=1000, written=300, texts=10, longest=300, own=130)
+    work = GenerationWork(read=1000, written=300, texts=10, longest=300, own=130)
     each = token_bytes(tiny.tiny_config("llama"), 4)
     assert each == 2 * 2 * 2 * 16 * 4
     plenty = cache_bytes(work, 64, each, 64 << 30, 1 << 20)
