@@ -85,14 +85,10 @@ class VllmWriter:
                 taken[variant.name] = self._lora(variant, model)
             except NotTaken:
                 continue
-        work = work_of(
-            [
-                [item for item in encode(task) if item.index not in set(task.done)]
-                for variant in job.variants
-                for task in variant.tasks
-                if variant.name in taken and _generates(task)
-            ]
-        )
+        tasks = [
+            task for variant in job.variants if variant.name in taken for task in variant.tasks if _generates(task)
+        ]
+        work = work_of([_missing(task, encode(task)) for task in tasks])
         if not work.texts:
             return
         if job.more:
@@ -159,8 +155,7 @@ class VllmWriter:
         """
         if not _generates(task):
             return None
-        finished = set(task.done)
-        todo = [item for item in encoded if item.index not in finished]
+        todo = _missing(task, encoded)
         if not todo:
             return None
         try:
@@ -171,7 +166,7 @@ class VllmWriter:
         client = self._client(variant, lora, todo, model, send)
         if client is None:
             return None
-        return finished | self._run(client, variant.name, task, todo, model, send)
+        return set(task.done) | self._run(client, variant.name, task, todo, model, send)
 
     @property
     def process(self) -> int | None:
@@ -294,6 +289,12 @@ def _sizes(model: Any) -> tuple[int, int]:
     table = 0 if head is None else int(head.weight.numel())
     tied = head is not None and head.weight is model.get_input_embeddings().weight
     return count_parameters(model)[0] - table * (1 if tied else 2), table
+
+
+def _missing(task: TaskRequests, encoded: Sequence[Encoded]) -> list[Encoded]:
+    """The requests of a task whose results are not on disk."""
+    done = set(task.done)
+    return [item for item in encoded if item.index not in done]
 
 
 def _generates(task: TaskRequests) -> bool:
