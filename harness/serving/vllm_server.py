@@ -54,6 +54,12 @@ shutil.rmtree(sys.argv[2], ignore_errors=True)
 engine and worker outlive a front end that is killed."""
 
 
+_UNBLOCKED = (
+    "import os, signal, sys; signal.pthread_sigmask(signal.SIG_SETMASK, ()); os.execv(sys.argv[1], sys.argv[1:])"
+)
+"""A program that becomes another one with no signal blocked: our worker blocks SIGTERM, which ends vLLM in an orderly way."""
+
+
 class VllmFault(Exception):
     """vLLM could not be started, or has died; the message says why."""
 
@@ -150,7 +156,14 @@ class VllmServer:
         with self._log.open("wb") as log:
             try:
                 self._process = subprocess.Popen(
-                    settings.command(self._vllm, self._port, self.base),
+                    [
+                        sys.executable,
+                        "-I",
+                        "-S",
+                        "-c",
+                        _UNBLOCKED,
+                        *settings.command(self._vllm, self._port, self.base),
+                    ],
                     env=environment(self._folder, **variables),
                     cwd=self._folder,  # `python -m` imports from it
                     stdin=subprocess.DEVNULL,

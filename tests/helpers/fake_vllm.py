@@ -6,6 +6,7 @@ that program: standard library alone, so that it starts in a tenth of a second. 
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -81,6 +82,7 @@ def _serve(folder: Path, options: list[str], fake: dict[str, Any]) -> None:
         [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
     )  # outlives a killed front end
     record = {"options": options, "variables": dict(os.environ), "processes": [os.getpid(), engine.pid]}
+    record["blocked"] = sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
     with (folder / "starts.jsonl").open("a") as file:
         file.write(json.dumps(record) + "\n")
     if fake.get("fails"):

@@ -169,12 +169,18 @@ def test_what_vllm_does_not_finish_is_left_to_our_engine(
 
 
 def test_a_port_that_somebody_takes_is_changed(world: dict[str, Any], tmp_path: Path) -> None:
-    _, writers, notes = _scored(world, _fake(world, tmp_path / "v", taken=1), names="base")
+    vllm = _fake(world, tmp_path / "v", taken=1)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # as in the worker
+    try:
+        _, writers, notes = _scored(world, vllm, names="base")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     assert set(writers.values()) == {"vllm"} and notes == []
     first, second = (
         [each["options"][each["options"].index("--port") + 1]] for each in fake_vllm.starts(tmp_path / "v")
     )
     assert first != second
+    assert [start["blocked"] for start in fake_vllm.starts(tmp_path / "v")] == [[], []]
 
 
 def test_samples_on_disk_are_not_generated_again(world: dict[str, Any], tmp_path: Path) -> None:
