@@ -247,6 +247,31 @@ def test_scoring_stops_where_it_is_decided(server: FakeServer, folder: Path) -> 
     assert document.comparisons[0].early is not None
 
 
+def test_the_context_of_the_server_counts(server: FakeServer, folder: Path) -> None:
+    server.quirks = Quirks(context=40)
+    asked = {"model": f"endpoint:{server.url}#base", "tokenizer": str(folder)}
+    with pytest.raises(UserError, match="do not fit into the context of 40 tokens"):
+        run("base:system=" + "x1 " * 30, tasks=("texts",), **asked)
+    document = run("base:system=" + "x1 " * 30, tasks=("texts",), allow_cut=True, **asked)
+    assert document.variants[0].status == "done" and all(row["truncated"] for row in rows(0, "texts").values())
+    assert max(len(body["prompt"]) for _, body, _ in server.asked if body and isinstance(body["prompt"], list)) < 40
+    Path("runs").rename("before")
+    server.quirks = Quirks(context=20)
+    document = run("base", tasks=("words",), **asked)
+    assert document.variants[0].status == "done"
+    assert any("windows of 18 tokens" in note for note in document.notes)
+
+
+def test_an_answer_that_the_context_cuts_is_counted(server: FakeServer, folder: Path) -> None:
+    run("base", model=f"endpoint:{server.url}#base", tasks=("texts",))
+    whole = rows(0, "texts")
+    Path("runs").rename("before")
+    server.quirks = Quirks(context=max(row["prompt_tokens"] for row in whole.values()) + 2)
+    run("base", model=f"endpoint:{server.url}#base", tasks=("texts",))
+    assert any(row["shortened"] for row in rows(0, "texts").values())
+    assert not any(row["shortened"] for row in whole.values())
+
+
 def test_a_slow_probe_does_not_seem_to_hang(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.serving.parallel._BEAT", 0.01)
     server.quirks = Quirks(seconds=0.05)
