@@ -29,7 +29,7 @@ from harness.jobs import (
     VariantLoading,
 )
 from harness.prompts.thoughts import split_thought, thought_state
-from harness.serving.asked import Asked, TrialPrompt
+from harness.serving.asked import WRITTEN, Asked, TrialPrompt
 from harness.serving.capabilities import Capabilities, ServerAnswer
 from harness.serving.client import Client
 from harness.serving.completions import check_prompt, complete
@@ -103,7 +103,8 @@ def _asked(job: ProbeJob) -> Asked:
             hint="give fewer solved examples (`--num-fewshot`), or start the server with a longer context",
         )
     short, longest = fitting[0], fitting[-1]
-    own = [short] if short.text and len(short.text) <= _SHORT else []
+    roomy = len(short.ids or ()) + WRITTEN < coder.window  # what is written is scored, too
+    own = [short] if short.text and len(short.text) <= _SHORT and roomy else []
     others = [] if templated else [prompt for text in _PLAIN if (prompt := coder.prompt(text))]
     return Asked(
         prompts=tuple([*own, *others]) or (longest,),
