@@ -51,7 +51,7 @@ def probe_served(session: Session, model: ServedModel, run: Callable[[Job], Any]
 
 
 def served_protocol(session: Session, model: ServedModel) -> ServedProtocol | None:
-    """What decides the scores of a served model; None before the probe."""
+    """The server and the findings that decide the scores of a served model; None before the probe."""
     found = session.capabilities.get(model.served)
     if found is None:
         return None

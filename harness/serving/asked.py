@@ -1,4 +1,4 @@
-"""What a run will ask of a server, and short requests with which a probe tries it."""
+"""The requests that a run will make, in short, and the short requests with which a probe tries a server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TrialPrompt:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a run will ask of a server."""
+    """Kinds of requests that a run will make."""
 
     prompts: tuple[TrialPrompt, ...]
     """Short ones, with which it is tried; the first one that makes it write enough counts."""
@@ -58,7 +58,7 @@ def sent(way: SendingWay, prompt: TrialPrompt) -> str | Sequence[int]:
 
 
 def write_after_ids(client: Client, prompt: TrialPrompt) -> tuple[ServerAnswer, tuple[str, ...]]:
-    """What the server writes after token ids, and the further fields that it takes."""
+    """Asks for text after token ids; returns the answer, and the further fields that the server takes."""
     for fields in _FIELDS[:-1]:
         try:
             return complete(client, "ids", sent("ids", prompt), WRITTEN, **fields), tuple(set(fields) - {"logprobs"})

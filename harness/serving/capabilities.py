@@ -1,4 +1,4 @@
-"""What a served model can do, as the probe at the start has found it; every score shows it in its protocol."""
+"""Capabilities of a served model, as the probe at the start has found them; every score shows them in its protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the environment says about servers: the key, which is in no file, and the time that an answer may take."""
+"""Environment variables about servers: the key, which is in no file, and the time that an answer may take."""
 
 from __future__ import annotations
 

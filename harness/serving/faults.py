@@ -1,4 +1,4 @@
-"""What can be wrong with a server: one error for each, in one sentence with a hint."""
+"""The faults of servers: one error for each, in one sentence with a hint."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class ServedModel(Snapshot):
 
     served: Served = field(kw_only=True)
     says: Mapping[str, Any] = field(kw_only=True, hash=False)
-    """What the server says of the model and of itself."""
+    """Statements of the server about the model and itself."""
     tokenizer: Snapshot | None = field(kw_only=True)
     """None: prompts are sent as text, or as messages."""
 
@@ -105,7 +105,7 @@ def find_tokenizer(name: str, *, trust_remote_code: bool = False) -> Snapshot:
 
 
 def _says(client: Client) -> dict[str, Any]:
-    """What a server says of a model and of itself.
+    """The statements of a server about a model and itself.
 
     Raises:
         ServerFault: It does not answer, or lists models and not this one.

@@ -58,7 +58,7 @@ def probe(client: Client, asked: Asked) -> Capabilities:
 
 
 def _way(client: Client, asked: Asked) -> tuple[Capabilities, TrialPrompt, ServerAnswer]:
-    """How prompts are sent, the prompt with which that was found, and what the server wrote after it."""
+    """Finds how prompts are sent; returns also the prompt with which that was found, and the answer."""
     prompt = asked.prompts[0]
     if asked.chat:
         fields: Sequence[Literal["max_tokens", "max_completion_tokens"]] = ("max_tokens", "max_completion_tokens")
@@ -114,7 +114,7 @@ def _way(client: Client, asked: Asked) -> tuple[Capabilities, TrialPrompt, Serve
 
 
 def _not_ours(by_text: ServerAnswer, by_ids: ServerAnswer, tokens: int, *, templated: bool) -> str:
-    """Why token ids of our tokenizer do not mean to the server what they mean to us; empty if they do."""
+    """The reason for which our token ids mean something else to the server; empty if they mean the same."""
     if by_ids.prompt_tokens not in (None, tokens):
         return f"it reads {by_ids.prompt_tokens} tokens where {tokens} ids were sent"
     if by_text.prompt_tokens == tokens and by_text.text != by_ids.text:
@@ -139,7 +139,7 @@ def _with_name(client: Client, found: Capabilities, prompt: TrialPrompt) -> Capa
 def _with_stops(
     client: Client, found: Capabilities, prompt: TrialPrompt, answer: ServerAnswer, most: int
 ) -> Capabilities:
-    """How many stop strings it takes, and whether it heeds them; texts are cut here in any case."""
+    """Finds how many stop strings it takes, and whether it applies them; texts are cut here in any case."""
     taken = None
     for count in sorted({most, *(each for each in (4, 1) if each < most)}, reverse=True):
         try:
@@ -164,7 +164,7 @@ def _with_stops(
     if len(written) > 2:
         stop = written[1:3]
         again = complete(client, found.way, sent(found.way, prompt), WRITTEN, found.limit_field, stop=[stop])
-        if stop in again.text and len(again.text) > answer.text.index(stop) + len(stop):
+        if again.text == answer.text:
             notes.append("it ignores stop strings: texts are cut here")
     return replace(found, stops=taken, notes=(*found.notes, *notes))
 

@@ -60,7 +60,7 @@ def with_likelihoods(client: Client, found: Capabilities, asked: Asked) -> Capab
 
 
 def _differs(again: Sequence[Value], said: Sequence[float]) -> str:
-    """How scored tokens differ from what the server said of them while it wrote them; empty if they agree."""
+    """Describes how scored tokens differ from the values that the server gave while it wrote them; empty if they agree."""
     worst = max(abs(mine - its) for (mine, _), its in zip(again, said, strict=True))
     steps = max(abs(a - b) for a, b in itertools.pairwise(said))
     if worst <= (TOLERANCE if steps > 2 * TOLERANCE else _CLOSE):

@@ -16,6 +16,7 @@ from harness.errors import UserError
 from harness.jobs import (
     Advanced,
     Base,
+    Noted,
     Packed,
     ProbeJob,
     Raw,
@@ -28,7 +29,7 @@ from harness.jobs import (
     VariantLoading,
 )
 from harness.prompts.thoughts import split_thought, thought_state
-from harness.serving.asked import Asked, TrialPrompt
+from harness.serving.asked import WRITTEN, Asked, TrialPrompt
 from harness.serving.capabilities import Capabilities, ServerAnswer
 from harness.serving.client import Client
 from harness.serving.completions import check_prompt, complete
@@ -71,7 +72,7 @@ def probe_server(job: ProbeJob, send: Send) -> Capabilities:
 
 
 def _asked(job: ProbeJob) -> Asked:
-    """What a run will ask, from its requests: a short prompt and the longest one that fits into the context.
+    """Summarises the requests of a run: a short prompt, the longest one that fits into the context, and the kinds.
 
     Raises:
         UserError: None fits, or messages and plain prompts would be sent to a server without a tokenizer.
@@ -93,13 +94,17 @@ def _asked(job: ProbeJob) -> Asked:
     shortest = next(each for each in by_length if each.templated == templated)
     prompts = (coder.prompt(_text_of(each), templated=each.templated) for each in (shortest, *reversed(by_length)))
     fitting = list(itertools.islice((prompt for prompt in prompts if prompt is not None), 2))
+    fitting = fitting or [
+        prompt for text in _PLAIN if (prompt := coder.prompt(text))
+    ]  # those of the tasks are cut, or refused
     if not fitting:
         raise UserError(
             f"no prompt fits into the context of `{served.url}#{served.name}`",
             hint="give fewer solved examples (`--num-fewshot`), or start the server with a longer context",
         )
     short, longest = fitting[0], fitting[-1]
-    own = [short] if short.text and len(short.text) <= _SHORT else []
+    roomy = len(short.ids or ()) + WRITTEN < coder.window  # what is written is scored, too
+    own = [short] if short.text and len(short.text) <= _SHORT and roomy else []
     others = [] if templated else [prompt for text in _PLAIN if (prompt := coder.prompt(text))]
     return Asked(
         prompts=tuple([*own, *others]) or (longest,),
@@ -144,8 +149,9 @@ class _Coder:
             self.tokenizer = load_tokenizer(base.folder, trust_remote_code=base.trust_remote_code)
             self.end_ids = description_of(base.folder, trust_remote_code=base.trust_remote_code).stops
         self.room = min(context or _NO_LIMIT, _own_context(base.folder) or _NO_LIMIT)
+        self.window = max(1, self.room - _ROOM)
         self._writes = Encoder(self.tokenizer, self.room, numerics=numerics) if self.tokenizer else None
-        self._scores = Encoder(self.tokenizer, self.room - _ROOM, numerics=numerics) if self.tokenizer else None
+        self._scores = Encoder(self.tokenizer, self.window, numerics=numerics) if self.tokenizer else None
 
     def encode(self, task: TaskRequests) -> Sequence[Encoded]:
         """The requests of a task, in order; without a tokenizer, without ids."""
@@ -175,15 +181,25 @@ class _ServedScorer:
 
     def score(self, send: Send) -> None:
         """Scores all tasks; a fault of the server fails the variant, and finished samples are kept."""
-        for task in self._variant.tasks:
-            encoded = self._coder.encode(task)
+        name = self._variant.name
+        work = [(task, self._coder.encode(task)) for task in self._variant.tasks]
+        for task, encoded in work:
             if not self._job.allow_cut:
-                refuse_cut(self._variant.name, task, encoded, self._coder.room)
+                refuse_cut(name, task, encoded, self._coder.room)
+            if any(
+                len(row.ids) >= self._coder.window
+                for item in encoded
+                for row in item.rows
+                if item.request.mode == "text"
+            ):
+                note = f"{task.task}: windows of {self._coder.window} tokens, {_ROOM} less than the context, which a server needs"
+                send(Noted(name, note))
+        for task, encoded in work:
             try:
                 self._score_task(task, encoded, send)
             except ServerFault as fault:
                 self._client.close()
-                send(VariantFailed(self._variant.name, fault.sentence))
+                send(VariantFailed(name, fault.sentence))
                 return
 
     def _score_task(self, task: TaskRequests, encoded: Sequence[Encoded], send: Send) -> None:

@@ -54,7 +54,7 @@ def drawn() -> Task:
 
 @task
 def words() -> Task:
-    return Task(data=ROWS, sample=lambda row: Text(" ".join(WORDS[row["n"]:])), metrics=[byte_ppl])
+    return Task(data=ROWS, sample=lambda row: Text(" ".join(WORDS[row["n"]:] * 3)), metrics=[byte_ppl])
 """
 ALL = ("letters", "endings", "texts", "words")
 
@@ -245,6 +245,30 @@ def test_scoring_stops_where_it_is_decided(server: FakeServer, folder: Path) -> 
     document = run("base", f"there={address}", model=folder, tasks=("letters",), until_decided=True)
     assert [each.status for each in document.variants] == ["done", "done"]
     assert document.comparisons[0].early is not None
+
+
+def test_the_context_of_the_server_counts(server: FakeServer, folder: Path) -> None:
+    server.quirks = Quirks(context=40)
+    asked = {"model": f"endpoint:{server.url}#base", "tokenizer": str(folder)}
+    with pytest.raises(UserError, match="do not fit into the context of 40 tokens"):
+        run("base:system=" + "x1 " * 30, tasks=("texts",), **asked)
+    document = run("base:system=" + "x1 " * 30, tasks=("texts",), allow_cut=True, **asked)
+    assert document.variants[0].status == "done" and all(row["truncated"] for row in rows(0, "texts").values())
+    assert max(len(body["prompt"]) for _, body, _ in server.asked if body and isinstance(body["prompt"], list)) < 40
+    Path("runs").rename("before")
+    document = run("base", tasks=("words",), **asked)
+    assert document.variants[0].status == "done"
+    assert [note for note in document.notes if "windows of 38 tokens" in note], document.notes
+
+
+def test_an_answer_that_the_context_cuts_is_counted(server: FakeServer, folder: Path) -> None:
+    run("base", model=f"endpoint:{server.url}#base", tasks=("texts",))
+    whole = rows(0, "texts")
+    Path("runs").rename("before")
+    server.quirks = Quirks(context=max(row["prompt_tokens"] for row in whole.values()) + 2)
+    run("base", model=f"endpoint:{server.url}#base", tasks=("texts",))
+    assert any(row["shortened"] for row in rows(0, "texts").values())
+    assert not any(row["shortened"] for row in whole.values())
 
 
 def test_a_slow_probe_does_not_seem_to_hang(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
