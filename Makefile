@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check bench bench-training faults parity real fetch-real vllm clean
+.PHONY: demo test check bench bench-training gpu gpu-inputs faults parity real fetch-real vllm clean
 
 demo: .venv/made
 	$(BIN)/harness compare base lora qlora
@@ -26,6 +26,15 @@ bench: .venv/made
 # The same for training, compared with PEFT + Trainer and TRL: make bench-training ROWS=ragged-lora SIZE=--quick
 bench-training: .venv/made
 	$(BIN)/python tests/perf/training.py --rows '$(or $(ROWS),*)' $(SIZE)
+
+# Everything that needs a GPU, in two runs of ten minutes (tests/perf/GPU.md): tests, the embedded comparison, scoring, generation and
+# training of a random 1B model. Inputs for a machine without network: make gpu-inputs GPU_INPUTS=folder, and there GPU_INPUTS=folder.
+GPU_INPUTS ?= gpu-inputs
+gpu: .venv/made
+	$(BIN)/python tests/perf/gpu.py --inputs $(GPU_INPUTS) $(GPU_OPTIONS)
+
+gpu-inputs: .venv/made
+	$(BIN)/python tests/perf/gpu.py --prepare $(GPU_INPUTS)
 
 # Kills, signals, a broken Hub, failing rows, hostile inputs, attacks by generated programs, and ten thousand pairs of keys, on two
 # processes (tests/faults/RESULTS.md). Fewer: TRIES=5 PAIRS=500 FUZZ_SECONDS=10 make faults
