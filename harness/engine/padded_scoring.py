@@ -134,12 +134,18 @@ def needed_logits(model: Any, ids: Tensor, wanted: Tensor, numerics: str) -> Ten
         `[wanted positions, vocabulary]`, in row-major order; float32 unless `lm-eval`.
     """
     options: dict[str, Any] = {"use_cache": False}
-    if takes_logits_to_keep(model):
+    columns = None
+    if _takes_mask_of_logits(model):
         options["logits_to_keep"] = wanted
+    elif takes_logits_to_keep(model):
+        options["logits_to_keep"] = columns = wanted.any(0).nonzero()[:, 0]
     with head_numerics(model, numerics):
         logits: Tensor = model(input_ids=ids, **options).logits
-    if logits.dim() == 3:  # the model returned all positions, or the wanted ones with a leading axis of size one
-        logits = logits[wanted] if logits.shape[:2] == wanted.shape else logits.flatten(0, 1)
+    if logits.dim() == 3:  # all positions, some columns of all rows, or the wanted ones with a leading axis of size one
+        if logits.shape[:2] == wanted.shape:
+            logits = logits[wanted]
+        else:
+            logits = logits.flatten(0, 1) if columns is None else logits[wanted[:, columns]]
     return logits if numerics == "lm-eval" else logits.float()
 
 
@@ -179,6 +185,12 @@ def head_numerics(model: Any, numerics: str) -> AbstractContextManager[None]:
 def takes_logits_to_keep(model: Any) -> bool:
     """Whether a model can compute logits at given positions alone."""
     return "logits_to_keep" in inspect.signature(inner_model(model).forward).parameters
+
+
+def _takes_mask_of_logits(model: Any) -> bool:
+    """Whether a model can compute logits at other positions in each row, as models of transformers 5.21 and later can."""
+    forward = inspect.unwrap(type(inner_model(model)).forward)
+    return "slice_logits_to_keep" in forward.__code__.co_names
 
 
 def _batches(rows: Sequence[ScoreRow], token_budget: int) -> list[list[ScoreRow]]:

@@ -51,13 +51,12 @@ class NotTaken(Exception):
     """vLLM does not take a variant; the message is the reason."""
 
 
-def refuse_base(recipe: Recipe, vllm: Vllm, rules: Iterable[str] = ()) -> None:
+def refuse_base(recipe: Recipe, vllm: Vllm) -> None:
     """Checks the base of a variant.
 
     Args:
         recipe: How the variant is loaded.
         vllm: The installation.
-        rules: Fields of the model's `generation_config.json` that change which token comes next.
 
     Raises:
         NotTaken: vLLM does not take it.
@@ -68,6 +67,8 @@ def refuse_base(recipe: Recipe, vllm: Vllm, rules: Iterable[str] = ()) -> None:
         raise NotTaken(f"vLLM {vllm.version} was built for {vllm.device}, and the run is on {device}")
     if base.quant is not None:
         raise NotTaken(f"vLLM does not take a base in {base.quant}")
+    if base.reader != "transformers":
+        raise NotTaken(f"{base.reader} reads these weights")
     if base.trust_remote_code:
         raise NotTaken("the model may need code of its own, which runs in our process alone")
     if is_gguf(base.folder):
@@ -88,6 +89,14 @@ def refuse_base(recipe: Recipe, vllm: Vllm, rules: Iterable[str] = ()) -> None:
     for ropes in (config.get("rope_scaling"), config.get("rope_parameters")):
         if isinstance(ropes, dict) and (kind := _rope(ropes)) in _UNSTEADY_ROPES:
             raise NotTaken(f"vLLM computes positions of the kind `{kind}` in another way")
+
+
+def refuse_rules(rules: Iterable[str]) -> None:
+    """Checks the fields of the model's `generation_config.json` that change which token comes next.
+
+    Raises:
+        NotTaken: vLLM does not apply one of them as we do.
+    """
     if other := sorted(set(rules) - {"repetition_penalty"}):
         raise NotTaken(f"vLLM does not apply {', '.join(other)} of the model's generation_config.json as we do")
 

@@ -33,10 +33,12 @@ from harness.errors import UserError, brief, is_out_of_memory
 from harness.jobs import (
     BenchJob,
     CheckJob,
+    DeployJob,
     DescribeJob,
     Done,
     EnvironmentJob,
     Event,
+    ExportJob,
     Failed,
     Job,
     MergeJob,
@@ -210,6 +212,14 @@ def run_job(job: Job, send: OnEvent, further: Callable[[], ScoreJob | None] = la
         return children.train(job, send)
     if isinstance(job, MergeJob):
         return children.merge(job)
+    if isinstance(job, DeployJob):
+        from harness.worker.deployment import deploy
+
+        return deploy(job, send)
+    if isinstance(job, ExportJob):
+        from harness.worker.exporting import export
+
+        return export(job, send)
     if isinstance(job, ProbeJob):
         from harness.worker.served import probe_server
 
@@ -314,7 +324,8 @@ def _import_everything() -> None:
     """Imports the slow libraries, which every child needs, and keeps them quiet."""
     keep_freed_memory()
     warnings.filterwarnings("ignore")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns once for every layer and call
+    for name in ("bitsandbytes", "torchao", "torch.utils._pytree"):  # for every layer; for kernels of other machines
+        logging.getLogger(name).setLevel(logging.ERROR)
     _import(_MODULES)
     if not importlib.import_module("torch").cuda.is_available():
         _import(_WITH_BITSANDBYTES)

@@ -22,7 +22,7 @@ from harness.serving.client import Client
 from harness.serving.completions import read
 from harness.serving.faults import ServerFault
 from harness.serving.parallel import in_parallel
-from harness.serving.vllm_limits import Lora, NotTaken, lora_of, refuse_base
+from harness.serving.vllm_limits import Lora, NotTaken, lora_of, refuse_base, refuse_rules
 from harness.serving.vllm_plan import (
     OVERHEAD_BYTES,
     START_SECONDS,
@@ -102,6 +102,8 @@ class VllmWriter:
         """Why `auto` does not start vLLM; None if it does."""
         if not self._base.device.startswith("cpu"):
             return "what it saves on a GPU has not been measured"
+        if self._base.dtype != "float32":
+            return f"in {self._base.dtype} its texts have not been shown to be as near to float32's as those of our own engine"
         saved = seconds_saved(work, *_sizes(model))
         if saved > START_SECONDS:
             return None
@@ -187,7 +189,8 @@ class VllmWriter:
 
     def _lora(self, variant: ScoreVariant, model: Any) -> Lora | None:
         """The adapter of a variant; raises `NotTaken`."""
-        refuse_base(variant.recipe, self._vllm, GenerationRules(model).applied)
+        refuse_base(variant.recipe, self._vllm)
+        refuse_rules(GenerationRules(model).applied)
         return lora_of(variant.recipe)
 
     def _client(

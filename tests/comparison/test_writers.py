@@ -67,7 +67,7 @@ def test_a_run_says_who_wrote_and_keeps_what_is_there(
     (folder,) = (path.parent for path in Path("runs").glob("*/run.json"))
     generated, chosen = (score.protocol.writer for score in load_run(folder).variants[0].scores)
     assert (generated, chosen) == (f"{VLLM}: 4, slots: 2", None)
-    (log,) = folder.glob("samples/*/*sums*.jsonl")
+    (log,) = (path for path in folder.glob("samples/*/*sums*.jsonl") if path.parent.name != "prompts")
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     assert [row.get("writer") for row in rows] == [VLLM] * 4 + [None] * 2
     assert len({row["key"] for row in rows}) == 6

@@ -21,7 +21,7 @@ from harness.errors import UserError
 from harness.jobs import Noted, Packed, Recipe, Resumed, ScoreJob, ScoreVariant, TaskRequests, Vllm
 from harness.models.load import Resident, method_function
 from harness.serving.vllm_installation import VLLM_VARIABLE, find_vllm
-from harness.serving.vllm_limits import Lora, NotTaken, lora_of, rank_limit, refuse_base
+from harness.serving.vllm_limits import Lora, NotTaken, lora_of, rank_limit, refuse_base, refuse_rules
 from harness.serving.vllm_plan import (
     OVERHEAD_BYTES,
     START_SECONDS,
@@ -385,13 +385,15 @@ def test_bases_that_vllm_does_not_take(tmp_path: Path) -> None:
     assert "does not know the architecture NewForCausalLM" in refused(recipe, architectures=["NewForCausalLM"])
     assert "quantized checkpoint" in refused(recipe, quantization_config={"quant_method": "gptq"})
     assert "positions of the kind `longrope`" in refused(recipe, rope_scaling={"rope_type": "longrope"})
+    assert "llamacpp reads these weights" in refused(Recipe(replace(base, reader="llamacpp")))
     assert "a base in nf4" in refused(Recipe(tiny.tiny_base(folder, bits=4)))
     assert "was built for cpu, and the run is on cuda" in refused(Recipe(replace(base, device="cuda:0")))
     assert "code of its own" in refused(Recipe(replace(base, trust_remote_code=True)))
     (folder / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
-    refuse_base(recipe, vllm, ["repetition_penalty"])
+    refuse_base(recipe, vllm)
+    refuse_rules(["repetition_penalty"])
     with pytest.raises(NotTaken, match="min_length"):
-        refuse_base(recipe, vllm, ["repetition_penalty", "min_length"])
+        refuse_rules(["repetition_penalty", "min_length"])
 
 
 @pytest.fixture(autouse=True)
