@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.jobs import SERVED_PREFIX
 from harness.report import numbers
 from harness.results import Run
 
@@ -33,7 +34,10 @@ def facts(run: Run) -> list[str]:
     torch = str((environment.get("packages") or {}).get("torch", "")).partition("+")[0]
     dtype = numbers.dtype(str(environment.get("dtype") or ""))
     versions = " ".join(word for word in (f"torch {torch}" if torch else "", dtype) if word) + _trained_in(run, dtype)
-    known = [f"{samples} samples per task", f"seed {run.seed}", device_name(run), versions, f"harness {run.harness}"]
+    here = (
+        [] if model_name(run).startswith(SERVED_PREFIX) else [device_name(run), versions]
+    )  # nothing was computed here
+    known = [f"{samples} samples per task", f"seed {run.seed}", *here, f"harness {run.harness}"]
     return [numbers.one_line(str(fact)) for fact in known if fact]
 
 
