@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness.engine.finite import NotFinite
-from harness.engine.output_head import Scored, score_logits
+from harness.engine.output_head import Scored, replaced_forward, score_logits
 from harness.jobs import Raw
 from harness.models.reward_head import inner_model
 from harness.tokens.encode import Encoded, ScoreRow, Span
@@ -158,11 +158,8 @@ def _float32_head(head: torch.nn.Linear) -> Any:
         ]
         return torch.cat(pieces, -1)
 
-    head.forward = forward  # type: ignore[method-assign, assignment]
-    try:
+    with replaced_forward(head, forward):
         yield
-    finally:
-        del head.forward
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from harness.engine.attention import Unsupported, use_attention
 from harness.engine.block_attention import NAME, Blocks, blockwise, sees
 from harness.engine.output_head import capture_hidden, final_head
 from harness.engine.padded_scoring import takes_logits_to_keep
+from harness.engine.products import Products
 from harness.models.reward_head import inner_model
 from harness.models.soft_prompts import learned_tokens
 from harness.tokens.trie import Ids, Trie
@@ -59,6 +60,7 @@ class Prefixes:
             raise Unsupported(f"some of its layers are of the kind `{min(unknown)}`")
         self.takes_positions = takes_logits_to_keep(model)
         self.device = inner.get_input_embeddings().weight.device
+        self.products = Products(self.model)
         self.by_block = blockwise(self.config, self.device)
         """Whether trees are run with block attention instead of one mask."""
         self._stack: list[tuple[Ids, KeysAndValues]] = []
@@ -170,7 +172,7 @@ class Prefixes:
         by_block = isinstance(visible, Blocks)
         options["attention_mask"] = self.unmasked() if by_block else visible
         head = self.head if hidden else None  # the first access runs a forward pass, so not inside `use_attention`
-        with use_attention(self.config, NAME, visible) if by_block else nullcontext():
+        with self.products, use_attention(self.config, NAME, visible) if by_block else nullcontext():
             if head is not None:
                 with capture_hidden(head) as given:
                     self.model(**options)
@@ -189,10 +191,13 @@ class Prefixes:
         Returns:
             None if every token sees all before it; else `Blocks`, or the result of `mask`.
         """
-        if tree.is_chain:
+        whole = start == 0 and self.length > 0  # after a prefix, the model would need a mask where blocks are causal
+        if tree.is_chain and not (self.by_block and whole):
             return None
         window = self.window
         exceeds_window = window is not None and self.length + max(tree.depths[:stop]) >= window
+        if tree.is_chain and exceeds_window:
+            return None
         if self.by_block and not exceeds_window:
             return Blocks.of(tree, start, stop, self.length, self.model.dtype)
         depths = torch.tensor(tree.depths[:stop]) + self.length

@@ -8,7 +8,7 @@ arXiv 2402.05099). Sampling is seeded by request, so neither the other rows nor 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,13 +24,15 @@ from harness.engine.prefix_cache import KeysAndValues, Prefixes
 from harness.engine.tree_scoring import feed_tree
 from harness.jobs import Raw
 from harness.tokens.packs import Pack
-from harness.tokens.trie import Ids, shared, trie
+from harness.tokens.trie import Ids, Trie, shared, trie
 
 SLOTS = {"cpu": 64, "cuda": 256}
 """Number of slots by type of device."""
 _NAME = "harness_slots"
 _REFILL = 0.75
 """Share of used slots below which new prompts are read: reading several at once is cheaper than one by one."""
+_READ = 4
+"""Token budgets in a tree of prompts, with block attention: a prompt fed in one piece takes half the attention scores."""
 
 
 @dataclass
@@ -220,16 +222,9 @@ def _admit(
     cut: int,
     token_budget: int,
 ) -> None:
-    """Reads prompts into free slots, and generates the first token of each."""
-    taken: list[Completion] = []
-    tokens = 0
-    while waiting and slot_cache.rows + len(taken) < slot_cache.slots:
-        again = bool(taken) and taken[-1].item is waiting[-1].item  # another text for the same prompt
-        count = 0 if again else len(waiting[-1].item.prompt) - cut
-        if taken and tokens + count > token_budget:
-            break
-        taken.append(waiting.pop())
-        tokens += count
+    """Reads prompts into all free slots, and generates the first token of each."""
+    free = min(slot_cache.slots - slot_cache.rows, len(waiting))
+    taken = [waiting.pop() for _ in range(free)]
     logits = read(prefixes, slot_cache, [completion.item.prompt[cut:] for completion in taken], token_budget)
     for completion, token in zip(taken, next_tokens(taken, logits), strict=True):
         completion.add(token)
@@ -237,28 +232,51 @@ def _admit(
 
 
 def read(prefixes: Prefixes, slot_cache: SlotCache, rows: Sequence[Ids], token_budget: int) -> Tensor:
-    """Reads rows after the prefix into free slots, as one tree.
+    """Reads rows after the prefix into free slots, as few trees.
 
     Args:
         prefixes: The model, with the prefix of the slots entered.
         slot_cache: Receives the keys and values of the rows.
         rows: Token ids of each row, one or more.
-        token_budget: Most tokens fed at a time.
+        token_budget: Most tokens fed at a time; with block attention, `_READ` times as many.
 
     Returns:
         `[rows, vocabulary]` float32 logits after the last token of each row.
     """
-    tree = trie(rows)
+    at_once = _READ * token_budget if prefixes.by_block else token_budget
+    lasts = torch.cat([_read_tree(prefixes, slot_cache, trie(group), at_once) for group in _groups(rows, at_once)])
+    if prefixes.head is not None:
+        with prefixes.products:
+            lasts = prefixes.head(lasts)
+    return lasts.float()
+
+
+def _groups(rows: Sequence[Ids], most: int) -> Iterator[list[Ids]]:
+    """Groups rows that follow each other, up to `most` tokens; a row equal to the one before it costs nothing."""
+    group: list[Ids] = []
+    tokens = 0
+    for row in rows:
+        count = 0 if group and group[-1] == row else len(row)
+        if group and tokens + count > most:
+            yield group
+            group, tokens, count = [], 0, len(row)
+        group.append(row)
+        tokens += count
+    yield group
+
+
+def _read_tree(prefixes: Prefixes, slot_cache: SlotCache, tree: Trie, at_once: int) -> Tensor:
+    """Reads the rows of a tree into free slots; returns the hidden state after the last token of each, or its logits."""
     lasts = torch.tensor([path[-1] for path in tree.paths])
     places, which = lasts.unique(return_inverse=True)  # type: ignore[no-untyped-call]
     cache = prefixes.cache()
-    logits = torch.cat([piece.float() for _, piece in feed_tree(prefixes, tree, cache, places, token_budget)])
+    fed = torch.cat([piece for _, piece in feed_tree(prefixes, tree, cache, places, at_once, hidden=True)])
     past = prefixes.past(cache)
     if not hasattr(slot_cache, "keys"):
         slot_cache.lay_out(past)
     for path in tree.paths:
         slot_cache.add(past, torch.tensor(path, device=past[0][0].device) + prefixes.length)
-    return logits[which.to(prefixes.device)]
+    return fed[which.to(prefixes.device)]
 
 
 def step(prefixes: Prefixes, slot_cache: SlotCache, ids: Sequence[int]) -> Tensor:
@@ -274,7 +292,7 @@ def step(prefixes: Prefixes, slot_cache: SlotCache, ids: Sequence[int]) -> Tenso
     """
     positions = (slot_cache.lengths[: slot_cache.rows, None] + prefixes.length).to(prefixes.device)
     slot_cache.step()
-    with use_attention(prefixes.config, _NAME, slot_cache):
+    with prefixes.products, use_attention(prefixes.config, _NAME, slot_cache):
         output = prefixes.model(
             input_ids=torch.tensor(ids, device=prefixes.device)[:, None],
             position_ids=positions,
