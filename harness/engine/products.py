@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -43,11 +43,12 @@ class Products:
         layers = [layer for layer in model.modules() if _suits(layer)]
         # all memory, not the free part: which product is used must not depend on what else runs
         roomy = bool(layers) and _COPIES * model_bytes(model) < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        self._forwards = [(vars(layer), Product(layer.weight, layer.bias, roomy=roomy)) for layer in layers]
+        self._products = {layer: Product(layer.weight, layer.bias, roomy=roomy) for layer in layers}
         self._replaced: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:
-        for attributes, product in self._forwards:
+        for layer, product in self._products.items():
+            attributes = vars(layer)
             if "forward" not in attributes:
                 attributes["forward"] = product  # not by `setattr`, which takes 40 times as long for a module
                 self._replaced.append(attributes)
@@ -58,6 +59,11 @@ class Products:
     ) -> None:
         while self._replaced:
             self._replaced.pop().pop("forward", None)
+
+
+    def of(self, layer: nn.Linear) -> Callable[[Tensor], Tensor]:
+        """The product of a layer in its own precision, whatever its `forward` is at the moment."""
+        return self._products.get(layer) or partial(type(layer).forward, layer)
 
 
 class Product:

@@ -9,6 +9,7 @@ arXiv 2402.05099). Sampling is seeded by request, so neither the other rows nor 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from harness.engine.attention import attention_state, refuse_unknown, use_attention
 from harness.engine.generation_rules import GenerationRules
+from harness.engine.likeliest import greedy_head
 from harness.engine.padded_generation import Completion, eos_ids, finished_raw, next_tokens, start_completions
 from harness.engine.padded_scoring import head_numerics
 from harness.engine.prefix_cache import KeysAndValues, Prefixes
@@ -192,7 +194,10 @@ def generate_slots(
     length = max(len(item.prompt) - cut + item.request.limit for item in pack.items)
     slot_cache = SlotCache(prefixes.contents, min(slots, len(waiting)), length)
     active: list[Completion] = []
-    with head_numerics(prefixes.model, "fp32"):
+    head = prefixes.head
+    with head_numerics(prefixes.model, "fp32"), ExitStack() as stack:
+        if head is not None and not any(completion.generator or completion.rules for completion in waiting):
+            stack.enter_context(greedy_head(head, prefixes.products.of(head)))
         while waiting or active:
             if waiting and slot_cache.rows <= slot_cache.slots * _REFILL:
                 _admit(prefixes, slot_cache, waiting, active, cut, token_budget)
