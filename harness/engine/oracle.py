@@ -67,7 +67,9 @@ def forward(model: Any, ids: Sequence[int], last: int | None = None) -> Tensor:
         `[last, vocabulary]` logits, without those of learned tokens before the ids, which some methods return.
     """
     last = len(ids) if last is None else last
-    options = {"logits_to_keep": last} if last < len(ids) and takes_logits_to_keep(model) else {}
+    options = {}
+    if last < len(ids) and takes_logits_to_keep(model):  # by index: on a slice, the product in bfloat16 takes seconds
+        options["logits_to_keep"] = torch.arange(len(ids) - last, len(ids), device=model.device)
     # a learned prefix is passed as a cache, which needs `use_cache`
     logits: Tensor = model(input_ids=torch.tensor([ids], device=model.device), use_cache=True, **options).logits[0]
     return logits[-last:]

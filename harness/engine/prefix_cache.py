@@ -19,6 +19,7 @@ from transformers.cache_utils import DynamicLayer
 
 from harness.engine.attention import Unsupported, use_attention
 from harness.engine.block_attention import NAME, Blocks, blockwise, sees
+from harness.engine.greedy_head import GreedyHead
 from harness.engine.output_head import capture_hidden, final_head
 from harness.engine.padded_scoring import takes_logits_to_keep
 from harness.engine.products import Products
@@ -74,6 +75,13 @@ class Prefixes:
     def head(self) -> nn.Linear | None:
         """The output head, if logits are its output and it can run on wanted positions alone; else None."""
         return final_head(self.model, self.device) if self.takes_positions else None
+
+    @cached_property
+    @torch.inference_mode()
+    def greedy_head(self) -> GreedyHead | None:
+        """The head where only the most likely token is asked for, if it is faster than the `head` and there is memory."""
+        suits = self.head is not None and self.products.roomy and GreedyHead.suits(self.head)
+        return GreedyHead(self.head) if suits and self.head is not None else None
 
     @property
     def window(self) -> int | None:

@@ -9,8 +9,7 @@ processor and the machine's memory decide which product is used, not a measureme
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from types import TracebackType
 from typing import Any, Self
 
@@ -42,8 +41,10 @@ class Products:
     def __init__(self, model: nn.Module) -> None:
         layers = [layer for layer in model.modules() if _suits(layer)]
         # all memory, not the free part: which product is used must not depend on what else runs
-        roomy = bool(layers) and _COPIES * model_bytes(model) < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        self._products = {layer: Product(layer.weight, layer.bias, roomy=roomy) for layer in layers}
+        self.roomy = bool(layers) and _COPIES * model_bytes(model) < os.sysconf("SC_PAGE_SIZE") * os.sysconf(
+            "SC_PHYS_PAGES"
+        )
+        self._products = {layer: Product(layer.weight, layer.bias, roomy=self.roomy) for layer in layers}
         self._replaced: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:
@@ -59,11 +60,6 @@ class Products:
     ) -> None:
         while self._replaced:
             self._replaced.pop().pop("forward", None)
-
-
-    def of(self, layer: nn.Linear) -> Callable[[Tensor], Tensor]:
-        """The product of a layer in its own precision, whatever its `forward` is at the moment."""
-        return self._products.get(layer) or partial(type(layer).forward, layer)
 
 
 class Product:

@@ -9,7 +9,7 @@ arXiv 2402.05099). Sampling is seeded by request, so neither the other rows nor 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,6 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from harness.engine.attention import attention_state, refuse_unknown, use_attention
 from harness.engine.generation_rules import GenerationRules
-from harness.engine.likeliest import greedy_head
 from harness.engine.padded_generation import Completion, eos_ids, finished_raw, next_tokens, start_completions
 from harness.engine.padded_scoring import head_numerics
 from harness.engine.prefix_cache import KeysAndValues, Prefixes
@@ -194,10 +193,9 @@ def generate_slots(
     length = max(len(item.prompt) - cut + item.request.limit for item in pack.items)
     slot_cache = SlotCache(prefixes.contents, min(slots, len(waiting)), length)
     active: list[Completion] = []
-    head = prefixes.head
-    with head_numerics(prefixes.model, "fp32"), ExitStack() as stack:
-        if head is not None and not any(completion.generator or completion.rules for completion in waiting):
-            stack.enter_context(greedy_head(head, prefixes.products.of(head)))
+    greedy = not any(completion.generator or completion.rules for completion in waiting)
+    head = prefixes.greedy_head if greedy else None
+    with head_numerics(prefixes.model, "fp32"), nullcontext() if head is None else head.used():
         while waiting or active:
             if waiting and slot_cache.rows <= slot_cache.slots * _REFILL:
                 _admit(prefixes, slot_cache, waiting, active, cut, token_budget)
@@ -252,7 +250,7 @@ def read(prefixes: Prefixes, slot_cache: SlotCache, rows: Sequence[Ids], token_b
     lasts = torch.cat([_read_tree(prefixes, slot_cache, trie(group), at_once) for group in _groups(rows, at_once)])
     if prefixes.head is not None:
         with prefixes.products:
-            lasts = prefixes.head(lasts)
+            lasts = prefixes.head.forward(lasts)  # not called: its hooks have seen these rows in `feed`
     return lasts.float()
 
 
