@@ -35,7 +35,7 @@ class GreedyHead:
         self._head = head
         weight = head.weight.detach()
         self._product = Product(weight.bfloat16(), None, roomy=True)
-        self._norm = max(float(part.float().norm(dim=-1).max()) for part in weight.split(_AT_ONCE))
+        self._norm = max(float(part.float().norm(dim=-1).max()) for part in torch.split(weight, _AT_ONCE))
 
     @staticmethod
     def suits(head: nn.Linear) -> bool:

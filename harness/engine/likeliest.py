@@ -58,7 +58,7 @@ def near_top(logits: Tensor, margin: Tensor) -> tuple[Tensor, Tensor]:
 def _tops(logits: Tensor) -> Tensor:
     """The largest logit of each block; the last block ends with the vocabulary and overlaps the one before it."""
     whole = logits.shape[-1] // _BLOCK * _BLOCK
-    blocks = logits[:, :whole].unflatten(-1, (-1, _BLOCK)).amax(-1)
+    blocks = logits[:, :whole].view(len(logits), -1, _BLOCK).amax(-1)
     return torch.cat([blocks, logits[:, -_BLOCK:].amax(-1, keepdim=True)], -1)
 
 

@@ -80,8 +80,10 @@ class Prefixes:
     @torch.inference_mode()
     def greedy_head(self) -> GreedyHead | None:
         """The head where only the most likely token is asked for, if it is faster than the `head` and there is memory."""
-        suits = self.head is not None and self.products.roomy and GreedyHead.suits(self.head)
-        return GreedyHead(self.head) if suits and self.head is not None else None
+        if self.head is None or not self.products.roomy or not GreedyHead.suits(self.head):
+            return None
+        self.products.forget(self.head)  # the self-check has used it
+        return GreedyHead(self.head)
 
     @property
     def window(self) -> int | None:

@@ -39,7 +39,7 @@ class Products:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        layers = [layer for layer in model.modules() if _suits(layer)]
+        layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and _suits(layer)]
         # all memory, not the free part: which product is used must not depend on what else runs
         self.roomy = bool(layers) and _COPIES * model_bytes(model) < os.sysconf("SC_PAGE_SIZE") * os.sysconf(
             "SC_PHYS_PAGES"
@@ -61,12 +61,17 @@ class Products:
         while self._replaced:
             self._replaced.pop().pop("forward", None)
 
+    def forget(self, layer: nn.Linear) -> None:
+        """Frees the copy of a layer's weight; it is made again when it is needed."""
+        if layer in self._products:
+            self._products[layer]._ordered = None
+
 
 class Product:
     """The product with one weight: `x @ weight.T + bias`.
 
     Args:
-        weight: `[outputs, inputs]`, of a type that `_works` accepts.
+        weight: `[outputs, inputs]`, of a type that `works` accepts.
         bias: `[outputs]`, or None.
         roomy: Whether a copy of the weight may be kept.
     """
@@ -86,8 +91,8 @@ class Product:
         return _linear(x, self._weight, self._bias)
 
 
-def _suits(layer: nn.Module) -> bool:
-    weight = getattr(layer, "weight", None)
+def _suits(layer: nn.Linear) -> bool:
+    weight = getattr(layer, "weight", None)  # layers of a quantized model may have none
     return (
         type(layer) is nn.Linear
         and type(weight) is nn.Parameter
@@ -100,7 +105,7 @@ def _suits(layer: nn.Module) -> bool:
 @cache
 def works(dtype: torch.dtype) -> bool:
     """Whether this build of torch and this processor have the products of oneDNN for a type of weights."""
-    if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
+    if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     rows, outputs, inputs = _SAMPLE
     generator = torch.Generator().manual_seed(0)

@@ -107,9 +107,14 @@ def test_weights_are_copied_only_where_the_machine_has_memory_for_them(
     for copies, expected in ((4, [1]), (1 << 60, [])):
         monkeypatch.setattr(products, "_COPIES", copies)
         copied.clear()
-        with torch.inference_mode(), Products(layer):
+        ours = Products(layer)
+        with torch.inference_mode(), ours:
             layer(x), layer(x)
         assert copied == expected
+        ours.forget(layer)
+        with torch.inference_mode(), ours:
+            layer(x)
+        assert copied == 2 * expected, "freed, and made again"
 
 
 # The most likely token
