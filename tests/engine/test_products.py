@@ -19,7 +19,8 @@ from harness.engine.likeliest import likeliest, near_top
 from harness.engine.oracle import generate_plainly
 from harness.engine.prefix_cache import Prefixes
 from harness.engine.products import Product, Products, works
-from harness.engine.slot_generation import _groups, generate_slots
+from harness.engine.slot_cache import _groups
+from harness.engine.slot_generation import generate_slots
 from harness.tokens.encode import Encoder
 from harness.tokens.packs import Pack
 
