@@ -169,7 +169,7 @@ def _columns(file: Path) -> dict[str, SampleColumns]:
 def _texts(file: Path, result: str, task: str) -> Any:
     def read_texts(_: str, indices: Collection[int]) -> dict[int, SampleText]:
         wanted, found, index = set(indices), dict[int, SampleText](), -1
-        for _, row in lines(file):
+        for _line, row in lines(file):
             if _place(row) not in (result, task):
                 continue
             index += 1

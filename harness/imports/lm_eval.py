@@ -305,7 +305,7 @@ class _Reader:
         def read_texts(metric: str, indices: Collection[int]) -> dict[int, SampleText]:
             file, kind = self._samples_file(task), metric.partition(",")[2] or "none"
             wanted, found, index = set(indices), dict[int, SampleText](), -1
-            for _, row in lines(file) if file else ():
+            for _line, row in lines(file) if file else ():
                 if row.get("filter", "none") != kind:
                     continue
                 index += 1

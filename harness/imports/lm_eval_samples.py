@@ -44,6 +44,7 @@ def request_of(row: Mapping[str, Any], templated: bool) -> Request | None:
 
 
 def text_of(row: Mapping[str, Any]) -> SampleText:
+    """The prompt, target and answer of a sample; of choices, the texts of the right and of the likeliest one."""
     found, answers = _arguments(row), row.get("filtered_resps")
     prompt = next((each[0] for each in found if each and isinstance(each[0], str)), None)
     target = row.get("target")

@@ -70,8 +70,8 @@ def compare(
         second: The metric of the second.
         seed: Seed of sign-flip tests.
     """
-    for name in a.settings.keys() & b.settings.keys():
-        if a.settings[name] != b.settings[name]:
+    for name in a.settings:
+        if name in b.settings and a.settings[name] != b.settings[name]:
             values = [a.settings[name], b.settings[name]]
             shown = f": {values[0]} and {values[1]}" if all(len(each) <= _LONGEST for each in values) else ""
             return Incomparable(f"another {name}{shown}")
