@@ -376,8 +376,8 @@ class Score(_Document):
     """None for the baseline itself."""
 
 
-class Source(_Document):
-    """Where the scores of a variant come from, if another tool made them."""
+class ResultsSource(_Document):
+    """The files of another tool that a variant's scores were read from."""
 
     tool: str
     """Name and version."""
@@ -406,7 +406,7 @@ class Variant(_Document):
     inference: Inference | None = None
     money: Money | None = None
     """None without `Run.price`."""
-    source: Source | None = None
+    source: ResultsSource | None = None
     """The files of another tool that the scores are read from; None for our own."""
     scores: tuple[Score, ...] = ()
 

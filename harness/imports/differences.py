@@ -19,7 +19,7 @@ MOST_PAIRS = 50_000
 
 
 @dataclass
-class Column:
+class TaskColumn:
     """A task of the table: the same task and headline of all runs that have it."""
 
     name: str
@@ -48,7 +48,7 @@ class Column:
 class Differences:
     """All differences between the rows of a table, as one family of tests."""
 
-    def __init__(self, columns: Sequence[Column], runs: Sequence[ImportedRun], baseline: str) -> None:
+    def __init__(self, columns: Sequence[TaskColumn], runs: Sequence[ImportedRun], baseline: str) -> None:
         self.baseline = baseline
         self.deltas: dict[Pair, Delta] = {}
         self.comparisons: list[Comparison] = []
@@ -89,14 +89,14 @@ class Differences:
         if self._only_baseline:
             yield f"only differences from the baseline were computed: there are more than {MOST_PAIRS:,} pairs, so no ranks"
 
-    def _pairs(self, column: Column, baseline: str) -> Iterator[Pair]:
+    def _pairs(self, column: TaskColumn, baseline: str) -> Iterator[Pair]:
         rows = sorted(column.tasks, key=lambda row: row != baseline)
         for label in column.labels.values():
             for b, a in itertools.combinations(rows, 2):
                 if b == baseline or (label == column.headline and not self._only_baseline):
                     yield Pair(column.name, label, a, b)
 
-    def _tested(self, column: Column, pair: Pair) -> tuple[Tested, str] | None:
+    def _tested(self, column: TaskColumn, pair: Pair) -> tuple[Tested, str] | None:
         first, second = column.cells[pair.a].get(pair.metric), column.cells[pair.b].get(pair.metric)
         if first is None or second is None:
             return None
@@ -117,7 +117,7 @@ class Differences:
         wins = win_rate(found.a, found.b, higher) if found.a and found.b else None
         return Tested(found.difference, higher, wins), found.test
 
-    def _recorded(self, column: Column, pair: Pair) -> tuple[Tested, str] | None:
+    def _recorded(self, column: TaskColumn, pair: Pair) -> tuple[Tested, str] | None:
         """The difference of two variants of one run of our own, with the test that the run made."""
         a, b = self._rows[pair.a], self._rows[pair.b]
         if a.file != b.file or not a.comparisons or a.variant is None or b.variant is None:
@@ -145,5 +145,5 @@ class Differences:
                     self.smallest[pair.task] = max(least, self.smallest.get(pair.task, 0.0))
 
 
-def _is_headline(columns: Sequence[Column], pair: Pair) -> bool:
+def _is_headline(columns: Sequence[TaskColumn], pair: Pair) -> bool:
     return any(column.name == pair.task and column.headline == pair.metric for column in columns)

@@ -25,7 +25,7 @@ READ = (
 """Everything that is read, for messages."""
 
 
-class Format(NamedTuple):
+class ResultsFormat(NamedTuple):
     """A format of another tool."""
 
     recognizes: Callable[[Mapping[str, Any]], bool]
@@ -33,11 +33,11 @@ class Format(NamedTuple):
 
 
 FORMATS = (
-    Format(lm_eval.recognizes, lm_eval.read),
-    Format(inspect_logs.recognizes, inspect_logs.read),
-    Format(peft_comparison.recognizes, peft_comparison.read),
-    Format(lighteval.recognizes, lighteval.read),
-    Format(every_eval_ever.recognizes, every_eval_ever.read),
+    ResultsFormat(lm_eval.recognizes, lm_eval.read),
+    ResultsFormat(inspect_logs.recognizes, inspect_logs.read),
+    ResultsFormat(peft_comparison.recognizes, peft_comparison.read),
+    ResultsFormat(lighteval.recognizes, lighteval.read),
+    ResultsFormat(every_eval_ever.recognizes, every_eval_ever.read),
 )
 
 

@@ -58,7 +58,8 @@ def read(file: Path, found: Mapping[str, Any]) -> ImportedRun:
 def _task(file: Path, found: Mapping[str, Any], key: str, config: Mapping[str, Any], notes: list[str]) -> ImportedTask:
     text(file, "results", key)
     row = objects(file, objects(file, found, "results"), key)
-    name, _, shots = key.rpartition("|") if "|" in key else (key, "", "")
+    parts = key.split("|")  # `task|shots`; before version 0.11 `suite|task|shots|0`
+    name, shots = parts[-3:-1] if len(parts) == 4 else (parts[0], parts[-1] if len(parts) > 1 else "")
     details = _details(file, key)
     columns = _columns(details) if details else SampleColumns()
     measured = []

@@ -8,13 +8,13 @@ from pathlib import Path
 from harness import __version__
 from harness.comparison.verdicts import Pair
 from harness.errors import UserError, did_you_mean
-from harness.imports.differences import Column, Differences
+from harness.imports.differences import Differences, TaskColumn
 from harness.imports.find import load
 from harness.imports.pairing import definition, observations, own_name
 from harness.imports.record import ImportedRun, ImportedTask, Measured
 from harness.report.gains import gains
 from harness.report.recommendation import recommendation
-from harness.results import Delta, GroupScore, MetricInfo, Run, Score, Source, TaskInfo, Variant
+from harness.results import Delta, GroupScore, MetricInfo, ResultsSource, Run, Score, TaskInfo, Variant
 from harness.stats.intervals import interval
 from harness.stats.observations import by_group, macro
 from harness.stats.proportions import Z, wilson
@@ -82,30 +82,30 @@ def together(runs: Sequence[ImportedRun], *, command: str, baseline: str | None 
     return run.model_copy(update={"gains": tuple(gains(run)), "recommendation": recommendation(run)})
 
 
-def _columns(runs: Sequence[ImportedRun]) -> list[Column]:
+def _columns(runs: Sequence[ImportedRun]) -> list[TaskColumn]:
     """The tasks; two tools that score a task by different headlines have a column each."""
-    found: dict[tuple[str, tuple[str, str]], Column] = {}
+    found: dict[tuple[str, tuple[str, str]], TaskColumn] = {}
     for run in runs:
         for task in run.tasks:
             place = (task.name, definition(task, task.measured[0].metric))
             if place not in found:
                 taken = any(column.name == task.name for column in found.values())
                 name = f"{task.name} ({task.definition} {task.measured[0].metric})" if taken else task.name
-                found[place] = Column(name, own_name(task, task.measured[0].metric))
+                found[place] = TaskColumn(name, own_name(task, task.measured[0].metric))
             if run.name in found[place].tasks:
                 raise UserError(f"`{run.file}` has the task `{task.name[:80]}` twice", hint="name one results file")
             found[place].add(run.name, task)
     return list(found.values())
 
 
-def _scores(row: str, columns: Sequence[Column], found: Differences) -> Iterator[Score]:
+def _scores(row: str, columns: Sequence[TaskColumn], found: Differences) -> Iterator[Score]:
     for column in columns:
         for label, each in column.cells.get(row, {}).items():
             delta = found.deltas.get(Pair(column.name, label, row, found.baseline))
             yield _score(column, label, each, column.tasks[row], delta)
 
 
-def _score(column: Column, label: str, each: Measured, task: ImportedTask, delta: Delta | None) -> Score:
+def _score(column: TaskColumn, label: str, each: Measured, task: ImportedTask, delta: Delta | None) -> Score:
     observed = observations(each)
     low, high = each.low, each.high
     groups: tuple[GroupScore, ...] = ()
@@ -135,7 +135,7 @@ def _score(column: Column, label: str, each: Measured, task: ImportedTask, delta
     )
 
 
-def _info(column: Column, found: Differences) -> TaskInfo:
+def _info(column: TaskColumn, found: Differences) -> TaskInfo:
     tasks = list(column.tasks.values())
     sizes = [column.cells[row][column.headline].n for row in column.tasks if column.headline in column.cells[row]]
     return TaskInfo(
@@ -157,7 +157,7 @@ def _costs(runs: Sequence[ImportedRun]) -> tuple[dict[str, Variant], list[str]]:
         source = (
             None
             if run.tool.startswith("harness ")
-            else Source(tool=run.tool, file=run.file.name[:300], lacks=run.lacks)
+            else ResultsSource(tool=run.tool, file=run.file.name[:300], lacks=run.lacks)
         )
         variant = run.variant or Variant(name=run.name, spec=run.spec, method=None, status="done")
         costs = {"train": None, "inference": None, "money": None} if len(devices) > 1 else {}
@@ -191,7 +191,7 @@ def _own_notes(runs: Sequence[ImportedRun]) -> list[str]:
     ]
 
 
-def _ties(columns: Sequence[Column], variants: Sequence[Variant], baseline: str) -> Iterator[str]:
+def _ties(columns: Sequence[TaskColumn], variants: Sequence[Variant], baseline: str) -> Iterator[str]:
     """Counts the rows that are not shown to differ from the baseline."""
     for column in columns:
         deltas = [

@@ -200,7 +200,7 @@ def test_a_million_samples_take_little_memory(tmp_path):
     others.lm_eval(tmp_path, {"sums": [1, 0]})
     file = samples_of(tmp_path)
     row = json.loads(file.read_text().splitlines()[0])
-    row["doc"] = "x" * 400
+    row = {name: row[name] for name in ("filter", "metrics", "prompt_hash", "target_hash", "acc")}
     count = 1_000_000
     with file.open("w") as opened:
         for index in range(count):
