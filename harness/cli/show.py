@@ -43,7 +43,7 @@ def show(
     from harness.imports.find import is_own
 
     folder = run_folder(what, flags.output_dir)
-    if not is_own(folder):
+    if not is_own(folder) or flags.baseline is not None:
         _print_results(folder, flags)
     elif (folder / "run.json").exists() or folder.suffix == ".json":
         _print_run(folder, flags)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -134,3 +135,16 @@ def text(file: Path | str, field: str, value: Any) -> str:
     if value != value.encode("utf-8", "replace").decode("utf-8"):
         raise refused(file, f"`{field}` has half of a character")
     return value
+
+
+_SECRET = re.compile(r"token|secret|passw|api_?key|credential|authorization", re.IGNORECASE)
+
+
+def without_secrets(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a model without those that may be a secret: they are shown and published.
+
+    Example:
+        >>> without_secrets({"pretrained": "org/base", "token": "hf_x"})
+        {'pretrained': 'org/base'}
+    """
+    return {name: value for name, value in arguments.items() if not _SECRET.search(name) or "tokeniz" in name}

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.errors import UserError, one_line
 from harness.imports.archive import json_entry
-from harness.imports.bounded import number, objects, refused, text
+from harness.imports.bounded import number, objects, refused, text, without_secrets
 from harness.imports.lm_eval import lower_is_better, short_name
 from harness.imports.record import ImportedRun, ImportedTask, Measured, SampleColumns, SampleText, digest
 from harness.results import Protocol
@@ -88,12 +88,13 @@ class _Log:
         model = text(self.file, "eval.model", self.spec.get("model"))
         task = self._task()
         packages = objects(self.file, self.spec, "packages", needed=False)
+        arguments = without_secrets(objects(self.file, self.spec, "model_args", needed=False))
         has_samples = any(each.samples is not None for each in task.measured)
         return ImportedRun(
             name=short_name(model),
             tool=f"inspect_ai {packages.get('inspect_ai') or ''}".strip()[:60],
             file=self.file,
-            spec=f"{model} {json.dumps(self.spec.get('model_args') or {}, sort_keys=True)}"[:2000].removesuffix(" {}"),
+            spec=f"{model} {json.dumps(arguments, sort_keys=True)}"[:2000].removesuffix(" {}"),
             model=model,
             created=str(self.spec.get("created") or "unknown")[:40],
             tasks=(task,),

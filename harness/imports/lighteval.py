@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import one_line
-from harness.imports.bounded import number, objects, refused, text
+from harness.imports.bounded import number, objects, refused, text, without_secrets
 from harness.imports.lm_eval import lower_is_better, short_name
 from harness.imports.record import ImportedRun, ImportedTask, Measured, SampleColumns, SampleText, digest
 from harness.results import Protocol
@@ -46,7 +46,7 @@ def read(file: Path, found: Mapping[str, Any]) -> ImportedRun:
         name=short_name(model),
         tool=f"lighteval {str(general.get('lighteval_sha') or '')[:10]}".strip(),
         file=file,
-        spec=f"{model} {json.dumps(config, sort_keys=True, default=str)}"[:2000],
+        spec=f"{model} {json.dumps(without_secrets(config), sort_keys=True, default=str)}"[:2000],
         model=model,
         created=_stamp(file) or "unknown",
         tasks=tasks,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.imports.bounded import lines, number, objects, refused, text
+from harness.imports.bounded import lines, number, objects, refused, text, without_secrets
 from harness.imports.lm_eval_samples import request_of, text_of
 from harness.imports.record import (
     ImportedRun,
@@ -56,7 +56,7 @@ def read(file: Path, found: Mapping[str, Any]) -> ImportedRun:
     if missing:
         which = "" if len(missing) == len(tasks) else f" of {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}"
         lacks.insert(0, f"samples{which} (`--log_samples` writes them)")
-    spec = ",".join(f"{key}={value}" for key, value in arguments.items())
+    spec = ",".join(f"{key}={value}" for key, value in without_secrets(arguments).items())
     return ImportedRun(
         name=short_name(str(found.get("model_name") or arguments.get("peft") or base)),
         tool=f"lm-eval {found.get('lm_eval_version') or found.get('git_hash') or ''}".strip()[:60],

@@ -46,6 +46,7 @@ def read(path: Path) -> list[ImportedRun]:
                 variant=variant,
                 device=device_name(run),
                 comparisons=comparisons,
+                notes=() if found else run.notes,
             )
         )
     if not found:

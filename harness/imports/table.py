@@ -154,11 +154,7 @@ def _costs(runs: Sequence[ImportedRun]) -> tuple[dict[str, Variant], list[str]]:
     devices = list(dict.fromkeys(run.device or "an unknown machine" for run in runs if _has_costs(run)))
     found = {}
     for run in runs:
-        source = (
-            None
-            if run.tool.startswith("harness ")
-            else ResultsSource(tool=run.tool, file=run.file.name[:300], lacks=run.lacks)
-        )
+        source = ResultsSource(tool=run.tool, file=run.file.name[:300], lacks=run.lacks) if _is_foreign(run) else None
         variant = run.variant or Variant(name=run.name, spec=run.spec, method=None, status="done")
         costs = {"train": None, "inference": None, "money": None} if len(devices) > 1 else {}
         found[run.name] = variant.model_copy(update={"name": run.name, "scores": (), "source": source, **costs})
@@ -181,14 +177,19 @@ def _sources(runs: Sequence[ImportedRun]) -> Iterator[str]:
 
 
 def _own_notes(runs: Sequence[ImportedRun]) -> list[str]:
-    """Notes of single files, each once."""
+    """Notes of runs and files, each once."""
     found: dict[str, list[str]] = {}
     for run in runs:
         for note in run.notes:
-            found.setdefault(note, []).append(run.name)
+            found.setdefault(note, []).append("" if run.variant and not _is_foreign(run) else run.name)
     return [
-        f"{names[0]}: {note}" if len(names) == 1 else f"{note} ({len(names)} rows)" for note, names in found.items()
+        note if not names[0] else f"{names[0]}: {note}" if len(names) == 1 else f"{note} ({len(names)} rows)"
+        for note, names in found.items()
     ]
+
+
+def _is_foreign(run: ImportedRun) -> bool:
+    return not run.tool.startswith("harness ")
 
 
 def _ties(columns: Sequence[TaskColumn], variants: Sequence[Variant], baseline: str) -> Iterator[str]:

@@ -113,6 +113,15 @@ def test_of_a_task_that_was_run_twice_the_newest_result_counts(tmp_path):
     assert any("the newest counts" in note for note in run.notes)
 
 
+def test_a_token_among_the_arguments_is_not_shown(tmp_path):
+    file = others.lm_eval(tmp_path, {"sums": WORSE})
+    document = json.loads(file.read_text())
+    document["config"]["model_args"] |= {"token": "hf_secret", "tokenizer": "org/words"}
+    file.write_text(json.dumps(document))
+    text = table(tmp_path).to_json()
+    assert "hf_secret" not in text and "tokenizer=org/words" in text
+
+
 def test_two_runs_of_one_name_are_told_apart(tmp_path):
     others.lm_eval(tmp_path / "a", {"sums": WORSE})
     others.lm_eval(tmp_path / "b", {"sums": BETTER})
