@@ -11,6 +11,7 @@ from harness.imports.pairing import Compared, Incomparable, compare, definition,
 from harness.imports.record import ImportedRun, ImportedTask, Measured
 from harness.report.numbers import counted
 from harness.results import Comparison, Delta
+from harness.stats.intervals import Interval
 from harness.stats.paired import Difference, win_rate
 from harness.stats.power import smallest_difference
 
@@ -129,7 +130,7 @@ class Differences:
             if {each.a, each.b} == {a.variant.name, b.variant.name}:
                 found = each if each.a == a.variant.name else each.reversed()
                 difference = Difference(found.value, found.low, found.high, found.p, untestable=found.untestable)
-                return Tested(difference, column.higher[pair.metric], found.win_rate), found.test
+                return Tested(difference, column.higher[pair.metric], _win_rate(found)), found.test
         return None
 
     def _note(self, pair: Pair, reason: str) -> None:
@@ -143,6 +144,10 @@ class Differences:
                 least = smallest_difference(found.a, found.b, alpha=alpha)
                 if least is not None:
                     self.smallest[pair.task] = max(least, self.smallest.get(pair.task, 0.0))
+
+
+def _win_rate(found: Comparison) -> Interval | None:
+    return None if found.win_rate is None else Interval(found.win_rate, found.win_rate_low, found.win_rate_high)
 
 
 def _is_headline(columns: Sequence[TaskColumn], pair: Pair) -> bool:

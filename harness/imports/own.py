@@ -24,7 +24,7 @@ def read(path: Path) -> list[ImportedRun]:
     run, folder = load_shown(path), path if path.is_dir() else path.parent
     names = titles(run)
     comparisons = tuple(each.model_copy(update={"task": names[each.task]}) for each in run.comparisons)
-    found = []
+    found: list[ImportedRun] = []
     for variant in run.variants:
         tasks = tuple(
             _task(run, folder, info, variant.name, score)
