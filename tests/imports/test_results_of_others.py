@@ -147,6 +147,10 @@ def test_our_own_run_is_paired_with_lm_eval_by_its_requests(tmp_path, monkeypatc
     assert found.test == "mcnemar mid-p" and run.variant("base").source is None
     own = run.variants[0].scores[0].value
     assert math.isclose(found.value, 0.5 - own)
+    mine, theirs = load([folder, tmp_path / "a"])
+    lost = changed_samples(theirs, mine, "sums").samples[0]
+    assert lost.prompt and lost.prompt.startswith("sums ") and lost.target == " yes"
+    assert {lost.a.text.strip(), lost.b.text.strip()} == {"yes", "no"}
 
 
 def test_inspect_logs_of_both_kinds_are_the_same(tmp_path):
