@@ -242,7 +242,14 @@ def test_metrics_of_two_tools_have_a_column_each(tmp_path):
 def test_every_export_takes_the_table(tmp_path, capsys):
     others.lm_eval(tmp_path / "a", {"sums": WORSE})
     others.lm_eval(tmp_path / "b", {"sums": BETTER}, model="me/lora")
-    given = [str(tmp_path / "a"), str(tmp_path / "b"), "--to", "md,html,csv,json,tex", "--out", str(tmp_path / "out")]
+    given = [
+        str(tmp_path / "a"),
+        str(tmp_path / "b"),
+        "--to",
+        "md,html,csv,json,tex,parquet",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main(["report", *given]) in (0, None)
     assert "+25.0" in (tmp_path / "out" / "report.md").read_text()
     rows = list(csv.DictReader((tmp_path / "out" / "report.csv").open()))
