@@ -11,12 +11,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.api import Sample
 from harness.settings import TrainingSettings
 
-REVISIONS: Mapping[str, int] = {"trainer": 1, "engine": 1, "metrics": 2}
+if TYPE_CHECKING:
+    from harness.serving.capabilities import Capabilities
+
+REVISIONS: Mapping[str, int] = {"trainer": 2, "engine": 2, "metrics": 2}
 """Revisions of our own code that decide results. Raise a number when a change gives other weights (`trainer`), other outputs of
 the same model (`engine`) or other scores of the same outputs (`metrics`): earlier results are then not reused."""
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
@@ -36,17 +39,55 @@ TRAINED_FILE = "trained.json"
 """File in an artifact's folder with its train key and the figures of its training run."""
 
 
+SERVED_PREFIX = "endpoint:"
+"""How the name of a served model begins."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model behind a server with an OpenAI-compatible API."""
+
+    url: str
+    """Address of the server, such as `http://127.0.0.1:8000/v1`."""
+    name: str
+    """Name by which the server knows the model."""
+
+
+@dataclass(frozen=True)
+class Vllm:
+    """An installed vLLM, in this environment or another one."""
+
+    python: Path
+    """The interpreter of its environment."""
+    version: str
+    torch: str
+    transformers: str
+    device: Literal["cpu", "cuda"]
+    """The kind of device that it was built for."""
+    architectures: tuple[str, ...] = ()
+    """The architectures that it knows as text generators, by the names in `config.json`."""
+
+    def __str__(self) -> str:
+        return f"vLLM {self.version} (torch {self.torch}, transformers {self.transformers})"
+
+
+Writer = Literal["slots", "vllm"]
+"""Who generates a text: our own engine, or vLLM."""
+
+
 @dataclass(frozen=True)
 class Base:
     """Weights and how they are loaded; variants with equal bases share one load."""
 
     folder: Path
-    """A folder, or a GGUF file."""
+    """A folder, or a GGUF file; of a served model, the folder of the tokenizer."""
     device: str
     dtype: str
     """`float32`, `bfloat16` or `float16`."""
     quant: Quant | None = None
     trust_remote_code: bool = False
+    served: Served | None = None
+    """The server that has the weights; None: they are in the folder."""
     reader: Reader = "transformers"
     """Library that loads and runs it."""
 
@@ -303,6 +344,8 @@ class TaskRequests:
     """Indices of the samples on disk, in the order of the samples file."""
     first: int = 0
     """Index of the first request among the samples of the task; all before it are on disk."""
+    by_vllm: bool = False
+    """Whether vLLM generated some of the samples on disk: then they are in no order of packs."""
 
 
 @dataclass(frozen=True)
@@ -312,6 +355,8 @@ class ScoreVariant:
     name: str
     recipe: Recipe
     tasks: Sequence[TaskRequests]
+    capabilities: Capabilities | None = None
+    """What a served model can do; None: the model is loaded here."""
 
 
 @dataclass(frozen=True)
@@ -328,6 +373,22 @@ class ScoreJob:
     """Whether more than a few prompts may be cut to fit the context; runs take it from `--allow-cut`."""
     more: bool = False
     """Whether further jobs of this base follow: the child keeps it in memory and waits for them."""
+    vllm: Vllm | None = None
+    """Generates the texts of the variants that it takes; None: our own engine generates all."""
+    vllm_always: bool = False
+    """Whether vLLM generates even where its start costs more than it saves."""
+
+
+@dataclass(frozen=True)
+class ProbeJob:
+    """Find out what a served model can do; the result is a `Capabilities`."""
+
+    base: Base
+    tasks: Sequence[TaskRequests]
+    """Everything that the run will ask."""
+    numerics: Literal["fp32", "lm-eval"] = "fp32"
+    context: int | None = None
+    """Tokens of prompt and answer together, as the server says."""
 
 
 @dataclass(frozen=True)
@@ -408,6 +469,7 @@ class Packed:
     variant: str
     task: str
     raws: tuple[Raw, ...]
+    writer: Writer = "slots"
 
 
 @dataclass(frozen=True)
@@ -497,6 +559,7 @@ Job = (
     | DeployJob
     | ExportJob
     | ScoreJob
+    | ProbeJob
     | BenchJob
     | PlanJob
     | ReachJob

@@ -298,6 +298,23 @@ class Money(_Document):
     """The same for every variant; None if no text was generated."""
 
 
+class ServedProtocol(_Document):
+    """The server on which a variant was scored, and what the probe at the start has found."""
+
+    url: str
+    name: str
+    """Name by which the server knows the model."""
+    says: dict[str, Any] = {}
+    """What the server says of the model and of itself; nothing shows whether it is true."""
+    way: Literal["ids", "text", "chat"]
+    """How prompts are sent: as token ids, as text, or as messages to which the server applies its own chat template."""
+    likelihoods: str | None = None
+    """The field that gives the log-probabilities of a prompt, checked against those of tokens that the server has written."""
+    answers_as: str = ""
+    """The model's name in its answers."""
+    notes: tuple[str, ...] = ()
+
+
 class Protocol(_Document):
     """All settings that determine a score."""
 
@@ -320,6 +337,11 @@ class Protocol(_Document):
     """`default`, `on`, `off` or the tokens of a thought; None without a chat template that knows thoughts."""
     template_options: dict[str, bool | int | float | str] = {}
     """Variables of the chat template that the user set."""
+    served: ServedProtocol | None = None
+    """The server that has answered; None: the model was loaded here."""
+    writer: str | None = None
+    """Who generated the texts: `slots` or `plain` (our own engine), or vLLM with its versions; if several, each with its number
+    of samples. None for log-likelihoods, served models, and in documents of earlier versions."""
     token_budget: int | None = None
     """Maximum tokens per pack (four times as many for generation). It decides the packs; in float32 it changes no score."""
     prompt_sha256: str | None = None

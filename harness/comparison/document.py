@@ -17,11 +17,13 @@ from harness.comparison.prompt_notes import prompt_notes
 from harness.comparison.replicas import replicated
 from harness.comparison.resolved import resolved_config
 from harness.comparison.scores import Scores, compute_scores
+from harness.comparison.served import served_protocol
 from harness.comparison.shown_samples import shown_samples
 from harness.comparison.state import Session, State
 from harness.comparison.thought_notes import default_thinking, unfinished_thoughts
 from harness.comparison.tuning import Tuned
 from harness.comparison.until_decided import scored_whole
+from harness.comparison.writers import writer_of
 from harness.deploy.tools import reader_version
 from harness.jobs import Trained
 from harness.metrics.signatures import signatures
@@ -228,14 +230,17 @@ def protocol(session: Session, state: State, task: ScoredTask) -> Protocol:
     """Returns everything that decides a variant's scores on a task."""
     items, prompting = state.variant.items[task.name], state.variant.prompting
     mode, form = items[0].request.mode, state.variant.spec.form
+    served = served_protocol(session, state.variant.served) if state.variant.served else None
     return Protocol(
         version=task.task.version,
         shots=0 if mode == "text" else prompting.count_of(task.task),
         shared_shots=mode != "text" and prompting.shares_shots_of(task.task),
         mode="generate" if mode == "generate" else "loglikelihood",
-        numerics=session.config.numerics,
-        engine=session.config.engine,
-        dtype=session.environment["dtype"],
+        numerics="server" if served else session.config.numerics,
+        engine="endpoint" if served else session.config.engine,
+        dtype="server" if served else session.environment["dtype"],
+        served=served,
+        writer=writer_of(session, state, task) if mode == "generate" and served is None else None,
         form=form.made if form else None,
         reader=reader_version(form) if form else None,
         chat_template=prompting.template.text if prompting.template else None,

@@ -21,11 +21,13 @@ from harness.comparison.document import Counted, count, finished, unfinished
 from harness.comparison.dry_run import Purpose, describe
 from harness.comparison.prediction import Predictions
 from harness.comparison.receive import Receiver
+from harness.comparison.served import probe_served
 from harness.comparison.state import Session, State
 from harness.comparison.suitability import unsuitable
 from harness.comparison.sweep import sweep
 from harness.comparison.tuning import Tuned
 from harness.comparison.until_decided import Decisions, Wanted, bases_fit, scored_whole
+from harness.comparison.writers import choose_vllm
 from harness.config.config import Config
 from harness.data.gguf import is_gguf
 from harness.deploy.tools import why_untimed
@@ -56,7 +58,7 @@ from harness.registry.sources import note_loaded
 from harness.report.price import priced
 from harness.report.progress import Progress
 from harness.report.summary import headline_lines
-from harness.results import Run
+from harness.results import Run, Variant
 from harness.runs.folder import RunFolder
 from harness.runs.prompts import write_prompts
 from harness.runs.reuse import adopt, find_trained
@@ -188,6 +190,7 @@ class RunInProgress:
                     yield work
                     return
                 session.created = earlier.created if earlier else session.created
+                session.vllm = choose_vllm(session) if purpose == "compare" else None
                 overlaps = session.overlaps  # computed here, while the worker imports torch
                 session.environment = _asked(server, EnvironmentJob(config.device, config.dtype))
                 work._unpack()
@@ -211,8 +214,17 @@ class RunInProgress:
                     raise UserError(f"`{snapshot.name}` could not be unpacked: {failure}") from failure
 
     def check_all(self) -> None:
-        """Fails the variants whose training run cannot work, before anything is trained."""
+        """Probes the servers, and fails the variants whose training run cannot work, before anything is trained.
+
+        Raises:
+            UserError: A server cannot be used for one of the tasks.
+        """
         session, output = self.session, self.session.config.output_dir
+        for model in session.prepared.served:
+            self.progress.start("Probe", model.name)
+            found = probe_served(session, model, lambda job: _asked(self.server, job))
+            self.progress.finish()
+            self.progress.say("Server", f"{model.name}: {found}")
         waiting = [
             training
             for training in session.prepared.trainings
@@ -356,7 +368,13 @@ class RunInProgress:
             first, end = (0, len(items)) if wanted is None else wanted[state.name][task.name]
             if (id(items), first, end) not in shared:
                 shared[id(items), first, end] = [item.request for item in items[first:end]]
-            return TaskRequests(task.name, shared[id(items), first, end], [n for n in done if first <= n < end], first)
+            return TaskRequests(
+                task.name,
+                shared[id(items), first, end],
+                [n for n in done if first <= n < end],
+                first,
+                receiver.by_vllm(state, task),
+            )
 
         variants = [
             ScoreVariant(
@@ -367,6 +385,7 @@ class RunInProgress:
                     for task in self.session.prepared.tasks
                     if wanted is None or task.name in wanted[state.name]
                 ],
+                self.session.capabilities[state.variant.served.served] if state.variant.served else None,
             )
             for state in states
         ]
@@ -379,6 +398,8 @@ class RunInProgress:
             config.seed,
             config.allow_cut,
             more,
+            self.session.vllm,
+            config.writer == "vllm",
         )
         try:
             self.server.run(job, receiver.take)
@@ -401,9 +422,15 @@ class RunInProgress:
         """
         states = []
         for state in self.session.active():
-            if state.variant.scored and why_untimed(state.variant.spec.form) is None:
+            if state.variant.served and state.scored:
+                state.status = "done"
+                state.notes.append(
+                    "a server has answered: precision and engine are its own, and it is not timed, as the time would be that of"
+                    " its machine, the network and other users"
+                )
+            elif state.variant.scored and not state.variant.served and why_untimed(state.variant.spec.form) is None:
                 states.append(state)
-            elif state.variant.scored:
+            elif state.variant.scored and not state.variant.served:
                 state.status = "done"
         if self.session.config.no_timing and not in_full:
             for state in states:
@@ -518,6 +545,12 @@ def _untimed(prepared: Prepared) -> set[str]:
 def _is_complete(run: Run, *, untimed: Collection[str]) -> bool:
     """Whether every variant is done, and timed if it should be: a variant that is only trained has no scores."""
     return all(
-        variant.status == "done" and (variant.inference or variant.name in untimed or not variant.scores)
+        variant.status == "done"
+        and (variant.inference or variant.name in untimed or not variant.scores or _is_served(variant))
         for variant in run.variants
     )
+
+
+def _is_served(variant: Variant) -> bool:
+    """Whether a variant was scored on a server, and so not timed."""
+    return any(score.protocol.served for score in variant.scores)

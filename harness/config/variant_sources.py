@@ -18,6 +18,7 @@ from harness.data.gguf import is_gguf
 from harness.errors import UserError, did_you_mean
 from harness.registry.find import find, list_entries, split_path
 from harness.registry.scan import Entry
+from harness.serving.address import is_address, parse_address
 
 BITS: Mapping[str, Literal[4, 8]] = {"4bit": 4, "8bit": 8}
 """Transforms that quantize, with the bits of a weight."""
@@ -25,7 +26,7 @@ FORMATS: Mapping[str, str] = {"4bit": "nf4", "8bit": "int8"}
 """Transforms that quantize, with the format of the weights."""
 _ADAPTER_FILES = ("adapter_config.json", "method.json", "config.json")
 
-SourceKind = Literal["base", "method", "adapter"]
+SourceKind = Literal["base", "method", "adapter", "endpoint"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,9 @@ def find_source(where: str, source: str) -> VariantSource:
     """
     if source == "base":
         return VariantSource("base", source)
+    if is_address(source):
+        parse_address(source, "")  # which server `#NAME` alone means is known when the model is
+        return VariantSource("endpoint", source)
     path, name = split_path(source)
     methods = list_entries("method")
     if is_gguf(path) and path.is_file():
@@ -112,6 +116,13 @@ def transform_problems(
         transforms: In the order they act.
     """
     problems = []
+    if source.kind == "endpoint" and transforms:
+        return [
+            UserError(
+                f"{where}: `@{transforms[0]}` cannot change a served model, whose weights are on the server",
+                hint=f"leave out `@{transforms[0]}`",
+            )
+        ]
     entry = source.entry
     bits = [transform for transform in transforms if transform in BITS]
     forms = [transform for transform in transforms if is_form(transform)]

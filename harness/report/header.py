@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.jobs import SERVED_PREFIX
 from harness.report import numbers
 from harness.results import Run
 
@@ -33,8 +34,11 @@ def facts(run: Run) -> list[str]:
     torch = str((environment.get("packages") or {}).get("torch", "")).partition("+")[0]
     dtype = numbers.dtype(str(environment.get("dtype") or ""))
     versions = " ".join(word for word in (f"torch {torch}" if torch else "", dtype) if word) + _trained_in(run, dtype)
+    here = (
+        [] if model_name(run).startswith(SERVED_PREFIX) else [device_name(run), versions]
+    )  # else nothing was computed here
     seed = "" if run.seed is None else f"seed {run.seed}"
-    known = [f"{samples} samples per task", seed, device_name(run), versions, f"harness {run.harness}"]
+    known = [f"{samples} samples per task", seed, *here, f"harness {run.harness}"]
     return [numbers.one_line(str(fact)) for fact in known if fact]
 
 

@@ -270,6 +270,7 @@ def _score_cells(run: Run, task: TaskInfo, score: Score | None) -> tuple[Cell, C
              "" if shots is None else f"{shots} {'shared ' * protocol.shared_shots}shots", protocol.mode, protocol.numerics,
              protocol.dtype]  # fmt: skip
     facts += [f"{protocol.form} read by {protocol.reader}"] if protocol.form else []
+    facts += [f"texts by {protocol.writer}"] if protocol.writer else []
     cut = cut_words(score)
     text = scale.value(score.value) + (f" ({', '.join(cut)})" if cut else "")
     value = Cell(text, value=score.value, title=" · ".join(filter(None, facts)))

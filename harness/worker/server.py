@@ -43,6 +43,7 @@ from harness.jobs import (
     Job,
     MergeJob,
     PlanJob,
+    ProbeJob,
     ReachJob,
     RewardFunction,
     RowLengthsJob,
@@ -219,6 +220,14 @@ def run_job(job: Job, send: OnEvent, further: Callable[[], ScoreJob | None] = la
         from harness.worker.exporting import export
 
         return export(job, send)
+    if isinstance(job, ProbeJob):
+        from harness.worker.served import probe_server
+
+        return probe_server(job, send)
+    if isinstance(job, ScoreJob) and job.variants[0].recipe.base.served is not None:
+        from harness.worker.served import score_served
+
+        return score_served(job, send, further)
     if isinstance(job, ScoreJob):
         from harness.worker.scoring import score
 

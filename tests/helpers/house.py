@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 ORDER = (
     *("lazy", "errors", "user_code", "storage", "results", "tiny", "settings", "api", "sandbox", "stats"),
     *("jobs", "data"),
-    *("prompts", "tokens", "runs", "report"),
+    *("prompts", "tokens", "serving", "runs", "report"),
     *("metrics", "leaderboards"),
     *("registry",),
     *("config", "deploy"),
