@@ -30,6 +30,8 @@ Quant = Literal["nf4", "nf4_single", "fp4", "fp4_single", "int8"]
 """Formats of quantized weights: 4-bit with double quantization of the scales, or without (`_single`); LLM.int8."""
 QUANT_OF_BITS: Mapping[Bits, Quant | None] = {None: None, 4: "nf4", 8: "int8"}
 """Formats of `@4bit` and `@8bit`."""
+Reader = Literal["transformers", "llamacpp"]
+"""Library that reads deployed weights; llama.cpp also rounds the inputs of its layers."""
 
 HEAD_FILE = "reward_head.safetensors"
 """File in the artifact of a reward model, which judges answers instead of generating them."""
@@ -64,6 +66,34 @@ class Base:
     trust_remote_code: bool = False
     served: Served | None = None
     """The server that has the weights; None: they are in the folder."""
+    reader: Reader = "transformers"
+    """Library that loads and runs it."""
+
+
+@dataclass(frozen=True)
+class DeployedForm:
+    """A form in which models are served: the tool that converts the weights, their type, and the library that reads them."""
+
+    tool: str
+    """`gguf`, `torchao`, `gptq` or `awq`."""
+    type: str
+    """The tool's name of the type, such as `Q4_K_M`."""
+    reader: Reader = "transformers"
+
+    @property
+    def made(self) -> str:
+        """The part that decides the converted weights: `gguf:Q4_K_M`."""
+        return f"{self.tool}:{self.type}"
+
+    @property
+    def text(self) -> str:
+        """The form as a transform is typed, without `@`.
+
+        Example:
+            >>> DeployedForm("gguf", "Q4_K_M", "llamacpp").text
+            'gguf:Q4_K_M:llamacpp'
+        """
+        return self.made + (f":{self.reader}" if self.reader != "transformers" else "")
 
 
 @dataclass(frozen=True)
@@ -200,6 +230,86 @@ class MergeJob:
     recipe: Recipe
     output: Path
     """Written completely or not at all."""
+
+
+@dataclass(frozen=True)
+class DeployJob:
+    """Convert a variant's model to a deployed form and save the result in `output`."""
+
+    recipe: Recipe
+    """With an adapter: merged."""
+    form: DeployedForm
+    output: Path
+    """Folder; written completely or not at all."""
+    calibration: Sequence[Example] = ()
+    """Training rows on which the weights are rounded, for tools that need some."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """Result of a `DeployJob`."""
+
+    weights: Path
+    """What a reader loads: a GGUF file, or a folder."""
+    bytes: int
+    """Size of the weights on disk."""
+    notes: tuple[str, ...] = ()
+    """Notes for the report, such as tensors of another type."""
+
+
+ExportFormat = Literal["merged", "gguf", "ollama", "vllm"]
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """Write a trained variant in a form that a server loads, read it back, and measure how far its logits moved."""
+
+    recipe: Recipe
+    """As trained: an adapter is not merged."""
+    to: ExportFormat
+    output: Path
+    """Folder; written completely or not at all."""
+    name: str
+    """Name for clients, and in files."""
+    model: str
+    """The base as the user wrote it, for a server that loads it itself."""
+    kind: str
+    """Type of a GGUF file."""
+    requests: Sequence[Request]
+    """Real requests, on whose texts logits are compared."""
+    templated: bool
+    """Whether the variant was scored with the model's chat template."""
+    stops: Sequence[str] = ()
+    """Texts that end an answer, besides the model's own tokens."""
+    system: str | None = None
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class LogitDistance:
+    """Distance between the next-token distributions of two models on the same texts."""
+
+    largest: float
+    """Largest difference of a logit, each row of logits shifted to a mean of 0."""
+    mean_kl: float
+    """Mean of KL(trained, exported) over the tokens, in nats."""
+    same_argmax: float
+    """Share of the tokens for which the likeliest next token is the same."""
+    tokens: int
+    prompts: int
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Result of an `ExportJob`."""
+
+    output: Path
+    bytes: int
+    distance: LogitDistance
+    command: str | None = None
+    """How to start a server with it."""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -417,6 +527,8 @@ Job = (
     | UnpackJob
     | TrainJob
     | MergeJob
+    | DeployJob
+    | ExportJob
     | ScoreJob
     | ProbeJob
     | BenchJob
@@ -466,6 +578,10 @@ class Trained:
     """Loss on the held-out rows, with the weights that were kept."""
     validation: tuple[tuple[int, float], ...] = ()
     """Every evaluation: (steps done, loss or headline of the monitored task)."""
+    curve_points: tuple[Mapping[str, float | None], ...] = ()
+    """The log as at most 200 points of step, loss, lr, grad_norm, tokens and seconds; empty in records of earlier versions."""
+    held_out_steps: tuple[int, ...] = ()
+    """Steps done at each of `held_out_losses`."""
     rewards: tuple[float, ...] = ()
     """Mean reward of each step's answers, for stages that learn from rewards."""
     held_out_losses: tuple[float, ...] = ()

@@ -34,7 +34,7 @@ _GAIN = (
     "change_other_low",
     "change_other_high",
 )
-_PROTOCOL = ("task_version", "shots", "mode", "numerics", "engine", "dtype", "chat_template", "system", "think", "template_options",
+_PROTOCOL = ("task_version", "shots", "shared_shots", "mode", "numerics", "engine", "dtype", "form", "reader", "chat_template", "system", "think", "template_options",
              "prompt_sha256")  # fmt: skip
 _TRAIN = ("train_seconds", "tokens_per_second", "steps", "lr", "batch_size", "final_loss", "validation_loss", "peak_gpu_allocated_bytes",
           "peak_gpu_reserved_bytes", "peak_rss_bytes", "energy_joules")  # fmt: skip

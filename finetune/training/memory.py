@@ -33,6 +33,7 @@ from harness.errors import UserError, brief
 from harness.finetune.training import loss as losses
 from harness.finetune.training.cuda_allocator import CachingAllocator
 from harness.finetune.training.flops import Passed, passed_weights
+from harness.finetune.training.recomputation import recompute_activations
 from harness.finetune.training.trained_weights import hold_trained
 from harness.finetune.training.weightless import (
     BITS_PER_WEIGHT,
@@ -163,7 +164,7 @@ def trace(
         passed = passed_weights(model, config)
         base.config.use_cache = False
         if checkpointing:
-            base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            recompute_activations(base)
             base.enable_input_require_grads()
         model.train()
         if context is not None:

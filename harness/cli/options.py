@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from harness.results import Price, Run
 
 _WHAT, _TRAIN, _SCORE, _MACHINE, _OUTPUT = "What to compare", "Training", "Scoring", "Machine", "Output"
-SPEC = "`[name=]source[:key=value,…][@merged|@4bit|@8bit]`, such as `base`, `lora:rank=8`, `owner/adapter@4bit`."
+SPEC = "`[name=]source[:key=value,…][@merged|@4bit|@8bit|@gguf:TYPE …]`, such as `base`, `lora:rank=8`, `owner/adapter@4bit`."
 
 RUN = f"Folder or name of a run, or `{completion.LATEST}`."
 
@@ -180,6 +180,13 @@ class Flags:
         "-f",
         sets="num_fewshot",
         help="Number of solved examples before each prompt; default: the task's own.",
+    )
+    shared_shots: bool = _flag(
+        _SCORE,
+        "--shared-shots",
+        sets="shared_shots",
+        default=False,
+        help="Same solved examples before all samples of a task, not drawn for each: other scores, and cheaper.",
     )
     limit: int | None = _flag(
         _SCORE, "--limit", "-n", sets="limit", help="Samples per task, spread over its groups; default: all."

@@ -16,7 +16,9 @@ from harness.cli.output import echo
 def report(
     flags: Flags,
     runs: Annotated[list[str], typer.Argument(metavar="RUN…", autocompletion=completion.runs, help=RUN)],
-    to: Annotated[str, typer.Option("--to", help="Formats: md, html, csv, json, tex; comma-separated.")] = "md",
+    to: Annotated[
+        str, typer.Option("--to", help="Formats: md, html, csv, parquet, json, tex, svg, png; comma-separated.")
+    ] = "md",
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Target folder; default: the run's own, or this folder for several runs."),

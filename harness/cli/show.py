@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @takes(
-    "model task_parameters num_fewshot apply_chat_template template_options trust_remote_code output_dir price_per_hour format"
+    "model task_parameters num_fewshot shared_shots apply_chat_template template_options trust_remote_code output_dir price_per_hour format"
 )
 def show(
     flags: Flags,
@@ -120,7 +120,9 @@ def _view(what: str, index: int, flags: Flags) -> View:
         )
     spec = parse_task(what, flags.parameters())
     task = load_task(find("task", spec.source), spec.parameters, spec.groups)
-    items = render(what, task, Prompting(flags.num_fewshot, template=template), groups=spec.groups)
+    items = render(
+        what, task, Prompting(flags.num_fewshot, template=template, shared_shots=flags.shared_shots), groups=spec.groups
+    )
     if not 0 <= index < len(items):
         raise UserError(f"task `{what}` has no sample {index}", hint=f"it has {len(items)}, from 0")
     return view(what, items[index], snapshot, trust_remote_code=flags.trust_remote_code)

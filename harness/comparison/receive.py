@@ -60,7 +60,10 @@ class Receiver:
             self.current.status = "running"
         elif isinstance(event, VariantStarted):
             assert self.current is not None
-            self.current.model_bytes, self.current.parameters = event.model_bytes, event.parameters
+            deployed = self.current.deployed
+            self.current.model_bytes = deployed.bytes if deployed else event.model_bytes
+            self.current.memory_bytes = event.model_bytes
+            self.current.parameters = event.parameters
         elif isinstance(event, Noted):
             self.session.states[event.variant].notes.append(event.note)
         elif isinstance(event, VariantFailed):

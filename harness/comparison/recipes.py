@@ -46,6 +46,15 @@ def train_job(session: Session, training: Training) -> TrainJob:
 
 def recipe(session: Session, state: State) -> Recipe:
     """The steps to a variant's model for scoring and timing; `harness.models.load` carries them out."""
+    form = state.variant.spec.form
+    if form is None:
+        return trained_recipe(session, state)
+    assert state.deployed is not None, "deploy first"
+    return Recipe(replace(_base(session, None, state.deployed.weights), reader=form.reader))
+
+
+def trained_recipe(session: Session, state: State) -> Recipe:
+    """The steps to a variant's model before its weights are converted to a deployed form, adapters merged."""
     variant, spec = state.variant, state.variant.spec
     if variant.served is not None:
         return Recipe(served_base(session, variant.served))
@@ -55,7 +64,8 @@ def recipe(session: Session, state: State) -> Recipe:
         return Recipe(_base(session, QUANT_OF_BITS[spec.bits], variant.adapter.folder))
     if variant.adapter is not None:
         method = recorded_method(variant.adapter.folder, session.config.method_files)
-        return _with_adapter(session, spec.bits, None, variant.adapter.folder, method, spec.merged)
+        merged = spec.merged or spec.form is not None
+        return _with_adapter(session, spec.bits, None, variant.adapter.folder, method, merged)
     assert variant.training is not None and state.artifact is not None
     return _trained_recipe(session, variant.training, state.artifact, spec.bits, spec.merged)
 

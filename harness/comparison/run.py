@@ -16,6 +16,7 @@ from typing import Any
 
 from harness.comparison import recipes
 from harness.comparison.card import CARD, model_card
+from harness.comparison.deployment import Deployments
 from harness.comparison.document import Counted, count, finished, unfinished
 from harness.comparison.dry_run import Purpose, describe
 from harness.comparison.prediction import Predictions
@@ -27,7 +28,8 @@ from harness.comparison.sweep import sweep
 from harness.comparison.tuning import Tuned
 from harness.comparison.until_decided import Decisions, Wanted, bases_fit, scored_whole
 from harness.config.config import Config
-from harness.data.gguf import is_gguf, plain_copy
+from harness.data.gguf import is_gguf
+from harness.deploy.tools import why_untimed
 from harness.errors import UserError
 from harness.jobs import (
     Advanced,
@@ -46,18 +48,18 @@ from harness.jobs import (
     TaskRequests,
     Trained,
     TrainJob,
-    UnpackJob,
 )
 from harness.prepare.overlap import overlap_summary
-from harness.prepare.prepare import prepare
+from harness.prepare.prepare import Prepared, prepare
 from harness.prepare.tasks import ScoredTask
 from harness.prepare.trainings import Training
 from harness.registry.sources import note_loaded
 from harness.report.price import priced
 from harness.report.progress import Progress
 from harness.report.summary import headline_lines
-from harness.results import Run, Variant
+from harness.results import Run
 from harness.runs.folder import RunFolder
+from harness.runs.prompts import write_prompts
 from harness.runs.reuse import adopt, find_trained
 from harness.sandbox.run import protections
 from harness.storage import DiskFull, key, write_whole
@@ -84,6 +86,7 @@ def run(config: Config, *, progress: Progress | None = None, fresh: bool = False
             return work.earlier
         work.check_all()
         work.train_all()
+        work.deploy_all()
         work.score_all()
         work.count()
         work.time_all()
@@ -106,11 +109,16 @@ def time_only(
         UserError: The configuration, a file or a plugin has a mistake that the user can fix.
     """
     shown = progress or Progress()
+    for spec in config.variants:
+        if reason := why_untimed(spec.form):
+            hint = "time it on the server that loads it; `@torchao:int8wo` can be timed here"
+            raise UserError(f"`{spec.name}` cannot be timed: {reason}", hint)
     with RunInProgress.open(config, shown, fresh=fresh, command=command, purpose="bench", lengths=lengths) as work:
         if work.earlier is not None:
             return work.earlier
         work.check_all()
         work.train_all()
+        work.deploy_all()
         work.time_all(in_full=True, **lengths)
         return unfinished(work.session)
 
@@ -134,6 +142,7 @@ class RunInProgress:
         self._tuned: dict[str, Tuned | None] = {}
         """Results of learning-rate sweeps by variant as typed; None if every trial failed."""
         self._predictions = Predictions(server.run)
+        self._deployments = Deployments(session, server, progress)
 
     @classmethod
     @contextlib.contextmanager
@@ -150,7 +159,7 @@ class RunInProgress:
         """Prepares a run and opens its folder, while the worker imports torch; `lengths` tell runs of `bench` apart."""
         began = time.perf_counter()
         progress.start("Start", config.model)
-        with Server() as server:
+        with contextlib.ExitStack() as closing, Server() as server:
             prepared = prepare(
                 config,
                 scores=purpose == "compare",
@@ -171,7 +180,8 @@ class RunInProgress:
                 earlier = folder.load()
                 before = sum(earlier.seconds.values()) if earlier else 0.0
                 work = cls(session, server, progress, began - before)
-                if earlier is not None and purpose != "train" and _is_complete(earlier, timed=not config.no_timing):
+                closing.callback(work._deployments.close)
+                if earlier is not None and purpose != "train" and _is_complete(earlier, untimed=_untimed(prepared)):
                     work.earlier = priced(earlier, config.price)
                     if config.price:
                         folder.save(work.earlier)
@@ -193,18 +203,13 @@ class RunInProgress:
                 yield work
 
     def _unpack(self) -> None:
-        """Unpacks GGUF files in child processes of their own, so that no measurement of memory includes it."""
-        session = self.session
-        for snapshot in session.prepared.given:
+        """Unpacks the GGUF files that this run was given."""
+        for snapshot in self.session.prepared.given:
             if is_gguf(snapshot.folder):
-                dtype = session.environment["dtype"]
-                if not plain_copy(snapshot.folder, dtype).is_dir():
-                    self.progress.start("Unpack", snapshot.name)
-                    try:
-                        self.server.run(UnpackJob(Base(snapshot.folder, "cpu", dtype)))
-                    except JobFailed as failure:
-                        raise UserError(f"`{snapshot.name}` could not be unpacked: {failure}") from failure
-                    self.progress.finish()
+                try:
+                    self._deployments.unpack(snapshot.folder, snapshot.name)
+                except JobFailed as failure:
+                    raise UserError(f"`{snapshot.name}` could not be unpacked: {failure}") from failure
 
     def check_all(self) -> None:
         """Probes the servers, and fails the variants whose training run cannot work, before anything is trained.
@@ -296,6 +301,15 @@ class RunInProgress:
             state.tuned = tuned
             state.variant = replace(state.variant, training=training.with_lr(tuned.lr))
         return training.with_lr(tuned.lr)
+
+    def deploy_all(self) -> None:
+        """Converts the variants that are scored in a deployed form; one that cannot be converted fails alone."""
+        for state in self.session.active():
+            try:
+                self._deployments.make(state)
+            except JobFailed as failure:
+                self._fail([state], failure, f"deploy-{state.variant.spec.canonical}")
+        self._save()
 
     def score_all(self) -> None:
         """Scores every variant on the same samples; variants with the same base share one load of it."""
@@ -396,14 +410,20 @@ class RunInProgress:
             in_full: Make all repeats, whatever time they take; otherwise timing has a budget.
             **lengths: See `time_only`.
         """
+        states = []
         for state in self.session.active():
-            if state.variant.served and state.scored:
-                state.status = "done"
+            if not state.variant.scored:
+                continue
+            if state.variant.served:
+                state.status = "done" if state.scored else state.status
                 state.notes.append(
                     "a server has answered: precision and engine are its own, and it is not timed, as the time would be that of"
                     " its machine, the network and other users"
                 )
-        states = [state for state in self.session.active() if state.variant.scored and not state.variant.served]
+            elif why_untimed(state.variant.spec.form) is None:
+                states.append(state)
+            else:
+                state.status = "done"
         if self.session.config.no_timing and not in_full:
             for state in states:
                 state.status = "done"
@@ -445,6 +465,8 @@ class RunInProgress:
         """Computes the statistics, saves them and shows the headlines: timing comes after them and takes minutes."""
         with self.stage("Count", "intervals and paired tests"):
             self._counted = count(self.session)
+            for task in self.session.prepared.tasks:
+                write_prompts(self.session.folder.path, task.name, self.session.prepared.variants[0].items[task.name])
         for line in headline_lines(self._save()):
             self.progress.say("Score", line)
 
@@ -506,14 +528,15 @@ def _asked(server: Server, job: Job) -> Any:
         ) from failure
 
 
-def _is_complete(run: Run, *, timed: bool) -> bool:
-    """Whether every variant is done, and, if that is asked for, timed: a variant that is only trained has no scores."""
+def _untimed(prepared: Prepared) -> set[str]:
+    """The variants that are not timed: with `--no-timing` all, else those that are served in another way than they run here."""
+    without = prepared.config.no_timing
+    return {each.spec.name for each in prepared.variants if without or each.served or why_untimed(each.spec.form)}
+
+
+def _is_complete(run: Run, *, untimed: Collection[str]) -> bool:
+    """Whether every variant is done, and timed if it should be: a variant that is only trained has no scores."""
     return all(
-        variant.status == "done" and (variant.inference or not timed or not variant.scores or _is_served(variant))
+        variant.status == "done" and (variant.inference or variant.name in untimed or not variant.scores)
         for variant in run.variants
     )
-
-
-def _is_served(variant: Variant) -> bool:
-    """Whether a variant was scored on a server, and so not timed."""
-    return any(score.protocol.served for score in variant.scores)

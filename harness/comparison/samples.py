@@ -52,12 +52,23 @@ def sample_row(task: ScoredTask, item: Item, raw: Raw, sample_key: str) -> dict[
         "tokens": raw.tokens,
         "thought_tokens": raw.thought_tokens,
         "metrics": measured,
+        "scores": _own_scores(task, measured),
         "truncated": raw.truncated,
         "found": {name: each for name, each in found.items() if each is not None},
         "shortened": raw.shortened,
         "unfinished_thoughts": unfinished(raw.texts, item.request),
         "timed_out": max((count(output, item.sample) for count in timers), default=0),
     }
+
+
+def _own_scores(task: ScoredTask, measured: Mapping[str, Any]) -> dict[str, float]:
+    """The sample's own score by each corpus metric whose statistics of one sample give a number: sentence BLEU, for example."""
+    own = {
+        metric.name: finite_or_nan(metric.value, tuple(measured[metric.name]))
+        for metric in task.metrics
+        if metric.value is not None
+    }
+    return {name: score for name, score in own.items() if math.isfinite(score)}
 
 
 def found_share(metric: Metric, rows: SampleRows) -> float | None:

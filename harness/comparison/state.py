@@ -12,7 +12,7 @@ from harness.comparison.prediction import NOTHING_PREDICTED, Prediction
 from harness.comparison.tuning import Tuned
 from harness.comparison.verdicts import Pair
 from harness.config.config import Config
-from harness.jobs import Benched, Item, Recipe, Served, Trained
+from harness.jobs import Benched, Deployed, Item, Recipe, Served, Trained
 from harness.prepare.overlap import overlap_records
 from harness.prepare.prepare import Prepared, PreparedVariant
 from harness.prepare.sampling_order import why_whole
@@ -40,7 +40,12 @@ class State:
     predicted: Prediction = NOTHING_PREDICTED
     """Memory and time that its training run was predicted to take."""
     artifact: Path | None = None
+    deployed: Deployed | None = None
+    """Its deployed form, which is scored; None: none is asked for, or it is not made yet."""
     model_bytes: int | None = None
+    """Size of the weights as the document has it: of a deployed form, on disk."""
+    memory_bytes: int | None = None
+    """Size of the weights in memory while they are scored."""
     parameters: int | None = None
     benched: Benched | None = None
     tuned: Tuned | None = None
@@ -88,6 +93,8 @@ class Session:
     """By served model: what the probe at the start has found."""
     models: dict[Recipe, str] = field(default_factory=dict)
     """Digests of models that `harness.comparison.keys` has made."""
+    deployed: dict[Path, str] = field(default_factory=dict)
+    """Keys of the deployed forms of this run, by what a reader loads."""
     sample_keys: dict[tuple[str, Recipe, str], list[str]] = field(default_factory=dict)
     """By variant, recipe and task: the keys of samples that `harness.comparison.recipes` has made."""
     logs: dict[tuple[str, str], SampleLog] = field(default_factory=dict)

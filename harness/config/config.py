@@ -123,6 +123,8 @@ class Config(BaseModel):
     """The smallest difference that matters, such as `5pts`; with `until_decided`, smaller ones are decided, too."""
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
     """Solved examples before each prompt; None: the task's own number."""
+    shared_shots: bool = False
+    """Whether all samples of a task, or of a group, have the same solved examples, instead of drawn ones."""
     batch_size: Count | None = None
     """Samples that pass through the model at once; changes no score."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"

@@ -1,4 +1,4 @@
-"""Variants as typed: `[name=]source[:key=value{,key=value}]{@merged|@4bit|@8bit}`, parsed and validated.
+"""Variants as typed: `[name=]source[:key=value{,key=value}]{@merged|@4bit|@8bit|@FORM}`, parsed and validated.
 
 Example:
     >>> variant = parse_variant("mine=lora:rank=8,lr=1e-3@4bit")
@@ -14,22 +14,24 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.api import QUANTIZATIONS
+from harness.config.deployed_forms import is_form, read_form
 from harness.config.variant_keys import hyperparameter_texts, read_keys, setting_texts
 from harness.config.variant_sources import (
     BITS,
     FORMATS,
     SourceKind,
     find_source,
+    merges_first,
     split_transforms,
     transform_problems,
 )
 from harness.errors import UserError, did_you_mean, together
-from harness.jobs import SERVED_PREFIX
+from harness.jobs import SERVED_PREFIX, DeployedForm
 from harness.registry.scan import Entry
 from harness.registry.values import split, unquote
 from harness.serving.address import is_address, parse_address, split_address
 
-_FORM = "write [name=]source[:key=value,…][@merged|@4bit|@8bit]"
+_FORM = "write [name=]source[:key=value,…][@merged|@4bit|@8bit|@gguf:TYPE …]"
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class VariantSpec:
     merged: bool = False
     bits: Literal[4, 8] | None = None
     """Bits of a weight at scoring, from `@4bit` or `@8bit`; None: as the method loads its base."""
+    form: DeployedForm | None = None
+    """The deployed form that is scored, such as `@gguf:Q4_K_M`; None: the weights as trained."""
     served: str | None = None
     """Address of the server on which it is scored, as typed; None: it is loaded here, or `--model` is a served model."""
     replica: int = 0
@@ -77,9 +81,10 @@ class VariantSpec:
 
     @property
     def transforms(self) -> str:
-        """`@merged`, `@4bit`, `@merged@4bit` …, or nothing."""
+        """`@merged`, `@4bit`, `@merged@gguf:Q4_K_M`, `@endpoint:…` …, or nothing."""
+        form = f"@{self.form.text}" if self.form else ""
         served = f"@{self.served}" if self.served and self.kind != "endpoint" else ""
-        return "@merged" * self.merged + (f"@{self.bits}bit" if self.bits else "") + served
+        return "@merged" * self.merged + (f"@{self.bits}bit" if self.bits else "") + form + served
 
     @property
     def full_source(self) -> str:
@@ -149,12 +154,13 @@ def make_variant(
     if quant not in (None, *QUANTIZATIONS):
         problems.append(UserError(f"{where}: unknown quantization `{quant}`", did_you_mean(quant, QUANTIZATIONS)))
     problems = transform_problems(where, found, quant, transforms) + problems
+    forms = [read_form(where, each, problems) for each in transforms if is_form(each)]
     if served is not None:
         problems += _served_problems(where, found.kind, served, transforms)
     if problems:
         raise together(problems)
     bits = next((BITS[transform] for transform in transforms if transform in BITS), None)
-    merged = "merged" in transforms
+    merged = "merged" in transforms or (bool(forms) and merges_first(found))
     if not merged and quant is not None and quant == FORMATS.get(f"{bits}bit"):
         bits = None  # `qlora@4bit` is `qlora`
     return VariantSpec(
@@ -169,6 +175,7 @@ def make_variant(
         prompting=read.prompting,
         merged=merged,
         bits=bits,
+        form=forms[0] if forms else None,
         served=found.name if found.kind == "endpoint" else served,
     )
 

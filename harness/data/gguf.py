@@ -17,6 +17,8 @@ from harness.errors import UserError
 from harness.storage import home, key
 
 _MAGIC = b"GGUF"
+_READ_RIGHTLY = "5.19"
+"""Release of transformers from which the beginning and end tokens of a Llama-like GGUF file are not swapped."""
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 
 
@@ -65,12 +67,19 @@ def check_gguf(path: Path) -> Path:
     """Checks that a GGUF file can be read here; returns it.
 
     Raises:
-        UserError: The package `gguf` is missing, or the file is no whole GGUF file.
+        UserError: The package `gguf` is missing, transformers is too old, or the file is no whole GGUF file.
     """
     if find_spec("gguf") is None:
         raise UserError(
             f"`{path}` is a GGUF file, and the package `gguf` is not installed",
             hint="pip install 'finetune-harness[gguf]'",
+        )
+    from packaging.version import Version
+
+    if Version(version("transformers")) < Version(_READ_RIGHTLY):
+        raise UserError(
+            f"`{path}` is a GGUF file, and transformers before {_READ_RIGHTLY} reads a wrong end-of-sequence token from it",
+            hint=f"pip install 'transformers>={_READ_RIGHTLY}'",
         )
     if _PART.search(path.name):
         raise UserError(

@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness.engine.finite import NotFinite
-from harness.engine.output_head import Scored, score_logits
+from harness.engine.output_head import Scored, float32_product, score_logits
 from harness.jobs import Raw
 from harness.models.reward_head import inner_model
 from harness.tokens.encode import Encoded, ScoreRow, Span
 
 _VOCABULARY_CHUNK = 16384
-"""Rows of the output head that are in float32 at the same time."""
+"""Rows of the output head that are in float32 at the same time, on CPU."""
 _PAD = 0
 
 
@@ -134,29 +134,31 @@ def needed_logits(model: Any, ids: Tensor, wanted: Tensor, numerics: str) -> Ten
         `[wanted positions, vocabulary]`, in row-major order; float32 unless `lm-eval`.
     """
     options: dict[str, Any] = {"use_cache": False}
-    if takes_logits_to_keep(model):
+    columns = None
+    if _takes_mask_of_logits(model):
         options["logits_to_keep"] = wanted
+    elif takes_logits_to_keep(model):
+        options["logits_to_keep"] = columns = wanted.any(0).nonzero()[:, 0]
     with head_numerics(model, numerics):
         logits: Tensor = model(input_ids=ids, **options).logits
-    if logits.dim() == 3:  # the model returned all positions, or the wanted ones with a leading axis of size one
-        logits = logits[wanted] if logits.shape[:2] == wanted.shape else logits.flatten(0, 1)
+    if logits.dim() == 3:  # all positions, some columns of all rows, or the wanted ones with a leading axis of size one
+        if logits.shape[:2] == wanted.shape:
+            logits = logits[wanted]
+        else:
+            logits = logits.flatten(0, 1) if columns is None else logits[wanted[:, columns]]
     return logits if numerics == "lm-eval" else logits.float()
 
 
 @contextmanager
 def _float32_head(head: torch.nn.Linear) -> Any:
     def forward(hidden: Tensor) -> Tensor:
-        hidden = hidden.float()
-        bias = head.bias
-        pieces = [
-            functional.linear(
-                hidden,
-                head.weight[start : start + _VOCABULARY_CHUNK].float(),
-                None if bias is None else bias[start : start + _VOCABULARY_CHUNK].float(),
-            )
-            for start in range(0, head.weight.shape[0], _VOCABULARY_CHUNK)
-        ]
-        return torch.cat(pieces, -1)
+        rows = hidden.flatten(0, -2)
+        size = _VOCABULARY_CHUNK if hidden.device.type == "cpu" else len(head.weight)
+        starts = range(0, len(head.weight), size)
+        logits = torch.cat([float32_product(rows, head.weight[start : start + size]) for start in starts], -1)
+        if head.bias is not None:
+            logits += head.bias.float()
+        return logits.view(*hidden.shape[:-1], -1)
 
     head.forward = forward  # type: ignore[method-assign, assignment]
     try:
@@ -183,6 +185,12 @@ def head_numerics(model: Any, numerics: str) -> AbstractContextManager[None]:
 def takes_logits_to_keep(model: Any) -> bool:
     """Whether a model can compute logits at given positions alone."""
     return "logits_to_keep" in inspect.signature(inner_model(model).forward).parameters
+
+
+def _takes_mask_of_logits(model: Any) -> bool:
+    """Whether a model can compute logits at other positions in each row, as models of transformers 5.21 and later can."""
+    forward = inspect.unwrap(type(inner_model(model)).forward)
+    return "slice_logits_to_keep" in forward.__code__.co_names
 
 
 def _batches(rows: Sequence[ScoreRow], token_budget: int) -> list[list[ScoreRow]]:

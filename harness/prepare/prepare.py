@@ -18,6 +18,7 @@ from harness import __version__
 from harness.config.config import Config
 from harness.config.variants import VariantSpec
 from harness.data.model_files import Snapshot, find_model
+from harness.deploy.tools import form_versions, reader_version
 from harness.errors import UserError
 from harness.jobs import PACKAGES, REVISIONS, Example, Item, RewardFunction
 from harness.prepare.checks import check, train_only
@@ -120,8 +121,15 @@ class Prepared:
                 for training in self.trainings
                 if training.monitor
             ],
+            **self._forms,
             **({"served": [served.digest for served in self.served]} if self.served else {}),
         )
+
+    @property
+    def _forms(self) -> dict[str, list[Any]]:
+        """Versions of the tools and readers of deployed forms; nothing without any, so that earlier runs keep their digests."""
+        forms = [variant.spec.form for variant in self.variants if variant.spec.form]
+        return {"forms": [[*form_versions(form), reader_version(form)] for form in forms]} if forms else {}
 
     @property
     def _distinct_items(self) -> list[list[list[Item]]]:
@@ -191,6 +199,12 @@ def prepare(
             "no variant uses the chat template, so `template_options` change nothing",
             hint="add `--apply-chat-template` or `template=chat`",
         )
+    shares = any(variant.prompting.shares_shots_of(task.task) for variant in variants for task in tasks)
+    if scores and config.shared_shots and not shares:
+        raise UserError(
+            "no task draws solved examples for each sample, so `--shared-shots` changes nothing",
+            hint="leave it out, or give a number of examples with `-f N`",
+        )
     prepared = Prepared(config, model, tasks, tuple(variants))
     unscored = train_only(prepared) if scores else ()
     variants = [replace(variant, scored=variant.spec.name not in unscored) for variant in variants]
@@ -208,7 +222,7 @@ def _model(config: Config, *, scores: bool) -> Snapshot:
     if not is_address(config.model) or not scores:
         return find_model(config.model, trust_remote_code=config.trust_remote_code)
     for spec in config.variants:
-        if spec.kind in ("method", "adapter") or spec.bits or spec.merged:
+        if spec.kind in ("method", "adapter") or spec.bits or spec.merged or spec.form:
             does = "cannot be trained" if spec.kind == "method" else "cannot be changed"
             raise UserError(
                 f"variant `{spec.name}`: a served model {does}, as its weights are on the server",

@@ -62,7 +62,7 @@ def row_sources(
         raise UserError("`--train-columns` needs a file or `hub:`, not a task", hint="leave it out")
     columns = given.columns or {}
     fitting = {file for file, rows in files.items() if rows and set(columns.values()) <= rows[0].keys()}
-    plain = replace(prompting, shots=None)
+    plain = replace(prompting, shots=None, shared_shots=False)
     found = []
     for part in parts:
         if part.source in files:

@@ -146,4 +146,5 @@ def prompting_of(config: Config, spec: VariantSpec, template: ChatTemplate | Non
         template if chat else None,
         think,
         thought_budget(think),
+        config.shared_shots,
     )

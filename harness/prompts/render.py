@@ -39,6 +39,16 @@ class Prompting:
     """The variant's key `think`."""
     thought_tokens: int = 0
     """Tokens of a thought, in addition to those of the answer."""
+    shared_shots: bool = False
+    """Whether all samples have the same solved examples, whatever the task's `shots_order`."""
+
+    def shares_shots_of(self, task: Task) -> bool:
+        """Whether samples of a task share solved examples that the task itself would draw for each of them."""
+        return self.shared_shots and self.count_of(task) > 0 and task.shots_order != "first"
+
+    def count_of(self, task: Task) -> int:
+        """Number of solved examples before each sample of a task."""
+        return task.shots if self.shots is None else self.shots
 
     def of(self, sample: Sample) -> Prompting:
         """The prompting of a sample: choices are scored after a closed thought.
@@ -77,7 +87,8 @@ def render(
     data = _in_groups(name, task, everything, groups) if groups else everything
     if limit is not None:
         data = _spread(data, limit, lambda index, row: cell_of(name, task.group, row, index) or "")
-    shots = Shots(name, task, task.shots if prompting.shots is None else prompting.shots, everything)
+    drawn = replace(task, shots_order="first") if prompting.shares_shots_of(task) else task
+    shots = Shots(name, drawn, prompting.count_of(task), everything)
     items = []
     for index, row in data:
         sample = sample_of(name, task, row, index)

@@ -131,7 +131,7 @@ class _Scorer:
         runner = (RewardRunner if has_reward_head(model) else Runner)(
             model,
             self._tokenizer,
-            engine=job.engine,
+            engine="plain" if variant.recipe.base.reader == "llamacpp" else job.engine,
             numerics=job.numerics,
             token_budget=job.token_budget,
             max_rows=job.max_rows,

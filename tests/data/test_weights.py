@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from harness import UserError
 from harness.config.parse import configure
+from harness.data import gguf
 from harness.data.model_files import Snapshot, find_model
 from harness.models.load import load_base, load_config
 from harness.models.read_back import probe_logits
@@ -88,6 +89,15 @@ def test_weights_of_other_names_are_named_with_what_to_do(tmp_path: Path, file: 
     tiny.save_tiny(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / file)
     assert message in refusal(tmp_path)
+
+
+def test_a_gguf_file_needs_a_transformers_that_reads_its_tokens_rightly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gguf, "find_spec", lambda name: object())
+    monkeypatch.setattr(gguf, "version", lambda name: "5.18.1")
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    assert "wrong end-of-sequence token from it; pip install 'transformers>=5.19'" in refusal(tmp_path / "x.gguf")
 
 
 def test_a_pointer_of_git_lfs_is_no_weights(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_tokenizers import EOS, IM_END, small_tokenizer
 
+from harness.engine import padded_scoring
 from harness.engine.merging import merge_for_scoring
 from harness.engine.oracle import generate_plainly, score_plainly
 from harness.engine.padded_generation import Completion, eos_ids, finished_raw, generate_pack, next_tokens
@@ -246,6 +247,22 @@ def test_a_strided_text_of_one_token_has_nothing_to_score(llama: Any) -> None:
     (item,) = encoder(30).encode(tiny.task(replace(tiny.text(content), stride=5)))
     (raw,) = score_pack(llama, [item, *encoded(TEXTS)][:1], numerics="fp32", token_budget=99)
     assert (raw.loglikelihoods, raw.tokens) == ((0.0,), 0)
+
+
+@pytest.mark.parametrize("way", ["as the model takes them", "by columns", "of all positions"])
+def test_logits_at_the_wanted_positions_alone(llama: Any, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if (
+        way != "as the model takes them"
+    ):  # models before transformers 5.21 take columns; some with code of their own, neither
+        monkeypatch.setattr(padded_scoring, "_takes_mask_of_logits", lambda model: False)
+    if way == "of all positions":
+        monkeypatch.setattr(padded_scoring, "takes_logits_to_keep", lambda model: False)
+    ids = torch.randint(3, 90, (3, 7), generator=torch.Generator().manual_seed(0))
+    wanted = torch.zeros(3, 7, dtype=torch.bool)
+    wanted[0, 6], wanted[1, 2:5] = True, True  # and nothing of the last row
+    with torch.inference_mode():
+        found = padded_scoring.needed_logits(llama, ids, wanted, "fp32")
+        assert torch.allclose(found, llama(ids).logits[wanted], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("asked", [1, 12, 30, 400])

@@ -28,6 +28,8 @@ from harness.tokens.description import describe_folder
 from harness.tokens.encode import load_encoder
 from harness.worker import child
 
+pytest.importorskip("transformers", "5.19")
+
 TEMPLATE = "{% for m in messages %}<s>{{ m['content'] }}</s>{% endfor %}"
 
 

@@ -39,7 +39,7 @@ class Meter:
             inner.get_output_embeddings().register_forward_pre_hook(self._count_head),
         ]
         Path("/proc/self/clear_refs").write_text("5")
-        self._before = _status("VmRSS")
+        self._before = status("VmRSS")
         self._cpu, self._wall = time.process_time(), time.perf_counter()
         return self
 
@@ -48,7 +48,7 @@ class Meter:
     ) -> None:
         self.wall += time.perf_counter() - self._wall
         self.cpu += time.process_time() - self._cpu
-        self.peak_bytes = max(self.peak_bytes, _status("VmHWM") - self._before)
+        self.peak_bytes = max(self.peak_bytes, status("VmHWM") - self._before)
         for hook in self._hooks:
             hook.remove()
 
@@ -99,7 +99,8 @@ def gemm_peak(seconds: float = 0.5) -> float:
     return best
 
 
-def _status(key: str) -> int:
+def status(key: str) -> int:
+    """Bytes of a line of this process's status, such as VmRSS or VmHWM."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith(key + ":"):
             return int(line.split()[1]) * 1024

@@ -3,6 +3,7 @@
 python models.py FOLDER s8k m128k …
 """
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrain
 from harness.data.sources import hub, rows
 
 CONTEXT = 2048
-SMALL, LARGE = 8192, 131072
+SMALL, LARGE, VAST = 8192, 131072, 151936
 _CHARACTERS = {SMALL: 3_000_000, LARGE: 20_000_000}
 _SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
 _IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -36,17 +37,17 @@ def _llama(vocabulary: int, layers: int, hidden: int, inner: int, heads: int, kv
     )
 
 
-def _qwen3() -> Qwen3Config:
+def _qwen3(vocabulary: int, layers: int, hidden: int, inner: int, heads: int, kv: int, tied: bool) -> Qwen3Config:
     return Qwen3Config(
-        vocab_size=SMALL,
-        hidden_size=512,
-        intermediate_size=1408,
-        num_hidden_layers=8,
-        num_attention_heads=8,
-        num_key_value_heads=4,
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv,
         head_dim=64,
         max_position_embeddings=CONTEXT,
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
         **_IDS,
     )
 
@@ -55,11 +56,12 @@ SHAPES: dict[str, Any] = {
     "s8k": lambda: _llama(SMALL, 8, 512, 1408, 8, 4),
     "s128k": lambda: _llama(LARGE, 8, 512, 1408, 8, 4),
     "m128k": lambda: _llama(LARGE, 30, 576, 1536, 9, 3, tie_word_embeddings=True),
-    "qwen3": _qwen3,
+    "qwen3": lambda: _qwen3(SMALL, 8, 512, 1408, 8, 4, tied=False),
+    "q151": lambda: _qwen3(VAST, 6, 384, 1152, 6, 3, tied=True),
     "gpt2": lambda: GPT2Config(vocab_size=SMALL, n_embd=512, n_layer=8, n_head=8, n_positions=CONTEXT, **_IDS),
     "tiny": lambda: _llama(SMALL, 2, 64, 176, 4, 2),
 }
-"""Shapes by name; m128k is SmolLM2-135M's with a vocabulary of 128k."""
+"""Shapes by name; m128k is SmolLM2-135M's with a vocabulary of 128k, q151 has Qwen3's vocabulary."""
 
 
 def make(folder: Path, name: str) -> None:
@@ -94,7 +96,10 @@ def make_loras(folder: Path, name: str) -> None:
 def _tokenizer(folder: Path, size: int) -> PreTrainedTokenizerFast:
     """Loads or trains a byte-level BPE tokenizer of at most `size` tokens; the text may yield fewer."""
     path = folder / f"bpe-{size}.json"
-    if not path.is_file():
+    if size == VAST:
+        _tokenizer(folder, LARGE)
+        path.write_text(_filled((folder / f"bpe-{LARGE}.json").read_text(encoding="utf-8"), size), encoding="utf-8")
+    elif not path.is_file():
         inner = Tokenizer(models.BPE(unk_token=None))
         inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         inner.decoder = decoders.ByteLevel()
@@ -107,6 +112,14 @@ def _tokenizer(folder: Path, size: int) -> PreTrainedTokenizerFast:
         inner.train_from_iterator(_text(_CHARACTERS[size]), trainer)
         inner.save(str(path))
     return PreTrainedTokenizerFast(tokenizer_file=str(path), model_max_length=CONTEXT, **_SPECIAL)
+
+
+def _filled(tokenizer: str, size: int) -> str:
+    """A tokenizer with words that no text has, so that each id that a random model generates has a text."""
+    made = json.loads(tokenizer)
+    words = made["model"]["vocab"]
+    words.update({f"unused{number}": number for number in range(len(words), size)})
+    return json.dumps(made)
 
 
 def _text(characters: int) -> Iterator[str]:

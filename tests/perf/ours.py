@@ -31,7 +31,7 @@ def read_requests(path: str) -> list[Request]:
 
 def score(spec: dict[str, Any]) -> dict[str, Any]:
     """Scores the requests on a loaded model, as the scoring child does, with the self-check of the fast path."""
-    model = load_base(Base(Path(spec["model"]), "cpu", "float32"))
+    model = load_base(Base(Path(spec["model"]), "cpu", spec["dtype"]))
     tokenizer = load_tokenizer(Path(spec["model"]))
     requests = read_requests(spec["requests"])
     peak = gemm_peak()
@@ -69,7 +69,7 @@ def score(spec: dict[str, Any]) -> dict[str, Any]:
 
 def grow(spec: dict[str, Any]) -> dict[str, Any]:
     """Times encoding, planning and running for 1 %, 10 % and all of the questions."""
-    model = load_base(Base(Path(spec["model"]), "cpu", "float32"))
+    model = load_base(Base(Path(spec["model"]), "cpu", spec["dtype"]))
     tokenizer = load_tokenizer(Path(spec["model"]))
     requests = read_requests(spec["requests"])
     options: dict[str, Any] = {"engine": "auto", "numerics": "fp32", "token_budget": TOKEN_BUDGET}
@@ -90,7 +90,7 @@ def grow(spec: dict[str, Any]) -> dict[str, Any]:
 
 def grow_variants(spec: dict[str, Any]) -> dict[str, Any]:
     """Seconds from the start of a scoring job to the end of each of its variants: the base, then the adapters."""
-    base = Base(Path(spec["model"]), "cpu", "float32")
+    base = Base(Path(spec["model"]), "cpu", spec["dtype"])
     task = TaskRequests("bench", read_requests(spec["requests"]))
     recipes = [Recipe(base), *(Recipe(base, Path(adapter)) for adapter in spec["adapters"])]
     variants = [ScoreVariant(str(number), recipe, [task]) for number, recipe in enumerate(recipes)]

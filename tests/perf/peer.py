@@ -6,7 +6,6 @@ texts at the length of the true answer. A batch then runs until its longest row 
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ class _TrueLengths(StoppingCriteria):  # type: ignore[misc]
         self.limits, self.prompt = torch.tensor(limits), prompt
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **options: Any) -> torch.Tensor:
-        return input_ids.shape[1] - self.prompt >= self.limits
+        return input_ids.shape[1] - self.prompt >= self.limits.to(input_ids.device)
 
 
 class Peer(HFLM):  # type: ignore[misc]
@@ -76,29 +75,22 @@ def score(peer: Peer, rows: list[dict[str, Any]]) -> list[Any]:
 
 
 def main(spec: dict[str, Any]) -> dict[str, Any]:
-    """Times the scoring call, with the batch size that was fastest on a share of the rows."""
+    """Times the scoring call on all rows, or on a share of them to try a batch size."""
     rows = json.loads(Path(spec["requests"]).read_text(encoding="utf-8"))
+    if spec["share"] > 1:  # at least two batches, if there are as many rows
+        rows = rows[:: max(1, len(rows) // max(2 * spec["batch"], len(rows) // spec["share"]))]
     lengths = {row["contexts"][0]: row["max_tokens"] for row in rows}
     peer = Peer(
         lengths,
         pretrained=spec["model"],
         device="cpu",
-        dtype="float32",
-        batch_size=spec["batches"][0],
+        dtype=spec["dtype"],
+        batch_size=spec["batch"],
         max_length=spec["max_length"],
     )
-    tried: dict[int, float] = {}
-    if len(spec["batches"]) > 1:
-        some = rows[:: max(1, len(rows) // max(2, len(rows) // 8))]
-        for batch in spec["batches"]:
-            peer.batch_size_per_gpu = batch
-            began = time.perf_counter()
-            score(peer, some)
-            tried[batch] = time.perf_counter() - began
-        peer.batch_size_per_gpu = min(tried, key=tried.__getitem__)
     with Meter(peer.model) as meter:
         scores = score(peer, rows)
-    return {**meter.figures(), "batch": peer.batch_size_per_gpu, "tried": tried, "scores": scores}
+    return {**meter.figures(), "batch": spec["batch"], "rows": len(rows), "scores": scores}
 
 
 if __name__ == "__main__":

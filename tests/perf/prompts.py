@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +43,14 @@ def endings(count: int, tokenizer: Any, shots: int = 0) -> list[Request]:
     return [item.request for item in render("stories", task)]
 
 
-def texts(count: int, tokenizer: Any) -> list[Request]:
-    """GSM8K, greedy, after the same 8 examples: each text ends after as many tokens as its true answer has."""
-    return _answers(count, tokenizer, replace(gsm8k(), shots_order="first"))
+def texts(count: int, tokenizer: Any, shared: bool = False) -> list[Request]:
+    """GSM8K, greedy, 8 examples: each text ends after as many tokens as its true answer has.
 
-
-def texts_apart(count: int, tokenizer: Any) -> list[Request]:
-    """Like `texts`, with the examples of lm-evaluation-harness: 8 different ones for each question."""
-    return _answers(count, tokenizer, gsm8k())
-
-
-def _answers(count: int, tokenizer: Any, task: Task) -> list[Request]:
+    The examples of each question are those that the task draws, as lm-evaluation-harness does; with `shared`, those of
+    `--shared-shots`, the same for all.
+    """
     made = []
-    for item in render("gsm8k", task, Prompting(shots=8), limit=2 * count):
+    for item in render("gsm8k", gsm8k(), Prompting(shots=8, shared_shots=shared), limit=2 * count):
         assert isinstance(item.sample, Generate)
         answer = tokenizer(f" {item.sample.target}")["input_ids"]
         prompt = tokenizer(item.request.contexts[0])["input_ids"]
@@ -90,8 +86,8 @@ def sums(count: int, tokenizer: Any) -> list[Request]:
 KINDS: dict[str, Callable[..., list[Request]]] = {
     "mmlu": letters,
     "hellaswag": endings,
-    "gsm8k": texts,
-    "gsm8k-apart": texts_apart,
+    "gsm8k-own": texts,
+    "gsm8k-shared": partial(texts, shared=True),
     "wikitext": pages,
     "memory": long_rows,
     "growth": sums,

@@ -1,9 +1,10 @@
 """Compares our training with plain PEFT on transformers' Trainer and with TRL's SFTTrainer: `make bench-training`, `ROWS=ragged-lora`.
 
 Each side of each row runs in its own process, the sides in turn, one or more times by size; the fastest run of each counts.
-All have the same model, the same token ids in the same order, the same adapter, learning rate, effective batch size and
-seed, in float32 on one thread. Equal loss curves are asserted; times and memory are only reported. TRL runs under the
-interpreter in HARNESS_PEER_PYTHON.
+All have the same model, the same rows, adapter, learning rate, effective batch size and seed, in float32 on one thread. Each
+peer runs with its best options: micro-batches, rows grouped by length, packing and padding-free batches are tried on a part of
+the rows. Equal losses are asserted for all options that keep the rows of a batch; times and memory are only reported. TRL runs
+under the interpreter in HARNESS_PEER_PYTHON.
 """
 
 from __future__ import annotations
@@ -20,13 +21,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import HERE, ROOT, found_hub, run_process
-from outcome import commit, machine
+from bench import HERE, KEEPS_FREED_MEMORY, ROOT, found_hub, run_process
+from outcome import commit_line, machine, refuse_a_mixture
 
 BATCH = 16
 TOLERANCE = 2e-4
 """Largest relative distance of two loss curves: float32 sums are added in different orders, step after step."""
 PEERS = ("trainer", "trl")
+OPTIONS: dict[str, dict[str, tuple[dict[str, Any], ...]]] = {
+    "uniform": {
+        "trainer": ({"micro": 16}, {"micro": 4}, {"micro": 1}),
+        "trl": ({"micro": 16}, {"micro": 4}, {"micro": 4, "padding_free": True}),
+    },
+    "ragged": {
+        "trainer": ({"micro": 4}, {"micro": 1}, {"micro": 4, "grouped": True}, {"micro": 2, "grouped": True}),
+        "trl": ({"micro": 1}, {"micro": 4, "padding_free": True}, {"micro": 1, "packing": True}),
+    },
+}
+"""Options of each peer that are tried, by the kind of rows."""
+_PART = 4
+"""They are tried on this part of the steps."""
 TITLE = "## Training beside PEFT + Trainer and TRL"
 
 
@@ -40,19 +54,17 @@ class Row:
     kind: str
     """`uniform` or `ragged`."""
     checkpointing: bool = False
-    peer_rows: int = BATCH
-    """Rows of a peer's micro-batch; ours chooses its own."""
     quick: bool = False
 
 
 ROWS = (
     Row("uniform-lora", "lora", "8k", "uniform"),
     Row("ragged-lora", "lora", "8k", "ragged", quick=True),
-    Row("ragged-lora-4x4", "lora", "8k", "ragged", peer_rows=4),
     Row("ragged-full", "full", "8k", "ragged", quick=True),
     Row("ragged-qlora", "qlora", "8k", "ragged", quick=True),
     Row("uniform-128k", "lora", "128k", "uniform"),
     Row("ragged-128k", "lora", "128k", "ragged"),
+    Row("ragged-151k", "lora", "151k", "ragged"),
     Row("uniform-128k-ckpt", "lora", "128k", "uniform", True),
     Row("ragged-128k-ckpt", "lora", "128k", "ragged", True, quick=True),
     Row("full-128k-ckpt", "full", "128k", "uniform", True),
@@ -60,7 +72,7 @@ ROWS = (
 )
 _SIZES = {"quick": ("t", 3, 1), "usual": ("", 4, 1), "full": ("", 8, 3)}
 """For each size: prefix of the models' names, number of steps, runs of each side."""
-_MODELS = {"8k": "s8k", "128k": "w128k", "t8k": "t8k", "t128k": "t128k"}
+_MODELS = {"8k": "s8k", "128k": "w128k", "151k": "w151k", "t8k": "t8k", "t128k": "t128k", "t151k": "t151k"}
 
 
 @dataclass
@@ -73,17 +85,24 @@ class Outcome:
     """Number of tokens in all steps, without padding."""
     steps: int
     sides: dict[str, dict[str, Any]] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
+    """The best options of each peer."""
+    tried: dict[str, dict[str, float]] = field(default_factory=dict)
+    """For each peer, CPU seconds by options."""
+    apart: dict[str, float] = field(default_factory=dict)
+    """Largest relative distance of each peer's losses from ours, in runs that keep the rows of a batch."""
     error: str = ""
 
+    def compare(self, peer: str, options: dict[str, Any], ours: Sequence[float], losses: Sequence[float]) -> None:
+        """Takes the losses of one run of a peer, step by step, and ours on the same rows."""
+        if not options.keys() & {"grouped", "packing"}:
+            distances = [abs(a - b) / abs(a) for a, b in zip(ours, losses, strict=True)]
+            self.apart[peer] = max(self.apart.get(peer, 0.0), *distances)
+
     @property
-    def apart(self) -> dict[str, float]:
-        """Largest relative distance of each peer's losses from ours."""
-        ours = self.sides["ours"]["losses"]
-        return {
-            peer: max(abs(a - b) / abs(b) for a, b in zip(ours, self.sides[peer]["losses"], strict=True))
-            for peer in PEERS
-            if peer in self.sides
-        }
+    def equal(self) -> bool:
+        """Whether all losses are ours; TRL trains the adapters of a quantized base in bfloat16, so its are not."""
+        return all(far <= TOLERANCE for peer, far in self.apart.items() if (peer, self.row.method) != ("trl", "qlora"))
 
     def line(self) -> str:
         """The row in Markdown."""
@@ -98,7 +117,8 @@ class Outcome:
             found = [f"×{self.sides[peer][key] / ours[key]:.2f}" for peer in PEERS if peer in self.sides]
             cells.append(" / ".join(found) or "–")
         cells.append(" / ".join(f"{side['peak_bytes'] / 2**20:,.0f}" for side in self.sides.values()) + " MiB")
-        cells += [" / ".join(f"{value:.0e}" for value in self.apart.values()) or "–", commit()]
+        cells += [" / ".join(f"{value:.0e}" for value in self.apart.values()) or "–"]
+        cells += [" / ".join(self.options.get(peer, "") for peer in PEERS if peer in self.sides) or "–"]
         return "| " + " | ".join(cells) + " |"
 
 
@@ -115,14 +135,16 @@ _HEAD = (
     "peak with the model",
     "peaks: ours / Trainer / TRL",
     "losses apart",
-    "commit",
+    "options: Trainer / TRL",
 )
 _EXPLAINED = f"""The call that makes the steps is measured, `Loop.run` or `Trainer.train`: processor seconds of one thread, and the highest resident
 memory over that of the loaded model, or over that of the process before it. Models are random Llamas (seed 0): s8k is 8 layers of 512, w128k 4 layers of 512 with
-131,072 words and one matrix for head and embeddings. The effective batch is {BATCH} rows, LoRA has rank 16 on all linear layers, float32.
-Uniform rows have 256 tokens, 192 of them learned; ragged ones have the lengths of alpaca's, up to 1,024. Peers put the {BATCH} rows through
-the model at once, padded to the longest, `4x4` in four lots of 4; ours is left to cut a batch by itself. Ratios are theirs over ours. Rows of a batch are the same on all
-sides, so the whole loss curves are compared, not just their ends. TRL counts entropy and token accuracy with every step, as it does by default.
+131,072 words and w151k 6 of 384 with 151,936, each with one matrix for head and embeddings. The effective batch is {BATCH} rows, LoRA has rank 16 on all linear layers, float32.
+Uniform rows have 256 tokens, 192 of them learned; ragged ones have the lengths of alpaca's, up to 1,024. A peer has the best of the options
+listed below, each tried on a quarter of the steps: micro-batches of 16, 4, 2 or 1 rows, rows grouped by length (Trainer), padding-free batches and packs of
+1,024 tokens, best fit first (TRL). Ours is left to cut a batch by itself. Ratios are theirs over ours; all sides see each row once. Without grouping and packing, the rows of a
+batch are the same on all sides, and so are the losses, step by step; TRL trains the adapters of qlora in bfloat16. TRL counts entropy and token accuracy with every step, as it does by default. glibc keeps freed memory for
+all sides, as `harness` asks it to for its own processes.
 """
 
 
@@ -140,6 +162,7 @@ class Bench:
         self.peer, self.versions = find_trl()
         self.environment = {
             **os.environ,
+            **KEEPS_FREED_MEMORY,
             **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1"),
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -159,24 +182,46 @@ class Bench:
         data = json.loads((self.folder / self._data(row)).read_text(encoding="utf-8"))
         outcome = Outcome(row, self._model(row), sum(len(each["input_ids"]) for each in data), self.steps)
         try:
+            best = self._best(row, outcome)
             for _ in range(self.times):
-                for side in ("ours", *PEERS):
-                    if side != "trl" or self.peer:
-                        self._side(row, side, outcome)
+                for side, options in ({"ours": {}} | best).items():
+                    found = self._side(row, side, options, self.steps)
+                    before = outcome.sides.setdefault(side, found)
+                    outcome.sides[side] = before | {
+                        key: min(before[key], found[key]) for key in found if key != "losses"
+                    }
+            for peer, options in best.items():
+                outcome.compare(peer, options, outcome.sides["ours"]["losses"], outcome.sides[peer]["losses"])
         except RuntimeError as error:
             outcome.error = str(error)
         return outcome
 
-    def _side(self, row: Row, side: str, outcome: Outcome) -> None:
+    def _best(self, row: Row, outcome: Outcome) -> dict[str, dict[str, Any]]:
+        """For each peer, the options with which it takes the least processor time on a part of the rows."""
+        steps = max(1, self.steps // _PART)
+        ours = self._side(row, "ours", {}, steps)["losses"]
+        best = {}
+        for peer in PEERS if self.peer else ("trainer",):
+            tried = outcome.tried.setdefault(peer, {})
+            for options in OPTIONS[row.kind][peer]:
+                found = self._side(row, peer, options, steps)
+                tried[_named(options)] = found["cpu"]
+                outcome.compare(peer, options, ours, found["losses"])
+            outcome.options[peer] = min(tried, key=tried.__getitem__)
+            best[peer] = next(each for each in OPTIONS[row.kind][peer] if _named(each) == outcome.options[peer])
+        return best
+
+    def _side(self, row: Row, side: str, options: dict[str, Any], steps: int) -> dict[str, Any]:
+        """Runs one side on the first rows, as many as the steps take."""
         spec = {
             "side": side,
             "method": row.method,
             "model": str(self.folder / self._model(row)),
             "rows": str(self.folder / self._data(row)),
             "batch_size": BATCH,
-            "micro_batch_size": row.peer_rows,
+            "options": options,
             "checkpointing": row.checkpointing,
-            "steps": self.steps,
+            "steps": steps,
         }
         files = [self.folder / f"{row.name}.{side}.{name}.json" for name in ("spec", "result")]
         files[0].write_text(json.dumps(spec), encoding="utf-8")
@@ -185,15 +230,18 @@ class Bench:
             del environment["PYTHONPATH"]
         program = [str(self.peer) if side == "trl" else sys.executable, str(HERE / "training_sides.py")]
         run_process([*program, *map(str, files)], environment, self.folder)
-        found = json.loads(files[1].read_text(encoding="utf-8"))
-        before = outcome.sides.setdefault(side, found)
-        outcome.sides[side] = before | {key: min(before[key], found[key]) for key in found if key != "losses"}
+        found: dict[str, Any] = json.loads(files[1].read_text(encoding="utf-8"))
+        return found
 
     def _model(self, row: Row) -> str:
         return _MODELS[self.models + row.model]
 
     def _data(self, row: Row) -> str:
         return f"rows-{self._model(row)}-{row.kind}-{self.steps}.json"
+
+
+def _named(options: dict[str, Any]) -> str:
+    return " ".join([name.replace("_", "-") for name in options if name != "micro"] + [f"{options['micro']} at once"])
 
 
 def find_trl() -> tuple[str | None, dict[str, str]]:
@@ -215,6 +263,7 @@ def find_trl() -> tuple[str | None, dict[str, str]]:
 def write_section(path: Path, outcomes: Sequence[Outcome], size: str, versions: dict[str, str]) -> None:
     """Writes the table into its section of the page; lines of rows that did not run stay if machine, versions and size are the same."""
     how = [
+        commit_line(),
         *machine(1),
         f"- TRL: {', '.join(f'{k} {v}' for k, v in versions.items()) or 'not installed'}",
         f"- Size: {size}",
@@ -228,7 +277,12 @@ def write_section(path: Path, outcomes: Sequence[Outcome], size: str, versions: 
     lines = kept | {outcome.row.name: outcome.line() for outcome in outcomes if not outcome.error}
     ordered = [lines[row.name] for row in ROWS if row.name in lines]
     table = ["| " + " | ".join(_HEAD) + " |", "|" + " --- |" * len(_HEAD), *ordered]
-    text = "\n".join([TITLE, "", "Written by `make bench-training`.", "", *how, "", _EXPLAINED, *table, ""])
+    tries = [
+        f"- {outcome.row.name}: CPU s of {peer}: " + ", ".join(f"{name} {spent:.1f}" for name, spent in tried.items())
+        for outcome in outcomes
+        for peer, tried in outcome.tried.items()
+    ]
+    text = "\n".join([TITLE, "", "Written by `make bench-training`.", "", *how, "", _EXPLAINED, *table, "", *tries, ""])
     path.write_text(front.rstrip("\n") + "\n\n" * bool(front) + text + mark + behind, encoding="utf-8")
 
 
@@ -259,8 +313,11 @@ def main(arguments: Sequence[str] | None = None) -> list[Outcome]:
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     bench = Bench(folder, options.size or "usual")
-    bench.prepare(chosen)
     path = options.results or (None if quick else HERE / "RESULTS.md")
+    if path == HERE / "RESULTS.md":
+        section = path.read_text(encoding="utf-8").partition(TITLE)[2].partition("\n## ")[0]
+        refuse_a_mixture(section, len(chosen) == len(ROWS))
+    bench.prepare(chosen)
     outcomes: list[Outcome] = []
     for row in chosen:
         outcomes.append(bench.run(row))
@@ -271,7 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Outcome]:
         print("trl is not installed: pip install -e '.[parity]', or HARNESS_PEER_PYTHON=its interpreter")
     failed = [outcome.row.name for outcome in outcomes if outcome.error]
     assert not failed, f"rows failed: {', '.join(failed)}"
-    unequal = [outcome.row.name for outcome in outcomes if max(outcome.apart.values(), default=0) > TOLERANCE]
+    unequal = [outcome.row.name for outcome in outcomes if not outcome.equal]
     assert not unequal, f"loss curves differ: {', '.join(unequal)}"
     return outcomes
 

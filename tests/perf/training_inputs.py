@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-LARGE, SMALL = 131_072, 8_192
+VAST, LARGE, SMALL = 151_936, 131_072, 8_192
 UNIFORM = (64, 192)
 """Tokens of prompt and of answer in every uniform row, with the end token."""
 ALPACA = "llamafactory/alpaca_en_demo"
@@ -25,8 +25,10 @@ _SHAPES: dict[str, tuple[int, int, int, int, int, int]] = {
     "t128k": (LARGE, 2, 128, 352, 4, 2),
     "s8k": (SMALL, 8, 512, 1408, 8, 4),
     "w128k": (LARGE, 4, 512, 1408, 8, 4),
+    "w151k": (VAST, 6, 384, 1152, 6, 3),
+    "t151k": (VAST, 2, 128, 352, 4, 2),
 }
-"""Vocabulary, layers, width, inner width, heads, key heads; head and embeddings share their weight at 128k."""
+"""Vocabulary, layers, width, inner width, heads, key heads; head and embeddings share their weight from 128k on."""
 
 
 def make_model(folder: Path, shape: str) -> None:
@@ -46,7 +48,7 @@ def make_model(folder: Path, shape: str) -> None:
         num_attention_heads=heads,
         num_key_value_heads=kv,
         max_position_embeddings=2048,
-        tie_word_embeddings=vocabulary == LARGE,
+        tie_word_embeddings=vocabulary >= LARGE,
         pad_token_id=0,
         bos_token_id=1,
         eos_token_id=2,

@@ -1,7 +1,7 @@
 """Runs one side of a row: trains as its spec says and writes the costs. `python training_sides.py SPEC.json RESULT.json`.
 
 `ours` is the job that `harness train` hands to its child; `trainer` is PEFT on transformers' Trainer as their guides have it;
-`trl` is SFTTrainer. The call that makes the steps is timed, `Loop.run` on our side and `Trainer.train` on theirs: wall clock,
+`trl` is SFTTrainer; the spec has the options of both. The call that makes the steps is timed, `Loop.run` on our side and `Trainer.train` on theirs: wall clock,
 processor time, and the highest resident memory over what the process held when the call began, the weights touched.
 """
 
@@ -16,9 +16,12 @@ from typing import Any
 
 import torch
 import transformers
+from meter import status
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, Trainer, TrainingArguments
 
 LR, WARMUP_SHARE, SEED, RANK = 2e-4, 0.05, 0, 16
+_PACK = 1024
+"""Tokens of a pack; no row is longer."""
 
 
 def measured(train: Callable[..., Any], record: dict[str, Any], started: int) -> Callable[..., Any]:
@@ -34,14 +37,14 @@ def measured(train: Callable[..., Any], record: dict[str, Any], started: int) ->
         with torch.no_grad():  # every page of the weights is in memory from here on
             self.model(input_ids=torch.tensor([[3, 4, 5]]))
         Path("/proc/self/clear_refs").write_text("5")
-        before = _status("VmRSS")
+        before = status("VmRSS")
         cpu, wall = time.process_time(), time.perf_counter()
         given = train(self, *arguments, **options)
         record.update(
             wall=time.perf_counter() - wall,
             cpu=time.process_time() - cpu,
-            peak_bytes=_status("VmHWM") - before,
-            total_bytes=_status("VmHWM") - started,
+            peak_bytes=status("VmHWM") - before,
+            total_bytes=status("VmHWM") - started,
         )
         return given
 
@@ -86,7 +89,7 @@ def ours(spec: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> list
 
 
 def trainer(spec: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> list[float]:
-    """Trains with PEFT and transformers' Trainer, batches padded to their longest row."""
+    """Trains with PEFT and transformers' Trainer, micro-batches padded to their longest row."""
     from peft import get_peft_model
     from transformers import DataCollatorForSeq2Seq
 
@@ -94,7 +97,10 @@ def trainer(spec: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> l
     model, tokenizer = _loaded(spec)
     if spec["method"] != "full":
         model = get_peft_model(model, _lora())
-    arguments = TrainingArguments(**_arguments(spec, folder))
+    arguments = TrainingArguments(
+        **_arguments(spec, folder),
+        train_sampling_strategy="group_by_length" if spec["options"].get("grouped") else "random",
+    )
     collator = DataCollatorForSeq2Seq(tokenizer, padding=True)
     made = Trainer(model=model, args=arguments, train_dataset=_Rows(rows), data_collator=collator)
     made.train()
@@ -102,17 +108,31 @@ def trainer(spec: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> l
 
 
 def trl(spec: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> list[float]:
-    """Trains with TRL's SFTTrainer on tokenised rows."""
+    """Trains with TRL's SFTTrainer on tokenised rows, which it pads, joins without padding, or packs, best fit first."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
+    from trl.data_utils import pack_dataset  # type: ignore[import-not-found,unused-ignore]
 
     torch.manual_seed(SEED)
     model, tokenizer = _loaded(spec)
-    arguments = SFTConfig(**_arguments(spec, folder), max_length=None, dataset_kwargs={"skip_prepare_dataset": True})
+    data = Dataset.from_list([{key: row[key] for key in ("input_ids", "labels")} for row in rows])
+    given = _arguments(spec, folder)
+    packing = spec["options"].get("packing", False)
+    if packing:  # as many updates as there are steps, over all packs
+        data = pack_dataset(data, _PACK)
+        given["gradient_accumulation_steps"] = -(-len(data) // spec["steps"])
+        given["max_steps"] = -(-len(data) // given["gradient_accumulation_steps"])
+    arguments = SFTConfig(
+        **given,
+        packing=packing,
+        padding_free=spec["options"].get("padding_free", False),
+        max_length=_PACK if packing else None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
     made = SFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_list([{key: row[key] for key in ("input_ids", "labels")} for row in rows]),
+        train_dataset=data,
         processing_class=tokenizer,
         peft_config=None if spec["method"] == "full" else _lora(),
     )
@@ -151,8 +171,8 @@ def _lora() -> Any:
 def _arguments(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {
         "output_dir": str(folder),
-        "per_device_train_batch_size": spec["micro_batch_size"],
-        "gradient_accumulation_steps": spec["batch_size"] // spec["micro_batch_size"],
+        "per_device_train_batch_size": spec["options"]["micro"],
+        "gradient_accumulation_steps": spec["batch_size"] // spec["options"]["micro"],
         "max_steps": spec["steps"],
         "learning_rate": LR,
         "lr_scheduler_type": "cosine",
@@ -186,24 +206,17 @@ class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
         return dict(self._rows[index])
 
 
-def _status(key: str) -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(key + ":"):
-            return int(line.split()[1]) * 1024
-    raise KeyError(key)
-
-
 SIDES = {side.__name__: side for side in (ours, trainer, trl)}
 
 
 def main() -> None:
     """Trains and writes the costs."""
     spec = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    rows = json.loads(Path(spec["rows"]).read_text(encoding="utf-8"))
+    rows = json.loads(Path(spec["rows"]).read_text(encoding="utf-8"))[: spec["batch_size"] * spec["steps"]]
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
     record: dict[str, Any] = {}
-    started = _status("VmRSS")
+    started = status("VmRSS")
     if spec["side"] == "ours":
         from harness.finetune.training.loop import Loop
 

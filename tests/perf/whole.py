@@ -22,7 +22,7 @@ def main(spec: dict[str, Any]) -> dict[str, Any]:
         num_fewshot=5,
         output_dir=Path(spec["output"]),
         device="cpu",
-        dtype="float32",
+        dtype=spec["dtype"],
     )
     scores = []
     with RunInProgress.open(config, Progress(), fresh=True, command="") as comparison:

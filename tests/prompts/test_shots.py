@@ -48,6 +48,27 @@ def test_the_requested_rows_do_not_change_the_examples_of_a_row(order: Any) -> N
     assert all(int(q[1:]) % 2 == n % 2 for n, asked in enumerate(everything) for q in asked), "examples of its group"
 
 
+@pytest.mark.parametrize("order", ["first", "seeded", "lm-eval", "lm-eval-spare"])
+def test_shared_shots_are_the_first_ones_of_the_group_before_every_row(order: Any) -> None:
+    task = a_task(ASKED, shots_order=order, group="s")
+    items = render("t", task, Prompting(2, shared_shots=True))
+    assert [item.request.contexts[0] for item in items] == [
+        f"q{n % 2}|q{n % 2 + 2}|{row['q']}" for n, row in enumerate(ASKED)
+    ]
+    assert Prompting(2, shared_shots=True).shares_shots_of(task) == (order != "first")
+    assert not Prompting(0, shared_shots=True).shares_shots_of(task) and not Prompting(2).shares_shots_of(task)
+
+
+def test_a_row_is_never_its_own_shared_shot() -> None:
+    rows = ASKED[:3]
+    found = render("t", a_task(rows, rows, shots_order="lm-eval-spare"), Prompting(2, shared_shots=True))
+    assert [item.request.contexts[0].split("|")[:-1] for item in found] == [
+        ["asked 1", "asked 2"],
+        ["asked 0", "asked 2"],
+        ["asked 0", "asked 1"],
+    ]
+
+
 def test_each_group_has_its_own_generator() -> None:
     task = a_task(ASKED, shots_order="lm-eval", group="s")
     generator = random.Random(1234)

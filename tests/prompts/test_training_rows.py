@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from transformers.utils import chat_template_utils
 
 from harness import UserError
 from harness.data.arrow import ArrowTable
@@ -204,12 +205,13 @@ def test_reasoning_is_learned_as_the_template_renders_it(key: str) -> None:
 
 
 def test_messages_have_the_reasoning_keys_that_transformers_gives_them() -> None:
-    from transformers.utils.chat_template_utils import _alias_reasoning_fields
-
+    theirs_of = getattr(chat_template_utils, "_alias_reasoning_fields", None)
+    if theirs_of is None:
+        pytest.skip("this transformers gives no reasoning keys")
     echo = ChatTemplate("{% for m in messages %}{{ m | tojson(sort_keys=true) }}{% endfor %}", {})
     for key in ("reasoning_content", "thinking", "reasoning"):
         turns = [user("q"), assistant("a", **{key: "r"}), user("q2"), assistant("a2")]
-        theirs = echo.render(_alias_reasoning_fields(turns[:3]))
+        theirs = echo.render(theirs_of(turns[:3]))
         assert read({"messages": turns}, template=echo)[0][0] == theirs
 
 

@@ -17,6 +17,9 @@ WITH_TORCH = (
     "harness.models",
     "harness.engine",
     "harness.worker.child",
+    "harness.worker.deployment",
+    "harness.worker.exporting",
+    "harness.deploy.llmcompressor_program",  # run by the interpreter of another environment
     "harness.worker.scoring",
     "harness.worker.served",
     "harness.worker.timing",

@@ -1,5 +1,6 @@
 """The wheel holds one import package with every module and all data, and the links are in place."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -7,6 +8,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -49,6 +52,16 @@ def test_every_pinned_dependency_is_asked_for_and_every_asked_one_pinned() -> No
         assert name in pinned, f"{name} has no line in constraints.txt"
 
 
+def test_make_test_oldest_installs_the_lower_bounds() -> None:
+    lines = (ROOT / "constraints-oldest.txt").read_text().split()
+    pinned = dict(line.lower().replace("_", "-").split("==") for line in lines)
+    pinned["torch"] = re.search(r"^TORCH \?= (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]  # type: ignore[index]
+    for requirement in map(Requirement, PROJECT["project"]["dependencies"]):
+        (low,) = (each.version for each in requirement.specifier if each.operator == ">=")
+        found = pinned[requirement.name.lower().replace("_", "-")]
+        assert Version(found) == Version(low), f"{requirement.name} is tested at {found}, its lower bound is {low}"
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     """Builds the wheel in a copy of the repository, so that no build folder is left here."""
@@ -56,7 +69,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
     place = tmp_path_factory.mktemp("wheel")
     left_out = shutil.ignore_patterns(
-        ".git", ".venv", "build", "dist", "*.egg-info", ".*_cache", "__pycache__", "tests"
+        ".git", ".venv*", "build", "dist", "*.egg-info", ".*_cache", "__pycache__", "tests"
     )
 
     def ignored(folder: str, names: list[str]) -> set[str]:
