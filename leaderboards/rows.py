@@ -61,6 +61,7 @@ COLUMNS = (
     "currency",
     "price_per_hour",
     *(f"cost_{name}" for name in _MONEY),
+    "source",
 )
 
 
@@ -112,6 +113,7 @@ def _costs(run: Run, variant: Variant) -> dict[str, Any]:
         "error": one_line(variant.error) if variant.error else None,
         "seed": variant.train.seed if variant.train else run.seed,
         "model_bytes": variant.model_bytes,
+        "source": variant.source and variant.source.tool,
     }
     if variant.parameters is not None:
         found |= {"total_parameters": variant.parameters.total, "trainable_parameters": variant.parameters.trainable}

@@ -30,6 +30,7 @@ _WHAT, _TRAIN, _SCORE, _MACHINE, _OUTPUT = "What to compare", "Training", "Scori
 SPEC = "`[name=]source[:key=value,…][@merged|@4bit|@8bit|@gguf:TYPE …]`, such as `base`, `lora:rank=8`, `owner/adapter@4bit`."
 
 RUN = f"Folder or name of a run, or `{completion.LATEST}`."
+RESULTS = f"Folders or names of runs, `{completion.LATEST}`, or results of other tools."
 
 Variants = Annotated[
     list[str] | None, Argument(metavar="VARIANT…", help=SPEC, show_default=False, autocompletion=completion.variants)

@@ -130,7 +130,7 @@ def _slots_distance(model: Any, prefixes: Prefixes, seed: int) -> float:
     slot_cache = SlotCache(prefixes.contents, len(rows), 12)
     read(prefixes, slot_cache, [row[:-1] for row in rows], token_budget=7)
     logits = step(prefixes, slot_cache, [row[-1] for row in rows])
-    return max(_distance(ours, forward(model, [*prefix, *row])[-1]) for ours, row in zip(logits, rows, strict=True))
+    return max(_distance(ours, forward(model, [*prefix, *row], 1)[-1]) for ours, row in zip(logits, rows, strict=True))
 
 
 @torch.inference_mode()
@@ -172,6 +172,6 @@ def _tree_distance(model: Any, prefixes: Prefixes, seed: int) -> float:
     pieces = [piece for _, piece in feed_tree(prefixes, tree, prefixes.cache(), everywhere, len(everywhere) // 2 + 1)]
     packed = torch.cat(pieces)
     return max(
-        _distance(packed[places], forward(model, [*chain.from_iterable(path), *row])[-len(row) :])
+        _distance(packed[places], forward(model, [*chain.from_iterable(path), *row], len(row)))
         for row, places in zip(rows, tree.paths, strict=True)
     )
