@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The oldest versions that pyproject.toml allows: PyTorch here, the others in constraints-oldest.txt.
 TORCH ?= 2.11.0
 
-.PHONY: demo test test-oldest check bench bench-training faults parity real fetch-real clean
+.PHONY: demo test test-oldest check bench bench-training gpu gpu-inputs faults parity real fetch-real clean
 
 demo: .venv/made
 	$(BIN)/harness compare base lora qlora
@@ -36,6 +36,15 @@ bench: .venv/made
 # The same for training, compared with PEFT + Trainer and TRL: make bench-training ROWS=ragged-lora SIZE=--quick
 bench-training: .venv/made
 	$(BIN)/python tests/perf/training.py --rows '$(or $(ROWS),*)' $(SIZE)
+
+# Everything that needs a GPU, in two runs of ten minutes (tests/perf/GPU.md): tests, the embedded comparison, scoring, generation and
+# training of a random 1B model. Inputs for a machine without network: make gpu-inputs GPU_INPUTS=folder, and there GPU_INPUTS=folder.
+GPU_INPUTS ?= gpu-inputs
+gpu: .venv/made
+	$(BIN)/python tests/perf/gpu.py --inputs $(GPU_INPUTS) $(GPU_OPTIONS)
+
+gpu-inputs: .venv/made
+	$(BIN)/python tests/perf/gpu.py --prepare $(GPU_INPUTS)
 
 # Kills, signals, a broken Hub, failing rows, hostile inputs, attacks by generated programs, and ten thousand pairs of keys, on two
 # processes (tests/faults/RESULTS.md). Fewer: TRIES=5 PAIRS=500 FUZZ_SECONDS=10 make faults

@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy
 import torch
@@ -22,7 +22,6 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from harness.engine.attention import Unsupported, attention_state, refuse_unknown
 from harness.tokens.trie import Trie
 
-NAME = "harness_blocks"
 _CALL = 1500
 """Fixed cost of a block in units of one attention score: the call, and copying the keys above the block."""
 
@@ -45,6 +44,7 @@ class Block:
 class Blocks:
     """A piece of a tree, cut into blocks."""
 
+    attention: ClassVar[str] = "harness_blocks"
     before: int
     """Tokens of the prefix, which all blocks see."""
     fed: int
@@ -189,4 +189,4 @@ def _repeated(tensor: Tensor, times: int) -> Tensor:
     return tensor if times == 1 else tensor.repeat_interleave(times, 1)
 
 
-ALL_ATTENTION_FUNCTIONS.register(NAME, _attention)
+ALL_ATTENTION_FUNCTIONS.register(Blocks.attention, _attention)

@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 _BLOCK = {"cpu": 1 << 19, "cuda": 1 << 26}
 """Logits in a block; on CPU, as many as fit into the cache."""
 _NARROWEST = 512
 """Fewest vocabulary entries in a block."""
+_HALF = (torch.bfloat16, torch.float16)
 _TRIED = 6
 """Tokens with which `final_head` runs the model."""
 
@@ -70,6 +72,16 @@ def capture_hidden(head: nn.Linear) -> Iterator[list[Tensor]]:
         del head.forward
 
 
+def float32_product(hidden: Tensor, weight: Tensor) -> Tensor:
+    """Multiplies `[rows, width]` hidden states with a weight `[out, width]`, in float32.
+
+    A GPU multiplies 16-bit numbers exactly and adds the products in float32, so it needs no copies in float32.
+    """
+    if hidden.is_cuda and hidden.dtype == weight.dtype and hidden.dtype in _HALF:
+        return torch.mm(hidden, weight.t(), out_dtype=torch.float32)
+    return functional.linear(hidden.float(), weight.float())
+
+
 def score_hidden(head: nn.Linear, hidden: Tensor, which: Tensor, targets: Tensor, *, greedy: bool) -> Scored:
     """Computes log-likelihoods of targets from the head's input; head and softmax in float32.
 
@@ -80,12 +92,17 @@ def score_hidden(head: nn.Linear, hidden: Tensor, which: Tensor, targets: Tensor
         targets: `[targets]` token ids.
         greedy: Whether to compute which targets are the most likely tokens.
     """
-    hidden = hidden.float()
     width = _block_width(hidden)
-    buffer = hidden.new_empty(len(hidden) * width)
+    on_cpu = hidden.device.type == "cpu"
+    hidden = hidden.float() if on_cpu else hidden
+    buffer = hidden.new_empty(len(hidden) * width if on_cpu else 0)
 
     def blocks() -> Iterator[tuple[int, Tensor]]:
         for start in range(0, len(head.weight), width):
+            if not on_cpu:
+                logits = float32_product(hidden, head.weight[start : start + width])
+                yield start, logits if head.bias is None else logits + head.bias[start : start + width].float()
+                continue
             weight = head.weight[start : start + width].float()
             block = buffer[: len(hidden) * len(weight)].view(len(hidden), len(weight))
             if head.bias is None:

@@ -238,14 +238,7 @@ def generate_pack(
 def complete_together(model: Any, completions: Sequence[Completion], *, numerics: str) -> None:
     """Generates all completions to their ends, in one batch."""
     active = list(completions)
-    width = max(len(completion.item.prompt) for completion in active)
-    ids = torch.full((len(active), width), _PAD)
-    mask = torch.zeros(len(active), width, dtype=torch.long)
-    for number, completion in enumerate(active):
-        prompt = torch.tensor(completion.item.prompt)
-        ids[number, width - len(prompt) :] = prompt
-        mask[number, width - len(prompt) :] = 1
-    ids, mask = ids.to(model.device), mask.to(model.device)
+    ids, mask = (tensor.to(model.device) for tensor in left_padded([each.item.prompt for each in active]))
     cache = None
     with head_numerics(model, numerics):
         while active:
@@ -270,6 +263,17 @@ def complete_together(model: Any, completions: Sequence[Completion], *, numerics
                 active, mask = [active[number] for number in keep], mask[where]
             ids = torch.tensor([[completion.ids[-1]] for completion in active], device=model.device)
             mask = torch.cat([mask, torch.ones(len(active), 1, dtype=mask.dtype, device=mask.device)], 1)
+
+
+def left_padded(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """The ids of prompts and their mask, `[prompts, longest]` each, padded on the left."""
+    width = max(map(len, prompts))
+    ids = torch.full((len(prompts), width), _PAD)
+    mask = torch.zeros(len(prompts), width, dtype=torch.long)
+    for number, prompt in enumerate(prompts):
+        ids[number, width - len(prompt) :] = torch.tensor(prompt)
+        mask[number, width - len(prompt) :] = 1
+    return ids, mask
 
 
 def finished_raw(group: Sequence[Completion]) -> Raw:

@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness.engine.finite import NotFinite
-from harness.engine.output_head import Scored, score_logits
+from harness.engine.output_head import Scored, float32_product, score_logits
 from harness.jobs import Raw
 from harness.models.reward_head import inner_model
 from harness.tokens.encode import Encoded, ScoreRow, Span
 
 _VOCABULARY_CHUNK = 16384
-"""Rows of the output head that are in float32 at the same time."""
+"""Rows of the output head that are in float32 at the same time, on CPU."""
 _PAD = 0
 
 
@@ -152,17 +152,13 @@ def needed_logits(model: Any, ids: Tensor, wanted: Tensor, numerics: str) -> Ten
 @contextmanager
 def _float32_head(head: torch.nn.Linear) -> Any:
     def forward(hidden: Tensor) -> Tensor:
-        hidden = hidden.float()
-        bias = head.bias
-        pieces = [
-            functional.linear(
-                hidden,
-                head.weight[start : start + _VOCABULARY_CHUNK].float(),
-                None if bias is None else bias[start : start + _VOCABULARY_CHUNK].float(),
-            )
-            for start in range(0, head.weight.shape[0], _VOCABULARY_CHUNK)
-        ]
-        return torch.cat(pieces, -1)
+        rows = hidden.flatten(0, -2)
+        size = _VOCABULARY_CHUNK if hidden.device.type == "cpu" else len(head.weight)
+        starts = range(0, len(head.weight), size)
+        logits = torch.cat([float32_product(rows, head.weight[start : start + size]) for start in starts], -1)
+        if head.bias is not None:
+            logits += head.bias.float()
+        return logits.view(*hidden.shape[:-1], -1)
 
     head.forward = forward  # type: ignore[method-assign, assignment]
     try:

@@ -7,9 +7,9 @@ every prefix. A self-check (`harness.engine.self_check`) shows whether a model s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -18,7 +18,8 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from harness.engine.attention import Unsupported, use_attention
-from harness.engine.block_attention import NAME, Blocks, blockwise, sees
+from harness.engine.block_attention import Blocks, blockwise, sees
+from harness.engine.branch_attention import Branches, runs_branches
 from harness.engine.output_head import capture_hidden, final_head
 from harness.engine.padded_scoring import takes_logits_to_keep
 from harness.models.reward_head import inner_model
@@ -59,8 +60,12 @@ class Prefixes:
             raise Unsupported(f"some of its layers are of the kind `{min(unknown)}`")
         self.takes_positions = takes_logits_to_keep(model)
         self.device = inner.get_input_embeddings().weight.device
-        self.by_block = blockwise(self.config, self.device)
-        """Whether trees are run with block attention instead of one mask."""
+        self.by_block = blockwise(self.config, self.device) or runs_branches(self.config, self.device, self.model.dtype)
+        """Whether trees are run with attention of our own, by block or by branch, instead of one mask."""
+        on_cpu = self.device.type == "cpu"
+        self._cut: Callable[[Trie, int, int, int], Blocks | Branches] = (
+            partial(Blocks.of, dtype=self.model.dtype) if on_cpu else partial(Branches.of, device=self.device)
+        )
         self._stack: list[tuple[Ids, KeysAndValues]] = []
         self.token_bytes = 0
         """Bytes of one token's keys and values; known after the first segment was run."""
@@ -167,10 +172,10 @@ class Prefixes:
             options["logits_to_keep"] = wanted
         options["input_ids"] = torch.tensor([ids], device=self.device)
         options["position_ids"] = positions[None].to(self.device)
-        by_block = isinstance(visible, Blocks)
-        options["attention_mask"] = self.unmasked() if by_block else visible
+        ours = visible.attention if isinstance(visible, Blocks | Branches) else None
+        options["attention_mask"] = self.unmasked() if ours else visible
         head = self.head if hidden else None  # the first access runs a forward pass, so not inside `use_attention`
-        with use_attention(self.config, NAME, visible) if by_block else nullcontext():
+        with use_attention(self.config, ours, visible) if ours else nullcontext():
             if head is not None:
                 with capture_hidden(head) as given:
                     self.model(**options)
@@ -187,16 +192,17 @@ class Prefixes:
             stop: The end of the piece, excluded.
 
         Returns:
-            None if every token sees all before it; else `Blocks`, or the result of `mask`.
+            None if every token sees all before it; else `Blocks`, `Branches` or the result of `mask`.
         """
         if tree.is_chain:
             return None
         window = self.window
         exceeds_window = window is not None and self.length + max(tree.depths[:stop]) >= window
         if self.by_block and not exceeds_window:
-            return Blocks.of(tree, start, stop, self.length, self.model.dtype)
-        depths = torch.tensor(tree.depths[:stop]) + self.length
-        seen = sees(torch.tensor(tree.ends), torch.arange(start, stop), torch.arange(stop))
+            return self._cut(tree, start, stop, self.length)
+        depths = torch.tensor(tree.depths[:stop], device=self.device) + self.length
+        places = torch.arange(stop, device=self.device)
+        seen = sees(torch.tensor(tree.ends, device=self.device), places[start:], places)
         return self.mask(seen, depths[start:], depths[:start])
 
     def mask(self, seen: Tensor, positions: Tensor, fed_before: Tensor | None = None) -> Any:
@@ -210,12 +216,13 @@ class Prefixes:
         Returns:
             A mask; or a mask for each kind of layer, if only some layers have a sliding window.
         """
-        before = torch.ones(len(seen), self.length, dtype=torch.bool)
+        before = torch.ones(len(seen), self.length, dtype=torch.bool, device=seen.device)
         whole = torch.cat([before, seen], 1)
         window = self.window
         if window is None:
             return self._shaped(whole)
-        places = torch.cat([torch.arange(self.length), *([] if fed_before is None else [fed_before]), positions])
+        prefix = torch.arange(self.length, device=seen.device)
+        places = torch.cat([prefix, *([] if fed_before is None else [fed_before]), positions])
         near = whole & (positions[:, None] - places[None] < window)
         if self._takes_two_masks:
             return {"full_attention": self._shaped(whole), "sliding_attention": self._shaped(near)}

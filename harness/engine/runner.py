@@ -23,7 +23,7 @@ from harness.engine.oracle import forward, generate_plainly, score_plainly
 from harness.engine.padded_generation import generate_pack
 from harness.engine.padded_scoring import score_pack
 from harness.engine.prefix_cache import Prefixes, learns_a_prompt
-from harness.engine.self_check import slots_fault, tree_fault
+from harness.engine.self_check import batch_fault, slots_fault, tree_fault
 from harness.engine.slot_generation import SLOTS, generate_slots
 from harness.engine.tree_scoring import score_tree
 from harness.errors import is_out_of_memory
@@ -83,7 +83,7 @@ class Runner:
             return self._exact
         try:
             self._prefixes = Prefixes(self.model)
-            fault = self._checked("tree", tree_fault)
+            fault = self._checked("tree", lambda: tree_fault(self.model, self._prefixes))
         except Unsupported as error:
             fault = str(error)
         if fault is None:
@@ -94,24 +94,37 @@ class Runner:
     @cached_property
     def generation(self) -> Way:
         """The way in which texts are generated; the self-check runs at the first access."""
-        if self.scoring != "tree":
-            return self._exact
-        fault = self._checked("slots", slots_fault)
-        if fault is None:
-            return "slots"
-        self.notes.append(f"generates in {_NAMES[self._exact]}, since slots failed the self-check: {fault}")
-        return self._exact
+        if self.scoring == "tree":
+            fault = self._checked("slots", lambda: slots_fault(self.model, self._prefixes))
+            if fault is None:
+                return "slots"
+            self.notes.append(
+                f"generates in {_NAMES[self._exact_generation]}, since slots failed the self-check: {fault}"
+            )
+        return self._exact_generation
 
-    def _checked(self, name: str, check: Callable[[Any, Prefixes], str | None]) -> str | None:
+    @cached_property
+    def _exact_generation(self) -> Way:
+        """The way in which texts are generated where slots do not apply."""
+        if self._exact == "plain":
+            return "plain"
+        fault = self._checked("batch", lambda: batch_fault(self.model))
+        if fault is None:
+            return "padded"
+        self.notes.append(f"generates in {_NAMES['plain']}, since padded packs failed the self-check: {fault}")
+        return "plain"
+
+    def _checked(self, name: str, check: Callable[[], str | None]) -> str | None:
         if name not in self._faults:
-            self._faults[name] = check(self.model, self._prefixes)
+            self._faults[name] = check()
         return self._faults[name]
 
     def way(self, encoded: Sequence[Encoded]) -> Way:
         """The way in which a task's requests are run; all of them are scored, or all generate text."""
         if not any(item.request.mode == "generate" for item in encoded):
             return self.scoring
-        return self._exact if self.generation == "slots" and self._exceeds_window(encoded) else self.generation
+        exceeds = self.generation == "slots" and self._exceeds_window(encoded)
+        return self._exact_generation if exceeds else self.generation
 
     def plan(self, encoded: Sequence[Encoded]) -> list[Pack]:
         """Plans the packs of a task's requests; the same requests always give the same packs."""

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from harness.engine.attention import Unsupported
 from harness.engine.oracle import forward
+from harness.engine.padded_generation import left_padded
 from harness.engine.prefix_cache import Prefixes
-from harness.engine.slot_generation import SlotCache, read, step
+from harness.engine.slot_cache import SlotCache, read, step
 from harness.engine.tree_scoring import feed_tree
 from harness.errors import is_out_of_memory
 from harness.tokens.trie import Ids, trie
@@ -44,16 +45,24 @@ def tree_fault(model: Any, prefixes: Prefixes, *, seed: int = 0) -> str | None:
     """
     if prefixes.window is not None and prefixes.window <= prefixes.learned_tokens + _LONGEST:
         prefixes.by_block = False  # rows that exceed a window get masks, so the check would not reach the blocks
-    fault = _checked(model, prefixes, lambda: _tree_distance(model, prefixes, seed))
+    fault = _checked(model, lambda: _tree_distance(model, prefixes, seed), prefixes)
     if fault is not None and prefixes.by_block:
         prefixes.by_block = False
-        fault = _checked(model, prefixes, lambda: _tree_distance(model, prefixes, seed))
+        fault = _checked(model, lambda: _tree_distance(model, prefixes, seed), prefixes)
     return fault
 
 
 def slots_fault(model: Any, prefixes: Prefixes, *, seed: int = 0) -> str | None:
     """Tries a step of generation in slots; returns the reason why the model does not support it, None if it does."""
-    return _checked(model, prefixes, lambda: _slots_distance(model, prefixes, seed))
+    return _checked(model, lambda: _slots_distance(model, prefixes, seed), prefixes)
+
+
+def batch_fault(model: Any, *, seed: int = 0) -> str | None:
+    """Tries a step of generation in a left-padded batch that a row has left; returns why the model does not support it.
+
+    A recurrent state has no room for padding, and not every cache can drop a row.
+    """
+    return _checked(model, lambda: _batch_distance(model, seed))
 
 
 def within_rounding(model: Any, distance: float) -> bool:
@@ -61,7 +70,7 @@ def within_rounding(model: Any, distance: float) -> bool:
     return distance <= TOLERANCE.get(model.dtype, TOLERANCE[torch.bfloat16])
 
 
-def _checked(model: Any, prefixes: Prefixes, distance_of: Callable[[], float]) -> str | None:
+def _checked(model: Any, distance_of: Callable[[], float], prefixes: Prefixes | None = None) -> str | None:
     try:
         distance = distance_of()
     except Unsupported as fault:
@@ -71,7 +80,8 @@ def _checked(model: Any, prefixes: Prefixes, distance_of: Callable[[], float]) -
             raise
         return f"it fails with {type(error).__name__}"
     finally:
-        prefixes.enter(())
+        if prefixes is not None:
+            prefixes.enter(())
     return None if within_rounding(model, distance) else f"logits would differ by {distance:.1e} of their spread"
 
 
@@ -96,6 +106,27 @@ def _slots_distance(model: Any, prefixes: Prefixes, seed: int) -> float:
     read(prefixes, slot_cache, [row[:-1] for row in rows], token_budget=7)
     logits = step(prefixes, slot_cache, [row[-1] for row in rows])
     return max(_distance(ours, forward(model, [*prefix, *row])[-1]) for ours, row in zip(logits, rows, strict=True))
+
+
+@torch.inference_mode()
+def _batch_distance(model: Any, seed: int) -> float:
+    """Largest distance after one step of two rows of unlike lengths, the third having ended."""
+    generator = torch.Generator().manual_seed(seed)
+    vocabulary = model.config.get_text_config().vocab_size
+    rows = [torch.randint(0, vocabulary, (count,), generator=generator).tolist() for count in (9, 4, 6)]
+    ids, mask = (tensor.to(model.device) for tensor in left_padded([row[:-1] for row in rows]))
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    cache = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True).past_key_values
+    cache.batch_select_indices(torch.tensor([0, 1], device=model.device))
+    mask = torch.cat([mask[:2], torch.ones_like(mask[:2, :1])], 1)
+    logits = model(
+        input_ids=torch.tensor([[row[-1]] for row in rows[:2]], device=model.device),
+        attention_mask=mask,
+        position_ids=mask.cumsum(-1)[:, -1:] - 1,
+        past_key_values=cache,
+        use_cache=True,
+    ).logits[:, -1]
+    return max(_distance(ours, forward(model, row)[-1]) for ours, row in zip(logits, rows, strict=False))
 
 
 @torch.inference_mode()

@@ -89,6 +89,7 @@ def load_base(base: Base) -> Any:
             quantize.
     """
     config = load_config(base)
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it compiles a kernel for every new length: 35 ms a step of generation
     packed = getattr(config, "quantization_config", None) is not None
     if is_gguf(base.folder):
         return _load_gguf(base)

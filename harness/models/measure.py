@@ -152,6 +152,7 @@ class MemoryMeter(_Meter):
 
     def _begin(self) -> None:
         if self._device.startswith("cuda"):
+            torch.cuda.init()  # type: ignore[no-untyped-call]  # before it there are no counters to reset
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self._device)
         try:

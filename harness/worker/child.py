@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import os
 import platform
 import re
@@ -15,14 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import bitsandbytes
-import peft
 import torch
 import transformers
 
 from harness.errors import UserError, plugin_error
 from harness.finetune.training.trainer import run_training
 from harness.jobs import (
+    PACKAGES,
     Advanced,
     Base,
     EnvironmentJob,
@@ -66,6 +66,11 @@ Send = Callable[[Event], None]
 def describe_environment(job: EnvironmentJob) -> dict[str, Any]:
     """Returns device, precision, threads and versions, with `auto` resolved."""
     cuda = torch.cuda.is_available()
+    if cuda and torch.cuda._is_in_bad_fork():
+        raise UserError(
+            "CUDA was started before the worker process was forked, so the GPU cannot be used",
+            hint="install NVIDIA's management library, libnvidia-ml.so.1, by which torch finds GPUs without starting CUDA",
+        )
     if job.device.startswith("cuda") and not cuda:
         raise UserError(f"`--device {job.device}`: torch sees no CUDA device", hint="`--device cpu`, or `harness env`")
     device = job.device if job.device != "auto" else "cuda:0" if cuda else "cpu"
@@ -84,7 +89,9 @@ def describe_environment(job: EnvironmentJob) -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         # plain text: unpickling torch's own version type would import torch in the parent
-        "packages": {module.__name__: str(module.__version__) for module in (torch, transformers, peft, bitsandbytes)},
+        "packages": {
+            name: str(torch.__version__) if name == "torch" else importlib.metadata.version(name) for name in PACKAGES
+        },
     }
 
 

@@ -112,6 +112,7 @@ class Children:
             for theirs in (self._connection, jobs, messages):
                 theirs.close()
             end_on_hang()
+            os.environ["TOKENIZERS_PARALLELISM"] = "true"  # its threads start in this process, which does not fork
             with suppress(OSError):  # the server has ended, and the kernel ends this process next
                 writer.send(self._work(job, writer.send, lambda: _next_job(job_reader, writer)))
             os._exit(0)

@@ -1,7 +1,7 @@
 """A server process that has imported torch, and forks a child process for each job.
 
-The parent imports no torch. It starts the server once; the server imports torch, transformers and peft (without touching
-CUDA) and forks a child for every job. A child therefore starts in milliseconds, and has its own memory and its own crashes.
+The parent imports no torch. It starts the server once; the server imports torch and transformers and forks a child for every
+job. It never starts CUDA: a process that did cannot give the GPU to its children. A child therefore starts in milliseconds, and has its own memory and its own crashes.
 Server and child die with their parent, however it ends. A child that has scored waits for the next job of its base if the
 job says that `more` follow; a job of another kind ends it first.
 
@@ -21,7 +21,7 @@ import subprocess
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
@@ -62,6 +62,9 @@ _SERVE = "from harness.worker.server import serve; serve()"
 _STDERR = 2
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Options of glibc's `mallopt`."""
+_MODULES = ("transformers.models.auto.modeling_auto", "accelerate", "harness.engine.runner", "harness.models.load")
+_WITH_BITSANDBYTES = ("harness.worker.scoring", "peft.tuners.lora.bnb")
+"""Modules that import bitsandbytes, which asks each GPU for its capability: where there is one, only a child imports them."""
 
 
 class JobFailed(Exception):
@@ -222,6 +225,7 @@ def run_job(job: Job, send: OnEvent, further: Callable[[], ScoreJob | None] = la
 
 def _work(job: Job, send: OnEvent, further: Callable[[], ScoreJob]) -> Done | Failed:
     try:
+        _import(_WITH_BITSANDBYTES)
         return Done(run_job(job, send, further))
     except BaseException as error:
         return _failure(error, getattr(job, "output", None))
@@ -292,9 +296,9 @@ def keep_freed_memory() -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Variables that keep libraries quiet, and imports as in this process."""
+    """Variables that keep libraries quiet, have torch look for GPUs without starting CUDA, and imports as in this process."""
     quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
-    return {**import_path(), **quiet}
+    return {**import_path(), **quiet, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 
 
 def _import_everything() -> None:
@@ -302,9 +306,16 @@ def _import_everything() -> None:
     keep_freed_memory()
     warnings.filterwarnings("ignore")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns once for every layer and call
-    importlib.import_module("harness.worker.scoring")
-    importlib.import_module("peft.tuners.lora.bnb")
+    _import(_MODULES)
+    if not importlib.import_module("torch").cuda.is_available():
+        _import(_WITH_BITSANDBYTES)
     transformers_logging = importlib.import_module("transformers.utils.logging")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    gc.freeze()  # children collect garbage at every load and training, and need not look at what was imported
+
+
+def _import(modules: Sequence[str]) -> None:
+    """Imports modules, and takes them out of the garbage collection that every load of a base and every training starts."""
+    for module in modules:
+        importlib.import_module(module)
+    gc.freeze()

@@ -22,7 +22,8 @@ from harness.engine.output_head import _BLOCK, score_hidden, score_logits
 from harness.engine.prefix_cache import Prefixes
 from harness.engine.runner import Runner
 from harness.engine.self_check import slots_fault, tree_fault
-from harness.engine.slot_generation import SlotCache, generate_slots
+from harness.engine.slot_cache import SlotCache
+from harness.engine.slot_generation import generate_slots
 from harness.engine.tree_scoring import feed_tree
 from harness.jobs import Raw
 from harness.models.load import Resident
@@ -371,8 +372,8 @@ def test_the_last_row_moves_into_a_freed_slot_with_its_keys_and_values() -> None
     past = [(torch.arange(24.0).view(1, 2, 4, 3), torch.arange(24.0, 48.0).view(1, 2, 4, 3))]
     slot_cache = SlotCache([], slots=3, length=5)
     slot_cache.lay_out(past)
-    for places in ([0], [1, 2], [3, 0, 1]):
-        slot_cache.add(past, torch.tensor(places))
+    slot_cache.add(past, [torch.tensor([0])])
+    slot_cache.add(past, [torch.tensor(places) for places in ([1, 2], [3, 0, 1])])
     slot_cache.drop(0)
     assert (slot_cache.rows, slot_cache.lengths[:2].tolist()) == (2, [3, 2])
     assert torch.equal(slot_cache.keys[0][0, :, :3], past[0][0][0, :, [3, 0, 1]])

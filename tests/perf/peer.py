@@ -25,7 +25,7 @@ class _TrueLengths(StoppingCriteria):  # type: ignore[misc]
         self.limits, self.prompt = torch.tensor(limits), prompt
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **options: Any) -> torch.Tensor:
-        return input_ids.shape[1] - self.prompt >= self.limits
+        return input_ids.shape[1] - self.prompt >= self.limits.to(input_ids.device)
 
 
 class Peer(HFLM):  # type: ignore[misc]
