@@ -170,6 +170,11 @@ def _gguf_type(wanted: ExportRequest, spec: VariantSpec) -> str:
 
 def _refuse_form(variant: Variant, spec: VariantSpec, wanted: ExportRequest) -> None:
     """Refuses what has no such form."""
+    if spec.kind == "endpoint":
+        raise UserError(
+            f"`{variant.name}` is a served model, and its weights are on the server",
+            hint="export a variant of this machine",
+        )
     mergeable = "a variant that can be merged, such as `lora` or `full`"
     if spec.form is not None and not (spec.form.tool == "gguf" and wanted.to in ("gguf", "ollama")):
         raise UserError(
