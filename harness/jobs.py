@@ -11,12 +11,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.api import Sample
 from harness.settings import TrainingSettings
 
-REVISIONS: Mapping[str, int] = {"trainer": 1, "engine": 1, "metrics": 2}
+if TYPE_CHECKING:
+    from harness.serving.capabilities import Capabilities
+
+REVISIONS: Mapping[str, int] = {"trainer": 2, "engine": 2, "metrics": 2}
 """Revisions of our own code that decide results. Raise a number when a change gives other weights (`trainer`), other outputs of
 the same model (`engine`) or other scores of the same outputs (`metrics`): earlier results are then not reused."""
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
@@ -27,6 +30,8 @@ Quant = Literal["nf4", "nf4_single", "fp4", "fp4_single", "int8"]
 """Formats of quantized weights: 4-bit with double quantization of the scales, or without (`_single`); LLM.int8."""
 QUANT_OF_BITS: Mapping[Bits, Quant | None] = {None: None, 4: "nf4", 8: "int8"}
 """Formats of `@4bit` and `@8bit`."""
+Reader = Literal["transformers", "llamacpp"]
+"""Library that reads deployed weights; llama.cpp also rounds the inputs of its layers."""
 
 HEAD_FILE = "reward_head.safetensors"
 """File in the artifact of a reward model, which judges answers instead of generating them."""
@@ -34,17 +39,83 @@ TRAINED_FILE = "trained.json"
 """File in an artifact's folder with its train key and the figures of its training run."""
 
 
+SERVED_PREFIX = "endpoint:"
+"""How the name of a served model begins."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model behind a server with an OpenAI-compatible API."""
+
+    url: str
+    """Address of the server, such as `http://127.0.0.1:8000/v1`."""
+    name: str
+    """Name by which the server knows the model."""
+
+
+@dataclass(frozen=True)
+class Vllm:
+    """An installed vLLM, in this environment or another one."""
+
+    python: Path
+    """The interpreter of its environment."""
+    version: str
+    torch: str
+    transformers: str
+    device: Literal["cpu", "cuda"]
+    """The kind of device that it was built for."""
+    architectures: tuple[str, ...] = ()
+    """The architectures that it knows as text generators, by the names in `config.json`."""
+
+    def __str__(self) -> str:
+        return f"vLLM {self.version} (torch {self.torch}, transformers {self.transformers})"
+
+
+Writer = Literal["slots", "vllm"]
+"""Who generates a text: our own engine, or vLLM."""
+
+
 @dataclass(frozen=True)
 class Base:
     """Weights and how they are loaded; variants with equal bases share one load."""
 
     folder: Path
-    """A folder, or a GGUF file."""
+    """A folder, or a GGUF file; of a served model, the folder of the tokenizer."""
     device: str
     dtype: str
     """`float32`, `bfloat16` or `float16`."""
     quant: Quant | None = None
     trust_remote_code: bool = False
+    served: Served | None = None
+    """The server that has the weights; None: they are in the folder."""
+    reader: Reader = "transformers"
+    """Library that loads and runs it."""
+
+
+@dataclass(frozen=True)
+class DeployedForm:
+    """A form in which models are served: the tool that converts the weights, their type, and the library that reads them."""
+
+    tool: str
+    """`gguf`, `torchao`, `gptq` or `awq`."""
+    type: str
+    """The tool's name of the type, such as `Q4_K_M`."""
+    reader: Reader = "transformers"
+
+    @property
+    def made(self) -> str:
+        """The part that decides the converted weights: `gguf:Q4_K_M`."""
+        return f"{self.tool}:{self.type}"
+
+    @property
+    def text(self) -> str:
+        """The form as a transform is typed, without `@`.
+
+        Example:
+            >>> DeployedForm("gguf", "Q4_K_M", "llamacpp").text
+            'gguf:Q4_K_M:llamacpp'
+        """
+        return self.made + (f":{self.reader}" if self.reader != "transformers" else "")
 
 
 @dataclass(frozen=True)
@@ -184,6 +255,86 @@ class MergeJob:
 
 
 @dataclass(frozen=True)
+class DeployJob:
+    """Convert a variant's model to a deployed form and save the result in `output`."""
+
+    recipe: Recipe
+    """With an adapter: merged."""
+    form: DeployedForm
+    output: Path
+    """Folder; written completely or not at all."""
+    calibration: Sequence[Example] = ()
+    """Training rows on which the weights are rounded, for tools that need some."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """Result of a `DeployJob`."""
+
+    weights: Path
+    """What a reader loads: a GGUF file, or a folder."""
+    bytes: int
+    """Size of the weights on disk."""
+    notes: tuple[str, ...] = ()
+    """Notes for the report, such as tensors of another type."""
+
+
+ExportFormat = Literal["merged", "gguf", "ollama", "vllm"]
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """Write a trained variant in a form that a server loads, read it back, and measure how far its logits moved."""
+
+    recipe: Recipe
+    """As trained: an adapter is not merged."""
+    to: ExportFormat
+    output: Path
+    """Folder; written completely or not at all."""
+    name: str
+    """Name for clients, and in files."""
+    model: str
+    """The base as the user wrote it, for a server that loads it itself."""
+    kind: str
+    """Type of a GGUF file."""
+    requests: Sequence[Request]
+    """Real requests, on whose texts logits are compared."""
+    templated: bool
+    """Whether the variant was scored with the model's chat template."""
+    stops: Sequence[str] = ()
+    """Texts that end an answer, besides the model's own tokens."""
+    system: str | None = None
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class LogitDistance:
+    """Distance between the next-token distributions of two models on the same texts."""
+
+    largest: float
+    """Largest difference of a logit, each row of logits shifted to a mean of 0."""
+    mean_kl: float
+    """Mean of KL(trained, exported) over the tokens, in nats."""
+    same_argmax: float
+    """Share of the tokens for which the likeliest next token is the same."""
+    tokens: int
+    prompts: int
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Result of an `ExportJob`."""
+
+    output: Path
+    bytes: int
+    distance: LogitDistance
+    command: str | None = None
+    """How to start a server with it."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class TaskRequests:
     """The requests of one task for one variant; the results of some may be on disk already."""
 
@@ -193,6 +344,8 @@ class TaskRequests:
     """Indices of the samples on disk, in the order of the samples file."""
     first: int = 0
     """Index of the first request among the samples of the task; all before it are on disk."""
+    by_vllm: bool = False
+    """Whether vLLM generated some of the samples on disk: then they are in no order of packs."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +355,8 @@ class ScoreVariant:
     name: str
     recipe: Recipe
     tasks: Sequence[TaskRequests]
+    capabilities: Capabilities | None = None
+    """What a served model can do; None: the model is loaded here."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +373,22 @@ class ScoreJob:
     """Whether more than a few prompts may be cut to fit the context; runs take it from `--allow-cut`."""
     more: bool = False
     """Whether further jobs of this base follow: the child keeps it in memory and waits for them."""
+    vllm: Vllm | None = None
+    """Generates the texts of the variants that it takes; None: our own engine generates all."""
+    vllm_always: bool = False
+    """Whether vLLM generates even where its start costs more than it saves."""
+
+
+@dataclass(frozen=True)
+class ProbeJob:
+    """Find out what a served model can do; the result is a `Capabilities`."""
+
+    base: Base
+    tasks: Sequence[TaskRequests]
+    """Everything that the run will ask."""
+    numerics: Literal["fp32", "lm-eval"] = "fp32"
+    context: int | None = None
+    """Tokens of prompt and answer together, as the server says."""
 
 
 @dataclass(frozen=True)
@@ -298,6 +469,7 @@ class Packed:
     variant: str
     task: str
     raws: tuple[Raw, ...]
+    writer: Writer = "slots"
 
 
 @dataclass(frozen=True)
@@ -384,7 +556,10 @@ Job = (
     | UnpackJob
     | TrainJob
     | MergeJob
+    | DeployJob
+    | ExportJob
     | ScoreJob
+    | ProbeJob
     | BenchJob
     | PlanJob
     | ReachJob
@@ -432,6 +607,10 @@ class Trained:
     """Loss on the held-out rows, with the weights that were kept."""
     validation: tuple[tuple[int, float], ...] = ()
     """Every evaluation: (steps done, loss or headline of the monitored task)."""
+    curve_points: tuple[Mapping[str, float | None], ...] = ()
+    """The log as at most 200 points of step, loss, lr, grad_norm, tokens and seconds; empty in records of earlier versions."""
+    held_out_steps: tuple[int, ...] = ()
+    """Steps done at each of `held_out_losses`."""
     rewards: tuple[float, ...] = ()
     """Mean reward of each step's answers, for stages that learn from rewards."""
     held_out_losses: tuple[float, ...] = ()

@@ -6,6 +6,8 @@ when a reader of an older document would misread a newer one.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -16,6 +18,7 @@ Verdict = Literal["better", "worse", "undecided"]
 Tentative = Literal["better", "worse"]
 Mark = Literal["better", "worse", "better?", "worse?", "undecided", "untestable"]
 """A verdict, refined by the reason for which it is undecided."""
+Scaling = Literal["fraction", "percent", "points", "perplexity"]
 Status = Literal["pending", "running", "done", "failed", "interrupted"]
 
 
@@ -32,7 +35,7 @@ def verdict_of(value: float, p: float, higher_is_better: bool, alpha: float = 0.
 
 
 class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class MetricInfo(_Document):
@@ -62,6 +65,14 @@ class TaskInfo(_Document):
     """The smallest headline difference from the baseline that `n` samples detect with probability 0.8, in the metric's scale;
     at the level 0.05 / `Run.tests`, in documents without it at 0.05."""
 
+    title: str | None = None
+    """Short name for headings; the spec itself if it is None."""
+    scale: Scaling | None = None
+    """Scale of the headline: 0–1 (`fraction`), 0–100 (`percent`), a perplexity, or another number (`points`)."""
+    decimals: int | None = Field(default=None, ge=0, le=9)
+    """Decimals with which the headline is shown."""
+    chance: float | None = None
+    """Expected headline of a model that guesses, in the metric's scale; None if it is not known."""
     until_decided: bool = False
     """Whether scoring stopped where a difference from the baseline was decided: then variants have scores of fewer samples."""
 
@@ -100,6 +111,28 @@ class TrainingData(_Document):
     versions."""
 
 
+class CurvePoint(_Document):
+    """A point of the loss curve: one training step, or the mean of consecutive steps."""
+
+    step: int
+    """The last step of the point."""
+    loss: float | None
+    lr: float | None = None
+    """Of the last step."""
+    grad_norm: float | None = None
+    tokens: int | None = None
+    """Tokens trained on up to here."""
+    seconds: float | None = None
+    """Seconds of the steps up to here."""
+
+
+class Evaluation(_Document):
+    """The loss of held-out rows after a training step."""
+
+    step: int
+    validation_loss: float | None
+
+
 class TuningTrial(_Document):
     """A learning rate that was tried, and the held-out loss after training with it (None: the training run failed)."""
 
@@ -125,6 +158,10 @@ class Train(_Document):
     final_loss: float | None
     curve: str
     """One line that describes the loss curve: converged, still falling, oscillating, overfitting."""
+    curve_points: tuple[CurvePoint, ...] = ()
+    """The loss curve with at most 200 points; empty in documents of earlier versions."""
+    evaluations: tuple[Evaluation, ...] = ()
+    """Every evaluation on held-out rows."""
     validation_loss: float | None = None
     """Loss of the held-out rows with the weights that were kept."""
     tuning: tuple[TuningTrial, ...] = ()
@@ -220,6 +257,8 @@ class Inference(_Document):
     decode_seconds_per_token_p99: float | None
     raw_seconds: dict[str, list[float]]
     """`prefill`, `decode` (one entry per token), and `base_prefill`, `base_decode` if the base was timed alternately."""
+    raw_summary: dict[str, tuple[float, ...]] = {}
+    """By key of `raw_seconds`: at most 100 quantiles at equal distances, the first and last are the extremes."""
     base_prefill_seconds_p50: float | None = None
     """Time of the bare base, timed alternately with this variant in one process, so that their ratio cancels drift."""
     base_decode_seconds_per_token_p50: float | None = None
@@ -259,26 +298,53 @@ class Money(_Document):
     """The same for every variant; None if no text was generated."""
 
 
+class ServedProtocol(_Document):
+    """The server on which a variant was scored, and what the probe at the start has found."""
+
+    url: str
+    name: str
+    """Name by which the server knows the model."""
+    says: dict[str, Any] = {}
+    """What the server says of the model and of itself; nothing shows whether it is true."""
+    way: Literal["ids", "text", "chat"]
+    """How prompts are sent: as token ids, as text, or as messages to which the server applies its own chat template."""
+    likelihoods: str | None = None
+    """The field that gives the log-probabilities of a prompt, checked against those of tokens that the server has written."""
+    answers_as: str = ""
+    """The model's name in its answers."""
+    notes: tuple[str, ...] = ()
+
+
 class Protocol(_Document):
     """All settings that determine a score."""
 
-    version: int
-    shots: int
+    version: int | str | None
+    """As the task's author counts; other tools have texts. None, here and below: results of another tool that do not say."""
+    shots: int | None
     shared_shots: bool = False
     """Whether all samples had the same solved examples, where the task draws others for each (`--shared-shots`)."""
-    mode: Literal["loglikelihood", "generate"]
+    mode: Literal["loglikelihood", "generate", "unknown"]
     numerics: str
     engine: str
     dtype: str
+    form: str | None = None
+    """Deployed form of the weights, such as `gguf:Q4_K_M`; None: as trained."""
+    reader: str | None = None
+    """Library and version that read the deployed form."""
     chat_template: str | None
     system: str | None = None
     think: str | None = None
     """`default`, `on`, `off` or the tokens of a thought; None without a chat template that knows thoughts."""
     template_options: dict[str, bool | int | float | str] = {}
     """Variables of the chat template that the user set."""
-    token_budget: int
+    served: ServedProtocol | None = None
+    """The server that has answered; None: the model was loaded here."""
+    writer: str | None = None
+    """Who generated the texts: `slots` or `plain` (our own engine), or vLLM with its versions; if several, each with its number
+    of samples. None for log-likelihoods, served models, and in documents of earlier versions."""
+    token_budget: int | None = None
     """Maximum tokens per pack (four times as many for generation). It decides the packs; in float32 it changes no score."""
-    prompt_sha256: str
+    prompt_sha256: str | None = None
     """Digest of all prompts, choices and generation settings of the task, in order."""
     signatures: dict[str, str] = {}
     """By metric: sacrebleu's signature (settings and version), or the tokens of other scripts, to report with its scores."""
@@ -316,7 +382,10 @@ class _Judged(_Document):
     """Why no test of the difference is valid; then it is undecided."""
     win_rate: float | None = None
     """Share of samples with a better score than the other variant; ties count half. None if samples have no score of their
-    own."""
+    own. The score of a sample by a corpus metric such as BLEU is the metric of that sample alone."""
+    win_rate_low: float | None = None
+    win_rate_high: float | None = None
+    """95 % interval of the win rate, unadjusted."""
     early: EarlyStop | None = None
     """With `--until-decided`: then the interval inverts the sequential test, `p` is an upper limit, and `p_holm` is None."""
 
@@ -344,12 +413,25 @@ class Delta(_Judged):
         return self
 
 
+class GroupDelta(_Document):
+    """The paired difference from the baseline within one group, with its unadjusted 95 % interval and no verdict."""
+
+    value: float
+    low: float
+    high: float
+
+
 class GroupScore(_Document):
     """A score within one group."""
 
     name: str
     value: float | None
     n: int
+    low: float | None = None
+    high: float | None = None
+    """95 % interval of the value."""
+    delta: GroupDelta | None = None
+    """Of the headline only."""
 
 
 class Score(_Document):
@@ -377,6 +459,17 @@ class Score(_Document):
     """None for the baseline itself."""
 
 
+class ResultsSource(_Document):
+    """The files of another tool that a variant's scores were read from."""
+
+    tool: str
+    """Name and version."""
+    file: str
+    """Name of the results file."""
+    lacks: tuple[str, ...] = ()
+    """What the files do not have."""
+
+
 class Variant(_Document):
     """One row of the comparison."""
 
@@ -390,12 +483,14 @@ class Variant(_Document):
     hyperparameters: dict[str, Any] = {}
     parameters: Parameters | None = None
     model_bytes: int | None = None
-    """Size of the weights in memory during scoring, including quantization state."""
+    """Size of the weights in memory during scoring, including quantization state; of a deployed form, on disk."""
     train: Train | None = None
     artifact: Artifact | None = None
     inference: Inference | None = None
     money: Money | None = None
     """None without `Run.price`."""
+    source: ResultsSource | None = None
+    """The files of another tool that the scores are read from; None for our own."""
     scores: tuple[Score, ...] = ()
 
     def score(self, task: str, metric: str) -> Score | None:
@@ -416,9 +511,9 @@ class Comparison(_Judged):
     b: str
     test: Literal[
         "mcnemar mid-p", "skewness-corrected t", "clustered t and sign flips", "ratio t", "paired jackknife", "delong",
-        "alpha spending", "bets", "mcnemar", "paired bootstrap", "clustered t",
+        "alpha spending", "bets", "unpaired z", "mcnemar", "paired bootstrap", "clustered t",
     ]  # fmt: skip
-    """`alpha spending` and `bets` are sequential tests. The last three are those of earlier versions: McNemar's exact test, and tests with a bootstrap's error."""
+    """`alpha spending` and `bets` are sequential tests; `unpaired z` is for results of other tools without samples. The last three are those of earlier versions: McNemar's exact test, and tests with a bootstrap's error."""
     verdict: Verdict = "undecided"
     """Whether `a` is better or worse than `b`. `Run` computes it for documents that were written without it."""
 
@@ -437,11 +532,17 @@ class Comparison(_Judged):
                 "value": -self.value,
                 "low": -self.high,
                 "high": -self.low,
-                "win_rate": None if self.win_rate is None else 1 - self.win_rate,
+                "win_rate": _complement(self.win_rate),
+                "win_rate_low": _complement(self.win_rate_high),
+                "win_rate_high": _complement(self.win_rate_low),
                 "verdict": opposite[self.verdict],
                 "tentative": self.tentative and opposite[self.tentative],
             }
         )
+
+
+def _complement(share: float | None) -> float | None:
+    return None if share is None else 1 - share
 
 
 class Replicated(_Document):
@@ -552,6 +653,69 @@ class Overlap(_Document):
     """The samples that share the most."""
 
 
+class ShownPrompt(_Document):
+    """A sample whose outputs are shown; long texts are cut in the middle."""
+
+    id: str
+    group: str | None = None
+    prompt: str
+    """The question without solved examples."""
+    target: str | None
+    output: str
+    """Output of the baseline."""
+    score: float
+
+
+class ShownOutput(_Document):
+    """The output of a variant for one of the shown samples."""
+
+    id: str
+    kind: Literal["won", "lost"]
+    """Whether the variant has a better score than the baseline."""
+    output: str
+    score: float
+
+
+class ShownVariant(_Document):
+    """The samples of a task on which a variant and the baseline differ: all counted, some shown."""
+
+    variant: str
+    won: int
+    lost: int
+    tied: int
+    outputs: tuple[ShownOutput, ...] = ()
+
+
+class ShownSamples(_Document):
+    """Samples of a task for reports that have nothing but this document; drawn at random with the run's seed."""
+
+    task: str
+    prompts: tuple[ShownPrompt, ...]
+    variants: tuple[ShownVariant, ...]
+
+
+class _Identity:
+    """The comparisons of a run, as a key of a cache: equal only to themselves, so that no comparison is hashed."""
+
+    def __init__(self, comparisons: tuple[Comparison, ...]) -> None:
+        self.comparisons = comparisons
+
+    def __hash__(self) -> int:
+        return id(self.comparisons)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.comparisons is other.comparisons
+
+
+@functools.lru_cache(maxsize=16)
+def _by_metric(key: _Identity) -> Mapping[tuple[str, str], Mapping[tuple[str, str], Comparison]]:
+    """Indexes comparisons by task and metric, then by a and b: 60 variants on 60 tasks have 106,200."""
+    index: dict[tuple[str, str], dict[tuple[str, str], Comparison]] = {}
+    for found in key.comparisons:
+        index.setdefault((found.task, found.metric), {})[found.a, found.b] = found
+    return index
+
+
 class Run(_Document):
     """One execution of `compare`: the content of `run.json`."""
 
@@ -564,7 +728,8 @@ class Run(_Document):
     environment: dict[str, Any]
     """`device`, `device_name`, `cpu`, `threads`, `dtype`, `packages` {torch: …}, `model` {name, digest, parameters} …"""
     baseline: str
-    seed: int
+    seed: int | None
+    """None for results that were read from other tools."""
     notes: tuple[str, ...] = ()
     """Facts that a reader must know: fairness, samples left out, few clusters. Shown under the tables."""
     tasks: tuple[TaskInfo, ...]
@@ -580,6 +745,10 @@ class Run(_Document):
     recommendation: Recommendation | None = None
     """None if nothing was trained, or if there is nothing to compare it with."""
     overlaps: tuple[Overlap, ...] = ()
+    samples_shown: tuple[ShownSamples, ...] = ()
+    """By task: samples that variants have won and lost against the baseline."""
+    config_resolved: dict[str, Any] = {}
+    """`config` with every default, and the settings of every variant; for reading: `config` is what can be run again."""
     price: Price | None = None
     """Price of the machine (`--price-per-hour`)."""
     seconds: dict[str, float] = {}
@@ -619,7 +788,11 @@ class Run(_Document):
 
     def comparison(self, task: TaskInfo, a: str, b: str) -> Comparison | None:
         """Returns the comparison a − b on a task's headline, whichever order the document has; None without one."""
-        for found in self.comparisons:
-            if (found.task, found.metric) == (task.name, task.headline) and {found.a, found.b} == {a, b}:
-                return found if found.a == a else found.reversed()
-        return None
+        of_task = self.headline_comparisons(task)
+        if (a, b) in of_task:
+            return of_task[a, b]
+        return of_task[b, a].reversed() if (b, a) in of_task else None
+
+    def headline_comparisons(self, task: TaskInfo) -> Mapping[tuple[str, str], Comparison]:
+        """Returns the comparisons a − b on a task's headline by a and b, in the order that the document has."""
+        return _by_metric(_Identity(self.comparisons)).get((task.name, task.headline), {})

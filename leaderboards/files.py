@@ -1,4 +1,4 @@
-"""Writes runs to files: `report.md`, `.csv`, `.json`, `.tex` and `.html`.
+"""Writes runs to files: `report.md`, `.csv`, `.parquet`, `.json`, `.tex`, `.html`, `.svg` and `.png`.
 
 Example:
     >>> export([run], ["md", "html"], Path("runs/qwen3-0.6b-20261120-2355"))  # doctest: +SKIP
@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError, did_you_mean, printable
-from harness.leaderboards import latex, markdown, page, rows
+from harness.leaderboards import latex, markdown, page, parquet, pictures, rows
+from harness.leaderboards.joined_runs import joined_runs
 from harness.results import Run
-from harness.storage import write_whole
+from harness.storage import whole_file
 
 
 def _csv(runs: Sequence[Run]) -> str:
@@ -46,14 +47,19 @@ def _json(runs: Sequence[Run]) -> str:
     return printable(text) + "\n"
 
 
-FORMATS: dict[str, Callable[[Sequence[Run]], str]] = {
+FORMATS: dict[str, Callable[[Sequence[Run]], str | bytes]] = {
     "md": markdown.render,
     "csv": _csv,
+    "parquet": parquet.render,
     "json": _json,
     "tex": latex.render,
     "html": page.render,
+    "svg": pictures.svg,
+    "png": pictures.png,
 }
 """Report formats and their renderers."""
+_JOINED = ("md", "tex", "html", "svg", "png")
+"""Formats for readers, in which runs of one model are one table where that is possible."""
 
 
 def export(runs: Sequence[Run], to: Sequence[str], out: Path) -> list[Path]:
@@ -68,19 +74,21 @@ def export(runs: Sequence[Run], to: Sequence[str], out: Path) -> list[Path]:
         The files, in the order of `to`.
 
     Raises:
-        UserError: There is no run, a format is unknown (checked before anything is written), or the folder is not
-            writable.
+        UserError: There is no run, a format is unknown (checked before anything is written), the folder is not
+            writable, or a picture cannot be drawn.
     """
     if not runs:
         raise UserError("no run to report", hint="name one: `harness ls runs`")
     for name in to:
         if name not in FORMATS:
             raise UserError(f"unknown format `{name}` in `--to`", hint=did_you_mean(name, FORMATS))
-    written = []
+    written, together = [], joined_runs(runs)
     for name in dict.fromkeys(to):
         path = out / f"report.{name}"
+        content = FORMATS[name](together if name in _JOINED else runs)
         try:
-            write_whole(path, FORMATS[name](runs))
+            with whole_file(path) as file:
+                file.write(content.encode() if isinstance(content, str) else content)
         except UserError as error:
             raise UserError(error.message, hint="choose another folder with `--out`") from error
         written.append(path)

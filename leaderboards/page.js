@@ -1,143 +1,334 @@
-// Table sorting, the score/difference switch, copy buttons and the Pareto plot. The page can be read without JavaScript.
+// Filters and sorts tables, opens cells, searches samples, draws other axes and saves files. The page can be read without it.
+// What a reader has chosen is kept in the address: q (filter), show, off (hidden columns), sort0 …, cell, x0 and y0 (axes).
 "use strict";
-
-for (const table of document.querySelectorAll(".sortable")) {
-  const heads = [...table.querySelectorAll("thead th")];
-  for (const head of heads.filter((head) => head.dataset.best))
-    head.querySelector("button").addEventListener("click", () => sort(table, heads, head));
-}
-
-// The first click puts the best variant first, the second click the worst; rows without a number stay last.
-function sort(table, heads, head) {
-  const best = head.dataset.best === "high" ? "descending" : "ascending";
-  const other = best === "descending" ? "ascending" : "descending";
-  const order = head.getAttribute("aria-sort") === best ? other : best;
-  for (const each of heads) if (each.hasAttribute("aria-sort")) each.setAttribute("aria-sort", "none");
-  head.setAttribute("aria-sort", order);
-  const shows = table.closest("main").dataset.shows;
-  const read = (row) => {
-    const cell = row.cells[head.cellIndex];
-    const text = cell && (shows === "difference" && cell.dataset.difference ? cell.dataset.difference : cell.dataset.score);
-    return text ? Number(text) : NaN;
+(() => {
+  const one = (selector, root = document) => root.querySelector(selector);
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const state = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
+  const keep = (key, value) => {
+    if (value) state.set(key, value);
+    else state.delete(key);
+    history.replaceState(null, "", "#" + state);
   };
-  const sign = order === "ascending" ? 1 : -1;
-  const compare = (a, b) => (isNaN(a) ? (isNaN(b) ? 0 : 1) : isNaN(b) ? -1 : sign * (a - b));
-  const body = table.tBodies[0];
-  body.append(...[...body.rows].sort((a, b) => compare(read(a), read(b))));
-}
+  const made = (parent, tag, text, kind) => {
+    const node = parent.appendChild(document.createElement(tag));
+    node.textContent = text;
+    if (kind) node.className = kind;
+    return node;
+  };
+  const words = (text) => text.toLowerCase().split(/\s+/).filter(Boolean);
 
-for (const group of document.querySelectorAll(".switch")) {
-  group.hidden = false;
-  group.addEventListener("click", (event) => {
-    const shows = event.target.dataset.shows;
-    if (!shows) return;
-    group.closest("main").dataset.shows = shows;
-    for (const button of group.children) button.setAttribute("aria-pressed", button.dataset.shows === shows);
-  });
-}
-
-if (navigator.clipboard)
-  for (const box of document.querySelectorAll(".copied")) {
-    const button = Object.assign(document.createElement("button"), { type: "button", textContent: "copy" });
-    button.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(box.querySelector("code").textContent);
-      button.textContent = "copied";
+  const reveal = (node) => {
+    for (let at = node; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
+    node.scrollIntoView();
+  };
+  for (const link of all(".bar a"))
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      reveal(document.getElementById(link.hash.slice(1)));
     });
-    box.append(button);
+  for (const tools of all(".tools")) tools.hidden = false;
+
+  // The quality table
+  const quality = one("#quality"), table = one("table", quality);
+  const variants = (from) => all("tbody tr:not(.g)", from);
+  const scores = all("td a", table);
+  const rowOf = (link) => document.getElementById(link.hash.slice(1));
+  const column = { difference: 3, rank: 6 };
+  for (const link of scores)
+    if (!one(".rk", link)) { // a large page has each number once: these are in the table of every score
+      const row = rowOf(link);
+      made(link, "span", row.cells[column.difference].textContent, "dif");
+      made(link, "span", row.cells[column.rank].textContent, "rk");
+    }
+
+  const modes = all("[data-m]", quality);
+  const show = (mode) => {
+    quality.dataset.show = mode;
+    for (const button of modes) button.setAttribute("aria-pressed", button.dataset.m === mode);
+  };
+  const asked = state.get("show");
+  show(modes.some((button) => button.dataset.m === asked) ? asked : quality.dataset.show);
+  for (const button of modes)
+    button.addEventListener("click", () => {
+      show(button.dataset.m);
+      keep("show", button.dataset.m);
+    });
+
+  const find = one("input[type=search]", quality), count = one(".count", quality);
+  const filter = () => {
+    const wanted = words(find.value);
+    let shown = 0;
+    for (const each of all("table.sortable"))
+      for (const row of variants(each)) {
+        const name = (row.cells[0].textContent + " " + row.cells[0].title).toLowerCase();
+        row.hidden = !wanted.every((word) => name.includes(word));
+        if (each === table) shown += !row.hidden;
+      }
+    count.textContent = wanted.length ? `${shown} of ${variants(table).length}` : "";
+  };
+  find.value = state.get("q") || "";
+  find.addEventListener("input", () => {
+    filter();
+    keep("q", find.value);
+  });
+  filter();
+
+  const boxes = all(".pop input", quality), most = 12;
+  const columns = () => {
+    for (const row of table.rows)
+      if (row.cells.length > boxes.length) boxes.forEach((box, index) => (row.cells[index + 1].hidden = !box.checked));
+  };
+  const off = state.has("off") ? state.get("off").split(".") : boxes.slice(most).map((box) => box.value);
+  for (const box of boxes) {
+    box.checked = !off.includes(box.value);
+    box.addEventListener("change", () => {
+      columns();
+      keep("off", boxes.filter((each) => !each.checked).map((each) => each.value).join(".") || "none");
+    });
+  }
+  columns();
+  document.addEventListener("click", (event) => {
+    for (const pop of all(".pop[open]")) if (!pop.contains(event.target)) pop.open = false;
+  });
+
+  // The first click puts the best variant of each run first, the second the worst; rows without a number stay last.
+  all("table.sortable").forEach((sorted, number) => {
+    const heads = all("th[aria-sort]", sorted);
+    const sort = (head, order) => {
+      const sign = order === "ascending" ? 1 : -1;
+      const read = (row) => {
+        const cell = row.cells[head.cellIndex];
+        const text = cell && (sorted === table && quality.dataset.show === "diff" && cell.dataset.d ? cell.dataset.d : cell.dataset.v);
+        if (!text && sorted === table && cell && one(".v", cell)) return parseFloat(one(".v", cell).textContent);
+        return text ? Number(text) : NaN;
+      };
+      for (const each of heads) each.setAttribute("aria-sort", each === head ? order : "none");
+      for (const body of sorted.tBodies) {
+        const rows = all("tr:not(.g)", body).map((row) => [read(row), row]);
+        rows.sort(([a], [b]) => (isNaN(a) ? (isNaN(b) ? 0 : 1) : isNaN(b) ? -1 : sign * (a - b)));
+        body.append(...rows.map(([, row]) => row));
+      }
+    };
+    for (const head of heads) {
+      const best = head.dataset.up === "1" ? "descending" : "ascending";
+      const other = best === "descending" ? "ascending" : "descending";
+      one("button", head).addEventListener("click", () => {
+        const order = head.getAttribute("aria-sort") === best ? other : best;
+        sort(head, order);
+        keep("sort" + number, `${head.cellIndex}.${order}`);
+      });
+      const [index, order] = (state.get("sort" + number) || "").split(".");
+      if (Number(index) === head.cellIndex && (order === best || order === other)) sort(head, order);
+    }
+  });
+
+  // A cell opens as a dialog with everything about it
+  const dialog = one("#cell");
+  const open = (link) => {
+    const row = rowOf(link), into = dialog.firstElementChild, task = row.parentElement.rows[0];
+    const texts = [...row.cells].map((cell) => cell.textContent.trim());
+    const names = all("thead th", row.closest("table")).map((head) => head.textContent);
+    const title = one("bdi", task).textContent, kind = link.closest("td").className;
+    into.replaceChildren();
+    made(into, "h3", `${texts[0]} on ${title}`).id = "cell-title";
+    made(into, "div", texts[1], "big");
+    made(into, "div", texts[3] === "-" ? "the baseline" : texts[3], kind);
+    const list = made(into, "dl", "");
+    const entries = names.map((name, index) => [name, texts[index]]).slice(2);
+    entries.splice(1, 1);
+    entries.push(["ties", one(".tie", link).textContent], ["task", one(".lite", task).textContent]);
+    for (const [name, text] of entries)
+      if (text && text !== "-") {
+        made(list, "dt", name);
+        made(list, "dd", text);
+      }
+    const browser = one(".smp", row.closest(".run"));
+    if (browser) {
+      const samples = made(into, "button", "samples", "b");
+      samples.addEventListener("click", () => {
+        dialog.close();
+        const [variant, which] = all("select", browser);
+        const choose = (select, value) => (select.value = [...select.options].some((option) => option.value === value) ? value : "");
+        choose(variant, texts[0]);
+        choose(which, link.hash.split("-").pop());
+        one("input", browser).value = "";
+        variant.dispatchEvent(new Event("change"));
+        reveal(browser);
+      });
+    }
+    const close = made(into, "button", "close", "b");
+    close.autofocus = true;
+    close.addEventListener("click", () => dialog.close());
+    dialog.onclose = () => {
+      keep("cell", "");
+      link.focus();
+    };
+    dialog.showModal();
+    keep("cell", link.hash.slice(1));
+  };
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog) dialog.close();
+  });
+  for (const link of scores)
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      open(link);
+    });
+
+  // Samples
+  for (const browser of all(".smp")) {
+    const search = one("input", browser), selects = all("select", browser), kinds = all("button[data-k]", browser);
+    const samples = all(".s", browser), shown = one(".count", browser);
+    let most = 12;
+    const apply = () => {
+      const wanted = words(search.value), kind = kinds.find((button) => button.getAttribute("aria-pressed") === "true").dataset.k;
+      const [variant, task] = selects.map((select) => select.value);
+      let left = 0;
+      for (const sample of samples) {
+        const outputs = all(".o", sample);
+        for (const each of outputs)
+          each.hidden = !((kind === "all" || each.dataset.k === kind) && (!variant || each.dataset.v === variant));
+        const text = sample.textContent.toLowerCase();
+        sample.hidden = outputs.every((each) => each.hidden) || (task && sample.dataset.task !== task) || !wanted.every((word) => text.includes(word));
+        left += !sample.hidden;
+        if (left > most) sample.hidden = true;
+      }
+      shown.textContent = left < samples.length ? `${left} of ${samples.length}` : "";
+      rest.hidden = left <= most;
+      rest.textContent = `show all ${left}`;
+    };
+    const rest = made(browser, "button", "", "b");
+    rest.addEventListener("click", () => {
+      most = Infinity;
+      apply();
+    });
+    apply();
+    search.addEventListener("input", apply);
+    for (const select of selects) select.addEventListener("change", apply);
+    for (const button of kinds)
+      button.addEventListener("click", () => {
+        for (const each of kinds) each.setAttribute("aria-pressed", each === button);
+        apply();
+      });
   }
 
-const plots = JSON.parse(document.getElementById("plots").textContent);
-for (const section of document.querySelectorAll(".pareto")) {
-  const plot = plots[section.dataset.plot];
-  const [quality, cost] = section.querySelectorAll("select");
-  plot.qualities.forEach((axis, index) => quality.add(new Option(axis.label, index)));
-  plot.costs.forEach((axis, index) => cost.add(new Option(axis.label, index)));
-  // Select the cost that is known for most variants: the base has no training cost, but it has an inference cost.
-  const known = plot.costs.map((axis) => axis.points.filter(Boolean).length);
-  quality.selectedIndex = plot.first;
-  cost.selectedIndex = known.lastIndexOf(Math.max(...known));
-  const draw = () => drawPlot(section.querySelector("figure"), plot, quality.selectedIndex, cost.selectedIndex);
-  quality.addEventListener("change", draw);
-  cost.addEventListener("change", draw);
-  section.querySelector(".selectors").hidden = false;
-  draw();
-  new ResizeObserver(draw).observe(section);
-}
-
-function element(parent, name, attributes, text) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const key in attributes) made.setAttribute(key, attributes[key]);
-  if (text !== undefined) made.textContent = text;
-  return parent.appendChild(made);
-}
-
-// About `wanted` round numbers that span the values with a margin.
-function ticks(values, wanted, most = Infinity) {
-  let [low, high] = [Math.min(...values), Math.max(...values)];
-  const margin = (high - low || Math.abs(high) || 1) * 0.08;
-  const floor = low >= 0 ? 0 : -Infinity;
-  [low, high] = [Math.max(floor, low - margin), Math.min(most, high + margin)];
-  const rough = (high - low) / wanted;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
-  const found = [];
-  for (let i = Math.floor(low / step); i <= Math.ceil(high / step); i++) found.push(Number((i * step).toPrecision(12)));
-  return found;
-}
-
-function drawPlot(figure, plot, qualityIndex, costIndex) {
-  const [quality, cost] = [plot.qualities[qualityIndex], plot.costs[costIndex]];
-  const [front, maybe] = [plot.fronts[qualityIndex][costIndex], plot.maybe[qualityIndex][costIndex]];
-  const points = plot.variants
-    .map((name, i) => ({ name, q: quality.points[i], c: cost.points[i], onFront: front.includes(name), maybe: maybe.includes(name) }))
-    .filter((point) => point.q && point.c);
-  const absent = plot.variants.filter((name) => !points.some((point) => point.name === name));
-  figure.replaceChildren();
-  const caption = [
-    front.length ? `Pareto front (shown to be better than every variant that is not more expensive): ${front.join(", ")}.` : "",
-    maybe.length ? `Maybe on it (no variant that is not more expensive was shown to be better): ${maybe.join(", ")}.` : "",
-    absent.length ? `Not shown, because a number is missing: ${absent.join(", ")}.` : "",
-  ].join(" ").trim();
-  const [width, height, left, right, top, bottom] = [Math.max(300, figure.clientWidth), 380, 56, 24, 26, 46];
-  if (points.length) {
-    const svg = element(figure, "svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${quality.label} against ${cost.label}. ${caption}` });
-    const xs = ticks(points.map((point) => point.c[0]), Math.max(3, width / 130));
-    const ys = ticks(points.flatMap((point) => point.q.filter((number) => number !== null)), 6, quality.most ?? Infinity);
-    const scale = (marks, from, to) => (value) => from + ((value - marks[0]) / (marks.at(-1) - marks[0])) * (to - from);
-    const [x, y] = [scale(xs, left, width - right), scale(ys, height - bottom, top)];
-    for (const value of xs) {
-      const tick = element(svg, "g", { class: "tick" });
-      element(tick, "line", { x1: x(value), x2: x(value), y1: top, y2: height - bottom });
-      element(tick, "text", { x: x(value), y: height - bottom + 17, "text-anchor": "middle" }, value);
-    }
-    for (const value of ys) {
-      const tick = element(svg, "g", { class: "tick" });
-      element(tick, "line", { x1: left, x2: width - right, y1: y(value), y2: y(value) });
-      element(tick, "text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" }, value);
-    }
-    element(svg, "text", { class: "axis", x: width - right, y: height - 8, "text-anchor": "end" }, `${cost.label} →`);
-    element(svg, "text", { class: "axis", x: 4, y: 14 }, quality.label);
-    const steps = points.filter((point) => point.onFront).sort((a, b) => a.c[0] - b.c[0]);
-    if (steps.length) {
-      const path = steps.map((point, i) => (i ? `H${x(point.c[0])}V${y(point.q[0])}` : `M${x(point.c[0])} ${y(point.q[0])}`));
-      element(svg, "path", { class: "front", d: path.join("") + `H${width - right}` });
-    }
-    const taken = [];
-    for (const point of points) {
-      const [px, py] = [x(point.c[0]), y(point.q[0])];
-      const group = element(svg, "g", { class: point.onFront ? "point on-front" : point.maybe ? "point maybe-front" : "point", tabindex: 0 });
-      const [value, low, high] = point.q.map((number) => (number === null ? "?" : Number(number.toPrecision(4))));
-      element(group, "title", {}, `${point.name}: ${value} (95 % ${low} to ${high}) at ${point.c[1]}`);
-      if (point.q[1] !== null && point.q[2] !== null)
-        element(group, "line", { class: "bar", x1: px, x2: px, y1: y(point.q[1]), y2: y(point.q[2]) });
-      element(group, "circle", { cx: px, cy: py, r: 5.5 });
-      const flip = px > width - right - 9 - point.name.length * 7;
-      let ly = py - 8;
-      while (taken.some(([tx, ty]) => Math.abs(tx - px) < 90 && Math.abs(ty - ly) < 14)) ly += 14;
-      taken.push([px, ly]);
-      element(group, "text", { x: px + (flip ? -9 : 9), y: ly, "text-anchor": flip ? "end" : "start" }, point.name);
-    }
+  // Quality against cost with other axes: Vega is unpacked when it is first needed
+  const light = Object.entries(JSON.parse(one("#light").textContent));
+  let ready;
+  const vega = () =>
+    (ready ??= (async () => {
+      const bytes = Uint8Array.from(atob(one("#packed").textContent), (letter) => letter.charCodeAt(0));
+      const script = document.createElement("script");
+      script.textContent = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+      document.head.append(script);
+    })());
+  const range = (values, log) => {
+    const [low, high] = [Math.min(...values), Math.max(...values)].map((value) => (log ? Math.log(value) : value));
+    const margin = (high - low || Math.abs(high) || 1) * 0.09;
+    return [low - margin, high + margin].map((value) => (log ? Math.exp(value) : value));
+  };
+  for (const run of all(".run")) {
+    const source = one(".axes-data", run);
+    if (!source) continue;
+    const data = JSON.parse(source.textContent), key = run.dataset.key, [y, x] = all(".axes select", run), target = one(".draw", run);
+    data.tasks.forEach((task) => y.add(new Option(task.label, task.key)));
+    data.costs.forEach((cost, index) => x.add(new Option(cost.label, index)));
+    const draw = async () => {
+      const task = data.tasks.find((each) => String(each.key) === y.value), cost = data.costs[x.value];
+      const points = data.names.flatMap((name, index) => {
+        const score = task.points[index], value = cost.values[index];
+        return score && value !== null ? [{ index, label: name, name, cost: value, value: score[0], low: score[1], high: score[2] }] : [];
+      });
+      if (!points.length) {
+        target.textContent = "No variant has both numbers.";
+        return;
+      }
+      const better = (a, b) => task.better[a.index][b.index] === "1";
+      for (const point of points) {
+        const rivals = points.filter((other) => other !== point && other.cost <= point.cost);
+        point.standing = rivals.every((other) => better(point, other)) ? "on" : rivals.some((other) => better(other, point)) ? "off" : "maybe";
+      }
+      await vega();
+      const spec = structuredClone(data.vega), costs = points.map((point) => point.cost);
+      const log = Math.min(...costs) > 0 && Math.max(...costs) > 12 * Math.min(...costs);
+      spec.data.find((each) => each.name === "points").values = points;
+      spec.width = Math.max(230, Math.min(540, target.clientWidth - 60));
+      const scale = (name) => spec.scales.find((each) => each.name === name);
+      scale("x").type = log ? "log" : "linear";
+      scale("x").domain = range(costs, log);
+      scale("y").domain = range(points.flatMap((point) => [point.value, point.low, point.high]).filter((value) => value !== null), false);
+      spec.title.text = task.label;
+      for (const axis of spec.axes) if (axis.title) axis.title = `${cost.label}${log ? " (log)" : ""} → more expensive`;
+      const box = document.createElement("div");
+      await vegaEmbed(box, spec, { mode: "vega", renderer: "svg", actions: false, tooltip: false });
+      let svg = box.querySelector("svg").outerHTML;
+      for (const [name, color] of light) svg = svg.replaceAll(new RegExp(`"${color}"`, "gi"), `"var(--${name})"`);
+      target.innerHTML = svg;
+      const drawn = one("svg", target);
+      drawn.classList.add("plot");
+      drawn.setAttribute("role", "img");
+      drawn.setAttribute("aria-label", `${task.label} against ${cost.label}`);
+    };
+    const choose = () => {
+      keep("y" + key, y.value);
+      keep("x" + key, x.value);
+      draw();
+    };
+    const chosen = [state.get("y" + key), state.get("x" + key)];
+    y.value = data.tasks.some((each) => String(each.key) === chosen[0]) ? chosen[0] : data.task;
+    x.value = data.costs[chosen[1]] ? chosen[1] : data.cost;
+    y.addEventListener("change", choose);
+    x.addEventListener("change", choose);
+    if (chosen[0] && (y.value !== String(data.task) || x.value !== String(data.cost))) draw();
   }
-  const text = figure.appendChild(document.createElement("figcaption"));
-  text.textContent = points.length ? caption : "No variant has both a quality and a cost.";
-}
+
+  // Files and copies
+  const save = (name, text, type) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  };
+  const grid = (run) =>
+    all("table.every tbody", run).reduce((rows, body) => {
+      const task = one("bdi", body.rows[0]).textContent;
+      let variant = "";
+      for (const row of [...body.rows].slice(1)) {
+        const texts = [...row.cells].map((cell) => cell.textContent.trim());
+        if (row.id) variant = texts[0];
+        rows.push([task, variant, row.id ? "" : texts[0], ...texts.slice(1)]);
+      }
+      return rows;
+    }, [["task", "variant", "other metric", ...all("table.every thead th", run).slice(1).map((head) => head.textContent)]]);
+  const formula = /^\s*[=+\-@\uff1d\uff0b\uff0d\uff20]/; // a spreadsheet would run it
+  const quoted = (text) => `"${formula.test(text) && text !== "-" && isNaN(text) ? "'" : ""}${text.replaceAll('"', '""')}"`;
+  const escaped = (text) => text.replace(/[\\`*_\[\]|~<]/g, "\\$&");
+  const files = {
+    csv: (run) => save("scores.csv", grid(run).map((row) => row.map(quoted).join(",")).join("\n") + "\n", "text/csv"),
+    md: (run) => {
+      const [head, ...rows] = grid(run).map((row) => `| ${row.map(escaped).join(" | ")} |`);
+      save("scores.md", [head, head.replace(/[^|]+/g, " --- "), ...rows].join("\n") + "\n", "text/markdown");
+    },
+    svg: (run) =>
+      all("svg.plot:not(.narrow)", run).forEach((plot, number) => {
+        const text = light.reduce((svg, [name, color]) => svg.replaceAll(`var(--${name})`, color), plot.outerHTML);
+        save(`plot-${number + 1}.svg`, text, "image/svg+xml");
+      }),
+    print: () => window.print(),
+  };
+  for (const button of all("[data-get]")) button.addEventListener("click", () => files[button.dataset.get](button.closest(".run")));
+  if (navigator.clipboard)
+    for (const box of all(".copied")) {
+      const button = made(box, "button", "copy", "b");
+      button.type = "button";
+      button.addEventListener("click", async () => {
+        await navigator.clipboard.writeText(one("code", box).textContent);
+        button.textContent = "copied";
+      });
+    }
+
+  const asked_cell = state.get("cell"), link = asked_cell && scores.find((each) => each.hash === "#" + asked_cell);
+  if (link) open(link);
+})();

@@ -1,8 +1,9 @@
-"""Renders runs as one self-contained HTML file: no server, no network, and JavaScript only for interaction.
+"""Renders runs as one HTML page: no server, no network, and nothing that needs JavaScript to be read.
 
-Tables and sentences are plain HTML. A short script sorts the tables and draws the Pareto plot as SVG: a plotting library
-would add 4.8 MB to every page, the script adds a few kilobytes. The template escapes all names from models, tasks and
-users.
+Tables, plots, samples and every score are in the HTML. A script filters and sorts tables, opens cells, keeps its state in the
+address and draws the plot of quality against cost with other axes; for that, the page has a packed copy of Vega. Above 1,000
+cells each number is on the page once, above 2,000 the copy of Vega is left out, so that the page stays below 1.5 MB. The
+template escapes all names from models, tasks and users.
 
 Example:
     >>> Path("report.html").write_text(render([run]))  # doctest: +SKIP
@@ -19,25 +20,39 @@ import yaml
 from markupsafe import Markup, escape
 
 from harness.errors import printable
-from harness.leaderboards.forgetting import forgetting
-from harness.report import numbers
-from harness.report.costs import Measure, measures
+from harness.leaderboards import drawing
+from harness.leaderboards.axes import browser_plot
+from harness.leaderboards.cost_tables import cost_tables, seeds_table
+from harness.leaderboards.figures import cost_figure, curve_figure, forest_figures, spread_figure
+from harness.leaderboards.forgetting import plane_figure
+from harness.leaderboards.heats import heats
+from harness.leaderboards.lead import Lead, lead, lead_task
+from harness.leaderboards.sample_browser import sample_browser
+from harness.leaderboards.sections import PageColumn, RunRows, other_metrics, page_columns, page_rows
 from harness.report.footnotes import footnotes
 from harness.report.header import facts, model_name
 from harness.report.heatmap import grids
-from harness.report.scores import leading_task, scale_of, titles
-from harness.report.summary import front_of, summary
-from harness.report.tables import cost, latency, quality, trainings
-from harness.results import Run, TaskInfo
+from harness.report.recommendation import MARGIN
+from harness.report.summary import summary
+from harness.results import Run
 
+BARE_ABOVE = 1000
+"""Cells above which each number is on the page once: differences and ranks are in the table of every score."""
+PLAIN_ABOVE = 2000
+"""Cells above which the axes of the plot cannot be chosen."""
+DENSE_ABOVE = 8
+"""Variants of a run above which cells have one line, and most sections are folded."""
 _FOLDER = Path(__file__).parent
-_SECONDS = ((3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"))
-_BYTES = ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"))
-_COUNTS = ((1e9, "billions"), (1e6, "millions"), (1e3, "thousands"))
+_LEGEND = (
+    "▲ better, ▼ worse, ≈ no difference shown (it may still be there). ± is half the width of the 95 % interval of the paired"
+    " difference from the baseline, unadjusted; a mark is a Holm-adjusted p < .05 over all pairs and tasks. The line under a score is"
+    " its own 95 % interval, on one scale for each column. Rank 2–5: one variant is shown to be better, and all but five are shown"
+    " to be worse."
+)
 
 
-def render(runs: Sequence[Run]) -> str:
-    """Renders runs as one HTML document with a section for each."""
+def template_environment() -> jinja2.Environment:
+    """The environment of the templates of pages: everything is escaped, and control characters are shown as escapes."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -46,14 +61,47 @@ def render(runs: Sequence[Run]) -> str:
         undefined=jinja2.StrictUndefined,
         finalize=lambda value: printable(value) if type(value) is str else value,  # not our own Markup
     )
-    environment.filters["code"] = code
-    return environment.get_template("page.html").render(
-        title=" · ".join(dict.fromkeys(model_name(run) for run in runs)),
-        style=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
-        script=Markup((_FOLDER / "page.js").read_text(encoding="utf-8")),
-        sections=[_section(run) for run in runs],
-        plots=[plot(run) for run in runs],
-    )
+    environment.filters |= {"code": code, "json": drawing.script_json, "short": lambda value: f"{value:.6g}"}
+    return environment
+
+
+def render(runs: Sequence[Run]) -> str:
+    """Renders runs as one HTML document: one table of all, then the plots, samples and configuration of each."""
+    columns = page_columns(runs)
+    table = page_rows(runs, columns)
+    cells = len(columns) * sum(len(rows.rows) for rows in table)
+    dense = any(len(run.variants) > DENSE_ABOVE for run in runs)
+    draws = drawing.can_draw()
+    interactive = draws and cells <= PLAIN_ABOVE
+    leads = [lead(rows) for rows in table]
+    sections = [
+        _section(rows, found, columns, cells=cells, draws=draws, interactive=interactive)
+        for rows, found in zip(table, leads, strict=True)
+    ]
+    headings = dict.fromkeys(model_name(run) for run in runs)
+    context: dict[str, Any] = {
+        "title": " · ".join(headings),
+        "heading": ", ".join(headings),
+        "runs": sections,
+        "columns": columns,
+        "picks": {rows.key: found.choices for rows, found in zip(table, leads, strict=True)},
+        "baselines": {run.baseline for run in runs},
+        "count": sum(len(rows.rows) for rows in table),
+        "dense": dense,
+        "bare": cells > BARE_ABOVE,
+        "costs": cost_tables(table),
+        "seeds": seeds_table(table),
+        "legend": _LEGEND,
+        "margin": f"{MARGIN:g}",
+        "notes": [] if draws else [f"Plots are missing: `pip install {drawing.PACKAGE}` and make the page again."],
+        "tokens": drawing.TOKENS,
+        "light": drawing.LIGHT,
+        "packed": Markup(drawing.packed_vega()) if any(each["axes"] for each in sections) else "",
+        "style": Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
+        "script": Markup((_FOLDER / "page.js").read_text(encoding="utf-8")),
+    }
+    context["contents"] = _contents(context)
+    return template_environment().get_template("page.html").render(context)
 
 
 def code(text: str) -> Markup:
@@ -63,94 +111,75 @@ def code(text: str) -> Markup:
     return Markup("").join(parts)
 
 
-def _section(run: Run) -> dict[str, Any]:
+def _section(
+    rows: RunRows, found: Lead, columns: Sequence[PageColumn], *, cells: int, draws: bool, interactive: bool
+) -> dict[str, Any]:
+    """Everything of one run that is not in the common tables."""
+    run = rows.run
+    mine = [column for column in columns if any(row.cells[column.key] is not None for row in rows.rows)]
+    task = lead_task(rows)
+    cost = cost_figure(run, task, found.sentence) if draws and task else None
+    curves = curve_figure(run, found.choices) if draws else None
+    times = spread_figure(run) if draws else None
+    groups, tiles = heats(run, many=cells > BARE_ABOVE), grids(run)
+    others = {} if cells > BARE_ABOVE else other_metrics(run)
+    inside = (
+        ("loss curves", curves),
+        ("measured times", times),
+        *((f"{each.title} by group", each) for each in groups),
+        ("heat maps", tiles),
+    )
+    extra = cells > BARE_ABOVE and any(len(task.metrics) > 1 for task in run.tasks)
     return {
-        "run": run,
-        "model": model_name(run),
-        "facts": facts(run),
-        "quality": quality(run),
-        "trainings": trainings(run),
-        "cost": cost(run),
-        "latency": latency(run),
-        "grids": grids(run),
+        "rows": rows,
+        "lead": found,
+        "facts": [*facts(run), run.created[:10]],
         "summary": summary(run),
-        "forgetting": forgetting(run),
         "footnotes": footnotes(run),
-        "scores": _scores(run),
-        "config": yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
-        "environment": yaml.safe_dump(run.environment, sort_keys=False, allow_unicode=True),
+        "cost_figure": cost,
+        "plane_figure": plane_figure(run) if draws else None,
+        "forest": forest_figures(run, 8 if cells <= BARE_ABOVE else 4) if draws and len(run.variants) > 1 else [],
+        "curves": curves,
+        "times": times,
+        "heats": groups,
+        "grids": tiles,
+        "inside": ", ".join(words for words, each in inside if each),
+        "samples": sample_browser(rows, columns, room=200_000 if cells <= BARE_ABOVE else 60_000),
+        "axes": browser_plot(run, {column.key: column.task for column in mine}, task.name)
+        if interactive and cost and task
+        else None,
+        "columns": mine,
+        "others": others,
+        "tests": {
+            column.key: ", ".join(
+                dict.fromkeys(cell.test for row in rows.rows if (cell := row.cells[column.key]) and cell.test)
+            )
+            for column in mine
+        },
+        "count": sum(cell is not None for row in rows.rows for cell in row.cells) + sum(map(len, others.values())),
+        "left_out": "Other metrics than the headlines are left out here; `--to csv` has them." if extra else "",
+        "config": _yaml(run.config),
+        "resolved": _yaml(run.config_resolved) if run.config_resolved else "",
+        "environment": _yaml(run.environment),
     }
 
 
-def _scores(run: Run) -> list[list[str]]:
-    """Formats every metric of every variant, one row for each."""
-    found = []
-    for task in run.tasks:
-        for metric in task.metrics:
-            scale = scale_of(run, task.name, metric.name)
-            for variant in run.variants:
-                score = variant.score(task.name, metric.name)
-                if score is None:
-                    continue
-                delta = score.delta
-                shown = "" if delta is None else scale.difference(delta.value, delta.low, delta.high)
-                found.append([
-                    titles(run)[task.name], numbers.with_arrow(metric.name, metric.higher_is_better), variant.name,
-                    scale.value(score.value), scale.interval(score.low, score.high), shown,
-                    "" if delta is None else numbers.probability(delta.p),
-                    "" if delta is None or delta.p_holm is None else numbers.probability(delta.p_holm),
-                    "" if delta is None or delta.win_rate is None else f"{100 * delta.win_rate:.1f}",
-                    str(score.n), f"{score.protocol.shots}{' shared' * score.protocol.shared_shots}", str(score.protocol.version), score.protocol.mode,
-                ])  # fmt: skip
-    return found
+def _contents(context: dict[str, Any]) -> list[tuple[str, str]]:
+    """The links of the bar at the top: only to what is there."""
+    first = context["runs"][0]
+    known = (
+        ("quality", "Quality", True),
+        ("seeds", "Training runs", context["seeds"]),
+        ("cost", "Cost", context["costs"]),
+        ("plots", "Quality against cost", first["cost_figure"] or first["plane_figure"]),
+        ("differences", "Differences", first["forest"]),
+        ("training", "Training", first["inside"]),
+        ("samples", "Samples", first["samples"]),
+        ("notes", "Notes", True),
+        ("reproduce", "Reproduce", True),
+    )
+    return [(id, words) for id, words, there in known if there]
 
 
-def plot(run: Run) -> dict[str, Any]:
-    """Collects the data of the Pareto plot: for each quality and cost, the variants' numbers in display units and the front.
-
-    Returns:
-        `variants`: names. `qualities`: label, the maximum possible value or null, and [value, low, high] or null for each
-        variant. `costs`: label, and [number, text] or null for each variant. `fronts`: names, by quality and cost in that
-        order; `maybe`: the same of variants that may be on the front. `first`: index of the quality that is selected at first.
-    """
-    qualities = [(task, metric.name) for task in run.tasks for metric in task.metrics]
-    qualities.sort(key=lambda quality: quality[1] != quality[0].headline)  # headlines first
-    costs = measures(run)
-    leading = leading_task(run)
-    first = [task for task, _ in qualities].index(leading) if leading and qualities else 0
-    fronts = [[front_of(run, task, metric, measure)[1] for measure in costs] for task, metric in qualities]
-    return {
-        "first": first,
-        "variants": [printable(variant.name) for variant in run.variants],
-        "qualities": [_quality_axis(run, task, metric) for task, metric in qualities],
-        "costs": [_cost_axis(run, measure) for measure in costs],
-        "fronts": [[[printable(name) for name in front.on] if front else [] for front in row] for row in fronts],
-        "maybe": [[[printable(name) for name in front.maybe] if front else [] for front in row] for row in fronts],
-    }
-
-
-def _quality_axis(run: Run, task: TaskInfo, metric: str) -> dict[str, Any]:
-    scale = scale_of(run, task.name, metric)
-    points: list[list[float | None] | None] = []
-    for variant in run.variants:
-        score = variant.score(task.name, metric)
-        shown = None if score is None or score.value is None else (score.value, score.low, score.high)
-        points.append(shown and [None if number is None else number * scale.factor for number in shown])
-    label = f"{printable(titles(run)[task.name])} {numbers.with_arrow(metric, task.higher_is_better(metric))}"
-    return {"label": label, "most": 100 if scale.factor == 100 else None, "points": points}
-
-
-def _cost_axis(run: Run, measure: Measure) -> dict[str, Any]:
-    values = [measure.comparable(variant) for variant in run.variants]
-    largest = max((value for value in values if value is not None), default=0.0)
-    scales: dict[Any, tuple[tuple[float, str], ...]] = {
-        numbers.seconds: _SECONDS,
-        numbers.count: _COUNTS,
-        numbers.money: (),
-    }
-    units = scales.get(measure.write, _BYTES)
-    factor, unit = next(((factor, unit) for factor, unit in units if largest >= factor), (1, ""))
-    return {
-        "label": f"{measure.words}{f', {unit}' if unit else ''}",
-        "points": [None if value is None else [value / factor, measure.write(value)] for value in values],
-    }
+def _yaml(content: dict[str, Any]) -> str:
+    return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100))

@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +41,7 @@ from harness.models.measure import EnergyMeter, MemoryMeter, fast_bfloat16
 from harness.models.phases import Phases
 from harness.models.read_back import probe_logits
 from harness.settings import TrainingSettings, optimizer_name
+from harness.stats.curve_points import blocks, thinned
 from harness.stats.quantiles import percentile
 from harness.storage import DiskFull, partial, whole_folder
 from harness.tokens.training_labels import IGNORED
@@ -295,7 +295,7 @@ def _figures(recorder: Recorder, loop: Loop) -> dict[str, Any]:
     kept = best or loop.progress.step
     return {
         "train_seconds": sum(line["seconds"] for line in lines),
-        "block_seconds": _blocks([line["seconds"] for line in lines]),
+        "block_seconds": tuple(sum(line["seconds"] for line in lines[block]) for block in blocks(len(lines), 32)),
         "tokens": sum(line["tokens"] for line in lines),
         "steps": len(lines),
         "final_loss": sum(losses[-10:]) / len(losses[-10:]) if losses else None,
@@ -305,15 +305,10 @@ def _figures(recorder: Recorder, loop: Loop) -> dict[str, Any]:
         "validation": tuple((each["step"], each["held_out"][measure]) for each in evaluations),
         "validation_loss": next((each["held_out"].get("loss") for each in evaluations if each["step"] == kept), None),
         "held_out_losses": tuple(each["held_out"]["loss"] for each in evaluations if "loss" in each["held_out"]),
+        "held_out_steps": tuple(each["step"] for each in evaluations if "loss" in each["held_out"]),
+        "curve_points": thinned(lines),
         "best_step": best if evaluations else None,
     }
-
-
-def _blocks(seconds: Sequence[float], most: int = 32) -> tuple[float, ...]:
-    """Sums the seconds of consecutive steps into at most `most` blocks of almost equal length."""
-    count = min(most, len(seconds))
-    edges = [len(seconds) * index // count for index in range(count + 1)] if count else [0]
-    return tuple(sum(seconds[first:last]) for first, last in pairwise(edges))
 
 
 def _notes(job: TrainJob, loop: Loop, foreign: bool) -> list[str]:

@@ -14,11 +14,13 @@ from harness.cli.data import app as data
 from harness.cli.diff import diff
 from harness.cli.env import env
 from harness.cli.eval import evaluate
+from harness.cli.export import export
 from harness.cli.ls import ls
 from harness.cli.new import new
 from harness.cli.output import echo
 from harness.cli.plan import plan
 from harness.cli.report import report
+from harness.cli.schema import schema
 from harness.cli.show import show
 from harness.cli.train import train
 
@@ -44,6 +46,8 @@ app.command("ls", rich_help_panel=_INSPECT)(ls)
 app.command("show", rich_help_panel=_INSPECT)(show)
 app.command("diff", rich_help_panel=_INSPECT)(diff)
 app.command("report", rich_help_panel=_INSPECT)(report)
+app.command("export", rich_help_panel=_INSPECT)(export)
+app.command("schema", rich_help_panel=_INSPECT)(schema)
 app.command("env", rich_help_panel=_INSPECT)(env)
 app.add_typer(data, name="data", rich_help_panel=_INSPECT)
 app.command("check", rich_help_panel=_EXTEND)(check)

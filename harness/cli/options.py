@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from harness.results import Price, Run
 
 _WHAT, _TRAIN, _SCORE, _MACHINE, _OUTPUT = "What to compare", "Training", "Scoring", "Machine", "Output"
-SPEC = "`[name=]source[:key=value,…][@merged|@4bit|@8bit]`, such as `base`, `lora:rank=8`, `owner/adapter@4bit`."
+SPEC = "`[name=]source[:key=value,…][@merged|@4bit|@8bit|@gguf:TYPE …]`, such as `base`, `lora:rank=8`, `owner/adapter@4bit`."
 
 RUN = f"Folder or name of a run, or `{completion.LATEST}`."
+RESULTS = f"Folders or names of runs, `{completion.LATEST}`, or results of other tools."
 
 Variants = Annotated[
     list[str] | None, Argument(metavar="VARIANT…", help=SPEC, show_default=False, autocompletion=completion.variants)
@@ -59,7 +60,17 @@ class Flags:
     """
 
     model: str | None = _flag(
-        _WHAT, "--model", "-m", sets="model", help="Hub id, folder or GGUF file; default: `tiny`, the embedded model."
+        _WHAT,
+        "--model",
+        "-m",
+        sets="model",
+        help="Hub id, folder, GGUF file, or `endpoint:http://HOST:PORT/v1#NAME`; default: `tiny`, the embedded model.",
+    )
+    tokenizer: str | None = _flag(
+        _WHAT,
+        "--tokenizer",
+        sets="tokenizer",
+        help="Hub id or folder of the tokenizer of a served model; default: none, prompts are sent as text.",
     )
     tasks: str | None = _flag(
         _WHAT,
@@ -222,6 +233,11 @@ class Flags:
         _SCORE,
         sets="engine",
         help="The fast engine, or the plain one that it is tested against; default: auto, the fast one.",
+    )
+    writer: Literal["auto", "slots", "vllm"] | None = _flag(
+        _SCORE,
+        sets="writer",
+        help="Who generates texts: our engine (slots), or vLLM, of this environment or HARNESS_VLLM; default: auto, by cost.",
     )
     allow_cut: bool = _flag(
         _SCORE,

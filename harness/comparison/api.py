@@ -25,7 +25,7 @@ def compare(
 
     Args:
         *variants: Specs: `"base"`, `"lora:rank=8"`, `"mine=./x.py@rslora@4bit"`.
-        model: `tiny`, a folder, or a Hub id.
+        model: `tiny`, a folder, a Hub id, or a served model: `endpoint:http://HOST:PORT/v1#NAME`.
         tasks: Names or paths; the `mini_*` tasks when the model is `tiny`.
         progress: Receives progress events; None: shows nothing.
         fresh: Start again even if there is an earlier run of the same configuration.

@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness import __version__
+from harness.api import Choose, Sample
 from harness.comparison.curve import read_curve, read_rewards
 from harness.comparison.fairness import fairness
 from harness.comparison.latency_record import inference_record
 from harness.comparison.prediction import NOTHING_PREDICTED, Prediction
 from harness.comparison.prompt_notes import prompt_notes
 from harness.comparison.replicas import replicated
+from harness.comparison.resolved import resolved_config
 from harness.comparison.scores import Scores, compute_scores
+from harness.comparison.served import served_protocol
+from harness.comparison.shown_samples import shown_samples
 from harness.comparison.state import Session, State
 from harness.comparison.thought_notes import default_thinking, unfinished_thoughts
 from harness.comparison.tuning import Tuned
 from harness.comparison.until_decided import scored_whole
+from harness.comparison.writers import writer_of
+from harness.deploy.tools import reader_version
 from harness.jobs import Trained
 from harness.metrics.signatures import signatures
 from harness.prepare.tasks import ScoredTask
 from harness.prepare.trainings import Training
 from harness.report.gains import gains
-from harness.report.numbers import counted
+from harness.report.numbers import Scale, counted
 from harness.report.price import priced
 from harness.report.recommendation import recommendation
 from harness.results import (
     Artifact,
+    CurvePoint,
+    Evaluation,
     MetricInfo,
     Parameters,
     Protocol,
     Replicated,
     Run,
     Score,
+    ShownSamples,
     TaskInfo,
     Train,
     TrainingData,
@@ -41,6 +51,7 @@ from harness.results import (
     Variant,
 )
 from harness.runs.reuse import folder_bytes, folder_numbers
+from harness.stats.curve_points import CurveFigures, thinned
 from harness.storage import key
 
 EXPECTED_ANSWERS = 0.95
@@ -55,6 +66,8 @@ class Counted:
     replicated: tuple[Replicated, ...]
     notes: tuple[str, ...]
     """Notes on the samples."""
+    shown: tuple[ShownSamples, ...] = ()
+    """Samples that variants have won and lost."""
 
 
 def unfinished(session: Session) -> Run:
@@ -74,7 +87,9 @@ def count(session: Session) -> Counted:
     }
     means = replicated(tasks, rows, _trainings(session), session.baseline, losses, folds=config.folds)
     notes = [*scored_whole(session), *default_thinking([state.variant for state in scored]), *unfinished_thoughts(rows)]
-    return Counted(scores, tuple(means), tuple(notes))
+    items = session.prepared.variants[0].items
+    shown = shown_samples(tasks, rows, items, session.baseline, config.seed)
+    return Counted(scores, tuple(means), tuple(notes), shown)
 
 
 def finished(session: Session, counted: Counted) -> Run:
@@ -89,7 +104,8 @@ def finished(session: Session, counted: Counted) -> Run:
         *counted.notes,
         *training_data_notes(session),
     ]
-    run = _document(session, scores, notes).model_copy(update={"replicated": counted.replicated})
+    run = _document(session, scores, notes)
+    run = run.model_copy(update={"replicated": counted.replicated, "samples_shown": counted.shown})
     return run.model_copy(update={"gains": tuple(gains(run)), "recommendation": recommendation(run)})
 
 
@@ -133,22 +149,7 @@ def _document(session: Session, scores: Scores | None, notes: Sequence[str]) -> 
         baseline=session.baseline,
         seed=session.config.seed,
         notes=(*fairness(prepared, variants), *prompt_notes(prepared, variants), *notes),
-        tasks=tuple(
-            TaskInfo(
-                name=task.name,
-                n=len(prepared.variants[0].items[task.name]),
-                trained_on=task.name in trained_on,
-                headline=task.metrics[0].name,
-                metrics=tuple(
-                    MetricInfo(name=metric.name, higher_is_better=metric.higher_is_better) for metric in task.metrics
-                ),
-                truncated=scores.truncated[task.name] if scores else 0,
-                data=task.data,
-                smallest_difference=scores.smallest[task.name] if scores else None,
-                until_decided=task.name in session.early_tasks,
-            )
-            for task in prepared.tasks
-        ),
+        tasks=tuple(_task(session, task, scores, trained_on=task.name in trained_on) for task in prepared.tasks),
         variants=tuple(
             _variant(session, state, scores.by_variant.get(state.name, []) if scores else state.scores)
             for state in session.states.values()
@@ -156,9 +157,46 @@ def _document(session: Session, scores: Scores | None, notes: Sequence[str]) -> 
         comparisons=tuple(scores.comparisons) if scores else (),
         tests=scores.tests if scores else None,
         overlaps=session.overlaps,
+        config_resolved=resolved_config(session.config, session.states.values()),
         seconds=dict(session.seconds),
     )
     return priced(run, session.config.price)
+
+
+def _task(session: Session, task: ScoredTask, scores: Scores | None, *, trained_on: bool) -> TaskInfo:
+    items, headline = session.prepared.variants[0].items[task.name], task.metrics[0]
+    found = [each for mine in scores.by_variant.values() for each in mine] if scores else []
+    values = [each.value for each in found if (each.task, each.metric) == (task.name, headline.name)]
+    scale = Scale.of(headline.name, values, headline.bounds)
+    return TaskInfo(
+        name=task.name,
+        n=len(items),
+        trained_on=trained_on,
+        headline=headline.name,
+        metrics=tuple(
+            MetricInfo(name=metric.name, higher_is_better=metric.higher_is_better) for metric in task.metrics
+        ),
+        truncated=scores.truncated[task.name] if scores else 0,
+        data=task.data,
+        smallest_difference=scores.smallest[task.name] if scores else None,
+        until_decided=task.name in session.early_tasks,
+        title=None if task.entry.module else task.entry.name,
+        scale=scale.kind if scores else None,
+        decimals=scale.decimals if scores else None,
+        chance=chance(headline.name, [item.sample for item in items]),
+    )
+
+
+def chance(headline: str, samples: Sequence[Sample]) -> float | None:
+    """Computes the accuracy of random choices; None for other metrics and for answers that are generated."""
+    if not headline.startswith("acc") or not all(isinstance(sample, Choose) for sample in samples):
+        return None
+    shares = [
+        (1 if isinstance(sample.answer, int) else len(sample.answer)) / len(sample.choices)
+        for sample in samples
+        if isinstance(sample, Choose) and sample.choices
+    ]
+    return sum(shares) / len(shares) if len(shares) == len(samples) and shares else None
 
 
 def _variant(session: Session, state: State, scores: Sequence[Score]) -> Variant:
@@ -191,15 +229,20 @@ def _variant(session: Session, state: State, scores: Sequence[Score]) -> Variant
 def protocol(session: Session, state: State, task: ScoredTask) -> Protocol:
     """Returns everything that decides a variant's scores on a task."""
     items, prompting = state.variant.items[task.name], state.variant.prompting
-    mode = items[0].request.mode
+    mode, form = items[0].request.mode, state.variant.spec.form
+    served = served_protocol(session, state.variant.served) if state.variant.served else None
     return Protocol(
         version=task.task.version,
         shots=0 if mode == "text" else prompting.count_of(task.task),
         shared_shots=mode != "text" and prompting.shares_shots_of(task.task),
         mode="generate" if mode == "generate" else "loglikelihood",
-        numerics=session.config.numerics,
-        engine=session.config.engine,
-        dtype=session.environment["dtype"],
+        numerics="server" if served else session.config.numerics,
+        engine="endpoint" if served else session.config.engine,
+        dtype="server" if served else session.environment["dtype"],
+        served=served,
+        writer=writer_of(session, state, task) if mode == "generate" and served is None else None,
+        form=form.made if form else None,
+        reader=reader_version(form) if form else None,
         chat_template=prompting.template.text if prompting.template else None,
         system=prompting.system,
         think=prompting.think or ("default" if prompting.template and prompting.template.thought else None),
@@ -305,6 +348,13 @@ def train_record(
         ),
         final_loss=trained.final_loss,
         curve=read_rewards(trained.rewards) if trained.rewards else read_curve(trained.losses, trained.held_out_losses),
+        curve_points=tuple(
+            CurvePoint.model_validate(point) for point in trained.curve_points or _points(trained.losses)
+        ),
+        evaluations=tuple(
+            Evaluation(step=step, validation_loss=loss if math.isfinite(loss) else None)
+            for step, loss in zip(trained.held_out_steps, trained.held_out_losses, strict=False)
+        ),
         step_seconds_p50=trained.step_seconds_p50,
         validation_loss=trained.validation_loss,
         tuning=tuple(TuningTrial(**vars(trial)) for trial in tuned.trials) if tuned else (),
@@ -319,6 +369,11 @@ def train_record(
         reused=reused,
         **trained.peaks,
     )
+
+
+def _points(losses: Sequence[float]) -> tuple[CurveFigures, ...]:
+    """The loss curve of a training run of an earlier version, which recorded losses alone."""
+    return thinned([{"step": number, "loss": loss} for number, loss in enumerate(losses, 1)])
 
 
 def _trained_tasks(training: Training) -> tuple[str, ...]:

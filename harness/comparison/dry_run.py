@@ -14,6 +14,7 @@ from harness.prepare.prepare import Prepared, prepare
 from harness.prepare.training_settings import TINY_LR_SCALE
 from harness.report.numbers import counted
 from harness.runs.folder import RunFolder
+from harness.serving.model import ServedModel
 from harness.tokens.encode import load_encoder
 from harness.tokens.packs import plan_tree, token_budget, tokens_fed, tokens_needed
 from harness.worker.server import Server
@@ -38,7 +39,8 @@ def describe(prepared: Prepared, purpose: Purpose = "compare") -> str:
     variants = counted(len(prepared.variants), "variant")
     if purpose == "compare":
         steps.append(f"score {variants} × {counted(len(prepared.tasks), 'task')}")
-    if purpose == "bench" or (purpose == "compare" and not prepared.config.no_timing):
+    timed = not prepared.config.no_timing and not all(variant.served for variant in prepared.variants)
+    if purpose == "bench" or (purpose == "compare" and timed):
         steps.append("time each" if steps else f"time {variants}")
     return "; ".join(steps)
 
@@ -72,11 +74,14 @@ class PlannedTask:
     name: str
     samples: int
     mode: str
-    tokens: int
-    tokens_computed: int
+    tokens: int | None
+    """None: a served model's own tokenizer counts them."""
+    tokens_computed: int | None
     cut_prompts: int
 
     def __str__(self) -> str:
+        if self.tokens is None:
+            return f"{self.name}  {self.samples} samples ({self.mode}), tokens as the server counts them"
         cut = f"; {counted(self.cut_prompts, 'prompt')} cut on the left to fit the context" if self.cut_prompts else ""
         return (
             f"{self.name}  {self.samples} samples ({self.mode}), {self.tokens:,} tokens,"
@@ -117,7 +122,9 @@ def plan(config: Config) -> Plan:
         UserError: The configuration, a file or a plugin has a mistake that the user can fix.
     """
     prepared = prepare(config)
-    encoder = load_encoder(prepared.model, trust_remote_code=config.trust_remote_code)
+    model = prepared.model
+    known = not isinstance(model, ServedModel) or model.tokenizer is not None
+    encoder = load_encoder(model, trust_remote_code=config.trust_remote_code) if known else None
     trainings = []
     for training in prepared.trainings:
         without = "" if training.fold is None else f" without fold {training.fold + 1} of {config.folds}"
@@ -136,15 +143,15 @@ def plan(config: Config) -> Plan:
     tasks = []
     for task in prepared.tasks:
         items = prepared.variants[0].items[task.name]
-        encoded = encoder.encode(TaskRequests(task.name, [item.request for item in items]))
-        packs = plan_tree(encoded, token_budget(config.device), config.batch_size)
+        encoded = encoder.encode(TaskRequests(task.name, [item.request for item in items])) if encoder else []
+        packs = plan_tree(encoded, token_budget(config.device), config.batch_size) if encoder else []
         tasks.append(
             PlannedTask(
                 name=task.name,
                 samples=len(items),
                 mode=items[0].request.mode,
-                tokens=tokens_needed(encoded),
-                tokens_computed=tokens_fed(packs),
+                tokens=tokens_needed(encoded) if encoder else None,
+                tokens_computed=tokens_fed(packs) if encoder else None,
                 cut_prompts=sum(item.truncated for item in encoded),
             )
         )

@@ -15,7 +15,8 @@ from typing import Any
 from harness.comparison.state import Session
 from harness.data.digests import text_sha256
 from harness.data.model_files import Snapshot
-from harness.jobs import PACKAGES, REVISIONS, BenchJob, Item, Method, Recipe, RewardFunction
+from harness.deploy.tools import form_versions, reader_version
+from harness.jobs import PACKAGES, REVISIONS, BenchJob, DeployedForm, Item, Method, Recipe, RewardFunction, Vllm
 from harness.prepare.trainings import Training, content_digest
 from harness.registry.find import source_digest
 from harness.registry.sources import sources_sha256
@@ -56,15 +57,17 @@ def train_key(session: Session, training: Training, settings: TrainingSettings) 
     )
 
 
-def sample_keys(session: Session, recipe: Recipe, items: Sequence[Item]) -> list[str]:
+def sample_keys(session: Session, recipe: Recipe, items: Sequence[Item], writer: Vllm | None = None) -> list[str]:
     """The key of each sample: everything that decides the model's output for it.
 
     Args:
         session: The run.
         recipe: The steps to the model.
         items: The samples of a task.
+        writer: The vLLM that generates the texts; None: our own engine.
     """
     config = session.config
+    written = {} if writer is None else {"writer": [writer.version, writer.torch, writer.transformers]}
     shared = key(
         model=_model(session, recipe),
         device=_device_kind(session),
@@ -73,6 +76,7 @@ def sample_keys(session: Session, recipe: Recipe, items: Sequence[Item]) -> list
         seed=config.seed,
         packages=_packages(session),
         revision=REVISIONS["engine"],
+        **written,
     )
     return [key(shared=shared, request=item.request.sha256)[:32] for item in items]
 
@@ -99,13 +103,37 @@ def cost_key(session: Session, recipe: Recipe, job: BenchJob) -> str:
     )
 
 
+def deployed_key(session: Session, recipe: Recipe, form: DeployedForm, calibration: str | None) -> str:
+    """The key of a deployed form: everything that decides the converted weights.
+
+    Args:
+        session: The run.
+        recipe: The steps to the model that is converted.
+        form: The form; its reader decides nothing.
+        calibration: Digest of the rows on which weights are rounded.
+    """
+    return key(
+        model=_model(session, recipe),
+        form=form.made,
+        versions=form_versions(form),
+        calibration=calibration,
+        seed=session.config.seed if calibration else None,
+        device=_device_kind(session),
+        packages=_packages(session),
+    )
+
+
 def _model(session: Session, recipe: Recipe) -> str:
     """Digest of a model: the content of its base and artifact, and how they are put together."""
     base = recipe.base
+    if base.served is not None:
+        found = session.capabilities[base.served]
+        says = next(model.digest for model in session.prepared.served if model.served == base.served)
+        return key(served=says, way=found.way, likelihoods=found.likelihoods, answers_as=found.answers_as)
     if recipe not in session.models:
         session.models[recipe] = key(
             base=_folder(session, Snapshot(base.folder.name, base.folder)),
-            load=[base.dtype, base.quant, base.trust_remote_code],
+            load=[base.dtype, base.quant, base.trust_remote_code, *_reader(recipe)],
             adapter=recipe.adapter and _folder(session, Snapshot(recipe.adapter.name, recipe.adapter)),
             method=recipe.method and _method(recipe.method),
             merged=[recipe.merged, recipe.bits_after_merge],
@@ -113,8 +141,16 @@ def _model(session: Session, recipe: Recipe) -> str:
     return session.models[recipe]
 
 
+def _reader(recipe: Recipe) -> list[str]:
+    """The version of a reader other than transformers, whose version is in every key."""
+    reader = recipe.base.reader
+    return [] if reader == "transformers" else [reader_version(DeployedForm("gguf", "", reader))]
+
+
 def _folder(session: Session, made: Snapshot) -> str:
-    """Digest of a folder of weights; a model or adapter that was given has its own."""
+    """Digest of a folder of weights; a model or adapter that was given has its own, a deployed form has its key."""
+    if made.folder in session.deployed:
+        return session.deployed[made.folder]
     adapters = (variant.adapter for variant in session.prepared.variants)
     given = [session.prepared.model, *(adapter for adapter in adapters if adapter)]
     return next((each.digest for each in given if each.folder == made.folder), None) or made.artifact_digest

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.jobs import Benched, TimedPoint
 from harness.results import Inference, LatencyPoint, Ranged, Throughput
-from harness.stats.quantiles import percentile
+from harness.stats.quantiles import percentile, quantiles
 
 
 def inference_record(benched: Benched) -> Inference:
@@ -30,6 +30,7 @@ def inference_record(benched: Benched) -> Inference:
         decode_seconds_per_token_p90=percentile(decode, 0.9) if decode else None,
         decode_seconds_per_token_p99=percentile(decode, 0.99) if decode else None,
         raw_seconds=raw,
+        raw_summary={name: quantiles(times) for name, times in raw.items() if times},
         base_prefill_seconds_p50=percentile(bases[0], 0.5) if bases[0] else None,
         base_decode_seconds_per_token_p50=percentile(bases[1], 0.5) if bases[1] else None,
         throughput=tuple(Throughput(batch_size=size, tokens_per_second=rate) for size, rate in benched.throughput),

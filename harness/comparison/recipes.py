@@ -9,12 +9,25 @@ from typing import Any
 from harness.comparison import keys
 from harness.comparison.state import Session, State
 from harness.data.model_files import Snapshot
-from harness.jobs import QUANT_OF_BITS, Base, BenchJob, Bits, MergeJob, Method, Quant, Recipe, RewardFunction, TrainJob
+from harness.jobs import (
+    QUANT_OF_BITS,
+    Base,
+    BenchJob,
+    Bits,
+    MergeJob,
+    Method,
+    Quant,
+    Recipe,
+    RewardFunction,
+    TrainJob,
+    Writer,
+)
 from harness.prepare.tasks import ScoredTask
 from harness.prepare.training_settings import on_machine
 from harness.prepare.trainings import Training
 from harness.registry.recorded import recorded_method
 from harness.runs.folder import CostRecord
+from harness.serving.model import ServedModel
 
 RATIO_PRECISION = 0.05
 """Half the width of a latency ratio's interval at which its repeats end."""
@@ -45,16 +58,33 @@ def train_job(session: Session, training: Training) -> TrainJob:
 
 def recipe(session: Session, state: State) -> Recipe:
     """The steps to a variant's model for scoring and timing; `harness.models.load` carries them out."""
+    form = state.variant.spec.form
+    if form is None:
+        return trained_recipe(session, state)
+    assert state.deployed is not None, "deploy first"
+    return Recipe(replace(_base(session, None, state.deployed.weights), reader=form.reader))
+
+
+def trained_recipe(session: Session, state: State) -> Recipe:
+    """The steps to a variant's model before its weights are converted to a deployed form, adapters merged."""
     variant, spec = state.variant, state.variant.spec
+    if variant.served is not None:
+        return Recipe(served_base(session, variant.served))
     if spec.kind == "base":
         return Recipe(_base(session, QUANT_OF_BITS[spec.bits]))
     if variant.adapter is not None and not variant.adapter.is_adapter:
         return Recipe(_base(session, QUANT_OF_BITS[spec.bits], variant.adapter.folder))
     if variant.adapter is not None:
         method = recorded_method(variant.adapter.folder, session.config.method_files)
-        return _with_adapter(session, spec.bits, None, variant.adapter.folder, method, spec.merged)
+        merged = spec.merged or spec.form is not None
+        return _with_adapter(session, spec.bits, None, variant.adapter.folder, method, merged)
     assert variant.training is not None and state.artifact is not None
     return _trained_recipe(session, variant.training, state.artifact, spec.bits, spec.merged)
+
+
+def served_base(session: Session, model: ServedModel) -> Base:
+    """The base of a variant that is scored on a server; its folder is that of the tokenizer."""
+    return replace(_base(session, None, model.folder), served=model.served)
 
 
 def merge_job(session: Session, state: State) -> MergeJob:
@@ -64,11 +94,12 @@ def merge_job(session: Session, state: State) -> MergeJob:
     return MergeJob(_trained_recipe(session, training, state.artifact, None, True), session.folder.merged(training.id))
 
 
-def sample_keys(session: Session, state: State, task: ScoredTask) -> list[str]:
+def sample_keys(session: Session, state: State, task: ScoredTask, writer: Writer = "slots") -> list[str]:
     """The key of each sample of a variant on a task; made once, however many packs are scored."""
-    place = (state.name, recipe(session, state), task.name)
+    place = (state.name, recipe(session, state), task.name, writer)
     if place not in session.sample_keys:
-        session.sample_keys[place] = keys.sample_keys(session, place[1], state.variant.items[task.name])
+        vllm = session.vllm if writer == "vllm" else None
+        session.sample_keys[place] = keys.sample_keys(session, place[1], state.variant.items[task.name], vllm)
     return session.sample_keys[place]
 
 

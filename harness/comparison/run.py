@@ -16,17 +16,21 @@ from typing import Any
 
 from harness.comparison import recipes
 from harness.comparison.card import CARD, model_card
+from harness.comparison.deployment import Deployments
 from harness.comparison.document import Counted, count, finished, unfinished
 from harness.comparison.dry_run import Purpose, describe
 from harness.comparison.prediction import Predictions
 from harness.comparison.receive import Receiver
+from harness.comparison.served import probe_served
 from harness.comparison.state import Session, State
 from harness.comparison.suitability import unsuitable
 from harness.comparison.sweep import sweep
 from harness.comparison.tuning import Tuned
 from harness.comparison.until_decided import Decisions, Wanted, bases_fit, scored_whole
+from harness.comparison.writers import choose_vllm
 from harness.config.config import Config
-from harness.data.gguf import is_gguf, plain_copy
+from harness.data.gguf import is_gguf
+from harness.deploy.tools import why_untimed
 from harness.errors import UserError
 from harness.jobs import (
     Advanced,
@@ -45,18 +49,18 @@ from harness.jobs import (
     TaskRequests,
     Trained,
     TrainJob,
-    UnpackJob,
 )
 from harness.prepare.overlap import overlap_summary
-from harness.prepare.prepare import prepare
+from harness.prepare.prepare import Prepared, prepare
 from harness.prepare.tasks import ScoredTask
 from harness.prepare.trainings import Training
 from harness.registry.sources import note_loaded
 from harness.report.price import priced
 from harness.report.progress import Progress
 from harness.report.summary import headline_lines
-from harness.results import Run
+from harness.results import Run, Variant
 from harness.runs.folder import RunFolder
+from harness.runs.prompts import write_prompts
 from harness.runs.reuse import adopt, find_trained
 from harness.sandbox.run import protections
 from harness.storage import DiskFull, key, write_whole
@@ -83,6 +87,7 @@ def run(config: Config, *, progress: Progress | None = None, fresh: bool = False
             return work.earlier
         work.check_all()
         work.train_all()
+        work.deploy_all()
         work.score_all()
         work.count()
         work.time_all()
@@ -105,11 +110,16 @@ def time_only(
         UserError: The configuration, a file or a plugin has a mistake that the user can fix.
     """
     shown = progress or Progress()
+    for spec in config.variants:
+        if reason := why_untimed(spec.form):
+            hint = "time it on the server that loads it; `@torchao:int8wo` can be timed here"
+            raise UserError(f"`{spec.name}` cannot be timed: {reason}", hint)
     with RunInProgress.open(config, shown, fresh=fresh, command=command, purpose="bench", lengths=lengths) as work:
         if work.earlier is not None:
             return work.earlier
         work.check_all()
         work.train_all()
+        work.deploy_all()
         work.time_all(in_full=True, **lengths)
         return unfinished(work.session)
 
@@ -133,6 +143,7 @@ class RunInProgress:
         self._tuned: dict[str, Tuned | None] = {}
         """Results of learning-rate sweeps by variant as typed; None if every trial failed."""
         self._predictions = Predictions(server.run)
+        self._deployments = Deployments(session, server, progress)
 
     @classmethod
     @contextlib.contextmanager
@@ -149,7 +160,7 @@ class RunInProgress:
         """Prepares a run and opens its folder, while the worker imports torch; `lengths` tell runs of `bench` apart."""
         began = time.perf_counter()
         progress.start("Start", config.model)
-        with Server() as server:
+        with contextlib.ExitStack() as closing, Server() as server:
             prepared = prepare(
                 config,
                 scores=purpose == "compare",
@@ -170,7 +181,8 @@ class RunInProgress:
                 earlier = folder.load()
                 before = sum(earlier.seconds.values()) if earlier else 0.0
                 work = cls(session, server, progress, began - before)
-                if earlier is not None and purpose != "train" and _is_complete(earlier, timed=not config.no_timing):
+                closing.callback(work._deployments.close)
+                if earlier is not None and purpose != "train" and _is_complete(earlier, untimed=_untimed(prepared)):
                     work.earlier = priced(earlier, config.price)
                     if config.price:
                         folder.save(work.earlier)
@@ -178,6 +190,7 @@ class RunInProgress:
                     yield work
                     return
                 session.created = earlier.created if earlier else session.created
+                session.vllm = choose_vllm(session) if purpose == "compare" else None
                 overlaps = session.overlaps  # computed here, while the worker imports torch
                 session.environment = _asked(server, EnvironmentJob(config.device, config.dtype))
                 work._unpack()
@@ -192,22 +205,26 @@ class RunInProgress:
                 yield work
 
     def _unpack(self) -> None:
-        """Unpacks GGUF files in child processes of their own, so that no measurement of memory includes it."""
-        session = self.session
-        for snapshot in session.prepared.given:
+        """Unpacks the GGUF files that this run was given."""
+        for snapshot in self.session.prepared.given:
             if is_gguf(snapshot.folder):
-                dtype = session.environment["dtype"]
-                if not plain_copy(snapshot.folder, dtype).is_dir():
-                    self.progress.start("Unpack", snapshot.name)
-                    try:
-                        self.server.run(UnpackJob(Base(snapshot.folder, "cpu", dtype)))
-                    except JobFailed as failure:
-                        raise UserError(f"`{snapshot.name}` could not be unpacked: {failure}") from failure
-                    self.progress.finish()
+                try:
+                    self._deployments.unpack(snapshot.folder, snapshot.name)
+                except JobFailed as failure:
+                    raise UserError(f"`{snapshot.name}` could not be unpacked: {failure}") from failure
 
     def check_all(self) -> None:
-        """Fails the variants whose training run cannot work, before anything is trained."""
+        """Probes the servers, and fails the variants whose training run cannot work, before anything is trained.
+
+        Raises:
+            UserError: A server cannot be used for one of the tasks.
+        """
         session, output = self.session, self.session.config.output_dir
+        for model in session.prepared.served:
+            self.progress.start("Probe", model.name)
+            found = probe_served(session, model, lambda job: _asked(self.server, job))
+            self.progress.finish()
+            self.progress.say("Server", f"{model.name}: {found}")
         waiting = [
             training
             for training in session.prepared.trainings
@@ -287,6 +304,15 @@ class RunInProgress:
             state.variant = replace(state.variant, training=training.with_lr(tuned.lr))
         return training.with_lr(tuned.lr)
 
+    def deploy_all(self) -> None:
+        """Converts the variants that are scored in a deployed form; one that cannot be converted fails alone."""
+        for state in self.session.active():
+            try:
+                self._deployments.make(state)
+            except JobFailed as failure:
+                self._fail([state], failure, f"deploy-{state.variant.spec.canonical}")
+        self._save()
+
     def score_all(self) -> None:
         """Scores every variant on the same samples; variants with the same base share one load of it."""
         groups: dict[Base, list[State]] = {}
@@ -342,7 +368,13 @@ class RunInProgress:
             first, end = (0, len(items)) if wanted is None else wanted[state.name][task.name]
             if (id(items), first, end) not in shared:
                 shared[id(items), first, end] = [item.request for item in items[first:end]]
-            return TaskRequests(task.name, shared[id(items), first, end], [n for n in done if first <= n < end], first)
+            return TaskRequests(
+                task.name,
+                shared[id(items), first, end],
+                [n for n in done if first <= n < end],
+                first,
+                receiver.by_vllm(state, task),
+            )
 
         variants = [
             ScoreVariant(
@@ -353,6 +385,7 @@ class RunInProgress:
                     for task in self.session.prepared.tasks
                     if wanted is None or task.name in wanted[state.name]
                 ],
+                self.session.capabilities[state.variant.served.served] if state.variant.served else None,
             )
             for state in states
         ]
@@ -365,6 +398,8 @@ class RunInProgress:
             config.seed,
             config.allow_cut,
             more,
+            self.session.vllm,
+            config.writer == "vllm",
         )
         try:
             self.server.run(job, receiver.take)
@@ -385,7 +420,18 @@ class RunInProgress:
             in_full: Make all repeats, whatever time they take; otherwise timing has a budget.
             **lengths: See `time_only`.
         """
-        states = [state for state in self.session.active() if state.variant.scored]
+        states = []
+        for state in self.session.active():
+            if state.variant.served and state.scored:
+                state.status = "done"
+                state.notes.append(
+                    "a server has answered: precision and engine are its own, and it is not timed, as the time would be that of"
+                    " its machine, the network and other users"
+                )
+            elif state.variant.scored and not state.variant.served and why_untimed(state.variant.spec.form) is None:
+                states.append(state)
+            elif state.variant.scored and not state.variant.served:
+                state.status = "done"
         if self.session.config.no_timing and not in_full:
             for state in states:
                 state.status = "done"
@@ -427,6 +473,8 @@ class RunInProgress:
         """Computes the statistics, saves them and shows the headlines: timing comes after them and takes minutes."""
         with self.stage("Count", "intervals and paired tests"):
             self._counted = count(self.session)
+            for task in self.session.prepared.tasks:
+                write_prompts(self.session.folder.path, task.name, self.session.prepared.variants[0].items[task.name])
         for line in headline_lines(self._save()):
             self.progress.say("Score", line)
 
@@ -488,8 +536,21 @@ def _asked(server: Server, job: Job) -> Any:
         ) from failure
 
 
-def _is_complete(run: Run, *, timed: bool) -> bool:
-    """Whether every variant is done, and, if that is asked for, timed: a variant that is only trained has no scores."""
+def _untimed(prepared: Prepared) -> set[str]:
+    """The variants that are not timed: with `--no-timing` all, else those that are served in another way than they run here."""
+    without = prepared.config.no_timing
+    return {each.spec.name for each in prepared.variants if without or why_untimed(each.spec.form)}
+
+
+def _is_complete(run: Run, *, untimed: Collection[str]) -> bool:
+    """Whether every variant is done, and timed if it should be: a variant that is only trained has no scores."""
     return all(
-        variant.status == "done" and (variant.inference or not timed or not variant.scores) for variant in run.variants
+        variant.status == "done"
+        and (variant.inference or variant.name in untimed or not variant.scores or _is_served(variant))
+        for variant in run.variants
     )
+
+
+def _is_served(variant: Variant) -> bool:
+    """Whether a variant was scored on a server, and so not timed."""
+    return any(score.protocol.served for score in variant.scores)

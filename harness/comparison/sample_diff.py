@@ -1,28 +1,27 @@
 """The samples on which two variants differ: who won which, with prompts, answers and targets.
 
-Only built-in tasks, and a task that the user names, are loaded for prompts and targets: a `run.json` from elsewhere cannot
-start code.
+Prompts and targets are read from the run's folder. Those of runs of earlier versions come from the task: only built-in tasks,
+and a task that the user names, are loaded, because a `run.json` from elsewhere cannot start code.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.api import Choose, Generate, Metric, Text
+from harness.api import Metric
 from harness.comparison.samples import observations
 from harness.errors import UserError, did_you_mean
-from harness.jobs import Item
 from harness.prepare.tasks import ScoredTask, scored_task
 from harness.prompts.render import Prompting, render
 from harness.registry.find import find
 from harness.registry.task_spec import parse_task
 from harness.results import Run, TaskInfo, Variant
 from harness.runs.folder import sample_log, stored_as
+from harness.runs.prompts import SamplePrompt, output_of_row, prompt_of, read_prompts
 from harness.stats.observations import finite_or_nan
 from harness.stats.paired import paired
 
@@ -122,7 +121,7 @@ class Side:
         """The name of the variant's files."""
         variant = self.variant()
         if variant.train is None:
-            return stored_as(variant.spec, self.run.seed)
+            return stored_as(variant.spec, self.run.seed or 0)
         found = re.fullmatch(r".*\.fold(\d+)", variant.name)
         fold = None if self.run.config.get("folds") is None else int(found[1]) if found else 0
         return stored_as(variant.spec, variant.train.seed, fold)
@@ -157,8 +156,10 @@ def sample_diff(first: Side, second: Side, task: str, *, trusted: bool = False) 
     alone = len(mine) + len(theirs) - 2 * len(ids)
     if alone:
         notes.append(f"{alone} samples that only one of the two has, or with another prompt, are left out")
-    loaded = _loaded(task, info, trusted, notes)
-    items = {} if loaded is None else _items(loaded, first, mine, notes)
+    prompts = read_prompts(first.folder, task)
+    loaded = _loaded(task, info, trusted, [] if prompts else notes)
+    if loaded is not None and not prompts:
+        prompts = _rendered(loaded, first, mine, notes)
     metric = None if loaded is None else next((m for m in loaded.metrics if m.name == info.headline), None)
     scores = [[_score(rows[id], info.headline, metric) for id in ids] for rows in (mine, theirs)]
     others = [side for side in first.run.variants if side.name not in {first.name, second.name if same_run else ""}]
@@ -168,9 +169,9 @@ def sample_diff(first: Side, second: Side, task: str, *, trusted: bool = False) 
     for id, score, rival in zip(ids, *scores, strict=True):
         if score == rival:
             continue
-        item = items.get(id)
+        prompt = prompts.get(id)
         near = [abs(score - _score(rows[id], info.headline, metric)) for rows in rest if id in rows]
-        margins = [_margin(rows[id], item) for rows in (mine, theirs)]
+        margins = [prompt and prompt.margin(rows[id]) for rows in (mine, theirs)]
         changed.append(
             ChangedSample(
                 id=id,
@@ -179,10 +180,10 @@ def sample_diff(first: Side, second: Side, task: str, *, trusted: bool = False) 
                 difference=score - rival,
                 margin=None if None in margins else float(margins[0] or 0) - float(margins[1] or 0),
                 others=sum(near) / len(near) if near else None,
-                prompt=_prompt(item),
-                target=_target(item),
-                a=Answer(score, _text(mine[id], item)),
-                b=Answer(rival, _text(theirs[id], item)),
+                prompt=prompt.prompt if prompt else None,
+                target=prompt.target if prompt else None,
+                a=Answer(score, output_of_row(mine[id], prompt.choices if prompt else ())),
+                b=Answer(rival, output_of_row(theirs[id], prompt.choices if prompt else ())),
             )
         )
     changed.sort(key=lambda each: (-abs(each.difference), -abs(each.margin or 0.0), -(each.others or 0.0)))
@@ -227,24 +228,30 @@ def _loaded(task: str, info: TaskInfo, trusted: bool, notes: list[str]) -> Score
         return None
 
 
-def _items(task: ScoredTask, side: Side, rows: Mapping[str, Mapping[str, Any]], notes: list[str]) -> dict[str, Item]:
+def _rendered(
+    task: ScoredTask, side: Side, rows: Mapping[str, Mapping[str, Any]], notes: list[str]
+) -> dict[str, SamplePrompt]:
     """Renders the questions without solved examples; says so if the rows of the task are no longer those of the run."""
     score = side.variant().score(task.name, task.metrics[0].name)
     items = {item.request.id: item for item in render(task.name, task.task, Prompting(0), groups=task.spec.groups)}
     if score is not None and score.protocol.chat_template is None:
-        asked = Prompting(score.protocol.shots, system=score.protocol.system, shared_shots=score.protocol.shared_shots)
+        asked = Prompting(
+            score.protocol.shots or 0, system=score.protocol.system, shared_shots=score.protocol.shared_shots
+        )
         for item in render(task.name, task.task, asked, groups=task.spec.groups):
             row = rows.get(item.request.id)
             if row is not None and row["prompt_sha256"] != item.request.sha256:
                 notes.append("the task has changed since the run: prompts and targets may be others")
                 break
-    return items
+    return {id: prompt_of(item, item.request.contexts[0]) for id, item in items.items()}
 
 
 def _score(row: Mapping[str, Any], headline: str, metric: Metric | None) -> float:
     value = row["metrics"][headline]
     if isinstance(value, int | float):
         return float(value)
+    if headline in row.get("scores", {}):
+        return float(row["scores"][headline])
     if metric is None or metric.value is None:
         raise UserError(
             f"samples have no score of their own by `{headline}`",
@@ -257,47 +264,6 @@ def _paired(metric: Metric | None, mine: Mapping[str, Any], theirs: Mapping[str,
     if metric is None:
         return None
     return paired(*(observations(metric, [rows[id] for id in ids]) for rows in (mine, theirs)))
-
-
-def _margin(row: Mapping[str, Any], item: Item | None) -> float | None:
-    """How much likelier the right choice is than the best other one."""
-    likelihoods = row["loglikelihoods"]
-    if item is None or not isinstance(item.sample, Choose) or len(likelihoods) < 2:
-        return None
-    answer = item.sample.answer
-    right = {answer} if isinstance(answer, int) else set(answer)
-    wrong = [each for index, each in enumerate(likelihoods) if index not in right]
-    best = max((likelihoods[index] for index in right if index < len(likelihoods)), default=math.nan)
-    margin = best - max(wrong, default=math.nan)
-    return margin if math.isfinite(margin) else None
-
-
-def _prompt(item: Item | None) -> str | None:
-    if item is None:
-        return None
-    return item.sample.text if isinstance(item.sample, Text) else item.request.contexts[0]
-
-
-def _target(item: Item | None) -> str | None:
-    if item is None or isinstance(item.sample, Text):
-        return None
-    if isinstance(item.sample, Generate):
-        target = item.sample.target
-        return target if isinstance(target, str) else " | ".join(target)
-    answer = item.sample.answer
-    return " | ".join(item.sample.choices[index] for index in ([answer] if isinstance(answer, int) else answer))
-
-
-def _text(row: Mapping[str, Any], item: Item | None) -> str:
-    likelihoods = row["loglikelihoods"]
-    if row["outputs"]:
-        return str(row["outputs"][0])
-    if len(likelihoods) < 2 or any(math.isnan(each) for each in likelihoods):
-        return f"log-likelihood {likelihoods[0]:.2f}" if likelihoods else ""
-    likeliest = likelihoods.index(max(likelihoods))
-    if item is not None and isinstance(item.sample, Choose):
-        return str(item.sample.choices[likeliest])
-    return f"choice {likeliest}"
 
 
 def _groups(rows: Sequence[Mapping[str, Any]], changed: Sequence[ChangedSample]) -> tuple[GroupCounts, ...]:

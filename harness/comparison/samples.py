@@ -20,8 +20,15 @@ SampleRows = Sequence[Mapping[str, Any]]
 """Lines of a samples file, in the order of the task's items."""
 
 
-def sample_row(task: ScoredTask, item: Item, raw: Raw, sample_key: str) -> dict[str, Any]:
+def sample_row(task: ScoredTask, item: Item, raw: Raw, sample_key: str, writer: str | None = None) -> dict[str, Any]:
     """Makes one line of a samples file: the model's output, and what each metric computes from it, without thoughts.
+
+    Args:
+        task: The task.
+        item: The sample.
+        raw: The model's output.
+        sample_key: The sample's key.
+        writer: The program that has generated the text; None: our own engine.
 
     Raises:
         UserError: A user's metric fails.
@@ -41,6 +48,7 @@ def sample_row(task: ScoredTask, item: Item, raw: Raw, sample_key: str) -> dict[
             raise plugin_error(task.entry.path, error, hint=hint, what="an error in") from error
     return {
         "key": sample_key,
+        **({} if writer is None else {"writer": writer}),
         "id": item.request.id,
         "group": item.group,
         "cluster": item.cluster,
@@ -52,12 +60,23 @@ def sample_row(task: ScoredTask, item: Item, raw: Raw, sample_key: str) -> dict[
         "tokens": raw.tokens,
         "thought_tokens": raw.thought_tokens,
         "metrics": measured,
+        "scores": _own_scores(task, measured),
         "truncated": raw.truncated,
         "found": {name: each for name, each in found.items() if each is not None},
         "shortened": raw.shortened,
         "unfinished_thoughts": unfinished(raw.texts, item.request),
         "timed_out": max((count(output, item.sample) for count in timers), default=0),
     }
+
+
+def _own_scores(task: ScoredTask, measured: Mapping[str, Any]) -> dict[str, float]:
+    """The sample's own score by each corpus metric whose statistics of one sample give a number: sentence BLEU, for example."""
+    own = {
+        metric.name: finite_or_nan(metric.value, tuple(measured[metric.name]))
+        for metric in task.metrics
+        if metric.value is not None
+    }
+    return {name: score for name, score in own.items() if math.isfinite(score)}
 
 
 def found_share(metric: Metric, rows: SampleRows) -> float | None:

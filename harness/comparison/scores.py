@@ -13,9 +13,9 @@ from harness.comparison.samples import SampleRows, found_share, observations
 from harness.comparison.verdicts import Pair, Tested, judge, without_verdict
 from harness.prepare.tasks import ScoredTask
 from harness.report.numbers import counted
-from harness.results import Comparison, GroupScore, Protocol, Score
+from harness.results import Comparison, GroupDelta, GroupScore, Protocol, Score
 from harness.stats.intervals import Interval, interval
-from harness.stats.observations import Observations, by_group, macro
+from harness.stats.observations import Observations, group_parts, macro
 from harness.stats.paired import PairedDifference, paired, win_rate
 from harness.stats.power import smallest_difference
 
@@ -92,6 +92,10 @@ def compute_scores(
     def score(name: str, task: ScoredTask, metric: Metric) -> Score:
         place = (name, task.name, metric.name)
         made = _score(task, metric, seen[place], intervals[place], protocols[name][task.name])
+        if metric is task.metrics[0] and task in whole and name != baseline and baseline in rows:
+            made = made.model_copy(
+                update={"groups": _with_differences(made.groups, seen[place], seen[baseline, *place[1:]], seed)}
+            )
         mine = rows[name][task.name]
         return made.model_copy(
             update={
@@ -192,6 +196,25 @@ def _score(task: ScoredTask, metric: Metric, obs: Observations, found: Interval,
         high=None if found.high is None else min(found.high, most),
         n=len(obs),
         macro=macro(obs),
-        groups=tuple(GroupScore(name=g.name, value=g.value, n=g.n) for g in by_group(obs)),
+        groups=tuple(_group_score(name, part) for name, part in group_parts(obs).items()),
         protocol=protocol,
     )
+
+
+def _group_score(name: str, part: Observations) -> GroupScore:
+    found = interval(part)
+    return GroupScore(name=name, value=found.value, n=len(part), low=found.low, high=found.high)
+
+
+def _with_differences(
+    groups: Sequence[GroupScore], own: Observations, base: Observations, seed: int
+) -> tuple[GroupScore, ...]:
+    """Adds to each group its paired difference from the baseline, as far as there is one."""
+    mine, theirs = group_parts(own), group_parts(base)
+    found = {name: paired(part, theirs[name], seed=seed) for name, part in mine.items() if name in theirs}
+    deltas = {
+        name: GroupDelta(value=each.value, low=each.low, high=each.high)
+        for name, each in found.items()
+        if each and not each.untestable
+    }
+    return tuple(each.model_copy(update={"delta": deltas.get(each.name)}) for each in groups)

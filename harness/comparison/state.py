@@ -12,7 +12,7 @@ from harness.comparison.prediction import NOTHING_PREDICTED, Prediction
 from harness.comparison.tuning import Tuned
 from harness.comparison.verdicts import Pair
 from harness.config.config import Config
-from harness.jobs import Benched, Item, Recipe, Trained
+from harness.jobs import Benched, Deployed, Item, Recipe, Served, Trained, Vllm, Writer
 from harness.prepare.overlap import overlap_records
 from harness.prepare.prepare import Prepared, PreparedVariant
 from harness.prepare.sampling_order import why_whole
@@ -20,6 +20,7 @@ from harness.prepare.tasks import ScoredTask
 from harness.prepare.trainings import Training
 from harness.results import Comparison, Overlap, Score
 from harness.runs.folder import RunFolder, SampleLog, stored_as
+from harness.serving.capabilities import Capabilities
 from harness.tokens.packs import token_budget
 
 
@@ -39,7 +40,12 @@ class State:
     predicted: Prediction = NOTHING_PREDICTED
     """Memory and time that its training run was predicted to take."""
     artifact: Path | None = None
+    deployed: Deployed | None = None
+    """Its deployed form, which is scored; None: none is asked for, or it is not made yet."""
     model_bytes: int | None = None
+    """Size of the weights as the document has it: of a deployed form, on disk."""
+    memory_bytes: int | None = None
+    """Size of the weights in memory while they are scored."""
     parameters: int | None = None
     benched: Benched | None = None
     tuned: Tuned | None = None
@@ -83,10 +89,16 @@ class Session:
     """By variant and task: the number of samples to score so far, where `--until-decided` sets one."""
     decided: dict[Pair, Comparison] = field(default_factory=dict)
     """The differences that `--until-decided` has decided on."""
+    capabilities: dict[Served, Capabilities] = field(default_factory=dict)
+    """By served model: what the probe at the start has found."""
     models: dict[Recipe, str] = field(default_factory=dict)
     """Digests of models that `harness.comparison.keys` has made."""
-    sample_keys: dict[tuple[str, Recipe, str], list[str]] = field(default_factory=dict)
-    """By variant, recipe and task: the keys of samples that `harness.comparison.recipes` has made."""
+    vllm: Vllm | None = None
+    """Generates texts where it takes the variant; None: our own engine generates all."""
+    deployed: dict[Path, str] = field(default_factory=dict)
+    """Keys of the deployed forms of this run, by what a reader loads."""
+    sample_keys: dict[tuple[str, Recipe, str, Writer], list[str]] = field(default_factory=dict)
+    """By variant, recipe, task and writer: the keys of samples that `harness.comparison.recipes` has made."""
     logs: dict[tuple[str, str], SampleLog] = field(default_factory=dict)
     """With `--until-decided`, by variant and task: files of samples, which are read after every pack."""
 

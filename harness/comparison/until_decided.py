@@ -74,10 +74,13 @@ def bases_fit(session: Session, groups: Collection[Sequence[State]]) -> bool:
         session: The run.
         groups: The variants of each base; their sizes are known after the first pack.
     """
-    sizes = [[state.model_bytes for state in states if state.status != "failed"] for states in groups]
+    groups = [
+        states for states in groups if not any(state.variant.served for state in states)
+    ]  # nothing is loaded here
+    sizes = [[state.memory_bytes for state in states if state.status != "failed"] for states in groups]
     loaded = [max(known) for known in ([size for size in group if size] for group in sizes) if known]
     available = session.environment["gpu_bytes"] or session.environment["host_bytes"]
-    return len(groups) == 1 or (len(loaded) == len(groups) and sum(loaded) < available / 2)
+    return len(groups) <= 1 or (len(loaded) == len(groups) and sum(loaded) < available / 2)
 
 
 class Decisions:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
 from harness.results import Delta, verdict_of
+from harness.stats.intervals import Interval
 from harness.stats.paired import Difference, holm
 
 Key = TypeVar("Key")
@@ -25,7 +26,7 @@ class Tested(NamedTuple):
 
     difference: Difference
     higher_is_better: bool
-    win_rate: float | None = None
+    win_rate: Interval | None = None
 
 
 def judge(tested: Mapping[Key, Tested], others: int = 0) -> dict[Key, Delta]:
@@ -52,7 +53,7 @@ def judge(tested: Mapping[Key, Tested], others: int = 0) -> dict[Key, Delta]:
 
 def without_verdict(tested: Tested) -> Delta:
     """Records the interval of a difference that gets no verdict, such as that of a metric besides the headline."""
-    difference = tested.difference
+    difference, won = tested.difference, tested.win_rate
     return Delta(
         value=difference.value,
         low=difference.low,
@@ -60,5 +61,7 @@ def without_verdict(tested: Tested) -> Delta:
         p=difference.p,
         verdict=None,
         untestable=difference.untestable,
-        win_rate=tested.win_rate,
+        win_rate=None if won is None else won.value,
+        win_rate_low=None if won is None else won.low,
+        win_rate_high=None if won is None else won.high,
     )

@@ -2,6 +2,7 @@
 
 The file can name built-in and installed tasks, methods and metrics. A Python file in it must also be in the command: as a
 variant, as a task, or with `--allow-code`. Permissions (`trust_remote_code`, `confirm_run_unsafe_code`) are given on the command line.
+A server in it must be in the command, too: it receives the prompts and the key.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any
 
 from harness.config.yaml_lines import ConfigFile, Place
 from harness.data.files import expand
-from harness.errors import UserError
+from harness.errors import UserError, printable
+from harness.jobs import SERVED_PREFIX
 from harness.registry.find import find_installed
 from harness.registry.scan import Kind
 
@@ -21,6 +23,8 @@ PERMISSIONS = ("trust_remote_code", "confirm_run_unsafe_code")
 """Settings that allow foreign code to run."""
 _WORD = re.compile(r"[^\s,+=:*\"@]+")
 """A part of a spec or of a mix of data that can be a path."""
+_SERVER = re.compile(rf"{SERVED_PREFIX}([^#\s]+)#")
+"""The address of a server in a model or a variant."""
 _ROWS = ("data", "validation")
 """Keys whose folders are read as rows."""
 
@@ -35,8 +39,18 @@ def code_problems(written: ConfigFile, variants: Sequence[str], settings: Mappin
     """
     typed = {_resolved(expand(Path(word))) for text in _texts((variants, settings)) for word in _words(text)}
     problems = []
+    given = list(_texts((variants, settings)))
     for place, text in _effective(written, variants, settings):
         where = written.where(place)
+        for url in _SERVER.findall(text):
+            if not any(url in each for each in given):
+                problems.append(
+                    UserError(
+                        f"{where}: the file names the server `{printable(url)}`, and only servers that you name yourself get"
+                        " prompts and a key",
+                        hint="if you trust it, type it: `--model endpoint:…`, or the variant in the command",
+                    )
+                )
         if place[-1] in PERMISSIONS and text.lower() not in ("false", "no", "off", "0"):
             if not settings.get(str(place[-1])):
                 flag = "--" + str(place[-1]).replace("_", "-")

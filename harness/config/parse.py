@@ -24,11 +24,12 @@ from harness.config.mixes import data_problems
 from harness.config.named_code import code_problems
 from harness.config.variant_sources import split_transforms
 from harness.config.variants import VariantSpec as VariantSpec
-from harness.config.variants import make_variant, parse_variant
+from harness.config.variants import make_variant, parse_variant, split_served
 from harness.config.yaml_lines import ConfigFile, Place, load
 from harness.errors import UserError, did_you_mean, together
 from harness.registry.find import find_all
 from harness.registry.task_spec import parse_task
+from harness.serving.address import is_address
 from harness.settings import SHARED_KEYS, overridden
 from harness.settings import TrainSettings as TrainSettings
 
@@ -137,8 +138,9 @@ def _from_file(name: str, content: Any, written: ConfigFile) -> VariantSpec:
     named = [key for key in ("method", "adapter") if key in keys]
     if len(named) == 2:
         raise UserError(f"variant `{name}` has both a method and an adapter", hint="keep one")
-    source, transforms = split_transforms(str(keys.pop(named[0])) if named else name)
-    return make_variant(name, name, source, transforms, keys)
+    text, served = split_served(str(keys.pop(named[0])) if named else name)
+    source, transforms = split_transforms(text)
+    return make_variant(name, name, source, transforms, keys, served)
 
 
 def _replicas(spec: VariantSpec, config: Config) -> list[VariantSpec]:
@@ -220,7 +222,20 @@ def _contradictions(config: Config) -> list[UserError]:
             problems.append(
                 UserError(f"`{flag}` would add a second variant named `{variant.name}`", hint="rename your variant")
             )
+    if config.tokenizer is not None and not is_address(config.model):
+        problems.append(
+            UserError(
+                "`--tokenizer` is for served models: a model that is loaded here has its own", hint="leave it out"
+            )
+        )
     problems += _undecidable(config)
+    other = f"--engine {config.engine}" if config.engine != "auto" else f"--numerics {config.numerics}"
+    if config.writer == "vllm" and (config.engine != "auto" or config.numerics != "fp32"):
+        problems.append(
+            UserError(
+                f"`--writer vllm` and `{other}` contradict each other: that is our own engine", hint="leave out one"
+            )
+        )
     if config.folds is not None:
         if config.seeds > 1:
             problems.append(

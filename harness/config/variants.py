@@ -1,4 +1,4 @@
-"""Variants as typed: `[name=]source[:key=value{,key=value}]{@merged|@4bit|@8bit}`, parsed and validated.
+"""Variants as typed: `[name=]source[:key=value{,key=value}]{@merged|@4bit|@8bit|@FORM}`, parsed and validated.
 
 Example:
     >>> variant = parse_variant("mine=lora:rank=8,lr=1e-3@4bit")
@@ -14,20 +14,24 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.api import QUANTIZATIONS
+from harness.config.deployed_forms import is_form, read_form
 from harness.config.variant_keys import hyperparameter_texts, read_keys, setting_texts
 from harness.config.variant_sources import (
     BITS,
     FORMATS,
     SourceKind,
     find_source,
+    merges_first,
     split_transforms,
     transform_problems,
 )
 from harness.errors import UserError, did_you_mean, together
+from harness.jobs import SERVED_PREFIX, DeployedForm
 from harness.registry.scan import Entry
 from harness.registry.values import split, unquote
+from harness.serving.address import is_address, parse_address, split_address
 
-_FORM = "write [name=]source[:key=value,…][@merged|@4bit|@8bit]"
+_FORM = "write [name=]source[:key=value,…][@merged|@4bit|@8bit|@gguf:TYPE …]"
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,10 @@ class VariantSpec:
     merged: bool = False
     bits: Literal[4, 8] | None = None
     """Bits of a weight at scoring, from `@4bit` or `@8bit`; None: as the method loads its base."""
+    served: str | None = None
+    """Address of the server on which it is scored, as typed; None: it is loaded here, or `--model` is a served model."""
+    form: DeployedForm | None = None
+    """The deployed form that is scored, such as `@gguf:Q4_K_M`; None: the weights as trained."""
     replica: int = 0
     """Number of this training run among the replicas of a variant; 0: the variant as typed."""
     replica_of: str | None = None
@@ -73,8 +81,10 @@ class VariantSpec:
 
     @property
     def transforms(self) -> str:
-        """`@merged`, `@4bit`, `@merged@4bit` …, or nothing."""
-        return "@merged" * self.merged + (f"@{self.bits}bit" if self.bits else "")
+        """`@merged`, `@4bit`, `@merged@gguf:Q4_K_M` …, or nothing."""
+        form = f"@{self.form.text}" if self.form else ""
+        served = f"@{self.served}" if self.served and self.kind != "endpoint" else ""
+        return "@merged" * self.merged + (f"@{self.bits}bit" if self.bits else "") + form + served
 
     @property
     def full_source(self) -> str:
@@ -101,8 +111,9 @@ def parse_variant(text: str) -> VariantSpec:
         'base:shots=5'
     """
     name, body = _split_name(text)
+    body, served = split_served(body)
     body, transforms = split_transforms(body)
-    source, colon, rest = body.partition(":")
+    source, colon, rest = split_address(body) if is_address(body) else body.partition(":")
     keys: dict[str, str] = {}
     for part in split(rest, ",") if colon else []:
         key, equals, value = part.partition("=")
@@ -114,11 +125,21 @@ def parse_variant(text: str) -> VariantSpec:
             keys[key] = unquote(value)
         except ValueError as error:
             raise UserError(f"variant `{text}`, `{key}`: {error}") from None
-    return make_variant(name or text, text, source, transforms, keys)
+    return make_variant(name or text, text, source, transforms, keys, served)
 
 
-def make_variant(name: str, text: str, source: str, transforms: Sequence[str], keys: Mapping[str, Any]) -> VariantSpec:
+def make_variant(
+    name: str, text: str, source: str, transforms: Sequence[str], keys: Mapping[str, Any], served: str | None = None
+) -> VariantSpec:
     """Makes a variant from its parts, which `parse_variant` or a YAML entry gives.
+
+    Args:
+        name: Its name.
+        text: As typed, for messages.
+        source: Its source.
+        transforms: Its transforms, in the order they act, without `@endpoint:…`.
+        keys: Its keys.
+        served: Address of the server on which it is scored.
 
     Raises:
         UserError: See `parse_variant`.
@@ -133,10 +154,13 @@ def make_variant(name: str, text: str, source: str, transforms: Sequence[str], k
     if quant not in (None, *QUANTIZATIONS):
         problems.append(UserError(f"{where}: unknown quantization `{quant}`", did_you_mean(quant, QUANTIZATIONS)))
     problems = transform_problems(where, found, quant, transforms) + problems
+    if served is not None:
+        problems += _served_problems(where, found.kind, served, transforms)
+    forms = [read_form(where, each, problems) for each in transforms if is_form(each)]
     if problems:
         raise together(problems)
     bits = next((BITS[transform] for transform in transforms if transform in BITS), None)
-    merged = "merged" in transforms
+    merged = "merged" in transforms or (bool(forms) and merges_first(found))
     if not merged and quant is not None and quant == FORMATS.get(f"{bits}bit"):
         bits = None  # `qlora@4bit` is `qlora`
     return VariantSpec(
@@ -151,7 +175,37 @@ def make_variant(name: str, text: str, source: str, transforms: Sequence[str], k
         prompting=read.prompting,
         merged=merged,
         bits=bits,
+        served=found.name if found.kind == "endpoint" else served,
+        form=forms[0] if forms else None,
     )
+
+
+def split_served(text: str) -> tuple[str, str | None]:
+    """Splits `@endpoint:…` off the right end of a variant: the server on which what was trained here is scored.
+
+    Example:
+        >>> split_served("lora:rank=8@endpoint:http://127.0.0.1:8000/v1#mine")
+        ('lora:rank=8', 'endpoint:http://127.0.0.1:8000/v1#mine')
+    """
+    body, mark, address = text.partition(f"@{SERVED_PREFIX}")
+    return body, SERVED_PREFIX + address if mark else None
+
+
+def _served_problems(where: str, kind: SourceKind, served: str, transforms: Sequence[str]) -> list[UserError]:
+    """The errors of `@endpoint:…`."""
+    if kind in ("base", "endpoint"):
+        return [UserError(f"{where}: `@{served}` is for what was trained", hint=f"write `{served}` alone")]
+    if transforms:
+        return [
+            UserError(
+                f"{where}: `@{transforms[0]}` cannot change what a server loads", hint=f"leave out `@{transforms[0]}`"
+            )
+        ]
+    try:
+        parse_address(served, "")
+    except UserError as error:
+        return [UserError(f"{where}: {error.message}", error.hint)]
+    return []
 
 
 def _split_name(text: str) -> tuple[str | None, str]:

@@ -21,8 +21,8 @@ from harness.data.files import expand
 from harness.data.gguf import check_gguf, is_gguf
 from harness.data.patience import be_patient
 from harness.data.weights import check_weights
-from harness.errors import UserError, did_you_mean
-from harness.jobs import TRAINED_FILE
+from harness.errors import UserError, did_you_mean, printable
+from harness.jobs import SERVED_PREFIX, TRAINED_FILE
 from harness.storage import inside, read_json, refuse_links_out
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
@@ -211,6 +211,11 @@ def find_files(
         UserError: `name` is neither a folder nor a repository that is cached or can be reached, a file in it names or
             links a file outside of the folder, or a GGUF file cannot be read.
     """
+    if name.startswith(SERVED_PREFIX):
+        raise UserError(
+            f"`{printable(name)}` is a served model, which gives neither weights nor configuration",
+            hint="name a folder or a Hub id with `--model`; served models can be scored: `harness compare`, `harness eval`",
+        )
     path = expand(Path(name))
     try:
         if is_gguf(path) and path.is_file():

@@ -28,6 +28,24 @@ def unpacked(base: Base) -> Path:
     folder = plain_copy(base.folder, base.dtype)
     if folder.is_dir():
         return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:
+        unpack_into(base, Path(temporary))
+        with suppress(OSError):  # another process has just unpacked the same file
+            Path(temporary).rename(folder)
+    return folder
+
+
+def unpack_into(base: Base, folder: Path) -> None:
+    """Unpacks a GGUF file to a plain checkpoint in a folder.
+
+    Args:
+        base: See `unpacked`.
+        folder: An existing folder.
+
+    Raises:
+        UserError: See `unpacked`.
+    """
     from transformers import GgufConfig  # transformers 5.16 has none
 
     try:
@@ -42,9 +60,4 @@ def unpacked(base: Base) -> Path:
     except UNREADABLE as error:
         raise cannot_be_loaded(base.folder, error) from error
     read_report(base.folder, type(model).__name__, report)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:
-        save_checkpoint(model, load_tokenizer(base.folder), Path(temporary))
-        with suppress(OSError):  # another process has just unpacked the same file
-            Path(temporary).rename(folder)
-    return folder
+    save_checkpoint(model, load_tokenizer(base.folder), folder)

@@ -18,18 +18,21 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, CompressedTensorsConfig
 from transformers.quantizers.auto import AutoHfQuantizer
 from transformers.quantizers.base import get_keys_to_not_convert
 
 from harness.data.architecture import refuse_other_architectures
 from harness.data.gguf import is_gguf, pretrained
 from harness.data.model_files import require_safetensors
+from harness.deploy.kept import is_deployed
 from harness.errors import UserError
 from harness.jobs import HEAD_FILE, QUANT_OF_BITS, Base, Method, Quant, Recipe
 from harness.models.artifacts import load_adapter, load_delta
 from harness.models.gguf import unpacked
 from harness.models.layers import bypassed_layers
+from harness.models.llama_cpp_model import LlamaCppModel
 from harness.models.merge import dequantize, merge_adapter, refuse_added_weights, restore_conv1d, untie_if_apart
 from harness.models.reach import unquantized_notes
 from harness.models.report import UNREADABLE, cannot_be_loaded, read_report, refuse_packed, untied_note
@@ -91,6 +94,8 @@ def load_base(base: Base) -> Any:
     config = load_config(base)
     torch.backends.cuda.enable_cudnn_sdp(False)  # it compiles a kernel for every new length: 35 ms a step of generation
     packed = getattr(config, "quantization_config", None) is not None
+    if base.reader == "llamacpp":
+        return LlamaCppModel(base, config, torch.get_num_threads()).eval()
     if is_gguf(base.folder):
         return _load_gguf(base)
     require_safetensors(str(base.folder), base.folder)
@@ -103,6 +108,8 @@ def load_base(base: Base) -> Any:
     if base.quant is not None:
         options["quantization_config"] = quantization(base.quant, base.dtype)
         options["quantization_config"].llm_int8_skip_modules = _left_whole(config)
+    if is_deployed(base.folder) and _format(config) == "compressed-tensors":  # packed ones are unpacked at every pass
+        options["quantization_config"] = CompressedTensorsConfig(run_compressed=False)
     if base.quant is not None or packed:
         options["device_map"] = {"": base.device}
     try:
@@ -139,13 +146,18 @@ def load_base(base: Base) -> Any:
 
 def _refuse_unknown_format(folder: Path, config: Any) -> None:
     """Refuses weights quantized in a format that transformers does not know: it would take them for plain weights."""
-    given = getattr(config, "quantization_config", None)
-    method = given.get("quant_method") if isinstance(given, dict) else None
-    if method and not AutoHfQuantizer.supports_quant_method(given):
+    method = _format(config)
+    if method and not AutoHfQuantizer.supports_quant_method(config.quantization_config):
         raise UserError(
             f"the weights in `{folder}` are quantized in the format `{method}`, which transformers does not read",
             hint="give a checkpoint in another format, such as the model that it was made from",
         )
+
+
+def _format(config: Any) -> str | None:
+    """The format of quantized weights that a configuration names."""
+    given = getattr(config, "quantization_config", None)
+    return given.get("quant_method") if isinstance(given, dict) else None
 
 
 def _holds_packed_weight(module: Any) -> bool:
@@ -176,11 +188,16 @@ def _load_gguf(base: Base) -> Any:
     """Loads the plain copy of a GGUF file."""
     folder = unpacked(base)
     model = load_base(replace(base, folder=folder))
-    model.loading_notes.append(
+    if not is_deployed(base.folder):
+        model.loading_notes.append(_unpacked_note(base, folder))
+    return model
+
+
+def _unpacked_note(base: Base, folder: Path) -> str:
+    return (
         f"the weights of `{base.folder.name}` are unpacked to {base.dtype}, in `{folder}`; training changes the unpacked"
         " weights"
     )
-    return model
 
 
 def quantization(quant: Quant, dtype: str) -> BitsAndBytesConfig:
@@ -315,7 +332,7 @@ def model_bytes(model: nn.Module) -> int:
     """
     seen: set[int] = set()
     total = 0
-    for tensor in _tensors(model):
+    for tensor in (plain for each in _tensors(model) for plain in _plain_tensors(each)):
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in seen:
             seen.add(storage.data_ptr())
@@ -340,6 +357,15 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
                 if nested is not None:
                     yield from (t for t in (nested.absmax, nested.code) if isinstance(t, Tensor))
     yield from model.buffers()
+
+
+def _plain_tensors(tensor: Tensor) -> Iterator[Tensor]:
+    """The tensors that hold the numbers of a tensor: torchao's classes wrap weights, scales and zero points."""
+    if not is_traceable_wrapper_subclass(tensor):
+        yield tensor
+        return
+    for name in tensor.__tensor_flatten__()[0]:
+        yield from _plain_tensors(getattr(tensor, name))
 
 
 def _requantize(merged: Any, recipe: Recipe) -> Any:

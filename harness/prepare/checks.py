@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.api import Sample
 from harness.data.model_files import Snapshot
+from harness.deploy.tools import CALIBRATED, refuse_missing
 from harness.errors import UserError
 from harness.jobs import HEAD_FILE, Item
 from harness.metrics.oracle import find_blindness
@@ -35,6 +36,7 @@ def check(prepared: Prepared, *, scores: bool) -> None:
         require_optuna()
     for variant in prepared.variants:
         _check_quantized(prepared, variant)
+        _check_form(prepared, variant)
         if variant.training is not None:
             _check_rows(variant.spec.name, variant.training)
             _check_rewards(variant.spec.name, variant.training)
@@ -124,6 +126,8 @@ def _check_quantized(prepared: Prepared, variant: PreparedVariant) -> None:
     where = f"variant `{spec.name}`: the weights of `{base.name}` are quantized already ({base.quantization})"
     if spec.merged:
         raise UserError(f"{where}, and an adapter cannot be merged into them", hint="leave out `@merged`")
+    if spec.form:
+        raise UserError(f"{where}, and cannot be converted again", hint=f"leave out `@{spec.form.text}`")
     if spec.bits:
         raise UserError(f"{where}, and cannot be quantized again", hint=f"leave out `@{spec.bits}bit`")
     if training and training.entry.quantization(training.hyperparameters):
@@ -134,6 +138,23 @@ def _check_quantized(prepared: Prepared, variant: PreparedVariant) -> None:
     if training and training.entry.options["saves"] == "checkpoint":
         raise UserError(
             f"{where}, and `{training.entry.name}` cannot train packed weights", hint="train an adapter, such as `lora`"
+        )
+
+
+def _check_form(prepared: Prepared, variant: PreparedVariant) -> None:
+    """A deployed form needs its tools, the weights of a language model, and perhaps rows to round them on."""
+    form, where = variant.spec.form, f"variant `{variant.spec.name}`"
+    if form is None:
+        return
+    if _is_reward_model(prepared, variant):
+        raise UserError(
+            f"{where} is a reward model, whose reward head no deployed form has", hint=f"leave out `@{form.text}`"
+        )
+    refuse_missing(where, form, prepared.config.device)
+    if form.tool in CALIBRATED and not prepared.trainings:
+        raise UserError(
+            f"{where}: `@{form.text}` rounds weights on training rows, and no variant of this run is trained",
+            hint="add a trained variant, such as `lora`: its rows are used",
         )
 
 

@@ -18,6 +18,7 @@ from harness import __version__
 from harness.config.config import Config
 from harness.config.variants import VariantSpec
 from harness.data.model_files import Snapshot, find_model
+from harness.deploy.tools import form_versions, reader_version
 from harness.errors import UserError
 from harness.jobs import PACKAGES, REVISIONS, Example, Item, RewardFunction
 from harness.prepare.checks import check, train_only
@@ -25,8 +26,11 @@ from harness.prepare.sampling_order import in_random_order
 from harness.prepare.tasks import ScoredTask, prompting_of, refuse_code, scored_task
 from harness.prepare.template_options import with_template_options
 from harness.prepare.trainings import Training, Trainings, artifact_digest, content_digest, given_artifact
+from harness.prompts.chat import ChatTemplate
 from harness.prompts.render import Prompting, render
 from harness.registry.find import source_digest
+from harness.serving.address import is_address
+from harness.serving.model import SERVERS_TEMPLATE, ServedModel, find_served, find_tokenizer
 from harness.storage import key
 from harness.tokens.description import Description, load_template
 from harness.tokens.training_labels import row_lengths
@@ -43,6 +47,8 @@ class PreparedVariant:
     training: Training | None
     adapter: Snapshot | None
     """A given adapter or checkpoint."""
+    served: ServedModel | None = None
+    """The server on which it is scored."""
     scored: bool = True
     """False: it is only trained, since no task can score it and another variant needs it."""
 
@@ -71,6 +77,11 @@ class Prepared:
             if variant.training:
                 add(variant.training)
         return list(found.values())
+
+    @property
+    def served(self) -> list[ServedModel]:
+        """The served models that are scored, each once."""
+        return list({variant.served.served: variant.served for variant in self.variants if variant.served}.values())
 
     @property
     def given(self) -> list[Snapshot]:
@@ -110,7 +121,15 @@ class Prepared:
                 for training in self.trainings
                 if training.monitor
             ],
+            **({"served": [served.digest for served in self.served]} if self.served else {}),
+            **self._forms,
         )
+
+    @property
+    def _forms(self) -> dict[str, list[Any]]:
+        """Versions of the tools and readers of deployed forms; nothing without any, so that earlier runs keep their digests."""
+        forms = [variant.spec.form for variant in self.variants if variant.spec.form]
+        return {"forms": [[*form_versions(form), reader_version(form)] for form in forms]} if forms else {}
 
     @property
     def _distinct_items(self) -> list[list[list[Item]]]:
@@ -144,10 +163,13 @@ def prepare(
     Raises:
         UserError: The first error of the models, tasks, prompts, training data or training runs.
     """
-    model = find_model(config.model, trust_remote_code=config.trust_remote_code)
+    model = _model(config, scores=scores)
     tasks = tuple(map(scored_task, config.task_specs))
     refuse_code(config, tasks)
-    template = load_template(model.folder, trust_remote_code=config.trust_remote_code, ask=describe)
+    if isinstance(model, ServedModel) and model.tokenizer is None:
+        template: ChatTemplate | None = SERVERS_TEMPLATE
+    else:
+        template = load_template(model.folder, trust_remote_code=config.trust_remote_code, ask=describe)
     template = with_template_options(config.model, template, config.template_options)
     rendered: dict[tuple[Any, ...], dict[str, list[Item]]] = {}
 
@@ -170,7 +192,8 @@ def prepare(
                 rendered[wanted] = in_random_order(tasks, rendered[wanted], config.seed)
         training = trainings.of(spec) if spec.kind == "method" else None
         adapter = given_artifact(config, spec.source, spec.revision) if spec.kind == "adapter" else None
-        variants.append(PreparedVariant(spec, prompting, rendered[wanted], training, adapter))
+        served = _served(spec, model, scores=scores)
+        variants.append(PreparedVariant(spec, prompting, rendered[wanted], training, adapter, served))
     if config.template_options and not any(variant.prompting.template for variant in variants):
         raise UserError(
             "no variant uses the chat template, so `template_options` change nothing",
@@ -188,6 +211,41 @@ def prepare(
     prepared = replace(prepared, variants=tuple(variants))
     check(prepared, scores=scores)
     return prepared
+
+
+def _model(config: Config, *, scores: bool) -> Snapshot:
+    """The model of a run, here or on a server.
+
+    Raises:
+        UserError: There is none, or a variant needs the weights of a served model.
+    """
+    if not is_address(config.model) or not scores:
+        return find_model(config.model, trust_remote_code=config.trust_remote_code)
+    for spec in config.variants:
+        if spec.kind in ("method", "adapter") or spec.bits or spec.merged:
+            does = "cannot be trained" if spec.kind == "method" else "cannot be changed"
+            raise UserError(
+                f"variant `{spec.name}`: a served model {does}, as its weights are on the server",
+                hint="name the weights with `--model`, and the served model as a variant:"
+                f" `--model FOLDER {spec.text} {config.model}`",
+            )
+    code = config.trust_remote_code
+    tokenizer = None if config.tokenizer is None else find_tokenizer(config.tokenizer, trust_remote_code=code)
+    return find_served(config.model, tokenizer=tokenizer)
+
+
+def _served(spec: VariantSpec, model: Snapshot, *, scores: bool) -> ServedModel | None:
+    """The server on which a variant is scored; None if its model is loaded here.
+
+    Raises:
+        UserError: The server does not answer or has no such model, or nothing is scored.
+    """
+    if spec.served is None:
+        return model if isinstance(model, ServedModel) else None
+    if not scores:
+        raise UserError(f"variant `{spec.name}` is served, and can only be scored", hint=f"leave out `{spec.served}`")
+    shared, tokenizer = (model.served.url, model.tokenizer) if isinstance(model, ServedModel) else (None, model)
+    return find_served(spec.served, shared=shared, tokenizer=tokenizer)
 
 
 _COUNTING = ("numpy", "scipy", "evaluate", "rouge-score", "sacrebleu", "nltk")

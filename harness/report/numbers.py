@@ -13,11 +13,11 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from harness.results import Mark, Verdict
+from harness.results import Mark, Scaling, Verdict
 
 if TYPE_CHECKING:
     from harness.stats.ratios import Ratio
@@ -185,6 +185,16 @@ def listing(names: Iterable[str]) -> str:
     return f"{', '.join(front)} and {last}" if front else last
 
 
+def a_few(names: Sequence[str], most: int = 6) -> str:
+    """Joins names as in a sentence, and counts those beyond the first ones.
+
+    Example:
+        >>> a_few(["a", "b", "c", "d"], most=2)
+        'a, b and 2 more'
+    """
+    return listing([*names[:most], *([f"{len(names) - most} more"] if len(names) > most else [])])
+
+
 def dtype(name: str) -> str:
     """Shortens a dtype's name.
 
@@ -201,23 +211,39 @@ def with_arrow(metric: str, higher_is_better: bool) -> str:
     return f"{metric} {'↑' if higher_is_better else '↓'}"
 
 
+def _kind(metric: str) -> Scaling:
+    return "perplexity" if metric.endswith(("ppl", "perplexity")) else "points"
+
+
 @dataclass(frozen=True)
 class Scale:
     """The scale on which one metric is shown: times `factor`, with `decimals`."""
 
     factor: float
     decimals: int
+    kind: Scaling = field(default="points", compare=False)
 
     @classmethod
-    def of(cls, metric: str, values: Iterable[float | None]) -> Scale:
-        """Chooses the scale of a metric with these values (see the top of this module)."""
+    def of(cls, metric: str, values: Iterable[float | None], bounds: tuple[float, float] | None = None) -> Scale:
+        """Chooses the scale of a metric with these values (see the top of this module).
+
+        Args:
+            metric: Its name.
+            values: Its values in a run.
+            bounds: Ends of its scale, if they are known.
+        """
         known = [abs(value) for value in values if value is not None]
-        largest = max(known, default=0.0)
-        if metric.startswith(CUSTOMARY):
-            return cls(1, 1)
-        if largest <= 1 and not metric.endswith(_UNBOUNDED):
-            return cls(100, 1)
-        return cls(1, 3 if largest < 10 else 2 if largest < 1000 else 1)
+        largest, ends = max(known, default=0.0), None if bounds is None else max(map(abs, bounds))
+        if metric.startswith(CUSTOMARY) or ends == 100:
+            return cls(1, 1, "percent")
+        if largest <= 1 and (ends == 1 or not metric.endswith(_UNBOUNDED)):
+            return cls(100, 1, "fraction")
+        return cls(1, 3 if largest < 10 else 2 if largest < 1000 else 1, _kind(metric))
+
+    @classmethod
+    def declared(cls, kind: Scaling, decimals: int) -> Scale:
+        """Returns the scale that a document names."""
+        return cls(100 if kind == "fraction" else 1, decimals, kind)
 
     @property
     def unit(self) -> str:

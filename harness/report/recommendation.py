@@ -89,7 +89,7 @@ class _Field:
         worth = [each for each in within if self._least_gain(each) is None]
         if not worth:
             return self._undecided_gain(max(within, key=self._standing))
-        choices, cost = self._cheapest(worth)
+        choices, cost = cheapest(self.run, worth)
         names = " or ".join(each.name for each in choices)
         text = f"{names}: within {MARGIN:g} points of the best {self._where}"
         if cost is not None:
@@ -152,24 +152,6 @@ class _Field:
         )
         return self._made([], text)
 
-    def _cheapest(self, worth: Sequence[Variant]) -> tuple[list[Variant], Measure | None]:
-        """The variants with the lowest cost that is known for all: peak memory in training, else training time."""
-        known = {measure.name: measure for measure in measures(self.run)}
-        for measure in (known[name] for name in ("peak GPU", "peak RSS", "train") if name in known):
-            costs = [(cost, each) for each in worth if (cost := measure.comparable(each)) is not None]
-            if len(costs) < len(worth):
-                continue
-            least = min(costs, key=lambda pair: pair[0])[1]
-            ratios = [_ratio(measure, each, least) for each in worth]
-            if all(ratio is not None or each is least for ratio, each in zip(ratios, worth, strict=True)):
-                chosen = [
-                    each
-                    for ratio, each in zip(ratios, worth, strict=True)
-                    if each is least or (ratio and (ratio.low or 0.0) <= EQUAL_COST)
-                ]
-                return chosen, measure
-        return list(worth), None
-
     def _cost_words(self, choices: Sequence[Variant], worth: Sequence[Variant], cost: Measure) -> str:
         best = max(self.variants, key=self._standing)
         ratio = None if best in choices else _ratio(cost, choices[0], best)
@@ -208,6 +190,33 @@ class _Field:
 
     def _made(self, choices: Sequence[Variant], text: str, cost: Measure | None = None) -> Recommendation:
         return _made(self.run, [each.name for each in choices], text, self.tasks, cost)
+
+
+def cheapest(run: Run, variants: Sequence[Variant]) -> tuple[list[Variant], Measure | None]:
+    """Chooses the variants with the lowest cost that is known for all: peak memory in training, else training time.
+
+    Args:
+        run: Their run.
+        variants: At least one.
+
+    Returns:
+        The cheapest, and those that are not shown to be more expensive; and the cost, None if none is known for all.
+    """
+    known = {measure.name: measure for measure in measures(run)}
+    for measure in (known[name] for name in ("peak GPU", "peak RSS", "train") if name in known):
+        costs = [(cost, each) for each in variants if (cost := measure.comparable(each)) is not None]
+        if len(costs) < len(variants):
+            continue
+        least = min(costs, key=lambda pair: pair[0])[1]
+        ratios = [_ratio(measure, each, least) for each in variants]
+        if all(ratio is not None or each is least for ratio, each in zip(ratios, variants, strict=True)):
+            chosen = [
+                each
+                for ratio, each in zip(ratios, variants, strict=True)
+                if each is least or (ratio and (ratio.low or 0.0) <= EQUAL_COST)
+            ]
+            return chosen, measure
+    return list(variants), None
 
 
 def _made(

@@ -21,17 +21,20 @@ def titles(run: Run) -> dict[str, str]:
         >>> titles(run)  # doctest: +SKIP
         {'mmlu': 'mmlu', './tasks.py@captions': 'captions'}
     """
-    found = {task.name: task.name for task in run.tasks}
-    for name in found:
-        path, _, function = name.partition("@")
-        if path.endswith(".py"):
-            found[name] = function or Path(path).stem
+    found = {}
+    for task in run.tasks:
+        path, _, function = task.name.partition("@")
+        is_file = path.endswith(".py")
+        found[task.name] = (task.title or function or Path(path).stem) if is_file else task.name
     times = Counter(found.values())
     return {name: title if times[title] == 1 else name for name, title in found.items()}
 
 
 def scale_of(run: Run, task: str, metric: str) -> Scale:
     """Returns the scale on which a metric is shown; it is the same for all variants of the run."""
+    info = next((each for each in run.tasks if each.name == task), None)
+    if info is not None and metric == info.headline and info.scale is not None and info.decimals is not None:
+        return Scale.declared(info.scale, info.decimals)
     scores = (variant.score(task, metric) for variant in run.variants)
     return Scale.of(metric, [score.value for score in scores if score is not None])
 
@@ -52,7 +55,7 @@ def ranks(run: Run, task: TaskInfo) -> dict[str, ranking.Rank]:
     scored = [variant.name for variant in run.variants if variant.headline(task)]
     if len(scored) < RANKED_FROM or task.until_decided:
         return {}
-    return ranking.ranks(scored, _better(run, task))
+    return ranking.ranks(scored, shown_better(run, task))
 
 
 def front(run: Run, task: TaskInfo, metric: str, costs: Mapping[str, float]) -> ranking.Front:
@@ -64,14 +67,15 @@ def front(run: Run, task: TaskInfo, metric: str, costs: Mapping[str, float]) -> 
         metric: One of the task's metrics.
         costs: Cost by variant name.
     """
-    return ranking.pareto(costs, _better(run, task) if metric == task.headline else lambda a, b: False)
+    return ranking.pareto(costs, shown_better(run, task) if metric == task.headline else lambda a, b: False)
 
 
-def _better(run: Run, task: TaskInfo) -> Callable[[str, str], bool]:
+def shown_better(run: Run, task: TaskInfo) -> Callable[[str, str], bool]:
+    """Returns whether one variant was shown to be better than another on a task's headline."""
     shown = {}
-    for found in run.comparisons:
-        if (found.task, found.metric) == (task.name, task.headline) and found.early is None:
-            shown[found.a, found.b], shown[found.b, found.a] = found.verdict == "better", found.verdict == "worse"
+    for (a, b), found in run.headline_comparisons(task).items():
+        if found.early is None:
+            shown[a, b], shown[b, a] = found.verdict == "better", found.verdict == "worse"
     return lambda a, b: shown.get((a, b), False)
 
 

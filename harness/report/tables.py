@@ -151,7 +151,7 @@ def quality(run: Run) -> Table:
             if ranked:
                 rank = placed[task.name].get(variant.name)
                 cells.append(Cell() if rank is None else Cell(numbers.rank(*rank), value=sum(rank) / 2))
-        return TableRow(variant.name, tuple(cells), _note(variant))
+        return TableRow(variant.name, tuple(cells), note_of(variant))
 
     return Table("Quality", tuple(columns), tuple(row(variant) for variant in run.variants))
 
@@ -189,7 +189,7 @@ def _training_cells(run: Run, found: Replicated | None) -> tuple[Cell, Cell]:
     scale = numbers.Scale.of(found.metric, [found.value, *_values(run, found)])
     title = f"{len(found.trainings)} training runs · 95 % {scale.interval(found.low, found.high)}"
     value = Cell(scale.spread(found.value, found.deviation), value=found.value, title=title)
-    return value, Cell("") if found.delta is None else _delta_cell(scale, found.delta)
+    return value, Cell("") if found.delta is None else difference_cell(scale, found.delta)
 
 
 def _values(run: Run, found: Replicated) -> list[float | None]:
@@ -209,7 +209,7 @@ def cost(run: Run) -> Table:
 
     def row(variant: Variant) -> TableRow:
         lr = [_learning_rate_cell(variant)] if trained else []
-        return TableRow(variant.name, (*lr, *(_cost_cell(measure, variant) for measure in shown)), _note(variant))
+        return TableRow(variant.name, (*lr, *(_cost_cell(measure, variant) for measure in shown)), note_of(variant))
 
     return Table("Cost", columns, tuple(row(variant) for variant in run.variants))
 
@@ -265,16 +265,26 @@ def _score_cells(run: Run, task: TaskInfo, score: Score | None) -> tuple[Cell, C
         return Cell(), Cell("")
     scale = scale_of(run, score.task, score.metric)
     protocol = score.protocol
-    facts = [f"n {score.n}", f"95 % {scale.interval(score.low, score.high)}", f"task version {protocol.version}",
-             f"{protocol.shots} {'shared ' * protocol.shared_shots}shots", protocol.mode, protocol.numerics, protocol.dtype]  # fmt: skip
-    counts = ((score.truncated, "cut"), (score.shortened, "short"), (score.timed_out, "timed out"))
-    cut = [f"{count} {what}" for count, what in counts if count]
+    version, shots = protocol.version, protocol.shots
+    facts = [f"n {score.n}", f"95 % {scale.interval(score.low, score.high)}", "" if version is None else f"task version {version}",
+             "" if shots is None else f"{shots} {'shared ' * protocol.shared_shots}shots", protocol.mode, protocol.numerics,
+             protocol.dtype]  # fmt: skip
+    facts += [f"{protocol.form} read by {protocol.reader}"] if protocol.form else []
+    facts += [f"texts by {protocol.writer}"] if protocol.writer else []
+    cut = cut_words(score)
     text = scale.value(score.value) + (f" ({', '.join(cut)})" if cut else "")
-    value = Cell(text, value=score.value, title=" · ".join(facts))
-    return value, Cell("") if score.delta is None else _delta_cell(scale, score.delta)
+    value = Cell(text, value=score.value, title=" · ".join(filter(None, facts)))
+    return value, Cell("") if score.delta is None else difference_cell(scale, score.delta)
 
 
-def _delta_cell(scale: numbers.Scale, delta: Delta) -> Cell:
+def cut_words(score: Score) -> list[str]:
+    """Lists how many samples were cut, shortened or timed out: `['3 cut', '2 short']`."""
+    counts = ((score.truncated, "cut"), (score.shortened, "short"), (score.timed_out, "timed out"))
+    return [f"{count} {what}" for count, what in counts if count]
+
+
+def difference_cell(scale: numbers.Scale, delta: Delta) -> Cell:
+    """Formats a paired difference with its mark; the title has its interval, p-values and win rate."""
     title = (
         f"paired difference {scale.signed(delta.value)}, 95 % {scale.signed(delta.low)} to {scale.signed(delta.high)}"
         f" · p {numbers.probability(delta.p)} · Holm p {numbers.probability(delta.p_holm)} "
@@ -319,7 +329,8 @@ def _cost_cell(measure: Measure, variant: Variant) -> Cell:
     return Cell(text, value=value, title=title)
 
 
-def _note(variant: Variant) -> str:
+def note_of(variant: Variant) -> str:
+    """Says why a variant has no scores, or not all of them; empty for a finished one."""
     if variant.status == "failed":
         return failure(variant)
     return {"pending": "not run yet", "done": ""}.get(variant.status, variant.status)

@@ -171,6 +171,11 @@ def _inconsistencies(run: Run) -> Iterator[FieldFault]:
             yield f"gains.{index}", "is of no variant of the run"
     if run.recommendation and not set(run.recommendation.choices) <= set(variants):
         yield "recommendation", "names no variant of the run"
+    for index, shown in enumerate(run.samples_shown):
+        if shown.task not in tasks or not {each.variant for each in shown.variants} <= set(variants):
+            yield f"samples_shown.{index}", "is of no task or variant of the run"
+        elif not {out.id for each in shown.variants for out in each.outputs} <= {each.id for each in shown.prompts}:
+            yield f"samples_shown.{index}", "has an output without its prompt"
     for index, overlap in enumerate(run.overlaps):
         if overlap.task not in tasks or (overlap.contained and not (overlap.examples and overlap.n)):
             yield f"overlaps.{index}", "is of no task of the run, or has no example"

@@ -3,10 +3,12 @@
     runs/<model>-<time>/
       run.json                        the results (`harness.results`)
       samples/<variant>/<task>.jsonl  scored samples: append-only, flushed after every pack; the resume log
+      samples/prompts/<task>.jsonl    prompts and targets, once for all variants
       train/<variant>.jsonl           one line per training step
       costs/<variant>.json            raw timings
       adapters/<variant>/             trained artifacts (whole models: `checkpoints/<variant>/`)
       merged/<variant>/               the base with the adapter merged, if requested
+      exports/<variant>-<form>/       what `harness export` wrote
 
 Only one process writes a folder: it holds a lock, and so do its children. A line that a crash cut short is dropped.
 """

@@ -106,6 +106,18 @@ class Observations:
         return found if math.isfinite(found) else None
 
     @cached_property
+    def own(self) -> Array | None:
+        """`[n]` scores of the samples: by a corpus metric, the metric of each sample alone; NaN where that is no number.
+
+        None for metrics of the whole set, which a single sample does not have.
+        """
+        if self.whole is not None:
+            return None
+        if self.value is None:
+            return np.asarray(self.values, dtype=np.float64)
+        return np.array([finite_or_nan(self.value, tuple(row)) for row in self.values.tolist()])
+
+    @cached_property
     def left_out(self) -> Array:
         """`[g]` numbers, each without one jackknife group; cached: expensive to compute."""
         parts = self.layout.deal(GROUPS_OF_SUMS if self.whole is None else GROUPS_OF_WHOLE)
@@ -128,6 +140,20 @@ class GroupValue(NamedTuple):
     n: int
 
 
+def group_parts(obs: Observations) -> dict[str, Observations]:
+    """Divides the samples by group, in the order in which groups first appear; empty without groups."""
+    if obs.groups is None:
+        return {}
+    codes, names = codes_of(obs.groups)
+    members = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    return {name: _part(obs, each) for name, each in zip(names, members, strict=True)}
+
+
+def _part(obs: Observations, members: NDArray[np.intp]) -> Observations:
+    clusters = None if obs.clusters is None else tuple(obs.clusters[index] for index in members)
+    return Observations(obs.values[members], obs.value, None, clusters, whole=obs.whole, bounds=obs.bounds)
+
+
 def by_group(obs: Observations) -> list[GroupValue]:
     """Computes the score within each group, in the order in which groups first appear; empty without groups.
 
@@ -135,12 +161,7 @@ def by_group(obs: Observations) -> list[GroupValue]:
         >>> by_group(Observations(np.array([1, 0, 1]), groups=("law", "law", "art")))
         [GroupValue(name='law', value=0.5, n=2), GroupValue(name='art', value=1.0, n=1)]
     """
-    if obs.groups is None:
-        return []
-    codes, names = codes_of(obs.groups)
-    members = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
-    parts = [Observations(obs.values[each], obs.value, whole=obs.whole) for each in members]
-    return [GroupValue(name, part.number, len(part)) for name, part in zip(names, parts, strict=True)]
+    return [GroupValue(name, part.number, len(part)) for name, part in group_parts(obs).items()]
 
 
 def macro(obs: Observations) -> float | None:

@@ -22,6 +22,7 @@ from harness.stats.areas import area_difference
 from harness.stats.bounded import Guard
 from harness.stats.flips import flip_p
 from harness.stats.functions import RocArea, SumRatio
+from harness.stats.intervals import Interval, interval
 from harness.stats.jackknife import jackknife_error
 from harness.stats.observations import Observations
 from harness.stats.proportions import mcnemar_interval, mcnemar_p
@@ -132,8 +133,11 @@ def range_of_difference(a: Observations, b: Observations) -> float | None:
     return max(a.range[1], b.range[1]) - min(a.range[0], b.range[0])
 
 
-def win_rate(a: Observations, b: Observations, higher_is_better: bool = True) -> float | None:
-    """Computes the share of samples on which a scored better than b; ties count half.
+def win_rate(a: Observations, b: Observations, higher_is_better: bool = True) -> Interval | None:
+    """Computes the share of samples on which a scored better than b, with its 95 % interval; ties count half.
+
+    By a corpus metric such as BLEU or a perplexity, the score of a sample is the metric of that sample alone. Of 0/1 scores the
+    interval is that of the difference, so it excludes one half exactly where `paired` has p < 0.05.
 
     Args:
         a: The variant in question.
@@ -141,16 +145,24 @@ def win_rate(a: Observations, b: Observations, higher_is_better: bool = True) ->
         higher_is_better: Direction of the metric.
 
     Returns:
-        None where samples have no score of their own, or one that is not finite.
+        None where samples have no score of their own, or one that is not finite; and where a corpus metric gives every
+        sample the same score for both, although their sums differ: then it says nothing about a single sample.
 
     Example:
-        >>> win_rate(Observations([0.1, 0.5, 0.2, 0.9]), Observations([0.2, 0.5, 0.1, 0.3]))
-        0.625
+        >>> found = win_rate(Observations([0.1, 0.5, 0.2, 0.9]), Observations([0.2, 0.5, 0.1, 0.3]))
+        >>> found.value, round(found.low, 2), round(found.high, 2)
+        (0.625, 0.13, 0.95)
     """
-    if not a.is_mean or not (np.isfinite(a.values).all() and np.isfinite(b.values).all()):
+    if a.own is None or b.own is None or not (np.isfinite(a.own).all() and np.isfinite(b.own).all()):
         return None
-    won = np.sign(a.values - b.values) * (1 if higher_is_better else -1)
-    return float(np.mean((won + 1) / 2))
+    signs = np.sign(a.own - b.own) * (1 if higher_is_better else -1)
+    if not a.is_mean and not signs.any() and (a.values != b.values).any():
+        return None
+    if is_mcnemar(a, b):
+        wins, losses = int(np.sum(signs > 0)), int(np.sum(signs < 0))
+        low, high = mcnemar_interval(len(a), wins, losses)
+        return Interval(0.5 + (wins - losses) / len(a) / 2, 0.5 + low / 2, 0.5 + high / 2)
+    return interval(Observations((signs + 1) / 2, groups=a.groups, clusters=a.clusters, bounds=(0.0, 1.0)))
 
 
 def holm(p_values: Sequence[float], others: int = 0) -> list[float]:

@@ -49,7 +49,7 @@ def check_requests(job: ScoreJob, config: Any, tokenizer: Any, encode: Encode) -
             if missing is not None:
                 _refuse_missing(missing, task, encoded)
             if not job.allow_cut:
-                _refuse_cut(variant.name, task, encoded, room)
+                refuse_cut(variant.name, task, encoded, room)
     return _noted(missing, "no sample holds one")
 
 
@@ -60,7 +60,18 @@ def _refuse_missing(missing: Surplus, task: TaskRequests, encoded: Sequence[Enco
             missing.refuse(ids, f"sample `{item.request.id}` of `{task.task}`")
 
 
-def _refuse_cut(variant: str, task: TaskRequests, encoded: Sequence[Encoded], room: int) -> None:
+def refuse_cut(variant: str, task: TaskRequests, encoded: Sequence[Encoded], room: int) -> None:
+    """Refuses a task of which more than a few prompts do not fit into the context.
+
+    Args:
+        variant: Name of the variant, for the message.
+        task: The task.
+        encoded: Its requests.
+        room: Tokens of the context.
+
+    Raises:
+        UserError: More than `CUT_SHARE` of the prompts were cut.
+    """
     cut = [item for item in encoded if item.truncated]
     if len(cut) > CUT_SHARE * len(encoded):
         longest = max(cut, key=lambda item: item.prompt_tokens)

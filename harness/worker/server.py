@@ -33,14 +33,17 @@ from harness.errors import UserError, brief, is_out_of_memory
 from harness.jobs import (
     BenchJob,
     CheckJob,
+    DeployJob,
     DescribeJob,
     Done,
     EnvironmentJob,
     Event,
+    ExportJob,
     Failed,
     Job,
     MergeJob,
     PlanJob,
+    ProbeJob,
     ReachJob,
     RewardFunction,
     RowLengthsJob,
@@ -209,6 +212,22 @@ def run_job(job: Job, send: OnEvent, further: Callable[[], ScoreJob | None] = la
         return children.train(job, send)
     if isinstance(job, MergeJob):
         return children.merge(job)
+    if isinstance(job, DeployJob):
+        from harness.worker.deployment import deploy
+
+        return deploy(job, send)
+    if isinstance(job, ExportJob):
+        from harness.worker.exporting import export
+
+        return export(job, send)
+    if isinstance(job, ProbeJob):
+        from harness.worker.served import probe_server
+
+        return probe_server(job, send)
+    if isinstance(job, ScoreJob) and job.variants[0].recipe.base.served is not None:
+        from harness.worker.served import score_served
+
+        return score_served(job, send, further)
     if isinstance(job, ScoreJob):
         from harness.worker.scoring import score
 
@@ -305,7 +324,8 @@ def _import_everything() -> None:
     """Imports the slow libraries, which every child needs, and keeps them quiet."""
     keep_freed_memory()
     warnings.filterwarnings("ignore")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns once for every layer and call
+    for name in ("bitsandbytes", "torchao", "torch.utils._pytree"):  # for every layer; for kernels of other machines
+        logging.getLogger(name).setLevel(logging.ERROR)
     _import(_MODULES)
     if not importlib.import_module("torch").cuda.is_available():
         _import(_WITH_BITSANDBYTES)

@@ -20,6 +20,7 @@ from harness.report.gains import gains
 from harness.report.recommendation import recommendation
 from harness.results import Run
 from harness.runs.folder import load_run
+from harness.runs.prompts import read_prompts
 
 TASKS = ["mini_mmlu", "mini_gsm8k", "mini_text"]
 SHORT = ["--tasks", ",".join(TASKS), "--limit", "12", "--steps", "4"]
@@ -95,6 +96,36 @@ def test_gains_and_the_recommendation_are_in_the_document(run: Run) -> None:
     assert run.recommendation.tasks == ("mini_mmlu", "mini_gsm8k")
     lora = run.variant("lora").train
     assert lora is not None and lora.data is not None and lora.data.tasks == ("mini_mmlu", "mini_gsm8k")
+
+
+def test_the_document_has_all_that_a_page_shows(folder: Path, run: Run) -> None:
+    [place] = (folder / "runs").iterdir()
+    lora = run.variant("lora")
+    assert lora.train is not None and [point.step for point in lora.train.curve_points] == [1, 2, 3, 4]
+    last = lora.train.curve_points[-1]
+    assert last.tokens == lora.train.tokens and last.loss and last.lr is not None and last.grad_norm
+    assert last.seconds == pytest.approx(lora.train.train_seconds, rel=1e-4)
+    assert lora.inference is not None and len(lora.inference.raw_summary["decode"]) <= 100
+    assert {(t.name, t.scale, t.decimals, t.chance) for t in run.tasks} == {
+        ("mini_mmlu", "fraction", 1, 0.25),
+        ("mini_gsm8k", "fraction", 1, None),
+        ("mini_text", "perplexity", 3, None),
+    }
+    for task in run.tasks:
+        prompts = read_prompts(place, task.name)
+        assert len(prompts) == 12 and all(prompt.prompt for prompt in prompts.values())
+        score = lora.headline(task)
+        assert score is not None and score.delta is not None and score.delta.win_rate is not None
+        assert (score.delta.win_rate_low or 0) <= score.delta.win_rate <= (score.delta.win_rate_high or 0)
+        assert all(group.delta and group.delta.low <= group.delta.value for group in score.groups)
+    for shown in run.samples_shown:
+        mine = next(each for each in shown.variants if each.variant == "lora")
+        assert mine.won + mine.lost + mine.tied == 12
+        delta = lora.score(shown.task, next(t.headline for t in run.tasks if t.name == shown.task)).delta  # type: ignore[union-attr]
+        assert delta is not None and delta.win_rate == pytest.approx((mine.won + mine.tied / 2) / 12)
+    resolved = run.config_resolved
+    assert resolved["numerics"] == "fp32" and resolved["variants"]["lora"]["train"]["optimizer"]
+    assert resolved["variants"]["base"]["train"] is None and "warmup" in str(resolved["train"])
 
 
 def test_text_without_a_train_split_is_a_forgetting_column(run: Run) -> None:

@@ -131,7 +131,12 @@ def test_a_reversed_comparison_exchanges_the_variants_and_the_verdict() -> None:
     assert (back.a, back.b, back.verdict) == ("lora", "full", "better")
     assert there.win_rate is not None and back.win_rate == pytest.approx(1 - there.win_rate) and back.win_rate > 0.5
     assert (back.low, back.high, back.p) == (-there.high, -there.low, there.p)
-    assert back.reversed().model_copy(update={"win_rate": there.win_rate}) == there
+    assert back.win_rate_low is not None and back.win_rate_low < back.win_rate < (back.win_rate_high or 0)
+    there_and_back = back.reversed()
+    for name in ("win_rate", "win_rate_low", "win_rate_high"):
+        assert getattr(there_and_back, name) == pytest.approx(getattr(there, name))
+    exact = {name: getattr(there, name) for name in ("win_rate", "win_rate_low", "win_rate_high")}
+    assert there_and_back.model_copy(update=exact) == there
 
 
 def test_another_baseline_reverses_the_differences() -> None:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 _BLOCK = {
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
@@ -25,7 +27,7 @@ def write_gguf(path: Path, model: Any, tokenizer: Any, *, quantized: str = "F32"
 
     Args:
         path: The new file.
-        model: The model.
+        model: The model, or anything with its `config` and `state_dict`, whose weights may be numpy's.
         tokenizer: Its tokenizer.
         quantized: Format of the linear layers: a name in `gguf.GGMLQuantizationType`.
         template: A chat template.
@@ -64,7 +66,7 @@ def write_gguf(path: Path, model: Any, tokenizer: Any, *, quantized: str = "F32"
     for name, tensor in model.state_dict().items():
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
-        weight = _permuted(name, tensor, config).float().numpy()
+        weight = _permuted(name, tensor if isinstance(tensor, np.ndarray) else tensor.float().numpy(), config)
         kind = gguf.GGMLQuantizationType[quantized if "_proj" in name else "F32"]
         writer.add_tensor(_gguf_name(name), gguf.quantize(weight, kind), raw_dtype=kind)
     writer.write_header_to_file()

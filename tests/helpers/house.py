@@ -17,14 +17,16 @@ ROOT = Path(__file__).parents[2]
 ORDER = (
     *("lazy", "errors", "user_code", "storage", "results", "tiny", "settings", "api", "sandbox", "stats"),
     *("jobs", "data"),
-    *("prompts", "tokens", "runs", "report"),
+    *("prompts", "tokens", "serving", "runs", "report"),
     *("metrics", "leaderboards"),
     *("registry",),
-    *("config", "models"),
+    *("config", "deploy"),
+    *("models",),
     *("engine", "prepare"),
     *("finetune.training", "authoring"),
     *("finetune.stages", "worker"),
     *("comparison",),
+    *("imports",),
     *("cli", "__main__"),
 )
 """The rooms in order: a room imports only from earlier rooms and from itself."""

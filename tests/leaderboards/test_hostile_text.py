@@ -64,7 +64,7 @@ def hostile(text: str) -> Run:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_report_has_control_characters_or_markup_of_others(text: str) -> None:
     run = hostile(text)
-    reports = {name: FORMATS[name]([run]) for name in FORMATS}
+    reports = {name: str(FORMATS[name]([run])) for name in FORMATS if name not in ("svg", "png", "parquet")}
     shown = io.StringIO()
     print_run(run, console=Console(file=shown, width=100))
     reports["screen"] = shown.getvalue()

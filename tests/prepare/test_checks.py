@@ -16,7 +16,7 @@ from harness.prompts.render import render
 from harness.registry.find import find
 from harness.registry.load import load_task
 from harness.stats.observations import Observations
-from harness.stats.paired import win_rate
+from harness.stats.paired import paired, win_rate
 
 PAIRS = [{"prompt": f"Question {n}?", "chosen": f"yes {n}", "rejected": f"no {n}"} for n in range(4)]
 PIPELINE = (
@@ -217,10 +217,37 @@ def test_a_reward_model_that_cannot_be_loaded_is_an_error(tmp_path: Path) -> Non
 
 def test_a_win_rate_counts_ties_half_and_knows_the_direction() -> None:
     a, b = Observations(np.array([1.0, 2.0, 3.0, 4.0])), Observations(np.array([1.0, 3.0, 2.0, 1.0]))
-    assert win_rate(a, b) == 0.625
-    assert win_rate(a, b, higher_is_better=False) == 0.375
-    assert win_rate(b, a) == 0.375
-    assert win_rate(Observations(np.ones((2, 1)), value=sum), Observations(np.ones((2, 1)), value=sum)) is None
+
+    def share(*given: Observations, **options: bool) -> float:
+        found = win_rate(*given, **options)
+        assert found is not None and found.value is not None and found.low is not None and found.high is not None
+        assert 0 <= found.low < found.value < found.high <= 1
+        return found.value
+
+    assert share(a, b) == 0.625
+    assert share(a, b, higher_is_better=False) == 0.375
+    assert share(b, a) == 0.375
+    good, poor = (
+        Observations(np.array(rows), value=lambda sums: sums[0] / sums[1])
+        for rows in ([[1.0, 2.0], [3.0, 3.0], [1.0, 9.0]], [[1.0, 3.0], [3.0, 4.0], [1.0, 8.0]])
+    )
+    assert share(good, poor) == pytest.approx(2 / 3), "of a corpus metric, each sample alone"
+    assert win_rate(*(Observations(np.full((2, 1), n), value=lambda sums: 0.0) for n in (1.0, 2.0))) is None
+    assert win_rate(*(Observations([1, 2], whole=sum) for _ in "ab")) is None
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(5, 0), (6, 0), (14, 4), (12, 5), (2, 9), (0, 0)])
+def test_a_win_rate_of_right_and_wrong_agrees_with_the_test(wins: int, losses: int) -> None:
+    a, b = (
+        Observations(np.repeat([1, 0, 1], [wins, losses, 20])),
+        Observations(np.repeat([0, 1, 1], [wins, losses, 20])),
+    )
+    for higher in (True, False):
+        found, difference = win_rate(a, b, higher), paired(a, b)
+        assert found is not None and difference is not None and found.low is not None and found.high is not None
+        assert (difference.p < 0.05) == (not found.low <= 0.5 <= found.high)
+        sign = 1 if higher else -1
+        assert found.value == pytest.approx(0.5 + sign * (wins - losses) / len(a) / 2)
     assert win_rate(Observations([1.0, np.nan]), Observations([1.0, 2.0])) is None
 
 

@@ -17,8 +17,14 @@ WITH_TORCH = (
     "harness.models",
     "harness.engine",
     "harness.worker.child",
+    "harness.worker.deployment",
+    "harness.worker.exporting",
+    "harness.deploy.llmcompressor_program",  # run by the interpreter of another environment
     "harness.worker.scoring",
+    "harness.worker.served",
     "harness.worker.timing",
+    "harness.worker.vllm_texts",
+    "harness.worker.vllm_writer",
     "harness.finetune",  # method files, the training loop and its stages
     "harness.tiny.build",
     "harness.metrics.entailment_model",

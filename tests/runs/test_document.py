@@ -10,11 +10,18 @@ from example_run import example_run
 
 from harness.cli import main
 from harness.errors import UserError
+from harness.leaderboards.drawing import can_draw
 from harness.leaderboards.files import FORMATS
 from harness.report.screen import screen
 from harness.runs.folder import RunFolder, list_runs, load_run
 
+DRAWN = [name for name in FORMATS if can_draw() or name not in ("svg", "png")]
 GOOD: dict[str, Any] = json.loads(example_run("base", "lora", "qlora").to_json())
+
+
+SHOWN: dict[str, Any] = {
+    "variant": "lora", "won": 1, "lost": 0, "tied": 0, "outputs": [{"id": "7", "kind": "won", "output": "x", "score": 1.0}],
+}  # fmt: skip
 
 
 def changed(place: str, value: Any) -> str:
@@ -47,6 +54,18 @@ FAULTS = {
     "an unknown key": (changed("evil", 3), "`evil`: extra inputs are not permitted"),
     "a model that is a list": (changed("environment.model", [1]), "`environment.model` is not an object"),
     "half of a character": (changed("command", "\ud83d"), "`command` has half of a character"),
+    "a billion decimals": (
+        changed("tasks.0.decimals", 10**9),
+        "`tasks.0.decimals`: input should be less than or equal to 9",
+    ),
+    "samples of no variant": (
+        changed("samples_shown", [{"task": "mini_mmlu", "prompts": [], "variants": [SHOWN | {"variant": "evil"}]}]),
+        "`samples_shown.0` is of no task or variant of the run",
+    ),
+    "an output without its prompt": (
+        changed("samples_shown", [{"task": "mini_mmlu", "prompts": [], "variants": [SHOWN]}]),
+        "`samples_shown.0` has an output without its prompt",
+    ),
     "a time of zero": (
         changed("variants.1.inference.raw_seconds.prefill.0", 0.0),
         "`variants.1.inference.raw_seconds.prefill` has a time that is not above zero",
@@ -110,12 +129,19 @@ def test_numbers_at_the_edge_of_floats_can_be_shown(tmp_path: Path) -> None:
         found |= {"value": 1e308, "low": -1e308, "high": 1e308}
     for score in (score for variant in document["variants"] for score in variant["scores"] if score["delta"]):
         score["delta"] |= {"value": 1e308, "low": -1e308, "high": 1e308}
+        score |= {"value": 1e308, "low": -1e308, "high": 1e308}
+    document["tasks"][0] |= {"scale": "fraction", "decimals": 1}
+    document["variants"][1]["train"] |= {
+        "train_seconds": 1e300,
+        "block_seconds": [],
+        "curve_points": [{"step": 1, "loss": 1e308}],
+    }
     (tmp_path / "run.json").write_text(json.dumps(document))
     run = load_run(tmp_path)
-    assert screen(run, width=100) and all(FORMATS[name]([run]) for name in FORMATS)
+    assert screen(run, width=100) and all(FORMATS[name]([run]) for name in DRAWN)
 
 
 def test_what_is_read_can_be_shown(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps(GOOD))
     run = load_run(tmp_path)
-    assert screen(run, width=100) and all(FORMATS[name]([run]) for name in FORMATS)
+    assert screen(run, width=100) and all(FORMATS[name]([run]) for name in DRAWN)
