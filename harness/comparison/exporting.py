@@ -301,6 +301,7 @@ class _Prompted:
     def __init__(self, run: Run, templated: bool) -> None:
         self.model, self.apply_chat_template = str(run.config.get("model")), templated
         self.num_fewshot = run.config.get("num_fewshot")
+        self.shared_shots = bool(run.config.get("shared_shots"))
 
 
 def _outputs(side: Side) -> list[Request]:
