@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The oldest versions that pyproject.toml allows: PyTorch here, the others in constraints-oldest.txt.
 TORCH ?= 2.11.0
 
-.PHONY: demo test test-oldest check bench bench-training gpu gpu-inputs faults parity real fetch-real clean
+.PHONY: demo test test-oldest check bench bench-training gpu gpu-inputs faults parity real fetch-real vllm clean
 
 demo: .venv/made
 	$(BIN)/harness compare base lora qlora
@@ -59,6 +59,10 @@ parity: .venv/made
 # ~/.cache/harness-real (HARNESS_REAL names another folder).
 real: fetch-real
 	$(BIN)/python -m pytest tests/real -m real
+
+# Texts of a real vLLM against the plain engine: make vllm HARNESS_VLLM=/opt/vllm/bin/python (harness/serving/VLLM.md).
+vllm: .venv/made
+	$(BIN)/python -m pytest -m vllm
 
 fetch-real: .venv/made
 	$(BIN)/python tests/real/fetch.py

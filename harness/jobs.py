@@ -19,7 +19,7 @@ from harness.settings import TrainingSettings
 if TYPE_CHECKING:
     from harness.serving.capabilities import Capabilities
 
-REVISIONS: Mapping[str, int] = {"trainer": 1, "engine": 1, "metrics": 2}
+REVISIONS: Mapping[str, int] = {"trainer": 2, "engine": 2, "metrics": 2}
 """Revisions of our own code that decide results. Raise a number when a change gives other weights (`trainer`), other outputs of
 the same model (`engine`) or other scores of the same outputs (`metrics`): earlier results are then not reused."""
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
@@ -51,6 +51,28 @@ class Served:
     """Address of the server, such as `http://127.0.0.1:8000/v1`."""
     name: str
     """Name by which the server knows the model."""
+
+
+@dataclass(frozen=True)
+class Vllm:
+    """An installed vLLM, in this environment or another one."""
+
+    python: Path
+    """The interpreter of its environment."""
+    version: str
+    torch: str
+    transformers: str
+    device: Literal["cpu", "cuda"]
+    """The kind of device that it was built for."""
+    architectures: tuple[str, ...] = ()
+    """The architectures that it knows as text generators, by the names in `config.json`."""
+
+    def __str__(self) -> str:
+        return f"vLLM {self.version} (torch {self.torch}, transformers {self.transformers})"
+
+
+Writer = Literal["slots", "vllm"]
+"""Who generates a text: our own engine, or vLLM."""
 
 
 @dataclass(frozen=True)
@@ -322,6 +344,8 @@ class TaskRequests:
     """Indices of the samples on disk, in the order of the samples file."""
     first: int = 0
     """Index of the first request among the samples of the task; all before it are on disk."""
+    by_vllm: bool = False
+    """Whether vLLM generated some of the samples on disk: then they are in no order of packs."""
 
 
 @dataclass(frozen=True)
@@ -349,6 +373,10 @@ class ScoreJob:
     """Whether more than a few prompts may be cut to fit the context; runs take it from `--allow-cut`."""
     more: bool = False
     """Whether further jobs of this base follow: the child keeps it in memory and waits for them."""
+    vllm: Vllm | None = None
+    """Generates the texts of the variants that it takes; None: our own engine generates all."""
+    vllm_always: bool = False
+    """Whether vLLM generates even where its start costs more than it saves."""
 
 
 @dataclass(frozen=True)
@@ -441,6 +469,7 @@ class Packed:
     variant: str
     task: str
     raws: tuple[Raw, ...]
+    writer: Writer = "slots"
 
 
 @dataclass(frozen=True)

@@ -318,11 +318,12 @@ class ServedProtocol(_Document):
 class Protocol(_Document):
     """All settings that determine a score."""
 
-    version: int
-    shots: int
+    version: int | str | None
+    """As the task's author counts; other tools have texts. None, here and below: results of another tool that do not say."""
+    shots: int | None
     shared_shots: bool = False
     """Whether all samples had the same solved examples, where the task draws others for each (`--shared-shots`)."""
-    mode: Literal["loglikelihood", "generate"]
+    mode: Literal["loglikelihood", "generate", "unknown"]
     numerics: str
     engine: str
     dtype: str
@@ -338,9 +339,12 @@ class Protocol(_Document):
     """Variables of the chat template that the user set."""
     served: ServedProtocol | None = None
     """The server that has answered; None: the model was loaded here."""
-    token_budget: int
+    writer: str | None = None
+    """Who generated the texts: `slots` or `plain` (our own engine), or vLLM with its versions; if several, each with its number
+    of samples. None for log-likelihoods, served models, and in documents of earlier versions."""
+    token_budget: int | None = None
     """Maximum tokens per pack (four times as many for generation). It decides the packs; in float32 it changes no score."""
-    prompt_sha256: str
+    prompt_sha256: str | None = None
     """Digest of all prompts, choices and generation settings of the task, in order."""
     signatures: dict[str, str] = {}
     """By metric: sacrebleu's signature (settings and version), or the tokens of other scripts, to report with its scores."""
@@ -455,6 +459,17 @@ class Score(_Document):
     """None for the baseline itself."""
 
 
+class ResultsSource(_Document):
+    """The files of another tool that a variant's scores were read from."""
+
+    tool: str
+    """Name and version."""
+    file: str
+    """Name of the results file."""
+    lacks: tuple[str, ...] = ()
+    """What the files do not have."""
+
+
 class Variant(_Document):
     """One row of the comparison."""
 
@@ -474,6 +489,8 @@ class Variant(_Document):
     inference: Inference | None = None
     money: Money | None = None
     """None without `Run.price`."""
+    source: ResultsSource | None = None
+    """The files of another tool that the scores are read from; None for our own."""
     scores: tuple[Score, ...] = ()
 
     def score(self, task: str, metric: str) -> Score | None:
@@ -494,9 +511,9 @@ class Comparison(_Judged):
     b: str
     test: Literal[
         "mcnemar mid-p", "skewness-corrected t", "clustered t and sign flips", "ratio t", "paired jackknife", "delong",
-        "alpha spending", "bets", "mcnemar", "paired bootstrap", "clustered t",
+        "alpha spending", "bets", "unpaired z", "mcnemar", "paired bootstrap", "clustered t",
     ]  # fmt: skip
-    """`alpha spending` and `bets` are sequential tests. The last three are those of earlier versions: McNemar's exact test, and tests with a bootstrap's error."""
+    """`alpha spending` and `bets` are sequential tests; `unpaired z` is for results of other tools without samples. The last three are those of earlier versions: McNemar's exact test, and tests with a bootstrap's error."""
     verdict: Verdict = "undecided"
     """Whether `a` is better or worse than `b`. `Run` computes it for documents that were written without it."""
 
@@ -711,7 +728,8 @@ class Run(_Document):
     environment: dict[str, Any]
     """`device`, `device_name`, `cpu`, `threads`, `dtype`, `packages` {torch: …}, `model` {name, digest, parameters} …"""
     baseline: str
-    seed: int
+    seed: int | None
+    """None for results that were read from other tools."""
     notes: tuple[str, ...] = ()
     """Facts that a reader must know: fairness, samples left out, few clusters. Shown under the tables."""
     tasks: tuple[TaskInfo, ...]

@@ -16,23 +16,30 @@ def described(score: Score) -> str:
     protocol = score.protocol
     parts = [
         numbers.counted(score.n, "sample"),
-        _shots(score),
-        "log-likelihood" if protocol.mode == "loglikelihood" else "generated",
-        f"version {protocol.version}",
+        *([_shots(score)] if protocol.shots is not None else []),
+        *([_mode(score)] if protocol.mode != "unknown" else []),
+        *([f"version {protocol.version}"] if protocol.version is not None else []),
         f"{protocol.numerics} numerics",
         f"{numbers.dtype(protocol.dtype)} weights",
         *(["chat template"] if protocol.chat_template else []),
         *(["system prompt"] if protocol.system else []),
         *([f"thinking {protocol.think}"] if protocol.think else []),
         *([f"{protocol.form} read by {protocol.reader}"] if protocol.form else []),
-        f"prompts {protocol.prompt_sha256[:8]}",
+        *([f"prompts {protocol.prompt_sha256[:8]}"] if protocol.prompt_sha256 else []),
     ]
     return ", ".join(parts)
 
 
 def _shots(score: Score) -> str:
     """Counts the solved examples: `8 shots`, or `8 shared shots` where all samples have the same ones."""
+    if score.protocol.shots is None:
+        return "shots not known"
     return numbers.counted(score.protocol.shots, "shared shot" if score.protocol.shared_shots else "shot")
+
+
+def _mode(score: Score) -> str:
+    modes = {"loglikelihood": "log-likelihood", "generate": "generated", "unknown": "mode not known"}
+    return modes[score.protocol.mode]
 
 
 def differences(score: Score, reference: Score) -> list[str]:
@@ -49,9 +56,9 @@ def differences(score: Score, reference: Score) -> list[str]:
     if score.n != reference.n:
         found.append(numbers.counted(score.n, "sample"))
     if mine.version != theirs.version:
-        found.append(f"version {mine.version}")
+        found.append("version not known" if mine.version is None else f"version {mine.version}")
     if mine.mode != theirs.mode:
-        found.append("log-likelihood" if mine.mode == "loglikelihood" else "generated")
+        found.append(_mode(score))
     if mine.numerics != theirs.numerics:
         found.append(f"{mine.numerics} numerics")
     if mine.dtype != theirs.dtype:

@@ -35,7 +35,7 @@ _GAIN = (
     "change_other_high",
 )
 _PROTOCOL = ("task_version", "shots", "shared_shots", "mode", "numerics", "engine", "dtype", "form", "reader", "chat_template", "system", "think", "template_options",
-             "prompt_sha256")  # fmt: skip
+             "prompt_sha256", "writer")  # fmt: skip
 _TRAIN = ("train_seconds", "tokens_per_second", "steps", "lr", "batch_size", "final_loss", "validation_loss", "peak_gpu_allocated_bytes",
           "peak_gpu_reserved_bytes", "peak_rss_bytes", "energy_joules")  # fmt: skip
 _INFERENCE = ("load_seconds", "prompt_tokens", "prefill_seconds_p50", "prefill_seconds_p90", "prefill_seconds_p99",
@@ -61,6 +61,7 @@ COLUMNS = (
     "currency",
     "price_per_hour",
     *(f"cost_{name}" for name in _MONEY),
+    "source",
 )
 
 
@@ -112,6 +113,7 @@ def _costs(run: Run, variant: Variant) -> dict[str, Any]:
         "error": one_line(variant.error) if variant.error else None,
         "seed": variant.train.seed if variant.train else run.seed,
         "model_bytes": variant.model_bytes,
+        "source": variant.source and variant.source.tool,
     }
     if variant.parameters is not None:
         found |= {"total_parameters": variant.parameters.total, "trainable_parameters": variant.parameters.trainable}

@@ -22,6 +22,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         "slow": "" if config.option.markexpr else "slow: `python -m pytest -m slow` runs them",
         "parity": "" if "parity" in config.option.markexpr else "parity: `make parity` runs them",
         "real": "" if "real" in config.option.markexpr else "real: `make real` runs them",
+        "vllm": "" if "vllm" in config.option.markexpr else "vllm: `make vllm HARNESS_VLLM=/path/to/python` runs them",
         "gpu": "" if shutil.which("nvidia-smi") else "gpu: this machine has none",
         "browser": "" if shutil.which("chromium") else "browser: chromium is not installed",
         "hub": "" if os.environ.get(HUB) else f"hub: {HUB} is not set to the folder of the local Hub",
@@ -41,6 +42,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("left out")
         for reason, count in sorted(reasons.items()):
             terminalreporter.write_line(f"{count:3d}  {reason}")
+
+
+@pytest.fixture(autouse=True)
+def _no_vllm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hides a vLLM of this machine from tests that are not about it."""
+    if not request.node.get_closest_marker("vllm"):
+        monkeypatch.delenv("HARNESS_VLLM", raising=False)
 
 
 @pytest.fixture(scope="session", autouse=True)

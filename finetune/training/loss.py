@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from harness.models.reward_head import inner_model
 from harness.tokens.training_labels import IGNORED
@@ -65,9 +65,14 @@ def label_loss(model: Any, batch: Mapping[str, Tensor], *, label_smoothing: floa
 def router_coefficient(model: Any) -> float:
     """Factor of the auxiliary loss that keeps a mixture's experts evenly used; 0 where the configuration asks for none."""
     config = getattr(inner_model(model), "config", None)
-    text_config = config.get_text_config() if config is not None else None
-    asked = getattr(text_config, "output_router_logits", False)
-    return float(getattr(text_config, "router_aux_loss_coef", None) or 0.0) if asked else 0.0
+    if config is None or not routes_evenly(config):
+        return 0.0
+    return float(getattr(config.get_text_config(), "router_aux_loss_coef", None) or 0.0)
+
+
+def routes_evenly(config: PretrainedConfig) -> bool:
+    """Whether a configuration asks for the auxiliary loss of a mixture's router."""
+    return bool(getattr(config.get_text_config(), "output_router_logits", False))
 
 
 def label_logprobs(model: Any, batch: Mapping[str, Tensor], *, temperature: float = 1.0) -> Tensor:
@@ -216,7 +221,7 @@ def _labelled(model: Any, batch: Mapping[str, Tensor]) -> _Labelled:
     if isinstance(tail, str):
         width = batch["labels"].shape[1]
         with _head_inputs(model) as inputs:
-            output = model(**_inputs(batch))
+            output = model(**_inputs(model, batch))
         logits = output.logits[:, -width:]
         states = _taken(inputs[-1][:, -width:], positions) if inputs else None
         router_loss = _router_loss(model, output)
@@ -253,8 +258,17 @@ def _taken(values: Tensor, positions: Tensor) -> Tensor:
     return values.reshape(-1, values.shape[-1]).index_select(0, positions)
 
 
-def _inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key: batch[key] for key in _INPUTS if key in batch}
+def _inputs(model: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Takes a model's inputs from a batch.
+
+    Padding on the right needs no mask: no token sees what comes after it, and the fastest kernels of attention take none. A
+    mixture's router loss is the exception: it is a mean over real tokens.
+    """
+    inputs = {key: batch[key] for key in _INPUTS if key in batch}
+    mask = inputs.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.dim() == 2 and not router_coefficient(model):
+        del inputs["attention_mask"]
+    return inputs
 
 
 class _Tail:
@@ -291,7 +305,7 @@ class _Tail:
             return self._output(output[0][:1, -1:].detach(), getattr(output, "router_logits", None))
 
         with _replaced(self._backbone, capture):
-            output = model(**_inputs(batch))
+            output = model(**_inputs(model, batch))
         (hidden,) = found
         return hidden[:, -batch["input_ids"].shape[1] :], output
 

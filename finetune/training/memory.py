@@ -146,7 +146,7 @@ def trace(
         device: Device of the run: the loss is computed in larger pieces on a GPU.
         trust_remote_code: Whether the architecture may be code from the model's repository.
         context: Maximum tokens of the model, including those that the method learned; None: no limit.
-        masked: Whether attention needs a mask, because rows are packed or the others are a little shorter than the longest.
+        masked: Whether attention needs a mask: rows are packed, or a mixture's router loss leaves out the padding.
             Layers then keep the mask, and keys and values that are repeated for every query head.
 
     Raises:
@@ -308,7 +308,8 @@ def _mixed(loss: LossFunction | None, autocast: torch.dtype | None) -> LossFunct
 
 def _batch(rows: int, length: int, masked: bool) -> dict[str, Tensor]:
     ids = torch.zeros((rows, length), dtype=torch.long)
-    return {"input_ids": ids, "labels": ids} | ({"attention_mask": ids} if masked else {})
+    mask = {"attention_mask": torch.ones((rows, 1, length, length), dtype=torch.bool)} if masked else {}
+    return {"input_ids": ids, "labels": ids} | mask
 
 
 def _step(

@@ -12,6 +12,7 @@ from transformers import PretrainedConfig
 
 from harness.errors import UserError, brief
 from harness.finetune.training.flops import expert_share, flops_per_token, measured_flops
+from harness.finetune.training.loss import routes_evenly
 from harness.finetune.training.memory import Footprint, trace
 from harness.finetune.training.micro_batches import rows_at_once
 from harness.finetune.training.trained_weights import TRAINED_DTYPE
@@ -53,7 +54,7 @@ def plan_training(config: PretrainedConfig, method: Callable[[Any], Any], job: P
             trained_dtype=trained_dtype,
             device=job.base.device,
             trust_remote_code=job.base.trust_remote_code,
-            masked=settings.packing or rows > 1,
+            masked=settings.packing or (rows > 1 and routes_evenly(config)),
         )
 
     found = traced(rows)

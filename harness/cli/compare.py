@@ -11,7 +11,7 @@ from harness.cli.options import Flags, Variants, command_line, print_plan, print
     "model tokenizer tasks task_parameters allow_code file baseline",
     "train train_columns train_samples min_row_tokens max_row_tokens drop_near_duplicates train_augment",
     "steps epochs lr tune_lr train_batch_size max_length train_settings seeds folds",
-    "num_fewshot shared_shots limit until_decided smallest batch_size apply_chat_template template_options numerics engine allow_cut",
+    "num_fewshot shared_shots limit until_decided smallest batch_size apply_chat_template template_options numerics engine writer allow_cut",
     "no_timing time_budget price_per_hour confirm_run_unsafe_code",
     "device dtype seed trust_remote_code",
     "report_to output_dir format fail_if fail_unless fresh dry_run quiet",

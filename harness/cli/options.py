@@ -30,6 +30,7 @@ _WHAT, _TRAIN, _SCORE, _MACHINE, _OUTPUT = "What to compare", "Training", "Scori
 SPEC = "`[name=]source[:key=value,…][@merged|@4bit|@8bit|@gguf:TYPE …]`, such as `base`, `lora:rank=8`, `owner/adapter@4bit`, `endpoint:URL#NAME`."
 
 RUN = f"Folder or name of a run, or `{completion.LATEST}`."
+RESULTS = f"Folders or names of runs, `{completion.LATEST}`, or results of other tools."
 
 Variants = Annotated[
     list[str] | None, Argument(metavar="VARIANT…", help=SPEC, show_default=False, autocompletion=completion.variants)
@@ -232,6 +233,11 @@ class Flags:
         _SCORE,
         sets="engine",
         help="The fast engine, or the plain one that it is tested against; default: auto, the fast one.",
+    )
+    writer: Literal["auto", "slots", "vllm"] | None = _flag(
+        _SCORE,
+        sets="writer",
+        help="Who generates texts: our engine (slots), or vLLM, of this environment or HARNESS_VLLM; default: auto, by cost.",
     )
     allow_cut: bool = _flag(
         _SCORE,

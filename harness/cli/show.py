@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli import completion
-from harness.cli.options import Flags, run_folder, takes
+from harness.cli.options import Flags, command_line, run_folder, takes
 from harness.cli.output import echo
 from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.authoring.preview_prompt import View
+    from harness.results import Run
 
 
 @takes(
-    "model task_parameters num_fewshot shared_shots apply_chat_template template_options trust_remote_code output_dir price_per_hour format"
+    "model task_parameters num_fewshot shared_shots apply_chat_template template_options trust_remote_code output_dir baseline price_per_hour format"
 )
 def show(
     flags: Flags,
@@ -27,7 +28,7 @@ def show(
         typer.Argument(
             metavar="RUN|TASK|METHOD",
             autocompletion=completion.runs,
-            help="Folder or name of a run, `latest`, or a task or method.",
+            help="Folder or name of a run, `latest`, results of another tool, or a task or method.",
         ),
     ],
     sample: Annotated[
@@ -39,24 +40,39 @@ def show(
         found = _view(what, sample, flags)
         echo(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) if flags.format == "json" else str(found))
         return
+    from harness.imports.find import is_own
+
     folder = run_folder(what, flags.output_dir)
-    if (folder / "run.json").exists() or folder.suffix == ".json":
+    if not is_own(folder) or flags.baseline is not None:
+        _print_results(folder, flags)
+    elif (folder / "run.json").exists() or folder.suffix == ".json":
         _print_run(folder, flags)
     else:
         echo(_entry(what, flags.format))
 
 
 def _print_run(folder: Path, flags: Flags) -> None:
-    from harness.report.price import priced
     from harness.runs.folder import load_shown
 
-    run = priced(load_shown(folder), flags.price())
+    _print_tables(load_shown(folder), folder, flags)
+
+
+def _print_results(path: Path, flags: Flags) -> None:
+    from harness.imports.table import read_table
+
+    _print_tables(read_table([path], command=command_line(), baseline=flags.baseline), None, flags)
+
+
+def _print_tables(run: Run, folder: Path | None, flags: Flags) -> None:
+    from harness.report.price import priced
+
+    run = priced(run, flags.price())
     if flags.format == "json":
         echo(run.to_json())
         return
     from harness.report.screen import print_run
 
-    print_run(run, folder=folder if folder.is_dir() else folder.parent)
+    print_run(run, folder=folder if folder is None or folder.is_dir() else folder.parent)
 
 
 def _entry(what: str, form: str) -> str:

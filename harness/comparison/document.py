@@ -23,6 +23,7 @@ from harness.comparison.state import Session, State
 from harness.comparison.thought_notes import default_thinking, unfinished_thoughts
 from harness.comparison.tuning import Tuned
 from harness.comparison.until_decided import scored_whole
+from harness.comparison.writers import writer_of
 from harness.deploy.tools import reader_version
 from harness.jobs import Trained
 from harness.metrics.signatures import signatures
@@ -238,9 +239,10 @@ def protocol(session: Session, state: State, task: ScoredTask) -> Protocol:
         numerics="server" if served else session.config.numerics,
         engine="endpoint" if served else session.config.engine,
         dtype="server" if served else session.environment["dtype"],
+        served=served,
+        writer=writer_of(session, state, task) if mode == "generate" and served is None else None,
         form=form.made if form else None,
         reader=reader_version(form) if form else None,
-        served=served,
         chat_template=prompting.template.text if prompting.template else None,
         system=prompting.system,
         think=prompting.think or ("default" if prompting.template and prompting.template.thought else None),

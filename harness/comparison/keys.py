@@ -16,7 +16,7 @@ from harness.comparison.state import Session
 from harness.data.digests import text_sha256
 from harness.data.model_files import Snapshot
 from harness.deploy.tools import form_versions, reader_version
-from harness.jobs import PACKAGES, REVISIONS, BenchJob, DeployedForm, Item, Method, Recipe, RewardFunction
+from harness.jobs import PACKAGES, REVISIONS, BenchJob, DeployedForm, Item, Method, Recipe, RewardFunction, Vllm
 from harness.prepare.trainings import Training, content_digest
 from harness.registry.find import source_digest
 from harness.registry.sources import sources_sha256
@@ -57,15 +57,17 @@ def train_key(session: Session, training: Training, settings: TrainingSettings) 
     )
 
 
-def sample_keys(session: Session, recipe: Recipe, items: Sequence[Item]) -> list[str]:
+def sample_keys(session: Session, recipe: Recipe, items: Sequence[Item], writer: Vllm | None = None) -> list[str]:
     """The key of each sample: everything that decides the model's output for it.
 
     Args:
         session: The run.
         recipe: The steps to the model.
         items: The samples of a task.
+        writer: The vLLM that generates the texts; None: our own engine.
     """
     config = session.config
+    written = {} if writer is None else {"writer": [writer.version, writer.torch, writer.transformers]}
     shared = key(
         model=_model(session, recipe),
         device=_device_kind(session),
@@ -74,6 +76,7 @@ def sample_keys(session: Session, recipe: Recipe, items: Sequence[Item]) -> list
         seed=config.seed,
         packages=_packages(session),
         revision=REVISIONS["engine"],
+        **written,
     )
     return [key(shared=shared, request=item.request.sha256)[:32] for item in items]
 

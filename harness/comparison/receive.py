@@ -12,7 +12,18 @@ from harness.comparison.document import in_order, protocol, unfinished
 from harness.comparison.samples import RunningScore, sample_row
 from harness.comparison.scores import single_scores
 from harness.comparison.state import Session, State
-from harness.jobs import Advanced, Event, Noted, Packed, Raw, Resumed, VariantFailed, VariantLoading, VariantStarted
+from harness.jobs import (
+    Advanced,
+    Event,
+    Noted,
+    Packed,
+    Raw,
+    Resumed,
+    VariantFailed,
+    VariantLoading,
+    VariantStarted,
+    Writer,
+)
 from harness.prepare.tasks import ScoredTask
 from harness.report.progress import Progress
 from harness.runs.folder import SampleLog
@@ -35,22 +46,32 @@ class Receiver:
         self._tasks = {task.name: task for task in session.prepared.tasks}
         self._task: ScoredTask | None = None
         self._log: SampleLog | None = None
-        self._keys: list[str] = []
+        self._keys: dict[Writer, list[str]] = {}
         self._running: RunningScore | None = None
         self._threads = ThreadPoolExecutor(processors())
         self._began = time.perf_counter()
 
     def done(self, state: State, task: ScoredTask) -> list[int]:
         """Returns the indices of the samples on disk, up to the first whose key is out of date."""
-        keys = recipes.sample_keys(self.session, state, task)
+        accepted = [set(keys) for keys in zip(*self._all_keys(state, task).values(), strict=True)]
         index = {item.request.id: number for number, item in enumerate(state.variant.items[task.name])}
         done = []
         for row in self.session.log(state, task).rows():
             number = index.get(row["id"])
-            if number is None or row["key"] != keys[number]:
+            if number is None or row["key"] not in accepted[number]:
                 break
             done.append(number)
         return done
+
+    def by_vllm(self, state: State, task: ScoredTask) -> bool:
+        """Whether vLLM has generated some of the samples on disk."""
+        return self.session.vllm is not None and any("writer" in row for row in self.session.log(state, task).rows())
+
+    def _all_keys(self, state: State, task: ScoredTask) -> dict[Writer, list[str]]:
+        """The keys of the samples, by the writers that may have generated them."""
+        generates = state.variant.items[task.name][0].request.mode == "generate"
+        writers: tuple[Writer, ...] = ("slots", "vllm") if self.session.vllm and generates else ("slots",)
+        return {writer: recipes.sample_keys(self.session, state, task, writer) for writer in writers}
 
     def take(self, event: Event) -> None:
         """Handles one event."""
@@ -88,7 +109,7 @@ class Receiver:
         self._finish_task()
         self._task = self._tasks[event.task]
         self._log = self.session.log(self.current, self._task)
-        self._keys = recipes.sample_keys(self.session, self.current, self._task)
+        self._keys = self._all_keys(self.current, self._task)
         if event.kept != self.session.ends.get((event.variant, event.task)):  # else later packs may follow
             self._log.keep(event.kept)
         self._running = RunningScore(self._task.metrics[0])
@@ -103,11 +124,12 @@ class Receiver:
     def _keep(self, event: Packed) -> None:
         assert self.current is not None and self._task is not None
         assert self._log is not None and self._running is not None
-        items, keys = self.current.variant.items[event.task], self._keys
+        items, keys = self.current.variant.items[event.task], self._keys[event.writer]
         task = self._task
+        writer = str(self.session.vllm) if event.writer == "vllm" else None
 
         def measured(raw: Raw) -> dict[str, Any]:
-            return sample_row(task, items[raw.index], raw, keys[raw.index])
+            return sample_row(task, items[raw.index], raw, keys[raw.index], writer)
 
         # generated code runs in processes of its own, so threads wait for several of them at the same time
         rows = list((self._threads.map if task.task.executes_code else map)(measured, event.raws))

@@ -9,7 +9,19 @@ from typing import Any
 from harness.comparison import keys
 from harness.comparison.state import Session, State
 from harness.data.model_files import Snapshot
-from harness.jobs import QUANT_OF_BITS, Base, BenchJob, Bits, MergeJob, Method, Quant, Recipe, RewardFunction, TrainJob
+from harness.jobs import (
+    QUANT_OF_BITS,
+    Base,
+    BenchJob,
+    Bits,
+    MergeJob,
+    Method,
+    Quant,
+    Recipe,
+    RewardFunction,
+    TrainJob,
+    Writer,
+)
 from harness.prepare.tasks import ScoredTask
 from harness.prepare.training_settings import on_machine
 from harness.prepare.trainings import Training
@@ -82,11 +94,12 @@ def merge_job(session: Session, state: State) -> MergeJob:
     return MergeJob(_trained_recipe(session, training, state.artifact, None, True), session.folder.merged(training.id))
 
 
-def sample_keys(session: Session, state: State, task: ScoredTask) -> list[str]:
+def sample_keys(session: Session, state: State, task: ScoredTask, writer: Writer = "slots") -> list[str]:
     """The key of each sample of a variant on a task; made once, however many packs are scored."""
-    place = (state.name, recipe(session, state), task.name)
+    place = (state.name, recipe(session, state), task.name, writer)
     if place not in session.sample_keys:
-        session.sample_keys[place] = keys.sample_keys(session, place[1], state.variant.items[task.name])
+        vllm = session.vllm if writer == "vllm" else None
+        session.sample_keys[place] = keys.sample_keys(session, place[1], state.variant.items[task.name], vllm)
     return session.sample_keys[place]
 
 

@@ -27,6 +27,7 @@ from harness.comparison.suitability import unsuitable
 from harness.comparison.sweep import sweep
 from harness.comparison.tuning import Tuned
 from harness.comparison.until_decided import Decisions, Wanted, bases_fit, scored_whole
+from harness.comparison.writers import choose_vllm
 from harness.config.config import Config
 from harness.data.gguf import is_gguf
 from harness.deploy.tools import why_untimed
@@ -189,6 +190,7 @@ class RunInProgress:
                     yield work
                     return
                 session.created = earlier.created if earlier else session.created
+                session.vllm = choose_vllm(session) if purpose == "compare" else None
                 overlaps = session.overlaps  # computed here, while the worker imports torch
                 session.environment = _asked(server, EnvironmentJob(config.device, config.dtype))
                 work._unpack()
@@ -366,7 +368,13 @@ class RunInProgress:
             first, end = (0, len(items)) if wanted is None else wanted[state.name][task.name]
             if (id(items), first, end) not in shared:
                 shared[id(items), first, end] = [item.request for item in items[first:end]]
-            return TaskRequests(task.name, shared[id(items), first, end], [n for n in done if first <= n < end], first)
+            return TaskRequests(
+                task.name,
+                shared[id(items), first, end],
+                [n for n in done if first <= n < end],
+                first,
+                receiver.by_vllm(state, task),
+            )
 
         variants = [
             ScoreVariant(
@@ -390,6 +398,8 @@ class RunInProgress:
             config.seed,
             config.allow_cut,
             more,
+            self.session.vllm,
+            config.writer == "vllm",
         )
         try:
             self.server.run(job, receiver.take)

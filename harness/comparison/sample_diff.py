@@ -121,7 +121,7 @@ class Side:
         """The name of the variant's files."""
         variant = self.variant()
         if variant.train is None:
-            return stored_as(variant.spec, self.run.seed)
+            return stored_as(variant.spec, self.run.seed or 0)
         found = re.fullmatch(r".*\.fold(\d+)", variant.name)
         fold = None if self.run.config.get("folds") is None else int(found[1]) if found else 0
         return stored_as(variant.spec, variant.train.seed, fold)
@@ -235,7 +235,9 @@ def _rendered(
     score = side.variant().score(task.name, task.metrics[0].name)
     items = {item.request.id: item for item in render(task.name, task.task, Prompting(0), groups=task.spec.groups)}
     if score is not None and score.protocol.chat_template is None:
-        asked = Prompting(score.protocol.shots, system=score.protocol.system, shared_shots=score.protocol.shared_shots)
+        asked = Prompting(
+            score.protocol.shots or 0, system=score.protocol.system, shared_shots=score.protocol.shared_shots
+        )
         for item in render(task.name, task.task, asked, groups=task.spec.groups):
             row = rows.get(item.request.id)
             if row is not None and row["prompt_sha256"] != item.request.sha256:

@@ -20,8 +20,15 @@ SampleRows = Sequence[Mapping[str, Any]]
 """Lines of a samples file, in the order of the task's items."""
 
 
-def sample_row(task: ScoredTask, item: Item, raw: Raw, sample_key: str) -> dict[str, Any]:
+def sample_row(task: ScoredTask, item: Item, raw: Raw, sample_key: str, writer: str | None = None) -> dict[str, Any]:
     """Makes one line of a samples file: the model's output, and what each metric computes from it, without thoughts.
+
+    Args:
+        task: The task.
+        item: The sample.
+        raw: The model's output.
+        sample_key: The sample's key.
+        writer: The program that has generated the text; None: our own engine.
 
     Raises:
         UserError: A user's metric fails.
@@ -41,6 +48,7 @@ def sample_row(task: ScoredTask, item: Item, raw: Raw, sample_key: str) -> dict[
             raise plugin_error(task.entry.path, error, hint=hint, what="an error in") from error
     return {
         "key": sample_key,
+        **({} if writer is None else {"writer": writer}),
         "id": item.request.id,
         "group": item.group,
         "cluster": item.cluster,

@@ -12,7 +12,7 @@ from harness.comparison.prediction import NOTHING_PREDICTED, Prediction
 from harness.comparison.tuning import Tuned
 from harness.comparison.verdicts import Pair
 from harness.config.config import Config
-from harness.jobs import Benched, Deployed, Item, Recipe, Served, Trained
+from harness.jobs import Benched, Deployed, Item, Recipe, Served, Trained, Vllm, Writer
 from harness.prepare.overlap import overlap_records
 from harness.prepare.prepare import Prepared, PreparedVariant
 from harness.prepare.sampling_order import why_whole
@@ -93,10 +93,12 @@ class Session:
     """By served model: what the probe at the start has found."""
     models: dict[Recipe, str] = field(default_factory=dict)
     """Digests of models that `harness.comparison.keys` has made."""
+    vllm: Vllm | None = None
+    """Generates texts where it takes the variant; None: our own engine generates all."""
     deployed: dict[Path, str] = field(default_factory=dict)
     """Keys of the deployed forms of this run, by what a reader loads."""
-    sample_keys: dict[tuple[str, Recipe, str], list[str]] = field(default_factory=dict)
-    """By variant, recipe and task: the keys of samples that `harness.comparison.recipes` has made."""
+    sample_keys: dict[tuple[str, Recipe, str, Writer], list[str]] = field(default_factory=dict)
+    """By variant, recipe, task and writer: the keys of samples that `harness.comparison.recipes` has made."""
     logs: dict[tuple[str, str], SampleLog] = field(default_factory=dict)
     """With `--until-decided`, by variant and task: files of samples, which are read after every pack."""
 

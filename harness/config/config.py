@@ -138,6 +138,8 @@ class Config(BaseModel):
     """Folds of a cross-validation: each trained variant has one training run per fold, which holds that fold out."""
     numerics: Literal["fp32", "lm-eval"] = "fp32"
     engine: Literal["auto", "plain"] = "auto"
+    writer: Literal["auto", "slots", "vllm"] = "auto"
+    """Who generates texts: our own engine (`slots`), vLLM, or vLLM where it is installed and saves more than its start costs."""
     apply_chat_template: bool = False
     template_options: Annotated[dict[str, TemplateOption], BeforeValidator(read_template_options)] = {}
     """Variables of the chat template."""
@@ -201,6 +203,8 @@ class Config(BaseModel):
             "price_per_hour",
         )
         content = {key: value for key, value in self.to_dict().items() if key not in ignored}
+        if content["writer"] == "auto":
+            del content["writer"]  # so that earlier runs are continued
         content["variants"] = [[variant.name, variant.canonical] for variant in self.variants]
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 

@@ -229,6 +229,13 @@ def _contradictions(config: Config) -> list[UserError]:
             )
         )
     problems += _undecidable(config)
+    other = f"--engine {config.engine}" if config.engine != "auto" else f"--numerics {config.numerics}"
+    if config.writer == "vllm" and (config.engine != "auto" or config.numerics != "fp32"):
+        problems.append(
+            UserError(
+                f"`--writer vllm` and `{other}` contradict each other: that is our own engine", hint="leave out one"
+            )
+        )
     if config.folds is not None:
         if config.seeds > 1:
             problems.append(

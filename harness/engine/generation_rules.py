@@ -101,6 +101,11 @@ class GenerationRules:
             for name in _OF_THE_END:
                 self._given.pop(name, None)
 
+    @property
+    def applied(self) -> dict[str, Any]:
+        """The fields that are applied, with their values."""
+        return {name: self._given[name] for name in _APPLIED if name in self._given}
+
     def notes(self, requests: Sequence[Request]) -> list[str]:
         """Describes for the user which fields are applied to some requests, and which are not."""
         notes = []

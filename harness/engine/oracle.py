@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from harness.engine.generation_rules import GenerationRules
 from harness.engine.padded_generation import Completion, eos_ids, finished_raw, next_tokens, start_completions
-from harness.engine.padded_scoring import head_numerics, summed
+from harness.engine.padded_scoring import head_numerics, summed, takes_logits_to_keep
 from harness.jobs import Raw
 from harness.tokens.encode import Encoded
 
@@ -51,16 +51,25 @@ def complete_plainly(model: Any, completion: Completion, *, numerics: str) -> No
     """Generates a completion to its end."""
     while not completion.finished:
         with head_numerics(model, numerics):
-            logits = forward(model, [*completion.item.prompt, *completion.ids])[-1].float()
+            logits = forward(model, [*completion.item.prompt, *completion.ids], 1)[-1].float()
         completion.add(next_tokens([completion], logits[None])[0])
 
 
-def forward(model: Any, ids: Sequence[int]) -> Tensor:
+def forward(model: Any, ids: Sequence[int], last: int | None = None) -> Tensor:
     """Runs one row.
 
+    Args:
+        model: A causal language model.
+        ids: The row.
+        last: Number of its last ids whose logits are needed; None: all.
+
     Returns:
-        `[ids, vocabulary]` logits, without those of learned tokens before the ids, which some methods return.
+        `[last, vocabulary]` logits, without those of learned tokens before the ids, which some methods return.
     """
+    last = len(ids) if last is None else last
+    options = {}
+    if last < len(ids) and takes_logits_to_keep(model):  # by index: on a slice, the product in bfloat16 takes seconds
+        options["logits_to_keep"] = torch.arange(len(ids) - last, len(ids), device=model.device)
     # a learned prefix is passed as a cache, which needs `use_cache`
-    logits: Tensor = model(input_ids=torch.tensor([ids], device=model.device), use_cache=True).logits[0]
-    return logits[-len(ids) :]
+    logits: Tensor = model(input_ids=torch.tensor([ids], device=model.device), use_cache=True, **options).logits[0]
+    return logits[-last:]

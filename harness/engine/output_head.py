@@ -7,7 +7,7 @@ of its head: further steps (soft-capping, scaling) need the logits of the whole 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -65,11 +65,21 @@ def capture_hidden(head: nn.Linear) -> Iterator[list[Tensor]]:
         given.append(hidden)
         return hidden[..., :1]
 
-    head.forward = forward  # type: ignore[method-assign, assignment]
-    try:
+    with replaced_forward(head, forward):
         yield given
+
+
+@contextmanager
+def replaced_forward(layer: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Context manager inside which a layer computes something else; another replacement around it is restored."""
+    before = vars(layer).get("forward")
+    layer.forward = forward
+    try:
+        yield
     finally:
-        del head.forward
+        del layer.forward
+        if before is not None:
+            layer.forward = before
 
 
 def float32_product(hidden: Tensor, weight: Tensor) -> Tensor:

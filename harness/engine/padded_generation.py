@@ -15,6 +15,7 @@ from torch import Tensor
 
 from harness.engine.finite import NotFinite
 from harness.engine.generation_rules import GenerationRules
+from harness.engine.likeliest import likeliest
 from harness.engine.padded_scoring import head_numerics
 from harness.jobs import Raw
 from harness.prompts.thoughts import split_thought
@@ -144,7 +145,7 @@ def next_tokens(completions: Sequence[Completion], logits: Tensor) -> list[int]:
     Raises:
         NotFinite: The largest logit of a row is NaN or infinite.
     """
-    most, likeliest = logits.max(-1)
+    most, ids_of_most = likeliest(logits)
     for completion, finite in zip(completions, most.isfinite().tolist(), strict=True):
         if not finite:
             raise NotFinite([*completion.item.prompt, *completion.ids])
@@ -154,8 +155,8 @@ def next_tokens(completions: Sequence[Completion], logits: Tensor) -> list[int]:
             if completion.rules:
                 ids = torch.tensor([[*completion.item.prompt, *completion.ids]], device=logits.device)
                 logits[row] = completion.rules(ids, logits[row : row + 1])[0]
-        likeliest = logits.argmax(-1)
-    chosen: list[int] = likeliest.tolist()
+        ids_of_most = likeliest(logits)[1]
+    chosen: list[int] = ids_of_most.tolist()
     sampled = [number for number, completion in enumerate(completions) if completion.generator is not None]
     for start in range(0, len(sampled), _SAMPLED_AT_ONCE):
         rows = sampled[start : start + _SAMPLED_AT_ONCE]

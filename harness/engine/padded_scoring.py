@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness.engine.finite import NotFinite
-from harness.engine.output_head import Scored, float32_product, score_logits
+from harness.engine.output_head import Scored, float32_product, replaced_forward, score_logits
 from harness.jobs import Raw
 from harness.models.reward_head import inner_model
 from harness.tokens.encode import Encoded, ScoreRow, Span
@@ -160,11 +160,8 @@ def _float32_head(head: torch.nn.Linear) -> Any:
             logits += head.bias.float()
         return logits.view(*hidden.shape[:-1], -1)
 
-    head.forward = forward  # type: ignore[method-assign, assignment]
-    try:
+    with replaced_forward(head, forward):
         yield
-    finally:
-        del head.forward
 
 
 @contextmanager

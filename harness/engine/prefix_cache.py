@@ -20,8 +20,10 @@ from transformers.cache_utils import DynamicLayer
 from harness.engine.attention import Unsupported, use_attention
 from harness.engine.block_attention import Blocks, blockwise, sees
 from harness.engine.branch_attention import Branches, runs_branches
+from harness.engine.greedy_head import GreedyHead
 from harness.engine.output_head import capture_hidden, final_head
 from harness.engine.padded_scoring import takes_logits_to_keep
+from harness.engine.products import Products
 from harness.models.reward_head import inner_model
 from harness.models.soft_prompts import learned_tokens
 from harness.tokens.trie import Ids, Trie
@@ -60,6 +62,7 @@ class Prefixes:
             raise Unsupported(f"some of its layers are of the kind `{min(unknown)}`")
         self.takes_positions = takes_logits_to_keep(model)
         self.device = inner.get_input_embeddings().weight.device
+        self.products = Products(self.model)
         self.by_block = blockwise(self.config, self.device) or runs_branches(self.config, self.device, self.model.dtype)
         """Whether trees are run with attention of our own, by block or by branch, instead of one mask."""
         on_cpu = self.device.type == "cpu"
@@ -77,6 +80,15 @@ class Prefixes:
     def head(self) -> nn.Linear | None:
         """The output head, if logits are its output and it can run on wanted positions alone; else None."""
         return final_head(self.model, self.device) if self.takes_positions else None
+
+    @cached_property
+    @torch.inference_mode()
+    def greedy_head(self) -> GreedyHead | None:
+        """The head where only the most likely token is asked for, if it is faster than the `head` and there is memory."""
+        if self.head is None or not self.products.roomy or not GreedyHead.suits(self.head):
+            return None
+        self.products.forget(self.head)  # the self-check has used it
+        return GreedyHead(self.head)
 
     @property
     def window(self) -> int | None:
@@ -175,7 +187,7 @@ class Prefixes:
         ours = visible.attention if isinstance(visible, Blocks | Branches) else None
         options["attention_mask"] = self.unmasked() if ours else visible
         head = self.head if hidden else None  # the first access runs a forward pass, so not inside `use_attention`
-        with use_attention(self.config, ours, visible) if ours else nullcontext():
+        with self.products, use_attention(self.config, ours, visible) if ours else nullcontext():
             if head is not None:
                 with capture_hidden(head) as given:
                     self.model(**options)
@@ -194,10 +206,12 @@ class Prefixes:
         Returns:
             None if every token sees all before it; else `Blocks`, `Branches` or the result of `mask`.
         """
-        if tree.is_chain:
-            return None
         window = self.window
         exceeds_window = window is not None and self.length + max(tree.depths[:stop]) >= window
+        # after a prefix, the model itself would need a mask where one block is causal
+        one_block = self.by_block and self.device.type == "cpu" and start == 0 < self.length and not exceeds_window
+        if tree.is_chain and not one_block:
+            return None
         if self.by_block and not exceeds_window:
             return self._cut(tree, start, stop, self.length)
         depths = torch.tensor(tree.depths[:stop], device=self.device) + self.length

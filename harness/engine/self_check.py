@@ -7,7 +7,7 @@ show as logits that differ from those of a plain forward pass. The model then ru
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from harness.engine.attention import Unsupported
 from harness.engine.oracle import forward
 from harness.engine.padded_generation import left_padded
+from harness.engine.padded_scoring import needed_logits
 from harness.engine.prefix_cache import Prefixes
 from harness.engine.slot_cache import SlotCache, read, step
 from harness.engine.tree_scoring import feed_tree
@@ -65,6 +66,30 @@ def batch_fault(model: Any, *, seed: int = 0) -> str | None:
     return _checked(model, lambda: _batch_distance(model, seed))
 
 
+@torch.inference_mode()
+def writer_fault(model: Any, prompt: Sequence[int], ids: Sequence[int], logprobs: Sequence[float]) -> str | None:
+    """Compares the log-probabilities of another program, for tokens that it has generated, with the model's own.
+
+    Args:
+        model: The variant's model.
+        prompt: Token ids of the prompt.
+        ids: The generated tokens.
+        logprobs: Their log-probabilities as the other program gives them.
+
+    Returns:
+        The reason why its texts are not those of the model; None if they are.
+    """
+    row = torch.tensor([[*prompt, *ids[:-1]]], device=model.device)
+    wanted = torch.zeros_like(row, dtype=torch.bool)
+    wanted[:, -len(ids) :] = True
+    logits = needed_logits(model, row, wanted, "fp32")
+    ours = logits.log_softmax(-1).cpu()[torch.arange(len(ids)), torch.tensor(ids)]
+    distance = float((ours - torch.tensor(logprobs)).abs().max() / logits.std(-1).max())
+    if within_rounding(model, distance):  # false for NaN
+        return None
+    return f"its log-probabilities differ by {distance:.1e} of the spread of the logits"
+
+
 def within_rounding(model: Any, distance: float) -> bool:
     """Whether rounding in the model's precision explains a distance of logits, relative to their spread."""
     return distance <= TOLERANCE.get(model.dtype, TOLERANCE[torch.bfloat16])
@@ -105,7 +130,7 @@ def _slots_distance(model: Any, prefixes: Prefixes, seed: int) -> float:
     slot_cache = SlotCache(prefixes.contents, len(rows), 12)
     read(prefixes, slot_cache, [row[:-1] for row in rows], token_budget=7)
     logits = step(prefixes, slot_cache, [row[-1] for row in rows])
-    return max(_distance(ours, forward(model, [*prefix, *row])[-1]) for ours, row in zip(logits, rows, strict=True))
+    return max(_distance(ours, forward(model, [*prefix, *row], 1)[-1]) for ours, row in zip(logits, rows, strict=True))
 
 
 @torch.inference_mode()
@@ -147,6 +172,6 @@ def _tree_distance(model: Any, prefixes: Prefixes, seed: int) -> float:
     pieces = [piece for _, piece in feed_tree(prefixes, tree, prefixes.cache(), everywhere, len(everywhere) // 2 + 1)]
     packed = torch.cat(pieces)
     return max(
-        _distance(packed[places], forward(model, [*chain.from_iterable(path), *row])[-len(row) :])
+        _distance(packed[places], forward(model, [*chain.from_iterable(path), *row], len(row)))
         for row, places in zip(rows, tree.paths, strict=True)
     )

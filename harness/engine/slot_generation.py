@@ -8,6 +8,7 @@ change a text.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -60,7 +61,9 @@ def generate_slots(
     active: list[Completion] = []
     record = cuda_recorder(prefixes.device)
     next_logits = StepGraphs(prefixes, slot_cache, record).step if record else partial(step, prefixes, slot_cache)
-    with head_numerics(prefixes.model, "fp32"):
+    greedy = not any(completion.generator or completion.rules for completion in waiting)
+    head = prefixes.greedy_head if greedy else None
+    with head_numerics(prefixes.model, "fp32"), nullcontext() if head is None else head.used():
         while waiting or active:
             if waiting and slot_cache.rows <= slot_cache.slots * _REFILL:
                 _admit(prefixes, slot_cache, waiting, active, cut, token_budget)
@@ -90,16 +93,9 @@ def _admit(
     cut: int,
     token_budget: int,
 ) -> None:
-    """Reads prompts into free slots, and generates the first token of each."""
-    taken: list[Completion] = []
-    tokens = 0
-    while waiting and slot_cache.rows + len(taken) < slot_cache.slots:
-        again = bool(taken) and taken[-1].item is waiting[-1].item  # another text for the same prompt
-        count = 0 if again else len(waiting[-1].item.prompt) - cut
-        if taken and tokens + count > token_budget:
-            break
-        taken.append(waiting.pop())
-        tokens += count
+    """Reads prompts into all free slots, and generates the first token of each."""
+    free = min(slot_cache.slots - slot_cache.rows, len(waiting))
+    taken = [waiting.pop() for _ in range(free)]
     logits = read(prefixes, slot_cache, [completion.item.prompt[cut:] for completion in taken], token_budget)
     for completion, token in zip(taken, next_tokens(taken, logits), strict=True):
         completion.add(token)

@@ -29,15 +29,16 @@ def device_name(run: Run) -> str | None:
 def facts(run: Run) -> list[str]:
     """Lists sample counts, seed, device and versions."""
     environment = run.environment
-    sizes = sorted({task.n for task in run.tasks})
+    sizes = sorted({task.n for task in run.tasks} - {0})
     samples = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}" if sizes else "no"
     torch = str((environment.get("packages") or {}).get("torch", "")).partition("+")[0]
     dtype = numbers.dtype(str(environment.get("dtype") or ""))
     versions = " ".join(word for word in (f"torch {torch}" if torch else "", dtype) if word) + _trained_in(run, dtype)
     here = (
         [] if model_name(run).startswith(SERVED_PREFIX) else [device_name(run), versions]
-    )  # nothing was computed here
-    known = [f"{samples} samples per task", f"seed {run.seed}", *here, f"harness {run.harness}"]
+    )  # else nothing was computed here
+    seed = "" if run.seed is None else f"seed {run.seed}"
+    known = [f"{samples} samples per task", seed, *here, f"harness {run.harness}"]
     return [numbers.one_line(str(fact)) for fact in known if fact]
 
 

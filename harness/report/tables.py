@@ -265,12 +265,15 @@ def _score_cells(run: Run, task: TaskInfo, score: Score | None) -> tuple[Cell, C
         return Cell(), Cell("")
     scale = scale_of(run, score.task, score.metric)
     protocol = score.protocol
-    facts = [f"n {score.n}", f"95 % {scale.interval(score.low, score.high)}", f"task version {protocol.version}",
-             f"{protocol.shots} {'shared ' * protocol.shared_shots}shots", protocol.mode, protocol.numerics, protocol.dtype]  # fmt: skip
+    version, shots = protocol.version, protocol.shots
+    facts = [f"n {score.n}", f"95 % {scale.interval(score.low, score.high)}", "" if version is None else f"task version {version}",
+             "" if shots is None else f"{shots} {'shared ' * protocol.shared_shots}shots", protocol.mode, protocol.numerics,
+             protocol.dtype]  # fmt: skip
     facts += [f"{protocol.form} read by {protocol.reader}"] if protocol.form else []
+    facts += [f"texts by {protocol.writer}"] if protocol.writer else []
     cut = cut_words(score)
     text = scale.value(score.value) + (f" ({', '.join(cut)})" if cut else "")
-    value = Cell(text, value=score.value, title=" · ".join(facts))
+    value = Cell(text, value=score.value, title=" · ".join(filter(None, facts)))
     return value, Cell("") if score.delta is None else difference_cell(scale, score.delta)
 
 

@@ -36,6 +36,7 @@ from harness.tokens.packs import Pack, packs_done
 from harness.tokens.tokenizer import load_tokenizer
 from harness.worker.child import Send, memory_bytes, threads
 from harness.worker.fit import Encode, check_requests
+from harness.worker.vllm_writer import VllmWriter
 
 FurtherJob = Callable[[], ScoreJob | None]
 """Reports that a job has ended, and returns the next one of the same base; None if there is none."""
@@ -54,9 +55,12 @@ def score(job: ScoreJob, send: Send, further: FurtherJob = lambda: None) -> None
     torch.set_num_threads(threads())
     scorer = _Scorer(job)
     following: ScoreJob | None = job
-    while following is not None:
-        scorer.score(following, send)
-        following = further() if following.more else None
+    try:
+        while following is not None:
+            scorer.score(following, send)
+            following = further() if following.more else None
+    finally:
+        scorer.close()
 
 
 class _Scorer:
@@ -77,6 +81,12 @@ class _Scorer:
         """Logits of the bare base after the probe."""
         self._faults: dict[Recipe, dict[str, str | None]] = {}
         """Findings of the engine's self-checks, so that each variant is checked once."""
+        self._writer = VllmWriter(job, self._tokenizer) if job.vllm is not None else None
+
+    def close(self) -> None:
+        """Ends vLLM's server, if there is one."""
+        if self._writer is not None:
+            self._writer.close()
 
     def score(self, job: ScoreJob, send: Send) -> None:
         """Scores the variants of one job."""
@@ -92,6 +102,9 @@ class _Scorer:
             self._probe = _probe_ids(encoder, job.variants[0].tasks[:1])
             self._untouched = untouched = _logits(self._resident.bare, self._probe, job.numerics)
         plans: dict[Any, list[Pack]] = {}
+        if self._writer is not None:
+            room = context_length(self._resident.bare, self._tokenizer)
+            self._writer.plan(job, self._resident.bare, room, lambda task: encode(task, room))
         for variant in job.variants:
             send(VariantLoading(variant.name))
             try:
@@ -142,6 +155,10 @@ class _Scorer:
         try:
             for task in variant.tasks:
                 encoded = encode(task, room)
+                written = self._writer.write(variant, task, encoded, model, send) if self._writer else None
+                if written is not None or task.by_vllm:
+                    _score_rest(runner, variant.name, task, encoded, written, send)
+                    continue
                 plan = (id(task.requests), runner.way(encoded), room)
                 plans[plan] = plans.get(plan) or runner.plan(encoded)
                 _score_task(runner, variant.name, task, plans[plan], send)
@@ -149,6 +166,42 @@ class _Scorer:
             send(VariantFailed(variant.name, f"the outputs of `{variant.name}` are not numbers: {error}"))
         if unmerge is not None:
             unmerge()
+
+
+def _score_rest(
+    runner: Runner,
+    variant: str,
+    task: TaskRequests,
+    encoded: Sequence[Encoded],
+    written: set[int] | None,
+    send: Send,
+) -> None:
+    """Runs the requests of a task that vLLM has left, in packs of their own.
+
+    Args:
+        runner: Runs packs.
+        variant: Name of the variant.
+        task: The task.
+        encoded: All of its requests.
+        written: Indices of the samples on disk, if vLLM has just generated some; None: it has not, but an earlier job did.
+        send: Receives the events.
+    """
+    finished = set(task.done) if written is None else written
+    done, total = task.first + len(finished), task.first + len(task.requests)
+    if written is None:
+        send(Resumed(variant, task.task, done, task.first))
+    send(Advanced(done, total))
+    rest = [item for item in encoded if item.index not in finished]
+    for pack in runner.plan(rest) if rest else ():
+        send(Packed(variant, task.task, tuple(runner.run(pack))))
+        done += len(pack.items)
+        send(Advanced(done, total))
+    _send_notes(runner, variant, send)
+
+
+def _send_notes(runner: Runner, variant: str, send: Send) -> None:
+    while runner.notes:
+        send(Noted(variant, runner.notes.pop(0)))
 
 
 def _score_task(runner: Runner, variant: str, task: TaskRequests, packs: Sequence[Pack], send: Send) -> None:
@@ -166,8 +219,7 @@ def _score_task(runner: Runner, variant: str, task: TaskRequests, packs: Sequenc
         done += len(pack.items)
         share += work[number] / sum(work)
         send(Advanced(done, total, share=share))
-    while runner.notes:
-        send(Noted(variant, runner.notes.pop(0)))
+    _send_notes(runner, variant, send)
 
 
 def _cache_encodings(encode: Encode) -> Encode:

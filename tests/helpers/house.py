@@ -26,6 +26,7 @@ ORDER = (
     *("finetune.training", "authoring"),
     *("finetune.stages", "worker"),
     *("comparison",),
+    *("imports",),
     *("cli", "__main__"),
 )
 """The rooms in order: a room imports only from earlier rooms and from itself."""

@@ -92,8 +92,8 @@ def save_random_lora(folder: Path, base: Base, *, seed: int = 1, scale: float = 
     from harness.models.load import load_base
 
     torch.manual_seed(seed)
-    targets = {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}
-    model = get_peft_model(load_base(base), LoraConfig(r=4, lora_alpha=8, **(targets | options)))
+    common = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+    model = get_peft_model(load_base(base), LoraConfig(**(common | options)))
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data.normal_(std=scale)

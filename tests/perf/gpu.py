@@ -24,13 +24,13 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 ROWS: dict[str, tuple[int, tuple[int, ...]]] = {
     "mmlu": (2048, (8, 16, 32, 64)),
-    "gsm8k": (2048, (64,)),
-    "gsm8k-apart": (2048, (64,)),
+    "gsm8k-shared": (2048, (64,)),
+    "gsm8k-own": (2048, (64,)),
     "hellaswag": (2048, (32, 128)),
     "wikitext": (1024, (1, 8)),
 }
 """Longest prompt in tokens, and batch sizes that the peer tries."""
-COUNTS = {"mmlu": 100, "gsm8k": 256, "gsm8k-apart": 128, "hellaswag": 400, "wikitext": 40}
+COUNTS = {"mmlu": 100, "gsm8k-shared": 256, "gsm8k-own": 128, "hellaswag": 400, "wikitext": 40}
 TESTS = (
     "tests/engine/test_engine_on_gpu.py",
     "tests/finetune/training/test_training_on_gpu.py",
@@ -125,7 +125,7 @@ def steps_of(session: Session, shape: str) -> dict[str, Callable[[], Any]]:
         add(f"{row}-peer", 150, "peer", **spec, batches=ROWS[row][1])
 
     add("decode", 90, "decode", **model, rows=[1, 32, 256], profiled=32)
-    for row in ("mmlu", "gsm8k"):
+    for row in ("mmlu", "gsm8k-shared"):
         add_row(row)
     add("pack", 60, "pack_profile", **model, **mmlu)
     for method in METHODS:
@@ -148,7 +148,7 @@ def steps_of(session: Session, shape: str) -> dict[str, Callable[[], Any]]:
     found["plan"] = lambda: session.run(
         f"{shape}-plan", 90, ["bash", "-c", plan], lambda: json.loads(file.read_text(encoding="utf-8"))
     )
-    for row in ("gsm8k-apart", "hellaswag", "wikitext"):
+    for row in ("gsm8k-own", "hellaswag", "wikitext"):
         add_row(row)
     add("lora-decode", 90, "decode", **model, rows=[1, 32, 256], lora=True)
     return {f"{shape}-{name}": step for name, step in found.items()}

@@ -35,7 +35,7 @@ def _result(steps: Mapping[str, Any], name: str) -> Any:
 
 def _scoring(shape: str, steps: Mapping[str, Any]) -> list[str]:
     rows = []
-    for row in ("mmlu", "hellaswag", "wikitext", "gsm8k", "gsm8k-apart"):
+    for row in ("mmlu", "hellaswag", "wikitext", "gsm8k-shared", "gsm8k-own"):
         ours, peer = (_result(steps, f"{shape}-{row}-{side}") for side in ("ours", "peer"))
         if not ours:
             continue

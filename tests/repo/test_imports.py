@@ -23,6 +23,8 @@ WITH_TORCH = (
     "harness.worker.scoring",
     "harness.worker.served",
     "harness.worker.timing",
+    "harness.worker.vllm_texts",
+    "harness.worker.vllm_writer",
     "harness.finetune",  # method files, the training loop and its stages
     "harness.tiny.build",
     "harness.metrics.entailment_model",

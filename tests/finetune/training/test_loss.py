@@ -210,3 +210,25 @@ def test_mixed_precision_gives_the_loss_of_mixed_precision() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert float(loss.label_loss(model, batch)) == pytest.approx(float(own_loss(model, batch)), rel=1e-3)
     assert float(loss.label_loss(model, batch)) == pytest.approx(float(own_loss(model, batch)), rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", ["llama", "gemma3", "gpt2", "opt", "bloom", "falcon", "mamba", "jamba"])
+def test_padding_on_the_right_needs_no_mask(shape: str) -> None:
+    model = random_model(shape)
+    lengths = (9, 4, 7)
+    mask = torch.tensor([[1] * count + [0] * (9 - count) for count in lengths])
+    ids = torch.randint(3, 90, (3, 9)) * mask
+    batch = {"input_ids": ids, "labels": ids.masked_fill(mask == 0, IGNORED), "attention_mask": mask}
+    seen: list[Any] = []
+    handle = model.register_forward_pre_hook(
+        lambda _, __, given: seen.append(given.get("attention_mask")), with_kwargs=True
+    )
+    ours = loss.label_loss(model, batch)
+    handle.remove()
+    assert seen and seen[0] is None
+    logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
+    targets = batch["labels"][:, 1:]
+    whole = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    assert float(ours) == pytest.approx(float(whole), rel=1e-5)

@@ -1,0 +1,113 @@
+"""Our own run folders, as the other tools' results are read, so that both are in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from harness.comparison.sample_diff import Side
+from harness.imports.bounded import lines, refused
+from harness.imports.record import ImportedRun, ImportedTask, Measured, SampleColumns, SampleText, digest
+from harness.report.header import device_name, model_name
+from harness.report.scores import titles
+from harness.results import Run, Score, TaskInfo
+from harness.runs.folder import load_shown, sample_log
+
+
+def read(path: Path) -> list[ImportedRun]:
+    """Reads a run: one entry for each variant that was scored, with its costs.
+
+    Raises:
+        UserError: The run is damaged.
+    """
+    run, folder = load_shown(path), path if path.is_dir() else path.parent
+    names = titles(run)
+    comparisons = tuple(each.model_copy(update={"task": names[each.task]}) for each in run.comparisons)
+    found: list[ImportedRun] = []
+    for variant in run.variants:
+        tasks = tuple(
+            _task(run, folder, info, variant.name, score)
+            for info in run.tasks
+            if (score := variant.headline(info)) is not None
+        )
+        if not tasks:
+            continue
+        found.append(
+            ImportedRun(
+                name=variant.name,
+                tool=f"harness {run.harness}",
+                file=path,
+                spec=variant.spec,
+                model=model_name(run),
+                created=run.created,
+                tasks=tasks,
+                lacks=(),
+                variant=variant,
+                device=device_name(run),
+                comparisons=comparisons,
+                notes=() if found else run.notes,
+            )
+        )
+    if not found:
+        raise refused(path, "no variant of the run has a score yet", "wait until the run has finished")
+    return found
+
+
+def _task(run: Run, folder: Path, info: TaskInfo, variant: str, headline: Score) -> ImportedTask:
+    file = sample_log(folder, Side(run, folder, variant).stored_as(), info.name).path
+    columns = SampleColumns()
+    for line, row in lines(file) if file.is_file() else ():
+        asked, metrics = row.get("prompt_sha256"), row.get("metrics")
+        if not isinstance(asked, str) or not isinstance(metrics, dict):
+            raise refused(file, f"line {line} has no `prompt_sha256` or no `metrics`")
+        values = {name: float(each) for name, each in metrics.items() if isinstance(each, int | float)}
+        key = digest(asked)
+        columns.add(key, key, values, key)
+    measured = []
+    for metric in info.metrics:
+        score = next((s for s in run.variant(variant).scores if (s.task, s.metric) == (info.name, metric.name)), None)
+        if score is None:
+            continue
+        samples = None if info.until_decided else columns.of(metric.name)
+        in_unit = samples is not None and bool(((samples.values >= 0) & (samples.values <= 1)).all())
+        measured.append(
+            Measured(
+                metric.name,
+                score.value,
+                metric.higher_is_better,
+                score.n,
+                low=score.low,
+                high=score.high,
+                bounds=(0.0, 1.0) if in_unit else None,
+                samples=samples,
+            )
+        )
+    first = [each for each in measured if each.metric == info.headline]
+    return ImportedTask(
+        name=titles(run)[info.name],
+        measured=(*first, *(each for each in measured if each.metric != info.headline)),
+        protocol=headline.protocol,
+        settings={"harness task version": str(headline.protocol.version), "kind of requests": _kind(headline)},
+        definition="harness",
+        texts=_texts(file),
+        data=info.data,
+        trained_on=info.trained_on,
+    )
+
+
+def _kind(score: Score) -> str:
+    return "generate_until" if score.protocol.mode == "generate" else "multiple_choice"
+
+
+def _texts(file: Path) -> Any:
+    def read_texts(_: str, indices: Collection[int]) -> dict[int, SampleText]:
+        wanted, found = set(indices), dict[int, SampleText]()
+        for index, (_line, row) in enumerate(lines(file)):
+            if index in wanted:
+                outputs = row.get("outputs")
+                answer = str(outputs[0]) if isinstance(outputs, list) and outputs else ""
+                found[index] = SampleText(str(row.get("id"))[:80], None, None, answer)
+        return found
+
+    return read_texts

@@ -1,0 +1,408 @@
+"""vLLM as the writer, against the plain engine: a server that refuses what vLLM refuses gives the model's own greedy texts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fake_vllm
+import pytest
+import tiny_models as tiny
+
+from harness.config.parse import configure
+from harness.errors import UserError
+from harness.jobs import Noted, Packed, Recipe, Resumed, ScoreJob, ScoreVariant, TaskRequests, Vllm
+from harness.models.load import Resident, method_function
+from harness.serving.vllm_installation import VLLM_VARIABLE, find_vllm
+from harness.serving.vllm_limits import Lora, NotTaken, lora_of, rank_limit, refuse_base, refuse_rules
+from harness.serving.vllm_plan import (
+    OVERHEAD_BYTES,
+    START_SECONDS,
+    GenerationWork,
+    cache_bytes,
+    seconds_saved,
+    token_bytes,
+    work_of,
+)
+from harness.serving.vllm_server import VllmFault, VllmServer, VllmSettings
+from harness.tokens.encode import Encoder
+from harness.worker.scoring import score
+
+_REQUESTS = (
+    tiny.generate("The capital of France is", "0", max_tokens=12),
+    tiny.generate("The capital of France was", "1", max_tokens=9, stop=("a", "e", "i", "o", "u", "q9")),
+    tiny.generate("hello world", "2", max_tokens=7, samples=2),
+    tiny.generate("0 1 2 3 4", "3", max_tokens=12, stop=("e",), thought_tokens=3),
+    tiny.generate("0 1 2 3 4 5", "4", max_tokens=3),
+)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A base, a LoRA and a DoRA, what the plain engine makes of each, and the answers of a server that has the first two."""
+    folder = tmp_path_factory.mktemp("world")
+    base = tiny.tiny_base(tiny.save_tiny(folder / "base"))
+    lora, dora = folder / "lora", folder / "dora"
+    tiny.save_random_lora(lora, base)
+    tiny.save_random_lora(dora, base, seed=2, use_dora=True)
+    tokenizer = tiny.tiny_tokenizer()
+    prompts = [item.prompt for item in Encoder(tokenizer, 256).encode(TaskRequests("toy", _REQUESTS))]
+    resident, answers = Resident(base, method_function), {}
+    for recipe in (Recipe(base), Recipe(base, lora)):
+        model = resident.attach(recipe)
+        answers[str((recipe.adapter or base.folder).absolute())] = fake_vllm.answers_of(model, tokenizer, prompts, 20)
+    found = {"base": base, "recipes": {"base": Recipe(base), "lora": Recipe(base, lora), "dora": Recipe(base, dora)}}
+    plain, _, _ = _scored(found, None, engine="plain")
+    return found | {"plain": plain, "answers": answers}
+
+
+def _scored(world: dict[str, Any], vllm: Vllm | None, names: str = "base lora dora", **fields: Any) -> Any:
+    """Texts with their numbers of tokens, the writers, and the notes of a scoring job."""
+    done = fields.pop("done", ())
+    task = TaskRequests("toy", _REQUESTS, done, by_vllm=bool(done))
+    variants = [ScoreVariant(name, world["recipes"][name], [task]) for name in names.split()]
+    job = ScoreJob(variants, "auto", "fp32", 512, None, 0, vllm=vllm, vllm_always=True)
+    texts, writers, notes = {}, {}, []
+
+    def send(event: Any) -> None:
+        if isinstance(event, Packed):
+            for raw in event.raws:
+                assert (event.variant, raw.index) not in texts, "generated twice"
+                texts[event.variant, raw.index] = (raw.texts, raw.tokens, raw.shortened, raw.thought_tokens)
+                writers[event.variant, raw.index] = event.writer
+        elif isinstance(event, Noted):
+            notes.append((event.variant, event.note))
+        elif isinstance(event, Resumed):
+            notes.append((event.variant, f"resumed {event.kept}"))
+
+    score(replace(job, **fields), send)
+    return texts, writers, [(name, note) for name, note in notes if not note.startswith("resumed")]
+
+
+def _fake(world: dict[str, Any], folder: Path, **behaviour: Any) -> Vllm:
+    found = find_vllm({VLLM_VARIABLE: str(fake_vllm.fake_vllm(folder, world["answers"], **behaviour))})
+    assert found is not None
+    return found
+
+
+def _gone(process: int, seconds: float = 10.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        stat = Path(f"/proc/{process}/stat")
+        try:
+            if stat.read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_texts_are_those_of_the_plain_engine(world: dict[str, Any], tmp_path: Path) -> None:
+    texts, writers, notes = _scored(world, _fake(world, tmp_path / "v"))
+    assert texts == world["plain"]
+    assert {place: writer for place, writer in writers.items() if writer == "vllm"}.keys() == {
+        (name, number) for name in ("base", "lora") for number in range(len(_REQUESTS))
+    }
+    assert notes == [("dora", "generated by our own engine: vLLM does not take DoRA")]
+    (start,) = fake_vllm.starts(tmp_path / "v")  # one engine for all variants
+    assert start["options"][start["options"].index("--max-lora-rank") + 1] == "8"
+    assert "q_proj" in start["options"] and start["variables"]["VLLM_API_KEY"] not in start["options"]
+    assert not {"PYTHONPATH", "HF_TOKEN", VLLM_VARIABLE} & start["variables"].keys()
+    assert all(map(_gone, start["processes"]))
+    bodies = fake_vllm.asked(tmp_path / "v")
+    assert all(body["stop_token_ids"] == [tiny.EOS] for body in bodies if "logprobs" not in body)
+
+
+def test_sampled_texts_have_a_seed_each(world: dict[str, Any], tmp_path: Path) -> None:
+    drawn = replace(_REQUESTS[0], samples=3, temperature=0.7, top_p=0.9)
+    vllm, task = _fake(world, tmp_path / "v"), TaskRequests("toy", [drawn])
+    raws = []
+    job = ScoreJob([ScoreVariant("base", world["recipes"]["base"], [task])], "auto", "fp32", 512, None, 5, vllm=vllm)
+    score(replace(job, vllm_always=True), lambda e: raws.extend(e.raws) if isinstance(e, Packed) else None)
+    bodies = [body for body in fake_vllm.asked(tmp_path / "v") if "seed" in body]
+    assert len({body["seed"] for body in bodies}) == 3 and all(0 <= body["seed"] < 2**63 for body in bodies)
+    assert all((body["temperature"], body["top_p"]) == (0.7, 0.9) for body in bodies)
+    assert len(raws[0].texts) == 3
+
+
+def test_a_repetition_penalty_is_sent_and_other_rules_are_ours(world: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    tiny.save_tiny(folder)
+    rules = json.loads((folder / "generation_config.json").read_text())
+    task = TaskRequests("toy", _REQUESTS[:1])
+    answers = world["answers"] | {str(folder): world["answers"][str(world["base"].folder)]}
+    vllm = _fake(world | {"answers": answers}, tmp_path / "v")
+    for more, writer in (({"repetition_penalty": 1.2}, "vllm"), ({"no_repeat_ngram_size": 2}, "slots")):
+        (folder / "generation_config.json").write_text(json.dumps(rules | more))
+        variant = ScoreVariant("base", Recipe(tiny.tiny_base(folder)), [task])
+        events: list[Any] = []
+        score(ScoreJob([variant], "auto", "fp32", 512, None, 0, vllm=vllm, vllm_always=True), events.append)
+        assert [event.writer for event in events if isinstance(event, Packed)] == [writer]
+    assert [body["repetition_penalty"] for body in fake_vllm.asked(tmp_path / "v") if "stop_token_ids" in body] == [1.2]
+    assert "no_repeat_ngram_size" in [event.note for event in events if isinstance(event, Noted)][-1]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "note"),
+    [
+        ({"fails": "the engine is ill"}, "was not used: vLLM did not start: ValueError: the engine is ill"),
+        ({"shifts": 0.5}, "vLLM does not give the model's own outputs: its log-probabilities differ"),
+        (
+            {"dies_after": 0},
+            "the rest was generated by our own engine: vLLM has ended (RuntimeError: EngineCore failed)",
+        ),
+        (
+            {"dies_after": 3},
+            "the rest was generated by our own engine: vLLM has ended (RuntimeError: EngineCore failed)",
+        ),
+    ],
+)
+def test_what_vllm_does_not_finish_is_left_to_our_engine(
+    world: dict[str, Any], tmp_path: Path, behaviour: dict[str, Any], note: str
+) -> None:
+    texts, writers, notes = _scored(world, _fake(world, tmp_path / "v", **behaviour), names="base lora")
+    assert texts == {place: made for place, made in world["plain"].items() if place[0] != "dora"}
+    assert list(writers.values()).count("vllm") == behaviour.get("dies_after", 0)
+    assert len({said for _, said in notes}) == len(notes) == (2 if "shifts" in behaviour else 1)
+    assert note in notes[0][1]
+    assert all(_gone(process) for start in fake_vllm.starts(tmp_path / "v") for process in start["processes"])
+
+
+def test_a_port_that_somebody_takes_is_changed(world: dict[str, Any], tmp_path: Path) -> None:
+    vllm = _fake(world, tmp_path / "v", taken=1)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # as in the worker
+    try:
+        _, writers, notes = _scored(world, vllm, names="base")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert set(writers.values()) == {"vllm"} and notes == []
+    first, second = (
+        [each["options"][each["options"].index("--port") + 1]] for each in fake_vllm.starts(tmp_path / "v")
+    )
+    assert first != second
+    assert [start["blocked"] for start in fake_vllm.starts(tmp_path / "v")] == [[], []]
+
+
+def test_samples_on_disk_are_not_generated_again(world: dict[str, Any], tmp_path: Path) -> None:
+    whole = {place: made for place, made in world["plain"].items() if place[0] == "base" and place[1] not in (1, 3)}
+    texts, writers, _ = _scored(world, _fake(world, tmp_path / "v"), names="base", done=(3, 1))
+    assert texts == whole and set(writers.values()) == {"vllm"}
+    again, writers, _ = _scored(world, None, names="base", done=(3, 1))  # vLLM has been removed since
+    assert again == whole and set(writers.values()) == {"slots"}
+
+
+def test_auto_compares_the_work_with_the_start(world: dict[str, Any], tmp_path: Path) -> None:
+    _, writers, notes = _scored(world, _fake(world, tmp_path / "v"), names="base", vllm_always=False)
+    assert set(writers.values()) == {"slots"} and fake_vllm.starts(tmp_path / "v") == []
+    assert "would save about 0 s" in notes[0][1] and "--writer vllm" in notes[0][1]
+    encoded = Encoder(tiny.tiny_tokenizer(), 256).encode(TaskRequests("toy", _REQUESTS))
+    assert work_of([encoded]).texts == 6 and work_of([encoded, encoded]).read == 2 * work_of([encoded]).read
+    own = GenerationWork(read=100_000, written=10_000, texts=100, longest=1400, own=1100)
+    shared = own._replace(read=12_000, written=2_000)
+    saved = [seconds_saved(work, 10**8, 10**7) for work in (own, shared, own._replace(read=0, written=0))]
+    assert saved[0] > START_SECONDS > saved[1] > saved[2] == 0
+
+
+def test_its_memory_is_planned_beside_the_scorer(world: dict[str, Any], tmp_path: Path, monkeypatch: Any) -> None:
+    work = GenerationWork(read=1000, written=300, texts=10, longest=300, own=130)
+    each = token_bytes(tiny.tiny_config("llama"), 4)
+    assert each == 2 * 2 * 2 * 16 * 4
+    plenty = cache_bytes(work, 64, each, 64 << 30, 1 << 20)
+    assert plenty == (3 + 1 + 3 * 10) * 128 * each  # the longest text, and 10 at the same time
+    tight = OVERHEAD_BYTES + (1 << 20) + 2 * 520 * each
+    assert cache_bytes(work, 64, each, tight, 1 << 20) == 520 * each
+    assert cache_bytes(work, 64, each, tight - 20 * each, 1 << 20) is None
+    monkeypatch.setattr("harness.worker.vllm_writer.free_bytes", lambda device: 1 << 30)
+    _, writers, notes = _scored(world, _fake(world, tmp_path / "v"), names="base")
+    assert set(writers.values()) == {"slots"} and "too little memory" in notes[0][1]
+    assert fake_vllm.starts(tmp_path / "v") == []
+
+
+def test_killed_with_sigkill_nothing_is_left(tmp_path: Path) -> None:
+    """The server's engine outlives a front end that is killed, so a watcher ends them all when we die."""
+    folder = tmp_path / "v"
+    program = fake_vllm.fake_vllm(folder, {})
+    ours = subprocess.Popen(
+        [sys.executable, "-c", _HOLDS, str(program), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "up").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        (start,) = fake_vllm.starts(folder)
+        assert not any(_gone(process, 0.1) for process in start["processes"])
+        private = Path(start["variables"]["TMPDIR"])
+        assert private.is_dir()
+    finally:
+        ours.send_signal(signal.SIGKILL)
+        ours.wait()
+    assert all(map(_gone, start["processes"]))
+    deadline = time.monotonic() + 15
+    while private.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not private.exists()
+
+
+_HOLDS = """
+import sys, time
+from pathlib import Path
+from harness.serving.vllm_installation import find_vllm
+from harness.serving.vllm_server import VllmServer, VllmSettings
+server = VllmServer(find_vllm({"HARNESS_VLLM": sys.argv[1]}), VllmSettings(Path(sys.argv[2]), {}, "float32", 100, 4, 1 << 20))
+server.wait()
+Path(sys.argv[2], "up").touch()
+time.sleep(100)
+"""
+
+
+def test_a_server_that_never_answers_can_be_given_up(tmp_path: Path) -> None:
+    vllm = find_vllm({VLLM_VARIABLE: str(fake_vllm.fake_vllm(tmp_path / "v", silent=True))})
+    assert vllm is not None
+    server = VllmServer(vllm, VllmSettings(tmp_path, {}, "float32", 100, 4, 1 << 20))
+    began = time.monotonic()
+
+    def beat() -> None:
+        if time.monotonic() - began > 1.0:
+            server.kill()
+
+    with pytest.raises(VllmFault, match="did not start"):
+        server.wait(beat)
+    assert not server.alive
+    server.close()  # again
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (None, "is no interpreter: no such program"),
+        ("#!/bin/sh\nexit 3\n", "is no Python interpreter that works"),
+        ("#!/bin/sh\necho hello\n", "is no Python interpreter that works"),
+        ("#!/bin/sh\necho '[1]'\n", "is no Python interpreter that works"),
+        (f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n', "has no vLLM"),
+    ],
+)
+def test_an_interpreter_that_is_none_is_one_error(tmp_path: Path, made: str | None, message: str) -> None:
+    program = tmp_path / "python"
+    if made is not None:
+        program.write_text(made)
+        program.chmod(0o755)
+    with pytest.raises(UserError, match=message) as error:
+        find_vllm({VLLM_VARIABLE: str(program)})
+    assert error.value.hint
+
+
+def test_vllm_is_found_in_this_environment(tmp_path: Path, monkeypatch: Any) -> None:
+    program = fake_vllm.fake_vllm(tmp_path / "v")
+    with monkeypatch.context() as patch:
+        patch.setattr("importlib.util.find_spec", lambda name: object() if name == "vllm" else None)
+        patch.setattr(sys, "executable", str(program))
+        found = find_vllm({})
+    assert found is not None and str(found) == "vLLM 0.32.0 (torch 2.13.0+cpu, transformers 5.19.0)"
+    assert (found.device, found.python) == ("cpu", program)
+
+
+def test_contradictions_are_refused() -> None:
+    for key, value in (("engine", "plain"), ("numerics", "lm-eval")):
+        with pytest.raises(UserError, match=f"`--writer vllm` and `--{key} {value}` contradict each other"):
+            configure(["base"], writer="vllm", **{key: value})
+    digests = {configure(["base"], writer=writer).sha256 for writer in ("auto", "slots", "vllm")}
+    assert len(digests) == 3 and configure(["base"]).sha256 == configure(["base"], writer="auto").sha256
+
+
+def _adapter(folder: Path, layers: tuple[str, ...] = ("model.layers.0.self_attn.q_proj",), **fields: Any) -> Recipe:
+    """An adapter of which only the header and the settings are there."""
+    folder.mkdir(exist_ok=True)
+    made = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "bias": "none", "target_modules": ["q_proj"], **fields}
+    (folder / "adapter_config.json").write_text(json.dumps(made))
+    names = {f"base_model.model.{layer}.lora_{part}.weight": {} for layer in layers for part in "AB"}
+    header = json.dumps({"__metadata__": {"format": "pt"}, **names}).encode()
+    (folder / "adapter_model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    return Recipe(tiny.tiny_base(folder), folder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "layers", "reason"),
+    [
+        ({"r": 1024}, (), "rank 1024 is above vLLM's limit of 512"),
+        ({"r": "8"}, (), "rank cannot be read"),
+        ({"use_dora": True}, (), "does not take DoRA"),
+        ({"modules_to_save": ["lm_head"]}, (), "modules_to_save"),
+        ({"bias": "all"}, (), "`bias`"),
+        ({"alpha_pattern": {"q_proj": 4}}, (), "`alpha_pattern`"),
+        ({"rank_pattern": {"q_proj": 4}}, (), "`rank_pattern`"),
+        ({"trainable_token_indices": [1]}, (), "`trainable_token_indices`"),
+        ({"fan_in_fan_out": True}, (), "`fan_in_fan_out`"),
+        ({"a_field_of_tomorrow": 1}, (), "`a_field_of_tomorrow`"),
+        ({"init_lora_weights": "pissa_niter_4"}, (), "began as `pissa_niter_4`"),
+        ({"peft_type": "PREFIX_TUNING"}, (), "LoRA adapters, and not PREFIX_TUNING"),
+        ({}, ("lm_head",), "`lm_head`, the head or the embedding"),
+        ({}, ("model.embed_tokens",), "`embed_tokens`, the head or the embedding"),
+    ],
+)
+def test_adapters_that_vllm_does_not_take(
+    tmp_path: Path, fields: dict[str, Any], layers: tuple[str, ...], reason: str
+) -> None:
+    recipe = _adapter(tmp_path / "a", layers or ("model.layers.0.self_attn.q_proj",), **fields)
+    with pytest.raises(NotTaken, match=reason):
+        lora_of(recipe)
+
+
+def test_adapters_that_vllm_takes(tmp_path: Path) -> None:
+    layers = ("model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj")
+    found = lora_of(_adapter(tmp_path / "a", layers, use_rslora=True, init_lora_weights="gaussian", loftq_config={}))
+    assert found is not None and (found.rank, found.targets) == (8, {"q_proj", "up_proj"})
+    assert rank_limit([found, Lora(tmp_path, 17, frozenset())]) == 32
+    recipe = _adapter(tmp_path / "a")
+    with pytest.raises(NotTaken, match="merged weights"):
+        lora_of(replace(recipe, merged=True))
+    (tmp_path / "a" / "adapter_config.json").unlink()
+    with pytest.raises(NotTaken, match="no other trained weights"):  # a bottleneck, or another method's delta
+        lora_of(recipe)
+
+
+def test_bases_that_vllm_does_not_take(tmp_path: Path) -> None:
+    vllm = Vllm(Path("python"), "0.32.0", "2.13.0", "5.19.0", "cpu", ("LlamaForCausalLM",))
+    folder = tmp_path / "model"
+    folder.mkdir()
+
+    def refused(recipe: Recipe, **config: Any) -> str:
+        (folder / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"], **config}))
+        with pytest.raises(NotTaken) as reason:
+            refuse_base(recipe, vllm)
+        return str(reason.value)
+
+    base = tiny.tiny_base(folder)
+    recipe = Recipe(base)
+    assert "does not know the architecture NewForCausalLM" in refused(recipe, architectures=["NewForCausalLM"])
+    assert "quantized checkpoint" in refused(recipe, quantization_config={"quant_method": "gptq"})
+    assert "positions of the kind `longrope`" in refused(recipe, rope_scaling={"rope_type": "longrope"})
+    assert "llamacpp reads these weights" in refused(Recipe(replace(base, reader="llamacpp")))
+    assert "a base in nf4" in refused(Recipe(tiny.tiny_base(folder, bits=4)))
+    assert "was built for cpu, and the run is on cuda" in refused(Recipe(replace(base, device="cuda:0")))
+    assert "code of its own" in refused(Recipe(replace(base, trust_remote_code=True)))
+    (folder / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
+    refuse_base(recipe, vllm)
+    refuse_rules(["repetition_penalty"])
+    with pytest.raises(NotTaken, match="min_length"):
+        refuse_rules(["repetition_penalty", "min_length"])
+
+
+@pytest.fixture(autouse=True)
+def _no_server_is_left(tmp_path: Path) -> Iterator[None]:
+    yield
+    for record in tmp_path.glob("*/starts.jsonl"):
+        for start in fake_vllm.starts(record.parent):
+            for process in start["processes"]:
+                if not _gone(process):
+                    with suppress(ProcessLookupError):
+                        os.kill(process, signal.SIGKILL)
+                    pytest.fail(f"process {process} was left")
