@@ -17,6 +17,7 @@ from harness.engine.finite import NotFinite
 from harness.engine.generation_rules import GenerationRules
 from harness.engine.likeliest import likeliest
 from harness.engine.padded_scoring import head_numerics
+from harness.engine.stop_tokens import stop_tokens
 from harness.jobs import Raw
 from harness.prompts.thoughts import split_thought
 from harness.tokens.description import turn_end
@@ -99,7 +100,7 @@ class Completion:
 
     def _stopped(self) -> bool:
         stops = self.item.request.stop
-        if not stops:
+        if not stops or not stop_tokens(self.tokenizer, stops).may_end(self.ids[-1]):
             return False
         longest = max(len(stop.encode()) for stop in stops)  # a token holds a byte or more
         recent = self._decode(self.ids, last=longest + 2, special=True)
