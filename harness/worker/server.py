@@ -65,9 +65,17 @@ _SERVE = "from harness.worker.server import serve; serve()"
 _STDERR = 2
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Options of glibc's `mallopt`."""
-_MODULES = ("transformers.models.auto.modeling_auto", "accelerate", "harness.engine.runner", "harness.models.load")
+_MODULES = (
+    "transformers.models.auto.modeling_auto",
+    "accelerate",
+    "harness.engine.runner",
+    "harness.models.load",
+    "torch._inductor.compile_fx",  # most of what bitsandbytes imports
+)
 _WITH_BITSANDBYTES = ("harness.worker.scoring", "peft.tuners.lora.bnb")
 """Modules that import bitsandbytes, which asks each GPU for its capability: where there is one, only a child imports them."""
+_WITHOUT_WEIGHTS = (CheckJob, DescribeJob, EnvironmentJob, ProbeJob, RowLengthsJob, SourcesJob, UnpackJob)
+"""Jobs that load no model and need none of these modules: importing them takes seconds, and starts CUDA."""
 
 
 class JobFailed(Exception):
@@ -244,7 +252,8 @@ def run_job(job: Job, send: OnEvent, further: Callable[[], ScoreJob | None] = la
 
 def _work(job: Job, send: OnEvent, further: Callable[[], ScoreJob]) -> Done | Failed:
     try:
-        _import(_WITH_BITSANDBYTES)
+        if not isinstance(job, _WITHOUT_WEIGHTS):
+            _import(_WITH_BITSANDBYTES)
         return Done(run_job(job, send, further))
     except BaseException as error:
         return _failure(error, getattr(job, "output", None))

@@ -37,3 +37,18 @@ def test_what_it_imports_leaves_cuda_alone_where_there_is_a_gpu() -> None:
 
 def test_the_test_sees_a_library_that_starts_cuda() -> None:
     assert "['start']" in run("import bitsandbytes\nprint(touched)")
+
+
+JOBS = """
+from pathlib import Path
+from harness.jobs import Base, EnvironmentJob, MergeJob, Recipe
+server.run_job = lambda job, send, further: "bitsandbytes" in sys.modules
+for job in (EnvironmentJob("cpu", "auto"), MergeJob(Recipe(Base(Path("none"), "cpu", "float32")), Path("none"))):
+    done = server._work(job, None, None)
+    print(getattr(done, "value", done))
+"""
+
+
+def test_a_job_without_weights_leaves_cuda_alone_too() -> None:
+    found = run(f"torch.cuda._lazy_init = torch.cuda.init = lambda: None\n{JOBS}").splitlines()
+    assert found == ["[] False True", "False", "True"]
