@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from typing import Any, Literal
 
 import torch
@@ -25,6 +26,8 @@ from harness.tokens.encode import Encoded
 _SAMPLED_AT_ONCE = 32
 """Rows whose float64 probabilities are in memory at the same time."""
 _PAD = 0
+_PART = "\ufffd"
+"""What a token is decoded to that holds a part of a character."""
 _TAIL = 8
 """Prompt tokens that are decoded before the new ones: SentencePiece drops the space before a text's first token."""
 
@@ -99,7 +102,7 @@ class Completion:
 
     def _stopped(self) -> bool:
         stops = self.item.request.stop
-        if not stops:
+        if not stops or not _ends(self.tokenizer, stops)(self.ids[-1]):
             return False
         longest = max(len(stop.encode()) for stop in stops)  # a token holds a byte or more
         recent = self._decode(self.ids, last=longest + 2, special=True)
@@ -126,6 +129,23 @@ class Completion:
             return whole[len(head) :]
         new: str = self.tokenizer.decode(ids[start:], skip_special_tokens=not special)
         return new
+
+
+@lru_cache(maxsize=64)
+def _ends(tokenizer: Any, stops: tuple[str, ...]) -> Callable[[int], bool]:
+    """Returns a function that tells whether a text may end in one of the stop strings after a token, whatever comes before.
+
+    Decoding the last tokens of all rows would take the host longer than a step takes a GPU. What a token adds to a text is
+    what it is decoded to alone, but for spaces, which decoders add and remove, and for parts of a character.
+    """
+    lasts = {stop[-1:] for stop in stops}
+
+    @cache
+    def may_end(token: int) -> bool:
+        text: str = tokenizer.decode([token])
+        return _PART in text or not lasts.isdisjoint(text)
+
+    return may_end if lasts.isdisjoint((" ", "", _PART)) else lambda token: True
 
 
 def _cut(text: str, stops: Sequence[str]) -> str:

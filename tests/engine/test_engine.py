@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_tokenizers import EOS, IM_END, small_tokenizer
 
-from harness.engine import padded_scoring
+from harness.engine import padded_generation, padded_scoring
 from harness.engine.merging import merge_for_scoring
 from harness.engine.oracle import generate_plainly, score_plainly
 from harness.engine.padded_generation import Completion, eos_ids, finished_raw, generate_pack, next_tokens
@@ -470,6 +470,35 @@ def test_a_stop_string_of_many_bytes_ends_a_text_at_its_last_token() -> None:
     one.add(ids[end - 1])
     assert one.finished
     assert one.text() == "答案是四。"
+
+
+def test_stop_strings_are_looked_for_where_one_may_end_and_found_as_if_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["答案是四。问题：下一个", "one\n\nQuestion: two.\n", " a b, c. Né 🙂!", "<think>a.</think>\nb. c"]
+    stops = [("问题：",), ("\n\n",), ("Question:", "é"), (" b",), ("b ",), ("🙂",), (".",), (",", "Né "), ("</think>",)]
+    tokenizer, decoded = tiny.tiny_tokenizer(), 0
+    decode = Completion._decode
+
+    def counted(*given: Any, **options: Any) -> str:
+        nonlocal decoded
+        decoded += 1
+        return decode(*given, **options)
+
+    monkeypatch.setattr(Completion, "_decode", counted)
+    counts = []
+    for ends in (padded_generation._ends, lambda *_: lambda token: True):
+        monkeypatch.setattr(padded_generation, "_ends", ends)
+        found = []
+        decoded = 0
+        for text, stop in itertools.product(texts, stops):
+            one = completion_of("hello", stop=stop)
+            for token in tokenizer(text)["input_ids"]:
+                if not one.finished:
+                    one.add(token)
+            found.append((one.finished, one.ids, one.text()))
+        counts.append((decoded, found))
+    (ours, found), (always, expected) = counts
+    assert found == expected and any(finished for finished, *_ in found)
+    assert ours < 0.8 * always
 
 
 def test_sampled_tokens_stay_within_the_nucleus_and_keep_its_proportions() -> None:
