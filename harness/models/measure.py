@@ -282,7 +282,9 @@ def _nvml_reader(device: str) -> Callable[[], int] | None:
 
         pynvml.nvmlInit()
         # not by its number, which CUDA_VISIBLE_DEVICES and the order of CUDA change
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+        handle = pynvml.nvmlDeviceGetHandleByUUID(
+            f"GPU-{str(torch.cuda.get_device_properties(device).uuid).removeprefix('GPU-')}"
+        )
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
         return lambda: int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
     return None
