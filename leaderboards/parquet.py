@@ -14,14 +14,15 @@ from harness.errors import printable
 from harness.leaderboards import rows
 from harness.results import Run
 
-_INTEGERS = ("seed", "n", "task_version", "shots", "rank", "rank_worst", "trainings", "train_steps", "train_batch_size",
+_INTEGERS = ("seed", "n", "shots", "rank", "rank_worst", "trainings", "train_steps", "train_batch_size",
              "inference_prompt_tokens", "total_parameters", "trainable_parameters", "model_bytes", "artifact_bytes",
              "train_peak_gpu_allocated_bytes", "train_peak_gpu_reserved_bytes", "train_peak_rss_bytes",
              "inference_peak_gpu_allocated_bytes", "inference_peak_gpu_reserved_bytes", "inference_peak_rss_bytes")  # fmt: skip
-_BOOLEANS = ("trained_on", "headline", "higher_is_better")
+_BOOLEANS = ("shared_shots", "trained_on", "headline", "higher_is_better")
 _TEXTS = ("model", "model_digest", "device", "harness", "created", "config_sha256", "baseline", "variant", "spec", "method",
           "status", "error", "task", "metric", "verdict", "tentative", "untestable", "decided", "mode", "numerics", "engine",
-          "dtype", "chat_template", "system", "think", "template_options", "prompt_sha256", "train_precision", "currency")  # fmt: skip
+          "dtype", "chat_template", "system", "think", "template_options", "prompt_sha256", "train_precision", "currency",
+          "task_version", "form", "reader", "source")  # fmt: skip
 
 
 def render(runs: Sequence[Run]) -> bytes:

@@ -143,7 +143,7 @@ def _score(task: TaskInfo, score: Score) -> dict[str, Any]:
         "high": score.high,
         "n": score.n,
         "macro": score.macro,
-        "task_version": score.protocol.version,
+        "task_version": None if score.protocol.version is None else str(score.protocol.version),
     } | {name: protocol[name] for name in _PROTOCOL if name != "task_version"}
     return found | _delta(score.delta)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from harness.results import Price, Run
 
 _WHAT, _TRAIN, _SCORE, _MACHINE, _OUTPUT = "What to compare", "Training", "Scoring", "Machine", "Output"
-SPEC = "`[name=]source[:key=value,…][@merged|@4bit|@8bit|@gguf:TYPE …]`, such as `base`, `lora:rank=8`, `owner/adapter@4bit`."
+SPEC = "`[name=]source[:key=value,…][@merged|@4bit|@8bit|@gguf:TYPE …]`, such as `base`, `lora:rank=8`, `owner/adapter@4bit`, `endpoint:URL#NAME`."
 
 RUN = f"Folder or name of a run, or `{completion.LATEST}`."
 RESULTS = f"Folders or names of runs, `{completion.LATEST}`, or results of other tools."

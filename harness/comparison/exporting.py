@@ -170,6 +170,11 @@ def _gguf_type(wanted: ExportRequest, spec: VariantSpec) -> str:
 
 def _refuse_form(variant: Variant, spec: VariantSpec, wanted: ExportRequest) -> None:
     """Refuses what has no such form."""
+    if spec.kind == "endpoint":
+        raise UserError(
+            f"`{variant.name}` is a served model, and its weights are on the server",
+            hint="export a variant of this machine",
+        )
     mergeable = "a variant that can be merged, such as `lora` or `full`"
     if spec.form is not None and not (spec.form.tool == "gguf" and wanted.to in ("gguf", "ollama")):
         raise UserError(
@@ -296,6 +301,7 @@ class _Prompted:
     def __init__(self, run: Run, templated: bool) -> None:
         self.model, self.apply_chat_template = str(run.config.get("model")), templated
         self.num_fewshot = run.config.get("num_fewshot")
+        self.shared_shots = bool(run.config.get("shared_shots"))
 
 
 def _outputs(side: Side) -> list[Request]:

@@ -58,7 +58,7 @@ from harness.registry.sources import note_loaded
 from harness.report.price import priced
 from harness.report.progress import Progress
 from harness.report.summary import headline_lines
-from harness.results import Run, Variant
+from harness.results import Run
 from harness.runs.folder import RunFolder
 from harness.runs.prompts import write_prompts
 from harness.runs.reuse import adopt, find_trained
@@ -422,15 +422,17 @@ class RunInProgress:
         """
         states = []
         for state in self.session.active():
-            if state.variant.served and state.scored:
-                state.status = "done"
+            if not state.variant.scored:
+                continue
+            if state.variant.served:
+                state.status = "done" if state.scored else state.status
                 state.notes.append(
                     "a server has answered: precision and engine are its own, and it is not timed, as the time would be that of"
                     " its machine, the network and other users"
                 )
-            elif state.variant.scored and not state.variant.served and why_untimed(state.variant.spec.form) is None:
+            elif why_untimed(state.variant.spec.form) is None:
                 states.append(state)
-            elif state.variant.scored and not state.variant.served:
+            else:
                 state.status = "done"
         if self.session.config.no_timing and not in_full:
             for state in states:
@@ -539,18 +541,12 @@ def _asked(server: Server, job: Job) -> Any:
 def _untimed(prepared: Prepared) -> set[str]:
     """The variants that are not timed: with `--no-timing` all, else those that are served in another way than they run here."""
     without = prepared.config.no_timing
-    return {each.spec.name for each in prepared.variants if without or why_untimed(each.spec.form)}
+    return {each.spec.name for each in prepared.variants if without or each.served or why_untimed(each.spec.form)}
 
 
 def _is_complete(run: Run, *, untimed: Collection[str]) -> bool:
     """Whether every variant is done, and timed if it should be: a variant that is only trained has no scores."""
     return all(
-        variant.status == "done"
-        and (variant.inference or variant.name in untimed or not variant.scores or _is_served(variant))
+        variant.status == "done" and (variant.inference or variant.name in untimed or not variant.scores)
         for variant in run.variants
     )
-
-
-def _is_served(variant: Variant) -> bool:
-    """Whether a variant was scored on a server, and so not timed."""
-    return any(score.protocol.served for score in variant.scores)

@@ -74,9 +74,8 @@ def bases_fit(session: Session, groups: Collection[Sequence[State]]) -> bool:
         session: The run.
         groups: The variants of each base; their sizes are known after the first pack.
     """
-    groups = [
-        states for states in groups if not any(state.variant.served for state in states)
-    ]  # nothing is loaded here
+    # nothing is loaded here for those that are scored on a server
+    groups = [states for states in groups if not any(state.variant.served for state in states)]
     sizes = [[state.memory_bytes for state in states if state.status != "failed"] for states in groups]
     loaded = [max(known) for known in ([size for size in group if size] for group in sizes) if known]
     available = session.environment["gpu_bytes"] or session.environment["host_bytes"]

@@ -57,10 +57,10 @@ class VariantSpec:
     merged: bool = False
     bits: Literal[4, 8] | None = None
     """Bits of a weight at scoring, from `@4bit` or `@8bit`; None: as the method loads its base."""
-    served: str | None = None
-    """Address of the server on which it is scored, as typed; None: it is loaded here, or `--model` is a served model."""
     form: DeployedForm | None = None
     """The deployed form that is scored, such as `@gguf:Q4_K_M`; None: the weights as trained."""
+    served: str | None = None
+    """Address of the server on which it is scored, as typed; None: it is loaded here, or `--model` is a served model."""
     replica: int = 0
     """Number of this training run among the replicas of a variant; 0: the variant as typed."""
     replica_of: str | None = None
@@ -81,7 +81,7 @@ class VariantSpec:
 
     @property
     def transforms(self) -> str:
-        """`@merged`, `@4bit`, `@merged@gguf:Q4_K_M` …, or nothing."""
+        """`@merged`, `@4bit`, `@merged@gguf:Q4_K_M`, `@endpoint:…` …, or nothing."""
         form = f"@{self.form.text}" if self.form else ""
         served = f"@{self.served}" if self.served and self.kind != "endpoint" else ""
         return "@merged" * self.merged + (f"@{self.bits}bit" if self.bits else "") + form + served
@@ -154,9 +154,9 @@ def make_variant(
     if quant not in (None, *QUANTIZATIONS):
         problems.append(UserError(f"{where}: unknown quantization `{quant}`", did_you_mean(quant, QUANTIZATIONS)))
     problems = transform_problems(where, found, quant, transforms) + problems
+    forms = [read_form(where, each, problems) for each in transforms if is_form(each)]
     if served is not None:
         problems += _served_problems(where, found.kind, served, transforms)
-    forms = [read_form(where, each, problems) for each in transforms if is_form(each)]
     if problems:
         raise together(problems)
     bits = next((BITS[transform] for transform in transforms if transform in BITS), None)
@@ -175,8 +175,8 @@ def make_variant(
         prompting=read.prompting,
         merged=merged,
         bits=bits,
-        served=found.name if found.kind == "endpoint" else served,
         form=forms[0] if forms else None,
+        served=found.name if found.kind == "endpoint" else served,
     )
 
 

@@ -16,6 +16,7 @@ from harness.engine.generation_rules import GenerationRules
 from harness.engine.padded_generation import Completion, eos_ids, finished_raw, next_tokens, start_completions
 from harness.engine.padded_scoring import head_numerics, summed, takes_logits_to_keep
 from harness.jobs import Raw
+from harness.models.soft_prompts import learned_tokens
 from harness.tokens.encode import Encoded
 
 
@@ -68,7 +69,8 @@ def forward(model: Any, ids: Sequence[int], last: int | None = None) -> Tensor:
     """
     last = len(ids) if last is None else last
     options = {}
-    if last < len(ids) and takes_logits_to_keep(model):  # by index: on a slice, the product in bfloat16 takes seconds
+    by_index = takes_logits_to_keep(model) and not learned_tokens(model)  # which come before the ids and would count
+    if last < len(ids) and by_index:  # and not by number: on a slice, the product in bfloat16 takes seconds
         options["logits_to_keep"] = torch.arange(len(ids) - last, len(ids), device=model.device)
     # a learned prefix is passed as a cache, which needs `use_cache`
     logits: Tensor = model(input_ids=torch.tensor([ids], device=model.device), use_cache=True, **options).logits[0]

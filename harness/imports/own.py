@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from harness.comparison.sample_diff import Side
 from harness.imports.bounded import lines, refused
-from harness.imports.record import ImportedRun, ImportedTask, Measured, SampleColumns, SampleText, digest
+from harness.imports.record import ImportedRun, ImportedTask, Measured, SampleColumns, SampleText, Texts, digest
 from harness.report.header import device_name, model_name
 from harness.report.scores import titles
 from harness.results import Run, Score, TaskInfo
 from harness.runs.folder import load_shown, sample_log
+from harness.runs.prompts import output_of_row, read_prompts
 
 
 def read(path: Path) -> list[ImportedRun]:
@@ -90,7 +90,7 @@ def _task(run: Run, folder: Path, info: TaskInfo, variant: str, headline: Score)
         protocol=headline.protocol,
         settings={"harness task version": str(headline.protocol.version), "kind of requests": _kind(headline)},
         definition="harness",
-        texts=_texts(file),
+        texts=_texts(folder, info.name, file),
         data=info.data,
         trained_on=info.trained_on,
     )
@@ -100,14 +100,20 @@ def _kind(score: Score) -> str:
     return "generate_until" if score.protocol.mode == "generate" else "multiple_choice"
 
 
-def _texts(file: Path) -> Any:
+def _texts(folder: Path, task: str, file: Path) -> Texts:
     def read_texts(_: str, indices: Collection[int]) -> dict[int, SampleText]:
         wanted, found = set(indices), dict[int, SampleText]()
+        prompts = read_prompts(folder, task)
         for index, (_line, row) in enumerate(lines(file)):
             if index in wanted:
-                outputs = row.get("outputs")
-                answer = str(outputs[0]) if isinstance(outputs, list) and outputs else ""
-                found[index] = SampleText(str(row.get("id"))[:80], None, None, answer)
+                prompt = prompts.get(str(row.get("id")))
+                whole = isinstance(row.get("outputs"), list) and isinstance(row.get("loglikelihoods"), list)
+                found[index] = SampleText(
+                    id=str(row.get("id"))[:80],
+                    prompt=prompt.prompt if prompt else None,
+                    target=prompt.target if prompt else None,
+                    answer=output_of_row(row, prompt.choices if prompt else ()) if whole else "",
+                )
         return found
 
     return read_texts

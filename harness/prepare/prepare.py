@@ -121,8 +121,8 @@ class Prepared:
                 for training in self.trainings
                 if training.monitor
             ],
-            **({"served": [served.digest for served in self.served]} if self.served else {}),
             **self._forms,
+            **({"served": [served.digest for served in self.served]} if self.served else {}),
         )
 
     @property
@@ -222,7 +222,7 @@ def _model(config: Config, *, scores: bool) -> Snapshot:
     if not is_address(config.model) or not scores:
         return find_model(config.model, trust_remote_code=config.trust_remote_code)
     for spec in config.variants:
-        if spec.kind in ("method", "adapter") or spec.bits or spec.merged:
+        if spec.kind in ("method", "adapter") or spec.bits or spec.merged or spec.form:
             does = "cannot be trained" if spec.kind == "method" else "cannot be changed"
             raise UserError(
                 f"variant `{spec.name}`: a served model {does}, as its weights are on the server",

@@ -103,7 +103,7 @@ def _asked(job: ProbeJob) -> Asked:
             hint="give fewer solved examples (`--num-fewshot`), or start the server with a longer context",
         )
     short, longest = fitting[0], fitting[-1]
-    roomy = len(short.ids or ()) + WRITTEN < coder.window  # what is written is scored, too
+    roomy = short.ids is None or len(short.ids) + WRITTEN < coder.window  # what is written is scored, too
     own = [short] if short.text and len(short.text) <= _SHORT and roomy else []
     others = [] if templated else [prompt for text in _PLAIN if (prompt := coder.prompt(text))]
     return Asked(

@@ -147,6 +147,10 @@ def test_our_own_run_is_paired_with_lm_eval_by_its_requests(tmp_path, monkeypatc
     assert found.test == "mcnemar mid-p" and run.variant("base").source is None
     own = run.variants[0].scores[0].value
     assert math.isclose(found.value, 0.5 - own)
+    mine, theirs = load([folder, tmp_path / "a"])
+    lost = changed_samples(theirs, mine, "sums").samples[0]
+    assert lost.prompt and lost.prompt.startswith("sums ") and lost.target == " yes"
+    assert {lost.a.text.strip(), lost.b.text.strip()} == {"yes", "no"}
 
 
 def test_inspect_logs_of_both_kinds_are_the_same(tmp_path):
@@ -238,7 +242,14 @@ def test_metrics_of_two_tools_have_a_column_each(tmp_path):
 def test_every_export_takes_the_table(tmp_path, capsys):
     others.lm_eval(tmp_path / "a", {"sums": WORSE})
     others.lm_eval(tmp_path / "b", {"sums": BETTER}, model="me/lora")
-    given = [str(tmp_path / "a"), str(tmp_path / "b"), "--to", "md,html,csv,json,tex", "--out", str(tmp_path / "out")]
+    given = [
+        str(tmp_path / "a"),
+        str(tmp_path / "b"),
+        "--to",
+        "md,html,csv,json,tex,parquet",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main(["report", *given]) in (0, None)
     assert "+25.0" in (tmp_path / "out" / "report.md").read_text()
     rows = list(csv.DictReader((tmp_path / "out" / "report.csv").open()))
