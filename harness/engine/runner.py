@@ -204,6 +204,8 @@ class Runner:
     def _slots_that_fit(self, pack: Pack) -> int:
         """Number of slots whose keys and values take at most half of the free memory."""
         longest = max(len(item.prompt) + item.request.limit for item in pack.items)
+        if not self._prefixes.token_bytes:  # the self-check, which would tell, was made by an earlier runner
+            self._prefixes.enter((pack.items[0].prompt[:1],))
         fitting = free_bytes(self.model.device) // 2 // max(1, self._prefixes.token_bytes * longest)
         return max(1, min(self._slots, fitting))
 
@@ -229,9 +231,10 @@ _NAMES = {"padded": "padded packs", "plain": "whole rows, one at a time"}
 
 
 def free_bytes(device: torch.device) -> int:
-    """Free memory of a device; for the host, what Linux reports as available."""
+    """Free memory of a device, with what torch keeps of it for later; for the host, what Linux reports as available."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         fields = dict(line.split(":", 1) for line in lines)

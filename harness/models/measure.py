@@ -281,8 +281,10 @@ def _nvml_reader(device: str) -> Callable[[], int] | None:
         import pynvml
 
         pynvml.nvmlInit()
-        number = int(device.partition(":")[2] or 0)
-        handle = pynvml.nvmlDeviceGetHandleByIndex(number)
+        # not by its number, which CUDA_VISIBLE_DEVICES and the order of CUDA change
+        handle = pynvml.nvmlDeviceGetHandleByUUID(
+            f"GPU-{str(torch.cuda.get_device_properties(device).uuid).removeprefix('GPU-')}"
+        )
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
         return lambda: int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
     return None
