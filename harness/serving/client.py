@@ -31,6 +31,8 @@ _TRIES_OF_ERRORS = 2
 _MOST_BYTES = 64 << 20
 _LONGEST_PAUSE = 30.0
 _MOST_AT_ONCE = 1024
+_SHOWN = 4000
+"""Bytes of an answer in which the key is looked for before some of them are shown: a key that is cut would not be found."""
 
 
 class Client:
@@ -260,7 +262,7 @@ class Client:
                 ) from None
             raise ServerFault(
                 "format",
-                f"`{url}` answers with {kind} and not with JSON: `{self._hidden(content[:60].decode(errors='replace'))}`",
+                f"`{url}` answers with {kind} and not with JSON: `{self._hidden(content[:_SHOWN].decode(errors='replace'))[:60]}`",
                 "is this the address of a page? most addresses end in `/v1`",
             ) from None
         if not isinstance(found, dict):
@@ -274,7 +276,7 @@ class Client:
         try:
             found = json.loads(content)
         except (ValueError, RecursionError):
-            return self._hidden(content[:200].decode(errors="replace"))
+            return self._hidden(content[:_SHOWN].decode(errors="replace"))[:200]
         while isinstance(found, dict) and (inner := [found[k] for k in ("error", "message", "detail") if found.get(k)]):
             found = inner[0]
         return self._hidden(found if isinstance(found, str) else json.dumps(found))
