@@ -21,6 +21,8 @@ from harness.serving.trusted_values import with_likelihoods
 
 _SAMPLED = 16
 """Tokens of a drawn text: long enough that two of them differ."""
+_NO_SUCH_NAME = ("model", "key", "path", "busy", *REFUSED)
+"""Kinds of faults by which servers say that they have no model of a name: gateways refuse the key for it, or have no route."""
 _OF_MESSAGES = "the server applies its own chat template"
 
 
@@ -125,11 +127,11 @@ def _not_ours(by_text: ServerAnswer, by_ids: ServerAnswer, tokens: int, *, templ
 
 
 def _with_name(client: Client, found: Capabilities, prompt: TrialPrompt) -> Capabilities:
-    other = client.named(client.served.name + "-which-is-not-there")
+    other = client.named(client.served.name + "-which-is-not-there", patience=0.0)
     try:
         complete(other, found.way, sent(found.way, prompt), 1, found.limit_field)
     except ServerFault as fault:
-        if fault.kind in ("model", *REFUSED):
+        if fault.kind in _NO_SUCH_NAME:
             return found
         raise
     note = f"it answers to any name of a model, so that nothing shows whether `{client.served.name}` answers"
