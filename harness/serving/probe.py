@@ -91,7 +91,7 @@ def _way(client: Client, asked: Asked) -> tuple[Capabilities, TrialPrompt, Serve
     counted = by_text.prompt_tokens
     try:
         by_ids, fields_taken = write_after_ids(client, prompt)
-        why = _not_ours(by_text, by_ids, len(prompt.ids), templated=asked.templated)
+        why = _not_ours(by_text, by_ids, len(prompt.ids), templated=asked.templated) or _reads_other(by_ids, asked)
     except ServerFault as fault:
         if fault.kind not in REFUSED:
             raise
@@ -124,6 +124,20 @@ def _not_ours(by_text: ServerAnswer, by_ids: ServerAnswer, tokens: int, *, templ
     if by_text.prompt_tokens not in (None, tokens, tokens + 1) and not templated:
         return f"it makes {by_text.prompt_tokens} tokens of a text of {tokens}, so its tokenizer is another one"
     return ""
+
+
+def _reads_other(answer: ServerAnswer, asked: Asked) -> str:
+    """The reason for which the server's ids mean something else to our tokenizer; empty if they mean the same, or it gives none."""
+
+    def bare(text: str) -> str:  # decoders differ in white space, and in characters whose last bytes are missing
+        return "".join(text.replace("\ufffd", "").split())
+
+    if not answer.ids or asked.decode is None:
+        return ""
+    its, ours = bare(answer.text), list(map(bare, asked.decode(answer.ids)))
+    if any(its.startswith(each) or each.startswith(its) for each in ours):
+        return ""
+    return "our tokenizer makes another text of the ids that it writes, so its tokenizer is another one"
 
 
 def _with_name(client: Client, found: Capabilities, prompt: TrialPrompt) -> Capabilities:

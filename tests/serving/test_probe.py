@@ -157,6 +157,19 @@ def test_gateways_may_refuse_another_name_in_any_way(
     assert can.likelihoods == "prompt_logprobs" and not can.notes
 
 
+def test_a_tokenizer_that_reads_other_text_in_the_ids_is_noticed_without_usage(server: FakeServer) -> None:
+    tokenizer = tiny_tokenizer()
+
+    def decode(shift: int) -> Any:
+        return lambda ids: [tokenizer.decode([id + shift for id in ids], skip_special_tokens=s) for s in (True, False)]
+
+    can = found(server, replace(ASKED, decode=decode(0)), usage=False)
+    assert can.way == "ids" and can.likelihoods
+    can = found(server, replace(ASKED, decode=decode(1)), usage=False)
+    assert can.way == "text" and "our tokenizer makes another text" in can.no_likelihoods
+    assert found(server, replace(ASKED, decode=lambda _: ()), usage=False).way == "text"
+
+
 def test_a_text_that_the_server_gives_up_is_no_answer(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = server._answer
 
