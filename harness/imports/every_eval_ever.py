@@ -102,6 +102,10 @@ def _task(
         samples = None
     least, most = metric.get("min_score"), metric.get("max_score")
     bounded = all(isinstance(each, int | float) and not isinstance(each, bool) for each in (least, most))
+    if bounded:
+        scores = [value] if samples is None else [float(samples.values.min()), float(samples.values.max())]
+        if not float(least) <= min(scores) <= max(scores) <= float(most):
+            raise refused(file, f"`{field}` has scores outside of `min_score` {least} and `max_score` {most}")
     generation = objects(file, row, "generation_config", needed=False)
     return ImportedTask(
         name=name,
