@@ -65,7 +65,9 @@ def _task(run: Run, folder: Path, info: TaskInfo, variant: str, headline: Score)
         asked, metrics = row.get("prompt_sha256"), row.get("metrics")
         if not isinstance(asked, str) or not isinstance(metrics, dict):
             raise refused(file, f"line {line} has no `prompt_sha256` or no `metrics`")
-        values = {name: float(each) for name, each in metrics.items() if isinstance(each, int | float) and is_finite(each)}
+        values = {
+            name: float(each) for name, each in metrics.items() if isinstance(each, int | float) and is_finite(each)
+        }
         key = digest(asked)
         columns.add(key, key, values, key)
         for name, found in labels.items():

@@ -161,7 +161,7 @@ def passages(tmp_path, monkeypatch):
         "ROWS = [{'q': f'sums {n} =', 'right': 0, 'passage': str(n // 4)} for n in range(40)]\n\n"
         "@task\ndef sums() -> Task:\n"
         "    return Task(data=ROWS, sample=lambda row: Choose(row['q'], ['yes', 'no'], row['right']),"
-        " metrics=[acc], cluster=lambda row: row['passage'])\n"
+        " metrics=[acc], cluster='passage')\n"
     )
     monkeypatch.chdir(tmp_path)
     assert main(["eval", "base", "--tasks", "./sums.py", "--no-timing", "--dtype", "float32"]) in (0, None)
