@@ -47,9 +47,7 @@ def complete(
     return read(client, client.complete(prompt=prompt if isinstance(prompt, str) else list(prompt), **body), chat=False)
 
 
-def read(
-    client: Client, answer: Mapping[str, Any], *, chat: bool, marks: tuple[str, str] = _MARKS
-) -> ServerAnswer:
+def read(client: Client, answer: Mapping[str, Any], *, chat: bool, marks: tuple[str, str] = _MARKS) -> ServerAnswer:
     """Reads the first completion of an answer.
 
     Args:
@@ -71,7 +69,9 @@ def read(
         raise ServerFault("answer", f"`{url}` answers without `choices`", "is it an OpenAI-compatible server?")
     if (ended := choice.get("finish_reason")) in _GIVEN_UP:
         raise ServerFault(
-            "answer", f"`{url}` did not finish a text (`finish_reason` is `{ended}`)", f"see the server's own log; {KEPT}"
+            "answer",
+            f"`{url}` did not finish a text (`finish_reason` is `{ended}`)",
+            f"see the server's own log; {KEPT}",
         )
     text = _message(choice, marks) if chat else choice.get("text")
     if not isinstance(text, str):

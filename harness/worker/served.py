@@ -305,9 +305,7 @@ class _ServedScorer:
             }
             more |= {name: 0 for name in ("top_k", "min_p") if name in can.fields}
         prompt = item.prompt if can.way == "ids" else request.contexts[0]
-        answer = complete(
-            self._client, can.way, prompt, request.limit, can.limit_field, marks=request.thought, **more
-        )
+        answer = complete(self._client, can.way, prompt, request.limit, can.limit_field, marks=request.thought, **more)
         if can.way != "chat":
             check_prompt(self._client, can, answer, len(item.prompt))
         return answer

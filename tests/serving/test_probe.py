@@ -142,7 +142,12 @@ def test_a_server_that_answers_to_any_name_is_said(server: FakeServer) -> None:
 
 @pytest.mark.parametrize(
     "refusal",
-    [(401, "key not allowed to access model"), (404, "DeploymentNotFound"), (503, "no backend"), (400, "not a valid id")],
+    [
+        (401, "key not allowed to access model"),
+        (404, "DeploymentNotFound"),
+        (503, "no backend"),
+        (400, "not a valid id"),
+    ],
 )
 def test_gateways_may_refuse_another_name_in_any_way(
     server: FakeServer, monkeypatch: pytest.MonkeyPatch, refusal: tuple[int, str]
