@@ -26,9 +26,10 @@ from harness.leaderboards.board_rows import gain_rows, order_rows, task_rows, te
 from harness.leaderboards.cost_tables import cost_tables
 from harness.leaderboards.lead import lead
 from harness.leaderboards.page import DENSE_ABOVE, template_environment
+from harness.leaderboards.protocols import differences
 from harness.leaderboards.sections import PageColumn
 from harness.report.numbers import a_few, counted
-from harness.results import Run
+from harness.results import Run, Score
 from harness.stats.task_order import FEWEST_TASKS
 from harness.storage import slug, writing
 
@@ -60,6 +61,9 @@ _TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
 }
+
+_OF_MODELS = ("other prompts", "another chat template")
+"""Differences of protocol that every two models have."""
 
 Group = dict[str, Any]
 TaskKey = tuple[str, str]
@@ -133,18 +137,27 @@ def _manifest(out: Path) -> list[str] | None:
     return [name for name in names if isinstance(name, str) and re.fullmatch(r"\.?[A-Za-z0-9][A-Za-z0-9._-]*", name)]
 
 
+def _first_score(table: BoardRun, key: TaskKey) -> Score | None:
+    return next((score for variant in table.run.variants if (score := variant.score(*key))), None)
+
+
 @dataclass
 class _Site:
+    """The pages of a board, which link to each other."""
+
     models: list[BoardModel]
     title: str
     runs: int
     left_out: int
     taken: set[str] = field(default_factory=set)
 
-    def _page(self, kind: str, text: str, part: int = 1) -> str:
+    def _page(self, kind: str, text: str) -> str:
         """A name for a page that no other page has, also where upper and lower case are the same."""
-        stem = f"{kind}-{slug(text).lower()}" + (f"-{part}" if part > 1 else "")
-        name, number = f"{stem}.html", 2
+        stem = re.sub(r"\.+", ".", f"{kind}-{slug(text).lower()}")
+        return self._free(stem, f"{stem}.html")
+
+    def _free(self, stem: str, name: str) -> str:
+        number = 2
         while name in self.taken:
             name, number = f"{stem}.{number}.html", number + 1
         self.taken.add(name)
@@ -322,10 +335,12 @@ class _Site:
     def _task(self, key: TaskKey) -> Iterator[tuple[str, str]]:
         found = self.task_tables[key]
         groups = []
+        reference = _first_score(found[0][2], key)
         for page, model, table, column in found:
-            rows = task_rows(table, column)
-            unlike = ", ".join(next((row.cell.unlike for row in rows if row.cell.unlike), ()))
-            groups.append(self._group(page, model, table, rows, unlike=unlike))
+            mine = _first_score(table, key)
+            unlike = differences(mine, reference) if mine and reference else []
+            words = ", ".join(each for each in unlike if each not in _OF_MODELS)
+            groups.append(self._group(page, model, table, task_rows(table, column), unlike=words))
         first = found[0][3]
         words = f"{first.heading}, {first.about}. {counted(len({page for page, *_ in found}), 'model')}."
         yield from self._parts(self.task_pages[key], "task", self.task_titles[key], words, groups, kicker="Task",
@@ -356,7 +371,11 @@ class _Site:
                 count = 0
             parts[-1].append(group)
             count += len(group["rows"])
-        names = [page, *(self._page(kind, heading, number) for number in range(2, len(parts) + 1))]
+        stem = page.removesuffix(".html")
+        names = [
+            page,
+            *(self._free(f"{stem}-{number}", f"{stem}-{number}.html") for number in range(2, len(parts) + 1)),
+        ]
         links = [(name, str(number)) for number, name in enumerate(names, 1)] if len(names) > 1 else []
         for name, part in zip(names, parts, strict=True):
             more: Mapping[str, Any] = given

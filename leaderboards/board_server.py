@@ -74,6 +74,10 @@ class BoardServer(http.server.ThreadingHTTPServer):
         name, _, port = host.strip().lower().rpartition(":")
         return name in _HOSTS and port == str(self.server_address[1])
 
+    def look_again(self) -> None:
+        """Searches for changed runs at the next request, however soon it comes."""
+        self._next = 0.0
+
     def files(self) -> Mapping[str, bytes]:
         """The files of the board, built again if a run has changed."""
         with self._lock:
