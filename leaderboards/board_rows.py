@@ -10,7 +10,7 @@ from harness.leaderboards.sections import PageColumn, PageRow, ScoreCell
 from harness.report import numbers
 from harness.report.gains import gains
 from harness.results import Change
-from harness.stats.task_order import Mean, Place
+from harness.stats.task_order import RankRange, ResampledMean
 from harness.stats.ties import letters
 
 _MOST_STRIPS = 14
@@ -106,13 +106,13 @@ def _order_row(table: BoardRun, row: PageRow, keys: Sequence[int | None]) -> Ord
     )
 
 
-def _ends(place: Place | None) -> tuple[str, str]:
+def _ends(place: RankRange | None) -> tuple[str, str]:
     if place is None or place.rank is None:
         return numbers.ABSENT, ""
     return str(place.rank.best), str(place.rank.worst) if place.rank.worst != place.rank.best else ""
 
 
-def _mean(mean: Mean | None, most: float, factor: int, decimals: int, unit: str) -> MeanCell:
+def _mean(mean: ResampledMean | None, most: float, factor: int, decimals: int, unit: str) -> MeanCell:
     if mean is None:
         return MeanCell(numbers.ABSENT, None, "", None)
     text = f"{factor * mean.value:.{decimals}f}{unit}"

@@ -24,7 +24,7 @@ _ALPHA = 0.05
 _PAIRS_AT_ONCE = 500
 
 
-class Mean(NamedTuple):
+class ResampledMean(NamedTuple):
     """A mean over tasks with its 95 % interval; None for the ends with fewer than `FEWEST_TASKS` tasks."""
 
     value: float
@@ -32,7 +32,7 @@ class Mean(NamedTuple):
     high: float | None
 
 
-class Place(NamedTuple):
+class RankRange(NamedTuple):
     """The place of a variant among others."""
 
     rank: Rank | None
@@ -45,7 +45,7 @@ class Place(NamedTuple):
     """Tasks with a score."""
 
 
-def places(names: Sequence[str], scores: Array, *, seed: int = 0) -> dict[str, Place]:
+def places(names: Sequence[str], scores: Array, *, seed: int = 0) -> dict[str, RankRange]:
     """Orders variants over tasks.
 
     One variant is shown to be better than another if a sign-flip test of the differences of their win rates over tasks has
@@ -72,7 +72,7 @@ def places(names: Sequence[str], scores: Array, *, seed: int = 0) -> dict[str, P
     shown = _shown(complete, shares[[names.index(name) for name in complete]], seed) if complete else set()
     ranked = ranks(complete, lambda a, b: (a, b) in shown)
     return {
-        name: Place(ranked.get(name), won[index], earned[index], int(known[index].sum()))
+        name: RankRange(ranked.get(name), won[index], earned[index], int(known[index].sum()))
         for index, name in enumerate(names)
     }
 
@@ -106,7 +106,7 @@ def _means(values: Array, counts: Array) -> list[Mean | None]:
             sizes = weights.sum(axis=1)
             means = (weights @ row[there])[sizes > 0] / sizes[sizes > 0]
             low, high = (float(end) for end in np.percentile(means, [2.5, 97.5]))
-        found.append(Mean(float(row[there].mean()), low, high))
+        found.append(ResampledMean(float(row[there].mean()), low, high))
     return found
 
 

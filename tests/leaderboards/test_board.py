@@ -18,7 +18,7 @@ from harness.cli import main
 from harness.errors import UserError
 from harness.leaderboards.board import MANIFEST, board_pages, write_board
 from harness.leaderboards.board_models import board_models
-from harness.leaderboards.board_runs import Reader
+from harness.leaderboards.board_runs import RunReader
 from harness.leaderboards.board_server import BoardServer
 from harness.results import Run
 
@@ -125,7 +125,7 @@ def test_an_older_run_is_history_and_a_repeated_one_counts_once(tmp_path: Path) 
     old = large_run(3, 2, seed=0).model_copy(update={"harness": "0.0.9"})
     for name, run in (("old/run", old), ("new/run", new), ("copy/run", new)):
         saved(tmp_path / name, run)
-    runs, problems = Reader().read([tmp_path])
+    runs, problems = RunReader().read([tmp_path])
     assert not problems and [run.harness for run in runs] == ["0.1.0", "0.0.9"], "two runs of one name, and a copy"
     [model] = board_models(runs)
     assert len(model.current) == 1 and model.current[0].config_sha256 == new.config_sha256
