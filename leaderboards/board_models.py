@@ -25,6 +25,9 @@ from harness.stats.task_order import TaskPlace, places
 MOST_JOINED = 40
 """Runs of one model above which none are joined: every joint adjusts all comparisons again."""
 
+MOST_PAST = 20
+"""Scores of a variant on a task in the history, the newest."""
+
 
 @dataclass(frozen=True)
 class PastScore:
@@ -111,7 +114,7 @@ class BoardModel:
                     if score := variant.headline(task):
                         found.setdefault((variant.spec, variant.name, task.name), []).append((run, score))
         return [
-            PastScores(name, named[task], tuple(_past(run, score, scores[0][1]) for run, score in scores))
+            PastScores(name, named[task], tuple(_past(run, score, scores[0][1]) for run, score in scores[:MOST_PAST]))
             for (_, name, task), scores in found.items()
             if len(scores) > 1
         ]
