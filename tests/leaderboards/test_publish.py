@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -75,11 +76,13 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_dataset_has_results_and_no_texts_of_samples(tmp_path: Path) -> None:
-    made = files_of(example_run(), tmp_path, "dataset")
+    run = example_run()
+    whole = run.model_copy(update={"config": {key: value for key, value in run.config.items() if key != "limit"}})
+    made = files_of(whole, tmp_path, "dataset")
     assert list(made) == ["README.md", "run.json", "results.csv"]
-    run = Run.model_validate_json(made["run.json"])
-    assert [each.name for each in run.variants] == ["base", "lora", "qlora"] and run.samples_shown == ()
-    assert "Limited" not in made["README.md"].decode()
+    sent = Run.model_validate_json(made["run.json"])
+    assert [each.name for each in sent.variants] == ["base", "lora", "qlora"] and sent.samples_shown == ()
+    assert "imited" not in made["README.md"].decode()
 
 
 @pytest.mark.parametrize("kind", ["dataset", "space"])
@@ -217,7 +220,7 @@ def test_the_real_client_publishes_to_the_local_hub(tmp_path: Path) -> None:
             command = [sys.executable, "-m", "harness", "publish", str(folder), *words]
             return subprocess.run(
                 command,
-                env=_environment() | environment | changes,
+                env=dict(os.environ) | environment | changes,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -240,9 +243,3 @@ def test_the_real_client_publishes_to_the_local_hub(tmp_path: Path) -> None:
         refused = publish("--to", "local/results", "--yes", HF_ENDPOINT=address)
     assert refused.returncode == 2 and "does not allow it (403)" in refused.stderr
     assert "Traceback" not in refused.stderr
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return dict(os.environ)
