@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The oldest versions that pyproject.toml allows: PyTorch here, the others in constraints-oldest.txt.
 TORCH ?= 2.11.0
 
-.PHONY: demo test test-oldest check bench bench-training gpu gpu-inputs faults parity real fetch-real vllm clean
+.PHONY: demo test test-oldest check bench bench-training gpu gpu-inputs faults parity real fetch-real vllm leaderboard clean
 
 demo: .venv/made
 	$(BIN)/harness compare base lora qlora
@@ -63,6 +63,10 @@ real: fetch-real
 # Texts of a real vLLM against the plain engine: make vllm HARNESS_VLLM=/opt/vllm/bin/python (harness/serving/VLLM.md).
 vllm: .venv/made
 	$(BIN)/python -m pytest -m vllm
+
+# The board of the published runs, from their run.json files.
+leaderboard: .venv/made
+	$(BIN)/harness board leaderboards/results --out leaderboards/results/board --title 'Published runs'
 
 fetch-real: .venv/made
 	$(BIN)/python tests/real/fetch.py

@@ -132,6 +132,7 @@ def measured_flops(
     if getattr(text, "layer_types", None):
         text.layer_types = text.layer_types[:1]
     kind = device.partition(":")[0]
+    torch.backends.cuda.enable_cudnn_sdp(False)  # as in training
     with torch.device(device):
         model = method(without_weights(small, dtype=dtype, quant=quant, trust_remote_code=trust_remote_code))
         hold_trained(model, trained_dtype)

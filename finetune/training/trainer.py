@@ -239,6 +239,7 @@ def refuse_untrainable(job: TrainJob, model: Any) -> None:
 def _arguments(job: TrainJob, steps: int) -> TrainingArguments:
     """Translates the settings to `TrainingArguments`, for the optimizers and trackers of transformers."""
     settings = job.training
+    os.environ["ACCELERATE_TORCH_DEVICE"] = job.base.device  # otherwise all would be moved to the first GPU
     with _refusing(job):
         return TrainingArguments(
             output_dir=str(job.state),
@@ -261,6 +262,8 @@ def _arguments(job: TrainJob, steps: int) -> TrainingArguments:
 
 def _accelerator(job: TrainJob, arguments: TrainingArguments) -> Accelerator:
     """Sets up device and mixed precision; making `arguments` has already reset accelerate's state of an earlier run."""
+    if job.base.device.startswith("cuda:"):
+        torch.cuda.set_device(job.base.device)  # making `arguments` has chosen the first GPU
     with _refusing(job):
         return Accelerator(cpu=arguments.use_cpu, mixed_precision=arguments.mixed_precision)
 

@@ -8,6 +8,7 @@ import typer
 
 from harness import __version__
 from harness.cli.bench import bench
+from harness.cli.board import board
 from harness.cli.check import check
 from harness.cli.compare import compare
 from harness.cli.data import app as data
@@ -47,6 +48,7 @@ app.command("ls", rich_help_panel=_INSPECT)(ls)
 app.command("show", rich_help_panel=_INSPECT)(show)
 app.command("diff", rich_help_panel=_INSPECT)(diff)
 app.command("report", rich_help_panel=_INSPECT)(report)
+app.command("board", rich_help_panel=_INSPECT)(board)
 app.command("export", rich_help_panel=_INSPECT)(export)
 app.command("publish", rich_help_panel=_INSPECT)(publish)
 app.command("schema", rich_help_panel=_INSPECT)(schema)

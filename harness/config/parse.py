@@ -225,7 +225,8 @@ def _contradictions(config: Config) -> list[UserError]:
     if config.tokenizer is not None and not is_address(config.model):
         problems.append(
             UserError(
-                "`--tokenizer` is for served models: a model that is loaded here has its own", hint="leave it out"
+                "`--tokenizer` is for served models: a model that is loaded here has its own",
+                hint="leave it out, or give the server as the model: `--model endpoint:http://HOST:PORT/v1#NAME`",
             )
         )
     problems += _undecidable(config)

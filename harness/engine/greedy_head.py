@@ -16,8 +16,10 @@ from harness.engine.likeliest import near_top
 from harness.engine.output_head import replaced_forward
 from harness.engine.products import Product, works
 
-_STEP = 2**-8
-"""Largest distance between neighbours in bfloat16, relative to them: rounding moves a number by half of it."""
+_ROUNDED = 2**-8
+"""Largest part of itself by which rounding to bfloat16 moves a number: half the distance of its neighbours, which is `2**-7` above 1."""
+_SUMMED = 2**-16
+"""The same for a sum of products in float32, in parts of the product of both norms; the sums of either head are that exact."""
 _MOST = 256
 """Most tokens of a row, on average, that are computed again one by one; with more, the whole head is."""
 _AT_ONCE = 16384
@@ -34,8 +36,13 @@ class GreedyHead:
     def __init__(self, head: nn.Linear) -> None:
         self._head = head
         weight = head.weight.detach()
-        self._product = Product(weight.bfloat16(), None, roomy=True)
-        self._norm = max(float(part.float().norm(dim=-1).max()) for part in torch.split(weight, _AT_ONCE))
+        rounded = weight.bfloat16()
+        self._product = Product(rounded, None, roomy=True)
+        parts = list(zip(torch.split(weight, _AT_ONCE), torch.split(rounded, _AT_ONCE), strict=True))
+        self._norm = max(float(part.float().norm(dim=-1).max()) for _, part in parts)
+        """The largest norm of a token's weights in bfloat16."""
+        self._moved = max(float((exact.float() - part.float()).norm(dim=-1).max()) for exact, part in parts)
+        """The largest norm of what rounding has changed of a token's weights."""
 
     @staticmethod
     def suits(head: nn.Linear) -> bool:
@@ -62,14 +69,17 @@ class GreedyHead:
     def _logits(self, hidden: Tensor) -> Tensor | None:
         """Computes `[rows, vocabulary]` logits of `[rows, width]` hidden states; None if too many tokens are as likely."""
         bias = self._head.bias
-        logits = self._product(hidden.bfloat16()).float()
+        rounded = hidden.bfloat16()
+        logits = self._product(rounded).float()
         top = logits.abs().amax(-1, keepdim=True) if bias is not None else logits.amax(-1, keepdim=True).abs()
         if bias is not None:
             logits += bias.float()
-        rounded = not hidden.dtype == self._head.weight.dtype == torch.bfloat16
-        hidden = hidden.float()
-        # for two tokens each: a rounded logit, and two rounded factors, by the inequality of Cauchy and Schwarz
-        margin = 2 * _STEP * (top + hidden.norm(dim=-1, keepdim=True) * self._norm * rounded)
+        hidden, rounded = hidden.float(), rounded.float()
+        size, moved = (each.norm(dim=-1, keepdim=True) for each in (hidden, hidden - rounded))
+        # by the inequality of Cauchy and Schwarz: hidden @ weight - rounded @ rounded weight = moved @ rounded weight + hidden @ its change
+        products = moved * self._norm + size * self._moved + _SUMMED * size * (self._norm + self._moved)
+        # for two tokens each; the one that rounding puts lower may be larger than the top by the margin, and so be rounded more
+        margin = 2 * (1 + 4 * _ROUNDED) * (products + _ROUNDED * top)
         rows, ids = near_top(logits, margin)
         if len(ids) > _MOST * len(hidden):
             return None

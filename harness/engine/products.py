@@ -8,7 +8,6 @@ processor and the machine's memory decide which product is used, not a measureme
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from harness.models.load import model_bytes
+from harness.sandbox.memory import total_memory
 
 _FEW = 64
 """Rows below which the weight is needed in oneDNN's order; at more, the order of torch is as fast."""
@@ -41,9 +41,7 @@ class Products:
     def __init__(self, model: nn.Module) -> None:
         layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and _suits(layer)]
         # all memory, not the free part: which product is used must not depend on what else runs
-        self.roomy = bool(layers) and _COPIES * model_bytes(model) < os.sysconf("SC_PAGE_SIZE") * os.sysconf(
-            "SC_PHYS_PAGES"
-        )
+        self.roomy = bool(layers) and _COPIES * model_bytes(model) < total_memory()
         self._products = {layer: Product(layer.weight, layer.bias, roomy=self.roomy) for layer in layers}
         self._replaced: list[dict[str, Any]] = []
 

@@ -28,6 +28,7 @@ from harness.engine.slot_generation import SLOTS, generate_slots
 from harness.engine.tree_scoring import score_tree
 from harness.errors import is_out_of_memory
 from harness.jobs import Raw
+from harness.sandbox.memory import memory_left
 from harness.tokens.encode import Encoded
 from harness.tokens.packs import Pack, Way, plan_padded, plan_tree
 
@@ -204,6 +205,8 @@ class Runner:
     def _slots_that_fit(self, pack: Pack) -> int:
         """Number of slots whose keys and values take at most half of the free memory."""
         longest = max(len(item.prompt) + item.request.limit for item in pack.items)
+        if not self._prefixes.token_bytes:  # the self-check, which would tell, was made by an earlier runner
+            self._prefixes.enter((pack.items[0].prompt[:1],))
         fitting = free_bytes(self.model.device) // 2 // max(1, self._prefixes.token_bytes * longest)
         return max(1, min(self._slots, fitting))
 
@@ -229,12 +232,15 @@ _NAMES = {"padded": "padded packs", "plain": "whole rows, one at a time"}
 
 
 def free_bytes(device: torch.device) -> int:
-    """Free memory of a device; for the host, what Linux reports as available."""
+    """Free memory of a device, with what torch keeps of it for later; for the host, what Linux and a container leave to us."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         fields = dict(line.split(":", 1) for line in lines)
-        return int(fields["MemAvailable"].split()[0]) * 1024
+        available = int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
-        return 1 << 32
+        available = 1 << 32
+    left = memory_left()
+    return available if left is None else min(available, left)

@@ -7,6 +7,7 @@ each row's own keys and values are in its slot of a preallocated cache. The two 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,16 +48,26 @@ class SlotCache:
     """The same for the rows in use, on the host."""
     rows: int = 0
     """Number of slots in use; they are the first ones."""
+    blocks: list[Tensor] = field(default_factory=list)
+    """`[layers, slots, heads, length, dimension]`: the keys, and the values, of all layers of one shape."""
 
     def lay_out(self, example: KeysAndValues) -> None:
         """Allocates the cache in the shape and precision of an example of the model's keys and values."""
-
-        def room(tensor: Tensor) -> Tensor:
-            return tensor.new_zeros(self.slots, tensor.shape[1], self.length, tensor.shape[3])
-
-        self.keys = [room(keys) for keys, _ in example]
-        self.values = [room(values) for _, values in example]
+        self.keys = self._room([keys for keys, _ in example])
+        self.values = self._room([values for _, values in example])
         self.lengths = torch.zeros(self.slots, dtype=torch.long, device=example[0][0].device)
+
+    def _room(self, example: Sequence[Tensor]) -> list[Tensor]:
+        """Allocates the keys, or the values, of all layers; those of one shape in one block, so that one copy moves a row."""
+        by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for layer, tensor in enumerate(example):
+            by_shape[tensor.shape[1], tensor.shape[3]].append(layer)
+        room: dict[int, Tensor] = {}
+        for (heads, dimension), layers in by_shape.items():
+            block = example[layers[0]].new_zeros(len(layers), self.slots, heads, self.length, dimension)
+            self.blocks.append(block)
+            room |= zip(layers, block, strict=True)
+        return [room[layer] for layer in range(len(example))]
 
     def add(self, past: KeysAndValues, paths: Sequence[Tensor]) -> None:
         """Adds a row for each path, with the keys and values at the path's places of `past`."""
@@ -76,9 +87,8 @@ class SlotCache:
         self.rows -= 1
         length = self.filled.pop()
         if slot != self.rows:
-            for tensors in (self.keys, self.values):
-                for tensor in tensors:
-                    tensor[slot, :, :length] = tensor[self.rows, :, :length]
+            for block in self.blocks:
+                block[:, slot, :, :length] = block[:, self.rows, :, :length]
             self.lengths[slot] = self.filled[slot] = length
 
     def prepare(self, rows: int, width: int) -> None:

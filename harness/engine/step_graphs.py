@@ -8,8 +8,10 @@ because it decides something on the host, runs step by step as before.
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor
@@ -18,7 +20,6 @@ from harness.engine.attention import use_attention
 from harness.engine.prefix_cache import Prefixes
 from harness.engine.self_check import TOLERANCE
 from harness.engine.slot_cache import NAME, SlotCache
-from harness.errors import is_out_of_memory
 
 StepWork = Callable[[], Tensor]
 Record = Callable[[StepWork], StepWork]
@@ -45,6 +46,8 @@ class StepGraphs:
         self._ids = torch.zeros(slot_cache.slots, 1, dtype=torch.long, device=prefixes.device)
         self._steps: dict[tuple[int, int], StepWork] = {}
         self._made: Counter[tuple[int, int]] = Counter()
+        self._logits = torch.empty(0)
+        """`[slots, vocabulary]`, into which all recorded steps write, so that none keeps memory of its own for them."""
         self._works = True
 
     def step(self, ids: Sequence[int]) -> Tensor:
@@ -85,15 +88,19 @@ class StepGraphs:
         return logits
 
     def _add(self, shape: tuple[int, int]) -> None:
-        """Records the step of a shape, and checks that it gives what the step itself gives."""
-        expected = self._forward(*shape)[: self._cache.rows]
+        """Records the step of a shape, and checks that it gives what the step itself gives.
+
+        A step that cannot be recorded, or not for lack of memory, is made as before, and no further ones are recorded.
+        """
+        expected = self._forward(*shape)
+        if not len(self._logits):
+            self._logits = expected.new_empty(self._cache.slots, expected.shape[-1])
+        expected, kept = expected[: self._cache.rows], self._logits[: len(expected)]
         try:
-            recorded = self._record(lambda: self._forward(*shape))
+            recorded = self._record(lambda: kept.copy_(self._forward(*shape)))
             logits = recorded()[: self._cache.rows]
             apart = float((logits - expected).norm() / (expected - expected.mean(-1, keepdim=True)).norm())
-        except (RuntimeError, ValueError, TypeError) as error:
-            if is_out_of_memory(error):
-                raise
+        except (RuntimeError, ValueError, TypeError):
             self._works = False
             return
         self._works = apart <= TOLERANCE.get(self._prefixes.model.dtype, TOLERANCE[torch.bfloat16])
@@ -106,21 +113,22 @@ def cuda_recorder(device: torch.device) -> Record | None:
     if device.type != "cuda":
         return None
     pool = torch.cuda.graph_pool_handle()
+    # one for all steps: memory of the pool, and the workspaces of libraries, belong to a stream
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def record(work: StepWork) -> StepWork:
-        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream), _refusing_to_wait():
             work()  # libraries set up their workspaces for a stream at its first use
         torch.cuda.current_stream(device).wait_stream(stream)
         torch.cuda.synchronize(device)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.stream(stream):  # `torch.cuda.graph` would collect garbage each time, half a second of the host
+        with torch.cuda.stream(stream), _without_collections():
             graph.capture_begin(pool=pool)
             try:
                 logits = work()
             finally:
-                graph.capture_end()
+                _end(graph, pool, device)
 
         def replay() -> Tensor:
             graph.replay()
@@ -129,3 +137,43 @@ def cuda_recorder(device: torch.device) -> Record | None:
         return replay
 
     return record
+
+
+@contextmanager
+def _refusing_to_wait() -> Iterator[None]:
+    """Context manager inside which a step fails that makes the host wait for the GPU.
+
+    It could not be recorded either; but a recording that fails leaves torch's generator of random numbers, and until torch 2.12
+    its allocator, in a state in which dropout and `empty_cache` fail later in the process.
+    """
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Context manager inside which no garbage is collected by itself: freeing another graph would end the recording.
+
+    `torch.cuda.graph` would collect it before each recording, which takes half a second of the host.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _end(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], device: torch.device) -> None:
+    """Ends a recording; after one that failed, torch before 2.12 would count it as running for ever."""
+    try:
+        graph.capture_end()
+    except RuntimeError:
+        with suppress(RuntimeError, AttributeError):  # newer versions have done it
+            torch._C._cuda_endAllocateToPool(torch.cuda._utils._get_device_index(device, optional=True), pool)
+        raise

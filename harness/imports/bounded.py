@@ -113,9 +113,22 @@ def number(file: Path | str, field: str, value: Any) -> float:
         raise refused(
             file, f"`{field}` is " + ("missing" if value is None else f"a {type(value).__name__}, not a number")
         )
-    if not math.isfinite(value):
+    if not is_finite(value):
         raise refused(file, f"`{field}` is not a finite number")
     return float(value)
+
+
+def is_finite(value: float) -> bool:
+    """Whether a number is one that arithmetic can use; JSON has integers of any length.
+
+    Example:
+        >>> is_finite(10**400), is_finite(1)
+        (False, True)
+    """
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def text(file: Path | str, field: str, value: Any) -> str:

@@ -102,6 +102,11 @@ def _task(
         samples = None
     least, most = metric.get("min_score"), metric.get("max_score")
     bounded = all(isinstance(each, int | float) and not isinstance(each, bool) for each in (least, most))
+    bounds = (float(least), float(most)) if bounded and least is not None and most is not None else None
+    if bounds is not None:
+        scores = [value] if samples is None else [float(samples.values.min()), float(samples.values.max())]
+        if not bounds[0] <= min(scores) <= max(scores) <= bounds[1]:
+            raise refused(file, f"`{field}` has scores outside of `min_score` {least} and `max_score` {most}")
     generation = objects(file, row, "generation_config", needed=False)
     return ImportedTask(
         name=name,
@@ -120,7 +125,7 @@ def _task(
                 else number(file, f"{field}.score_details.uncertainty.standard_error.value", error),
                 low=ends[0],
                 high=ends[1],
-                bounds=(float(least), float(most)) if bounded and least is not None and most is not None else None,
+                bounds=bounds,
                 samples=samples,
             ),
         ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
@@ -12,7 +11,7 @@ from typing import Any
 
 from harness.errors import UserError, one_line
 from harness.imports.archive import json_entry
-from harness.imports.bounded import number, objects, refused, text, without_secrets
+from harness.imports.bounded import is_finite, number, objects, refused, text, without_secrets
 from harness.imports.lm_eval import lower_is_better, short_name
 from harness.imports.record import ImportedRun, ImportedTask, Measured, SampleColumns, SampleText, digest
 from harness.results import Protocol
@@ -263,7 +262,7 @@ def as_float(where: str, scorer: str, value: Any) -> float | None:
         except ValueError:
             return None
     if isinstance(value, int | float):
-        if not math.isfinite(value):
+        if not is_finite(value):
             raise refused(where, f"`scores.{scorer[:80]}.value` is not a finite number")
         return float(value)
     return None

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.errors import one_line
 from harness.imports.bounded import number, objects, refused, text, without_secrets
-from harness.imports.lm_eval import lower_is_better, short_name
+from harness.imports.lm_eval import lower_is_better, short_name, unit_bounds
 from harness.imports.record import ImportedRun, ImportedTask, Measured, SampleColumns, SampleText, digest
 from harness.results import Protocol
 
@@ -80,7 +80,7 @@ def _task(file: Path, found: Mapping[str, Any], key: str, config: Mapping[str, A
                 higher_is_better=not lower_is_better(metric),
                 n=len(columns),
                 error=float(error) if known and isinstance(error, int | float) else None,
-                bounds=(0.0, 1.0)
+                bounds=unit_bounds(value, samples)
                 if (in_unit and "acc" in metric) or metric in ("em", "f1", "extractive_match")
                 else None,
                 samples=samples,

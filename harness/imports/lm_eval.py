@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harness.errors import UserError
 from harness.imports.bounded import lines, number, objects, refused, text, without_secrets
 from harness.imports.lm_eval_samples import request_of, text_of
@@ -27,9 +29,10 @@ from harness.results import Protocol
 _TIME = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.json$")
 _SHARES = frozenset(["acc", "acc_norm", "acc_mutual_info", "acc_bytes", "exact_match", "em", "mc1", "contains"])
 """Metrics that are 0 or 1 for each sample."""
-_UNIT = frozenset(["f1", "mc2", "pass@1", "brier_score", "rouge1_acc", "rouge2_acc", "rougeL_acc", "bleu_acc"])
+_UNIT = frozenset(["f1", "mc2", "pass@1", "rouge1_acc", "rouge2_acc", "rougeL_acc", "bleu_acc"])
 """Further metrics whose samples are within 0 and 1."""
-_LOWER = ("perplexity", "ppl", "bits_per_byte", "loss", "brier", "mae", "mse", "ter", "wer", "cer")
+_LOWER = frozenset(["ppl", "loss", "nll", "brier", "mae", "mse", "rmse", "ter", "wer", "cer"])
+"""Words of names; within a word they mean nothing: `answer` has `wer` in it, and `character` has `ter`."""
 _GENERIC = re.compile(r"(?:checkpoint-\d+|final|model|best|last|merged|adapter|output)", re.IGNORECASE)
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
@@ -85,8 +88,20 @@ def short_name(model: str) -> str:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether smaller values are better, by the name of a metric for which the file does not say."""
-    return any(word in metric.lower() for word in _LOWER)
+    """Whether smaller values are better, by the name of a metric for which the file does not say.
+
+    Example:
+        >>> [lower_is_better(name) for name in ("word_perplexity", "brier_score", "answer_accuracy")]
+        [True, True, False]
+    """
+    name = metric.lower()
+    return "perplexity" in name or "bits_per_byte" in name or not _LOWER.isdisjoint(re.findall("[a-z]+", name))
+
+
+def unit_bounds(value: float, samples: Samples | None) -> tuple[float, float] | None:
+    """The bounds 0 and 1 of a metric that is usually a fraction; None where the file has it in per cent."""
+    values = samples.values if samples is not None else np.array([value])
+    return (0.0, 1.0) if values.min() >= 0 and values.max() <= 1 else None
 
 
 class _Reader:
@@ -144,7 +159,7 @@ class _Reader:
             name=name,
             measured=tuple(measured),
             protocol=self._protocol(name, config),
-            settings=self._settings(name, config),
+            settings=self._settings(name, config) | ({} if columns else _questions(config)),
             definition="lm-eval",
             texts=self._texts(name) if columns else None,
             data=f"lm-eval:{config.get('dataset_path')}:{config.get('dataset_name') or ''}"[:300].rstrip(":"),
@@ -172,7 +187,7 @@ class _Reader:
             n=n,
             error=float(error) if known and isinstance(error, int | float) else None,
             share=share and 0 <= value <= 1 and _is_count(value, n),
-            bounds=(0.0, 1.0) if share or metric in _UNIT else None,
+            bounds=unit_bounds(value, samples) if share or metric in _UNIT else None,
             samples=samples,
         )
 
@@ -329,6 +344,14 @@ def _texts_of_group(parts: list[ImportedTask]) -> Any:
         return found
 
     return read_texts
+
+
+def _questions(config: Mapping[str, Any]) -> dict[str, str]:
+    """What was asked, as far as a file without samples says; with samples, the prompts themselves are compared."""
+    data = [config.get(name) for name in ("dataset_path", "dataset_name", "test_split", "validation_split")]
+    asked = [config.get(name) for name in ("description", "doc_to_text", "doc_to_choice", "doc_to_target")]
+    shown = {"data": data, "template of prompts": asked}
+    return {name: _ADDRESS.sub("", json.dumps(each, default=str)) for name, each in shown.items()}
 
 
 def _leaves(group: str, children: Mapping[str, Any], above: tuple[str, ...] = ()) -> list[str]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from harness.comparison.sample_diff import Side
-from harness.imports.bounded import lines, refused
+from harness.imports.bounded import is_finite, lines, refused
 from harness.imports.record import ImportedRun, ImportedTask, Measured, SampleColumns, SampleText, Texts, digest
 from harness.report.header import device_name, model_name
 from harness.report.scores import titles
@@ -57,19 +60,28 @@ def read(path: Path) -> list[ImportedRun]:
 def _task(run: Run, folder: Path, info: TaskInfo, variant: str, headline: Score) -> ImportedTask:
     file = sample_log(folder, Side(run, folder, variant).stored_as(), info.name).path
     columns = SampleColumns()
+    labels: dict[str, list[str | None]] = {"group": [], "cluster": []}
     for line, row in lines(file) if file.is_file() else ():
         asked, metrics = row.get("prompt_sha256"), row.get("metrics")
         if not isinstance(asked, str) or not isinstance(metrics, dict):
             raise refused(file, f"line {line} has no `prompt_sha256` or no `metrics`")
-        values = {name: float(each) for name, each in metrics.items() if isinstance(each, int | float)}
+        values = {
+            name: float(each) for name, each in metrics.items() if isinstance(each, int | float) and is_finite(each)
+        }
         key = digest(asked)
         columns.add(key, key, values, key)
+        for name, found in labels.items():
+            label = row.get(name)
+            found.append(label if isinstance(label, str) else None)
+    groups, clusters = (_whole(each) for each in labels.values())
     measured = []
     for metric in info.metrics:
         score = next((s for s in run.variant(variant).scores if (s.task, s.metric) == (info.name, metric.name)), None)
         if score is None:
             continue
-        samples = None if info.until_decided else columns.of(metric.name)
+        samples = None if info.until_decided else columns.of(metric.name, groups, clusters)
+        if samples is not None and not _is_mean(samples.values, score.value):
+            samples = None
         in_unit = samples is not None and bool(((samples.values >= 0) & (samples.values <= 1)).all())
         measured.append(
             Measured(
@@ -94,6 +106,16 @@ def _task(run: Run, folder: Path, info: TaskInfo, variant: str, headline: Score)
         data=info.data,
         trained_on=info.trained_on,
     )
+
+
+def _whole(labels: list[str | None]) -> tuple[str, ...] | None:
+    found = tuple(label for label in labels if label is not None)
+    return found if found and len(found) == len(labels) else None
+
+
+def _is_mean(values: NDArray[np.float64], score: float | None) -> bool:
+    """Whether a score is the mean of its samples; metrics of the whole set, and damaged files, are not."""
+    return score is not None and abs(float(values.mean()) - score) <= 1e-6 * max(1.0, abs(score))
 
 
 def _kind(score: Score) -> str:

@@ -78,15 +78,17 @@ def compare(
     if first.value is None or second.value is None:
         return Incomparable("no number")
     if first.samples is None or second.samples is None:
+        if a.definition != b.definition:
+            return Incomparable("without samples, nothing shows that the two tools asked the same")
         return _unpaired(first, second)
     found = shared_rows(a, b, first, second)
     if isinstance(found, Incomparable):
         return found
     mine, theirs, left_out = found
-    groups = first.samples.groups
-    chosen = None if groups is None else tuple(groups[index] for index in mine.tolist())
+    groups = _chosen(first.samples.groups, mine) or _chosen(second.samples.groups, theirs)
+    clusters = _chosen(first.samples.clusters, mine) or _chosen(second.samples.clusters, theirs)
     observed = [
-        Observations(each.samples.values[rows], groups=chosen, bounds=each.bounds)
+        Observations(each.samples.values[rows], groups=groups, clusters=clusters, bounds=each.bounds)
         for each, rows in ((first, mine), (second, theirs))
         if each.samples is not None
     ]
@@ -99,7 +101,9 @@ def compare(
 def observations(measured: Measured) -> Observations | None:
     """The samples of a metric as the statistics take them."""
     samples = measured.samples
-    return None if samples is None else Observations(samples.values, groups=samples.groups, bounds=measured.bounds)
+    if samples is None:
+        return None
+    return Observations(samples.values, groups=samples.groups, clusters=samples.clusters, bounds=measured.bounds)
 
 
 def _unpaired(first: Measured, second: Measured) -> Compared | Incomparable:
@@ -125,6 +129,10 @@ def _error(measured: Measured) -> float | None:
 
 
 Rows = NDArray[np.intp]
+
+
+def _chosen(labels: tuple[str, ...] | None, rows: Rows) -> tuple[str, ...] | None:
+    return None if labels is None else tuple(labels[index] for index in rows.tolist())
 
 
 def shared_rows(

@@ -29,6 +29,8 @@ class Samples:
     """Digest of each request as our own samples files have it (`prompt_sha256`), where the file has all parts of it."""
     groups: tuple[str, ...] | None = None
     """Stratum of each sample (a subject of MMLU)."""
+    clusters: tuple[str, ...] | None = None
+    """Cluster of each sample (a passage): samples of one cluster are not independent."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,9 @@ class SampleColumns:
     def __len__(self) -> int:
         return len(self.documents)
 
-    def of(self, metric: str, groups: tuple[str, ...] | None = None) -> Samples | None:
+    def of(
+        self, metric: str, groups: tuple[str, ...] | None = None, clusters: tuple[str, ...] | None = None
+    ) -> Samples | None:
         """The samples of a metric; None if not all of them have a value."""
         values = self.values.get(metric)
         if values is None or len(values) != len(self) or not len(self):
@@ -156,10 +160,11 @@ class SampleColumns:
             prompts=np.array(self.prompts, dtype=np.uint64),
             requests=distinct(np.array(self.requests, dtype=np.uint64)) if whole else None,
             groups=groups,
+            clusters=clusters,
         )
 
 
-def distinct(keys: Keys) -> Keys:
+def distinct(keys: Keys, step: int = 0x9E3779B97F4A7C15) -> Keys:
     """Tells equal documents apart by their place: the second copy of a document is paired with the second copy.
 
     Example:
@@ -173,7 +178,7 @@ def distinct(keys: Keys) -> Keys:
     place = np.arange(len(keys))
     copy = place - np.maximum.accumulate(np.where(first, place, 0))
     found = np.empty_like(keys)
-    found[order] = ordered + copy.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    found[order] = ordered + copy.astype(np.uint64) * np.uint64(step)
     return found
 
 
@@ -190,10 +195,11 @@ def joined(parts: Sequence[tuple[str, Samples]]) -> Samples:
             np.array([digest(name) for name, _ in parts], dtype=np.uint64), [len(each.values) for _, each in parts]
         )
         documents = documents ^ salts
+    requests = keys("requests")  # two subtasks may ask the same, too
     return Samples(
         values=np.concatenate([samples.values for _, samples in parts]),
         documents=documents,
         prompts=keys("prompts"),
-        requests=keys("requests"),
+        requests=None if requests is None else distinct(requests, step=0xD1B54A32D192ED03),
         groups=tuple(name for name, samples in parts for _ in range(len(samples.values))),
     )

@@ -61,6 +61,10 @@ class LlamaCppModel(nn.Module):
         llama = self._with_room(len(ids))
         pairs = zip(ids[:-1], self._ids, strict=False)
         shared = next((number for number, (a, b) in enumerate(pairs) if a != b), min(len(ids) - 1, len(self._ids)))
+        if shared < len(self._ids) and not llama._ctx.kv_cache_seq_rm(-1, shared, -1):
+            llama._ctx.kv_cache_clear()  # a recurrent state cannot go back
+            shared = 0
+        self._ids = []  # so that nothing is taken from a row that failed
         llama.n_tokens = shared
         llama.eval(ids[shared:])
         self._ids = ids

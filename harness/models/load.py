@@ -93,6 +93,8 @@ def load_base(base: Base) -> Any:
     """
     config = load_config(base)
     torch.backends.cuda.enable_cudnn_sdp(False)  # it compiles a kernel for every new length: 35 ms a step of generation
+    if base.device.startswith("cuda:"):
+        torch.cuda.set_device(base.device)  # for kernels that run on the current device
     packed = getattr(config, "quantization_config", None) is not None
     if base.reader == "llamacpp":
         return LlamaCppModel(base, config, torch.get_num_threads()).eval()

@@ -21,6 +21,7 @@ from typing import Any, Self
 import torch
 
 from harness.models.soft_prompts import learned_tokens
+from harness.sandbox.memory import memory_left
 from harness.stats.quantiles import percentile
 
 Clock = Callable[[], float]
@@ -78,7 +79,8 @@ def free_bytes(device: str, proc: Path = Path("/proc")) -> int:
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
         return int(torch.cuda.mem_get_info(device)[0])
-    return _status(proc, "MemAvailable", "meminfo")
+    available, left = _status(proc, "MemAvailable", "meminfo"), memory_left(proc.parent)
+    return available if left is None else min(available, left)
 
 
 def give_memory_back() -> None:
@@ -281,8 +283,10 @@ def _nvml_reader(device: str) -> Callable[[], int] | None:
         import pynvml
 
         pynvml.nvmlInit()
-        number = int(device.partition(":")[2] or 0)
-        handle = pynvml.nvmlDeviceGetHandleByIndex(number)
+        # not by its number, which CUDA_VISIBLE_DEVICES and the order of CUDA change
+        handle = pynvml.nvmlDeviceGetHandleByUUID(
+            f"GPU-{str(torch.cuda.get_device_properties(device).uuid).removeprefix('GPU-')}"
+        )
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
         return lambda: int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,8 @@ class Asked:
     """Ids that end a text."""
     context: int | None = None
     """Tokens of prompt and answer together, as the server says."""
+    decode: Callable[[Sequence[int]], Sequence[str]] | None = None
+    """The texts that our tokenizer makes of ids, without and with special tokens."""
 
 
 def sent(way: SendingWay, prompt: TrialPrompt) -> str | Sequence[int]:

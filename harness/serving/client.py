@@ -10,6 +10,7 @@ import email.utils
 import http.client
 import json
 import random
+import socket
 import threading
 import time
 import urllib.parse
@@ -31,6 +32,8 @@ _TRIES_OF_ERRORS = 2
 _MOST_BYTES = 64 << 20
 _LONGEST_PAUSE = 30.0
 _MOST_AT_ONCE = 1024
+_SHOWN = 4000
+"""Bytes of an answer in which the key is looked for before some of them are shown: a key that is cut would not be found."""
 
 
 class Client:
@@ -78,9 +81,10 @@ class Client:
             patience=PATIENCE if patience is None else patience,
         )
 
-    def named(self, name: str) -> Client:
-        """A client of another model of the same server."""
-        return Client(Served(self.served.url, name), key=self._key, seconds=self._seconds, patience=self._patience)
+    def named(self, name: str, *, patience: float | None = None) -> Client:
+        """A client of another model of the same server; its patience is the same, unless another one is given."""
+        patience = self._patience if patience is None else patience
+        return Client(Served(self.served.url, name), key=self._key, seconds=self._seconds, patience=patience)
 
     def __repr__(self) -> str:
         return f"Client({self.served.url}#{self.served.name})"
@@ -133,7 +137,7 @@ class Client:
                     with self._turns:
                         self._allowed = min(_MOST_AT_ONCE, self._allowed + 1 / self._allowed)
                     return self._read(content, headers)
-                said = self._said(content)
+                said = self.said(content)
                 fault = faults.of_status(
                     self.served.url, path, self.served.name, status, said, has_key=self._key is not None
                 )
@@ -199,7 +203,7 @@ class Client:
             connection.request("GET", path, headers=headers)
         else:
             connection.request("POST", path, json.dumps(body).encode(), {**headers, "Content-Type": "application/json"})
-        answer = connection.getresponse()
+        answer = self._begun(connection, deadline)
         content, announced = bytearray(), answer.length
         while announced is None or len(content) < announced:
             piece = answer.read1(1 << 20)
@@ -219,6 +223,23 @@ class Client:
         if announced is not None and len(content) < announced:
             raise http.client.IncompleteRead(bytes(content), announced - len(content))
         return answer.status, answer.headers, bytes(content)
+
+    def _begun(self, connection: http.client.HTTPConnection, deadline: float) -> http.client.HTTPResponse:
+        """The head of an answer; the limit of the socket alone would begin again with every byte of it."""
+        end = threading.Timer(deadline - time.monotonic(), _shut, (connection.sock,))
+        end.daemon = True
+        end.start()
+        try:
+            answer = connection.getresponse()
+        except (OSError, http.client.HTTPException):
+            if time.monotonic() < deadline:
+                raise
+            raise TimeoutError from None
+        finally:
+            end.cancel()
+        if time.monotonic() >= deadline:  # a head that breaks off passes for a whole one
+            raise TimeoutError
+        return answer
 
     def _open(self) -> http.client.HTTPConnection:
         scheme, netloc = self._origin
@@ -260,7 +281,7 @@ class Client:
                 ) from None
             raise ServerFault(
                 "format",
-                f"`{url}` answers with {kind} and not with JSON: `{self._hidden(content[:60].decode(errors='replace'))}`",
+                f"`{url}` answers with {kind} and not with JSON: `{self._hidden(content[:_SHOWN].decode(errors='replace'))[:60]}`",
                 "is this the address of a page? most addresses end in `/v1`",
             ) from None
         if not isinstance(found, dict):
@@ -269,12 +290,12 @@ class Client:
             )
         return found
 
-    def _said(self, content: bytes) -> str:
+    def said(self, content: bytes) -> str:
         """The server's words about an error, in one line, without the key."""
         try:
             found = json.loads(content)
         except (ValueError, RecursionError):
-            return self._hidden(content[:200].decode(errors="replace"))
+            return self._hidden(content[:_SHOWN].decode(errors="replace"))[:200]
         while isinstance(found, dict) and (inner := [found[k] for k in ("error", "message", "detail") if found.get(k)]):
             found = inner[0]
         return self._hidden(found if isinstance(found, str) else json.dumps(found))
@@ -282,6 +303,12 @@ class Client:
     def _hidden(self, text: str) -> str:
         text = " ".join(text.split())
         return printable(text.replace(self._key, "[key]") if self._key else text)[:300]
+
+
+def _shut(opened: socket.socket | None) -> None:
+    with suppress(OSError):
+        if opened is not None:
+            opened.shutdown(socket.SHUT_RDWR)
 
 
 def _pause(tries: int) -> float:

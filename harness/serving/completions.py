@@ -8,10 +8,13 @@ from typing import Any
 
 from harness.serving.capabilities import Capabilities, SendingWay, ServerAnswer
 from harness.serving.client import Client
-from harness.serving.faults import ServerFault
+from harness.serving.faults import KEPT, ServerFault
 
 _THOUGHTS = ("reasoning_content", "reasoning")
 """Fields of a message in which servers put a thought, without its marks."""
+_MARKS = ("<think>", "</think>")
+_GIVEN_UP = ("abort", "error")
+"""Reasons for the end of a text that the server has given up: vLLM's, and that of gateways."""
 
 
 def complete(
@@ -20,6 +23,7 @@ def complete(
     prompt: str | Sequence[int],
     limit: int,
     limit_field: str = "max_tokens",
+    marks: tuple[str, str] = _MARKS,
     **more: Any,
 ) -> ServerAnswer:
     """One greedy completion, unless `more` has a temperature.
@@ -30,6 +34,7 @@ def complete(
         prompt: Token ids for `ids`, a text for `text`, messages as JSON for `chat`.
         limit: Tokens to write at most.
         limit_field: Name of the field with the limit.
+        marks: The marks around a thought, which servers leave out where they give it apart.
         **more: Further fields.
 
     Raises:
@@ -38,22 +43,37 @@ def complete(
     body = {limit_field: limit, "temperature": 0, **more}
     if way == "chat":
         assert isinstance(prompt, str)
-        return read(client, client.chat(messages=json.loads(prompt), **body), chat=True)
+        return read(client, client.chat(messages=json.loads(prompt), **body), chat=True, marks=marks)
     return read(client, client.complete(prompt=prompt if isinstance(prompt, str) else list(prompt), **body), chat=False)
 
 
-def read(client: Client, answer: Mapping[str, Any], *, chat: bool) -> ServerAnswer:
+def read(client: Client, answer: Mapping[str, Any], *, chat: bool, marks: tuple[str, str] = _MARKS) -> ServerAnswer:
     """Reads the first completion of an answer.
 
+    Args:
+        client: The client.
+        answer: The answer.
+        chat: Whether it is a message.
+        marks: The marks around a thought.
+
     Raises:
-        ServerFault: A field is missing or has an impossible value.
+        ServerFault: A field is missing or has an impossible value, or the server has given the text up.
     """
     url = client.served.url
     choices = answer.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict):
+        if answer.get("error"):  # with the status of an answer that is right
+            said = client.said(json.dumps(answer).encode())
+            raise ServerFault("answer", f"`{url}` answers with an error: {said}", f"see the server's own log; {KEPT}")
         raise ServerFault("answer", f"`{url}` answers without `choices`", "is it an OpenAI-compatible server?")
-    text = _message(choice) if chat else choice.get("text")
+    if (ended := choice.get("finish_reason")) in _GIVEN_UP:
+        raise ServerFault(
+            "answer",
+            f"`{url}` did not finish a text (`finish_reason` is `{ended}`)",
+            f"see the server's own log; {KEPT}",
+        )
+    text = _message(choice, marks) if chat else choice.get("text")
     if not isinstance(text, str):
         raise ServerFault("answer", f"`{url}` answers with a choice without text", "is it an OpenAI-compatible server?")
     usage = answer.get("usage") if isinstance(answer.get("usage"), dict) else {}
@@ -110,7 +130,7 @@ def _content(choice: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
-def _message(choice: Mapping[str, Any]) -> str | None:
+def _message(choice: Mapping[str, Any], marks: tuple[str, str]) -> str | None:
     """The text of a message, a thought before it with its marks."""
     message = choice.get("message")
     if not isinstance(message, dict):
@@ -121,7 +141,8 @@ def _message(choice: Mapping[str, Any]) -> str | None:
         return None
     if not thought:
         return content
-    return f"<think>{thought}</think>{content}" if content else f"<think>{thought}"
+    opening, closing = marks
+    return f"{opening}{thought}{closing}{content}" if content else f"{opening}{thought}"
 
 
 def is_number(value: Any) -> bool:

@@ -21,6 +21,8 @@ from harness.serving.trusted_values import with_likelihoods
 
 _SAMPLED = 16
 """Tokens of a drawn text: long enough that two of them differ."""
+_NO_SUCH_NAME = ("model", "key", "path", "busy", *REFUSED)
+"""Kinds of faults by which servers say that they have no model of a name: gateways refuse the key for it, or have no route."""
 _OF_MESSAGES = "the server applies its own chat template"
 
 
@@ -89,7 +91,7 @@ def _way(client: Client, asked: Asked) -> tuple[Capabilities, TrialPrompt, Serve
     counted = by_text.prompt_tokens
     try:
         by_ids, fields_taken = write_after_ids(client, prompt)
-        why = _not_ours(by_text, by_ids, len(prompt.ids), templated=asked.templated)
+        why = _not_ours(by_text, by_ids, len(prompt.ids), templated=asked.templated) or _reads_other(by_ids, asked)
     except ServerFault as fault:
         if fault.kind not in REFUSED:
             raise
@@ -124,12 +126,26 @@ def _not_ours(by_text: ServerAnswer, by_ids: ServerAnswer, tokens: int, *, templ
     return ""
 
 
+def _reads_other(answer: ServerAnswer, asked: Asked) -> str:
+    """The reason for which the server's ids mean something else to our tokenizer; empty if they mean the same, or it gives none."""
+
+    def bare(text: str) -> str:  # decoders differ in white space, and in characters whose last bytes are missing
+        return "".join(text.replace("\ufffd", "").split())
+
+    if not answer.ids or asked.decode is None:
+        return ""
+    its, ours = bare(answer.text), list(map(bare, asked.decode(answer.ids)))
+    if any(its.startswith(each) or each.startswith(its) for each in ours):
+        return ""
+    return "our tokenizer makes another text of the ids that it writes, so its tokenizer is another one"
+
+
 def _with_name(client: Client, found: Capabilities, prompt: TrialPrompt) -> Capabilities:
-    other = client.named(client.served.name + "-which-is-not-there")
+    other = client.named(client.served.name + "-which-is-not-there", patience=0.0)
     try:
         complete(other, found.way, sent(found.way, prompt), 1, found.limit_field)
     except ServerFault as fault:
-        if fault.kind in ("model", *REFUSED):
+        if fault.kind in _NO_SUCH_NAME:
             return found
         raise
     note = f"it answers to any name of a model, so that nothing shows whether `{client.served.name}` answers"

@@ -123,8 +123,8 @@ def _run(python: Path) -> dict[str, Any]:
         f"`{printable(str(python))}` is no Python interpreter that works",
         hint=f"try `{printable(str(python))} -c 'import vllm'`",
     )
-    with tempfile.TemporaryDirectory(prefix="harness-vllm-") as folder:
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix="harness-vllm-", ignore_cleanup_errors=True) as folder:
             ended = subprocess.run(
                 [str(python), "-c", _DESCRIBE],
                 env=environment(Path(folder)),
@@ -134,9 +134,9 @@ def _run(python: Path) -> dict[str, Any]:
                 timeout=_SECONDS,
                 check=True,
             )
-            said = json.loads(ended.stdout.decode().splitlines()[-1])
-        except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
-            raise fault from error
+        said = json.loads(ended.stdout.decode().splitlines()[-1])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+        raise fault from error
     if not isinstance(said, dict):
         raise fault
     return said

@@ -7,6 +7,7 @@ we are killed, and takes us with it when it crashes. Its command `vllm` is not u
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -112,7 +113,8 @@ class VllmSettings:
                 "max-cpu-loras": len(self.loras),
             }
             flags += ["--enable-lora", "--lora-target-modules", *targets, "--lora-modules"]
-            flags += [f"{name}={lora.folder}" for name, lora in self.loras.items()]
+            # not `NAME=PATH`, which vLLM takes for JSON if the path has a comma
+            flags += [json.dumps({"name": name, "path": str(lora.folder)}) for name, lora in self.loras.items()]
         given = [part for key, value in options.items() for part in (f"--{key}", str(value))]
         return [str(vllm.python), "-m", "vllm.entrypoints.openai.api_server", *given, *flags]
 
@@ -137,7 +139,10 @@ class VllmServer:
     def _start(self) -> None:
         self._ports += 1
         self._port = _free_port()
-        self._folder = Path(tempfile.mkdtemp(prefix="harness-vllm-"))
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix="harness-vllm-"))
+        except OSError as error:
+            raise VllmFault(f"it has no folder for temporary files: {error.strerror}") from error
         self._log = self._folder / "log"
         settings = self._settings
         variables = {
@@ -153,8 +158,8 @@ class VllmServer:
             variables |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "CUDA_VISIBLE_DEVICES": ""}
         else:
             variables["CUDA_VISIBLE_DEVICES"] = _visible(settings.device)
-        with self._log.open("wb") as log:
-            try:
+        try:
+            with self._log.open("wb") as log:
                 self._process = subprocess.Popen(
                     [
                         sys.executable,
@@ -171,9 +176,27 @@ class VllmServer:
                     stderr=log,
                     start_new_session=True,  # Ctrl-C of the terminal is for us
                 )
-            except OSError as error:
-                shutil.rmtree(self._folder, ignore_errors=True)
-                raise VllmFault(f"vLLM could not be started: {error.strerror}") from error
+        except OSError as error:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise VllmFault(f"vLLM could not be started: {error.strerror}") from error
+        try:
+            self._watch()
+        except BaseException as error:  # unwatched, it would outlive us
+            self.kill()
+            self._process.wait()
+            shutil.rmtree(self._folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise VllmFault(f"its watcher could not be started: {error.strerror}") from error
+            raise
+        self._client = Client(
+            Served(f"http://127.0.0.1:{self._port}/v1", self.base),
+            key=self._key,
+            seconds=_ANSWER_SECONDS,
+            patience=_PATIENCE,
+        )
+
+    def _watch(self) -> None:
+        """Starts the program that ends all of its processes when we are gone."""
         read, self._held = os.pipe()
         try:
             self._watcher = subprocess.Popen(
@@ -183,14 +206,11 @@ class VllmServer:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
+        except BaseException:
+            os.close(self._held)
+            raise
         finally:
             os.close(read)
-        self._client = Client(
-            Served(f"http://127.0.0.1:{self._port}/v1", self.base),
-            key=self._key,
-            seconds=_ANSWER_SECONDS,
-            patience=_PATIENCE,
-        )
 
     @property
     def process(self) -> int:
@@ -222,7 +242,9 @@ class VllmServer:
                     if "address already in use" not in self._said().lower() or self._ports >= _PORTS:
                         break
                     self._end()
+                    self._closed = True  # until there is another one
                     self._start()
+                    self._closed = False
                 elif self._answers():
                     return
                 time.sleep(_STEP)

@@ -56,6 +56,7 @@ from harness.models.reach import layer_weights, reach_note
 from harness.models.read_back import probe_logits, refuse_if_changed, release
 from harness.registry.load import import_file
 from harness.registry.sources import recorded, sources
+from harness.sandbox.memory import total_memory
 from harness.storage import whole_folder
 from harness.tokens.tokenizer import load_tokenizer
 from harness.worker.fit import check_examples
@@ -211,10 +212,10 @@ def import_architecture(base: Base) -> None:
 
 
 def memory_bytes(device: str) -> int:
-    """Total memory of a device."""
+    """Total memory of a device; of the host, as much as a container leaves to us."""
     if device.startswith("cuda"):
         return int(torch.cuda.get_device_properties(device).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return total_memory()
 
 
 def threads() -> int:

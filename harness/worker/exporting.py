@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from harness.deploy.modelfile import modelfile
-from harness.deploy.vllm_command import serve_command, serve_script, why_not_served
+from harness.deploy.vllm_command import serve_command, serve_script
 from harness.errors import UserError
 from harness.jobs import Advanced, Base, Exported, ExportJob, Recipe, TaskRequests
 from harness.models.artifacts import save_checkpoint
@@ -20,6 +20,7 @@ from harness.models.distance import last_logits, logit_distance
 from harness.models.gguf import unpack_into
 from harness.models.load import Resident, context_length, load_base, method_function
 from harness.models.read_back import NotReadBack, release
+from harness.serving.vllm_limits import NotTaken, lora_of
 from harness.storage import read_json, whole_folder
 from harness.tokens.description import describe_folder
 from harness.tokens.encode import Encoder
@@ -77,7 +78,7 @@ def _write(job: ExportJob, folder: Path, context: int, penalty: float, send: Sen
     recipe = job.recipe
     merged = replace(recipe, merged=True) if recipe.adapter is not None else recipe
     if job.to == "vllm" and recipe.adapter is not None:
-        reason = _why_merged(recipe.adapter)
+        reason = _why_merged(recipe)
         if reason is None:
             return _write_adapter(job, recipe.adapter, folder)
         _save(merged, folder / MODEL)
@@ -112,10 +113,13 @@ def _write(job: ExportJob, folder: Path, context: int, penalty: float, send: Sen
     return f"ollama create {job.name.lower()} -f Modelfile", notes + ([note] if note else [])
 
 
-def _why_merged(adapter: Path) -> str | None:
-    """Why an adapter cannot be served beside its base."""
-    file = adapter / "adapter_config.json"
-    return why_not_served(read_json(file)) if file.is_file() else "vLLM serves adapters of peft alone"
+def _why_merged(recipe: Recipe) -> str | None:
+    """Why an adapter cannot be served beside its base; None: it can."""
+    try:
+        lora_of(replace(recipe, merged=False))
+    except NotTaken as reason:
+        return str(reason)
+    return None
 
 
 def _write_adapter(job: ExportJob, adapter: Path, folder: Path) -> tuple[str, list[str]]:

@@ -116,6 +116,7 @@ def _asked(job: ProbeJob) -> Asked:
         stops=max((len(request.stop) for request in generated), default=0),
         end_ids=coder.end_ids,
         context=job.context,
+        decode=coder.decode if coder.tokenizer is not None else None,
     )
 
 
@@ -160,6 +161,13 @@ class _Coder:
         if encoder is not None:
             return encoder.encode(task)
         return [Encoded(index, each, (), (), 0, False) for index, each in enumerate(task.requests, task.first)]
+
+    def decode(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """The texts of ids, without and with special tokens; none if the tokenizer does not have the ids."""
+        try:
+            return tuple(self.tokenizer.decode(list(ids), skip_special_tokens=skip) for skip in (True, False))
+        except (OverflowError, IndexError, KeyError, TypeError):
+            return ()
 
     def prompt(self, text: str, *, templated: bool = False) -> TrialPrompt | None:
         """A text as a prompt; None if it does not fit into the context."""
@@ -297,7 +305,7 @@ class _ServedScorer:
             }
             more |= {name: 0 for name in ("top_k", "min_p") if name in can.fields}
         prompt = item.prompt if can.way == "ids" else request.contexts[0]
-        answer = complete(self._client, can.way, prompt, request.limit, can.limit_field, **more)
+        answer = complete(self._client, can.way, prompt, request.limit, can.limit_field, marks=request.thought, **more)
         if can.way != "chat":
             check_prompt(self._client, can, answer, len(item.prompt))
         return answer

@@ -21,8 +21,8 @@ import subprocess
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
@@ -65,9 +65,19 @@ _SERVE = "from harness.worker.server import serve; serve()"
 _STDERR = 2
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Options of glibc's `mallopt`."""
-_MODULES = ("transformers.models.auto.modeling_auto", "accelerate", "harness.engine.runner", "harness.models.load")
+_MODULES = (
+    "transformers.models.auto.modeling_auto",
+    "accelerate",
+    "harness.engine.runner",
+    "harness.models.load",
+    "torch._inductor.compile_fx",  # most of what bitsandbytes imports
+)
 _WITH_BITSANDBYTES = ("harness.worker.scoring", "peft.tuners.lora.bnb")
 """Modules that import bitsandbytes, which asks each GPU for its capability: where there is one, only a child imports them."""
+_GPUS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+"""Files by which Linux, WSL and AMD's driver show that there are GPUs."""
+_WITHOUT_WEIGHTS = (CheckJob, DescribeJob, EnvironmentJob, ProbeJob, RowLengthsJob, SourcesJob, UnpackJob)
+"""Jobs that load no model and need none of these modules: importing them takes seconds, and starts CUDA."""
 
 
 class JobFailed(Exception):
@@ -244,7 +254,8 @@ def run_job(job: Job, send: OnEvent, further: Callable[[], ScoreJob | None] = la
 
 def _work(job: Job, send: OnEvent, further: Callable[[], ScoreJob]) -> Done | Failed:
     try:
-        _import(_WITH_BITSANDBYTES)
+        if not isinstance(job, _WITHOUT_WEIGHTS):
+            _import(_WITH_BITSANDBYTES)
         return Done(run_job(job, send, further))
     except BaseException as error:
         return _failure(error, getattr(job, "output", None))
@@ -326,12 +337,30 @@ def _import_everything() -> None:
     warnings.filterwarnings("ignore")
     for name in ("bitsandbytes", "torchao", "torch.utils._pytree"):  # for every layer; for kernels of other machines
         logging.getLogger(name).setLevel(logging.ERROR)
-    _import(_MODULES)
-    if not importlib.import_module("torch").cuda.is_available():
+    with _cuda_left_alone():
+        _import(_MODULES)
+    if not _may_have_gpu():
         _import(_WITH_BITSANDBYTES)
     transformers_logging = importlib.import_module("transformers.utils.logging")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+
+
+@contextmanager
+def _cuda_left_alone() -> Iterator[None]:
+    """Context manager inside which modules find no GPU: torchao would ask it for its capability when it is imported."""
+    cuda = importlib.import_module("torch").cuda
+    usual = cuda.is_available
+    cuda.is_available = lambda: False
+    try:
+        yield
+    finally:
+        cuda.is_available = usual
+
+
+def _may_have_gpu() -> bool:
+    """Whether there may be a GPU: where the system shows one, torch is not asked, as it starts CUDA to count parts of one."""
+    return any(map(os.path.exists, _GPUS)) or bool(importlib.import_module("torch").cuda.is_available())
 
 
 def _import(modules: Sequence[str]) -> None:

@@ -1,10 +1,16 @@
 """Ollama's Modelfile: a Go template only where it gives the same prompts, and vLLM's command for what vLLM serves."""
 
+import json
+
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from harness.deploy.modelfile import modelfile, turns_of
-from harness.deploy.vllm_command import serve_command, serve_script, why_not_served
+from harness.deploy.vllm_command import serve_command, serve_script
+from harness.jobs import Base, Recipe
 from harness.prompts.chat import ChatTemplate
+from harness.worker.exporting import _why_merged
 
 CHATML = (
     "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}<|im_start|>system\nBe kind<|im_end|>\n{% endif %}"
@@ -63,20 +69,28 @@ def test_a_plain_modelfile_decodes_as_it_was_scored() -> None:
     ]
 
 
-def test_vllm_serves_plain_loras_alone() -> None:
-    plain = {"peft_type": "LORA", "r": 12, "bias": "none", "use_dora": False, "modules_to_save": None}
-    assert why_not_served(plain) is None
-    for change, word in (
-        ({"use_dora": True}, "DoRA"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
-        ({"bias": "all"}, "biases"),
-        ({"r": 1024}, "1024"),
-        ({"peft_type": "VERA"}, "VERA"),
-    ):
-        assert word in str(why_not_served({**plain, **change}))
+def test_the_command_serves_an_adapter_beside_its_base() -> None:
     command = serve_command("a b", name="x", dtype="bfloat16", adapter="./adapter", rank=12)
     assert command == ("vllm serve 'a b' --dtype bfloat16 --enable-lora --max-lora-rank 16 --lora-modules x=./adapter")
     assert serve_script("run", title="a\nrm -rf x").splitlines()[1:] == [
         "# a rm -rf x",
         'cd "$(dirname "$0")" && exec run "$@"',
     ]
+
+
+@pytest.mark.parametrize(
+    ("change", "layer", "word"),
+    [
+        ({}, "model.layers.0.self_attn.q_proj", None),
+        ({"rank_pattern": {"q_proj": 512}}, "model.layers.0.self_attn.q_proj", "rank_pattern"),
+        ({"init_lora_weights": "pissa"}, "model.layers.0.self_attn.q_proj", "pissa"),
+        ({"use_dora": True}, "model.layers.0.self_attn.q_proj", "DoRA"),
+        ({"peft_type": "VERA"}, "model.layers.0.self_attn.q_proj", "VERA"),
+        ({}, "lm_head", "lm_head"),
+    ],
+)
+def test_what_vllm_would_serve_with_other_numbers_is_merged(tmp_path, change, layer, word) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, **change}))
+    save_file({f"base_model.model.{layer}.lora_A.weight": torch.zeros(2, 2)}, tmp_path / "adapter_model.safetensors")
+    reason = _why_merged(Recipe(Base(tmp_path, "cpu", "float32"), tmp_path))
+    assert reason is None if word is None else word in str(reason)

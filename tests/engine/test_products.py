@@ -187,6 +187,26 @@ def test_the_greedy_head_finds_the_token_of_float32(
 
 
 @bf16
+def test_rounding_that_adds_up_does_not_hide_the_most_likely_token() -> None:
+    """Every factor of token 1 is rounded up and every one of token 0 down, each by half the distance of its neighbours."""
+    half, little, count = 1 + 2**-8, 2**-20, 257
+    low, high = half - little, half + little
+    hidden = torch.tensor([count * [low] + count * [high] + [1.0, 2**-9]])
+    weight = torch.zeros(256, hidden.shape[1])
+    weight[0] = torch.tensor(count * [low] + count * [0.0] + [-0.01, 1.0])
+    weight[1] = torch.tensor(count * [0.0] + count * [high] + [-0.01, 0.0])
+    head = nn.Linear(hidden.shape[1], 256, bias=False)
+    with torch.inference_mode():
+        head.weight.copy_(weight)
+        exact = hidden.double() @ head.weight.double().T
+        rough = (hidden.bfloat16() @ head.weight.bfloat16().T).float()
+        with GreedyHead(head).used():
+            ours = head(hidden)
+    assert exact.argmax() == 0 and rough.argmax() == 1 and rough[0, 1] - rough[0, 0] >= 6, "as bad as it can be"
+    assert ours.argmax() == 0 and torch.allclose(ours.double()[0, :2], exact[0, :2], rtol=1e-6)
+
+
+@bf16
 def test_a_head_with_too_many_equal_tokens_is_computed_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     head = nn.Linear(16, 900, bias=False)
     hidden = torch.randn(2, 1, 16)

@@ -380,6 +380,22 @@ def test_the_last_row_moves_into_a_freed_slot_with_its_keys_and_values() -> None
     assert torch.equal(slot_cache.values[0][1, :, :2], past[0][1][0, :, [1, 2]])
 
 
+def test_a_row_of_all_layers_is_moved_at_once_and_layers_of_another_shape_apart() -> None:
+    def layer(number: int, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+        first = torch.arange(12.0 * heads).view(1, heads, 4, 3) + 1000 * number
+        return first, first + 500
+
+    past = [layer(number, heads) for number, heads in enumerate((2, 1, 2))]
+    slot_cache = SlotCache([], slots=2, length=5)
+    slot_cache.lay_out(past)
+    assert [tuple(block.shape) for block in slot_cache.blocks] == 2 * [(2, 2, 2, 5, 3), (1, 2, 1, 5, 3)]
+    slot_cache.add(past, [torch.tensor([0]), torch.tensor([3, 1])])
+    slot_cache.drop(0)
+    for number, (keys, values) in enumerate(past):
+        assert torch.equal(slot_cache.keys[number][0, :, :2], keys[0, :, [3, 1]])
+        assert torch.equal(slot_cache.values[number][0, :, :2], values[0, :, [3, 1]])
+
+
 def test_a_model_loaded_from_a_folder_runs_on_the_fast_path(tmp_path: Path) -> None:
     tiny.save_tiny(tmp_path, "llama", context=256)
     ours = runner(Resident(tiny.tiny_base(tmp_path), lambda _: lambda model: model).bare)

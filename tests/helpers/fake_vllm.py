@@ -100,7 +100,10 @@ def _serve(folder: Path, options: list[str], fake: dict[str, Any]) -> None:
 
     names = {option("served-model-name"): option("model")}
     if "--lora-modules" in options:
-        names |= dict(each.split("=", 1) for each in options[options.index("--lora-modules") + 1 :])
+        given = options[options.index("--lora-modules") + 1 :]
+        plain = [each for each in given if "=" in each and "," not in each]  # as vLLM tells them apart
+        names |= dict(each.split("=", 1) for each in plain)
+        names |= {each["name"]: each["path"] for each in map(json.loads, set(given) - set(plain))}
     most_stops = int(os.environ.get("VLLM_MAX_STOP_STRINGS", "4"))
 
     def answer(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:

@@ -38,6 +38,23 @@ def test_a_file_that_is_cut_short(tmp_path):
     assert "is not JSON" in refusal(tmp_path) and file.name in refusal(file)
 
 
+def test_an_integer_that_no_number_can_hold(tmp_path):
+    others.lm_eval(tmp_path, SCORES)
+    file = samples_of(tmp_path)
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[2]["acc"] = 10**400
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "line 3: acc` is not a finite number" in refusal(tmp_path)
+
+
+def test_a_score_outside_of_its_own_scale(tmp_path):
+    file = others.every_eval_ever(tmp_path, "me/a", None)
+    document = json.loads(file.read_text())
+    document["evaluation_results"][0]["score_details"]["score"] = 45.0
+    file.write_text(json.dumps(document))
+    assert "outside of `min_score`" in refusal(file)
+
+
 def test_a_foreign_schema(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     assert "is not in a format that is read" in refusal(tmp_path / "config.json")

@@ -12,7 +12,7 @@ from harness.cli import main
 from harness.errors import UserError
 from harness.imports.changed import changed_samples
 from harness.imports.find import is_own, load
-from harness.imports.record import distinct
+from harness.imports.record import Samples, distinct, joined
 from harness.imports.table import read_table
 from harness.leaderboards import export
 from harness.results import Run
@@ -151,6 +151,67 @@ def test_our_own_run_is_paired_with_lm_eval_by_its_requests(tmp_path, monkeypatc
     lost = changed_samples(theirs, mine, "sums").samples[0]
     assert lost.prompt and lost.prompt.startswith("sums ") and lost.target == " yes"
     assert {lost.a.text.strip(), lost.b.text.strip()} == {"yes", "no"}
+
+
+@pytest.fixture
+def passages(tmp_path, monkeypatch):
+    """A run of our own on samples in passages of four."""
+    (tmp_path / "sums.py").write_text(
+        "from harness import Choose, Task, acc, task\n\n"
+        "ROWS = [{'q': f'sums {n} =', 'right': 0, 'passage': str(n // 4)} for n in range(40)]\n\n"
+        "@task\ndef sums() -> Task:\n"
+        "    return Task(data=ROWS, sample=lambda row: Choose(row['q'], ['yes', 'no'], row['right']),"
+        " metrics=[acc], cluster='passage')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["eval", "base", "--tasks", "./sums.py", "--no-timing", "--dtype", "float32"]) in (0, None)
+    return next((tmp_path / "runs").iterdir())
+
+
+def test_samples_of_one_passage_are_not_independent_in_a_table_of_two_tools(tmp_path, passages):
+    others.lm_eval(tmp_path / "a", {"sums": [n // 4 % 2 for n in range(40)]}, model="me/lm")
+    (found,) = table(passages, tmp_path / "a").comparisons
+    assert found.test == "clustered t and sign flips"
+
+
+def test_a_score_of_our_own_that_is_not_the_mean_of_its_samples_is_not_paired(tmp_path, passages):
+    document = json.loads((passages / "run.json").read_text())
+    document["variants"][0]["scores"][0]["value"] = 0.123
+    (passages / "run.json").write_text(json.dumps(document))
+    others.lm_eval(tmp_path / "a", {"sums": [1, 0] * 20}, model="me/lm")
+    assert not table(passages, tmp_path / "a").comparisons
+
+
+def test_two_tools_are_not_compared_without_samples(tmp_path, passages):
+    others.lm_eval(tmp_path / "a", {"sums": [1, 0] * 20}, model="me/lm", samples=False)
+    run = table(passages, tmp_path / "a")
+    assert not run.comparisons and any("asked the same" in note for note in run.notes)
+
+
+def test_without_samples_other_questions_are_no_comparison(tmp_path):
+    others.lm_eval(tmp_path / "a", {"sums": WORSE}, samples=False)
+    file = others.lm_eval(tmp_path / "b", {"sums": BETTER}, model="me/lora", samples=False)
+    document = json.loads(file.read_text())
+    document["configs"]["sums"]["doc_to_text"] = "Think. {{q}}"
+    file.write_text(json.dumps(document))
+    run = table(tmp_path / "a", tmp_path / "b")
+    assert not run.comparisons and any("another template of prompts" in note for note in run.notes)
+
+
+def test_scores_in_per_cent_have_intervals_around_them(tmp_path):
+    for name, value in (("a", 45.0), ("b", 52.0)):
+        file = others.lm_eval(tmp_path / name, {"squad": WORSE}, model=name, samples=False)
+        document = json.loads(file.read_text())
+        document["results"]["squad"] = {"f1,none": value, "f1_stderr,none": 1.0}
+        file.write_text(json.dumps(document))
+    (score, other) = (each.scores[0] for each in table(tmp_path / "a", tmp_path / "b").variants)
+    assert score.low < 45 < score.high and other.low < 52 < other.high
+
+
+def test_subtasks_that_ask_the_same_are_paired_one_to_one():
+    same = np.array([7, 7, 8], dtype=np.uint64)
+    parts = [(name, Samples(np.zeros(3), requests=distinct(same))) for name in ("a", "b")]
+    assert len(np.unique(joined(parts).requests)) == 6
 
 
 def test_inspect_logs_of_both_kinds_are_the_same(tmp_path):

@@ -1,6 +1,7 @@
 """Models that are not what they seem: weights that a checkpoint lacks, heads of another kind, attention without a mask."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,20 @@ def save(folder: Path, name: str, config: Any) -> Path:
 
 
 # The loading report
+
+
+def test_a_gpu_is_made_the_current_one_and_does_without_cudnns_attention(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chosen(device: str) -> None:
+        raise RuntimeError(f"current: {device}")
+
+    monkeypatch.setattr(torch.cuda, "set_device", chosen)
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    base = replace(tiny.tiny_base(tiny.save_tiny(tmp_path)), device="cuda:1")
+    with pytest.raises(RuntimeError, match="current: cuda:1"):
+        load_base(base)
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
 def test_missing_weights_are_refused_with_their_names(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """Clocks, meters and probes against fakes with known results."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -169,6 +170,19 @@ def test_on_cuda_the_peaks_are_those_of_the_devices_allocator_in_the_phase(
     measure.synchroniser("cuda:1")()
     measure.synchroniser("cpu")()
     assert calls == [("synchronize", "cuda:1")]
+
+
+def test_energy_is_that_of_the_gpu_whatever_its_number_is_for_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = iter((1000, 1000, 4000))  # the first one tries whether there is a counter
+    library: Any = ModuleType("pynvml")
+    library.nvmlInit = lambda: None
+    library.nvmlDeviceGetHandleByUUID = lambda uuid: uuid
+    library.nvmlDeviceGetTotalEnergyConsumption = lambda handle: next(read) if handle == "GPU-of-cuda:1" else 0
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=f"of-{device}"))
+    with EnergyMeter("cuda:1") as meter:
+        pass
+    assert meter.joules == 3.0
 
 
 @pytest.mark.gpu

@@ -8,6 +8,7 @@ import pytest
 
 from harness.sandbox import attempts
 from harness.sandbox.attempts import Places, judge
+from harness.sandbox.memory import memory_left, total_memory
 from harness.sandbox.processors import processors
 from harness.sandbox.run import Outcome
 
@@ -119,3 +120,32 @@ def test_the_quota_of_a_container_counts(name: str, tmp_path: Path, monkeypatch:
 def test_the_affinity_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {1, 5}, raising=False)
     assert processors(tmp_path) == 2
+
+
+@pytest.mark.parametrize(
+    ("folder", "limit", "usage", "cached"),
+    [
+        ("sys/fs/cgroup/a", "memory.max", "memory.current", "inactive_file"),
+        ("sys/fs/cgroup/memory/a", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ],
+    ids=["version 2", "version 1"],
+)
+def test_the_memory_limit_of_a_container_counts(
+    folder: str, limit: str, usage: str, cached: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}.__getitem__)
+    assert (total_memory(tmp_path), memory_left(tmp_path)) == (4_096_000, None)
+    group = tmp_path / folder / "b"
+    group.mkdir(parents=True)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(f"{'0::' if limit == 'memory.max' else '4:memory:'}/a/b\n1:cpu:/c\n")
+    (group / limit).write_text("max\n")
+    assert (total_memory(tmp_path), memory_left(tmp_path)) == (4_096_000, None)
+    (group.parent / limit).write_text("1000000\n")  # of the group around ours
+    (group.parent / usage).write_text("900000\n")
+    (group.parent / "memory.stat").write_text(f"anon 5\n{cached} 200000\n")
+    assert (total_memory(tmp_path), memory_left(tmp_path)) == (1_000_000, 300_000)
+    (group / limit).write_text(f"{2**63 - 4096}\n")  # version 1 without a limit
+    assert total_memory(tmp_path) == 1_000_000
+    (group.parent / usage).write_text("many\n")
+    assert memory_left(tmp_path) == 1_000_000

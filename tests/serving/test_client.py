@@ -1,5 +1,6 @@
 """The client of served models: each fault of a server is one clear error, and the key reaches nobody else."""
 
+import http.client
 import http.server
 import json
 import shutil
@@ -97,6 +98,28 @@ def test_a_server_that_sends_single_bytes_is_slow() -> None:
             client.complete(prompt="a")
 
 
+@pytest.mark.parametrize("piece", [b"X-More: 1\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"], ids=["fields", "continue"])
+def test_a_server_that_never_ends_the_head_of_an_answer_is_slow(piece: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def drip() -> None:
+            for _ in range(2):
+                try:
+                    connection, _ = listening.accept()
+                    connection.recv(4096)
+                    connection.sendall(b"" if piece.startswith(b"HTTP") else b"HTTP/1.1 200 OK\r\n")
+                    for _ in range(40):
+                        connection.sendall(piece)
+                        time.sleep(0.02)
+                except OSError:
+                    pass
+
+        threading.Thread(target=drip, daemon=True).start()
+        client = Client(Served(f"http://127.0.0.1:{listening.getsockname()[1]}/v1", "base"), seconds=0.2)
+        with pytest.raises(ServerFault, match=r"within 0\.2 s"):
+            client.complete(prompt="a")
+
+
 def test_each_wrong_answer_is_one_error() -> None:
     assert "text/html and not with JSON" in fault_of(Quirks(wrong="html")).message
     assert "breaks off" in fault_of(Quirks(wrong="cut")).message
@@ -126,8 +149,14 @@ def test_the_key_is_in_no_representation() -> None:
 
 def test_server_words_that_repeat_the_key_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(Served("http://127.0.0.1:1/v1", "base"), key=KEY)
-    assert client._said(json.dumps({"error": {"message": f"bad {KEY}"}}).encode()) == "bad [key]"
-    assert KEY not in client._said(f"<html>{KEY}".encode())
+    assert client.said(json.dumps({"error": {"message": f"bad {KEY}"}}).encode()) == "bad [key]"
+    assert KEY not in client.said(f"<html>{KEY}".encode())
+    for before in range(40, 210):  # where the words are cut, too
+        shown = client.said(f"<{'a' * before}{KEY}{'b' * 300}".encode())
+        assert KEY[:4] not in shown
+        with pytest.raises(ServerFault) as caught:
+            client._read(f"<{'a' * before}{KEY}{'b' * 300}".encode(), http.client.HTTPMessage())
+        assert KEY[:4] not in caught.value.sentence
 
 
 def test_a_redirect_to_another_server_gets_neither_prompt_nor_key() -> None:

@@ -14,6 +14,7 @@ from harness.jobs import Served
 from harness.serving.asked import Asked, TrialPrompt
 from harness.serving.capabilities import Capabilities
 from harness.serving.client import Client
+from harness.serving.completions import read
 from harness.serving.faults import ServerFault
 from harness.serving.probe import probe
 
@@ -137,6 +138,66 @@ def test_sampling_that_is_ignored_is_noticed(server: FakeServer) -> None:
 
 def test_a_server_that_answers_to_any_name_is_said(server: FakeServer) -> None:
     assert "answers to any name" in found(server, any_name=True).notes[0]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        (401, "key not allowed to access model"),
+        (404, "DeploymentNotFound"),
+        (503, "no backend"),
+        (400, "not a valid id"),
+    ],
+)
+def test_gateways_may_refuse_another_name_in_any_way(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, refusal: tuple[int, str]
+) -> None:
+    answer = server._answer
+
+    def gateway(path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        return answer(path, body) if body["model"] == "base" else (refusal[0], {"error": {"message": refusal[1]}})
+
+    monkeypatch.setattr(server, "_answer", gateway)
+    can = found(server)
+    assert can.likelihoods == "prompt_logprobs" and not can.notes
+
+
+def test_a_tokenizer_that_reads_other_text_in_the_ids_is_noticed_without_usage(server: FakeServer) -> None:
+    tokenizer = tiny_tokenizer()
+
+    def decode(shift: int) -> Any:
+        return lambda ids: [tokenizer.decode([id + shift for id in ids], skip_special_tokens=s) for s in (True, False)]
+
+    can = found(server, replace(ASKED, decode=decode(0)), usage=False)
+    assert can.way == "ids" and can.likelihoods
+    can = found(server, replace(ASKED, decode=decode(1)), usage=False)
+    assert can.way == "text" and "our tokenizer makes another text" in can.no_likelihoods
+    assert found(server, replace(ASKED, decode=lambda _: ()), usage=False).way == "text"
+
+
+def test_a_text_that_the_server_gives_up_is_no_answer(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = server._answer
+
+    def gives_up(path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        status, said = answer(path, body)
+        said["choices"][0]["finish_reason"] = "abort"
+        return status, said
+
+    monkeypatch.setattr(server, "_answer", gives_up)
+    with pytest.raises(ServerFault, match="did not finish a text"):
+        found(server)
+    monkeypatch.setattr(server, "_answer", lambda *_: (200, {"error": {"message": "provider is down", "code": 502}}))
+    with pytest.raises(ServerFault, match="answers with an error: provider is down"):
+        found(server)
+
+
+def test_a_thought_that_the_server_gives_apart_gets_the_marks_of_the_request(server: FakeServer) -> None:
+    client = Client(Served(server.url, "base"))
+    choice = {"message": {"content": "42", "reasoning_content": "6 * 7"}, "finish_reason": "stop"}
+    assert read(client, {"choices": [choice]}, chat=True).text == "<think>6 * 7</think>42"
+    assert read(client, {"choices": [choice]}, chat=True, marks=("[", "]")).text == "[6 * 7]42"
+    choice["message"] = {"content": None, "reasoning_content": "6 *"}
+    assert read(client, {"choices": [choice]}, chat=True, marks=("[", "]")).text == "[6 *"
 
 
 def test_messages_go_to_the_servers_own_template(server: FakeServer) -> None:

@@ -49,7 +49,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A base, a LoRA and a DoRA, what the plain engine makes of each, and the answers of a server that has the first two."""
     folder = tmp_path_factory.mktemp("world")
     base = tiny.tiny_base(tiny.save_tiny(folder / "base"))
-    lora, dora = folder / "lora", folder / "dora"
+    lora, dora = folder / "lora,r=8", folder / "dora"  # vLLM splits options with such signs
     tiny.save_random_lora(lora, base)
     tiny.save_random_lora(dora, base, seed=2, use_dora=True)
     tokenizer = tiny.tiny_tokenizer()
@@ -190,6 +190,33 @@ def test_a_port_that_somebody_takes_is_changed(world: dict[str, Any], tmp_path: 
     )
     assert first != second
     assert [start["blocked"] for start in fake_vllm.starts(tmp_path / "v")] == [[], []]
+
+
+@pytest.mark.parametrize("first", [1, 2], ids=["at the first start", "at the second one"])
+def test_a_server_that_nothing_would_watch_is_not_left_behind(
+    world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    pipe, asked = os.pipe, []
+
+    def no_pipe() -> tuple[int, int]:
+        asked.append(1)
+        if len(asked) >= first:
+            raise OSError(24, "Too many open files")
+        return pipe()
+
+    vllm = _fake(world, tmp_path / "v", taken=1)
+    real = VllmServer._watch
+
+    def watch(server: VllmServer) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("harness.serving.vllm_server.os.pipe", no_pipe)
+            real(server)
+
+    monkeypatch.setattr(VllmServer, "_watch", watch)
+    texts, writers, notes = _scored(world, vllm, names="base")
+    assert texts == {place: made for place, made in world["plain"].items() if place[0] == "base"}
+    assert set(writers.values()) == {"slots"} and "watcher could not be started: Too many open files" in notes[0][1]
+    assert all(_gone(process) for start in fake_vllm.starts(tmp_path / "v") for process in start["processes"])
 
 
 def test_samples_on_disk_are_not_generated_again(world: dict[str, Any], tmp_path: Path) -> None:

@@ -105,8 +105,10 @@ def test_a_wide_model_is_measured_in_the_fewest_tokens(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(flops.losses, "label_loss", fake)
     options: dict[str, Any] = {"device": "cpu", "dtype": torch.float32, "quant": None, "autocast": None}
+    torch.backends.cuda.enable_cudnn_sdp(True)
     measured_flops(SMALL, method("lora"), **options, rows=16, length=64)
     assert seen == [(2, 64)] * 4
+    assert not torch.backends.cuda.cudnn_sdp_enabled(), "training does without it, so the measurement must"
 
 
 def test_gpus_are_found_in_any_spelling() -> None:

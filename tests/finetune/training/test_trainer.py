@@ -117,6 +117,16 @@ def by_hand(root: Path, examples: Sequence[Example]) -> float:
     return sum(losses) / len(losses)
 
 
+def test_a_base_on_the_second_gpu_is_trained_there(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "cpu")
+    job = job_for(root, tmp_path, precision="fp32")
+    job = replace(job, base=replace(job.base, device="cuda:1"))
+    accelerator = trainer._accelerator(job, trainer._arguments(job, 1))
+    assert accelerator.device == torch.device("cuda:1") and chosen[-1] == "cuda:1"
+
+
 @pytest.mark.parametrize("micro", [8, 2])
 def test_the_first_loss_is_the_mean_over_the_answers_tokens(root: Path, tmp_path: Path, micro: int) -> None:
     job = job_for(root, tmp_path, examples=EXAMPLES[:8], steps=1, micro_batch_size=micro)
