@@ -59,7 +59,7 @@ def find_destination(
     Raises:
         UserError: There is no token, the Hub refuses, the repository is public or of somebody else and absent.
     """
-    from huggingface_hub.utils import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError
 
     owner, _, short = name.partition("/")
     if not owner or not short or "/" in short:
@@ -101,7 +101,7 @@ def send(api: Any, to: Destination, title: str) -> str:
         UserError: The Hub refuses; then the repository has none of the files.
     """
     from huggingface_hub import CommitOperationAdd
-    from huggingface_hub.utils import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError
 
     created = to.head is None
     with _explained(to.name):
@@ -156,8 +156,7 @@ def _changes(
 @contextmanager
 def _explained(name: str, left: str = "nothing was sent") -> Iterator[None]:
     """Turns errors of the Hub's client into one error with a hint, and says what is on the Hub."""
-    from huggingface_hub.errors import LocalTokenNotFoundError, OfflineModeIsEnabled
-    from huggingface_hub.utils import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
     try:
         yield

@@ -14,7 +14,7 @@ from typing import Any
 import faulty_hubs as hubs
 import pytest
 from example_run import example_run
-from huggingface_hub.utils import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError
 
 from harness.errors import UserError
 from harness.leaderboards import private_text
@@ -207,6 +207,7 @@ def test_an_overloaded_hub_is_asked_again_where_nothing_can_land_twice(tmp_path:
     assert hub.tries == 4
 
 
+@pytest.mark.slow
 @pytest.mark.hub
 def test_the_real_client_publishes_to_the_local_hub(tmp_path: Path) -> None:
     folder, written = tmp_path / "runs" / "r", tmp_path / "hub"
