@@ -41,6 +41,7 @@ _INDEX_ROWS = 600
 _PART_ROWS = 800
 _INDEX_TASKS = 6
 _MODEL_TASKS = 12
+_PART_TABLES = 20
 _MOST_HISTORY = 300
 _RANKS = (
     "Rank (UB): 1 + the number of variants shown to be better, so variants that are not shown to differ can share it; beside it, all"
@@ -141,6 +142,15 @@ def _first_score(table: BoardRun, key: TaskKey) -> Score | None:
     return next((score for variant in table.run.variants if (score := variant.score(*key))), None)
 
 
+def _details(table: BoardRun) -> dict[str, Any]:
+    """Scores and costs of a run, for the page of its model."""
+    return {
+        "rows": table.rows, "columns": table.columns, "about": f"{table.machine}, {table.run.created[:10]}",
+        "lead": lead(table.rows), "costs": cost_tables([table.rows]), "tests": tests_of(table),
+        "dense": len(table.rows.rows) > DENSE_ABOVE,
+    }  # fmt: skip
+
+
 @dataclass
 class _Site:
     """The pages of a board, which link to each other."""
@@ -162,6 +172,12 @@ class _Site:
             name, number = f"{stem}.{number}.html", number + 1
         self.taken.add(name)
         return name
+
+    def _links(self, page: str, parts: int) -> list[tuple[str, str]]:
+        """The names of a page's parts, with their numbers."""
+        stem = page.removesuffix(".html")
+        more = (self._free(f"{stem}-{number}", f"{stem}-{number}.html") for number in range(2, parts + 1))
+        return [(name, str(number)) for number, name in enumerate((page, *more), 1)]
 
     @cached_property
     def model_pages(self) -> list[str]:
@@ -213,7 +229,7 @@ class _Site:
         yield self._index()
         yield from self._lists()
         for page, model in zip(self.model_pages, self.models, strict=True):
-            yield self._model(page, model)
+            yield from self._model(page, model)
         for key in self.task_tables:
             yield from self._task(key)
         for method, page in self.methods.items():
@@ -308,29 +324,26 @@ class _Site:
         words = "What each method gained, model by model."
         yield self._render("methods.html", "list", "Methods", words, heads=("method", "models"), rows=methods)
 
-    def _model(self, page: str, model: BoardModel) -> tuple[str, str]:
+    def _model(self, page: str, model: BoardModel) -> Iterator[tuple[str, str]]:
         keys = list(dict.fromkeys((column.task, column.metric) for table in model.tables for column in table.columns))
         shown = keys[:_MODEL_TASKS]
-        tables = [
-            {"rows": table.rows, "columns": table.columns, "about": f"{table.machine}, {table.run.created[:10]}",
-             "lead": lead(table.rows), "costs": cost_tables([table.rows]), "tests": tests_of(table),
-             "dense": len(table.rows.rows) > DENSE_ABOVE}
-            for table in model.tables
-        ]  # fmt: skip
         history, left = model.history[:_MOST_HISTORY], len(model.history) - _MOST_HISTORY
         variants = sum(len(table.rows.rows) for table in model.tables)
         words = (
             f"{counted(variants, 'variant')} on {counted(len(keys), 'task')}, from {counted(len(model.runs), 'run')}."
         )
-        notes = (
-            [f"The tables of ranks have the first {len(shown)} of {len(keys)} tasks."] if len(shown) < len(keys) else []
-        )
-        return self._render(
-            page, "model", model.name, words, kicker="Model", notes=notes, tables=tables, history=history,
-            history_left=f"{left} more are left out." if left > 0 else "",
-            groups=[self._group("", model, table, order_rows(table, shown)) for table in model.tables],
-            columns=[self._column(key) for key in shown], legend=(_RANKS, _OVER_TASKS, _COSTS),
-        )  # fmt: skip
+        notes = [f"Ranks are shown for the first {len(shown)} of {len(keys)} tasks."] if len(shown) < len(keys) else []
+        starts = range(0, max(1, len(model.tables)), _PART_TABLES)
+        links = self._links(page, len(starts))
+        for (name, _), start in zip(links, starts, strict=True):
+            part = model.tables[start : start + _PART_TABLES]
+            yield self._render(
+                name, "model", model.name, words, kicker="Model", notes=notes, tables=list(map(_details, part)),
+                parts=links if len(links) > 1 else (), history=() if start else history,
+                history_left=f"{left} more are left out." if left > 0 else "",
+                groups=[self._group("", model, table, order_rows(table, shown)) for table in part],
+                columns=[self._column(key) for key in shown], legend=(_RANKS, _OVER_TASKS, _COSTS),
+            )  # fmt: skip
 
     def _task(self, key: TaskKey) -> Iterator[tuple[str, str]]:
         found = self.task_tables[key]
@@ -354,7 +367,7 @@ class _Site:
                 gained += [(model_page, model.name, tuple(gain)) for gain in gain_rows(table, method)]
         words = "Mean differences from the baseline of each run in points, on tasks that were trained for and on others, with 95 % intervals."
         heads = ("model", "variant", "trained tasks", "other tasks")
-        legend = ("Below: its places among all variants of each run.", _RANKS, _OVER_TASKS, _COSTS)
+        legend = (_RANKS, _OVER_TASKS, _COSTS)
         yield from self._parts(
             page, "gains", method, words, groups, kicker="Method", heads=heads, rows=gained, legend=legend
         )
@@ -371,15 +384,10 @@ class _Site:
                 count = 0
             parts[-1].append(group)
             count += len(group["rows"])
-        stem = page.removesuffix(".html")
-        names = [
-            page,
-            *(self._free(f"{stem}-{number}", f"{stem}-{number}.html") for number in range(2, len(parts) + 1)),
-        ]
-        links = [(name, str(number)) for number, name in enumerate(names, 1)] if len(names) > 1 else []
-        for name, part in zip(names, parts, strict=True):
+        links = self._links(page, len(parts))
+        for (name, _), part in zip(links, parts, strict=True):
             more: Mapping[str, Any] = given
             if "rows" in given:
                 here = {group["page"] for group in part}
                 more = {**given, "rows": [row for row in given["rows"] if row[0] in here]}
-            yield self._render(name, kind, heading, words, groups=part, parts=links, **more)
+            yield self._render(name, kind, heading, words, groups=part, parts=links if len(links) > 1 else (), **more)

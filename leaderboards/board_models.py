@@ -20,7 +20,7 @@ from harness.leaderboards.sections import PageColumn, RunRows, page_columns, pag
 from harness.report.header import model_name
 from harness.report.scores import scale_of, titles
 from harness.results import Run, Score
-from harness.stats.task_order import Place, places
+from harness.stats.task_order import TaskPlace, places
 
 MOST_JOINED = 40
 """Runs of one model above which none are joined: every joint adjusts all comparisons again."""
@@ -57,7 +57,7 @@ class BoardRun:
     columns: list[PageColumn]
     """The tasks of this run."""
     machine: str
-    order: dict[str, Place] = field(default_factory=dict)
+    order: dict[str, TaskPlace] = field(default_factory=dict)
     """Places over all tasks, by variant."""
 
     @property
@@ -170,7 +170,7 @@ def _past(run: Run, score: Score, newest: Score) -> PastScore:
     )
 
 
-def _order(rows: RunRows, columns: Sequence[PageColumn]) -> dict[str, Place]:
+def _order(rows: RunRows, columns: Sequence[PageColumn]) -> dict[str, TaskPlace]:
     """Places over tasks; tasks whose variants have scores of different samples (`--until-decided`) do not count."""
     tasks = {task.name: task for task in rows.run.tasks if not task.until_decided}
     counted = [column for column in columns if column.task in tasks]

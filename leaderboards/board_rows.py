@@ -10,7 +10,7 @@ from harness.leaderboards.sections import PageColumn, PageRow, ScoreCell
 from harness.report import numbers
 from harness.report.gains import gains
 from harness.results import Change
-from harness.stats.task_order import Mean, Place
+from harness.stats.task_order import TaskMean, TaskPlace
 from harness.stats.ties import letters
 
 _MOST_STRIPS = 14
@@ -18,7 +18,7 @@ _MOST_STRIPS = 14
 Bar = tuple[int, int, int]
 
 
-class MeanCell(NamedTuple):
+class TaskMeanCell(NamedTuple):
     """A mean over tasks with its interval."""
 
     text: str
@@ -34,8 +34,8 @@ class OrderRow(NamedTuple):
     note: str
     best: str
     worst: str
-    win: MeanCell
-    borda: MeanCell
+    win: TaskMeanCell
+    borda: TaskMeanCell
     ranks: tuple[str, ...]
     """On each task of the table."""
     train: str
@@ -106,21 +106,21 @@ def _order_row(table: BoardRun, row: PageRow, keys: Sequence[int | None]) -> Ord
     )
 
 
-def _ends(place: Place | None) -> tuple[str, str]:
+def _ends(place: TaskPlace | None) -> tuple[str, str]:
     if place is None or place.rank is None:
         return numbers.ABSENT, ""
     return str(place.rank.best), str(place.rank.worst) if place.rank.worst != place.rank.best else ""
 
 
-def _mean(mean: Mean | None, most: float, factor: int, decimals: int, unit: str) -> MeanCell:
+def _mean(mean: TaskMean | None, most: float, factor: int, decimals: int, unit: str) -> TaskMeanCell:
     if mean is None:
-        return MeanCell(numbers.ABSENT, None, "", None)
+        return TaskMeanCell(numbers.ABSENT, None, "", None)
     text = f"{factor * mean.value:.{decimals}f}{unit}"
     if mean.low is None or mean.high is None:
-        return MeanCell(text, mean.value, "", None)
+        return TaskMeanCell(text, mean.value, "", None)
     low, high, at = (round(100 * min(1.0, max(0.0, end / most))) for end in (mean.low, mean.high, mean.value))
     interval = f"{factor * mean.low:.{decimals}f}–{factor * mean.high:.{decimals}f}"
-    return MeanCell(text, mean.value, interval, (low, high - low, at))
+    return TaskMeanCell(text, mean.value, interval, (low, high - low, at))
 
 
 def task_rows(table: BoardRun, column: PageColumn) -> list[TaskRow]:

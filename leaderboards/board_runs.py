@@ -1,7 +1,7 @@
 """Finds the runs of a board in folders, and reads what a board shows of them.
 
 Example:
-    >>> runs, problems = Reader().read([Path("runs")])  # doctest: +SKIP
+    >>> runs, problems = RunReader().read([Path("runs")])  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
 
 
 @dataclass
-class Reader:
+class RunReader:
     """Reads runs, and those again whose file has changed since."""
 
     known: dict[Path, tuple[tuple[int, int, bool], Run | UserError]] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.leaderboards.board import board_pages, content_type
-from harness.leaderboards.board_runs import Reader
+from harness.leaderboards.board_runs import RunReader
 
 LOOPBACK = "127.0.0.1"
 _HOSTS = ("127.0.0.1", "localhost")
@@ -47,7 +47,7 @@ class BoardServer(http.server.ThreadingHTTPServer):
 
     def __init__(self, folders: Sequence[Path], *, port: int, title: str = "harness board") -> None:
         self._folders, self._title = list(folders), title
-        self._reader, self._lock = Reader(), threading.Lock()
+        self._reader, self._lock = RunReader(), threading.Lock()
         self._files: Mapping[str, bytes] = {}
         self._state: object = None
         self._next = 0.0

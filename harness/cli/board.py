@@ -37,12 +37,12 @@ def board(
     """Write a static site of all runs in folders: index, models, tasks, methods; ranks, tie groups, history."""
     from harness.errors import UserError
     from harness.leaderboards.board import board_pages, write_board
-    from harness.leaderboards.board_runs import Reader
+    from harness.leaderboards.board_runs import RunReader
 
     if serve:
         _serve(folders, title, port)
         return
-    runs, problems = Reader().read(folders)
+    runs, problems = RunReader().read(folders)
     for problem in problems:
         echo(f"skipped: {problem.message}", err=True)
     if not runs:

@@ -1,4 +1,4 @@
-"""Finds the tokens that can complete a stop string, so that the text is decoded and searched after these alone.
+"""Finds the tokens that can complete a stop string: the text is decoded and searched after these alone.
 
 Decoding the end of a text after every token takes 18 µs a row: 5 ms a step at 256 rows, as long as a GPU's step.
 """

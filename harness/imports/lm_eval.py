@@ -347,7 +347,7 @@ def _texts_of_group(parts: list[ImportedTask]) -> Any:
 
 
 def _questions(config: Mapping[str, Any]) -> dict[str, str]:
-    """What was asked, as far as a file without samples says; with samples, the prompts themselves are compared."""
+    """Describes the questions, as far as a file without samples says; with samples, the prompts themselves are compared."""
     data = [config.get(name) for name in ("dataset_path", "dataset_name", "test_split", "validation_split")]
     asked = [config.get(name) for name in ("description", "doc_to_text", "doc_to_choice", "doc_to_target")]
     shown = {"data": data, "template of prompts": asked}

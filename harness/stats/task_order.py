@@ -24,7 +24,7 @@ _ALPHA = 0.05
 _PAIRS_AT_ONCE = 500
 
 
-class Mean(NamedTuple):
+class TaskMean(NamedTuple):
     """A mean over tasks with its 95 % interval; None for the ends with fewer than `FEWEST_TASKS` tasks."""
 
     value: float
@@ -32,20 +32,20 @@ class Mean(NamedTuple):
     high: float | None
 
 
-class Place(NamedTuple):
+class TaskPlace(NamedTuple):
     """The place of a variant among others."""
 
     rank: Rank | None
     """The best and the worst possible rank; None for a variant without a score on every task."""
-    win_rate: Mean | None
-    """Mean over tasks of the share of other variants with a worse score; equal scores count half. None without another variant."""
-    borda: Mean | None
-    """Mean points per task: one for each variant with a worse score, half a point for each with the same."""
+    win_rate: TaskMean | None
+    """TaskMean over tasks of the share of other variants with a worse score; equal scores count half. None without another variant."""
+    borda: TaskMean | None
+    """TaskMean points per task: one for each variant with a worse score, half a point for each with the same."""
     tasks: int
     """Tasks with a score."""
 
 
-def places(names: Sequence[str], scores: Array, *, seed: int = 0) -> dict[str, Place]:
+def places(names: Sequence[str], scores: Array, *, seed: int = 0) -> dict[str, TaskPlace]:
     """Orders variants over tasks.
 
     One variant is shown to be better than another if a sign-flip test of the differences of their win rates over tasks has
@@ -72,7 +72,7 @@ def places(names: Sequence[str], scores: Array, *, seed: int = 0) -> dict[str, P
     shown = _shown(complete, shares[[names.index(name) for name in complete]], seed) if complete else set()
     ranked = ranks(complete, lambda a, b: (a, b) in shown)
     return {
-        name: Place(ranked.get(name), won[index], earned[index], int(known[index].sum()))
+        name: TaskPlace(ranked.get(name), won[index], earned[index], int(known[index].sum()))
         for index, name in enumerate(names)
     }
 
@@ -91,9 +91,9 @@ def _draws(tasks: int, seed: int) -> Array:
     return generator.multinomial(tasks, np.full(tasks, 1 / tasks), DRAWS).astype(float) if tasks else np.zeros((0, 0))
 
 
-def _means(values: Array, counts: Array) -> list[Mean | None]:
+def _means(values: Array, counts: Array) -> list[TaskMean | None]:
     """The mean of each row with its interval over resampled columns."""
-    found: list[Mean | None] = []
+    found: list[TaskMean | None] = []
     known = ~np.isnan(values)
     filled = np.where(known, values, 0.0)
     for row, there in zip(filled, known, strict=True):
@@ -106,7 +106,7 @@ def _means(values: Array, counts: Array) -> list[Mean | None]:
             sizes = weights.sum(axis=1)
             means = (weights @ row[there])[sizes > 0] / sizes[sizes > 0]
             low, high = (float(end) for end in np.percentile(means, [2.5, 97.5]))
-        found.append(Mean(float(row[there].mean()), low, high))
+        found.append(TaskMean(float(row[there].mean()), low, high))
     return found
 
 

@@ -6,6 +6,8 @@ import html.parser
 import http.client
 import json
 import re
+import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +20,11 @@ from harness.cli import main
 from harness.errors import UserError
 from harness.leaderboards.board import MANIFEST, board_pages, write_board
 from harness.leaderboards.board_models import board_models
-from harness.leaderboards.board_runs import Reader
+from harness.leaderboards.board_runs import RunReader
 from harness.leaderboards.board_server import BoardServer
 from harness.results import Run
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 EVIL = '<script>alert("x")</script>|../_a_%&{}\u202e'
 
 
@@ -125,7 +128,7 @@ def test_an_older_run_is_history_and_a_repeated_one_counts_once(tmp_path: Path) 
     old = large_run(3, 2, seed=0).model_copy(update={"harness": "0.0.9"})
     for name, run in (("old/run", old), ("new/run", new), ("copy/run", new)):
         saved(tmp_path / name, run)
-    runs, problems = Reader().read([tmp_path])
+    runs, problems = RunReader().read([tmp_path])
     assert not problems and [run.harness for run in runs] == ["0.1.0", "0.0.9"], "two runs of one name, and a copy"
     [model] = board_models(runs)
     assert len(model.current) == 1 and model.current[0].config_sha256 == new.config_sha256
@@ -262,3 +265,49 @@ def test_a_port_that_is_taken_is_a_user_error(server: BoardServer, tmp_path: Pat
     with pytest.raises(UserError, match="could not listen") as caught:
         BoardServer([tmp_path / "runs"], port=server.server_address[1])
     assert caught.value.hint and "--port" in caught.value.hint
+
+
+# In a browser
+
+PROBE = """
+addEventListener("load", () => {
+  const box = document.querySelector(".board-tools input"), rows = () => [...document.querySelectorAll("tbody tr:not(.g)")].filter((row) => row.checkVisibility()).length;
+  const wide = document.documentElement.scrollWidth > innerWidth, all = rows();
+  box.value = "x/other qlora"; box.dispatchEvent(new Event("input"));
+  const found = [...document.querySelectorAll(".found a")].map((link) => link.textContent);
+  const style = getComputedStyle(document.body).fontSize;
+  parent.postMessage(`[${innerWidth} px: ${wide ? "scrolls" : "fits"}, ${all} rows, ${rows()} found, pages ${found}, ${style}]`, "*");
+});
+"""
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (`apt-get install chromium`)")
+def test_in_a_browser_the_board_fits_and_is_searched_from_a_disk(tmp_path: Path) -> None:
+    assert CHROMIUM
+    runs = [large_run(4, 3), large_run(5, 3, seed=1, model="x/other")]
+    write_board(board_pages(runs), tmp_path / "site")
+    with (tmp_path / "site/board.js").open("a") as file:
+        file.write(PROBE)
+    frames = "".join(
+        f'<iframe src="site/index.html" style="width:{width}px;height:800px;border:0"></iframe>'
+        for width in (390, 1440)
+    )
+    listen = '<script>addEventListener("message", (event) => { document.body.append(event.data); });</script>'
+    (tmp_path / "frames.html").write_text(f"<!doctype html><body>{listen}{frames}</body>")
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        "--virtual-time-budget=4000",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--dump-dom",
+    ]
+    done = subprocess.run(
+        [*command, f"file://{tmp_path}/frames.html"], capture_output=True, text=True, timeout=120, check=True
+    )
+    for width in (390, 1440):
+        assert f"[{width} px: fits, 9 rows, 1 found, pages x/other, 15px]" in done.stdout, done.stdout[-1500:]
+    assert "CONSOLE" not in done.stderr
