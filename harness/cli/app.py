@@ -20,6 +20,7 @@ from harness.cli.ls import ls
 from harness.cli.new import new
 from harness.cli.output import echo
 from harness.cli.plan import plan
+from harness.cli.publish import publish
 from harness.cli.report import report
 from harness.cli.schema import schema
 from harness.cli.show import show
@@ -49,6 +50,7 @@ app.command("diff", rich_help_panel=_INSPECT)(diff)
 app.command("report", rich_help_panel=_INSPECT)(report)
 app.command("board", rich_help_panel=_INSPECT)(board)
 app.command("export", rich_help_panel=_INSPECT)(export)
+app.command("publish", rich_help_panel=_INSPECT)(publish)
 app.command("schema", rich_help_panel=_INSPECT)(schema)
 app.command("env", rich_help_panel=_INSPECT)(env)
 app.add_typer(data, name="data", rich_help_panel=_INSPECT)
