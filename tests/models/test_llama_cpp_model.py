@@ -35,6 +35,7 @@ class Counting:
 
     def __init__(self, path: str, *, n_ctx: int, **_: Any) -> None:
         self.n_tokens, self.scores, self._context = 0, np.zeros((n_ctx, 512), dtype=np.float32), n_ctx
+        self._ctx = SimpleNamespace(kv_cache_seq_rm=lambda *_: True)
 
     def n_ctx(self) -> int:
         return self._context
