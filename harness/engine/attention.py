@@ -6,10 +6,11 @@ keeps its own attention; the self-check (`harness.engine.self_check`) detects th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 _KNOWN = frozenset(
@@ -64,3 +65,32 @@ def refuse_unknown(mask: Tensor | None, options: Mapping[str, Any], *supported: 
         unknown.append("a mask of its own")
     if unknown:
         raise Unsupported(f"its attention takes {', '.join(sorted(unknown))}")
+
+
+def join_prefix(
+    out: Tensor,
+    sums: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attend: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
+) -> Tensor:
+    """Joins the attention of new tokens to each other with their attention to a prefix that all of them see.
+
+    Args:
+        out: `[1, new, heads, dimension]`, the attention to each other.
+        sums: `[1, heads, new]`, the logarithms of its softmax's sums.
+        query: `[1, heads, new, dimension]`.
+        key: `[1, key heads, prefix, dimension]`.
+        value: Shaped like `key`.
+        attend: Computes attention without a mask, and the logarithms of its sums, of equally many heads.
+
+    Returns:
+        `[1, new, heads, dimension]`.
+    """
+    _, heads, count, dimension = query.shape
+    groups = key.shape[1]  # the heads of a group are joined, so that its keys need not be repeated
+    found, logsumexp = attend(query.reshape(1, groups, heads // groups * count, dimension), key, value)
+    share = torch.sigmoid(logsumexp.reshape(1, heads, count) - sums).transpose(1, 2)[..., None]
+    found = found.reshape(1, heads, count, -1).transpose(1, 2)
+    return torch.lerp(out.float(), found.float(), share).to(query.dtype)

@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from harness.engine.attention import Unsupported, attention_state, refuse_unknown
+from harness.engine.attention import Unsupported, attention_state, join_prefix, refuse_unknown
 from harness.tokens.trie import Trie
 
 _CALL = 1500
@@ -156,12 +157,12 @@ def _attention(
     """
     refuse_unknown(attention_mask, options)
     piece: Blocks = attention_state()
-    _, heads, count, dimension = query.shape
+    _, heads, count, _ = query.shape
     if (count, key.shape[2]) != (piece.new, piece.before + piece.fed):
         raise Unsupported("its layers attend to other tokens than those that were fed")
     query, key, value = (tensor if tensor.stride(-1) == 1 else tensor.contiguous() for tensor in (query, key, value))
-    groups = key.shape[1]
-    own_keys, own_values = (_repeated(tensor[:, :, piece.before :], heads // groups) for tensor in (key, value))
+    times = heads // key.shape[1]
+    own_keys, own_values = (_repeated(tensor[:, :, piece.before :], times) for tensor in (key, value))
     out = query.new_empty(1, count, heads, value.shape[-1])
     sums = torch.empty(1, heads, count)
     for block in piece.blocks:
@@ -174,13 +175,9 @@ def _attention(
             scale=scaling,
         )
         out[:, block.new] = found.transpose(1, 2)
-    if piece.before:  # the heads of a group are joined, so that its keys need not be repeated
-        together = (1, groups, heads // groups * count, dimension)
-        prefix = slice(0, piece.before)
-        found, logsumexp = _flash(query.reshape(together), key[:, :, prefix], value[:, :, prefix], scale=scaling)
-        share = torch.sigmoid(logsumexp.reshape(1, heads, count) - sums).transpose(1, 2)[..., None]
-        found = found.reshape(1, heads, count, -1).transpose(1, 2)
-        out = torch.lerp(out.float(), found.float(), share).to(query.dtype)
+    if piece.before:
+        first_keys, first_values = key[:, :, : piece.before], value[:, :, : piece.before]
+        out = join_prefix(out, sums, query, first_keys, first_values, partial(_flash, scale=scaling))
     return out, None
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from harness.engine.attention import Unsupported, attention_state, refuse_unknown
+from harness.engine.attention import Unsupported, attention_state, join_prefix, refuse_unknown
 from harness.tokens.trie import Trie
 
 _HALF = (torch.bfloat16, torch.float16)
@@ -110,23 +111,18 @@ def _attention(
     """
     refuse_unknown(attention_mask, options)
     piece: Branches = attention_state()
-    _, heads, count, dimension = query.shape
-    if (count, key.shape[2]) != (piece.new, piece.before + piece.fed):
+    if (query.shape[2], key.shape[2]) != (piece.new, piece.before + piece.fed):
         raise Unsupported("its layers attend to other tokens than those that were fed")
     places = piece.keys + piece.before
     keys, values = (tensor[0].transpose(0, 1)[places] for tensor in (key, value))
     run = _flash_branches if query.is_cuda else branches_plainly
     out, sums = run(query[0].transpose(0, 1), keys, values, piece, scaling)
+    out, sums = out[None], sums[None]
     if piece.before:
-        prefix = (slice(None), slice(None), slice(0, piece.before))
-        groups = key.shape[1]  # the heads of a group are joined, so that its keys need not be repeated
-        joined = query.reshape(1, groups, heads // groups * count, dimension)
-        shared = _flash_whole if query.is_cuda else whole_plainly
-        found, logsumexp = shared(joined, key[prefix], value[prefix], scaling)
-        share = torch.sigmoid(logsumexp.reshape(heads, count) - sums).transpose(0, 1)[..., None]
-        found = found.reshape(heads, count, -1).transpose(0, 1)
-        out = torch.lerp(out.float(), found.float(), share).to(query.dtype)
-    return out[None], None
+        first_keys, first_values = key[:, :, : piece.before], value[:, :, : piece.before]
+        whole = _flash_whole if query.is_cuda else whole_plainly
+        out = join_prefix(out, sums, query, first_keys, first_values, partial(whole, scale=scaling))
+    return out, None
 
 
 def _flash_branches(

@@ -11,7 +11,6 @@ import gc
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +27,7 @@ from harness.engine.slot_generation import SLOTS, generate_slots
 from harness.engine.tree_scoring import score_tree
 from harness.errors import is_out_of_memory
 from harness.jobs import Raw
-from harness.sandbox.memory import memory_left
+from harness.models.measure import free_bytes
 from harness.tokens.encode import Encoded
 from harness.tokens.packs import Pack, Way, plan_padded, plan_tree
 
@@ -229,18 +228,3 @@ class Runner:
 
 
 _NAMES = {"padded": "padded packs", "plain": "whole rows, one at a time"}
-
-
-def free_bytes(device: torch.device) -> int:
-    """Free memory of a device, with what torch keeps of it for later; for the host, what Linux and a container leave to us."""
-    if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + kept
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        fields = dict(line.split(":", 1) for line in lines)
-        available = int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        available = 1 << 32
-    left = memory_left()
-    return available if left is None else min(available, left)

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 _PART = "\ufffd"
-"""What stands for bytes that are no whole character."""
+"""The mark for bytes that are no whole character."""
 
 
 class StopTokens:

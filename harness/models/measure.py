@@ -74,12 +74,16 @@ def rss_bytes(proc: Path = _PROC) -> int:
     return _status(proc, "VmRSS")
 
 
-def free_bytes(device: str, proc: Path = Path("/proc")) -> int:
-    """Memory of a device that is free, or that the system would free for a process that asks for it."""
-    if device.startswith("cuda"):
-        torch.cuda.empty_cache()
-        return int(torch.cuda.mem_get_info(device)[0])
-    available, left = _status(proc, "MemAvailable", "meminfo"), memory_left(proc.parent)
+def free_bytes(device: str | torch.device, proc: Path = Path("/proc")) -> int:
+    """Free memory of a device, with what torch keeps of it for later; for the host, what Linux and a container leave to us."""
+    if str(device).startswith("cuda"):
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
+    try:
+        available = _status(proc, "MemAvailable", "meminfo")
+    except (OSError, KeyError, ValueError):
+        available = 1 << 32
+    left = memory_left(proc.parent)
     return available if left is None else min(available, left)
 
 

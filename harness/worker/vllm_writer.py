@@ -13,11 +13,11 @@ from typing import Any
 
 from harness.engine.generation_rules import GenerationRules
 from harness.engine.padded_generation import Completion, eos_ids, finished_raw
-from harness.engine.runner import free_bytes
 from harness.engine.self_check import writer_fault
 from harness.engine.slot_generation import SLOTS
 from harness.jobs import Advanced, Noted, Packed, Resumed, ScoreJob, ScoreVariant, TaskRequests
 from harness.models.load import count_parameters, model_bytes
+from harness.models.measure import free_bytes
 from harness.serving.client import Client
 from harness.serving.completions import read
 from harness.serving.faults import ServerFault
