@@ -271,6 +271,22 @@ def _started(run: Run, folder: Path, spec: VariantSpec, base: Base) -> Base:
     return base
 
 
+@dataclass(frozen=True)
+class _Prompted:
+    """The settings of a finished run that decide how its variants are prompted."""
+
+    model: str
+    apply_chat_template: bool
+    num_fewshot: int | None
+    shared_shots: bool
+
+
+def _prompted(side: Side) -> _Prompted:
+    config = side.run.config
+    shots, shared = config.get("num_fewshot"), bool(config.get("shared_shots"))
+    return _Prompted(str(config.get("model")), _is_templated(side.variant()), shots, shared)
+
+
 def _is_templated(variant: Variant) -> bool:
     return any(score.protocol.chat_template is not None for score in variant.scores)
 
@@ -286,22 +302,12 @@ def _items(side: Side, spec: VariantSpec, model: Snapshot, wanted: ExportRequest
             if not file.is_relative_to(BUILT_IN.resolve()) and file not in {path.resolve() for path in wanted.code}:
                 continue
             task = scored_task(task_spec)
-            config = _Prompted(side.run, _is_templated(side.variant()))
-            prompting = prompting_of(config, spec, template)  # type: ignore[arg-type]
+            prompting = prompting_of(_prompted(side), spec, template)
             found += render(task.name, task.task, prompting, groups=task.spec.groups, limit=_PROMPTS)
         except UserError:  # its rows are not on this machine, or its file has changed
             continue
     step = max(1, len(found) // _PROMPTS)
     return found[::step][:_PROMPTS]
-
-
-class _Prompted:
-    """The settings of a run that decide how its variants are prompted."""
-
-    def __init__(self, run: Run, templated: bool) -> None:
-        self.model, self.apply_chat_template = str(run.config.get("model")), templated
-        self.num_fewshot = run.config.get("num_fewshot")
-        self.shared_shots = bool(run.config.get("shared_shots"))
 
 
 def _outputs(side: Side) -> list[Request]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from harness.api import Metric, Task
 from harness.config.config import Config
@@ -109,7 +109,20 @@ def refuse_code(config: Config, tasks: Sequence[ScoredTask]) -> None:
         )
 
 
-def prompting_of(config: Config, spec: VariantSpec, template: ChatTemplate | None) -> Prompting:
+class RunPrompting(Protocol):
+    """Settings of a run that decide how its variants are prompted."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def apply_chat_template(self) -> bool: ...
+    @property
+    def num_fewshot(self) -> int | None: ...
+    @property
+    def shared_shots(self) -> bool: ...
+
+
+def prompting_of(config: RunPrompting, spec: VariantSpec, template: ChatTemplate | None) -> Prompting:
     """How a variant is prompted: its own keys override the settings of the run.
 
     Args:
