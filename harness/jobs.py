@@ -273,7 +273,7 @@ class Deployed:
     """Result of a `DeployJob`."""
 
     weights: Path
-    """What a reader loads: a GGUF file, or a folder."""
+    """The file or folder that a reader loads."""
     bytes: int
     """Size of the weights on disk."""
     notes: tuple[str, ...] = ()
@@ -356,7 +356,7 @@ class ScoreVariant:
     recipe: Recipe
     tasks: Sequence[TaskRequests]
     capabilities: Capabilities | None = None
-    """What a served model can do; None: the model is loaded here."""
+    """Abilities of a served model; None: the model is loaded here."""
 
 
 @dataclass(frozen=True)

@@ -305,7 +305,7 @@ class ServedProtocol(_Document):
     name: str
     """Name by which the server knows the model."""
     says: dict[str, Any] = {}
-    """What the server says of the model and of itself; nothing shows whether it is true."""
+    """The server's own words on the model and on itself; nothing shows whether they are true."""
     way: Literal["ids", "text", "chat"]
     """How prompts are sent: as token ids, as text, or as messages to which the server applies its own chat template."""
     likelihoods: str | None = None
@@ -467,7 +467,7 @@ class ResultsSource(_Document):
     file: str
     """Name of the results file."""
     lacks: tuple[str, ...] = ()
-    """What the files do not have."""
+    """Facts that the files lack."""
 
 
 class Variant(_Document):

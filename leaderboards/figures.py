@@ -47,7 +47,7 @@ class RunFigure:
     label: str
     """Name for screen readers."""
     words: str
-    """What it shows, for screen readers."""
+    """A description for screen readers."""
     caption: str
 
     @cached_property

@@ -21,8 +21,8 @@ _REASONS = {
     401: ("does not accept the token", "log in again: `hf auth login`"),
     403: ("does not allow it", "use a token with write access, or `--create-pr`"),
     404: ("does not have it", "check the name after `--to`"),
-    409: ("has a newer commit", "publish again: the difference is computed anew"),
-    412: ("has a newer commit", "publish again: the difference is computed anew"),
+    409: ("has a newer commit", "publish again: the difference is then computed from the newer commit"),
+    412: ("has a newer commit", "publish again: the difference is then computed from the newer commit"),
     429: ("refuses so many requests", "wait some minutes and publish again"),
     503: ("is overloaded", "publish again later"),
 }

@@ -39,7 +39,7 @@ class Lead(NamedTuple):
     choices: tuple[str, ...]
     """Variants to take, the first is the one in the figures; empty if nothing is recommended."""
     sentence: str
-    """What was shown; it follows "Take X."."""
+    """The differences that were shown; the text follows "Take X."."""
     more: tuple[str, ...]
     figures: tuple[KeyFigure, ...]
 

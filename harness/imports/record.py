@@ -100,7 +100,7 @@ class ImportedRun:
     created: str
     tasks: tuple[ImportedTask, ...]
     lacks: tuple[str, ...]
-    """What the files do not have, in the words of the note."""
+    """Facts that the files lack, in the words of the note."""
     variant: Variant | None = None
     """Training run, costs and parameters, where they are known."""
     device: str | None = None
